@@ -1,0 +1,47 @@
+# Flags of kvfit's own executables. None of this reaches a consumer: the targets here are linked
+# privately and never installed.
+
+add_library(kvfit_strict INTERFACE)
+if(NOT MSVC)
+  # Sign conversions: clang counts them to -Wconversion, g++ does not. Eigen's signed sizes meet
+  # std's unsigned ones everywhere, so we follow g++.
+  target_compile_options(kvfit_strict INTERFACE
+    -Wall -Wextra -Wpedantic -Wconversion -Wno-sign-conversion -Wshadow
+    $<$<BOOL:${KVFIT_WARNINGS_AS_ERRORS}>:-Werror>)
+  # g++ 12 takes its own AVX-512 intrinsics for uninitialised reads.
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+    target_compile_options(kvfit_strict INTERFACE -Wno-maybe-uninitialized)
+  endif()
+endif()
+if(KVFIT_SANITIZE)
+  target_compile_options(kvfit_strict INTERFACE
+    -fsanitize=${KVFIT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(kvfit_strict INTERFACE -fsanitize=${KVFIT_SANITIZE})
+endif()
+
+add_library(kvfit_native INTERFACE)
+if(KVFIT_NATIVE)
+  include(CheckCXXCompilerFlag)
+  foreach(flag -march=native -mcpu=native)
+    string(MAKE_C_IDENTIFIER "KVFIT_HAS${flag}" has_flag)
+    check_cxx_compiler_flag(${flag} ${has_flag})
+    if(${has_flag})
+      target_compile_options(kvfit_native INTERFACE ${flag})
+      break()
+    endif()
+  endforeach()
+endif()
+
+# kvfit_own(TARGET): links the library and holds TARGET to our warnings.
+function(kvfit_own target)
+  target_link_libraries(${target} PRIVATE kvfit::kvfit kvfit_strict)
+  if(TARGET kvfit::io)
+    target_link_libraries(${target} PRIVATE kvfit::io)
+  endif()
+endfunction()
+
+# kvfit_executable(TARGET SOURCES...)
+function(kvfit_executable target)
+  add_executable(${target} ${ARGN})
+  kvfit_own(${target})
+endfunction()

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+/// One stored number: fp32, fp16 or bf16, and its exact conversions to and from `float`.
+///
+/// The conversions here are the specification. They are plain bit arithmetic, `constexpr`, the same
+/// on every machine; the array versions in simd/convert.hpp must give these very bits.
+///
+/// | type | sign, exponent, fraction bits | largest finite | smallest normal | smallest > 0 |
+/// |------|-------------------------------|----------------|-----------------|--------------|
+/// | fp32 | 1, 8, 23                      | 3.4e38         | 1.2e-38         | 1.4e-45      |
+/// | fp16 | 1, 5, 10                      | 65504          | 6.1e-5          | 6.0e-8       |
+/// | bf16 | 1, 8, 7                       | 3.4e38         | 1.2e-38         | 9.2e-41      |
+#pragma once
+
+#include <Eigen/Core>
+#include <array>
+#include <bit>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+
+namespace kvfit {
+
+/// IEEE 754 binary16 as it lies in memory. Equality compares bits.
+struct fp16 {
+  std::uint16_t bits = 0;
+  friend constexpr bool operator==(fp16, fp16) = default;
+};
+
+/// The upper half of a binary32 as it lies in memory. Equality compares bits.
+struct bf16 {
+  std::uint16_t bits = 0;
+  friend constexpr bool operator==(bf16, bf16) = default;
+};
+
+/// How one number is stored.
+enum class dtype : std::uint8_t { fp32, fp16, bf16 };
+
+/// Bytes of one number.
+constexpr std::size_t size_of(dtype type) noexcept {
+  return type == dtype::fp32 ? 4 : 2;
+}
+
+/// "fp32", "fp16", "bf16".
+constexpr std::string_view name(dtype type) noexcept {
+  constexpr std::array<std::string_view, 3> names = {"fp32", "fp16", "bf16"};
+  const auto place = static_cast<std::size_t>(type);
+  return place < names.size() ? names[place] : "unknown";
+}
+
+/// A C++ type that a `dtype` describes, const or not.
+template <class T>
+concept storable = std::same_as < std::remove_cv_t<T>,
+float > || std::same_as<std::remove_cv_t<T>, fp16> || std::same_as<std::remove_cv_t<T>, bf16> ||
+    std::same_as<std::remove_cv_t<T>, Eigen::half> ||
+    std::same_as<std::remove_cv_t<T>, Eigen::bfloat16>;
+
+/// The `dtype` of a C++ type: `dtype_of<Eigen::half> == dtype::fp16`.
+template <storable T>
+inline constexpr dtype dtype_of = [] {
+  using type = std::remove_cv_t<T>;
+  if constexpr (std::same_as<type, float>) return dtype::fp32;
+  if constexpr (std::same_as<type, fp16> || std::same_as<type, Eigen::half>) return dtype::fp16;
+  if constexpr (std::same_as<type, bf16> || std::same_as<type, Eigen::bfloat16>) return dtype::bf16;
+}();
+
+static_assert(sizeof(fp16) == 2 && sizeof(bf16) == 2 && sizeof(float) == 4);
+static_assert(sizeof(Eigen::half) == 2 && sizeof(Eigen::bfloat16) == 2);
+
+/// The value itself. Lets generic code write `to_float(x)` for every storage type.
+constexpr float to_float(float x) noexcept {
+  return x;
+}
+
+/// The fp16's value, exactly. NaN stays NaN: sign and payload kept, quiet bit set.
+constexpr float to_float(fp16 x) noexcept {
+  const std::uint32_t sign = (x.bits & 0x8000u) << 16;
+  const std::uint32_t exponent = (x.bits >> 10) & 0x1fu;
+  const std::uint32_t fraction = x.bits & 0x3ffu;
+  std::uint32_t magnitude = 0;
+  if (exponent == 0x1fu) {  // infinity, NaN
+    magnitude = 0x7f800000u | (fraction << 13) | (fraction != 0 ? 0x00400000u : 0u);
+  } else if (exponent != 0) {
+    magnitude = ((exponent + 112u) << 23) | (fraction << 13);  // 112 = 127 - 15, the biases
+  } else {                                                     // subnormal in fp16, normal in fp32
+    magnitude = std::bit_cast<std::uint32_t>(static_cast<float>(fraction) * 0x1p-24f);
+  }
+  return std::bit_cast<float>(sign | magnitude);
+}
+
+/// The bf16's value, exactly; even the bits of a signalling NaN are kept.
+constexpr float to_float(bf16 x) noexcept {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+}
+
+/// The nearest fp16, ties to even; from 65520 on, infinity. NaN stays NaN: sign and the upper
+/// payload bits kept, quiet bit set.
+constexpr fp16 to_fp16(float x) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const std::uint32_t sign = (bits >> 16) & 0x8000u;
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  std::uint32_t half = 0;
+  if (magnitude > 0x7f800000u) {  // NaN
+    half = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
+  } else if (magnitude >= 0x47800000u) {  // 2^16 and more
+    half = 0x7c00u;
+  } else if (magnitude >= 0x38800000u) {  // 2^-14 and more: normal; a carry may reach infinity
+    const std::uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
+    half = (rounded - 0x38000000u) >> 13;
+  } else {  // 0.5 has the spacing 2^-24 of fp16's subnormals, so the addition rounds for us
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+    half = std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0.5f);
+  }
+  return {static_cast<std::uint16_t>(sign | half)};
+}
+
+/// The nearest bf16, ties to even; beyond the largest finite, infinity. NaN stays NaN: sign and the
+/// upper payload bits kept, quiet bit set.
+constexpr bf16 to_bf16(float x) noexcept {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  const std::uint32_t rounded = is_nan ? bits | 0x00400000u : bits + 0x7fffu + ((bits >> 16) & 1u);
+  return {static_cast<std::uint16_t>(rounded >> 16)};
+}
+
+}  // namespace kvfit

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+// Caches do not store fp64; converting would be a hidden copy.
+// expect: could not convert|no viable conversion|no matching function
+#include <Eigen/Core>
+
+#include "kvfit/view/row_view.hpp"
+
+kvfit::index rows_of(kvfit::row_view view);
+
+#ifdef KVFIT_BAD
+kvfit::index call(const Eigen::MatrixXd& a) { return rows_of(a); }
+#else
+kvfit::index call(const Eigen::MatrixXf& a) { return rows_of(a); }
+#endif

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// A matrix made in the call dies with it; a stored view would dangle.
+// expect: could not convert|no viable conversion|no matching function
+#include <Eigen/Core>
+
+#include "kvfit/view/row_view.hpp"
+
+kvfit::index rows_of(kvfit::row_view view);
+
+kvfit::index call(const Eigen::MatrixXf& a) {
+#ifdef KVFIT_BAD
+  return rows_of(Eigen::MatrixXf(a));
+#else
+  return rows_of(a);
+#endif
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT
+/// Catch2 3 where it is there, Catch2 2.13 otherwise; tests include only this.
+#pragma once
+
+#if __has_include(<catch2/catch_test_macros.hpp>)
+#include <catch2/catch_approx.hpp>
+#include <catch2/catch_template_test_macros.hpp>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators_all.hpp>
+#else
+#include <catch2/catch.hpp>
+#endif
