@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+/// Rows for the tests of this room: at every offset from an aligned address, with marked borders.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "kvfit/simd/batch.hpp"
+
+namespace kvfit::test {
+
+/// n elements that start `offset` elements behind a 64-byte border, with a mark on either side.
+template <class T>
+class row {
+ public:
+  row(index n, index offset, T mark)
+      : n_(n), mark_(mark), memory_(static_cast<std::size_t>(n + offset + 2 * margin), mark) {
+    const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
+    const auto to_border = static_cast<index>((64 - address % 64) % 64 / sizeof(T));
+    data_ = memory_.data() + (to_border + offset);
+  }
+  row(const std::vector<T>& values, index offset, T mark)
+      : row(static_cast<index>(values.size()), offset, mark) {
+    for (index i = 0; i < n_; ++i) data_[i] = values[static_cast<std::size_t>(i)];
+  }
+  row(const row&) = delete;
+  row& operator=(const row&) = delete;
+
+  T* data() { return data_; }
+  const T& operator[](index i) const { return data_[i]; }
+
+  /// Whether nothing outside of the n elements was written.
+  [[nodiscard]] bool borders_intact() const {
+    const T* end = memory_.data() + memory_.size();
+    for (const T* p = memory_.data(); p != data_; ++p) {
+      if (!(*p == mark_)) return false;
+    }
+    for (const T* p = data_ + n_; p != end; ++p) {
+      if (!(*p == mark_)) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr index margin = 64;
+  index n_;
+  T mark_;
+  std::vector<T> memory_;
+  T* data_ = nullptr;
+};
+
+/// Lengths on both sides of every change of loop: 0 to 4 registers and 3.
+inline constexpr index most = 4 * simd::lanes + 3;
+
+inline std::vector<float> normal_values(index n, float scale, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, scale);
+  std::vector<float> values(static_cast<std::size_t>(n));
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+inline std::uint32_t bits(float x) {
+  return std::bit_cast<std::uint32_t>(x);
+}
+inline float float_of(std::uint32_t x) {
+  return std::bit_cast<float>(x);
+}
+
+}  // namespace kvfit::test
