@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+/// Finds what must not be in a view: no memory, no rows, NaN or infinity.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/view/load.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Exponent all ones: NaN or infinity. By bits, so that it survives a consumer's -ffast-math.
+inline bool is_finite(float x) noexcept {
+  return (std::bit_cast<std::uint32_t>(x) & 0x7F800000U) != 0x7F800000U;
+}
+
+/// The first non-finite element, or `count`. The inner loop has no branch, so it vectorises.
+inline index first_non_finite(const float* x, index count) noexcept {
+  constexpr index block = 256;
+  for (index start = 0; start < count; start += block) {
+    const index end = start + block < count ? start + block : count;
+    std::uint32_t bad = 0;
+    for (index j = start; j < end; ++j) {
+      bad |= static_cast<std::uint32_t>(!is_finite(x[j]));
+    }
+    if (bad == 0) continue;
+    for (index j = start; j < end; ++j) {
+      if (!is_finite(x[j])) return j;
+    }
+  }
+  return count;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// `null_data`, `empty_input` or `non_finite` (row, column) where `view` is not a usable matrix.
+/// Cost: one read of the view; allocates one row.
+inline result<void> check_view(const row_view& view, std::string_view argument) {
+  if (view.rows() <= 0 || view.cols() <= 0) {
+    return error{
+        errc::empty_input, std::string(argument), view.rows(), error::none,
+        std::to_string(view.rows()) + " rows x " + std::to_string(view.cols()) + " columns"};
+  }
+  if (view.data() == nullptr) return error{errc::null_data, std::string(argument)};
+  std::vector<float> row(static_cast<std::size_t>(view.cols()));
+  for (index i = 0; i < view.rows(); ++i) {
+    const float_tile tile = load_rows(view, i, 1, row.data());
+    const index at = detail::first_non_finite(tile.data, view.cols());
+    if (at < view.cols()) {
+      return error{errc::non_finite, std::string(argument), i, at};
+    }
+  }
+  return {};
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+/// Rows of a view as fp32 tiles: in place where they already are, converted otherwise.
+#pragma once
+
+#include <span>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/simd/convert.hpp"
+#include "kvfit/view/row_view.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Some rows as fp32: row i starts at `data + i · stride`, its columns are contiguous.
+struct float_tile {
+  const float* data = nullptr;
+  index stride = 0;
+};
+
+/// Writes row `i` of `view` to `out` (cols floats). No allocation.
+inline void load_row(const row_view& view, index i, float* out) noexcept {
+  const index cols = view.cols();
+  if (cols <= 0) return;
+  if (view.col_stride() == 1) {
+    simd::widen(view.type(), view.address(i, 0), out, cols);
+    return;
+  }
+  for (index j = 0; j < cols; ++j) out[j] = view(i, j);
+}
+
+/// Rows first … first + count − 1 as fp32. Returns the memory of the view itself where its rows are
+/// contiguous fp32 in ascending order, else fills `buffer` (count × cols floats). The tile's stride
+/// is never negative: Eigen's maps refuse that. No allocation.
+inline float_tile load_rows(const row_view& view, index first, index count,
+                            float* buffer) noexcept {
+  if (count <= 0 || view.cols() <= 0) return {buffer, view.cols()};
+  if (view.type() == dtype::fp32 && view.col_stride() == 1 && view.row_stride() >= 0) {
+    return {reinterpret_cast<const float*>(view.address(first, 0)), view.row_stride()};
+  }
+  const index cols = view.cols();
+  if (view.row_stride() == 1 && view.col_stride() != 1) {
+    // Transposed memory: walk along the contiguous direction, or every element costs a cache line.
+    for (index j = 0; j < cols; ++j) {
+      for (index i = 0; i < count; ++i) buffer[i * cols + j] = view(first + i, j);
+    }
+    return {buffer, cols};
+  }
+  for (index i = 0; i < count; ++i) load_row(view, first + i, buffer + i * cols);
+  return {buffer, cols};
+}
+
+/// The rows numbered `rows`, gathered into a fresh matrix (|rows| × cols).
+inline matrix gather_rows(const row_view& view, std::span<const index> rows) {
+  matrix gathered(static_cast<Eigen::Index>(rows.size()), view.cols());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    load_row(view, rows[i], gathered.row(static_cast<Eigen::Index>(i)).data());
+  }
+  return gathered;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA
