@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+/// The reference attention kernel with a bias per key: what an engine must compute over a compact
+/// prefix and its live suffix.
+#pragma once
+
+#include <algorithm>
+#include <initializer_list>
+#include <span>
+#include <vector>
+
+#include "kvfit/attention/check.hpp"
+#include "kvfit/attention/panel.hpp"
+#include "kvfit/attention/state.hpp"
+
+namespace kvfit {
+
+/// Attention of n queries; rows of all query blocks counted through.
+struct attention_output {
+  matrix
+      output;  ///< n × d_v: softmax over all blocks together, times the values; 0 if all is hidden
+  vector log_mass;  ///< n: ln Σ exp(s) over all blocks and the sink; −∞ if all is hidden
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// softmax(logits + bias) · values over all `blocks` together, block by block, merged exactly:
+///
+///     log_mass_i = ln Σ_b Σ_j exp(s_ij),   output_i = Σ_b Σ_j exp(s_ij − log_mass_i) v_j
+///
+/// The query blocks are the heads of one GQA group. A compact prefix is a block with its bias (and
+/// its original positions, where the rule uses positions); the live suffix is another.
+///
+///     auto y = attend(queries, {{.keys = c.keys, .values = c.values, .bias = c.bias}, {.keys = k,
+///     .values = v}});
+///
+/// Errors as for `score_pass`; all values must have the same width. A query that sees nothing gets
+/// output 0 and log-mass −∞. Workspace: one panel of at most max(16 MB, 8 · T · 4 bytes) a block.
+inline result<attention_output> attend(const query_set& queries, std::span<const kv_block> blocks,
+                                       const logit_rule& rule = {}) {
+  if (const auto ok = check_rule(rule); !ok) return ok.error();
+  if (blocks.empty()) return error{errc::empty_input, "blocks", 0, error::none, "no blocks"};
+  const index width = blocks[0].values.cols();
+  index longest = 0;
+  for (const kv_block& cache : blocks) {
+    if (const auto ok = check_cache(cache, queries); !ok) return ok.error();
+    if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok.error();
+    if (cache.values.cols() != width) {
+      return error{errc::shape_mismatch, "values", cache.values.cols(), width,
+                   "columns must be the same in all blocks"};
+    }
+    longest = std::max(longest, cache.keys.rows());
+  }
+  attention_output out{matrix::Zero(queries.rows(), width), vector(queries.rows())};
+  std::vector<attention_panel> parts;
+  parts.reserve(blocks.size());
+  for (const kv_block& cache : blocks) parts.emplace_back(cache, queries, rule);
+  std::vector<float> nothing(static_cast<std::size_t>(width), 0.0F);
+  for (const query_panel& panel : cut_panels(queries, panel_rows(longest))) {
+    for (attention_panel& part : parts) {
+      if (const auto ok = part.compute(panel); !ok) return ok.error();
+    }
+    const float sink = queries.blocks()[panel.block].sink_logit;
+    for (index i = 0; i < panel.count; ++i) {
+      const auto columns = static_cast<std::size_t>(width);
+      attention_state state{.output = {out.output.row(panel.offset + i).data(), columns}};
+      for (attention_panel& part : parts) {
+        merge(state,
+              {part.max(i), static_cast<float>(part.mass(i)), {part.output(i).data(), columns}});
+      }
+      merge(state, state_from_log_mass(sink, nothing));
+      out.log_mass[panel.offset + i] = state.log_mass();
+    }
+  }
+  return out;
+}
+
+/// The same for blocks written in place.
+inline result<attention_output> attend(const query_set& queries,
+                                       std::initializer_list<kv_block> blocks,
+                                       const logit_rule& rule = {}) {
+  return attend(queries, std::span<const kv_block>(blocks.begin(), blocks.size()), rule);
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+/// Refuses inputs of attention that do not fit together, before anything is computed.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/view/check.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// A bias or mask entry: finite, or −∞ for a hidden key.
+inline bool is_finite_or_hidden(float x) noexcept {
+  return is_finite(x) || std::bit_cast<std::uint32_t>(x) == 0xFF800000U;
+}
+
+inline result<void> check_bias(std::span<const float> bias, index keys) {
+  if (bias.empty()) return {};
+  if (static_cast<index>(bias.size()) != keys) {
+    return error{errc::shape_mismatch, "bias", static_cast<index>(bias.size()), keys,
+                 "one number per key"};
+  }
+  for (std::size_t j = 0; j < bias.size(); ++j) {
+    if (!is_finite_or_hidden(bias[j])) {
+      return error{errc::non_finite, "bias", static_cast<index>(j), 0, "finite or -infinity"};
+    }
+  }
+  return {};
+}
+
+inline result<void> check_masks(const kv_block& cache, std::span<const query_block> queries) {
+  if (cache.masks.empty()) return {};
+  if (cache.masks.size() != queries.size()) {
+    return error{errc::shape_mismatch, "masks", static_cast<index>(cache.masks.size()),
+                 static_cast<index>(queries.size()), "one mask per query block"};
+  }
+  for (std::size_t b = 0; b < queries.size(); ++b) {
+    const row_view& mask = cache.masks[b];
+    if (mask.rows() != queries[b].rows.rows()) {
+      return error{errc::shape_mismatch, "masks", mask.rows(), queries[b].rows.rows(),
+                   "one row per query"};
+    }
+    if (mask.cols() != cache.keys.rows()) {
+      return error{errc::shape_mismatch, "masks", mask.cols(), cache.keys.rows(),
+                   "one column per key"};
+    }
+    if (mask.data() == nullptr) return error{errc::null_data, "masks"};
+    for (index i = 0; i < mask.rows(); ++i) {
+      for (index j = 0; j < mask.cols(); ++j) {
+        if (!is_finite_or_hidden(mask(i, j))) {
+          return error{errc::non_finite, "masks", i, j, "finite or -infinity"};
+        }
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// `invalid_option` where the rule is outside its documented ranges.
+inline result<void> check_rule(const logit_rule& rule) {
+  if (rule.scale && !detail::is_finite(*rule.scale)) {
+    return error{errc::invalid_option, "rule.scale", error::none, error::none, "must be finite"};
+  }
+  if (!detail::is_finite(rule.soft_cap) || rule.soft_cap < 0) {
+    return error{errc::invalid_option, "rule.soft_cap", error::none, error::none,
+                 "must be finite and not negative"};
+  }
+  if (rule.window < 0) return error{errc::invalid_option, "rule.window", rule.window, 0};
+  return {};
+}
+
+/// Queries: at least one block; each n ≥ 1 rows of `depth` finite numbers, finite ALiBi slope.
+inline result<void> check_queries(const query_set& queries, index depth) {
+  if (queries.blocks().empty())
+    return error{errc::empty_input, "queries", 0, error::none, "no blocks"};
+  for (const query_block& block : queries.blocks()) {
+    if (const auto ok = check_view(block.rows, "queries"); !ok) return ok.error();
+    if (block.rows.cols() != depth) {
+      return error{errc::shape_mismatch, "queries", block.rows.cols(), depth,
+                   "columns must equal the keys'"};
+    }
+    if (!detail::is_finite(block.alibi_slope)) {
+      return error{errc::invalid_option, "queries.alibi_slope", error::none, error::none,
+                   "must be finite"};
+    }
+    if (!detail::is_finite_or_hidden(block.sink_logit)) {
+      return error{errc::invalid_option, "queries.sink_logit", error::none, error::none,
+                   "must be finite or -infinity"};
+    }
+  }
+  return {};
+}
+
+/// One block of cache beside its queries. Cost: one read of every input.
+inline result<void> check_cache(const kv_block& cache, const query_set& queries) {
+  if (const auto ok = check_view(cache.keys, "keys"); !ok) return ok.error();
+  if (const auto ok = check_view(cache.values, "values"); !ok) return ok.error();
+  if (cache.values.rows() != cache.keys.rows()) {
+    return error{errc::shape_mismatch, "values", cache.values.rows(), cache.keys.rows(),
+                 "rows must equal the keys'"};
+  }
+  if (!cache.positions.empty() && static_cast<index>(cache.positions.size()) != cache.keys.rows()) {
+    return error{errc::shape_mismatch, "positions", static_cast<index>(cache.positions.size()),
+                 cache.keys.rows(), "one number per key"};
+  }
+  if (const auto ok = detail::check_bias(cache.bias, cache.keys.rows()); !ok) return ok.error();
+  return detail::check_masks(cache, queries.blocks());
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

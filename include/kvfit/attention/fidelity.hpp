@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+/// How close compact attention comes to full attention, query by query.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
+
+namespace kvfit {
+
+/// Errors over a set of queries; o, L are full output and log-mass, ô, L' the compact ones.
+struct fidelity {
+  index queries = 0;
+  double output_error = 0;      ///< mean of ‖o − ô‖ / (‖o‖ + 1e-10)
+  double output_error_max = 0;  ///< worst query
+  double mass_error = 0;        ///< mean of |exp(L' − L) − 1|
+  double mass_error_max = 0;
+  double cosine = 1;  ///< mean of o·ô / (‖o‖ ‖ô‖)
+  double cosine_min = 1;
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Compares two attention results row by row, in double (the metrics of the paper's evaluation).
+///
+/// `output`, `fitted`: n × d_v; log-masses: n, natural log. Queries that see no key (log-mass −∞ on
+/// both sides) are left out. n = 0 gives no error. No allocation.
+inline fidelity compare(const matrix& output, const vector& log_mass, const matrix& fitted,
+                        const vector& fitted_log_mass) {
+  fidelity f;
+  double output_sum = 0;
+  double mass_sum = 0;
+  double cosine_sum = 0;
+  for (index i = 0; i < output.rows(); ++i) {
+    if (std::isinf(log_mass[i]) && std::isinf(fitted_log_mass[i])) continue;
+    double difference = 0;
+    double full = 0;
+    double compact = 0;
+    double product = 0;
+    for (index k = 0; k < output.cols(); ++k) {
+      const double a = output(i, k);
+      const double b = fitted(i, k);
+      difference += (a - b) * (a - b);
+      full += a * a;
+      compact += b * b;
+      product += a * b;
+    }
+    const double output_error = std::sqrt(difference) / (std::sqrt(full) + 1e-10);
+    const double mass_error = std::abs(
+        std::expm1(static_cast<double>(fitted_log_mass[i]) - static_cast<double>(log_mass[i])));
+    const double cosine = product / std::max(std::sqrt(full) * std::sqrt(compact), 1e-8);
+    output_sum += output_error;
+    mass_sum += mass_error;
+    cosine_sum += cosine;
+    f.output_error_max = std::max(f.output_error_max, output_error);
+    f.mass_error_max = std::max(f.mass_error_max, mass_error);
+    f.cosine_min = f.queries == 0 ? cosine : std::min(f.cosine_min, cosine);
+    ++f.queries;
+  }
+  if (f.queries > 0) {
+    const auto n = static_cast<double>(f.queries);
+    f.output_error = output_sum / n;
+    f.mass_error = mass_sum / n;
+    f.cosine = cosine_sum / n;
+  }
+  return f;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+/// What attention is computed from: queries, blocks of keys and values, and the rule of the logit.
+#pragma once
+
+#include <limits>
+#include <optional>
+#include <span>
+
+#include "kvfit/view/row_view.hpp"
+
+namespace kvfit {
+
+/// How the logit of a query at position p and a key at position r is made, in natural-log units:
+///
+///     s = cap(scale · q·k) + bias + mask − alibi_slope · (p − r),   cap(x) = soft_cap · tanh(x /
+///     soft_cap)
+///
+/// and s = −∞ where `causal` hides r > p, or `window` hides p − r ≥ window. Nothing here is
+/// guessed: keys and queries come already rotated (RoPE), and an engine that scales its queries
+/// passes scale 1.
+struct logit_rule {
+  std::optional<float> scale = {};  ///< default 1/√d_k; any finite number
+  float soft_cap = 0;               ///< 0: none; otherwise > 0
+  bool causal = false;              ///< keys after the query's position are hidden
+  index window = 0;  ///< 0: none; otherwise the number of positions a query sees back
+};
+
+/// The queries of one query head. Several heads that share one KV head (GQA) are several blocks.
+struct query_block {
+  query_block() = default;
+  query_block(const row_view& queries) : rows(queries) {}  // NOLINT(*-explicit-*)
+  query_block(const row_view& queries, index position, float slope = 0)
+      : rows(queries), first_position(position), alibi_slope(slope) {}
+
+  row_view rows;  ///< n × d_k
+  index first_position =
+      0;  ///< position of row 0; row i stands at first_position + i · position_step
+  index position_step = 1;  ///< other than 1 where `rows` skips rows
+  float alibi_slope = 0;    ///< ALiBi slope of this head, 0 for none
+  /// Logit of an attention sink: adds exp(sink_logit) to the mass and nothing to the output. Used
+  /// by `attend` alone: a sink stays beside the compacted block, so fitting leaves it out.
+  float sink_logit = -std::numeric_limits<float>::infinity();
+};
+
+/// One or several query blocks, by reference: `compact(k, v, queries)` takes a matrix, a view, a
+/// `query_block`, or a span of blocks. Rows of all blocks are counted through, block after block.
+class query_set {
+ public:
+  query_set() = default;
+  query_set(const query_block& one) : single_(one) {}  // NOLINT(*-explicit-*)
+  query_set(const row_view& one) : single_(one) {}     // NOLINT(*-explicit-*)
+  query_set(std::span<const query_block> many)
+      : many_(many), is_many_(true) {}  // NOLINT(*-explicit-*)
+  template <class M>
+  requires(std::constructible_from<row_view, M> && !std::same_as<std::remove_cvref_t<M>, row_view>)
+      query_set(M&& one)
+      : single_(row_view(std::forward<M>(one))) {}  // NOLINT(*-explicit-*, *-forwarding-*)
+
+  [[nodiscard]] std::span<const query_block> blocks() const noexcept {
+    return is_many_ ? many_ : std::span<const query_block>(&single_, 1);
+  }
+
+  /// Rows of all blocks together.
+  [[nodiscard]] index rows() const noexcept {
+    index total = 0;
+    for (const query_block& block : blocks()) total += block.rows.rows();
+    return total;
+  }
+
+ private:
+  query_block single_;
+  std::span<const query_block> many_;
+  bool is_many_ = false;
+};
+
+/// A stretch of cache of one KV head.
+struct kv_block {
+  row_view keys;    ///< T × d_k
+  row_view values;  ///< T × d_v
+  /// Added to every logit of a key: T numbers, finite or −∞ (hidden), or empty.
+  std::span<const float> bias = {};
+  /// Where each key stands: T numbers, or empty for first_position, first_position + 1, …
+  std::span<const index> positions = {};
+  index first_position = 0;
+  /// Added to single logits: for each query block one n × T view of finite numbers or −∞, or empty.
+  std::span<const row_view> masks = {};
+
+  [[nodiscard]] index position(index j) const noexcept {
+    return positions.empty() ? first_position + j : positions[static_cast<std::size_t>(j)];
+  }
+};
+
+}  // namespace kvfit

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+/// Parts reference queries into those that are fitted on and those that judge the fit.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/core/config.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Queries of one part, with their masks; views into the caller's memory.
+struct query_part {
+  std::vector<query_block> blocks;
+  std::vector<row_view> masks;
+
+  [[nodiscard]] query_set set() const noexcept { return std::span<const query_block>(blocks); }
+  /// `cache` with the masks of this part.
+  [[nodiscard]] kv_block beside(kv_block cache) const noexcept {
+    cache.masks = masks;
+    return cache;
+  }
+};
+
+struct query_split {
+  query_part fit;
+  query_part judge;  ///< empty where nothing is held out
+};
+
+/// Holds out every s-th query of every block, s = round(1 / fraction) ≥ 2, so that both parts span
+/// the whole range of each query head. No query is copied: a part is a set of strided views. Blocks
+/// with fewer than s rows are fitted on whole. fraction in [0, 0.5]; 0 holds out nothing.
+inline query_split split_queries(const query_set& queries, std::span<const row_view> masks,
+                                 double fraction) {
+  query_split parts;
+  constexpr double most = 1e15;  // more than any block has rows, and llround can still hold it
+  const index stride =
+      fraction > 0 ? std::max<index>(2, std::llround(std::min(1 / fraction, most))) : index{0};
+  const auto blocks = queries.blocks();
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const auto every = [](const row_view& rows, index first, index step) {
+      const index count = (rows.rows() - first + step - 1) / step;
+      const void* start = rows.empty() ? rows.data() : rows.address(first, 0);
+      return row_view(start, rows.type(), count, rows.cols(), rows.row_stride() * step,
+                      rows.col_stride());
+    };
+    const auto take = [&](query_part& part, index first, index step) {
+      query_block block = blocks[b];
+      block.rows = every(block.rows, first, step);
+      block.first_position += first * block.position_step;
+      block.position_step *= step;
+      part.blocks.push_back(block);
+      if (!masks.empty()) part.masks.push_back(every(masks[b], first, step));
+    };
+    if (stride == 0 || blocks[b].rows.rows() < stride) {
+      take(parts.fit, 0, 1);
+      continue;
+    }
+    for (index first = 0; first + 1 < stride; ++first) take(parts.fit, first, stride);
+    take(parts.judge, stride - 1, stride);
+  }
+  return parts;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

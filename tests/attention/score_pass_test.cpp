@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/attention/score_pass.hpp"
+
+#include <numeric>
+
+#include "attention/samples.hpp"
+
+namespace kvfit_test {
+
+using kvfit::importance_kind;
+using kvfit::kv_block;
+using kvfit::pooling_kind;
+using kvfit::query_block;
+using kvfit::score_pass;
+
+namespace {
+
+constexpr auto every_kind = {importance_kind::mean, importance_kind::rms, importance_kind::max};
+
+/// Relative error of a key's importance: that of the weights, then n sums in fp32. Below, squares
+/// of weights under 1e-19 vanish in fp32.
+void check_importance(const kvfit::vector& found, const VectorXd& wanted,
+                      const oracle_attention& expected, index depth) {
+  REQUIRE(found.size() == wanted.size());
+  const index n = expected.weights.rows();
+  double logit_error = 0;
+  for (index i = 0; i < n; ++i) logit_error = std::max(logit_error, expected.logit_error(i, depth));
+  const double relative =
+      std::expm1(2 * logit_error) + 2e-6 + fp32_rounding * static_cast<double>(n + 16);
+  worst_case worst;
+  for (index j = 0; j < found.size(); ++j) {
+    worst.see(std::abs(static_cast<double>(found[j]) - wanted[j]), relative * wanted[j] + 1.1e-19,
+              j);
+  }
+  INFO("importance: " << worst.text());
+  CHECK(worst.ratio <= 1);
+}
+
+}  // namespace
+
+TEST_CASE("The score pass equals attention in double at every size around the tiles",
+          "[attention][score_pass]") {
+  const auto n = GENERATE(as<index>{}, 1, 7, 64, 65, 600);
+  const auto keys = GENERATE(as<index>{}, 1, 7, 255, 256, 257, 600);
+  CAPTURE(n, keys);
+  const sample head(n, keys, 24, 40);
+  const oracle_attention expected = attend_in_double(head.queries, head.cache());
+  for (const importance_kind kind : every_kind) {
+    CAPTURE(static_cast<int>(kind));
+    const auto scores = score_pass(head.cache(), head.queries, {}, {.importance = kind});
+    REQUIRE(scores);
+    check_attention(scores->output, scores->log_mass, expected, 24);
+    check_importance(scores->importance, importance_of(expected.weights, kind), expected, 24);
+    worst_case max;
+    for (index i = 0; i < n; ++i) {
+      max.see(std::abs(static_cast<double>(scores->max[i]) - expected.max[i]),
+              expected.logit_error(i, 24), i);
+    }
+    INFO("max: " << max.text());
+    CHECK(max.ratio <= 1);
+  }
+}
+
+TEST_CASE("The score pass agrees with attend to the last bit but one", "[attention][score_pass]") {
+  const sample head(130, 300, 32, 24);
+  const auto scores = score_pass(head.cache(), head.queries);
+  const auto y = kvfit::attend(head.queries, {head.cache()});
+  REQUIRE(scores);
+  REQUIRE(y);
+  check_close({scores->output, scores->log_mass}, *y, 32 * fp32_rounding, 4 * fp32_rounding);
+}
+
+TEST_CASE("Importance counts the queries of every block, under the whole rule",
+          "[attention][score_pass]") {
+  const sample head(110, 300, 16, 8);
+  std::vector<query_block> blocks = {
+      query_block(kvfit::row_view(head.queries).middle_rows(0, 70), 150, 0.02F),
+      query_block(kvfit::row_view(head.queries).middle_rows(70, 40), 260, 0.01F)};
+  const std::vector<float> bias = random_numbers(300, 40);
+  const kv_block cache{.keys = head.keys, .values = head.values, .bias = bias};
+  const kvfit::logit_rule rule = {.soft_cap = 3, .causal = true, .window = 180};
+  const std::span<const query_block> queries(blocks);
+  const oracle_attention expected = attend_in_double(queries, cache, rule);
+  for (const importance_kind kind : every_kind) {
+    CAPTURE(static_cast<int>(kind));
+    const auto scores = score_pass(cache, queries, rule, {.importance = kind});
+    REQUIRE(scores);
+    check_attention(scores->output, scores->log_mass, expected, 16);
+    check_importance(scores->importance, importance_of(expected.weights, kind), expected, 16);
+  }
+}
+
+TEST_CASE("Mean importance adds up to 1", "[attention][score_pass]") {
+  const sample head(70, 300, 16, 8);
+  const auto scores =
+      score_pass(head.cache(), head.queries, {}, {.importance = importance_kind::mean});
+  REQUIRE(scores);
+  CHECK(std::abs(scores->importance.cast<double>().sum() - 1) <= 1e-6 + 70 * fp32_rounding);
+}
+
+TEST_CASE("Importance that is not asked for is empty", "[attention][score_pass]") {
+  const sample head(7, 30, 16, 8);
+  const auto scores = score_pass(head.cache(), head.queries, {},
+                                 {.importance = importance_kind::none,
+                                  .pooling = pooling_kind::max});
+  REQUIRE(scores);
+  CHECK(scores->importance.size() == 0);
+  check_attention(scores->output, scores->log_mass, attend_in_double(head.queries, head.cache()),
+                  16);
+}
+
+TEST_CASE("Pooled importance equals the plain formula at every width", "[attention][score_pass]") {
+  const auto keys = GENERATE(as<index>{}, 1, 2, 7, 60);
+  const auto width = GENERATE(as<index>{}, 1, 3, 7, 61, 1001);
+  const auto pooling = GENERATE(pooling_kind::none, pooling_kind::average, pooling_kind::max);
+  CAPTURE(keys, width, static_cast<int>(pooling));
+  const sample head(9, keys, 16, 8);
+  const oracle_attention expected = attend_in_double(head.queries, head.cache());
+  for (const importance_kind kind : every_kind) {
+    const auto scores = score_pass(
+        head.cache(), head.queries, {},
+        {.importance = kind, .pooling = pooling, .pooling_width = width});
+    REQUIRE(scores);
+    check_importance(scores->importance,
+                     pool_of(importance_of(expected.weights, kind), pooling, width), expected, 16);
+  }
+}
+
+TEST_CASE("Pooling by hand: the average counts zeros beyond the ends", "[attention][score_pass]") {
+  // One query and logits that are logarithms, so that the weights are 1/10, 2/10, 3/10, 4/10.
+  const kvfit::matrix q = kvfit::matrix::Ones(1, 1);
+  const kvfit::matrix v = kvfit::matrix::Ones(4, 1);
+  kvfit::matrix k(4, 1);
+  k << std::log(1.0F), std::log(4.0F), std::log(2.0F), std::log(3.0F);
+  const auto pooled = [&](pooling_kind kind) {
+    const auto scores = score_pass({.keys = k, .values = v}, q, {},
+                                   {.pooling = kind, .pooling_width = 3});
+    REQUIRE(scores);
+    return scores->importance;
+  };
+  const kvfit::vector average = pooled(pooling_kind::average);
+  const kvfit::vector max = pooled(pooling_kind::max);
+  const std::vector<double> averages = {5.0 / 30, 7.0 / 30, 9.0 / 30, 5.0 / 30};
+  const std::vector<double> maxima = {0.4, 0.4, 0.4, 0.3};
+  for (index j = 0; j < 4; ++j) {
+    const auto at = static_cast<std::size_t>(j);
+    CHECK(average[j] == Approx(averages[at]).epsilon(16 * fp32_rounding));
+    CHECK(max[j] == Approx(maxima[at]).epsilon(16 * fp32_rounding));
+  }
+}
+
+TEST_CASE("An even or empty pooling window is refused with its width", "[attention][score_pass]") {
+  const auto width = GENERATE(as<index>{}, 0, 2, 6, -1, -7);
+  CAPTURE(width);
+  const sample head(3, 10, 4, 4);
+  const auto scores = score_pass(head.cache(), head.queries, {}, {.pooling_width = width});
+  REQUIRE_FALSE(scores);
+  CHECK(scores.error().code == kvfit::errc::invalid_option);
+  CHECK(scores.error().argument == "pooling_width");
+  CHECK(scores.error().actual == width);
+}
+
+TEST_CASE("Importance of permuted keys is permuted, and nothing else changes",
+          "[attention][score_pass]") {
+  const index count = 300;
+  const sample head(70, count, 16, 8);
+  const std::vector<float> bias = random_numbers(count, 40);
+  std::vector<std::size_t> order(static_cast<std::size_t>(count));
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  kvfit::random_source random(7);
+  for (std::size_t j = order.size() - 1; j > 0; --j) std::swap(order[j], order[random.below(j + 1)]);
+
+  sample mixed = head;
+  std::vector<float> mixed_bias;
+  for (std::size_t j = 0; j < order.size(); ++j) {
+    mixed.keys.row(static_cast<index>(j)) = head.keys.row(static_cast<index>(order[j]));
+    mixed.values.row(static_cast<index>(j)) = head.values.row(static_cast<index>(order[j]));
+    mixed_bias.push_back(bias[order[j]]);
+  }
+  for (const importance_kind kind : every_kind) {
+    CAPTURE(static_cast<int>(kind));
+    const kvfit::score_options options{.importance = kind};
+    const auto a = score_pass({.keys = head.keys, .values = head.values, .bias = bias}, head.queries,
+                              {}, options);
+    const auto b = score_pass({.keys = mixed.keys, .values = mixed.values, .bias = mixed_bias},
+                              head.queries, {}, options);
+    REQUIRE(a);
+    REQUIRE(b);
+    worst_case worst;
+    for (index j = 0; j < count; ++j) {
+      const auto original = static_cast<double>(
+          a->importance[static_cast<index>(order[static_cast<std::size_t>(j)])]);
+      worst.see(std::abs(static_cast<double>(b->importance[j]) - original), 1e-5 * original, j);
+    }
+    INFO("importance: " << worst.text());
+    CHECK(worst.ratio <= 1);
+    check_close({a->output, a->log_mass}, {b->output, b->log_mass}, 64 * fp32_rounding,
+                256 * fp32_rounding);
+  }
+}
+
+TEST_CASE("§17 permuting queries, or taking each twice, leaves importance alone",
+          "[attention][score_pass]") {
+  const sample head(70, 200, 16, 8);
+  const kvfit::row_view rows(head.queries);
+  const kvfit::row_view reversed(&head.queries(69, 0), 70, 16, -16);
+  const std::vector<query_block> twice = {rows, reversed};
+  for (const importance_kind kind : every_kind) {
+    CAPTURE(static_cast<int>(kind));
+    const kvfit::score_options options{.importance = kind};
+    const auto once = score_pass(head.cache(), rows, {}, options);
+    const auto back = score_pass(head.cache(), reversed, {}, options);
+    const auto doubled =
+        score_pass(head.cache(), std::span<const query_block>(twice), {}, options);
+    REQUIRE(once);
+    REQUIRE(back);
+    REQUIRE(doubled);
+    worst_case worst;
+    for (index j = 0; j < 200; ++j) {
+      const auto wanted = static_cast<double>(once->importance[j]);
+      const double bound = 160 * fp32_rounding * wanted;
+      worst.see(std::abs(static_cast<double>(back->importance[j]) - wanted), bound, j);
+      worst.see(std::abs(static_cast<double>(doubled->importance[j]) - wanted), bound, j);
+    }
+    INFO("importance: " << worst.text());
+    CHECK(worst.ratio <= 1);
+    for (index i = 0; i < 70; ++i) {
+      CHECK(doubled->log_mass[i] == Approx(doubled->log_mass[139 - i]).epsilon(1e-6));
+    }
+  }
+}
+
+}  // namespace kvfit_test

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+// What attention allocates, counted at malloc: Eigen does not ask operator new.
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <cstdlib>
+
+#include "attention/samples.hpp"
+#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/logits.hpp"
+#include "kvfit/attention/state.hpp"
+#include "kvfit/view/load.hpp"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define KVFIT_TEST_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define KVFIT_TEST_ASAN 1
+#endif
+#endif
+
+#if defined(KVFIT_TEST_ASAN)
+#include <sanitizer/allocator_interface.h>
+#elif defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+namespace {
+
+/// Bytes and calls of the whole program since the last `start`.
+std::atomic<bool> is_counting{false};
+std::atomic<std::ptrdiff_t> live{0};
+std::atomic<std::ptrdiff_t> peak{0};
+std::atomic<std::ptrdiff_t> calls{0};
+
+void note_allocated(std::size_t size) {
+  if (!is_counting) return;
+  ++calls;
+  const std::ptrdiff_t now = live += static_cast<std::ptrdiff_t>(size);
+  if (now > peak) peak = now;  // one thread
+}
+void note_freed(std::size_t size) {
+  if (is_counting) live -= static_cast<std::ptrdiff_t>(size);
+}
+
+}  // namespace
+
+#if defined(KVFIT_TEST_ASAN)
+
+namespace {
+constexpr bool can_count = true;
+const int hooks_installed = __sanitizer_install_malloc_and_free_hooks(
+    [](const volatile void*, std::size_t size) { note_allocated(size); },
+    [](const volatile void* p) {
+      if (p != nullptr) note_freed(__sanitizer_get_allocated_size(const_cast<const void*>(p)));
+    });
+}  // namespace
+
+#elif defined(__GLIBC__)
+
+// glibc lets a program bring its own malloc; these count and pass on to the original.
+extern "C" {
+void* __libc_malloc(std::size_t);                 // NOLINT(bugprone-reserved-identifier)
+void* __libc_calloc(std::size_t, std::size_t);    // NOLINT(bugprone-reserved-identifier)
+void* __libc_realloc(void*, std::size_t);         // NOLINT(bugprone-reserved-identifier)
+void* __libc_memalign(std::size_t, std::size_t);  // NOLINT(bugprone-reserved-identifier)
+void __libc_free(void*);                          // NOLINT(bugprone-reserved-identifier)
+
+void* malloc(std::size_t size) {
+  void* p = __libc_malloc(size);
+  if (p != nullptr) note_allocated(malloc_usable_size(p));
+  return p;
+}
+void* calloc(std::size_t count, std::size_t size) {
+  void* p = __libc_calloc(count, size);
+  if (p != nullptr) note_allocated(malloc_usable_size(p));
+  return p;
+}
+void* realloc(void* old, std::size_t size) {
+  if (old != nullptr) note_freed(malloc_usable_size(old));
+  void* p = __libc_realloc(old, size);
+  if (p != nullptr) note_allocated(malloc_usable_size(p));
+  return p;
+}
+void* memalign(std::size_t alignment, std::size_t size) {
+  void* p = __libc_memalign(alignment, size);
+  if (p != nullptr) note_allocated(malloc_usable_size(p));
+  return p;
+}
+void* aligned_alloc(std::size_t alignment, std::size_t size) { return memalign(alignment, size); }
+int posix_memalign(void** p, std::size_t alignment, std::size_t size) {
+  *p = memalign(alignment, size);
+  return *p == nullptr ? ENOMEM : 0;
+}
+void free(void* p) {
+  if (p != nullptr) note_freed(malloc_usable_size(p));
+  __libc_free(p);
+}
+}
+
+namespace {
+constexpr bool can_count = true;
+}
+
+#else
+
+namespace {
+constexpr bool can_count = false;
+}
+
+#endif
+
+namespace kvfit_test {
+namespace {
+
+struct allocations {
+  std::ptrdiff_t calls = 0;
+  std::ptrdiff_t peak_bytes = 0;
+};
+
+template <class Work>
+allocations count_allocations(Work&& work) {
+  live = 0;
+  peak = 0;
+  calls = 0;
+  is_counting = true;
+  work();
+  is_counting = false;
+  return {calls, peak};
+}
+
+/// "peak 3.4 MB of 17.1 MB, n × T 128.0 MB"
+std::string megabytes(std::ptrdiff_t peak_bytes, index bound, index product) {
+  const auto text = [](double bytes) { return std::to_string(bytes / (1 << 20)) + " MB"; };
+  return "peak " + text(static_cast<double>(peak_bytes)) + " of " +
+         text(static_cast<double>(bound)) + ", n × T " + text(static_cast<double>(product));
+}
+
+/// What is documented: a panel of at most max(16 MB, 8 · T · 4 bytes). To that come tiles of 256
+/// rows of keys and values, 64 of queries and outputs, and what Eigen packs them into.
+index workspace_bound(index keys, index depth, index width) {
+  const index panel = std::max<index>(index{16} << 20, 8 * keys * 4);
+  const index tiles = 4 * (256 + 64) * (depth + width) * 4;
+  return panel + tiles + (index{1} << 20);
+}
+
+}  // namespace
+
+TEST_CASE("The allocation counter counts", "[attention][workspace]") {
+  if (!can_count) return;
+  void* volatile kept = nullptr;
+  const allocations plain = count_allocations([&] {
+    kept = std::malloc(1000);
+    std::free(kept);
+  });
+  CHECK(plain.calls == 1);
+  CHECK(plain.peak_bytes >= 1000);
+  CHECK(plain.peak_bytes < 2000);
+  const allocations eigen = count_allocations([&] { kept = kvfit::matrix(100, 100).data(); });
+  CHECK(eigen.calls == 1);
+  CHECK(eigen.peak_bytes >= 40000);
+  const allocations standard = count_allocations([&] { kept = std::vector<float>(100).data(); });
+  CHECK(standard.calls == 1);
+  CHECK(standard.peak_bytes >= 400);
+}
+
+TEST_CASE("The score pass and attend never hold n × T numbers", "[attention][workspace]") {
+  if (!can_count) return;
+  struct size {
+    index n;
+    index keys;
+  };
+  const auto [n, keys] = GENERATE(size{2048, 16384}, size{64, 300000}, size{20000, 1000});
+  constexpr index depth = 8;
+  constexpr index width = 8;
+  const kvfit::matrix q = random_matrix(n, depth, 1);
+  const kvfit::matrix k = random_matrix(keys, depth, 2);
+  const index results = 4 * (n * (2 + width) + 2 * keys);
+  const index bound = workspace_bound(keys, depth, width) + results;
+  const index product = 4 * n * keys;
+  REQUIRE(product > 2 * bound);
+  CAPTURE(n, keys);
+
+  // one type and layout that is read in place, and one that has to be converted
+  std::vector<kvfit::bf16> half(static_cast<std::size_t>(keys * depth));
+  for (std::size_t i = 0; i < half.size(); ++i) half[i] = kvfit::to_bf16(k.data()[i]);
+  const kvfit::row_view in_place(k);
+  const kvfit::row_view converted = kvfit::row_view(half.data(), depth, keys).transposed();
+  for (const kvfit::row_view& rows : {in_place, converted}) {
+    const kvfit::kv_block cache{.keys = rows, .values = rows};
+    bool is_done = false;
+    const allocations scored =
+        count_allocations([&] { is_done = kvfit::score_pass(cache, q).has_value(); });
+    CHECK(is_done);
+    INFO("score pass: " << megabytes(scored.peak_bytes, bound, product));
+    CHECK(scored.peak_bytes <= bound);
+    CHECK(scored.peak_bytes > results / 2);  // it was seen at all
+
+    const allocations attended =
+        count_allocations([&] { is_done = kvfit::attend(q, {cache}).has_value(); });
+    CHECK(is_done);
+    INFO("attend: " << megabytes(attended.peak_bytes, bound, product));
+    CHECK(attended.peak_bytes <= bound);
+  }
+}
+
+TEST_CASE("Logits are made without allocation after the first call, but for wide heads",
+          "[attention][workspace]") {
+  if (!can_count) return;
+  const auto depth = GENERATE(as<index>{}, 16, 64, 128, 256, 576);
+  const auto keys = GENERATE(as<index>{}, 1, 100, 600);
+  CAPTURE(depth, keys);
+  const sample head(130, keys, depth, 8);
+  const kvfit::query_set queries(head.queries);
+  const kvfit::kv_block cache{.keys = kvfit::row_view(head.keys), .values = head.values};
+  kvfit::logit_source source(cache, queries, {.soft_cap = 5});
+  kvfit::matrix panel(64, keys);
+  const std::vector<kvfit::query_panel> panels = kvfit::cut_panels(queries, 64);
+  REQUIRE(panels.size() == 3);
+  source.fill(panels[0], panel.data(), keys);
+  const allocations counted = count_allocations([&] {
+    source.fill(panels[1], panel.data(), keys);
+    source.fill(panels[2], panel.data(), keys);
+  });
+  if (depth <= 128) {
+    CHECK(counted.calls == 0);
+  } else {  // what Eigen packs tiles into outgrows its share of the stack
+    CHECK(counted.peak_bytes <= std::ptrdiff_t{1} << 20);
+  }
+}
+
+TEST_CASE("merge, compare and load_rows allocate nothing", "[attention][workspace]") {
+  if (!can_count) return;
+  kvfit::matrix a = random_matrix(300, 70, 1);
+  const kvfit::matrix b = random_matrix(300, 70, 2);
+  const kvfit::vector mass = a.col(0);
+  std::vector<float> buffer(300 * 70);
+  const kvfit::row_view strided = kvfit::row_view(a.data(), 70, 300).transposed();
+  float sum = 0;
+  const allocations counted = count_allocations([&] {
+    kvfit::attention_state into{1, 1, {a.data(), 70}};
+    kvfit::merge(into, {2, 3, {buffer.data(), 70}});
+    sum += into.mass;
+    sum += static_cast<float>(kvfit::compare(a, mass, b, mass).output_error);
+    sum += kvfit::load_rows(a, 3, 40, buffer.data()).data[0];
+    sum += kvfit::load_rows(strided, 3, 40, buffer.data()).data[0];
+  });
+  CHECK(std::isfinite(sum));
+  CHECK(counted.calls == 0);
+}
+
+}  // namespace kvfit_test
