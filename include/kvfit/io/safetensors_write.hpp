@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+/// Writes safetensors files: the same tensors give the same bytes, and a file is there whole or not
+/// at all.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/io/guarded.hpp"
+#include "kvfit/io/replace_file.hpp"
+#include "kvfit/io/safetensors_header.hpp"
+#include "kvfit/io/tensor_view.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+namespace io_detail {
+
+/// Appends `text` as a JSON string.
+inline void append_json(std::string& out, std::string_view text) {
+  constexpr std::string_view hex = "0123456789abcdef";
+  out += '"';
+  for (const char c : text) {
+    const auto code = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (code < 0x20) {
+      out += "\\u00";
+      out += hex[code >> 4U];
+      out += hex[code & 15U];
+    } else {
+      out += c;
+    }
+  }
+  out += '"';
+}
+
+/// The header of `tensors` laid one after the other, padded with spaces to a multiple of 8.
+inline std::string header_text(const std::vector<const tensor_view*>& tensors,
+                               const tensor_metadata& metadata) {
+  std::string text = "{";
+  const auto separate = [&text] {
+    if (text.back() != '{') text += ',';
+  };
+  if (!metadata.empty()) {
+    text += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata) {
+      separate();
+      append_json(text, key);
+      text += ':';
+      append_json(text, value);
+    }
+    text += '}';
+  }
+  std::uint64_t place = 0;
+  for (const tensor_view* tensor : tensors) {
+    separate();
+    append_json(text, tensor->name);
+    text += ":{\"dtype\":";
+    append_json(text, name(tensor->type));
+    text += ",\"shape\":[";
+    for (std::size_t i = 0; i < tensor->shape.size(); ++i) {
+      text += (i == 0 ? "" : ",") + std::to_string(tensor->shape[i]);
+    }
+    text += "],\"data_offsets\":[" + std::to_string(place);
+    place += tensor->bytes.size();
+    text += "," + std::to_string(place) + "]}";
+  }
+  text += '}';
+  text.append((8 - text.size() % 8) % 8, ' ');
+  return text;
+}
+
+}  // namespace io_detail
+
+/// Writes `tensors` and `metadata` to `path`, replacing a file there (`replace_file.hpp` says how).
+///
+/// Tensors are laid out by descending element size, then by name, behind a header padded to 8
+/// bytes: every tensor lies aligned in the file, and equal input gives equal bytes. Errors:
+/// `shape_mismatch` where a tensor's bytes are not what its type and shape need; `invalid_option`
+/// where the header could not be read back (a name twice, the name `__metadata__`, a text that is
+/// not UTF-8); `file_unwritable`; `out_of_memory`. Nothing is written then. Cost: the length of the
+/// header in memory.
+[[nodiscard]] inline result<void> write_safetensors(const std::filesystem::path& path,
+                                                    std::span<const tensor_view> tensors,
+                                                    const tensor_metadata& metadata) {
+  return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
+    std::vector<const tensor_view*> ordered;
+    std::uint64_t data_size = 0;
+    for (const tensor_view& tensor : tensors) {
+      const auto needed = io_detail::byte_size(tensor.type, tensor.shape);
+      if (!needed || *needed != tensor.bytes.size()) {
+        return error{errc::shape_mismatch, tensor.name, static_cast<index>(tensor.bytes.size()),
+                     needed ? static_cast<index>(*needed) : error::none,
+                     "bytes against what type and shape need"};
+      }
+      data_size += tensor.bytes.size();
+      ordered.push_back(&tensor);
+    }
+    std::sort(ordered.begin(), ordered.end(), [](const tensor_view* a, const tensor_view* b) {
+      const auto size_a = size_of(a->type);
+      const auto size_b = size_of(b->type);
+      return size_a != size_b ? size_a > size_b : a->name < b->name;
+    });
+
+    const std::string header = io_detail::header_text(ordered, metadata);
+    // The reader is the judge of what may be written.
+    const bool too_long = header.size() > max_safetensors_header;
+    const auto parsed = io_detail::parse_safetensors_header(header, data_size, path.string());
+    if (too_long || !parsed) {
+      return error{errc::invalid_option, "tensors", error::none, error::none,
+                   too_long ? "the header exceeds its limit" : parsed.error().detail};
+    }
+
+    const std::uint64_t header_size = header.size();
+    std::array<std::byte, 8> length{};
+    std::memcpy(length.data(), &header_size, length.size());
+    std::vector<std::span<const std::byte>> pieces = {std::span<const std::byte>(length),
+                                                      std::as_bytes(std::span(header))};
+    for (const tensor_view* tensor : ordered) pieces.push_back(tensor->bytes);
+    return io_detail::replace_file(path, pieces);
+  });
+}
+
+}  // namespace kvfit::inline KVFIT_ISA
