@@ -2,6 +2,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME kvfit)  # `--component kvfit` installs the library alone
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/kvfit)  # share, not lib: headers suit every machine
 
 install(DIRECTORY include/kvfit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h*")

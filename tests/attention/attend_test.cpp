@@ -7,6 +7,14 @@ using kvfit::attend;
 using kvfit::kv_block;
 using kvfit::query_block;
 
+// Queries are taken by reference, so a matrix that dies at the end of the statement is refused.
+static_assert(std::is_convertible_v<const kvfit::matrix&, kvfit::query_set>);
+static_assert(std::is_convertible_v<kvfit::row_view, kvfit::query_set>);
+static_assert(std::is_convertible_v<query_block, kvfit::query_set>);
+static_assert(std::is_convertible_v<std::span<const query_block>, kvfit::query_set>);
+static_assert(!std::is_constructible_v<kvfit::query_set, kvfit::matrix>);
+static_assert(!std::is_constructible_v<kvfit::query_set, Eigen::MatrixXd&>);
+
 TEST_CASE("attend equals attention in double at every size around the tiles",
           "[attention][attend]") {
   const auto n = GENERATE(as<index>{}, 1, 7, 64, 65, 255, 256, 257, 600);

@@ -8,7 +8,11 @@
 kvfit::index rows_of(kvfit::row_view view);
 
 #ifdef KVFIT_BAD
-kvfit::index call(const Eigen::MatrixXd& a) { return rows_of(a); }
+kvfit::index call(const Eigen::MatrixXd& a) {
+  return rows_of(a);
+}
 #else
-kvfit::index call(const Eigen::MatrixXf& a) { return rows_of(a); }
+kvfit::index call(const Eigen::MatrixXf& a) {
+  return rows_of(a);
+}
 #endif

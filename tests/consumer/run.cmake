@@ -3,7 +3,7 @@ file(REMOVE_RECURSE ${WORK})  # what an earlier run installed must not help this
 
 if(WAY STREQUAL "package")
   execute_process(COMMAND ${CMAKE_COMMAND} --install ${KVFIT_BINARY} --prefix ${WORK}/prefix
-    OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
+      --component kvfit OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
   set(where -DCMAKE_PREFIX_PATH=${WORK}/prefix)
 else()
   set(where -DKVFIT_SOURCE=${KVFIT_SOURCE})

@@ -73,7 +73,7 @@ TEST_CASE("Draws beyond the last multiple of the bound are redrawn", "[core][ran
   CHECK(redrawn > 100);
 }
 
-TEST_CASE("Uniform numbers lie in [0, 1) with mean 1/2 and variance 1/12", "[core][random]") {
+TEST_CASE("Uniform numbers lie in the unit interval with mean 1/2 and variance 1/12", "[core][random]") {
   random_source random(11);
   constexpr int draws = 100'000;
   double lowest = 1;

@@ -22,7 +22,8 @@ void check(bool holds, const char* what) {
 }  // namespace
 
 int main() {
-  check(version_in_second_unit() == std::string_view(kvfit::version), "both units know one version");
+  check(version_in_second_unit() == std::string_view(kvfit::version),
+        "both units know one version");
 
   const kvfit::result<int> good = 3;
   const kvfit::result<int> bad = kvfit::error{kvfit::errc::empty_input, "keys"};

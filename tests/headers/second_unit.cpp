@@ -3,4 +3,6 @@
 #include "all_headers.hpp"
 
 const char* version_in_second_unit();
-const char* version_in_second_unit() { return kvfit::version; }
+const char* version_in_second_unit() {
+  return kvfit::version;
+}

@@ -85,7 +85,7 @@ TEST_CASE("dot does not lose digits with length", "[simd]") {
   CHECK(error32 < 1e-3);
 }
 
-TEST_CASE("dot of nothing is zero; infinity and NaN come through", "[simd]") {
+TEST_CASE("dot of nothing is zero, and infinity and NaN come through", "[simd]") {
   CHECK(dot(nullptr, nullptr, 0) == 0.0);
   CHECK(dot32(nullptr, nullptr, 0) == 0.0f);
   for (index n = 1; n <= most; ++n) {

@@ -39,6 +39,17 @@ void check_same(const row_view& view, const M& expected) {
   }
 }
 
+// What lives on may be viewed, in place; what dies at the end of the statement may not. See also
+// tests/compile_fail.
+static_assert(std::is_nothrow_constructible_v<row_view, kvfit::matrix&>);
+static_assert(std::is_convertible_v<const kvfit::matrix&, row_view>);
+static_assert(std::is_convertible_v<Eigen::Map<kvfit::matrix>, row_view>);
+static_assert(!std::is_constructible_v<row_view, kvfit::matrix>);
+static_assert(!std::is_constructible_v<row_view, const kvfit::matrix>);
+static_assert(!std::is_constructible_v<row_view, Eigen::VectorXf>);
+static_assert(!std::is_constructible_v<row_view, Eigen::MatrixXd&>);
+static_assert(!std::is_constructible_v<row_view, Eigen::MatrixXi&>);
+
 }  // namespace
 
 TEST_CASE("A default view is empty", "[view][row_view]") {

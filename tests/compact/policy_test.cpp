@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+#include <string>
+#include <vector>
+
+#include "compact/door.hpp"
+#include "kvfit/compact.hpp"
+#include "support/catch.hpp"
+
+/// A user's own policies, in the user's own namespace, found beside their types.
+namespace a_users_own {
+
+struct every_other {
+  kvfit::index start = 0;
+};
+
+kvfit::score_options wanted_scores(const every_other&) {
+  return {.importance = kvfit::importance_kind::none};
+}
+
+kvfit::result<kvfit::selected_rows> select(const every_other& policy,
+                                           const kvfit::selection_problem& problem) {
+  if (policy.start > 1) {
+    return kvfit::error{kvfit::errc::invalid_option, "every_other.start", policy.start, 1};
+  }
+  kvfit::selected_rows chosen;
+  for (kvfit::index row = problem.cache.keys.rows() - 1; row >= 0; --row) {  // the door sorts
+    const bool is_mine = row % 2 == policy.start;
+    if (is_mine && static_cast<kvfit::index>(chosen.positions.size()) < problem.budget) {
+      chosen.positions.push_back(row);
+      chosen.weights.push_back(static_cast<double>(row + 1));
+    }
+  }
+  return chosen;
+}
+
+/// The selection's weights, halved.
+struct halved {};
+
+kvfit::result<kvfit::bias_fit> fit_bias(const halved&, const kvfit::bias_problem& problem) {
+  kvfit::bias_fit fit;
+  fit.weights.resize(problem.columns->cols());
+  for (kvfit::index j = 0; j < fit.weights.size(); ++j) {
+    fit.weights[j] = problem.selection_weights[static_cast<std::size_t>(j)] / 2;
+  }
+  return fit;
+}
+
+struct negated {};
+
+kvfit::result<kvfit::values_fit> fit_values(const negated&, const kvfit::values_problem& problem) {
+  return kvfit::values_fit{.values = -*problem.original};
+}
+
+static_assert(kvfit::selection_policy<every_other> && kvfit::bias_policy<halved> &&
+              kvfit::values_policy<negated>);
+
+}  // namespace a_users_own
+
+using namespace kvfit_test;
+
+using users = kvfit::compaction<a_users_own::every_other, a_users_own::halved, a_users_own::negated>;
+
+TEST_CASE("the composed door runs a user's own selection, bias and values", "[compact][policy]") {
+  const head made = make_head(1, {.queries = 20, .keys = 10});
+  users options;
+  options.budget = 3;
+  options.selection.start = 1;
+  const auto c = kvfit::compact(made.cache(), made.queries, options);
+  REQUIRE(c);
+  CHECK(c->positions == std::vector<kvfit::index>{5, 7, 9});
+  for (kvfit::index j = 0; j < 3; ++j) {
+    const kvfit::index row = c->positions[static_cast<std::size_t>(j)];
+    CHECK(c->bias[j] == Approx(std::log(static_cast<double>(row + 1) / 2)));
+    CHECK(c->values.row(j) == -made.values.row(row));
+  }
+  CHECK_FALSE(c->report.is_values_fitted);
+  CHECK(c->report.dead_keys == 0);
+}
+
+TEST_CASE("a user's error comes out of the door as it is", "[compact][policy]") {
+  const head made = make_head(1, {.queries = 20, .keys = 10});
+  users options;
+  options.budget = 3;
+  options.selection.start = 7;
+  const auto c = kvfit::compact(made.cache(), made.queries, options);
+  REQUIRE_FALSE(c);
+  CHECK(c.error().code == kvfit::errc::invalid_option);
+  CHECK(c.error().argument == "every_other.start");
+  CHECK(c.error().actual == 7);
+}
+
+TEST_CASE("protected rows and the identity hold for a user's policies too", "[compact][policy]") {
+  const head made = make_head(1, {.queries = 20, .keys = 10});
+  users options;
+  options.budget = 4;
+  options.protect_first = 2;
+  const auto c = kvfit::compact(made.cache(), made.queries, options);
+  REQUIRE(c);
+  CHECK(c->positions == std::vector<kvfit::index>{0, 1, 6, 8});
+  CHECK(c->values.row(0) == made.values.row(0));
+  CHECK(c->values.row(3) == -made.values.row(8));
+  options.budget = 10;
+  const auto all = kvfit::compact(made.cache(), made.queries, options);
+  REQUIRE(all);
+  CHECK(same_numbers(all->values, made.values));
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/linalg/least_squares.hpp"
+
+#include <Eigen/SVD>
+#include <limits>
+
+#include "support/catch.hpp"
+#include "support/linalg_oracle.hpp"
+
+using namespace kvfit::linalg;
+using method = least_squares_method;
+using tier = least_squares_tier;
+using status = least_squares_status;
+
+namespace {
+
+/// Rows that sum to 1, as attention's do.
+kvfit::matrix softmax_rows(Eigen::Index n, Eigen::Index t, float spread, std::uint64_t seed) {
+  kvfit::matrix x = oracle::exponentials(n, t, spread, seed);
+  for (Eigen::Index i = 0; i < n; ++i) x.row(i) /= x.row(i).sum();
+  return x;
+}
+
+double difference(const kvfit::matrix& found, const Eigen::MatrixXd& truth) {
+  return (found.cast<double>() - truth).norm() / std::max(truth.norm(), 1e-300);
+}
+
+double spectral_norm(const kvfit::matrix& x) {
+  return Eigen::JacobiSVD<Eigen::MatrixXd>(x.cast<double>()).singularValues()[0];
+}
+
+}  // namespace
+
+TEST_CASE("every method agrees with the long double normal equations", "[linalg][least_squares]") {
+  const auto how = GENERATE(method::qr, method::qr_unpivoted, method::cholesky);
+  const kvfit::matrix x = softmax_rows(80, 12, 2, 1);
+  const kvfit::matrix y = oracle::gaussian(80, 5, 2);
+  const auto fit = least_squares(x, y, {.method = how});
+  CHECK(difference(fit.coefficients, oracle::least_squares(x, y).cast<double>()) < 1e-6);
+  CHECK(fit.report.status == status::solved);
+  CHECK(fit.report.rank == 12);
+  CHECK(fit.report.lambda == 0);
+  CHECK_FALSE(fit.report.escalated);
+  const auto sigma = Eigen::JacobiSVD<Eigen::MatrixXd>(x.cast<double>()).singularValues();
+  CHECK(fit.report.condition <= sigma[0] / sigma[11] * 1.001);
+  CHECK(fit.report.condition >= sigma[0] / sigma[11] / 3);
+}
+
+TEST_CASE("§9.9 the report names the solver that was used", "[linalg][least_squares]") {
+  const kvfit::matrix tall = oracle::gaussian(20, 6, 3);
+  const kvfit::matrix wide = oracle::gaussian(6, 20, 4);
+  const kvfit::matrix y20 = oracle::gaussian(20, 2, 5);
+  const kvfit::matrix y6 = oracle::gaussian(6, 2, 6);
+  kvfit::matrix doubled = tall;
+  doubled.col(3) = doubled.col(1);
+  CHECK(least_squares(tall, y20).report.tier == tier::qr);
+  CHECK(least_squares(wide, y6).report.tier == tier::qr);
+  CHECK(least_squares(doubled, y20).report.tier == tier::qr_pivoted);
+  CHECK(least_squares(tall, y20, {.method = method::qr_unpivoted}).report.tier ==
+        tier::qr_unpivoted);
+  CHECK(least_squares(tall, y20, {.method = method::cholesky}).report.tier == tier::cholesky);
+  CHECK(least_squares(wide, y6, {.method = method::cholesky}).report.tier == tier::cholesky_dual);
+}
+
+TEST_CASE("n < t gives the exact fit of smallest norm", "[linalg][least_squares]") {
+  const auto how = GENERATE(method::qr, method::qr_unpivoted, method::cholesky);
+  const kvfit::matrix x = oracle::gaussian(9, 30, 7);
+  const kvfit::matrix y = oracle::gaussian(9, 4, 8);
+  const auto fit = least_squares(x, y, {.method = how});
+  CHECK((x * fit.coefficients - y).norm() < 1e-5F * y.norm());
+  CHECK(difference(fit.coefficients, oracle::minimum_norm(x, y, 1e-9)) < 1e-6);
+  CHECK(fit.report.rank == 9);
+  CHECK(fit.report.status == status::rank_deficient);
+}
+
+TEST_CASE("§9.9 dependent columns get the answer of smallest norm", "[linalg][least_squares]") {
+  const bool is_wide = GENERATE(false, true);
+  kvfit::matrix x = oracle::gaussian(40, 10, 9);
+  x.col(4) = x.col(2);
+  x.col(7).setZero();
+  x.col(8) = x.col(0) + x.col(1);
+  if (is_wide) x = x.transpose().eval();
+  const kvfit::matrix y = oracle::gaussian(x.rows(), 3, 10);
+  const auto fit = least_squares(x, y);
+  CHECK(fit.report.status == status::rank_deficient);
+  CHECK(fit.report.rank == 7);
+  CHECK(difference(fit.coefficients, oracle::minimum_norm(x, y, 1e-6)) < 1e-4);
+
+  // Cholesky holds them small by a ridge, and says how large; fp32 noise keeps a tenth of its say.
+  const auto ridged = least_squares(x, y, {.method = method::cholesky});
+  CHECK(ridged.report.status == status::rank_deficient);
+  CHECK(ridged.report.escalated);
+  CHECK(ridged.report.lambda > 0);
+  CHECK(ridged.report.rank == 7);
+  CHECK(difference(ridged.coefficients, oracle::minimum_norm(x, y, 1e-6)) < 1e-2);
+}
+
+TEST_CASE("§9.9 coefficients stay bounded by what the data supports", "[linalg][least_squares]") {
+  // Columns equal but for fp32 rounding: fitting their difference would take weights of 1e7.
+  const auto how = GENERATE(method::qr, method::cholesky);
+  const kvfit::matrix base = softmax_rows(100, 10, 1, 11);
+  kvfit::matrix x(100, 20);
+  x << base, base;
+  const kvfit::matrix noise = oracle::gaussian(100, 10, 12);
+  x.rightCols(10).array() *= 1 + 6e-8F * noise.array();
+  const kvfit::matrix y = oracle::gaussian(100, 3, 13);
+  const auto fit = least_squares(x, y, {.method = how});
+  INFO("rank " << fit.report.rank << ", largest " << fit.coefficients.cwiseAbs().maxCoeff());
+  CHECK(fit.report.status == status::rank_deficient);
+  CHECK(fit.coefficients.cwiseAbs().maxCoeff() <
+        2 * least_squares(base, y).coefficients.cwiseAbs().maxCoeff());
+}
+
+TEST_CASE("λ follows its formula in every ridge mode", "[linalg][least_squares]") {
+  const kvfit::matrix x = 3 * softmax_rows(50, 8, 2, 14);
+  const double sigma = spectral_norm(x);
+  const auto norm_sq = static_cast<double>(x.squaredNorm());
+  CHECK(ridge_lambda(x, ridge_mode::none, 0.1) == 0);
+  CHECK(ridge_lambda(x, ridge_mode::fixed, 0.1) == 0.1);
+  CHECK(ridge_lambda(x, ridge_mode::frobenius, 0.1) == Approx(0.1 * norm_sq / 8).epsilon(1e-6));
+  CHECK(ridge_lambda(x, ridge_mode::spectral, 0.1) == Approx(0.1 * sigma * sigma).epsilon(1e-4));
+}
+
+TEST_CASE("every method solves the ridge problem it was given", "[linalg][least_squares]") {
+  const auto how = GENERATE(method::qr, method::qr_unpivoted, method::cholesky);
+  const auto mode = GENERATE(ridge_mode::spectral, ridge_mode::frobenius, ridge_mode::fixed);
+  const auto n = GENERATE(6, 40);
+  const kvfit::matrix x = softmax_rows(n, 15, 2, 15);
+  const kvfit::matrix y = oracle::gaussian(n, 3, 16);
+  const auto fit = least_squares(x, y, {.method = how, .mode = mode, .ridge = 1e-3});
+  CHECK(fit.report.lambda == ridge_lambda(x, mode, 1e-3));
+  CHECK(fit.report.status == status::solved);
+  CHECK_FALSE(fit.report.escalated);
+  const auto truth = oracle::least_squares(x, y, fit.report.lambda);
+  CHECK(difference(fit.coefficients, truth.cast<double>()) < 1e-5);
+}
+
+TEST_CASE("§9.11 a fixed ridge is used as given, on small systems too", "[linalg][least_squares]") {
+  const kvfit::matrix x = 1e-4F * oracle::gaussian(30, 4, 17);
+  const kvfit::matrix y = oracle::gaussian(30, 2, 18);
+  for (const auto how : {method::qr, method::cholesky}) {
+    const auto fit =
+        least_squares(x, y, {.method = how, .mode = ridge_mode::fixed, .ridge = 1e-10});
+    CHECK(fit.report.lambda == 1e-10);
+    CHECK(difference(fit.coefficients, oracle::least_squares(x, y, 1e-10L).cast<double>()) < 1e-5);
+  }
+  // Without a ridge there is none: the residual is the true one.
+  for (const auto how : {method::qr, method::cholesky}) {
+    const auto fit = least_squares(x, y, {.method = how});
+    const auto truth = oracle::least_squares(x, y);
+    const double best = (x.cast<double>() * truth.cast<double>() - y.cast<double>()).norm();
+    CHECK((x * fit.coefficients - y).cast<double>().norm() <= best * 1.00001);
+  }
+}
+
+TEST_CASE("a ridge toward a start stays there where the data says nothing",
+          "[linalg][least_squares]") {
+  const auto how = GENERATE(method::qr, method::cholesky);
+  kvfit::matrix x = softmax_rows(30, 6, 1, 19);
+  x.col(2).setZero();
+  const kvfit::matrix y = oracle::gaussian(30, 3, 20);
+  const kvfit::matrix start = oracle::gaussian(6, 3, 21);
+  const least_squares_options options{.method = how, .mode = ridge_mode::fixed, .ridge = 0.5};
+  const auto fit = least_squares(x, y, options, start);
+  CHECK(fit.coefficients.row(2).isApprox(start.row(2)));
+  const kvfit::matrix rest = y - x * start;
+  const kvfit::matrix expected = start + oracle::least_squares(x, rest, 0.5L).cast<float>();
+  CHECK(fit.coefficients.isApprox(expected, 1e-4F));
+  // A ridge that drowns the data leaves the start.
+  const auto drowned =
+      least_squares(x, y, {.method = how, .mode = ridge_mode::fixed, .ridge = 1e12}, start);
+  CHECK(drowned.coefficients.isApprox(start, 1e-5F));
+}
+
+TEST_CASE("§9.9 norms of 1e±18, one row and one column give finite coefficients",
+          "[linalg][least_squares]") {
+  const auto how = GENERATE(method::qr, method::qr_unpivoted, method::cholesky);
+  const kvfit::matrix x = oracle::gaussian(20, 5, 22);
+  const kvfit::matrix y = oracle::gaussian(20, 2, 23);
+  const auto plain = least_squares(x, y, {.method = how});
+  for (const float scale : {1e-18F, 1e18F}) {
+    const auto fit = least_squares(scale * x, y, {.method = how});
+    CHECK(fit.report.finite);
+    CHECK(fit.report.status == status::solved);
+    CHECK((scale * fit.coefficients).isApprox(plain.coefficients, 1e-4F));
+  }
+  const auto row = least_squares(x.topRows(1), y.topRows(1), {.method = how});
+  CHECK(row.coefficients.allFinite());
+  CHECK((x.topRows(1) * row.coefficients).isApprox(y.topRows(1), 1e-4F));
+  const auto column = least_squares(x.leftCols(1), y, {.method = how});
+  CHECK(column.coefficients.isApprox(x.leftCols(1).transpose() * y / x.leftCols(1).squaredNorm(),
+                                     1e-4F));
+}
+
+TEST_CASE("§9.10 a singular matrix and a zero matrix give finite coefficients and a status",
+          "[linalg][least_squares]") {
+  const auto how = GENERATE(method::qr, method::qr_unpivoted, method::cholesky);
+  const kvfit::matrix y = oracle::gaussian(10, 2, 24);
+  const auto zero = least_squares(kvfit::matrix::Zero(10, 4), y, {.method = how});
+  CHECK(zero.coefficients == kvfit::matrix::Zero(4, 2));
+  CHECK(zero.report.status == status::rank_deficient);
+  CHECK(zero.report.rank == 0);
+  // All rows alike (zero queries): the published QR fails here, and another tier must say so.
+  kvfit::matrix flat = kvfit::matrix::Constant(10, 4, 0.25F);
+  const auto fit = least_squares(flat, y, {.method = how});
+  CHECK(fit.coefficients.allFinite());
+  CHECK(fit.report.status == status::rank_deficient);
+  if (how != method::qr_unpivoted) {
+    CHECK(fit.report.rank == 1);
+    CHECK(difference(fit.coefficients, oracle::minimum_norm(flat, y, 1e-6)) < 1e-4);
+  }
+}
+
+TEST_CASE("§9.10 NaN and infinity are rejected", "[linalg][least_squares]") {
+  const float bad =
+      GENERATE(std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity());
+  const auto how = GENERATE(method::qr, method::cholesky);
+  const kvfit::matrix clean_x = oracle::gaussian(10, 3, 25);
+  const kvfit::matrix clean_y = oracle::gaussian(10, 2, 26);
+  kvfit::matrix x = clean_x;
+  x(4, 1) = bad;
+  kvfit::matrix y = clean_y;
+  y(2, 0) = bad;
+  kvfit::matrix start = kvfit::matrix::Zero(3, 2);
+  start(0, 0) = bad;
+  for (const auto& fit :
+       {least_squares(x, clean_y, {.method = how}), least_squares(clean_x, y, {.method = how}),
+        least_squares(clean_x, clean_y, {.method = how}, start)}) {
+    CHECK(fit.report.status == status::non_finite_input);
+    CHECK(fit.report.tier == tier::none);
+    CHECK_FALSE(fit.report.finite);
+    CHECK(fit.coefficients == kvfit::matrix::Zero(3, 2));
+  }
+}
+
+TEST_CASE("coefficients beyond fp32 are clamped and reported", "[linalg][least_squares]") {
+  const kvfit::matrix x = kvfit::matrix::Constant(2, 1, 1e-25F);
+  const kvfit::matrix y = kvfit::matrix::Constant(2, 1, -1e25F);
+  const auto fit = least_squares(x, y);
+  CHECK(fit.report.status == status::overflow);
+  CHECK_FALSE(fit.report.finite);
+  CHECK(fit.coefficients(0, 0) == -std::numeric_limits<float>::max());
+}
+
+TEST_CASE("least squares without rows, columns or targets does nothing",
+          "[linalg][least_squares]") {
+  CHECK(least_squares(kvfit::matrix(0, 3), kvfit::matrix(0, 2)).coefficients ==
+        kvfit::matrix::Zero(3, 2));
+  CHECK(least_squares(kvfit::matrix(4, 0), kvfit::matrix::Zero(4, 2)).coefficients.size() == 0);
+  CHECK(least_squares(kvfit::matrix::Ones(4, 2), kvfit::matrix(4, 0)).coefficients.size() == 0);
+}
+
+TEST_CASE("same input, same bytes from least squares", "[linalg][least_squares]") {
+  const auto how = GENERATE(method::qr, method::cholesky);
+  const kvfit::matrix x = softmax_rows(90, 40, 1, 27);
+  const kvfit::matrix y = oracle::gaussian(90, 6, 28);
+  CHECK(least_squares(x, y, {.method = how}).coefficients ==
+        least_squares(x, y, {.method = how}).coefficients);
+}

@@ -1,0 +1,7 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+small_capture(small)
+run(2 ${KVFIT} compact small --ratio 4 --method omq -o result)
+check(err MATCHES "omq" AND err MATCHES "highest_attention, omp, omp_fast")
+run(2 ${KVFIT} eval small --methods topk,omq)
+check(err MATCHES "omq" AND err MATCHES "highest_attention, omp, omp_fast")
+check_only_files(small)

@@ -1,0 +1,13 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+small_capture(small)
+file(MAKE_DIRECTORY ${WORK}/folder)
+foreach(path nowhere/result folder)
+  run(1 ${KVFIT} compact small --ratio 4 -o ${path})
+  check(err MATCHES "file_unwritable.*${path}")
+  run(1 ${KVFIT} eval small --methods topk --ratios 4 --json ${path})
+  check(err MATCHES "file_unwritable.*${path}")
+  run(1 ${KVFIT} eval small --methods topk --ratios 4 --svg ${path})
+  check(err MATCHES "file_unwritable.*${path}")
+  check_silent(out)  # found before the work
+endforeach()
+check_only_files(folder small)

@@ -1,0 +1,7 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+small_capture(small)
+foreach(seed 0 1)
+  run(0 ${KVFIT} compact small --ratio 4 --method random --seed ${seed} -o seed${seed})
+  file(SHA256 ${WORK}/seed${seed} hash${seed})
+endforeach()
+check(NOT hash0 STREQUAL hash1)

@@ -1,0 +1,8 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+set(capture ${SOURCE}/examples/data/tinybooks.safetensors)
+run(0 ${KVFIT} compact ${capture} --ratio 20 --method highest_attention -o own)
+run(0 ${SUPPORT} check_result ${capture} own highest_attention 20 fp16)
+foreach(type fp32 fp16 bf16)
+  run(0 ${KVFIT} compact ${capture} --ratio 20 --method highest_attention -o told --storage ${type})
+  run(0 ${SUPPORT} check_result ${capture} told highest_attention 20 ${type})
+endforeach()

@@ -1,0 +1,7 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+small_capture(small)
+run(0 ${KVFIT} eval small --methods topk,highest_attention,omp,default --ratios 6 --json rows.json)
+foreach(method topk highest_attention omp default)
+  run(0 ${KVFIT} compact small --ratio 6 --method ${method} -o result)
+  run(0 ${SUPPORT} check_eval small result rows.json ${method} 6)
+endforeach()

@@ -1,0 +1,11 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+small_capture(small)
+foreach(threads 1 4)
+  run(0 ${KVFIT} eval small --methods random,omp,default --ratios 3,9 --threads ${threads}
+    --json rows.json --svg error${threads}.svg)
+  file(READ ${WORK}/rows.json json)
+  string(REGEX REPLACE "\"(milliseconds|threads)\": [0-9.e+-]+" "" figures${threads} "${json}")
+  file(SHA256 ${WORK}/error${threads}.svg plot${threads})
+endforeach()
+check(figures1 STREQUAL figures4)
+check(plot1 STREQUAL plot4)

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: MIT
+/// What the cases cannot do in CMake: captures made, files read back, figures computed again.
+///
+/// Exits with 0 if all is as it should be, else says what is not.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <span>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kvfit/core/random.hpp"
+#include "kvfit/io/capture.hpp"
+#include "kvfit/io/compact_file.hpp"
+#include "kvfit/io/safetensors.hpp"
+
+namespace {
+
+using size = kvfit::index;
+
+[[noreturn]] void give_up(const std::string& why) {
+  std::fprintf(stderr, "support: %s\n", why.c_str());
+  std::exit(1);
+}
+
+void expect(bool is_so, const std::string& what) {
+  if (!is_so) give_up("not so: " + what);
+}
+
+template <class T>
+T need(kvfit::result<T> got) {
+  if (!got) give_up(got.error().message());
+  return *std::move(got);
+}
+
+std::string text(double x) {
+  std::ostringstream out;
+  out << x;
+  return out.str();
+}
+
+// ---- A capture of random numbers ---------------------------------------------------------------
+constexpr size rows = 96;
+constexpr size kv_heads = 2;
+constexpr size query_heads = 4;
+constexpr size depth = 8;
+constexpr size value_depth = 6;
+
+std::vector<float> numbers(size count, kvfit::random_source& draw) {
+  std::vector<float> out(static_cast<std::size_t>(count));
+  for (float& x : out) x = static_cast<float>(4 * draw.uniform() - 2);
+  return out;
+}
+
+void make_capture(const std::string& path, std::string_view kind) {
+  kvfit::random_source draw(7);
+  std::vector<std::vector<float>> memory;
+  std::vector<kvfit::tensor_view> tensors;
+  memory.reserve(8);
+  for (const size layer : {0, 2}) {
+    const auto add = [&](const char* part, size heads, size length, size width) {
+      memory.push_back(numbers(heads * length * width, draw));
+      tensors.push_back({"layers." + std::to_string(layer) + "." + part,
+                         kvfit::tensor_type::f32,
+                         {heads, length, width},
+                         std::as_bytes(std::span(memory.back()))});
+    };
+    add("k", kv_heads, rows, depth);
+    add("v", kv_heads, rows, value_depth);
+    if (kind == "not_finite" && layer == 2) memory.back()[10] = std::nanf("");
+    add("q", query_heads, 40, depth);
+    if (kind != "no_test") add("q_test", query_heads, 30, depth);
+  }
+  const kvfit::tensor_metadata metadata = {
+      {"format", "kvfit-capture"}, {"version", "1"}, {"scale", "0.5"}, {"logical_length", "100"}};
+  const auto done = kvfit::write_safetensors(path, tensors, metadata);
+  if (!done) give_up(done.error().message());
+}
+
+// ---- Result files ------------------------------------------------------------------------------
+struct arguments {
+  std::vector<std::string> list;
+  [[nodiscard]] const std::string& operator[](std::size_t i) const {
+    expect(i < list.size(), "argument " + std::to_string(i) + " is there");
+    return list[i];
+  }
+};
+
+/// CAPTURE RESULT METHOD RATIO STORAGE [PROTECT_FIRST PROTECT_LAST]
+void check_result(const arguments& given) {
+  const kvfit::capture capture = need(kvfit::read_capture(given[0]));
+  const kvfit::compact_file result = need(kvfit::read_compact_file(given[1]));
+  const double ratio = std::stod(given[3]);
+  expect(result.info.method == given[2], "method");
+  expect(name(result.info.storage) == given[4], "storage");
+  expect(result.info.scale == capture.scale, "scale");
+  expect(result.info.logical_length == capture.logical_length, "logical_length");
+  expect(result.library_version == kvfit::version, "library_version");
+  expect(result.layers.size() == capture.layers.size(), "layers");
+  const size first = given.list.size() > 5 ? std::stol(given[5]) : 0;
+  const size last = given.list.size() > 6 ? std::stol(given[6]) : 0;
+  for (std::size_t l = 0; l < result.layers.size(); ++l) {
+    const kvfit::capture_layer& full = capture.layers[l];
+    expect(result.layers[l].number == full.number(), "layer number");
+    expect(static_cast<size>(result.layers[l].heads.size()) == full.heads(), "heads");
+    for (size h = 0; h < full.heads(); ++h) {
+      const kvfit::compact_head& head = result.layers[l].heads[static_cast<std::size_t>(h)];
+      const auto t = static_cast<size>(std::floor(static_cast<double>(full.rows()) / ratio));
+      expect(head.keys.rows() == t, "floor(T / ratio) rows");
+      size before = -1;
+      for (size i = 0; i < t; ++i) {
+        const size at = head.positions[static_cast<std::size_t>(i)];
+        expect(at > before && at < full.rows(), "positions ascend");
+        before = at;
+        expect(std::isfinite(head.bias[static_cast<std::size_t>(i)]), "finite biases");
+        const bool is_protected = at < first || at >= full.rows() - last;
+        for (size k = 0; k < head.keys.cols(); ++k) {
+          const float whole = full.keys(h)(at, k);
+          const double error = std::abs(head.keys(i, k) - whole);
+          expect(error <= 0.004 * std::abs(whole) + 1e-6, "keys are rows of the capture");
+        }
+        for (size k = 0; k < head.values.cols(); ++k) {
+          const float value = head.values(i, k);
+          expect(std::isfinite(value), "finite values");
+          if (is_protected) expect(value == full.values(h)(at, k), "protected values are exact");
+        }
+      }
+      for (size i = 0; i < first; ++i) {
+        expect(head.positions[static_cast<std::size_t>(i)] == i, "first rows are kept");
+      }
+      for (size i = 0; i < last; ++i) {
+        expect(head.positions[static_cast<std::size_t>(t - 1 - i)] == full.rows() - 1 - i,
+               "last rows are kept");
+      }
+    }
+  }
+}
+
+// ---- Evaluations -------------------------------------------------------------------------------
+nlohmann::json read_json(const std::string& path) {
+  std::ifstream file(path);
+  return nlohmann::json::parse(file);
+}
+
+/// JSON JUDGED_ON HEADS METHOD,METHOD,... RATIO...
+void check_rows(const arguments& given) {
+  const nlohmann::json measured = read_json(given[0]);
+  expect(measured.at("format") == "kvfit-eval" && measured.at("version") == 1, "format");
+  expect(measured.at("library_version") == kvfit::version, "library_version");
+  expect(measured.at("captures").size() == 1, "one capture");
+  std::set<std::pair<std::string, double>> missing;
+  std::istringstream methods(given[3]);
+  for (std::string method; std::getline(methods, method, ',');) {
+    for (std::size_t i = 4; i < given.list.size(); ++i) {
+      missing.insert({method, std::stod(given[i])});
+    }
+  }
+  expect(measured.at("rows").size() == missing.size(), "number of rows");
+  for (const nlohmann::json& row : measured.at("rows")) {
+    const auto method = row.at("method").get<std::string>();
+    const auto ratio = row.at("ratio").get<double>();
+    expect(missing.erase({method, ratio}) == 1, method + " at " + text(ratio) + " once");
+    expect(row.at("capture") == measured.at("captures")[0].at("name"), "capture");
+    expect(ratio == 1 || row.at("judged_on") == given[1], "judged_on");
+    expect(row.at("heads").size() == std::stoul(given[2]), "number of heads");
+    double sum = 0;
+    double worst = 0;
+    for (const nlohmann::json& head : row.at("heads")) {
+      const auto error = head.at("output_error").get<double>();
+      sum += error;
+      worst = std::max(worst, error);
+      expect(head.at("kept") == std::floor(rows / ratio), "rows kept");
+      expect(head.at("mass_error").get<double>() >= 0, "mass_error");
+      expect(head.at("cosine").get<double>() <= 1.000001, "cosine");
+      expect(head.at("milliseconds").get<double>() >= 0, "milliseconds");
+      if (ratio == 1) expect(error < 1e-6, "everything kept, nothing lost");
+    }
+    const double mean = sum / static_cast<double>(row.at("heads").size());
+    expect(std::abs(row.at("output_error").get<double>() - mean) < 1e-12, "mean over heads");
+    expect(row.at("output_error_worst").get<double>() == worst, "worst head");
+  }
+}
+
+/// Softmax attention of one query in double: the output, and the log-mass behind it.
+std::vector<double> attend(const kvfit::row_view& query, size q, const kvfit::row_view& keys,
+                           const kvfit::row_view& values, std::span<const float> bias,
+                           double scale) {
+  std::vector<double> out(static_cast<std::size_t>(values.cols()) + 1, 0.0);
+  double mass = 0;
+  for (size j = 0; j < keys.rows(); ++j) {
+    double logit = bias.empty() ? 0.0 : static_cast<double>(bias[static_cast<std::size_t>(j)]);
+    for (size k = 0; k < keys.cols(); ++k) {
+      logit += scale * static_cast<double>(query(q, k)) * static_cast<double>(keys(j, k));
+    }
+    const double weight = std::exp(logit);
+    mass += weight;
+    for (size k = 0; k < values.cols(); ++k) {
+      out[static_cast<std::size_t>(k)] += weight * static_cast<double>(values(j, k));
+    }
+  }
+  for (double& x : out) x /= mass;
+  out.back() = std::log(mass);
+  return out;
+}
+
+/// CAPTURE RESULT JSON METHOD RATIO: the figures of the JSON against naive attention over RESULT.
+void check_eval(const arguments& given) {
+  const kvfit::capture capture = need(kvfit::read_capture(given[0]));
+  const kvfit::compact_file result = need(kvfit::read_compact_file(given[1]));
+  const nlohmann::json measured = read_json(given[2]);
+  const auto& all = measured.at("rows");
+  const auto row = std::find_if(all.begin(), all.end(), [&](const nlohmann::json& one) {
+    return one.at("method") == given[3] && one.at("ratio") == std::stod(given[4]);
+  });
+  expect(row != all.end(), "a row for " + given[3]);
+  std::size_t place = 0;
+  for (std::size_t l = 0; l < capture.layers.size(); ++l) {
+    const kvfit::capture_layer& layer = capture.layers[l];
+    for (size h = 0; h < layer.heads(); ++h) {
+      const kvfit::compact_head& small = result.layers[l].heads[static_cast<std::size_t>(h)];
+      double output_error = 0;
+      double mass_error = 0;
+      double count = 0;
+      for (const kvfit::row_view& block : layer.test_queries(h)) {
+        for (size q = 0; q < block.rows(); ++q) {
+          const auto full =
+              attend(block, q, layer.keys(h), layer.values(h), {}, double{capture.scale});
+          const auto compact =
+              attend(block, q, small.keys, small.values, small.bias, double{capture.scale});
+          double difference = 0;
+          double norm = 0;
+          for (std::size_t k = 0; k + 1 < full.size(); ++k) {
+            difference += (full[k] - compact[k]) * (full[k] - compact[k]);
+            norm += full[k] * full[k];
+          }
+          output_error += std::sqrt(difference / norm);
+          mass_error += std::abs(std::expm1(compact.back() - full.back()));
+          ++count;
+        }
+      }
+      const nlohmann::json& head = row->at("heads").at(place++);
+      const auto check = [&](const char* what, double expected) {
+        const auto actual = head.at(what).get<double>();
+        expect(std::abs(actual - expected) <= 1e-4 * expected,
+               std::string(what) + " " + text(actual) + " against " + text(expected));
+      };
+      expect(head.at("layer") == layer.number() && head.at("head") == h, "layer and head");
+      expect(head.at("queries").get<double>() == count, "queries");
+      check("output_error", output_error / count);
+      check("mass_error", mass_error / count);
+    }
+  }
+}
+
+void run(const std::string& command, const arguments& given) {
+  if (command == "make_capture") {
+    return make_capture(given[0], given.list.size() > 1 ? given[1] : "");
+  }
+  if (command == "check_result") return check_result(given);
+  if (command == "check_rows") return check_rows(given);
+  if (command == "check_eval") return check_eval(given);
+  give_up("no command " + command);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (argc < 2) give_up("which command?");
+    run(argv[1], {std::vector<std::string>(argv + 2, argv + argc)});
+  } catch (const std::exception& wrong) {
+    give_up(wrong.what());
+  }
+  return 0;
+}
