@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+/// The Cholesky factor of the free weights' part of a Gram matrix.
+#pragma once
+
+#include <Eigen/Cholesky>
+#include <Eigen/Core>
+#include <cassert>
+#include <cmath>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+
+namespace kvfit::linalg::inline KVFIT_ISA::detail {
+
+/// Factors S G_FF S + shift·I = L Lᵀ for a set F of columns, S = diag(G)^-½ (a unit diagonal: the
+/// best scaling up to √t, van der Sluis 1969), and solves with it. Allocates t × t doubles once.
+class free_block {
+ public:
+  explicit free_block(const Eigen::MatrixXd& gram)
+      : gram_(gram), inverse_length_(gram.cols()), factor_(gram.rows(), gram.cols()) {
+    for (Eigen::Index j = 0; j < gram.cols(); ++j) {
+      inverse_length_[j] = gram(j, j) > 0 ? 1 / std::sqrt(gram(j, j)) : 0.0;
+    }
+    free_.reserve(static_cast<std::size_t>(gram.cols()));
+  }
+
+  /// Whether column j is longer than 0; others must stay out of F.
+  [[nodiscard]] bool alive(Eigen::Index j) const { return inverse_length_[j] > 0; }
+  [[nodiscard]] int factorizations() const noexcept { return factorizations_; }
+
+  /// Factors for the columns `wanted`; nothing to do where they and the shift are those of the last
+  /// call. False: not positive definite even with this shift.
+  bool factor(const std::vector<Eigen::Index>& wanted, double shift) {
+    if (factored_ && shift == shift_ && wanted == free_) return true;
+    free_ = wanted;
+    shift_ = shift;
+    ++factorizations_;
+    const auto size = static_cast<Eigen::Index>(free_.size());
+    gather(size, shift);
+    factored_ = try_factor(size);
+    deficient_ = deficient_ || !factored_ || smallest_pivot_sq(size) < shift + 1e-11;
+    return factored_;
+  }
+
+  /// Whether any factor met a column that the others of F explain but for 3e-6 of its length.
+  [[nodiscard]] bool deficient() const noexcept { return deficient_; }
+
+  /// step_F = −(G_FF + shift·diag(G_FF))⁻¹ gradient_F; the others stay as they are. Cost 2·|F|².
+  void newton_step(const Eigen::VectorXd& gradient, Eigen::VectorXd& step) {
+    assert(factored_);
+    const auto size = static_cast<Eigen::Index>(free_.size());
+    right_.resize(size);
+    for (Eigen::Index a = 0; a < size; ++a) {
+      const Eigen::Index j = free_[static_cast<std::size_t>(a)];
+      right_[a] = -gradient[j] * inverse_length_[j];
+    }
+    const auto corner = factor_.topLeftCorner(size, size);
+    corner.triangularView<Eigen::Lower>().solveInPlace(right_);
+    corner.transpose().triangularView<Eigen::Upper>().solveInPlace(right_);
+    for (Eigen::Index a = 0; a < size; ++a) {
+      const Eigen::Index j = free_[static_cast<std::size_t>(a)];
+      step[j] = right_[a] * inverse_length_[j];
+    }
+  }
+
+ private:
+  void gather(Eigen::Index size, double shift) {
+    for (Eigen::Index a = 0; a < size; ++a) {
+      const Eigen::Index column = free_[static_cast<std::size_t>(a)];
+      const double scale = inverse_length_[column];
+      for (Eigen::Index b = a; b < size; ++b) {
+        const Eigen::Index row = free_[static_cast<std::size_t>(b)];
+        factor_(b, a) = gram_(row, column) * scale * inverse_length_[row];
+      }
+      factor_(a, a) = 1 + shift;
+    }
+  }
+
+  bool try_factor(Eigen::Index size) {
+    if (size == 0) return true;
+    Eigen::Ref<Eigen::MatrixXd> corner = factor_.topLeftCorner(size, size);
+    const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> in_place(corner);
+    return in_place.info() == Eigen::Success && corner.diagonal().allFinite();
+  }
+
+  [[nodiscard]] double smallest_pivot_sq(Eigen::Index size) const {
+    if (size == 0) return 1;
+    const double pivot = factor_.topLeftCorner(size, size).diagonal().minCoeff();
+    return pivot * pivot;
+  }
+
+  const Eigen::MatrixXd& gram_;
+  Eigen::VectorXd inverse_length_;
+  Eigen::MatrixXd factor_;
+  Eigen::VectorXd right_;
+  std::vector<Eigen::Index> free_;
+  double shift_ = 0;
+  int factorizations_ = 0;
+  bool factored_ = false;
+  bool deficient_ = false;
+};
+
+}  // namespace kvfit::linalg::inline KVFIT_ISA::detail

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+/// How `least_squares` is asked, and what it answers.
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <string_view>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
+
+namespace kvfit::linalg {
+
+enum class least_squares_method : std::uint8_t {
+  qr,            ///< Householder QR; minimum norm where columns depend on each other or n < t
+  qr_unpivoted,  ///< the published code's: full rank assumed, nothing truncated
+  cholesky,      ///< of XᵀX + λI, or of XXᵀ + λI where n < t
+};
+
+/// λ = ridge × ‖X‖₂², × ‖X‖_F²/t, or × 1 (attention-matching §5).
+enum class ridge_mode : std::uint8_t { none, spectral, frobenius, fixed };
+
+struct least_squares_options {
+  least_squares_method method = least_squares_method::qr;
+  ridge_mode mode = ridge_mode::none;
+  double ridge = 0;  ///< ≥ 0; ignored by `ridge_mode::none`
+  /// Directions of X below this fraction of its largest are taken for noise. 0: ε₃₂·√max(n, t),
+  /// what random fp32 rounding of the entries adds.
+  double rank_tolerance = 0;
+};
+
+/// What computed the coefficients.
+enum class least_squares_tier : std::uint8_t {
+  none,           ///< nothing to solve, or input that is not finite: C is C₀ (or 0)
+  qr,             ///< Householder QR, well conditioned
+  qr_pivoted,     ///< the same, then a pivoted complete orthogonal decomposition of R: minimum norm
+  qr_unpivoted,   ///< Householder QR, nothing truncated
+  cholesky,       ///< of XᵀX + λI, t × t
+  cholesky_dual,  ///< of XXᵀ + λI, n × n
+};
+
+enum class least_squares_status : std::uint8_t {
+  solved,
+  rank_deficient,    ///< dependent columns (or n < t): the minimum-norm or regularised answer
+  overflow,          ///< some coefficient exceeds fp32 and was clamped to its largest number
+  non_finite_input,  ///< NaN or infinity in X, Y or C₀: C is 0
+};
+
+struct least_squares_report {
+  least_squares_status status = least_squares_status::solved;
+  least_squares_tier tier = least_squares_tier::none;
+  bool escalated = false;  ///< λ was raised above the one asked for: a factorization failed
+  Eigen::Index rank = 0;  ///< directions of X (with the ridge, of [X; √λ I]) above the tolerance
+  double lambda = 0;      ///< the λ used
+  /// Estimate, from below, of the condition number of what was inverted: X or [X; √λ I], restricted
+  /// to the directions kept.
+  double condition = 1;
+  bool finite = true;  ///< false with `overflow` and `non_finite_input`; C itself always is finite
+};
+
+struct least_squares_fit {
+  kvfit::matrix coefficients;  ///< C, t × d
+  least_squares_report report;
+};
+
+/// The names as written above.
+constexpr std::string_view name(least_squares_tier tier) noexcept {
+  switch (tier) {
+    case least_squares_tier::none:
+      return "none";
+    case least_squares_tier::qr:
+      return "qr";
+    case least_squares_tier::qr_pivoted:
+      return "qr_pivoted";
+    case least_squares_tier::qr_unpivoted:
+      return "qr_unpivoted";
+    case least_squares_tier::cholesky:
+      return "cholesky";
+    case least_squares_tier::cholesky_dual:
+      return "cholesky_dual";
+  }
+  return "unknown";
+}
+
+constexpr std::string_view name(least_squares_status status) noexcept {
+  switch (status) {
+    case least_squares_status::solved:
+      return "solved";
+    case least_squares_status::rank_deficient:
+      return "rank_deficient";
+    case least_squares_status::overflow:
+      return "overflow";
+    case least_squares_status::non_finite_input:
+      return "non_finite_input";
+  }
+  return "unknown";
+}
+
+}  // namespace kvfit::linalg

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+/// The largest singular value, estimated by a few rounds of power iteration.
+#pragma once
+
+#include <Eigen/Core>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "kvfit/linalg/matrix_ref.hpp"
+
+namespace kvfit::linalg::inline KVFIT_ISA {
+
+struct power_options {
+  int rounds = 3;          ///< at least 0; the published code runs 3
+  std::uint64_t seed = 0;  ///< of the starting vector
+  double tolerance = 0;  ///< stop early where a round changes σ² by less than this fraction of it
+};
+
+/// `sigma` never exceeds the true σ_max (beyond rounding); `rounds` counts those that ran.
+struct power_estimate {
+  double sigma = 0;
+  int rounds = 0;
+  bool finite = true;  ///< false: the matrix holds NaN or infinity, and `sigma` is 0
+};
+
+/// A unit vector of nearly Gaussian direction (each component the sum of twelve uniforms): the same
+/// bits for a seed on every machine, which `std::normal_distribution` does not promise.
+[[nodiscard]] inline Eigen::VectorXd seeded_unit_vector(Eigen::Index size, std::uint64_t seed) {
+  Eigen::VectorXd out(size);
+  std::uint64_t state = seed;
+  for (Eigen::Index j = 0; j < size; ++j) {
+    double sum = -6;
+    for (int k = 0; k < 12; ++k) {  // splitmix64, Steele, Lea & Flood 2014
+      std::uint64_t bits = state += 0x9e3779b97f4a7c15ULL;
+      bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9ULL;
+      bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebULL;
+      bits ^= bits >> 31;
+      sum += static_cast<double>(bits >> 11) * 0x1.0p-53;
+    }
+    out[j] = sum;
+  }
+  const double norm = out.norm();
+  if (norm > 0) out /= norm;
+  return out;
+}
+
+namespace detail {
+
+/// u ← A u / ‖A u‖, `rounds` times, stopping where A u vanishes; σ² = uᵀ A u for A = MᵀM.
+/// `apply(u, out)` writes A u.
+template <class Apply>
+power_estimate power_iterate(Eigen::Index size, const power_options& options, Apply&& apply) {
+  power_estimate out;
+  if (size == 0) return out;
+  Eigen::VectorXd u = seeded_unit_vector(size, options.seed);
+  Eigen::VectorXd image(size);
+  apply(u, image);
+  double sigma_sq = u.dot(image);
+  while (out.rounds < options.rounds) {
+    const double norm = image.norm();
+    if (!(norm > 0) || !std::isfinite(norm)) break;
+    u = image / norm;
+    apply(u, image);
+    const double before = std::exchange(sigma_sq, u.dot(image));
+    ++out.rounds;
+    if (std::abs(sigma_sq - before) < options.tolerance * sigma_sq) break;
+  }
+  out.finite = std::isfinite(sigma_sq);
+  out.sigma = out.finite && sigma_sq > 0 ? std::sqrt(sigma_sq) : 0.0;
+  return out;
+}
+
+/// r = M u and out = Mᵀ r with double sums over the fp32 rows, no double copy of M.
+template <class Out>
+void apply_gram(const const_matrix_ref& m, const Eigen::VectorXd& u, Out& out) {
+  out.setZero();
+  Eigen::RowVectorXd row(m.cols());
+  for (Eigen::Index i = 0; i < m.rows(); ++i) {
+    row = m.row(i).template cast<double>();
+    out += row.dot(u) * row.transpose();
+  }
+}
+
+}  // namespace detail
+
+/// Estimates σ_max(M): a seeded unit vector u, `rounds` times u ← MᵀM u normalised, then
+/// σ = √(uᵀMᵀM u) (attention-matching §4.3, without its floor: callers state their own).
+///
+/// `m` n × t fp32. A zero matrix gives 0. Cost 4·n·t flops a round and once more for σ; allocates
+/// 3·t doubles. The estimate is from below: a step of 1/σ² may exceed 1/σ²_max.
+[[nodiscard]] inline power_estimate largest_singular_value(const const_matrix_ref& m,
+                                                           const power_options& options = {}) {
+  return detail::power_iterate(
+      m.cols(), options,
+      [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) { detail::apply_gram(m, u, out); });
+}
+
+/// The same from G = MᵀM: `sigma` is √λ_max(G). Cost 2·t² flops a round.
+[[nodiscard]] inline power_estimate largest_singular_value_of_gram(
+    const const_gram_ref& gram, const power_options& options = {}) {
+  return detail::power_iterate(gram.cols(), options,
+                               [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
+                                 out.noalias() = gram.selfadjointView<Eigen::Lower>() * u;
+                               });
+}
+
+}  // namespace kvfit::linalg::inline KVFIT_ISA
