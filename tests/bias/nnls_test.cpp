@@ -65,8 +65,8 @@ class kept_rows {
   kvfit::matrix columns_;
 };
 
-/// How far least-squares weights may move when columns come in fp32: entries are off by a share of some
-/// 1e-5 (16 terms · 2⁻²⁴ · logits of 10), which the condition number magnifies.
+/// How far least-squares weights may move when columns come in fp32: entries are off by a share of
+/// some 1e-5 (16 terms · 2⁻²⁴ · logits of 10), which the condition number magnifies.
 double weight_error(const Eigen::MatrixXd& m, const Eigen::VectorXd& w) {
   const Eigen::VectorXd singular = m.bdcSvd().singularValues();
   return 1e-5 * singular[0] / singular[singular.size() - 1] * w.norm();
@@ -129,10 +129,11 @@ TEST_CASE("§9.11 the exact solver meets the KKT conditions for many keys", "[bi
   }
 }
 
-TEST_CASE("no solver is worse than clipped least squares, and the exact one is better where bounds bind",
-          "[bias][nnls]") {
-  const auto solver = GENERATE(nnls_solver::exact, nnls_solver::accelerated,
-                               nnls_solver::projected_gradient);
+TEST_CASE(
+    "no solver is worse than clipped least squares, and the exact one is better where bounds bind",
+    "[bias][nnls]") {
+  const auto solver =
+      GENERATE(nnls_solver::exact, nnls_solver::accelerated, nnls_solver::projected_gradient);
   const auto weighting = GENERATE(mass_weighting::relative, mass_weighting::absolute);
   for (const auto& [lower, upper] : {std::pair{1e-12, std::exp(7.0)}, std::pair{1.0, 4.0},
                                      std::pair{std::exp(-3.0), std::exp(3.0)}}) {

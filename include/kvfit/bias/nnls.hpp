@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+/// Weights per key from attention mass, by bounded least squares (attention-matching §4).
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "kvfit/bias/problem.hpp"
+#include "kvfit/bias/weighting.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/linalg/accelerated_gradient.hpp"
+#include "kvfit/linalg/bounded_nnls.hpp"
+#include "kvfit/linalg/gram.hpp"
+#include "kvfit/linalg/least_squares.hpp"
+#include "kvfit/linalg/projected_gradient.hpp"
+
+namespace kvfit {
+
+enum class nnls_solver : std::uint8_t {
+  exact,               ///< to the KKT conditions, by pivoting; the optimum
+  accelerated,         ///< FISTA with restart on the Gram matrix
+  projected_gradient,  ///< as published: clipped least squares, then plain steps
+};
+
+}  // namespace kvfit
+
+namespace kvfit::bias {
+
+/// min_w ½ Σ_i (f_i (Σ_j Φ_ij w_j − y_i))² subject to lower ≤ w_j ≤ upper; f by `mass_weighting`.
+struct nnls {
+  nnls_solver solver = nnls_solver::exact;
+  mass_weighting weighting = mass_weighting::relative;
+  double lower = 0.36787944117144233;  ///< e⁻¹; > 0, so that ln w is finite
+  double upper = std::numeric_limits<double>::infinity();
+  int iterations = 2;  ///< of `projected_gradient`; the other solvers stop on the KKT residual
+};
+
+}  // namespace kvfit::bias
+
+namespace kvfit::bias::inline KVFIT_ISA {
+
+/// Cost n · t² for the Gram matrix (or the QR factor) plus a few t³/3; allocates t² doubles
+/// (`projected_gradient`: a second copy of the columns instead). An unfinished solve is a status in
+/// the report, with the best weights found; `invalid_option` where the bounds are not 0 < lower ≤
+/// upper.
+inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& problem) {
+  if (!(policy.lower > 0 && policy.lower <= policy.upper && policy.lower < 1e30)) {
+    return error{errc::invalid_option, "nnls.lower", error::none, error::none,
+                 "needs 0 < lower <= upper"};
+  }
+  if (policy.iterations < 0)
+    return error{errc::invalid_option, "nnls.iterations", policy.iterations, 0};
+  const matrix& columns = *problem.columns;
+  const index n = columns.rows();
+  vector target(n);  // of the equation before row weights
+  std::vector<double> factors(static_cast<std::size_t>(n));
+  for (index i = 0; i < n; ++i) {
+    const mass_row row = weighted_mass_row(*problem.scores, i, policy.weighting);
+    factors[static_cast<std::size_t>(i)] = static_cast<double>(row.factor);
+    target[i] = row.factor > 0 ? row.target / row.factor : 0.0F;
+  }
+  const linalg::box bounds{policy.lower, policy.upper};
+  bias_fit out{.weights = {}, .floor = policy.lower, .report = {}, .is_fitted = true};
+  linalg::bounded_fit fit;
+  if (policy.solver == nnls_solver::projected_gradient) {
+    matrix weighted = columns;
+    for (index i = 0; i < n; ++i) {
+      const auto factor = static_cast<float>(factors[static_cast<std::size_t>(i)]);
+      weighted.row(i) *= factor;
+      target[i] *= factor;
+    }
+    // The published code stops after three rounds from a random start, so its step length is not
+    // reproducible; the converged one is, and no step of it is too long.
+    const linalg::power_options converged{.rounds = 100, .tolerance = 1e-8};
+    const matrix right = target;
+    const auto start = linalg::least_squares(weighted, right, {.method = linalg::least_squares_method::qr_unpivoted});
+    fit = linalg::projected_gradient(
+        weighted, target, start.coefficients.col(0).cast<double>(),
+        {.bounds = bounds, .iterations = policy.iterations, .power = converged, .sigma = {}});
+  } else {
+    const auto problem_in_products = linalg::form_normal_equations(columns, target, factors);
+    if (policy.solver == nnls_solver::exact) {
+      fit = linalg::bounded_nnls(problem_in_products, {.bounds = bounds});
+    } else {
+      fit = linalg::accelerated_gradient(
+          problem_in_products, Eigen::VectorXd::Ones(columns.cols()),
+          {.bounds = bounds, .iterations = 500, .tolerance = 1e-8, .power = {}});
+    }
+  }
+  out.weights = std::move(fit.weights);
+  out.report = fit.report;
+  return out;
+}
+
+static_assert(bias_policy<bias::nnls>);
+
+}  // namespace kvfit::bias::inline KVFIT_ISA

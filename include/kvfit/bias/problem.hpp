@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+/// What a bias fit may look at, and what it hands back.
+#pragma once
+
+#include <concepts>
+#include <vector>
+
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/linalg/bounded_fit.hpp"
+
+namespace kvfit {
+
+/// The mass equation Σ_j columns_ij w_j = exp(log_mass_i − max_i) over the kept rows.
+struct bias_problem {
+  const matrix* columns = nullptr;  ///< n × t: exp(s_ij − max_i), 0 where query i sees nothing
+  const attention_scores* scores = nullptr;        ///< full attention of the n queries
+  std::span<const double> selection_weights = {};  ///< t weights fitted by the selection, or empty
+};
+
+/// Weights, ln w being what is added to the kept rows' own bias.
+struct bias_fit {
+  Eigen::VectorXd weights;  ///< t, finite, > 0
+  /// Lower bound the weights were fitted under: keys that end on it are dead. 0 where there is
+  /// none.
+  double floor = 0;
+  linalg::bounded_report report = {};
+  bool is_fitted = false;  ///< false: no fit was asked for, and `report` is empty
+};
+
+/// A bias policy: a type B with `result<bias_fit> fit_bias(const B&, const bias_problem&)` beside
+/// it.
+template <class B>
+concept bias_policy = requires(const B& policy, const bias_problem& problem) {
+  { fit_bias(policy, problem) } -> std::same_as<result<bias_fit>>;
+};
+
+}  // namespace kvfit

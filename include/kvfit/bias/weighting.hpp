@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+/// Which mass errors count how much.
+#pragma once
+
+#include <cmath>
+#include <limits>
+
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/core/config.hpp"
+
+namespace kvfit {
+
+/// How the rows of the mass equation Σ_j Φ_ij w_j = y_i are weighted, Φ_ij = exp(s_ij − m_i).
+enum class mass_weighting : std::uint8_t {
+  relative,  ///< row i divided by y_i: every query's *relative* mass error counts alike
+  absolute,  ///< as published: diffuse queries, whose y_i is large, dominate
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Shift, factor and target of one row of the weighted mass equation
+/// Σ_j factor · exp(s_ij − shift) w_j = target. A query that sees nothing asks for nothing: factor
+/// 0.
+struct mass_row {
+  float shift = 0;
+  float factor = 0;
+  float target = 0;
+};
+
+/// The mass equation's row for query i: shift m_i; factor 1/y_i and target 1, or factor 1 and
+/// target y_i.
+inline mass_row weighted_mass_row(const attention_scores& scores, index i,
+                                  mass_weighting weighting) {
+  if (scores.max[i] == -std::numeric_limits<float>::infinity()) return {};
+  const float mass = std::exp(scores.log_mass[i] - scores.max[i]);
+  if (weighting == mass_weighting::absolute) return {scores.max[i], 1.0F, mass};
+  return {scores.max[i], 1.0F / mass, 1.0F};
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

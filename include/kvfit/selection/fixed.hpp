@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+/// Selections that do not look at attention: first, last, random and given rows. Baselines, and for
+/// engines that have chosen already.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/random.hpp"
+#include "kvfit/selection/problem.hpp"
+
+namespace kvfit::selection {
+
+/// The first t rows: prefix truncation.
+struct first {};
+
+/// The last t rows: a sliding window.
+struct last {};
+
+/// t rows drawn without replacement; the same seed draws the same rows on every machine.
+struct random {
+  std::uint64_t seed = 0;
+};
+
+/// Exactly these rows, each in 0 … T − 1 and at most once, as many as the budget.
+struct given {
+  std::vector<index> positions;
+};
+
+}  // namespace kvfit::selection
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Row numbers that may be kept, ascending.
+inline std::vector<index> keepable_rows(const selection_problem& problem) {
+  std::vector<index> rows;
+  rows.reserve(static_cast<std::size_t>(problem.cache.keys.rows()));
+  for (index row = 0; row < problem.cache.keys.rows(); ++row) {
+    if (problem.may_keep(row)) rows.push_back(row);
+  }
+  return rows;
+}
+
+inline std::size_t count_kept(const std::vector<index>& rows, const selection_problem& problem) {
+  return std::min(rows.size(), static_cast<std::size_t>(problem.budget));
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::selection::inline KVFIT_ISA {
+
+inline score_options wanted_scores(const selection::first&) {
+  return {.importance = importance_kind::none};
+}
+inline score_options wanted_scores(const selection::last&) {
+  return {.importance = importance_kind::none};
+}
+inline score_options wanted_scores(const selection::random&) {
+  return {.importance = importance_kind::none};
+}
+inline score_options wanted_scores(const selection::given&) {
+  return {.importance = importance_kind::none};
+}
+
+inline result<selected_rows> select(const selection::first&, const selection_problem& problem) {
+  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  std::vector<index> rows = detail::keepable_rows(problem);
+  rows.resize(detail::count_kept(rows, problem));
+  return selected_rows{.positions = std::move(rows)};
+}
+
+inline result<selected_rows> select(const selection::last&, const selection_problem& problem) {
+  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  std::vector<index> rows = detail::keepable_rows(problem);
+  rows.erase(rows.begin(),
+             rows.end() - static_cast<std::ptrdiff_t>(detail::count_kept(rows, problem)));
+  return selected_rows{.positions = std::move(rows)};
+}
+
+inline result<selected_rows> select(const selection::random& policy,
+                                    const selection_problem& problem) {
+  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  std::vector<index> rows = detail::keepable_rows(problem);
+  const std::size_t count = detail::count_kept(rows, problem);
+  random_source draw(policy.seed);
+  for (std::size_t i = 0; i < count; ++i) {  // Fisher–Yates, as far as needed
+    const std::size_t j = i + static_cast<std::size_t>(draw.below(rows.size() - i));
+    std::swap(rows[i], rows[j]);
+  }
+  rows.resize(count);
+  return selected_rows{.positions = std::move(rows)};
+}
+
+inline result<selected_rows> select(const selection::given& policy,
+                                    const selection_problem& problem) {
+  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  const auto count = static_cast<index>(policy.positions.size());
+  if (count != problem.budget) {
+    return error{errc::shape_mismatch, "positions", count, problem.budget,
+                 "as many rows as the budget"};
+  }
+  const index rows = problem.cache.keys.rows();
+  std::vector<char> seen(static_cast<std::size_t>(rows), 0);
+  for (const index row : policy.positions) {
+    if (row < 0 || row >= rows) return error{errc::invalid_position, "positions", row, rows};
+    if (!problem.may_keep(row)) {
+      return error{errc::invalid_position, "positions", row, error::none,
+                   "its bias hides this key"};
+    }
+    if (std::exchange(seen[static_cast<std::size_t>(row)], 1) != 0) {
+      return error{errc::invalid_position, "positions", row, error::none, "given twice"};
+    }
+  }
+  return selected_rows{.positions = policy.positions};
+}
+
+static_assert(selection_policy<selection::first> && selection_policy<selection::last> &&
+              selection_policy<selection::random> && selection_policy<selection::given>);
+
+}  // namespace kvfit::selection::inline KVFIT_ISA

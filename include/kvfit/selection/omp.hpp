@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+/// Greedy selection on attention mass: orthogonal matching pursuit (attention-matching §3, "OMP").
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/linalg/box.hpp"
+#include "kvfit/linalg/growing_qr.hpp"
+#include "kvfit/linalg/projected_gradient.hpp"
+#include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/selection/problem.hpp"
+
+namespace kvfit::selection {
+
+/// While fewer than `limit` rows are chosen: this many a round, refit every so many rounds.
+struct omp_step {
+  index limit = std::numeric_limits<index>::max();
+  index keys_per_round = 1;
+  index refit_interval = 1;
+};
+
+/// Each round adds the keys whose columns agree most with the mass not yet explained:
+///
+///     c = Φᵀ r,   r = y − Φ_S w,   w = clip(argmin ‖Φ_S w − y‖) (then `gradient_steps` projected
+///     steps)
+///
+/// Between refits old weights stay and newcomers get the lower bound. Once nothing is left to
+/// explain (‖r‖ ≤ 1e-6 ‖y‖, or as many independent keys as queries), the rest is filled by rms
+/// importance instead of by noise.
+struct omp {
+  index keys_per_round = 1;             ///< k ≥ 1
+  index refit_interval = 1;             ///< τ ≥ 1, in rounds
+  std::vector<omp_step> schedule = {};  ///< if any: the first step whose limit exceeds |S| rules
+  /// Rank by c_j / ‖Φ_:j‖^norm_power: 0 as published, 1 the cosine with the residual, between a
+  /// compromise.
+  double norm_power = 0.5;
+  bool absolute = false;  ///< rank by |c_j|
+  mass_weighting weighting = mass_weighting::relative;
+  double lower = 1e-12;  ///< bounds of w, 0 < lower ≤ upper
+  double upper = std::numeric_limits<double>::infinity();
+  int gradient_steps = 0;  ///< projected-gradient steps after each clipped fit
+  /// Once t keys stand: those with ln w below this are taken out for good and replaced,
+  /// `drop_passes` times.
+  std::optional<double> drop_below = {};
+  int drop_passes = 3;
+  /// Weights of the final set are always fitted on the final set. The published code leaves the
+  /// last round unfitted after a schedule, or once the drop passes are spent; `false` does the
+  /// same.
+  bool final_refit = true;
+
+  /// The paper's progressive schedule.
+  static std::vector<omp_step> progressive() {
+    return {{300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<index>::max(), 4, 2}};
+  }
+};
+
+}  // namespace kvfit::selection
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// One run of OMP; see `selection::omp`.
+class omp_search {
+ public:
+  omp_search(const selection::omp& policy, const selection_problem& problem)
+      : policy_(policy),
+        problem_(problem),
+        columns_(problem, policy.weighting),
+        fit_(columns_.queries(), problem.budget),
+        is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
+    fit_.set_target(columns_.target());
+    residual_ = columns_.target().cast<double>();
+    target_norm_ = residual_.norm();
+    chosen_columns_.resize(columns_.queries(), problem.budget);
+    for (index j = 0; j < columns_.keys(); ++j) {
+      if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
+    }
+    if (policy.norm_power != 0) {
+      columns_.norms(norms_);
+      norms_ = (norms_.array() + 1e-12F).pow(static_cast<float>(policy.norm_power));
+    }
+    out_.report.recomputed = !columns_.is_stored();
+  }
+
+  selected_rows run() {
+    int passes = 0;
+    for (;;) {
+      grow();
+      if (!policy_.drop_below || passes == policy_.drop_passes) break;
+      ++passes;
+      refit();
+      if (drop_weak() == 0) break;
+    }
+    if (!is_fitted_ && (policy_.final_refit || (!policy_.drop_below && policy_.refit_interval > 1)))
+      refit();
+    if (size() < problem_.budget) fill_by_importance();
+    out_.weights.assign(weights_.begin(), weights_.end());
+    return std::move(out_);
+  }
+
+ private:
+  [[nodiscard]] index size() const noexcept { return static_cast<index>(out_.positions.size()); }
+
+  [[nodiscard]] selection::omp_step step() const noexcept {
+    for (const selection::omp_step& s : policy_.schedule) {
+      if (size() < s.limit) return s;
+    }
+    return {.keys_per_round = policy_.keys_per_round, .refit_interval = policy_.refit_interval};
+  }
+
+  [[nodiscard]] bool is_explained() const {
+    return residual_.norm() <= 1e-6 * target_norm_ || fit_.rank() >= columns_.queries();
+  }
+
+  /// Rounds until the budget is used, mass is explained or keys run out.
+  void grow() {
+    while (size() < problem_.budget && !is_explained()) {
+      const selection::omp_step now = step();
+      rank();
+      const auto wanted = std::min(
+          {now.keys_per_round, problem_.budget - size(), static_cast<index>(ranking_.size())});
+      if (wanted == 0) return;
+      const auto better = [this](index a, index b) {
+        return correlation_[a] != correlation_[b] ? correlation_[a] > correlation_[b] : a < b;
+      };
+      std::partial_sort(ranking_.begin(), ranking_.begin() + wanted, ranking_.end(), better);
+      add({ranking_.data(), static_cast<std::size_t>(wanted)});
+      if (!has_weights_ || out_.report.rounds % now.refit_interval == 0) {
+        refit();
+      } else {
+        weights_.resize(static_cast<std::size_t>(size()), policy_.lower);
+        is_fitted_ = false;
+        update_residual();
+      }
+      ++out_.report.rounds;
+    }
+  }
+
+  /// Fills `ranking_` with the rows still open and `correlation_` with what they are ranked by.
+  void rank() {
+    residual_float_ = residual_.cast<float>();
+    columns_.correlate(residual_float_, correlation_);
+    if (policy_.absolute) correlation_ = correlation_.cwiseAbs();
+    if (policy_.norm_power != 0) correlation_.array() /= norms_.array();
+    ranking_.clear();
+    for (index j = 0; j < columns_.keys(); ++j) {
+      if (is_open_[static_cast<std::size_t>(j)] != 0) ranking_.push_back(j);
+    }
+  }
+
+  void add(std::span<const index> rows) {
+    const matrix added = columns_.columns(rows);
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      const auto column = added.col(static_cast<index>(k));
+      chosen_columns_.col(size()) = column;
+      fit_.append(column);
+      out_.positions.push_back(rows[k]);
+      is_open_[static_cast<std::size_t>(rows[k])] = 0;
+    }
+  }
+
+  /// w = clip(argmin ‖Φ_S w − y‖), then the projected steps.
+  void refit() {
+    ++out_.report.refits;
+    const linalg::box bounds{policy_.lower, policy_.upper};
+    fit_.solve_into(solution_);
+    bounds.clip(solution_);
+    if (policy_.gradient_steps > 0) {
+      const matrix columns = chosen_columns_.leftCols(size());
+      solution_ =
+          linalg::projected_gradient(
+              columns, columns_.target(), solution_,
+              {.bounds = bounds, .iterations = policy_.gradient_steps, .power = {}, .sigma = {}})
+              .weights;
+    }
+    weights_.assign(solution_.begin(), solution_.end());
+    has_weights_ = true;
+    is_fitted_ = true;
+    update_residual();
+  }
+
+  void update_residual() {
+    const Eigen::Map<const Eigen::VectorXd> w(weights_.data(), size());
+    residual_ = columns_.target().cast<double>();
+    for (index j = 0; j < size(); ++j) residual_ -= w[j] * chosen_columns_.col(j).cast<double>();
+  }
+
+  /// Takes out keys whose weight is under the cutoff, for good; refits the others. Returns how
+  /// many.
+  index drop_weak() {
+    std::vector<index> kept;
+    for (index j = 0; j < size(); ++j) {
+      if (std::log(weights_[static_cast<std::size_t>(j)]) >= *policy_.drop_below) kept.push_back(j);
+    }
+    const index dropped = size() - static_cast<index>(kept.size());
+    if (dropped == 0) return 0;
+    out_.report.dropped += dropped;
+    fit_.clear();
+    std::vector<index> positions;
+    for (const index j : kept) {
+      chosen_columns_.col(static_cast<index>(positions.size())) = chosen_columns_.col(j).eval();
+      fit_.append(chosen_columns_.col(static_cast<index>(positions.size())));
+      positions.push_back(out_.positions[static_cast<std::size_t>(j)]);
+    }
+    out_.positions = std::move(positions);
+    refit();
+    has_weights_ = false;
+    ++out_.report.rounds;
+    return dropped;
+  }
+
+  /// Uses up the budget with the most looked-at rows left, when the mass needs no more keys.
+  void fill_by_importance() {
+    for (const index row : selection::rank_by_importance(problem_)) {
+      if (size() >= problem_.budget) break;
+      if (is_open_[static_cast<std::size_t>(row)] == 0) continue;
+      out_.positions.push_back(row);
+      weights_.push_back(policy_.lower);
+      ++out_.report.filled;
+    }
+  }
+
+  selection::omp policy_;
+  selection_problem problem_;
+  mass_columns columns_;
+  linalg::growing_qr fit_;
+  std::vector<char> is_open_;  // neither chosen nor banned
+  Eigen::MatrixXf chosen_columns_;
+  vector norms_;
+  vector correlation_;
+  vector residual_float_;
+  std::vector<index> ranking_;
+  Eigen::VectorXd residual_;
+  Eigen::VectorXd solution_;
+  std::vector<double> weights_;
+  double target_norm_ = 0;
+  bool has_weights_ = false;  // false: the next round refits whatever the interval
+  bool is_fitted_ = false;    // weights are those of exactly this set
+  selected_rows out_;
+};
+
+inline result<void> check_omp(const selection::omp& policy) {
+  const auto positive = [](index value, const char* field) -> result<void> {
+    if (value >= 1) return {};
+    return error{errc::invalid_option, field, value, 1, "must be at least 1"};
+  };
+  if (const auto ok = positive(policy.keys_per_round, "omp.keys_per_round"); !ok) return ok;
+  if (const auto ok = positive(policy.refit_interval, "omp.refit_interval"); !ok) return ok;
+  for (const selection::omp_step& step : policy.schedule) {
+    if (const auto ok = positive(step.keys_per_round, "omp.schedule.keys_per_round"); !ok)
+      return ok;
+    if (const auto ok = positive(step.refit_interval, "omp.schedule.refit_interval"); !ok)
+      return ok;
+  }
+  if (!(policy.lower > 0 && policy.lower <= policy.upper && policy.lower < 1e30)) {
+    return error{errc::invalid_option, "omp.lower", error::none, error::none,
+                 "needs 0 < lower <= upper"};
+  }
+  if (!(policy.norm_power >= 0 && policy.norm_power <= 2)) {
+    return error{errc::invalid_option, "omp.norm_power", error::none, error::none,
+                 "must be in [0, 2]"};
+  }
+  if (policy.drop_below && !(*policy.drop_below < std::numeric_limits<double>::infinity())) {
+    return error{errc::invalid_option, "omp.drop_below", error::none, error::none,
+                 "must be less than infinity"};
+  }
+  if (policy.gradient_steps < 0 || policy.drop_passes < 0) {
+    return error{errc::invalid_option, "omp.gradient_steps, omp.drop_passes", error::none,
+                 error::none, "must not be negative"};
+  }
+  return {};
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::selection::inline KVFIT_ISA {
+
+inline score_options wanted_scores(const selection::omp&) {
+  return {.importance = importance_kind::rms};
+}
+
+/// Runs OMP. Cost a pick: n · T multiply-adds for the correlations and O(n · |S|) for the refit (a
+/// growing QR, never a fit from scratch). Memory: n · T floats if `memory_cap` allows, else a panel
+/// and the logits are made anew every round; 12 n · t bytes beside.
+inline result<selected_rows> select(const selection::omp& policy,
+                                    const selection_problem& problem) {
+  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  if (const auto ok = detail::check_omp(policy); !ok) return ok.error();
+  return detail::omp_search(policy, problem).run();
+}
+
+constexpr bool may_replace(const selection::omp&) {
+  return true;
+}
+
+static_assert(selection_policy<selection::omp>);
+
+}  // namespace kvfit::selection::inline KVFIT_ISA

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+/// What a selection may look at, and what it hands back.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit {
+
+/// One head, scored, from which `budget` rows are to be kept.
+struct selection_problem {
+  kv_block cache;     ///< T rows
+  query_set queries;  ///< n rows
+  logit_rule rule;
+  const attention_scores* scores = nullptr;  ///< of `cache` under `queries`
+  index budget = 0;                          ///< 1 … T
+  /// Bytes a selection may spend on storing n × T numbers; where they do not fit, it recomputes
+  /// them.
+  index memory_cap = std::numeric_limits<index>::max();
+
+  /// A key whose own bias hides it from every query is never kept.
+  [[nodiscard]] bool may_keep(index row) const noexcept {
+    return cache.bias.empty() ||
+           cache.bias[static_cast<std::size_t>(row)] > -std::numeric_limits<float>::infinity();
+  }
+};
+
+struct selection_report {
+  int rounds = 0;     ///< greedy rounds
+  int refits = 0;     ///< weight fits within the selection
+  index dropped = 0;  ///< keys taken out again for a weight under the cutoff
+  index filled = 0;   ///< keys added by importance because mass was already explained
+  bool recomputed =
+      false;  ///< the memory cap forbade storing n × T numbers: each round made them anew
+};
+
+struct selected_rows {
+  std::vector<index> positions = {};  ///< distinct rows, in the order of choice; at most `budget`
+  std::vector<double> weights = {};   ///< one each where the selection fitted weights, else empty
+  selection_report report = {};
+};
+
+/// A selection: a type S with `score_options wanted_scores(const S&)` and
+/// `result<selected_rows> select(const S&, const selection_problem&)`, found beside S.
+template <class S>
+concept selection_policy = requires(const S& policy, const selection_problem& problem) {
+  { wanted_scores(policy) } -> std::same_as<score_options>;
+  { select(policy, problem) } -> std::same_as<result<selected_rows>>;
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Errors common to all selections: a budget outside 1 … T.
+inline result<void> check_budget(const selection_problem& problem) {
+  const index rows = problem.cache.keys.rows();
+  if (problem.budget < 1 || problem.budget > rows) {
+    return error{errc::budget_out_of_range, "budget", problem.budget, rows};
+  }
+  return {};
+}
+
+/// Whether `compact()` may give a slot of this selection to another row. No, unless the selection
+/// says otherwise: a caller who names rows wants these rows.
+template <selection_policy S>
+constexpr bool may_replace(const S&) {
+  return false;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

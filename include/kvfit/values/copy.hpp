@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+/// Values as they were: eviction, and the baseline of every fit.
+#pragma once
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/values/problem.hpp"
+
+namespace kvfit::values {
+
+/// The kept rows keep their own values.
+struct copy {};
+
+}  // namespace kvfit::values
+
+namespace kvfit::values::inline KVFIT_ISA {
+
+inline result<values_fit> fit_values(const values::copy&, const values_problem& problem) {
+  return values_fit{.values = *problem.original};
+}
+
+static_assert(values_policy<values::copy>);
+
+}  // namespace kvfit::values::inline KVFIT_ISA

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+/// Values from attention output, by least squares (attention-matching §5).
+#pragma once
+
+#include <cmath>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/linalg/least_squares.hpp"
+#include "kvfit/values/problem.hpp"
+
+namespace kvfit::values {
+
+/// min_C ‖X C − Y‖²_F + λ‖C − C₀‖²_F, X the n × t softmax weights, Y the full outputs.
+///
+/// C₀ is 0 as published, or the kept rows' own values: then whatever the queries do not determine
+/// (fewer queries than keys, keys that none of them looks at) stays as it was instead of going to
+/// 0.
+struct least_squares {
+  linalg::least_squares_method method = linalg::least_squares_method::qr;
+  linalg::ridge_mode ridge_scaling = linalg::ridge_mode::none;
+  double ridge = 0;  ///< ≥ 0; λ = ridge × ‖X‖₂², × ‖X‖_F²/t, or × 1
+  bool toward_original = true;
+};
+
+}  // namespace kvfit::values
+
+namespace kvfit::values::inline KVFIT_ISA {
+
+/// Rank loss is regularised and reported, never an error. Cost and memory as
+/// `linalg::least_squares`.
+inline result<values_fit> fit_values(const values::least_squares& policy,
+                                     const values_problem& problem) {
+  if (!(policy.ridge >= 0 && std::isfinite(policy.ridge))) {
+    return error{errc::invalid_option, "least_squares.ridge", error::none, error::none,
+                 "must be finite and not negative"};
+  }
+  const linalg::least_squares_options options{
+      .method = policy.method, .mode = policy.ridge_scaling, .ridge = policy.ridge};
+  linalg::least_squares_fit fit =
+      policy.toward_original
+          ? linalg::least_squares(*problem.weights, *problem.output, options, *problem.original)
+          : linalg::least_squares(*problem.weights, *problem.output, options);
+  return values_fit{std::move(fit.coefficients), fit.report, true};
+}
+
+static_assert(values_policy<values::least_squares>);
+
+}  // namespace kvfit::values::inline KVFIT_ISA

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+/// What a value fit may look at, and what it hands back.
+#pragma once
+
+#include <concepts>
+
+#include "kvfit/core/result.hpp"
+#include "kvfit/linalg/least_squares_options.hpp"
+
+namespace kvfit {
+
+/// weights · values ≈ output over n queries, t kept keys.
+struct values_problem {
+  const matrix* weights = nullptr;   ///< n × t: softmax over the kept keys, bias as stored
+  const matrix* output = nullptr;    ///< n × d_v: full attention's output
+  const matrix* original = nullptr;  ///< t × d_v: the kept rows' own values
+};
+
+struct values_fit {
+  matrix values;  ///< t × d_v, finite
+  linalg::least_squares_report report = {};
+  bool is_fitted = false;  ///< false: values are copies, and `report` is empty
+};
+
+/// A value policy: a type V with `result<values_fit> fit_values(const V&, const values_problem&)`
+/// beside it.
+template <class V>
+concept values_policy = requires(const V& policy, const values_problem& problem) {
+  { fit_values(policy, problem) } -> std::same_as<result<values_fit>>;
+};
+
+}  // namespace kvfit
