@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+/// `compact()`: one head's long cache in, a short one that behaves like it out.
+#pragma once
+
+#include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/options.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Replaces T keys and values by `options.budget` that give nearly the same attention (Attention
+/// Matching, arXiv:2602.16284): rows are selected, a bias per key is fitted so that
+///
+///     Σ_l exp(s_il + β_l) ≈ Σ_j exp(s_ij)                         (mass)
+///
+/// and values so that softmax(s + β) C ≈ softmax(s) V               (output), over the given
+/// queries.
+///
+/// keys: T × d_k, values: T × d_v, queries: n × d_k or several such blocks, already rotated (RoPE)
+/// and never rescaled. A budget of T or more is the identity. Keys whose bias is −∞ are never kept.
+///
+///     auto fitted = kvfit::compact(keys, values, queries, {.budget = 256});
+///     if (!fitted) return fitted.error();
+///     use(fitted->keys, fitted->bias, fitted->values);
+///
+/// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity
+/// anywhere, budget < 1 or not above the protected rows, options out of range. Found on the way:
+/// `all_masked` where no query sees a key, `non_finite` "logits" where a product overflows,
+/// `storage_overflow` where a value does not fit its storage type, `out_of_memory`. Numerical
+/// trouble is no error but a status in the report. Nothing is thrown, printed or kept. Same input,
+/// same bytes.
+///
+/// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit.
+template <selection_policy Selection, bias_policy Bias, values_policy Values>
+[[nodiscard]] result<compacted> compact(const kv_block& cache, const query_set& queries,
+                                        const compaction<Selection, Bias, Values>& options);
+
+/// The same with policies chosen at run time.
+[[nodiscard]] inline result<compacted> compact(const kv_block& cache, const query_set& queries,
+                                               const compact_options& options) {
+  return compact<any_selection, any_bias, any_values>(cache, queries, options);
+}
+
+/// The plain door: no bias, mask or position of its own on the input.
+[[nodiscard]] inline result<compacted> compact(const row_view& keys, const row_view& values,
+                                               const query_set& queries,
+                                               const compact_options& options) {
+  return compact(kv_block{.keys = keys, .values = values}, queries, options);
+}
+
+}  // namespace kvfit::inline KVFIT_ISA
+
+#include "kvfit/compact/run.hpp"

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+/// Refuses what `compact()` can't do, before anything is computed.
+#pragma once
+
+#include "kvfit/attention/check.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+template <class Options>
+result<void> check_compaction(const kv_block& cache, const query_set& queries,
+                              const Options& options) {
+  if (const auto ok = check_rule(options.rule); !ok) return ok;
+  if (const auto ok = check_cache(cache, queries); !ok) return ok;
+  if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok;
+  const index rows = cache.keys.rows();
+  if (options.budget < 1) return error{errc::budget_out_of_range, "budget", options.budget, rows};
+  if (options.protect_first < 0) {
+    return error{errc::invalid_option, "protect_first", options.protect_first, 0,
+                 "must not be negative"};
+  }
+  if (options.protect_last < 0) {
+    return error{errc::invalid_option, "protect_last", options.protect_last, 0,
+                 "must not be negative"};
+  }
+  const bool protects_all =
+      options.protect_first >= rows || options.protect_last >= rows - options.protect_first;
+  if (options.budget < rows &&
+      (protects_all || options.budget <= options.protect_first + options.protect_last)) {
+    return error{errc::budget_out_of_range, "budget", options.budget,
+                 protects_all ? rows : options.protect_first + options.protect_last + 1,
+                 "must exceed the protected rows"};
+  }
+  if (!(options.held_out >= 0 && options.held_out <= 0.5)) {
+    return error{errc::invalid_option, "held_out", error::none, error::none, "must be in [0, 0.5]"};
+  }
+  if (options.selection_memory < 0) {
+    return error{errc::invalid_option, "selection_memory", options.selection_memory, 0,
+                 "must not be negative"};
+  }
+  return {};
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

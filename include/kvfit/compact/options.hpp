@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+/// What `compact()` is asked: a composition of three policies and a few numbers, all with defaults.
+#pragma once
+
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/compact/any_policy.hpp"
+#include "kvfit/core/element.hpp"
+
+namespace kvfit {
+
+/// One compaction, composed of policies. `budget` has no default; all else is the best measured.
+///
+///     compaction<selection::given, bias::nnls, values::copy> mine{.budget = 2, .selection = {{3,
+///     7}}};
+template <selection_policy Selection, bias_policy Bias, values_policy Values>
+struct compaction {
+  index budget = 0;      ///< t ≥ 1 rows to keep, protected ones included; ≥ T keeps everything
+  logit_rule rule = {};  ///< scale, soft-cap, causality, window
+  Selection selection = {};
+  Bias bias = {};
+  Values values = {};
+
+  /// Rows at either end (sinks, recent tokens) that stay exactly as they are: key, value and bias.
+  /// They count towards the budget; only the rows between are selected from and fitted.
+  index protect_first = 0;
+  index protect_last = 0;
+
+  /// Keys whose fitted weight ends on its floor hold a slot and do nothing: give the slot to the
+  /// row that explains most of the missing mass and fit again, at most three times. Only for
+  /// selections that may choose freely (`may_replace`).
+  bool replace_dead_keys = true;
+  double held_out =
+      0.0625;  ///< share of queries kept from the fit to judge it, in [0, 0.5]; 0: none
+  /// Where copied values judge better than fitted ones (on the held-out queries, or on all), return
+  /// those.
+  bool keep_better_values = true;
+
+  dtype storage =
+      dtype::fp32;  ///< how the caller will store keys and values: they are rounded to it
+  dtype bias_storage = dtype::fp32;         ///< the same for the bias
+  index selection_memory = index{1} << 30;  ///< bytes a selection may spend on n × T numbers
+};
+
+/// The plain door's options: the composition over all shipped policies.
+using compact_options = compaction<any_selection, any_bias, any_values>;
+
+}  // namespace kvfit

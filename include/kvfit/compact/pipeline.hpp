@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT
+/// One head through the stages: score, select, weigh, store, fit values, judge.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "kvfit/attention/row_logits.hpp"
+#include "kvfit/attention/split.hpp"
+#include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/options.hpp"
+#include "kvfit/compact/stopwatch.hpp"
+#include "kvfit/compact/storage.hpp"
+#include "kvfit/selection/mass_columns.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// One head on its way through the stages. Each member function is one of them.
+template <class Selection, class Bias, class Values>
+class pipeline {
+ public:
+  using options_type = compaction<Selection, Bias, Values>;
+
+  pipeline(const kv_block& cache, const query_set& queries, const options_type& options)
+      : options_(options), cache_(cache), budget_(options.budget) {
+    parts_ = split_queries(queries, cache.masks, options.held_out);
+  }
+
+  result<compacted> run() {
+    stopwatch total;
+    if (const auto ok = score(); !ok) return ok.error();
+    if (const auto ok = choose(); !ok) return ok.error();
+    if (const auto ok = weigh(); !ok) return ok.error();
+    if (const auto ok = store_keys(); !ok) return ok.error();
+    if (const auto ok = fit_outputs(); !ok) return ok.error();
+    if (const auto ok = judge(); !ok) return ok.error();
+    out_.report.seconds.total = total.lap();
+    return std::move(out_);
+  }
+
+ private:
+  result<void> score() {
+    auto scores = score_pass(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,
+                             wanted_scores(options_.selection));
+    if (!scores) return scores.error();
+    scores_ = std::move(*scores);
+    for (index i = 0; i < scores_.max.size(); ++i) {
+      out_.report.masked_queries +=
+          scores_.max[i] == -std::numeric_limits<float>::infinity() ? 1 : 0;
+    }
+    if (out_.report.masked_queries == scores_.max.size()) {
+      return error{errc::all_masked, "queries", 0, scores_.max.size(), "no query sees any key"};
+    }
+    out_.report.seconds.score = clock_.lap();
+    return {};
+  }
+
+  [[nodiscard]] selection_problem problem() const {
+    return {parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, &scores_, budget_,
+            options_.selection_memory};
+  }
+
+  result<void> choose() {
+    auto chosen = select(options_.selection, problem());
+    if (!chosen) return chosen.error();
+    chosen_ = std::move(*chosen);
+    out_.report.selection = chosen_.report;
+    sort_by_position();
+    out_.report.seconds.select = clock_.lap();
+    return {};
+  }
+
+  void sort_by_position() {
+    std::vector<std::size_t> order(chosen_.positions.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::sort(order.begin(), order.end(), [this](std::size_t a, std::size_t b) {
+      return chosen_.positions[a] < chosen_.positions[b];
+    });
+    selected_rows sorted;
+    for (const std::size_t at : order) {
+      sorted.positions.push_back(chosen_.positions[at]);
+      if (!chosen_.weights.empty()) sorted.weights.push_back(chosen_.weights[at]);
+    }
+    chosen_.positions = std::move(sorted.positions);
+    chosen_.weights = std::move(sorted.weights);
+  }
+
+  /// exp(s_ij − max_i) of the chosen rows.
+  [[nodiscard]] matrix mass_matrix() const {
+    matrix columns =
+        row_logits(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, chosen_.positions);
+    for (index i = 0; i < columns.rows(); ++i) {
+      if (scores_.max[i] == -std::numeric_limits<float>::infinity()) {
+        columns.row(i).setZero();
+      } else {
+        simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
+      }
+    }
+    return columns;
+  }
+
+  result<void> weigh() {
+    constexpr int replacement_rounds = 3;
+    for (int round = 0;; ++round) {
+      const matrix columns = mass_matrix();
+      auto fit = fit_bias(options_.bias, bias_problem{&columns, &scores_, chosen_.weights});
+      if (!fit) return fit.error();
+      weights_ = std::move(fit->weights);
+      out_.report.is_bias_fitted = fit->is_fitted;
+      out_.report.bias = fit->report;
+      const std::vector<std::size_t> dead = dead_slots(fit->floor);
+      out_.report.dead_keys = static_cast<index>(dead.size());
+      if (dead.empty() || round == replacement_rounds || !options_.replace_dead_keys ||
+          !may_replace(options_.selection)) {
+        break;
+      }
+      if (replace(dead, columns) == 0) break;
+    }
+    out_.report.seconds.bias = clock_.lap();
+    return {};
+  }
+
+  [[nodiscard]] std::vector<std::size_t> dead_slots(double floor) const {
+    std::vector<std::size_t> dead;
+    for (index j = 0; j < weights_.size(); ++j) {
+      if (weights_[j] <= floor) dead.push_back(static_cast<std::size_t>(j));
+    }
+    return dead;
+  }
+
+  /// Gives dead slots to the rows whose columns agree most with the mass still missing. A row that
+  /// was dead once is not tried again. Returns the number of slots given away.
+  index replace(const std::vector<std::size_t>& dead, const matrix& columns) {
+    banned_.resize(static_cast<std::size_t>(cache_.keys.rows()), 0);
+    for (const std::size_t slot : dead)
+      banned_[static_cast<std::size_t>(chosen_.positions[slot])] = 1;
+    std::vector<char> is_taken = banned_;
+    for (const index row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
+
+    vector missing(
+        columns.rows());  // relative mass error, as the residual of the relative mass equation
+    for (index i = 0; i < columns.rows(); ++i) {
+      const mass_row row = weighted_mass_row(scores_, i, mass_weighting::relative);
+      const double fitted = columns.row(i).template cast<double>().dot(weights_);
+      missing[i] = row.target - row.factor * static_cast<float>(fitted);
+    }
+    selection_problem streamed = problem();
+    streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
+    vector agreement;
+    mass_columns(streamed, mass_weighting::relative).correlate(missing, agreement);
+    std::vector<index> candidates;
+    for (index row = 0; row < cache_.keys.rows(); ++row) {
+      const bool is_free = is_taken[static_cast<std::size_t>(row)] == 0 && streamed.may_keep(row);
+      if (is_free && agreement[row] > 0) candidates.push_back(row);
+    }
+    const std::size_t count = std::min(candidates.size(), dead.size());
+    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count),
+                      candidates.end(), [&](index a, index b) {
+                        return agreement[a] != agreement[b] ? agreement[a] > agreement[b] : a < b;
+                      });
+    for (std::size_t k = 0; k < count; ++k) chosen_.positions[dead[k]] = candidates[k];
+    chosen_.weights.clear();
+    sort_by_position();
+    out_.report.dead_keys_replaced += static_cast<index>(count);
+    return static_cast<index>(count);
+  }
+
+  /// Keys and bias as they will be stored; everything after this sees the rounded ones.
+  result<void> store_keys() {
+    out_.positions = chosen_.positions;
+    out_.keys = gather_rows(cache_.keys, out_.positions);
+    out_.bias.resize(weights_.size());
+    for (index j = 0; j < weights_.size(); ++j) {
+      const auto row = static_cast<std::size_t>(out_.positions[static_cast<std::size_t>(j)]);
+      const double own = cache_.bias.empty() ? 0.0 : static_cast<double>(cache_.bias[row]);
+      out_.bias[j] = static_cast<float>(own + std::log(weights_[j]));
+    }
+    if (const auto ok = round_to_storage(out_.keys, options_.storage, "keys"); !ok) return ok;
+    return round_to_storage(out_.bias, options_.bias_storage, "bias");
+  }
+
+  /// The compact cache as a block beside the queries of `part`; `columns` picks the masks' columns.
+  [[nodiscard]] matrix compact_logits(const query_part& part) const {
+    // The stored bias stands in for the cache's own.
+    std::vector<float> bias(static_cast<std::size_t>(cache_.keys.rows()), 0.0F);
+    for (index j = 0; j < out_.bias.size(); ++j) {
+      bias[static_cast<std::size_t>(out_.positions[static_cast<std::size_t>(j)])] = out_.bias[j];
+    }
+    kv_block stored = part.beside(cache_);
+    stored.bias = bias;
+    matrix logits;
+    row_logits_into(stored, part.set(), options_.rule, out_.positions, out_.keys, logits);
+    return logits;
+  }
+
+  /// Turns logits into softmax rows, in place; returns the log-mass of each.
+  static vector softmax_rows(matrix& logits) {
+    vector log_mass(logits.rows());
+    for (index i = 0; i < logits.rows(); ++i) {
+      float* row = logits.row(i).data();
+      const float max = simd::max_value(row, logits.cols());
+      const double mass = simd::exp_shifted_sum(row, logits.cols(), max);
+      log_mass[i] = static_cast<float>(static_cast<double>(max) + std::log(mass));
+      if (mass > 0) logits.row(i) *= static_cast<float>(1.0 / mass);
+    }
+    return log_mass;
+  }
+
+  result<void> fit_outputs() {
+    matrix weights = compact_logits(parts_.fit);
+    train_log_mass_ = softmax_rows(weights);
+    original_ = gather_rows(cache_.values, out_.positions);
+    auto fit = fit_values(options_.values, values_problem{&weights, &scores_.output, &original_});
+    if (!fit) return fit.error();
+    out_.values = std::move(fit->values);
+    out_.report.is_values_fitted = fit->is_fitted;
+    out_.report.values = fit->report;
+    if (const auto ok = round_to_storage(original_, options_.storage, "values"); !ok) return ok;
+    if (const auto ok = round_to_storage(out_.values, options_.storage, "values"); !ok) return ok;
+    out_.report.seconds.values = clock_.lap();
+    train_weights_ = std::move(weights);
+    return {};
+  }
+
+  result<void> judge() {
+    matrix train_output = train_weights_ * out_.values;
+    out_.report.train = compare(scores_.output, scores_.log_mass, train_output, train_log_mass_);
+    double squares = 0;
+    index seen = 0;
+    for (index i = 0; i < scores_.log_mass.size(); ++i) {
+      if (std::isinf(scores_.log_mass[i])) continue;
+      const double relative = std::expm1(static_cast<double>(train_log_mass_[i]) -
+                                         static_cast<double>(scores_.log_mass[i]));
+      squares += relative * relative;
+      ++seen;
+    }
+    out_.report.mass_residual = std::sqrt(squares / static_cast<double>(std::max<index>(seen, 1)));
+
+    const bool may_copy = options_.keep_better_values && out_.report.is_values_fitted;
+    if (parts_.judge.blocks.empty()) {
+      if (may_copy) {
+        train_output.noalias() = train_weights_ * original_;
+        const fidelity copied =
+            compare(scores_.output, scores_.log_mass, train_output, train_log_mass_);
+        if (copied.output_error < out_.report.train.output_error) take_copies(copied);
+      }
+    } else {
+      const auto full = score_pass(parts_.judge.beside(cache_), parts_.judge.set(), options_.rule,
+                                   {.importance = importance_kind::none});
+      if (!full) return full.error();
+      matrix weights = compact_logits(parts_.judge);
+      const vector log_mass = softmax_rows(weights);
+      out_.report.held_out = compare(full->output, full->log_mass, weights * out_.values, log_mass);
+      if (may_copy) {
+        const fidelity copied =
+            compare(full->output, full->log_mass, weights * original_, log_mass);
+        if (copied.output_error < out_.report.held_out->output_error) {
+          out_.report.held_out = copied;
+          train_output.noalias() = train_weights_ * original_;
+          take_copies(compare(scores_.output, scores_.log_mass, train_output, train_log_mass_));
+        }
+      }
+    }
+    out_.report.seconds.judge = clock_.lap();
+    return {};
+  }
+
+  void take_copies(const fidelity& train) {
+    out_.values = original_;
+    out_.report.train = train;
+    out_.report.is_values_fitted = false;
+    out_.report.copies_judged_better = true;
+  }
+
+  const options_type& options_;
+  kv_block cache_;
+  index budget_;
+  query_split parts_;
+  attention_scores scores_;
+  selected_rows chosen_;
+  Eigen::VectorXd weights_;
+  std::vector<char> banned_;
+  matrix original_;
+  matrix train_weights_;
+  vector train_log_mass_;
+  compacted out_;
+  stopwatch clock_;
+};
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+/// What `compact()` says of its own work.
+#pragma once
+
+#include <optional>
+
+#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/linalg/bounded_fit.hpp"
+#include "kvfit/linalg/least_squares_options.hpp"
+#include "kvfit/selection/problem.hpp"
+
+namespace kvfit {
+
+/// Seconds of each stage.
+struct stage_seconds {
+  double check = 0;  ///< reading every input for NaN and infinity
+  double score = 0;  ///< full attention
+  double select = 0;
+  double bias = 0;  ///< dead keys' replacement included
+  double values = 0;
+  double judge = 0;  ///< errors of the result
+  double total = 0;
+};
+
+/// Everything describes the result that is returned, and the rows that were open to selection
+/// (protected rows are exact and left out).
+struct compact_report {
+  bool is_identity = false;          ///< the budget holds every row: nothing was fitted
+  fidelity train;                    ///< on the queries fitted on
+  std::optional<fidelity> held_out;  ///< on the queries held out, if any
+  double mass_residual = 0;  ///< √(Σ_i (ŷ_i / y_i − 1)² / n) over the queries fitted on
+
+  selection_report selection;
+  bool is_bias_fitted = false;
+  linalg::bounded_report bias;        ///< status of the weights' fit
+  index dead_keys = 0;                ///< keys whose weight still is on its floor
+  index dead_keys_replaced = 0;       ///< slots that were given to another key
+  bool is_values_fitted = false;      ///< false: copied, by request or because copies judged better
+  bool copies_judged_better = false;  ///< the fitted values lost against copied ones
+  linalg::least_squares_report values;
+  index masked_queries = 0;  ///< queries that see no key: left out of every fit
+
+  stage_seconds seconds;
+};
+
+}  // namespace kvfit

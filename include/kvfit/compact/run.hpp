@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+/// `compact()` itself: check, keep protected rows, fit the others. Include kvfit/compact.hpp.
+#pragma once
+
+#include "kvfit/compact/check.hpp"
+#include "kvfit/compact/exact_rows.hpp"
+#include "kvfit/compact/pipeline.hpp"
+
+#if KVFIT_HAS_EXCEPTIONS
+#include <new>
+#include <stdexcept>
+#endif
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+template <class Selection, class Bias, class Values>
+result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
+                                  const compaction<Selection, Bias, Values>& options) {
+  stopwatch clock;
+  if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
+  const double checking = clock.lap();
+  const index rows = cache.keys.rows();
+  compacted out;
+  out.keys.resize(0, cache.keys.cols());
+  out.values.resize(0, cache.values.cols());
+  const bool is_identity = options.budget >= rows;
+  const index head = is_identity ? rows : options.protect_first;
+  if (const auto ok = append_exact(cache, 0, head, options.storage, options.bias_storage, out);
+      !ok) {
+    return ok.error();
+  }
+  if (is_identity) {
+    if (out.positions.empty()) {
+      return error{errc::all_masked, "bias", 0, queries.rows(), "every key is hidden"};
+    }
+    out.report.is_identity = true;
+  } else {
+    const index tail = options.protect_last;
+    const block_slice open(cache, head, rows - head - tail);
+    auto inner = options;
+    inner.budget = options.budget - head - tail;
+    auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner).run();
+    if (!fitted) return fitted.error();
+    append(out, *fitted, head);
+    if (const auto ok =
+            append_exact(cache, rows - tail, tail, options.storage, options.bias_storage, out);
+        !ok) {
+      return ok.error();
+    }
+    out.report = std::move(fitted->report);
+  }
+  out.report.seconds.check = checking;
+  out.report.seconds.total = checking + clock.lap();
+  return out;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+template <selection_policy Selection, bias_policy Bias, values_policy Values>
+result<compacted> compact(const kv_block& cache, const query_set& queries,
+                          const compaction<Selection, Bias, Values>& options) {
+#if KVFIT_HAS_EXCEPTIONS
+  try {
+    return detail::compact_checked(cache, queries, options);
+  } catch (const std::bad_alloc&) {
+    return error{errc::out_of_memory, "compact"};
+  } catch (const std::length_error&) {  // a size beyond what a container can ever hold
+    return error{errc::out_of_memory, "compact"};
+  }
+#else
+  return detail::compact_checked(cache, queries, options);
+#endif
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+/// Rounding results to the types they will be stored in.
+#pragma once
+
+#include <string>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/view/check.hpp"
+#include "kvfit/core/element.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Rounds to a storage type, in place; `storage_overflow` at the first number that does not fit.
+template <class Numbers>
+result<void> round_to_storage(Numbers& numbers, dtype type, const char* argument) {
+  if (type == dtype::fp32) return {};
+  for (index i = 0; i < numbers.rows(); ++i) {
+    for (index j = 0; j < numbers.cols(); ++j) {
+      float& x = numbers(i, j);
+      const float stored = type == dtype::fp16 ? to_float(to_fp16(x)) : to_float(to_bf16(x));
+      if (!is_finite(stored)) {
+        return error{errc::storage_overflow, argument, i, j, "exceeds " + std::string(name(type))};
+      }
+      x = stored;
+    }
+  }
+  return {};
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

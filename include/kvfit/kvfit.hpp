@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+/// All of kvfit but file formats (kvfit/io/*.hpp, which need a JSON library).
+#pragma once
+
+#include "kvfit/attention/attend.hpp"
+#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/state.hpp"
+#include "kvfit/compact.hpp"
+#include "kvfit/core/version.hpp"
+#include "kvfit/presets.hpp"
+#include "kvfit/view/row_view.hpp"

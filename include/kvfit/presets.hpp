@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+/// Named compositions: the published methods, exact to the paper's code, and the baselines.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <optional>
+#include <string_view>
+
+#include "kvfit/compact/options.hpp"
+
+namespace kvfit::presets {
+
+/// What the published methods share: no judging, no dead-key replacement, values by plain least
+/// squares.
+inline compact_options published(index budget) {
+  compact_options options{.budget = budget};
+  options.values = values::least_squares{.method = linalg::least_squares_method::qr_unpivoted,
+                                         .toward_original = false};
+  options.replace_dead_keys = false;
+  options.held_out = 0;
+  options.keep_better_values = false;
+  return options;
+}
+
+/// AM-HighestAttnKeys: rms scores; clipped least squares in [e⁻³, e³] and two projected steps.
+inline compact_options highest_attention(index budget) {
+  compact_options options = published(budget);
+  options.selection = selection::highest_attention{};
+  options.bias = bias::nnls{.solver = nnls_solver::projected_gradient,
+                            .weighting = mass_weighting::absolute,
+                            .lower = std::exp(-3.0),
+                            .upper = std::exp(3.0),
+                            .iterations = 2};
+  return options;
+}
+
+/// AM-OMP with k keys a round and a refit every τ rounds; weights in [1e-12, e⁷], cutoff −7.
+inline compact_options omp_with(index budget, index keys_per_round, index refit_interval) {
+  compact_options options = published(budget);
+  options.selection = selection::omp{.keys_per_round = keys_per_round,
+                                     .refit_interval = refit_interval,
+                                     .norm_power = 0,
+                                     .weighting = mass_weighting::absolute,
+                                     .lower = 1e-12,
+                                     .upper = std::exp(7.0),
+                                     .drop_below = -7.0,
+                                     .final_refit = false};
+  options.bias = bias::from_selection{};
+  return options;
+}
+
+/// AM-OMP: one key a round, refit every round.
+inline compact_options omp(index budget) {
+  return omp_with(budget, 1, 1);
+}
+
+/// AM-OMP-fast: four keys a round, refit every second round.
+inline compact_options omp_fast(index budget) {
+  return omp_with(budget, 4, 2);
+}
+
+/// AM-OMP on the paper's progressive schedule.
+inline compact_options omp_progressive(index budget) {
+  compact_options options = omp(budget);
+  std::get<selection::omp>(options.selection).schedule = selection::omp::progressive();
+  return options;
+}
+
+/// Rows kept as they are: zero bias, copied values. Safe for any attention kernel.
+inline compact_options evicting(index budget, any_selection kept) {
+  compact_options options{.budget = budget};
+  options.selection = std::move(kept);
+  options.bias = bias::zero{};
+  options.values = values::copy{};
+  options.replace_dead_keys = false;
+  options.held_out = 0;
+  return options;
+}
+
+/// Eviction by rms attention, the baseline "top-k".
+inline compact_options topk(index budget) {
+  return evicting(budget, selection::highest_attention{});
+}
+inline compact_options first(index budget) {
+  return evicting(budget, selection::first{});
+}
+inline compact_options last(index budget) {
+  return evicting(budget, selection::last{});
+}
+inline compact_options random(index budget) {
+  return evicting(budget, selection::random{});
+}
+
+/// kvfit's selection, nothing fitted: for kernels without a bias whose cache must hold original
+/// values.
+inline compact_options select_only(index budget) {
+  return evicting(budget, selection::omp{});
+}
+
+/// Values fitted under zero bias: for fused kernels that take no bias per key.
+inline compact_options zero_bias(index budget) {
+  compact_options options{.budget = budget};
+  options.selection = selection::highest_attention{};
+  options.bias = bias::zero{};
+  options.replace_dead_keys = false;
+  return options;
+}
+
+/// kvfit's own best: what `compact_options{.budget = budget}` says.
+inline compact_options standard(index budget) {
+  return {.budget = budget};
+}
+
+/// A preset by name, as tools and configuration files write it.
+struct preset {
+  std::string_view name;
+  std::string_view summary;
+  compact_options (*make)(index budget);
+};
+
+/// All presets, baselines first.
+inline constexpr std::array<preset, 11> all = {{
+    {"first", "keep the first rows, copied values, no bias", first},
+    {"last", "keep the last rows, copied values, no bias", last},
+    {"random", "keep random rows, copied values, no bias", random},
+    {"topk", "keep the rows of highest rms attention, copied values, no bias", topk},
+    {"highest_attention", "AM-HighestAttnKeys, as published", highest_attention},
+    {"omp", "AM-OMP, as published", omp},
+    {"omp_fast", "AM-OMP-fast, as published", omp_fast},
+    {"omp_progressive", "AM-OMP on the progressive schedule, as published", omp_progressive},
+    {"select_only", "kvfit's selection, copied values, no bias", select_only},
+    {"zero_bias", "highest attention, fitted values, no bias (flash-safe)", zero_bias},
+    {"default", "kvfit's best: relative-mass OMP, exact weights, judged values", standard},
+}};
+
+/// The preset of that name, if there is one.
+inline std::optional<preset> find(std::string_view name) {
+  for (const preset& candidate : all) {
+    if (candidate.name == name) return candidate;
+  }
+  return std::nullopt;
+}
+
+}  // namespace kvfit::presets
