@@ -17,7 +17,6 @@ using kvfit::row_view;
 
 namespace {
 
-constexpr std::int64_t none = error::none;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 constexpr float inf = std::numeric_limits<float>::infinity();
 

@@ -13,11 +13,11 @@ using kvfit::state_from_log_mass;
 
 namespace {
 
-constexpr std::size_t width = 3;
+constexpr std::size_t state_width = 3;
 
 /// A state that owns its output.
 struct owned {
-  explicit owned(float max = hidden, float mass = 0, std::array<float, width> y = {})
+  explicit owned(float max = hidden, float mass = 0, std::array<float, state_width> y = {})
       : output(y), max_(max), mass_(mass) {}
   owned(const owned&) = default;
 
@@ -35,7 +35,7 @@ struct owned {
   [[nodiscard]] float mass() const { return mass_; }
   [[nodiscard]] float log_mass() const { return attention_state{max_, mass_, {}}.log_mass(); }
 
-  std::array<float, width> output;
+  std::array<float, state_width> output;
 
  private:
   float max_;
@@ -52,7 +52,7 @@ void check_same_but_rounding(const owned& a, const owned& b) {
   INFO("bound " << bound);
   CHECK(std::abs(a.log_mass() - b.log_mass()) <=
         bound * (1 + std::abs(static_cast<double>(b.log_mass()))));
-  for (std::size_t k = 0; k < width; ++k) {
+  for (std::size_t k = 0; k < state_width; ++k) {
     CAPTURE(k, a.output[k], b.output[k]);
     CHECK(std::abs(a.output[k] - b.output[k]) <= bound * 10);  // values up to 10
   }
@@ -124,7 +124,7 @@ TEST_CASE("Two empty states stay empty and hold no NaN", "[attention][state]") {
   CHECK(nothing.max() == hidden);
   CHECK(nothing.mass() == 0.0F);
   CHECK(nothing.log_mass() == hidden);
-  CHECK(nothing.output == std::array<float, width>{});
+  CHECK(nothing.output == std::array<float, state_width>{});
 }
 
 TEST_CASE("§9.4 states ±200 apart merge to the heavier one", "[attention][state]") {

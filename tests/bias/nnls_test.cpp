@@ -68,8 +68,10 @@ class kept_rows {
 /// How far least-squares weights may move when columns come in fp32: entries are off by a share of
 /// some 1e-5 (16 terms · 2⁻²⁴ · logits of 10), which the condition number magnifies.
 double weight_error(const Eigen::MatrixXd& m, const Eigen::VectorXd& w) {
-  const Eigen::VectorXd singular = m.bdcSvd().singularValues();
-  return 1e-5 * singular[0] / singular[singular.size() - 1] * w.norm();
+  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> squares(m.transpose() * m,
+                                                               Eigen::EigenvaluesOnly);
+  const Eigen::VectorXd ascending = squares.eigenvalues();
+  return 1e-5 * std::sqrt(ascending[ascending.size() - 1] / ascending[0]) * w.norm();
 }
 
 /// `count` rows spread over a head of 64.

@@ -58,7 +58,8 @@ static_assert(kvfit::selection_policy<every_other> && kvfit::bias_policy<halved>
 
 using namespace kvfit_test;
 
-using users = kvfit::compaction<a_users_own::every_other, a_users_own::halved, a_users_own::negated>;
+using users =
+    kvfit::compaction<a_users_own::every_other, a_users_own::halved, a_users_own::negated>;
 
 TEST_CASE("the composed door runs a user's own selection, bias and values", "[compact][policy]") {
   const head made = make_head(1, {.queries = 20, .keys = 10});

@@ -29,8 +29,7 @@ struct call {
     queries = {kvfit::row_view(made.queries)};
   }
   [[nodiscard]] error refused() const {
-    const auto fitted =
-        try_compact(cache, std::span<const kvfit::query_block>(queries), options);
+    const auto fitted = try_compact(cache, std::span<const kvfit::query_block>(queries), options);
     REQUIRE_FALSE(fitted);
     INFO(fitted.error().message());
     return fitted.error();
@@ -58,7 +57,8 @@ void check(const error& found, errc code, const std::string& argument,
 
 TEST_CASE("the call that the cases below break is sound", "[compact][refusal]") {
   const call sound;
-  CHECK(try_compact(sound.cache, std::span<const kvfit::query_block>(sound.queries), sound.options));
+  CHECK(
+      try_compact(sound.cache, std::span<const kvfit::query_block>(sound.queries), sound.options));
 }
 
 TEST_CASE("sizes that do not fit together are refused with both of them", "[compact][refusal]") {

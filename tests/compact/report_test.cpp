@@ -82,8 +82,8 @@ TEST_CASE("§9.5 the reported mass residual is that of the bias that attention e
   const kvfit::kv_block compact = block_of(c);
   const auto full = attend_in_double(made.queries, made.cache());
   const auto found = attend_in_double(made.queries, compact);
-  const double residual = std::sqrt(
-      ((found.log_mass - full.log_mass).array().exp() - 1).square().sum() / 96);
+  const double residual =
+      std::sqrt(((found.log_mass - full.log_mass).array().exp() - 1).square().sum() / 96);
   INFO("reported " << c.report.mass_residual << ", measured " << residual);
   CHECK(c.report.mass_residual == Approx(residual).epsilon(1e-3));
   CHECK(c.report.bias.status == kvfit::linalg::bounded_status::optimal);
@@ -117,8 +117,9 @@ TEST_CASE("too few queries to hold any out: none are", "[compact][report]") {
 
 TEST_CASE("§9.18 where copied values judge better they are returned, and reported so",
           "[compact][report][judge]") {
-  // Six queries fitted on look at row 2, which is dropped and has a value like no other, and a little
-  // at row 0: its value must bend to make up. The judges look at rows 0 and 1 alone, kept as they are.
+  // Six queries fitted on look at row 2, which is dropped and has a value like no other, and a
+  // little at row 0: its value must bend to make up. The judges look at rows 0 and 1 alone, kept as
+  // they are.
   head made = make_head(6, {.queries = 12, .keys = 3, .depth = 3, .width = 4});
   made.keys = 4 * kvfit::matrix::Identity(3, 3);
   made.values.row(2).setConstant(100);
@@ -126,9 +127,8 @@ TEST_CASE("§9.18 where copied values judge better they are returned, and report
     const bool judges = i % 2 == 1;  // held_out = 0.5
     made.queries.row(i) << 4, (i % 4 == 1 ? 8.0F : 0.0F), (judges ? -8.0F : 5.0F);
   }
-  compact_options options{.budget = 2,
-                          .selection = kvfit::selection::given{{0, 1}},
-                          .held_out = 0.5};
+  compact_options options{
+      .budget = 2, .selection = kvfit::selection::given{{0, 1}}, .held_out = 0.5};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   CHECK(c.report.copies_judged_better);
   CHECK_FALSE(c.report.is_values_fitted);
@@ -189,9 +189,9 @@ TEST_CASE("keys that end on their floor are replaced, counted, and the mass erro
     check_sound(replaced, made.cache(), 12);
     CHECK(replaced.report.dead_keys == on_floor(replaced));
     INFO("seed " << seed << ": " << kept.report.dead_keys << " dead, "
-                 << replaced.report.dead_keys_replaced << " replaced, "
-                 << replaced.report.dead_keys << " left; mass residual "
-                 << kept.report.mass_residual << " to " << replaced.report.mass_residual);
+                 << replaced.report.dead_keys_replaced << " replaced, " << replaced.report.dead_keys
+                 << " left; mass residual " << kept.report.mass_residual << " to "
+                 << replaced.report.mass_residual);
     if (kept.report.dead_keys == 0) {
       CHECK(same_result(kept, replaced));
       continue;

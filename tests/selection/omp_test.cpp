@@ -159,21 +159,23 @@ TEST_CASE("a cutoff drops weak keys for good and grows again, each pass counting
 }
 
 TEST_CASE("a dropped key never comes back", "[selection][omp][drop]") {
-  const head made = make_head(4);
-  const scored_head scored(made.cache(), made.queries);
-  const omp once{.norm_power = 0, .weighting = mass_weighting::absolute, .drop_below = {}};
-  const selected_rows before = run(once, scored.problem(15));
-  omp dropping = once;
-  dropping.drop_below = cutoff;
-  const selected_rows after = run(dropping, scored.problem(15));
-  REQUIRE(after.report.dropped > 0);
   int gone = 0;
-  for (std::size_t j = 0; j < before.positions.size(); ++j) {
-    if (std::log(before.weights[j]) >= cutoff) continue;
-    ++gone;  // the first pass takes exactly these
-    CHECK(std::count(after.positions.begin(), after.positions.end(), before.positions[j]) == 0);
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    const head made = make_head(seed);
+    const scored_head scored(made.cache(), made.queries);
+    omp policy{.norm_power = 0, .weighting = mass_weighting::absolute};
+    const selected_rows before = run(policy, scored.problem(15));
+    policy.drop_below = cutoff;
+    const selected_rows after = run(policy, scored.problem(15));
+    CHECK(after.positions.size() == 15);
+    for (std::size_t j = 0; j < before.positions.size(); ++j) {
+      if (std::log(before.weights[j]) >= cutoff) continue;
+      ++gone;  // the first pass takes exactly these
+      CHECK(std::count(after.positions.begin(), after.positions.end(), before.positions[j]) == 0);
+    }
   }
-  CHECK(gone > 0);
+  INFO(gone << " keys dropped in 8 heads");
+  CHECK(gone >= 3);
 }
 
 TEST_CASE("the last weights are fitted on the last set, unless the published trap is asked for",
@@ -337,14 +339,14 @@ TEST_CASE("§9.27 one query is explained by its largest key, the rest is filled 
 TEST_CASE(
     "all-zero queries see every key alike: one key carries all mass, rows from the front fill",
     "[selection][omp][degenerate]") {
-  head made = make_head(9, {.queries = 10, .keys = 30});
+  head made = make_head(9, {.queries = 10, .keys = 32});
   made.queries.setZero();
   const scored_head scored(made.cache(), made.queries);
   for (const auto weighting : {mass_weighting::relative, mass_weighting::absolute}) {
     const selected_rows chosen = run({.weighting = weighting}, scored.problem(4));
     CHECK(are_sound(chosen, 4));
     CHECK(chosen.positions == rows_up_to(4));
-    CHECK(chosen.weights[0] == Approx(30).epsilon(1e-5));
+    CHECK(chosen.weights[0] == Approx(32).epsilon(1e-5));
     CHECK(chosen.report.filled == 3);
   }
 }

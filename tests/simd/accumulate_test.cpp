@@ -13,12 +13,12 @@ namespace {
 
 using kvfit::index;
 using kvfit::simd::lanes;
+using kvfit::test::a_nan;
 using kvfit::test::bits;
+using kvfit::test::inf;
 using kvfit::test::most;
 using kvfit::test::row;
 
-constexpr float inf = std::numeric_limits<float>::infinity();
-constexpr float a_nan = std::numeric_limits<float>::quiet_NaN();
 
 using operation = void (*)(float*, const float*, float, index);
 

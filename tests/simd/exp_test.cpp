@@ -12,13 +12,13 @@
 namespace {
 
 using kvfit::index;
+using kvfit::test::a_nan;
 using kvfit::test::bits;
 using kvfit::test::float_of;
+using kvfit::test::inf;
 using kvfit::test::most;
 using kvfit::test::row;
 
-constexpr float inf = std::numeric_limits<float>::infinity();
-constexpr float a_nan = std::numeric_limits<float>::quiet_NaN();
 
 float exp_of(float x) {
   kvfit::simd::exp(&x, &x, 1);

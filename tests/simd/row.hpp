@@ -5,12 +5,16 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <random>
 #include <vector>
 
 #include "kvfit/simd/batch.hpp"
 
 namespace kvfit::test {
+
+inline constexpr float inf = std::numeric_limits<float>::infinity();
+inline constexpr float a_nan = std::numeric_limits<float>::quiet_NaN();
 
 /// n elements that start `offset` elements behind a 64-byte border, with a mark on either side.
 template <class T>

@@ -14,12 +14,12 @@ namespace {
 using kvfit::index;
 using kvfit::simd::exp_shifted_sum;
 using kvfit::simd::max_value;
+using kvfit::test::a_nan;
 using kvfit::test::bits;
+using kvfit::test::inf;
 using kvfit::test::most;
 using kvfit::test::row;
 
-constexpr float inf = std::numeric_limits<float>::infinity();
-constexpr float a_nan = std::numeric_limits<float>::quiet_NaN();
 
 TEST_CASE("max_value finds the largest float at any place, offset and length", "[simd]") {
   const std::vector<float> values = kvfit::test::normal_values(most, 5.0f, 2);

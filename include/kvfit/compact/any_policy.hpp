@@ -33,7 +33,12 @@ inline result<selected_rows> select(const any_selection& policy, const selection
 }
 
 inline bool may_replace(const any_selection& policy) {
-  return std::visit([](const auto& chosen) { return may_replace(chosen); }, policy);
+  return std::visit(
+      [](const auto& chosen) {
+        using kvfit::may_replace;  // else one without its own would become the variant again
+        return may_replace(chosen);
+      },
+      policy);
 }
 
 static_assert(selection_policy<any_selection>);

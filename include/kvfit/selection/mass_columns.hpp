@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "kvfit/attention/row_logits.hpp"
@@ -70,7 +71,7 @@ class mass_columns {
       const index first = is_stored_ ? part.offset : 0;
       for (index i = 0; i < part.count; ++i) out += panel_.row(first + i).transpose().cwiseAbs2();
     }
-    out = out.cwiseSqrt();
+    for (float& norm : out) norm = std::sqrt(norm);  // Eigen's vectorised root is not exact
   }
 
   /// Columns of the rows numbered `rows`, n × |rows|.

@@ -84,7 +84,9 @@ class omp_search {
     }
     if (policy.norm_power != 0) {
       columns_.norms(norms_);
-      norms_ = (norms_.array() + 1e-12F).pow(static_cast<float>(policy.norm_power));
+      // One by one: Eigen's vectorised pow differs from its scalar one, and equal keys must tie.
+      const auto power = static_cast<float>(policy.norm_power);
+      for (float& norm : norms_) norm = std::pow(norm + 1e-12F, power);
     }
     out_.report.recomputed = !columns_.is_stored();
   }

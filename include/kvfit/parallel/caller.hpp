@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+/// Runs items on the caller's own threads.
+#pragma once
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/parallel/executor.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// An executor over a parallel loop that the host program already has.
+///
+/// `parallel_for(count, body)` must call `body(i)` once for each i in [0, count) and return after
+/// the last has ended. It may copy `body`. If bodies are to run loops of their own, it must allow
+/// nesting.
+///
+///     kvfit::caller mine{[&](kvfit::index count, const auto& body) {
+///       tbb::parallel_for(kvfit::index{0}, count, body);
+///     }};
+template <class ParallelFor>
+struct caller {
+  ParallelFor parallel_for;
+
+  template <item_body Body>
+  void run(index count, Body&& body) {
+    if (count > 0) parallel_for(count, body);
+  }
+};
+
+template <class ParallelFor>
+caller(ParallelFor) -> caller<ParallelFor>;
+
+}  // namespace kvfit::inline KVFIT_ISA

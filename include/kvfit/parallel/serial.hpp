@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+/// The specification of an executor: a loop.
+#pragma once
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/parallel/executor.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// One item after the other, in order, on the calling thread. Every other executor must give the
+/// same bytes.
+struct serial {
+  template <item_body Body>
+  void run(index count, Body&& body) const noexcept {
+    for (index i = 0; i < count; ++i) body(i);
+  }
+};
+
+static_assert(executor<serial> && executor<const serial>);
+
+}  // namespace kvfit::inline KVFIT_ISA
