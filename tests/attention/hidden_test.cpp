@@ -211,6 +211,27 @@ TEST_CASE("§9.9 a product that overflows fp32 is an error that names the query"
     check_overflow(head.cache(), queries, 41, {.soft_cap = 10});
   }
   SECTION("with scale 0") { check_overflow(head.cache(), queries, 41, {.scale = 0.0F}); }
+  SECTION("by the scale alone") {
+    head.queries.row(41).setConstant(1e8F);
+    check_overflow(head.cache(), queries, 41, {.scale = 10.0F});
+  }
+  SECTION("by the scale alone, downwards") {
+    head.queries.row(41).setConstant(-1e8F);
+    check_overflow(head.cache(), queries, 41, {.scale = 10.0F});
+  }
+  SECTION("in the first row of all") {
+    head.queries.row(0).setConstant(1e30F);
+    check_overflow(head.cache(), queries, 0);
+  }
+}
+
+TEST_CASE("§9.9 large numbers whose products stay within fp32 are no overflow",
+          "[attention][hidden]") {
+  sample head(70, 300, 16, 8);
+  head.queries *= 1e30F;
+  head.keys *= 1e-30F;
+  check_attention(attend(head.queries, {head.cache()}),
+                  attend_in_double(head.queries, head.cache()), 16);
 }
 
 TEST_CASE("§9.9 products that all overflow downwards are no masked head", "[attention][hidden]") {

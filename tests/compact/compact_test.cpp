@@ -243,6 +243,18 @@ TEST_CASE("§9.17 the rows between are those of a compaction of the slice alone"
   CHECK(whole.report.train.output_error == slice.report.train.output_error);
 }
 
+TEST_CASE("§9.17 given rows are the caller's numbers beside protected rows too",
+          "[compact][protect]") {
+  const head made = make_head(11, {.keys = 20});
+  const compacted c = compacted_head(made.cache(), made.queries,
+                                     {.budget = 6,
+                                      .selection = kvfit::selection::given{{12, 5}},
+                                      .protect_first = 3,
+                                      .protect_last = 1});
+  check_sound(c, made.cache(), 6);
+  CHECK(c.positions == std::vector<kvfit::index>{0, 1, 2, 5, 12, 19});
+}
+
 TEST_CASE("protected rows that are hidden are left out too", "[compact][protect][hidden]") {
   const head made = make_head(10, {.keys = 30});
   std::vector<float> bias(30, 0.0F);

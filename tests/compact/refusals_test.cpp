@@ -343,6 +343,30 @@ TEST_CASE("§9.22 numbers that the storage type can't hold are refused, with the
   }
 }
 
+TEST_CASE("§9.17 the place of an overflow counts protected rows", "[compact][refusal][protect]") {
+  call c;
+  c.options.storage = kvfit::dtype::fp16;
+  c.options.budget = 8;
+  c.options.protect_first = 2;
+  c.options.protect_last = 3;
+  c.options.selection = kvfit::selection::given{{3, 5, 8}};
+  SECTION("in the fitted part") {
+    c.made.keys(5, 1) = 70000;
+    c.made.queries.col(1).setZero();
+    check(c.refused(), errc::storage_overflow, "keys", 3, 1);
+  }
+  SECTION("in the protected rows at the end") {
+    c.made.values(11, 2) = 70000;
+    check(c.refused(), errc::storage_overflow, "values", 7, 2);
+  }
+  SECTION("given rows that are protected already") {
+    c.options.selection = kvfit::selection::given{{1, 3, 5}};
+    check(c.refused(), errc::invalid_position, "positions", 1, 9);
+    c.options.selection = kvfit::selection::given{{3, 5, 9}};
+    check(c.refused(), errc::invalid_position, "positions", 9, 9);
+  }
+}
+
 TEST_CASE("§9.22 fitted values that fp16 can't hold are refused", "[compact][refusal][storage]") {
   // One kept row must stand in for a row of value 60000 whose mass is several times its own.
   call c;

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+#include <chrono>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "commands.hpp"
+#include "eval_output.hpp"
+#include "evaluation.hpp"
+#include "exit_code.hpp"
+#include "interrupt.hpp"
+#include "kvfit/io/capture.hpp"
+#include "kvfit/io/compact_file.hpp"
+#include "output_file.hpp"
+#include "progress.hpp"
+#include "say.hpp"
+
+namespace kvfit_tool {
+
+namespace {
+
+/// Where a head lies in the capture.
+struct place {
+  const kvfit::capture_layer* layer;
+  kvfit::index head;
+};
+
+std::vector<place> places_of(const kvfit::capture& capture) {
+  std::vector<place> all;
+  for (const kvfit::capture_layer& layer : capture.layers) {
+    for (kvfit::index head = 0; head < layer.heads(); ++head) all.push_back({&layer, head});
+  }
+  return all;
+}
+
+std::string name_of(const place& at) {
+  return "layer " + std::to_string(at.layer->number()) + " head " + std::to_string(at.head);
+}
+
+/// Mean and worst over heads of one of the compaction's own errors.
+struct own_error {
+  double mean = 0;
+  double worst = 0;
+  std::size_t worst_head = 0;
+};
+
+own_error over(const std::vector<small_head>& heads, double kvfit::fidelity::*what) {
+  own_error sum;
+  for (std::size_t h = 0; h < heads.size(); ++h) {
+    const double x = (heads[h].held_out ? *heads[h].held_out : heads[h].train).*what;
+    sum.mean += x / static_cast<double>(heads.size());
+    if (h == 0 || x > sum.worst) {
+      sum.worst = x;
+      sum.worst_head = h;
+    }
+  }
+  return sum;
+}
+
+/// Bytes of keys and values as the capture stores them.
+kvfit::index bytes_of(const kvfit::row_view& rows) {
+  return rows.rows() * rows.cols() * static_cast<kvfit::index>(size_of(rows.type()));
+}
+
+void print_summary(const compact_arguments& arguments, const std::vector<place>& places,
+                   const std::vector<small_head>& heads, kvfit::dtype storage, double seconds,
+                   int threads) {
+  kvfit::index rows_before = 0;
+  kvfit::index rows_after = 0;
+  kvfit::index bytes_before = 0;
+  kvfit::index bytes_after = 0;
+  bool is_held_out = true;
+  for (std::size_t h = 0; h < heads.size(); ++h) {
+    const kvfit::row_view keys = places[h].layer->keys(places[h].head);
+    const kvfit::row_view values = places[h].layer->values(places[h].head);
+    rows_before += keys.rows();
+    bytes_before += bytes_of(keys) + bytes_of(values);
+    const kvfit::index kept = heads[h].keys.rows();
+    rows_after += kept;
+    bytes_after +=
+        kept * (keys.cols() + values.cols()) * static_cast<kvfit::index>(size_of(storage)) +
+        kept * static_cast<kvfit::index>(sizeof(float));
+    is_held_out = is_held_out && heads[h].held_out.has_value();
+  }
+  const auto ratio_of = [](kvfit::index before, kvfit::index after) {
+    return static_cast<double>(before) / static_cast<double>(after);
+  };
+  const std::string type(name(storage));
+  std::printf("%s: method %s, ratio %s, %s, %zu heads\n", arguments.output.c_str(),
+              arguments.method.c_str(), ratio_text(arguments.ratio).c_str(), type.c_str(),
+              heads.size());
+  std::printf("rows          %lld -> %lld (ratio %.1f)\n", static_cast<long long>(rows_before),
+              static_cast<long long>(rows_after), ratio_of(rows_before, rows_after));
+  std::printf("bytes         %lld -> %lld (ratio %.1f; keys, values, biases)\n",
+              static_cast<long long>(bytes_before), static_cast<long long>(bytes_after),
+              ratio_of(bytes_before, bytes_after));
+  if (rows_after == rows_before) {
+    std::printf("errors        none: every row was kept as it is\n");
+  } else {
+    const own_error output = over(heads, &kvfit::fidelity::output_error);
+    const own_error mass = over(heads, &kvfit::fidelity::mass_error);
+    std::printf("output error  %.3g mean over heads, %.3g worst (%s)\n", output.mean, output.worst,
+                name_of(places[output.worst_head]).c_str());
+    std::printf("mass error    %.3g mean over heads, %.3g worst (%s)\n", mass.mean, mass.worst,
+                name_of(places[mass.worst_head]).c_str());
+    std::printf("measured on   %s\n", is_held_out
+                                          ? "queries held out from the fit"
+                                          : "the queries fitted on: new queries will fare worse");
+  }
+  std::printf("seconds       %.2f with %d %s\n", seconds, threads,
+              threads == 1 ? "thread" : "threads");
+}
+
+std::vector<kvfit::compact_layer> layers_of(const std::vector<place>& places,
+                                            const std::vector<small_head>& heads) {
+  std::vector<kvfit::compact_layer> layers;
+  for (std::size_t h = 0; h < heads.size(); ++h) {
+    const kvfit::index number = places[h].layer->number();
+    if (layers.empty() || layers.back().number != number) layers.push_back({number, {}});
+    const small_head& head = heads[h];
+    layers.back().heads.push_back(
+        {.keys = head.keys,
+         .values = head.values,
+         .bias = {head.bias.data(), static_cast<std::size_t>(head.bias.size())},
+         .positions = head.positions});
+  }
+  return layers;
+}
+
+}  // namespace
+
+int run_compact(const compact_arguments& arguments) {
+  if (const auto ok = check_writable(arguments.output); !ok) {
+    return fail(arguments.output, ok.error());
+  }
+  const auto capture = kvfit::read_capture(arguments.capture);
+  if (!capture) return fail(arguments.capture, capture.error());
+  if (const auto ok = check_ratio(*capture, arguments.ratio); !ok) {
+    return fail(arguments.capture, ok.error());
+  }
+  kvfit::thread_pool pool(arguments.threads);
+  check_threads(pool, arguments.threads);
+  const kvfit::dtype storage = arguments.storage.value_or(capture->layers.front().keys(0).type());
+
+  const std::vector<place> places = places_of(*capture);
+  std::vector<std::optional<kvfit::result<small_head>>> results(places.size());
+  const auto start = std::chrono::steady_clock::now();
+  {
+    progress_bar bar(static_cast<kvfit::index>(places.size()), "heads");
+    bar.show(0);
+    const auto all = kvfit::run_watched(
+        pool, static_cast<kvfit::index>(places.size()),
+        [&](kvfit::index i) noexcept {
+          const auto h = static_cast<std::size_t>(i);
+          const place& at = places[h];
+          results[h].emplace(compact(view_of(*capture, *at.layer, at.head),
+                                     {.method = arguments.method,
+                                      .budget = budget_at(at.layer->rows(), arguments.ratio),
+                                      .storage = storage,
+                                      .protect_first = arguments.protect_first,
+                                      .protect_last = arguments.protect_last,
+                                      .seed = arguments.seed}));
+        },
+        {.cancel = &interrupt(),
+         .progress = [&bar](kvfit::index done, kvfit::index) { bar.show(done); }});
+    if (!all) return fail(arguments.capture, all.error());
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+
+  std::vector<small_head> heads;
+  for (std::size_t h = 0; h < results.size(); ++h) {
+    kvfit::result<small_head>& one = *results[h];
+    if (!one) return fail(arguments.capture + ": " + name_of(places[h]), one.error());
+    heads.push_back(std::move(*one));
+  }
+  const kvfit::compact_file_info info{.method = arguments.method,
+                                      .logical_length = capture->logical_length,
+                                      .scale = capture->scale,
+                                      .storage = storage};
+  {
+    const uninterrupted guard;
+    const auto done = kvfit::write_compact_file(arguments.output, info, layers_of(places, heads));
+    if (!done) return fail(arguments.output, done.error());
+  }
+  print_summary(arguments, places, heads, storage, seconds.count(), pool.threads());
+  return exit_done;
+}
+
+}  // namespace kvfit_tool

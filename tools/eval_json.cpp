@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+#include <nlohmann/json.hpp>
+
+#include "eval_output.hpp"
+#include "kvfit/core/version.hpp"
+
+namespace kvfit_tool {
+
+namespace {
+
+using json = nlohmann::ordered_json;  // keys in the order written here, for people who read it
+
+json of(const capture_facts& capture) {
+  return {{"name", capture.name},       {"layers", capture.layers},
+          {"heads", capture.heads},     {"query_heads", capture.query_heads},
+          {"rows", capture.rows},       {"depth", capture.depth},
+          {"queries", capture.queries}, {"test_queries", capture.test_queries},
+          {"scale", capture.scale}};
+}
+
+json of(const head_score& head) {
+  return {{"layer", head.layer},
+          {"head", head.head},
+          {"rows", head.rows},
+          {"kept", head.kept},
+          {"queries", head.errors.queries},
+          {"output_error", head.errors.output_error},
+          {"output_error_max", head.errors.output_error_max},
+          {"mass_error", head.errors.mass_error},
+          {"mass_error_max", head.errors.mass_error_max},
+          {"cosine", head.errors.cosine},
+          {"cosine_min", head.errors.cosine_min},
+          {"milliseconds", head.milliseconds}};
+}
+
+json of(const score_row& row) {
+  const head_score& worst = row.heads[row.output_error.worst_head];
+  json heads = json::array();
+  for (const head_score& head : row.heads) heads.push_back(of(head));
+  return {{"capture", row.capture},
+          {"method", row.method},
+          {"ratio", row.ratio},
+          {"judged_on", name(row.on)},
+          {"output_error", row.output_error.mean},
+          {"mass_error", row.mass_error.mean},
+          {"cosine", row.cosine.mean},
+          {"output_error_geometric", row.output_error.geometric},
+          {"mass_error_geometric", row.mass_error.geometric},
+          {"output_error_worst", row.output_error.worst},
+          {"mass_error_worst", row.mass_error.worst},
+          {"cosine_worst", row.cosine.worst},
+          {"worst_head", {{"layer", worst.layer}, {"head", worst.head}}},
+          {"milliseconds", row.milliseconds},
+          {"heads", std::move(heads)}};
+}
+
+}  // namespace
+
+std::string to_json(const evaluation& measured) {
+  json out = {{"format", "kvfit-eval"},
+              {"version", 1},
+              {"library_version", kvfit::version},
+              {"seed", measured.seed},
+              {"threads", measured.threads},
+              {"captures", json::array()},
+              {"rows", json::array()}};
+  for (const capture_facts& capture : measured.captures) out["captures"].push_back(of(capture));
+  for (const score_row& row : measured.rows) out["rows"].push_back(of(row));
+  // A path may be any bytes; what is not UTF-8 is replaced rather than thrown over.
+  return out.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace kvfit_tool

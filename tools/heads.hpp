@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+/// The tool's only way to the library's arithmetic: one head compacted, one head judged.
+///
+/// compact.hpp takes long to compile, so heads.cpp alone includes it and all else sees plain data.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/view/row_view.hpp"
+
+namespace kvfit_tool {
+
+/// A preset of the library.
+struct method {
+  std::string_view name;
+  std::string_view summary;
+  bool is_fitted = false;  ///< false: a baseline, which evicts rows and fits nothing
+};
+
+/// All presets, in the library's order: baselines first.
+const std::vector<method>& methods();
+
+/// The preset of that name, or none.
+const method* find_method(std::string_view name);
+
+/// One KV head of a capture, with the query heads that read it.
+struct head_view {
+  kvfit::row_view keys;
+  kvfit::row_view values;
+  std::span<const kvfit::row_view> queries;
+  std::span<const kvfit::row_view> test_queries;  ///< empty where the capture has none
+  float scale = 0;
+};
+
+/// How to compact it.
+struct head_plan {
+  std::string_view method;
+  kvfit::index budget = 0;
+  kvfit::dtype storage = kvfit::dtype::fp32;
+  kvfit::index protect_first = 0;
+  kvfit::index protect_last = 0;
+  std::uint64_t seed = 0;  ///< for methods that draw
+};
+
+/// What `kvfit::compact` returns, less the parts of the report that the tool does not show.
+struct small_head {
+  std::vector<kvfit::index> positions;
+  kvfit::matrix keys;
+  kvfit::vector bias;
+  kvfit::matrix values;
+  kvfit::fidelity train;
+  std::optional<kvfit::fidelity> held_out;
+  double seconds = 0;  ///< wall clock
+};
+
+kvfit::result<small_head> compact(const head_view& head, const head_plan& plan);
+
+/// Attention of the test queries over the full cache.
+struct full_attention {
+  kvfit::matrix output;
+  kvfit::vector log_mass;
+};
+
+kvfit::result<full_attention> attend_full(const head_view& head);
+
+/// The same queries over the compact cache, held against `full`.
+kvfit::result<kvfit::fidelity> judge(const head_view& head, const full_attention& full,
+                                     const small_head& small);
+
+}  // namespace kvfit_tool
