@@ -76,6 +76,8 @@ class logit_source {
     const query_block& block = queries_.blocks()[panel.block];
     const float_tile q = load_rows(block.rows, panel.first, panel.count, query_buffer_.data());
     const const_map queries(q.data, panel.count, depth, Eigen::OuterStride<>(q.stride));
+    const float largest_query = queries.cwiseAbs().maxCoeff();
+    largest_keys_.resize(static_cast<std::size_t>((keys() + key_tile - 1) / key_tile), -1.0F);
     index overflow = panel.count;
     for (index first = 0; first < keys(); first += key_tile) {
       const index count = std::min(key_tile, keys() - first);
@@ -83,9 +85,13 @@ class logit_source {
       const const_map keys(k.data, count, depth, Eigen::OuterStride<>(k.stride));
       map tile(logits + first, panel.count, count, Eigen::OuterStride<>(stride));
       tile.noalias() = scale_ * (queries * keys.transpose());
+      float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
+      if (largest_key < 0) largest_key = keys.cwiseAbs().maxCoeff();
       // Before the rule: a soft cap would bend an infinite product into a common one, and −∞ would
       // pass for a hidden key.
-      overflow = std::min(overflow, first_overflow(tile));
+      if (may_overflow(largest_query, largest_key)) {
+        overflow = std::min(overflow, first_overflow(tile));
+      }
       apply_rule(panel, first, tile);
     }
     return overflow;
@@ -96,6 +102,16 @@ class logit_source {
   using const_map = Eigen::Map<const matrix, 0, Eigen::OuterStride<>>;
   static constexpr index key_tile = 256;
   static constexpr float hidden = -std::numeric_limits<float>::infinity();
+
+  /// Whether some partial sum of scale · q·k, multiplied in any order, may leave fp32. Reading
+  /// every tile once more to see it costs a seventh of the score pass; this bound is free and
+  /// almost always enough.
+  [[nodiscard]] bool may_overflow(float largest_query, float largest_key) const noexcept {
+    const auto at_least_1 = [](float x) { return std::max(1.0, static_cast<double>(x)); };
+    const double bound = static_cast<double>(cache_.keys.cols()) * at_least_1(std::abs(scale_)) *
+                         at_least_1(largest_query) * at_least_1(largest_key);
+    return bound >= 0.5 * static_cast<double>(std::numeric_limits<float>::max());
+  }
 
   static index first_overflow(const map& tile) noexcept {
     for (index i = 0; i < tile.rows(); ++i) {
@@ -154,6 +170,7 @@ class logit_source {
   float scale_;
   std::vector<float> query_buffer_;
   std::vector<float> key_buffer_;
+  std::vector<float> largest_keys_;  ///< largest |k| of each tile; negative until it is seen
 };
 
 }  // namespace kvfit::inline KVFIT_ISA

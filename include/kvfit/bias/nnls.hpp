@@ -63,17 +63,22 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
   bias_fit out{.weights = {}, .floor = policy.lower, .report = {}, .is_fitted = true};
   linalg::bounded_fit fit;
   if (policy.solver == nnls_solver::projected_gradient) {
-    matrix weighted = columns;
-    for (index i = 0; i < n; ++i) {
-      const auto factor = static_cast<float>(factors[static_cast<std::size_t>(i)]);
-      weighted.row(i) *= factor;
-      target[i] *= factor;
+    matrix scaled;  // absolute weighting takes the columns as they are, without a copy
+    if (policy.weighting == mass_weighting::relative) {
+      scaled = columns;
+      for (index i = 0; i < n; ++i) {
+        const auto factor = static_cast<float>(factors[static_cast<std::size_t>(i)]);
+        scaled.row(i) *= factor;
+        target[i] *= factor;
+      }
     }
+    const matrix& weighted = policy.weighting == mass_weighting::relative ? scaled : columns;
     // The published code stops after three rounds from a random start, so its step length is not
     // reproducible; the converged one is, and no step of it is too long.
     const linalg::power_options converged{.rounds = 100, .tolerance = 1e-8};
     const matrix right = target;
-    const auto start = linalg::least_squares(weighted, right, {.method = linalg::least_squares_method::qr_unpivoted});
+    const auto start = linalg::least_squares(
+        weighted, right, {.method = linalg::least_squares_method::qr_unpivoted});
     fit = linalg::projected_gradient(
         weighted, target, start.coefficients.col(0).cast<double>(),
         {.bounds = bounds, .iterations = policy.iterations, .power = converged, .sigma = {}});

@@ -25,8 +25,10 @@ class pipeline {
  public:
   using options_type = compaction<Selection, Bias, Values>;
 
-  pipeline(const kv_block& cache, const query_set& queries, const options_type& options)
-      : options_(options), cache_(cache), budget_(options.budget) {
+  /// `first_row`: the caller's number of the cache's row 0.
+  pipeline(const kv_block& cache, const query_set& queries, const options_type& options,
+           index first_row)
+      : options_(options), cache_(cache), budget_(options.budget), first_row_(first_row) {
     parts_ = split_queries(queries, cache.masks, options.held_out);
   }
 
@@ -61,7 +63,7 @@ class pipeline {
 
   [[nodiscard]] selection_problem problem() const {
     return {parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, &scores_, budget_,
-            options_.selection_memory};
+            options_.selection_memory, first_row_};
   }
 
   result<void> choose() {
@@ -279,6 +281,7 @@ class pipeline {
   const options_type& options_;
   kv_block cache_;
   index budget_;
+  index first_row_;
   query_split parts_;
   attention_scores scores_;
   selected_rows chosen_;

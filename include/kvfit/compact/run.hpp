@@ -39,13 +39,18 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
     const block_slice open(cache, head, rows - head - tail);
     auto inner = options;
     inner.budget = options.budget - head - tail;
-    auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner).run();
-    if (!fitted) return fitted.error();
+    const auto below_kept = [&out](error cause) {  // a place in the result, not in a part of it
+      const auto kept = static_cast<index>(out.positions.size());
+      if (cause.code == errc::storage_overflow) cause.actual += kept;
+      return cause;
+    };
+    auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head).run();
+    if (!fitted) return below_kept(fitted.error());
     append(out, *fitted, head);
     if (const auto ok =
             append_exact(cache, rows - tail, tail, options.storage, options.bias_storage, out);
         !ok) {
-      return ok.error();
+      return below_kept(ok.error());
     }
     out.report = std::move(fitted->report);
   }

@@ -7,6 +7,7 @@
 #include <cassert>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "kvfit/linalg/detail/least_squares_cholesky.hpp"
 #include "kvfit/linalg/detail/least_squares_qr.hpp"

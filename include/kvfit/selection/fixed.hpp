@@ -26,7 +26,8 @@ struct random {
   std::uint64_t seed = 0;
 };
 
-/// Exactly these rows, each in 0 … T − 1 and at most once, as many as the budget.
+/// Exactly these rows, each in 0 … T − 1 and at most once, as many as the budget. Protected rows stay
+/// without being named, and take their share of the budget.
 struct given {
   std::vector<index> positions;
 };
@@ -103,19 +104,24 @@ inline result<selected_rows> select(const selection::given& policy,
     return error{errc::shape_mismatch, "positions", count, problem.budget,
                  "as many rows as the budget"};
   }
-  const index rows = problem.cache.keys.rows();
-  std::vector<char> seen(static_cast<std::size_t>(rows), 0);
+  const index first = problem.first_row;
+  const index end = first + problem.cache.keys.rows();
+  std::vector<char> seen(static_cast<std::size_t>(end - first), 0);
+  selected_rows chosen;
   for (const index row : policy.positions) {
-    if (row < 0 || row >= rows) return error{errc::invalid_position, "positions", row, rows};
-    if (!problem.may_keep(row)) {
+    if (row < first || row >= end) {
+      return error{errc::invalid_position, "positions", row, end, "not a row open to selection"};
+    }
+    if (!problem.may_keep(row - first)) {
       return error{errc::invalid_position, "positions", row, error::none,
                    "its bias hides this key"};
     }
-    if (std::exchange(seen[static_cast<std::size_t>(row)], 1) != 0) {
+    if (std::exchange(seen[static_cast<std::size_t>(row - first)], 1) != 0) {
       return error{errc::invalid_position, "positions", row, error::none, "given twice"};
     }
+    chosen.positions.push_back(row - first);
   }
-  return selected_rows{.positions = policy.positions};
+  return chosen;
 }
 
 static_assert(selection_policy<selection::first> && selection_policy<selection::last> &&

@@ -23,6 +23,8 @@ struct selection_problem {
   /// Bytes a selection may spend on storing n × T numbers; where they do not fit, it recomputes
   /// them.
   index memory_cap = std::numeric_limits<index>::max();
+  /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected.
+  index first_row = 0;
 
   /// A key whose own bias hides it from every query is never kept.
   [[nodiscard]] bool may_keep(index row) const noexcept {

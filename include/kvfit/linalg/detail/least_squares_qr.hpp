@@ -18,7 +18,7 @@ namespace kvfit::linalg::inline KVFIT_ISA::detail {
 /// decomposition of R itself (small and square, same singular values) finds the rank and the
 /// minimum-norm answer. In double: fp32 would add noise of the very size the rank test looks for.
 /// `a` is overwritten. Sets tier, rank and condition.
-inline Eigen::MatrixXd solve_by_qr(Eigen::MatrixXd& a, const Eigen::MatrixXd& b, bool may_pivot,
+inline Eigen::MatrixXd solve_by_qr(Eigen::MatrixXd& a, Eigen::MatrixXd right, bool may_pivot,
                                    double tolerance, least_squares_report& report) {
   const bool is_wide = a.rows() < a.cols();
   if (is_wide) a = a.transpose().eval();
@@ -29,7 +29,6 @@ inline Eigen::MatrixXd solve_by_qr(Eigen::MatrixXd& a, const Eigen::MatrixXd& b,
   report.condition = triangular_condition(triangle);
   report.rank = small;
 
-  Eigen::MatrixXd right = b;
   if (!is_wide) {
     right.applyOnTheLeft(qr.householderQ().adjoint());
     right.conservativeResize(small, Eigen::NoChange);
