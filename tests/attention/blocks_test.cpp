@@ -18,7 +18,8 @@ constexpr double log_mass_slack = 64 * fp32_rounding;
 constexpr double output_slack = 256 * fp32_rounding;
 
 /// The mixture of two results by their masses, in double.
-kvfit::attention_output mixture(const kvfit::attention_output& a, const kvfit::attention_output& b) {
+kvfit::attention_output mixture(const kvfit::attention_output& a,
+                                const kvfit::attention_output& b) {
   kvfit::attention_output mixed = a;
   for (index i = 0; i < a.output.rows(); ++i) {
     const auto la = static_cast<double>(a.log_mass[i]);
@@ -130,7 +131,8 @@ TEST_CASE("§17 a block of equal mass and output can stand for another beside an
     with_compact[0].bias = {};
     const auto light = attend(head.queries, with_compact);
     REQUIRE(light);
-    const kvfit::fidelity f = kvfit::compare(a->output, a->log_mass, light->output, light->log_mass);
+    const kvfit::fidelity f =
+        kvfit::compare(a->output, a->log_mass, light->output, light->log_mass);
     CAPTURE(f.mass_error_max);
     CHECK((extra_bias > 0 && extra_size > 0) != (f.mass_error_max > 0.05));
   }
@@ -175,8 +177,8 @@ TEST_CASE("§9.4 full and compact scores share one shift across gaps of ±200",
     const auto full = attend(head.queries, {shifted});
     std::vector<float> little_more = raised;
     for (float& b : little_more) b += 0.5F;
-    const auto compact = attend(
-        head.queries, {{.keys = head.keys, .values = head.values, .bias = little_more}});
+    const auto compact =
+        attend(head.queries, {{.keys = head.keys, .values = head.values, .bias = little_more}});
     REQUIRE(full);
     REQUIRE(compact);
     const kvfit::fidelity f =
@@ -219,8 +221,8 @@ TEST_CASE("§9.6 a sink is a key with the value 0", "[attention][attend][sink]")
   const kvfit::matrix zero_key = kvfit::matrix::Zero(1, 16);
   const kvfit::matrix zero_value = kvfit::matrix::Zero(1, 8);
   const std::vector<float> bias = {sink};
-  const auto keyed = attend(
-      head.queries, {head.cache(), {.keys = zero_key, .values = zero_value, .bias = bias}});
+  const auto keyed =
+      attend(head.queries, {head.cache(), {.keys = zero_key, .values = zero_value, .bias = bias}});
   REQUIRE(y);
   REQUIRE(keyed);
   CHECK(same_bytes(y->output, keyed->output));

@@ -196,7 +196,9 @@ TEST_CASE("§9.9 a product that overflows fp32 is an error that names the query"
                                      kvfit::row_view(head.queries).middle_rows(30, 40)};
   const std::span<const query_block> queries(blocks);
   head.queries.row(41).setConstant(1e30F);
-  SECTION("upwards") { check_overflow(head.cache(), queries, 41); }
+  SECTION("upwards") {
+    check_overflow(head.cache(), queries, 41);
+  }
   SECTION("downwards, beside finite logits") {
     head.queries.row(41) *= -1;
     check_overflow(head.cache(), queries, 41);
@@ -205,12 +207,16 @@ TEST_CASE("§9.9 a product that overflows fp32 is an error that names the query"
     for (index j = 0; j < 16; j += 2) head.keys(299, j) = -1e30F;
     check_overflow(head.cache(), queries, 41);
   }
-  SECTION("under a soft cap") { check_overflow(head.cache(), queries, 41, {.soft_cap = 10}); }
+  SECTION("under a soft cap") {
+    check_overflow(head.cache(), queries, 41, {.soft_cap = 10});
+  }
   SECTION("both ways, under a soft cap") {
     for (index j = 0; j < 16; j += 2) head.keys(299, j) = -1e30F;
     check_overflow(head.cache(), queries, 41, {.soft_cap = 10});
   }
-  SECTION("with scale 0") { check_overflow(head.cache(), queries, 41, {.scale = 0.0F}); }
+  SECTION("with scale 0") {
+    check_overflow(head.cache(), queries, 41, {.scale = 0.0F});
+  }
   SECTION("by the scale alone") {
     head.queries.row(41).setConstant(1e8F);
     check_overflow(head.cache(), queries, 41, {.scale = 10.0F});
@@ -242,7 +248,8 @@ TEST_CASE("§9.9 products that all overflow downwards are no masked head", "[att
   check_overflow({.keys = large, .values = head.values}, low, 0);
 }
 
-TEST_CASE("§9.9 a bias and a mask that overflow fp32 together are an error", "[attention][hidden]") {
+TEST_CASE("§9.9 a bias and a mask that overflow fp32 together are an error",
+          "[attention][hidden]") {
   const sample head(3, 5, 4, 4);
   std::vector<float> bias(5, 0.0F);
   kvfit::matrix mask = kvfit::matrix::Zero(3, 5);
@@ -283,15 +290,20 @@ TEST_CASE("§9.9 values whose sum overflows fp32 are right or an error, never in
 TEST_CASE("Zero queries and zero keys give uniform attention", "[attention][hidden]") {
   sample head(5, 33, 16, 8);
   const kvfit::vector mean = head.values.colwise().mean();
-  SECTION("queries") { head.queries.setZero(); }
-  SECTION("keys") { head.keys.setZero(); }
+  SECTION("queries") {
+    head.queries.setZero();
+  }
+  SECTION("keys") {
+    head.keys.setZero();
+  }
   const auto y = attend(head.queries, {head.cache()});
   REQUIRE(y);
   const double bound = 33 * fp32_rounding;
   INFO("bound " << bound);
   for (index i = 0; i < 5; ++i) {
     CHECK(std::abs(static_cast<double>(y->log_mass[i]) - std::log(33.0)) <= 4 * fp32_rounding);
-    CHECK(static_cast<double>((y->output.row(i).transpose() - mean).cwiseAbs().maxCoeff()) <= bound);
+    CHECK(static_cast<double>((y->output.row(i).transpose() - mean).cwiseAbs().maxCoeff()) <=
+          bound);
   }
 }
 

@@ -117,7 +117,8 @@ std::vector<bool> seen(index at, std::span<const index> positions, const logit_r
   const kvfit::matrix q = kvfit::matrix::Zero(1, 2);
   const kvfit::matrix k = kvfit::matrix::Zero(count, 2);
   const kvfit::matrix v = kvfit::matrix::Identity(count, count);
-  const auto y = attend(query_block(q, at), {{.keys = k, .values = v, .positions = positions}}, rule);
+  const auto y =
+      attend(query_block(q, at), {{.keys = k, .values = v, .positions = positions}}, rule);
   REQUIRE(y);
   std::vector<bool> is_seen;
   for (index j = 0; j < count; ++j) is_seen.push_back(y->output(0, j) > 0);
@@ -150,12 +151,12 @@ TEST_CASE("Every part of the rule changes the result", "[attention][rule]") {
     const auto with = attend(f.queries(), {f.cache}, f.rule);
     REQUIRE(with);
     for (const auto& [first, count] : {std::pair{0, 70}, std::pair{70, 33}}) {
-      const bool is_touched = std::string(varied.what).find("one head alone") == std::string::npos ||
-                              first == 70;
-      const double change =
-          (with->log_mass.segment(first, count).cast<double>() - without.log_mass.segment(first, count))
-              .cwiseAbs()
-              .maxCoeff();
+      const bool is_touched =
+          std::string(varied.what).find("one head alone") == std::string::npos || first == 70;
+      const double change = (with->log_mass.segment(first, count).cast<double>() -
+                             without.log_mass.segment(first, count))
+                                .cwiseAbs()
+                                .maxCoeff();
       CAPTURE(first, change);
       CHECK((change > 1e-3) == is_touched);
     }
@@ -174,8 +175,9 @@ TEST_CASE("§9.6 queries scaled beforehand need scale 1 and are not scaled twice
   check_close(*plain, *prescaled, 1e-6, 1e-6);
 }
 
-TEST_CASE("§9.7 queries keep their length: attention is right where their norms differ from the keys'",
-          "[attention][rule]") {
+TEST_CASE(
+    "§9.7 queries keep their length: attention is right where their norms differ from the keys'",
+    "[attention][rule]") {
   const auto factor = GENERATE(0.01F, 0.5F, 3.0F, 20.0F);
   CAPTURE(factor);
   sample head(20, 90, 32, 16);

@@ -64,8 +64,8 @@ TEST_CASE("Logits of chosen rows are the columns of all logits", "[attention][ro
   const kvfit::matrix mask_b = random_matrix(30, 300, 42);
   const std::vector<kvfit::row_view> masks = {mask_a, mask_b};
   const kvfit::logit_rule rule = {.soft_cap = 3, .causal = true, .window = 180};
-  kv_block cache{.keys = head.keys, .values = head.values, .bias = bias, .first_position = 4,
-                 .masks = masks};
+  kv_block cache{
+      .keys = head.keys, .values = head.values, .bias = bias, .first_position = 4, .masks = masks};
   std::vector<index> positions(300);
   for (index j = 0; j < 300; ++j) positions[static_cast<std::size_t>(j)] = 2 * j - 100;
   const bool has_positions = GENERATE(false, true);

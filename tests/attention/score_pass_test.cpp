@@ -100,9 +100,9 @@ TEST_CASE("Mean importance adds up to 1", "[attention][score_pass]") {
 
 TEST_CASE("Importance that is not asked for is empty", "[attention][score_pass]") {
   const sample head(7, 30, 16, 8);
-  const auto scores = score_pass(head.cache(), head.queries, {},
-                                 {.importance = importance_kind::none,
-                                  .pooling = pooling_kind::max});
+  const auto scores =
+      score_pass(head.cache(), head.queries, {},
+                 {.importance = importance_kind::none, .pooling = pooling_kind::max});
   REQUIRE(scores);
   CHECK(scores->importance.size() == 0);
   check_attention(scores->output, scores->log_mass, attend_in_double(head.queries, head.cache()),
@@ -117,9 +117,9 @@ TEST_CASE("Pooled importance equals the plain formula at every width", "[attenti
   const sample head(9, keys, 16, 8);
   const oracle_attention expected = attend_in_double(head.queries, head.cache());
   for (const importance_kind kind : every_kind) {
-    const auto scores = score_pass(
-        head.cache(), head.queries, {},
-        {.importance = kind, .pooling = pooling, .pooling_width = width});
+    const auto scores =
+        score_pass(head.cache(), head.queries, {},
+                   {.importance = kind, .pooling = pooling, .pooling_width = width});
     REQUIRE(scores);
     check_importance(scores->importance,
                      pool_of(importance_of(expected.weights, kind), pooling, width), expected, 16);
@@ -133,8 +133,8 @@ TEST_CASE("Pooling by hand: the average counts zeros beyond the ends", "[attenti
   kvfit::matrix k(4, 1);
   k << std::log(1.0F), std::log(4.0F), std::log(2.0F), std::log(3.0F);
   const auto pooled = [&](pooling_kind kind) {
-    const auto scores = score_pass({.keys = k, .values = v}, q, {},
-                                   {.pooling = kind, .pooling_width = 3});
+    const auto scores =
+        score_pass({.keys = k, .values = v}, q, {}, {.pooling = kind, .pooling_width = 3});
     REQUIRE(scores);
     return scores->importance;
   };
@@ -168,7 +168,8 @@ TEST_CASE("Importance of permuted keys is permuted, and nothing else changes",
   std::vector<std::size_t> order(static_cast<std::size_t>(count));
   std::iota(order.begin(), order.end(), std::size_t{0});
   kvfit::random_source random(7);
-  for (std::size_t j = order.size() - 1; j > 0; --j) std::swap(order[j], order[random.below(j + 1)]);
+  for (std::size_t j = order.size() - 1; j > 0; --j)
+    std::swap(order[j], order[random.below(j + 1)]);
 
   sample mixed = head;
   std::vector<float> mixed_bias;
@@ -180,8 +181,8 @@ TEST_CASE("Importance of permuted keys is permuted, and nothing else changes",
   for (const importance_kind kind : every_kind) {
     CAPTURE(static_cast<int>(kind));
     const kvfit::score_options options{.importance = kind};
-    const auto a = score_pass({.keys = head.keys, .values = head.values, .bias = bias}, head.queries,
-                              {}, options);
+    const auto a = score_pass({.keys = head.keys, .values = head.values, .bias = bias},
+                              head.queries, {}, options);
     const auto b = score_pass({.keys = mixed.keys, .values = mixed.values, .bias = mixed_bias},
                               head.queries, {}, options);
     REQUIRE(a);
@@ -210,8 +211,7 @@ TEST_CASE("§17 permuting queries, or taking each twice, leaves importance alone
     const kvfit::score_options options{.importance = kind};
     const auto once = score_pass(head.cache(), rows, {}, options);
     const auto back = score_pass(head.cache(), reversed, {}, options);
-    const auto doubled =
-        score_pass(head.cache(), std::span<const query_block>(twice), {}, options);
+    const auto doubled = score_pass(head.cache(), std::span<const query_block>(twice), {}, options);
     REQUIRE(once);
     REQUIRE(back);
     REQUIRE(doubled);

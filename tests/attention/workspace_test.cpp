@@ -87,7 +87,9 @@ void* memalign(std::size_t alignment, std::size_t size) {
   if (p != nullptr) note_allocated(malloc_usable_size(p));
   return p;
 }
-void* aligned_alloc(std::size_t alignment, std::size_t size) { return memalign(alignment, size); }
+void* aligned_alloc(std::size_t alignment, std::size_t size) {
+  return memalign(alignment, size);
+}
 int posix_memalign(void** p, std::size_t alignment, std::size_t size) {
   *p = memalign(alignment, size);
   return *p == nullptr ? ENOMEM : 0;

@@ -59,9 +59,9 @@ TEST_CASE("the published methods give the published code's figures on real heads
       INFO("layer " << figure.layer << ", head " << figure.head << ", ratio " << figure.ratio
                     << ", " << figure.method);
       const kvfit::fidelity errors = errors_of_preset(*capture, layer, figure);
-      // OMP decides the same way in fp32 and in double; the published highest attention takes its
-      // step length from a power iteration that starts at random.
-      const double tolerance = figure.method == "highest_attention" ? 0.02 : 0.001;
+      // OMP decides the same way in fp32 and in double. The published highest attention takes its
+      // step length from a power iteration that starts at random and stops early; ours converges.
+      const double tolerance = figure.method == "highest_attention" ? 0.005 : 0.001;
       check_figure("output error", errors.output_error, figure.output_error, tolerance);
       check_figure("mass error", errors.mass_error, figure.mass_error, tolerance);
       check_figure("cosine", errors.cosine, figure.cosine, tolerance);

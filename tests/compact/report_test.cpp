@@ -49,11 +49,6 @@ void check_same(const kvfit::fidelity& reported, const kvfit::fidelity& measured
   CHECK(reported.cosine_min == Approx(measured.cosine_min).margin(1e-4));
 }
 
-kvfit::kv_block without_positions(kvfit::kv_block block) {
-  block.positions = {};
-  return block;
-}
-
 }  // namespace
 
 TEST_CASE("§9.18 the report's errors are those of the result, measured through attention",
@@ -93,7 +88,7 @@ TEST_CASE("§9.5 the reported mass residual is that of the bias that attention e
 
 TEST_CASE("protected rows do not enter the report", "[compact][report][protect]") {
   const head made = make_head(4);
-  compact_options options{.budget = 20, .protect_first = 5, .protect_last = 3};
+  compact_options options{.budget = 20, .protect_first = 5, .protect_last = 3, .held_out = 0.125};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   const parts split(made.queries);
   const kvfit::row_view keys = made.keys;
@@ -153,7 +148,7 @@ TEST_CASE("§9.18 where copied values judge better they are returned, and report
 
 TEST_CASE("fitted values that judge better stay", "[compact][report][judge]") {
   const head made = make_head(7);
-  const compacted c = compacted_head(made.cache(), made.queries, {.budget = 12});
+  const compacted c = compacted_head(made.cache(), made.queries, {.budget = 12, .held_out = 0.125});
   CHECK(c.report.is_values_fitted);
   CHECK_FALSE(c.report.copies_judged_better);
   compacted copied = c;

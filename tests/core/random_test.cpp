@@ -33,8 +33,8 @@ TEST_CASE("§9.28 equal seeds give equal numbers, other seeds others", "[core][r
 }
 
 TEST_CASE("Bounded numbers stay in bounds and favour none", "[core][random]") {
-  const std::uint64_t bound = GENERATE(std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{6},
-                                       std::uint64_t{7});
+  const std::uint64_t bound =
+      GENERATE(std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{6}, std::uint64_t{7});
   CAPTURE(bound);
   constexpr int draws = 60'000;
   std::array<int, 7> count{};
@@ -73,7 +73,8 @@ TEST_CASE("Draws beyond the last multiple of the bound are redrawn", "[core][ran
   CHECK(redrawn > 100);
 }
 
-TEST_CASE("Uniform numbers lie in the unit interval with mean 1/2 and variance 1/12", "[core][random]") {
+TEST_CASE("Uniform numbers lie in the unit interval with mean 1/2 and variance 1/12",
+          "[core][random]") {
   random_source random(11);
   constexpr int draws = 100'000;
   double lowest = 1;

@@ -18,11 +18,11 @@ namespace selection = kvfit::selection;
 
 namespace {
 
-using rows = std::vector<kvfit::index>;
+using row_list = std::vector<kvfit::index>;
 
 /// Ten keys, of which those in `hidden` have a bias of −∞.
 struct ten_keys {
-  explicit ten_keys(const rows& hidden = {}) {
+  explicit ten_keys(const row_list& hidden = row_list()) {
     for (const kvfit::index row : hidden) bias[static_cast<std::size_t>(row)] = hidden_key;
   }
 
@@ -41,7 +41,7 @@ struct ten_keys {
 };
 
 template <class Policy>
-rows kept(const Policy& policy, ten_keys& keys, kvfit::index budget) {
+row_list kept(const Policy& policy, ten_keys& keys, kvfit::index budget) {
   const auto chosen = select(policy, keys.problem(budget));
   INFO((chosen ? "chosen" : chosen.error().message()));
   REQUIRE(chosen);
@@ -49,7 +49,7 @@ rows kept(const Policy& policy, ten_keys& keys, kvfit::index budget) {
   return chosen->positions;
 }
 
-rows sorted(rows some) {
+row_list sorted(row_list some) {
   std::sort(some.begin(), some.end());
   return some;
 }
@@ -68,21 +68,22 @@ const std::vector<std::pair<std::string, kvfit::any_selection>> every_free_polic
 
 TEST_CASE("first and last keep the ends of what is visible", "[selection][fixed]") {
   ten_keys all;
-  CHECK(kept(selection::first{}, all, 3) == rows{0, 1, 2});
-  CHECK(kept(selection::last{}, all, 3) == rows{7, 8, 9});
+  CHECK(kept(selection::first{}, all, 3) == row_list{0, 1, 2});
+  CHECK(kept(selection::last{}, all, 3) == row_list{7, 8, 9});
   CHECK(kept(selection::first{}, all, 10) == kvfit_test::rows_up_to(10));
   CHECK(kept(selection::last{}, all, 10) == kvfit_test::rows_up_to(10));
 
-  ten_keys ends_hidden({0, 2, 9});
-  CHECK(kept(selection::first{}, ends_hidden, 3) == rows{1, 3, 4});
-  CHECK(kept(selection::last{}, ends_hidden, 3) == rows{6, 7, 8});
+  const rows hidden = {0, 2, 9};
+  ten_keys ends_hidden(hidden);
+  CHECK(kept(selection::first{}, ends_hidden, 3) == row_list{1, 3, 4});
+  CHECK(kept(selection::last{}, ends_hidden, 3) == row_list{6, 7, 8});
 }
 
 TEST_CASE("§9.28 a seed always draws the same rows, another seed others", "[selection][fixed]") {
   ten_keys all;
-  std::set<rows> draws;
+  std::set<row_list> draws;
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
-    const rows once = kept(selection::random{.seed = seed}, all, 4);
+    const row_list once = kept(selection::random{.seed = seed}, all, 4);
     CHECK(once == kept(selection::random{.seed = seed}, all, 4));
     draws.insert(sorted(once));
   }
@@ -92,12 +93,13 @@ TEST_CASE("§9.28 a seed always draws the same rows, another seed others", "[sel
 
 TEST_CASE("random rows are drawn without replacement, each row as often as any other",
           "[selection][fixed]") {
-  ten_keys some({4});  // nine rows to draw from
+  const rows hidden = {4};
+  ten_keys some(hidden);  // nine rows to draw from
   constexpr int draws = 3000;
   constexpr double share = 3.0 / 9.0;
   std::vector<int> count(10, 0);
   for (std::uint64_t seed = 0; seed < draws; ++seed) {
-    const rows drawn = kept(selection::random{.seed = seed}, some, 3);
+    const row_list drawn = kept(selection::random{.seed = seed}, some, 3);
     REQUIRE(std::set<kvfit::index>(drawn.begin(), drawn.end()).size() == 3);
     for (const kvfit::index row : drawn) ++count[static_cast<std::size_t>(row)];
   }
@@ -112,12 +114,13 @@ TEST_CASE("random rows are drawn without replacement, each row as often as any o
 
 TEST_CASE("given rows are taken as given, in their order", "[selection][fixed]") {
   ten_keys all;
-  CHECK(kept(selection::given{{8, 1, 5}}, all, 3) == rows{8, 1, 5});
+  CHECK(kept(selection::given{{8, 1, 5}}, all, 3) == row_list{8, 1, 5});
 }
 
 TEST_CASE("given rows that can't be kept are refused, each for its reason", "[selection][fixed]") {
-  ten_keys keys({6});
-  const auto refused = [&](const rows& positions, kvfit::index budget) {
+  const rows hidden = {6};
+  ten_keys keys(hidden);
+  const auto refused = [&](const row_list& positions, kvfit::index budget) {
     const auto chosen = select(selection::given{positions}, keys.problem(budget));
     REQUIRE_FALSE(chosen);
     return chosen.error();
@@ -158,13 +161,13 @@ TEST_CASE("§9.27 a budget of 0, below it or above T is refused with both sizes 
 }
 
 TEST_CASE("§9.3 keys hidden by their bias are never kept, whatever the selection", "[selection]") {
-  const rows hidden = {0, 3, 4, 9};
-  const rows visible = {1, 2, 5, 6, 7, 8};
+  const row_list hidden = {0, 3, 4, 9};
+  const row_list visible = {1, 2, 5, 6, 7, 8};
   for (const auto& [name, policy] : every_free_policy) {
     INFO(name);
     for (kvfit::index budget = 1; budget <= 10; ++budget) {
       ten_keys keys(hidden);
-      const rows chosen = sorted(kept(policy, keys, budget));
+      const row_list chosen = sorted(kept(policy, keys, budget));
       CHECK(std::includes(visible.begin(), visible.end(), chosen.begin(), chosen.end()));
       CHECK(static_cast<kvfit::index>(chosen.size()) == std::min<kvfit::index>(budget, 6));
       CHECK(std::adjacent_find(chosen.begin(), chosen.end()) == chosen.end());

@@ -235,9 +235,11 @@ TEST_CASE("projected steps after each clipped fit lower the mass loss", "[select
     const auto equation =
         kvfit_test::make_mass_equation(made.cache(), made.queries, {}, policy.weighting);
     const Eigen::MatrixXd columns = equation.columns_of(stepped.positions);
+    const double sigma_sq =
+        kvfit_test::estimated_square(columns, kvfit::linalg::seeded_unit_vector(30, 0), 3);
     const Eigen::VectorXd expected = kvfit_test::projected_steps(
         columns, equation.target, kvfit_test::least_squares_weights(columns, equation.target), 0.5,
-        policy.upper, 20, kvfit::linalg::seeded_unit_vector(30, 0));
+        policy.upper, 20, sigma_sq);
     INFO("oracle " << kvfit_test::loss(columns, equation.target, expected));
     CHECK(after == Approx(kvfit_test::loss(columns, equation.target, expected)).epsilon(1e-2));
   }

@@ -16,9 +16,9 @@
 
 namespace kvfit_test {
 
-using kvfit::index;
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
+using kvfit::index;
 
 inline constexpr double infinity = std::numeric_limits<double>::infinity();
 
@@ -133,8 +133,12 @@ inline oracle_attention attend_in_double(const kvfit::query_set& queries,
     at += cache.keys.rows();
   }
 
-  oracle_attention y{VectorXd(n), VectorXd(n), MatrixXd(n, values.cols()), MatrixXd(n, total),
-                     magnitudes.rowwise().maxCoeff(), values.cwiseAbs().maxCoeff()};
+  oracle_attention y{VectorXd(n),
+                     VectorXd(n),
+                     MatrixXd(n, values.cols()),
+                     MatrixXd(n, total),
+                     magnitudes.rowwise().maxCoeff(),
+                     values.cwiseAbs().maxCoeff()};
   index row = 0;
   for (const kvfit::query_block& block : queries.blocks()) {
     const auto sink = static_cast<double>(block.sink_logit);
@@ -189,8 +193,9 @@ inline VectorXd pool_of(const VectorXd& scores, kvfit::pooling_kind kind, index 
   for (index j = 0; j < scores.size(); ++j) {
     for (index k = j - width / 2; k <= j + width / 2; ++k) {
       if (k < 0 || k >= scores.size()) continue;
-      pooled[j] = kind == kvfit::pooling_kind::max ? std::max(pooled[j], scores[k])
-                                                   : pooled[j] + scores[k] / static_cast<double>(width);
+      pooled[j] = kind == kvfit::pooling_kind::max
+                      ? std::max(pooled[j], scores[k])
+                      : pooled[j] + scores[k] / static_cast<double>(width);
     }
   }
   return pooled;

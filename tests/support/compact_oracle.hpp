@@ -72,13 +72,19 @@ inline VectorXd clipped(VectorXd w, double lower, double upper) {
   return w.cwiseMax(lower).cwiseMin(upper);
 }
 
-/// w ← clip(w − Mᵀ(M w − y)/max(σ², 1e-6)), so many times; σ from three rounds of power iteration
-/// that begin at `power_start`.
+/// ‖M‖₂², and what so many rounds of power iteration from `start` take for it.
+inline double largest_square(const MatrixXd& m) {
+  return (m.transpose() * m).selfadjointView<Eigen::Lower>().eigenvalues().maxCoeff();
+}
+inline double estimated_square(const MatrixXd& m, const VectorXd& start, int rounds) {
+  VectorXd u = start.normalized();
+  for (int round = 0; round < rounds; ++round) u = (m.transpose() * (m * u)).normalized();
+  return u.dot(m.transpose() * (m * u));
+}
+
+/// w ← clip(w − Mᵀ(M w − y)/max(σ², 1e-6)), so many times.
 inline VectorXd projected_steps(const MatrixXd& m, const VectorXd& y, VectorXd w, double lower,
-                                double upper, int steps, VectorXd power_start) {
-  VectorXd u = power_start.normalized();
-  for (int round = 0; round < 3; ++round) u = (m.transpose() * (m * u)).normalized();
-  const double sigma_sq = u.dot(m.transpose() * (m * u));
+                                double upper, int steps, double sigma_sq) {
   w = clipped(w, lower, upper);
   for (int step = 0; step < steps; ++step) {
     w = clipped(w - m.transpose() * (m * w - y) / std::max(sigma_sq, 1e-6), lower, upper);

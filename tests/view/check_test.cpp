@@ -48,9 +48,9 @@ TEST_CASE("§9.27 a view without rows, columns or memory is refused with its siz
 }
 
 TEST_CASE("§9.10 a number that is not finite is found in every place and type", "[view][check]") {
-  const float bad = GENERATE(as<float>{}, infinite, -infinite, std::numeric_limits<float>::quiet_NaN(),
-                             std::numeric_limits<float>::signaling_NaN(),
-                             -std::numeric_limits<float>::quiet_NaN());
+  const float bad = GENERATE(
+      as<float>{}, infinite, -infinite, std::numeric_limits<float>::quiet_NaN(),
+      std::numeric_limits<float>::signaling_NaN(), -std::numeric_limits<float>::quiet_NaN());
   const index column = GENERATE(as<index>{}, 0, 1, 15, 16, 254, 255, 256, 257, 299);
   const index row = GENERATE(as<index>{}, 0, 1, 4);
   CAPTURE(bad, row, column);

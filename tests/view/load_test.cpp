@@ -64,16 +64,17 @@ class arranged {
   std::vector<std::byte> memory_;
 };
 
-std::uint32_t bits_of(float x) { return std::bit_cast<std::uint32_t>(x); }
+std::uint32_t bits_of(float x) {
+  return std::bit_cast<std::uint32_t>(x);
+}
 
 }  // namespace
 
 TEST_CASE("Loaded rows equal element access for every type and layout, bit for bit",
           "[view][load]") {
   const auto type = GENERATE(dtype::fp32, dtype::fp16, dtype::bf16);
-  const auto where =
-      GENERATE(layout::contiguous, layout::padded, layout::transposed, layout::reversed,
-               layout::mirrored, layout::spread, layout::repeated);
+  const auto where = GENERATE(layout::contiguous, layout::padded, layout::transposed,
+                              layout::reversed, layout::mirrored, layout::spread, layout::repeated);
   const auto cols = GENERATE(as<index>{}, 1, 2, 3, 15, 16, 17, 33);  // around the vector lengths
   const auto misaligned = GENERATE(as<std::size_t>{}, 0, 1);
   CAPTURE(kvfit::name(type), static_cast<int>(where), cols, misaligned);

@@ -58,9 +58,15 @@ TEST_CASE("A length of nothing fits sizes of nothing", "[view][make_view]") {
 
 TEST_CASE("A range of another length is refused with both sizes", "[view][make_view]") {
   const std::vector<float> ten(10);
-  for (const auto& [rows, cols] :
-       {std::pair<index, index>{3, 3}, {3, 4}, {1, 9}, {1, 11}, {11, 1}, {5, 3}, {0, 10}, {10, 0},
-        {1000, 1000}}) {
+  for (const auto& [rows, cols] : {std::pair<index, index>{3, 3},
+                                   {3, 4},
+                                   {1, 9},
+                                   {1, 11},
+                                   {11, 1},
+                                   {5, 3},
+                                   {0, 10},
+                                   {10, 0},
+                                   {1000, 1000}}) {
     CAPTURE(rows, cols);
     const auto view = make_view(ten, rows, cols);
     REQUIRE_FALSE(view);
@@ -87,7 +93,7 @@ TEST_CASE("§9.21 a product of sizes that wraps is refused", "[view][make_view]"
   const std::vector<float> nothing;
   const index large = index{1} << 62U;
   for (const auto& [rows, cols] : {std::pair<index, index>{large, 4},  // 2^64: wraps to 0
-                                   {(index{1} << 60U) + 1, 16},       // wraps to 16
+                                   {(index{1} << 60U) + 1, 16},        // wraps to 16
                                    {std::numeric_limits<index>::max(), 2}}) {
     CAPTURE(rows, cols);
     for (const auto& range : {sixteen, nothing}) {

@@ -11,6 +11,7 @@
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/state.hpp"
+#include "kvfit/core/guarded.hpp"
 
 namespace kvfit {
 
@@ -23,22 +24,11 @@ struct attention_output {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit::detail::inline KVFIT_ISA {
 
-/// softmax(logits + bias) · values over all `blocks` together, block by block, merged exactly:
-///
-///     log_mass_i = ln Σ_b Σ_j exp(s_ij),   output_i = Σ_b Σ_j exp(s_ij − log_mass_i) v_j
-///
-/// The query blocks are the heads of one GQA group. A compact prefix is a block with its bias (and
-/// its original positions, where the rule uses positions); the live suffix is another.
-///
-///     auto y = attend(queries, {{.keys = c.keys, .values = c.values, .bias = c.bias}, {.keys = k,
-///     .values = v}});
-///
-/// Errors as for `score_pass`; all values must have the same width. A query that sees nothing gets
-/// output 0 and log-mass −∞. Workspace: one panel of at most max(16 MB, 8 · T · 4 bytes) a block.
-inline result<attention_output> attend(const query_set& queries, std::span<const kv_block> blocks,
-                                       const logit_rule& rule = {}) {
+inline result<attention_output> attend_unguarded(const query_set& queries,
+                                                 std::span<const kv_block> blocks,
+                                                 const logit_rule& rule) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
   if (blocks.empty()) return error{errc::empty_input, "blocks", 0, error::none, "no blocks"};
   const index width = blocks[0].values.cols();
@@ -74,6 +64,28 @@ inline result<attention_output> attend(const query_set& queries, std::span<const
     }
   }
   return out;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// softmax(logits + bias) · values over all `blocks` together, block by block, merged exactly:
+///
+///     log_mass_i = ln Σ_b Σ_j exp(s_ij),   output_i = Σ_b Σ_j exp(s_ij − log_mass_i) v_j
+///
+/// The query blocks are the heads of one GQA group. A compact prefix is a block with its bias (and
+/// its original positions, where the rule uses positions); the live suffix is another.
+///
+///     kv_block prefix{.keys = c.keys, .values = c.values, .bias = bias}, suffix{.keys = k, .values
+///     = v}; auto y = attend(queries, {prefix, suffix});
+///
+/// Errors as for `score_pass`; all values must have the same width. A query that sees nothing gets
+/// output 0 and log-mass −∞. Workspace: one panel of at most max(16 MB, 8 · T · 4 bytes) a block.
+inline result<attention_output> attend(const query_set& queries, std::span<const kv_block> blocks,
+                                       const logit_rule& rule = {}) {
+  return detail::guard_memory("attend",
+                              [&] { return detail::attend_unguarded(queries, blocks, rule); });
 }
 
 /// The same for blocks written in place.

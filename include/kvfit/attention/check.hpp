@@ -87,6 +87,13 @@ inline result<void> check_queries(const query_set& queries, index depth) {
       return error{errc::shape_mismatch, "queries", block.rows.cols(), depth,
                    "columns must equal the keys'"};
     }
+    constexpr index largest = index{1} << 53U;
+    const index reach = largest / block.rows.rows();
+    if (block.first_position > largest || block.first_position < -largest ||
+        block.position_step > reach || block.position_step < -reach) {
+      return error{errc::invalid_option, "queries.first_position, queries.position_step",
+                   block.first_position, largest};
+    }
     if (!detail::is_finite(block.alibi_slope)) {
       return error{errc::invalid_option, "queries.alibi_slope", error::none, error::none,
                    "must be finite"};
@@ -95,6 +102,19 @@ inline result<void> check_queries(const query_set& queries, index depth) {
       return error{errc::invalid_option, "queries.sink_logit", error::none, error::none,
                    "must be finite or -infinity"};
     }
+  }
+  return {};
+}
+
+/// Positions within ±2⁵³, so that no difference of two overflows: `invalid_option` otherwise.
+inline result<void> check_positions(const kv_block& cache) {
+  constexpr index largest = index{1} << 53U;
+  const auto is_sane = [](index position) { return position >= -largest && position <= largest; };
+  if (!is_sane(cache.first_position)) {
+    return error{errc::invalid_option, "first_position", cache.first_position, largest};
+  }
+  for (const index position : cache.positions) {
+    if (!is_sane(position)) return error{errc::invalid_option, "positions", position, largest};
   }
   return {};
 }
@@ -111,6 +131,7 @@ inline result<void> check_cache(const kv_block& cache, const query_set& queries)
     return error{errc::shape_mismatch, "positions", static_cast<index>(cache.positions.size()),
                  cache.keys.rows(), "one number per key"};
   }
+  if (const auto ok = check_positions(cache); !ok) return ok.error();
   if (const auto ok = detail::check_bias(cache.bias, cache.keys.rows()); !ok) return ok.error();
   return detail::check_masks(cache, queries.blocks());
 }

@@ -7,6 +7,7 @@
 
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/panel.hpp"
+#include "kvfit/core/guarded.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/softmax.hpp"
 
@@ -34,6 +35,7 @@ struct score_options {
 /// Full attention of n queries over T keys, reduced.
 struct attention_scores {
   vector max;         ///< n: m_i = max_j s_ij, natural log; −∞ where every key is hidden
+  vector mass;        ///< n: y_i = Σ_j exp(s_ij − m_i), in [1, T]; 0 where every key is hidden
   vector log_mass;    ///< n: ln Σ_j exp(s_ij); −∞ where every key is hidden
   matrix output;      ///< n × d_v: Σ_j A_ij v_j; zero where every key is hidden
   vector importance;  ///< T, by `score_options`; empty for `none`
@@ -58,24 +60,10 @@ inline void pool(vector& scores, pooling_kind kind, index width) {
   }
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
-
-namespace kvfit::inline KVFIT_ISA {
-
-/// Sweeps all keys once for every panel of queries: log-mass, output and importance.
-///
-/// Never holds n × T numbers: the workspace is one panel of at most max(16 MB, 8 · T · 4 bytes)
-/// plus the results. Cost n · T · (d_k + d_v) multiply-adds and n · T exponentials. Errors:
-/// everything that `check_cache` and `check_queries` refuse, `invalid_option`, and `non_finite`
-/// where fp32 overflows in a product of query and key or a logit (argument "logits"), or in the
-/// values' weighted sum ("output"); the row is the query's. A query that sees no key at all is no
-/// error here.
-inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
-                                           const logit_rule& rule = {},
-                                           const score_options& options = {}) {
-  if (const auto ok = check_rule(rule); !ok) return ok.error();
-  if (const auto ok = check_cache(cache, queries); !ok) return ok.error();
-  if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok.error();
+/// `score_pass` on inputs that were checked before.
+inline result<attention_scores> score_checked(const kv_block& cache, const query_set& queries,
+                                              const logit_rule& rule,
+                                              const score_options& options) {
   if (options.pooling_width < 1 || options.pooling_width % 2 == 0) {
     return error{errc::invalid_option, "pooling_width", options.pooling_width, error::none,
                  "must be odd and at least 1"};
@@ -84,6 +72,7 @@ inline result<attention_scores> score_pass(const kv_block& cache, const query_se
   const index keys = cache.keys.rows();
   attention_scores scores;
   scores.max.resize(n);
+  scores.mass.resize(n);
   scores.log_mass.resize(n);
   scores.output.resize(n, cache.values.cols());
   if (options.importance != importance_kind::none) scores.importance = vector::Zero(keys);
@@ -95,6 +84,7 @@ inline result<attention_scores> score_pass(const kv_block& cache, const query_se
       const index row = part.offset + i;
       const double mass = panel.mass(i);
       scores.max[row] = panel.max(i);
+      scores.mass[row] = static_cast<float>(mass);
       scores.log_mass[row] = static_cast<float>(static_cast<double>(panel.max(i)) + std::log(mass));
       scores.output.row(row) = panel.output(i);
       const float scale = mass > 0 ? static_cast<float>(1.0 / mass) : 0.0F;
@@ -123,6 +113,29 @@ inline result<attention_scores> score_pass(const kv_block& cache, const query_se
     detail::pool(scores.importance, options.pooling, options.pooling_width);
   }
   return scores;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Sweeps all keys once for every panel of queries: log-mass, output and importance.
+///
+/// Never holds n × T numbers: the workspace is one panel of at most max(16 MB, 8 · T · 4 bytes)
+/// plus the results. Cost n · T · (d_k + d_v) multiply-adds and n · T exponentials. Errors:
+/// everything that `check_cache` and `check_queries` refuse, `invalid_option`, and `non_finite`
+/// where fp32 overflows in a product of query and key or a logit (argument "logits"), or in the
+/// values' weighted sum ("output"); the row is the query's. A query that sees no key at all is no
+/// error here.
+inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
+                                           const logit_rule& rule = {},
+                                           const score_options& options = {}) {
+  return detail::guard_memory("score_pass", [&]() -> result<attention_scores> {
+    if (const auto ok = check_rule(rule); !ok) return ok.error();
+    if (const auto ok = check_cache(cache, queries); !ok) return ok.error();
+    if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok.error();
+    return detail::score_checked(cache, queries, rule, options);
+  });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -54,12 +54,28 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
       part.blocks.push_back(block);
       if (!masks.empty()) part.masks.push_back(every(masks[b], first, step));
     };
+    const auto take_run = [&](index first, index count) {
+      query_block block = blocks[b];
+      block.rows = block.rows.middle_rows(first, count);
+      block.first_position += first * block.position_step;
+      parts.fit.blocks.push_back(block);
+      if (!masks.empty()) parts.fit.masks.push_back(masks[b].middle_rows(first, count));
+    };
     if (stride == 0 || blocks[b].rows.rows() < stride) {
       take(parts.fit, 0, 1);
       continue;
     }
-    for (index first = 0; first + 1 < stride; ++first) take(parts.fit, first, stride);
     take(parts.judge, stride - 1, stride);
+    // The others in as few blocks as can be, since each block is a sweep over the keys of its own:
+    // s − 1 interleaved ones, or the runs between held-out rows.
+    const index rows = blocks[b].rows.rows();
+    if (rows / stride >= stride - 1) {
+      for (index first = 0; first + 1 < stride; ++first) take(parts.fit, first, stride);
+    } else {
+      for (index first = 0; first < rows; first += stride) {
+        take_run(first, std::min(stride - 1, rows - first));
+      }
+    }
   }
   return parts;
 }

@@ -60,7 +60,10 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
     target[i] = row.factor > 0 ? row.target / row.factor : 0.0F;
   }
   const linalg::box bounds{policy.lower, policy.upper};
-  bias_fit out{.weights = {}, .floor = policy.lower, .report = {}, .is_fitted = true};
+  bias_fit out{.weights = {},
+               .floor = policy.lower < policy.upper ? policy.lower : 0,
+               .report = {},
+               .is_fitted = true};
   linalg::bounded_fit fit;
   if (policy.solver == nnls_solver::projected_gradient) {
     matrix scaled;  // absolute weighting takes the columns as they are, without a copy

@@ -2,7 +2,6 @@
 /// Which mass errors count how much.
 #pragma once
 
-#include <cmath>
 #include <limits>
 
 #include "kvfit/attention/score_pass.hpp"
@@ -34,7 +33,7 @@ struct mass_row {
 inline mass_row weighted_mass_row(const attention_scores& scores, index i,
                                   mass_weighting weighting) {
   if (scores.max[i] == -std::numeric_limits<float>::infinity()) return {};
-  const float mass = std::exp(scores.log_mass[i] - scores.max[i]);
+  const float mass = scores.mass[i];  // not exp(log_mass − max), which loses digits at large max
   if (weighting == mass_weighting::absolute) return {scores.max[i], 1.0F, mass};
   return {scores.max[i], 1.0F / mass, 1.0F};
 }

@@ -2,6 +2,7 @@
 /// Rows that are kept as they are, and putting parts of a result one below the other.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -50,6 +51,14 @@ inline void append(compacted& head, const compacted& tail, index offset) {
   const index rows = head.bias.size();
   head.bias.conservativeResize(rows + tail.bias.size());
   head.bias.tail(tail.bias.size()) = tail.bias;
+}
+
+/// Rows first … first + count − 1 whose bias does not hide them.
+inline index count_visible(const kv_block& cache, index first, index count) {
+  if (cache.bias.empty()) return count;
+  const auto rows =
+      cache.bias.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+  return std::count_if(rows.begin(), rows.end(), [](float bias) { return !std::isinf(bias); });
 }
 
 /// Appends rows of the cache as they are (rounded to storage); hidden ones are left out.

@@ -16,10 +16,11 @@
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/simd/softmax.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// One head on its way through the stages. Each member function is one of them.
+/// One head on its way through the stages.
 template <class Selection, class Bias, class Values>
 class pipeline {
  public:
@@ -33,21 +34,19 @@ class pipeline {
   }
 
   result<compacted> run() {
-    stopwatch total;
     if (const auto ok = score(); !ok) return ok.error();
     if (const auto ok = choose(); !ok) return ok.error();
     if (const auto ok = weigh(); !ok) return ok.error();
     if (const auto ok = store_keys(); !ok) return ok.error();
     if (const auto ok = fit_outputs(); !ok) return ok.error();
     if (const auto ok = judge(); !ok) return ok.error();
-    out_.report.seconds.total = total.lap();
     return std::move(out_);
   }
 
  private:
   result<void> score() {
-    auto scores = score_pass(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,
-                             wanted_scores(options_.selection));
+    auto scores = score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,
+                                wanted_scores(options_.selection));
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
     for (index i = 0; i < scores_.max.size(); ++i) {
@@ -71,8 +70,30 @@ class pipeline {
     if (!chosen) return chosen.error();
     chosen_ = std::move(*chosen);
     out_.report.selection = chosen_.report;
+    const auto kept = static_cast<index>(chosen_.positions.size());
+    if (kept < 1 || kept > budget_) {
+      return error{errc::budget_out_of_range, "selection policy's positions", kept, budget_};
+    }
+    if (!chosen_.weights.empty() && chosen_.weights.size() != chosen_.positions.size()) {
+      return error{errc::shape_mismatch, "selection policy's weights",
+                   static_cast<index>(chosen_.weights.size()), kept};
+    }
     sort_by_position();
+    if (const auto ok = check_positions(); !ok) return ok;
     out_.report.seconds.select = clock_.lap();
+    return {};
+  }
+
+  /// A caller's own policy may hand back anything.
+  [[nodiscard]] result<void> check_positions() const {
+    index last = -1;
+    for (const index row : chosen_.positions) {
+      if (row <= last || row >= cache_.keys.rows() || !problem().may_keep(row)) {
+        return error{errc::invalid_position, "selection policy's positions", row,
+                     cache_.keys.rows(), "out of range, repeated or hidden"};
+      }
+      last = row;
+    }
     return {};
   }
 
@@ -91,38 +112,96 @@ class pipeline {
     chosen_.weights = std::move(sorted.weights);
   }
 
-  /// exp(s_ij − max_i) of the chosen rows.
-  [[nodiscard]] matrix mass_matrix() const {
-    matrix columns =
-        row_logits(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, chosen_.positions);
+  /// exp(s_ij − max_i) of the chosen rows, their keys as they will be stored.
+  result<matrix> mass_matrix() const {
+    matrix keys = gather_rows(cache_.keys, chosen_.positions);
+    if (const auto ok = round_to_storage(keys, options_.storage, "keys"); !ok) return ok.error();
+    matrix columns;
+    row_logits_into(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, chosen_.positions,
+                    keys, columns);
     for (index i = 0; i < columns.rows(); ++i) {
-      if (scores_.max[i] == -std::numeric_limits<float>::infinity()) {
+      if (scores_.mass[i] <= 0) {
         columns.row(i).setZero();
-      } else {
-        simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
+        continue;
       }
+      // Rounded keys and another order of sums may lift a logit above the maximum: a little, or by
+      // more than exp can take where logits are huge.
+      columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
+      simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
     }
     return columns;
   }
 
+  /// What is missing of each query's mass, relative to it.
+  [[nodiscard]] vector missing_mass(const matrix& columns) const {
+    vector missing(columns.rows());
+    for (index i = 0; i < columns.rows(); ++i) {
+      const mass_row row = weighted_mass_row(scores_, i, mass_weighting::relative);
+      const double fitted = columns.row(i).template cast<double>().dot(weights_);
+      missing[i] = static_cast<float>(static_cast<double>(row.target) -
+                                      static_cast<double>(row.factor) * fitted);
+    }
+    return missing;
+  }
+
+  /// Fits the weights; while some are dead, gives their slots away and fits again. The set that
+  /// misses least mass is kept.
   result<void> weigh() {
     constexpr int replacement_rounds = 3;
+    struct {
+      selected_rows rows;
+      Eigen::VectorXd weights;
+      linalg::bounded_report report;
+      index dead = 0;
+      index replaced = 0;
+      double missing = std::numeric_limits<double>::infinity();
+    } best;
+    index replaced = 0;
     for (int round = 0;; ++round) {
-      const matrix columns = mass_matrix();
-      auto fit = fit_bias(options_.bias, bias_problem{&columns, &scores_, chosen_.weights});
+      const auto columns = mass_matrix();
+      if (!columns) return columns.error();
+      auto fit = fit_bias(options_.bias, bias_problem{&*columns, &scores_, chosen_.weights});
       if (!fit) return fit.error();
       weights_ = std::move(fit->weights);
+      if (const auto ok = check_weights(); !ok) return ok;
       out_.report.is_bias_fitted = fit->is_fitted;
-      out_.report.bias = fit->report;
       const std::vector<std::size_t> dead = dead_slots(fit->floor);
-      out_.report.dead_keys = static_cast<index>(dead.size());
-      if (dead.empty() || round == replacement_rounds || !options_.replace_dead_keys ||
+      const vector missing = missing_mass(*columns);
+      const double norm = static_cast<double>(missing.norm());
+      if (round == 0 || norm < best.missing) {
+        best = {chosen_, weights_, fit->report, static_cast<index>(dead.size()), replaced, norm};
+      }
+      // Below the noise of fp32 the residual says nothing about any row.
+      const bool is_noise = norm <= 1e-6 * std::sqrt(static_cast<double>(missing.size()));
+      if (dead.empty() || is_noise || round == replacement_rounds || !options_.replace_dead_keys ||
           !may_replace(options_.selection)) {
         break;
       }
-      if (replace(dead, columns) == 0) break;
+      const index given_away = replace(dead, missing);
+      if (given_away == 0) break;
+      replaced += given_away;
     }
+    chosen_ = std::move(best.rows);
+    weights_ = std::move(best.weights);
+    out_.report.bias = best.report;
+    out_.report.dead_keys = best.dead;
+    out_.report.dead_keys_replaced = best.replaced;
     out_.report.seconds.bias = clock_.lap();
+    return {};
+  }
+
+  /// A caller's own policy may hand back anything.
+  [[nodiscard]] result<void> check_weights() const {
+    const auto kept = static_cast<index>(chosen_.positions.size());
+    if (weights_.size() != kept) {
+      return error{errc::shape_mismatch, "bias policy's weights", weights_.size(), kept};
+    }
+    for (index j = 0; j < kept; ++j) {
+      if (!(weights_[j] > 0 && std::isfinite(std::log(weights_[j])))) {
+        return error{errc::invalid_option, "bias policy's weights", j, error::none,
+                     "must be finite and above 0"};
+      }
+    }
     return {};
   }
 
@@ -136,20 +215,13 @@ class pipeline {
 
   /// Gives dead slots to the rows whose columns agree most with the mass still missing. A row that
   /// was dead once is not tried again. Returns the number of slots given away.
-  index replace(const std::vector<std::size_t>& dead, const matrix& columns) {
+  index replace(const std::vector<std::size_t>& dead, const vector& missing) {
     banned_.resize(static_cast<std::size_t>(cache_.keys.rows()), 0);
-    for (const std::size_t slot : dead)
+    for (const std::size_t slot : dead) {
       banned_[static_cast<std::size_t>(chosen_.positions[slot])] = 1;
+    }
     std::vector<char> is_taken = banned_;
     for (const index row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
-
-    vector missing(
-        columns.rows());  // relative mass error, as the residual of the relative mass equation
-    for (index i = 0; i < columns.rows(); ++i) {
-      const mass_row row = weighted_mass_row(scores_, i, mass_weighting::relative);
-      const double fitted = columns.row(i).template cast<double>().dot(weights_);
-      missing[i] = row.target - row.factor * static_cast<float>(fitted);
-    }
     selection_problem streamed = problem();
     streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
     vector agreement;
@@ -167,7 +239,6 @@ class pipeline {
     for (std::size_t k = 0; k < count; ++k) chosen_.positions[dead[k]] = candidates[k];
     chosen_.weights.clear();
     sort_by_position();
-    out_.report.dead_keys_replaced += static_cast<index>(count);
     return static_cast<index>(count);
   }
 
@@ -185,7 +256,7 @@ class pipeline {
     return round_to_storage(out_.bias, options_.bias_storage, "bias");
   }
 
-  /// The compact cache as a block beside the queries of `part`; `columns` picks the masks' columns.
+  /// Logits over the result as it stands: stored keys and stored bias.
   [[nodiscard]] matrix compact_logits(const query_part& part) const {
     // The stored bias stands in for the cache's own.
     std::vector<float> bias(static_cast<std::size_t>(cache_.keys.rows()), 0.0F);
@@ -221,7 +292,11 @@ class pipeline {
     out_.values = std::move(fit->values);
     out_.report.is_values_fitted = fit->is_fitted;
     out_.report.values = fit->report;
-    if (const auto ok = round_to_storage(original_, options_.storage, "values"); !ok) return ok;
+    if (out_.values.rows() != original_.rows() || out_.values.cols() != original_.cols()) {
+      return error{errc::shape_mismatch, "value policy's values", out_.values.rows(),
+                   original_.rows()};
+    }
+    copies_fit_ = round_to_storage(original_, options_.storage, "values").has_value();
     if (const auto ok = round_to_storage(out_.values, options_.storage, "values"); !ok) return ok;
     out_.report.seconds.values = clock_.lap();
     train_weights_ = std::move(weights);
@@ -242,30 +317,35 @@ class pipeline {
     }
     out_.report.mass_residual = std::sqrt(squares / static_cast<double>(std::max<index>(seen, 1)));
 
-    const bool may_copy = options_.keep_better_values && out_.report.is_values_fitted;
-    if (parts_.judge.blocks.empty()) {
-      if (may_copy) {
-        train_output.noalias() = train_weights_ * original_;
-        const fidelity copied =
-            compare(scores_.output, scores_.log_mass, train_output, train_log_mass_);
-        if (copied.output_error < out_.report.train.output_error) take_copies(copied);
-      }
-    } else {
-      const auto full = score_pass(parts_.judge.beside(cache_), parts_.judge.set(), options_.rule,
-                                   {.importance = importance_kind::none});
+    const bool may_copy =
+        options_.keep_better_values && out_.report.is_values_fitted && copies_fit_;
+    const auto train_with_copies = [&] {
+      train_output.noalias() = train_weights_ * original_;
+      return compare(scores_.output, scores_.log_mass, train_output, train_log_mass_);
+    };
+    bool is_judged = false;
+    if (!parts_.judge.blocks.empty()) {
+      const auto full = score_checked(parts_.judge.beside(cache_), parts_.judge.set(),
+                                      options_.rule, {.importance = importance_kind::none});
       if (!full) return full.error();
       matrix weights = compact_logits(parts_.judge);
       const vector log_mass = softmax_rows(weights);
-      out_.report.held_out = compare(full->output, full->log_mass, weights * out_.values, log_mass);
-      if (may_copy) {
+      const fidelity fitted =
+          compare(full->output, full->log_mass, weights * out_.values, log_mass);
+      is_judged = fitted.queries > 0;  // queries that see nothing judge nothing
+      if (is_judged) out_.report.held_out = fitted;
+      if (is_judged && may_copy) {
         const fidelity copied =
             compare(full->output, full->log_mass, weights * original_, log_mass);
-        if (copied.output_error < out_.report.held_out->output_error) {
+        if (!(fitted.output_error <= copied.output_error)) {  // true for NaN, too
           out_.report.held_out = copied;
-          train_output.noalias() = train_weights_ * original_;
-          take_copies(compare(scores_.output, scores_.log_mass, train_output, train_log_mass_));
+          take_copies(train_with_copies());
         }
       }
+    }
+    if (!is_judged && may_copy) {
+      const fidelity copied = train_with_copies();
+      if (!(out_.report.train.output_error <= copied.output_error)) take_copies(copied);
     }
     out_.report.seconds.judge = clock_.lap();
     return {};
@@ -275,6 +355,7 @@ class pipeline {
     out_.values = original_;
     out_.report.train = train;
     out_.report.is_values_fitted = false;
+    out_.report.values = {};
     out_.report.copies_judged_better = true;
   }
 
@@ -288,6 +369,7 @@ class pipeline {
   Eigen::VectorXd weights_;
   std::vector<char> banned_;
   matrix original_;
+  bool copies_fit_ = true;  // the kept rows' own values fit their storage type
   matrix train_weights_;
   vector train_log_mass_;
   compacted out_;

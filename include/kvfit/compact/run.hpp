@@ -5,11 +5,7 @@
 #include "kvfit/compact/check.hpp"
 #include "kvfit/compact/exact_rows.hpp"
 #include "kvfit/compact/pipeline.hpp"
-
-#if KVFIT_HAS_EXCEPTIONS
-#include <new>
-#include <stdexcept>
-#endif
+#include "kvfit/core/guarded.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -23,7 +19,7 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
   compacted out;
   out.keys.resize(0, cache.keys.cols());
   out.values.resize(0, cache.values.cols());
-  const bool is_identity = options.budget >= rows;
+  const bool is_identity = options.budget >= count_visible(cache, 0, rows);
   const index head = is_identity ? rows : options.protect_first;
   if (const auto ok = append_exact(cache, 0, head, options.storage, options.bias_storage, out);
       !ok) {
@@ -44,15 +40,17 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
       if (cause.code == errc::storage_overflow) cause.actual += kept;
       return cause;
     };
-    auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head).run();
-    if (!fitted) return below_kept(fitted.error());
-    append(out, *fitted, head);
+    if (count_visible(cache, head, rows - head - tail) > 0) {
+      auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head).run();
+      if (!fitted) return below_kept(fitted.error());
+      append(out, *fitted, head);
+      out.report = std::move(fitted->report);
+    }
     if (const auto ok =
             append_exact(cache, rows - tail, tail, options.storage, options.bias_storage, out);
         !ok) {
       return below_kept(ok.error());
     }
-    out.report = std::move(fitted->report);
   }
   out.report.seconds.check = checking;
   out.report.seconds.total = checking + clock.lap();
@@ -66,17 +64,8 @@ namespace kvfit::inline KVFIT_ISA {
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 result<compacted> compact(const kv_block& cache, const query_set& queries,
                           const compaction<Selection, Bias, Values>& options) {
-#if KVFIT_HAS_EXCEPTIONS
-  try {
-    return detail::compact_checked(cache, queries, options);
-  } catch (const std::bad_alloc&) {
-    return error{errc::out_of_memory, "compact"};
-  } catch (const std::length_error&) {  // a size beyond what a container can ever hold
-    return error{errc::out_of_memory, "compact"};
-  }
-#else
-  return detail::compact_checked(cache, queries, options);
-#endif
+  return detail::guard_memory("compact",
+                              [&] { return detail::compact_checked(cache, queries, options); });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

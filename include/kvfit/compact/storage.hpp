@@ -5,9 +5,9 @@
 #include <string>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/element.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/check.hpp"
-#include "kvfit/core/element.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 

@@ -98,7 +98,8 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
       right.bottomRows(t).setZero();
     }
     solution =
-        solve_by_qr(left, right, options.method == least_squares_method::qr, tolerance, report);
+        solve_by_qr(left, std::move(right), options.method == least_squares_method::qr, tolerance,
+                    report);
   }
   const bool is_unique = has_ridge || n >= t;
   if (!is_unique || report.rank < std::min(n, t) || report.escalated ||

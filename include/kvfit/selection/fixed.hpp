@@ -26,8 +26,8 @@ struct random {
   std::uint64_t seed = 0;
 };
 
-/// Exactly these rows, each in 0 … T − 1 and at most once, as many as the budget. Protected rows stay
-/// without being named, and take their share of the budget.
+/// Exactly these rows, each in 0 … T − 1 and at most once, as many as the budget. Protected rows
+/// stay without being named, and take their share of the budget.
 struct given {
   std::vector<index> positions;
 };
@@ -68,14 +68,14 @@ inline score_options wanted_scores(const selection::given&) {
 }
 
 inline result<selected_rows> select(const selection::first&, const selection_problem& problem) {
-  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  if (const auto ok = check_problem(problem); !ok) return ok.error();
   std::vector<index> rows = detail::keepable_rows(problem);
   rows.resize(detail::count_kept(rows, problem));
   return selected_rows{.positions = std::move(rows)};
 }
 
 inline result<selected_rows> select(const selection::last&, const selection_problem& problem) {
-  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  if (const auto ok = check_problem(problem); !ok) return ok.error();
   std::vector<index> rows = detail::keepable_rows(problem);
   rows.erase(rows.begin(),
              rows.end() - static_cast<std::ptrdiff_t>(detail::count_kept(rows, problem)));
@@ -84,7 +84,7 @@ inline result<selected_rows> select(const selection::last&, const selection_prob
 
 inline result<selected_rows> select(const selection::random& policy,
                                     const selection_problem& problem) {
-  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  if (const auto ok = check_problem(problem); !ok) return ok.error();
   std::vector<index> rows = detail::keepable_rows(problem);
   const std::size_t count = detail::count_kept(rows, problem);
   random_source draw(policy.seed);
@@ -98,7 +98,7 @@ inline result<selected_rows> select(const selection::random& policy,
 
 inline result<selected_rows> select(const selection::given& policy,
                                     const selection_problem& problem) {
-  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  if (const auto ok = check_problem(problem); !ok) return ok.error();
   const auto count = static_cast<index>(policy.positions.size());
   if (count != problem.budget) {
     return error{errc::shape_mismatch, "positions", count, problem.budget,

@@ -38,7 +38,7 @@ inline score_options wanted_scores(const selection::highest_attention& policy) {
 
 inline result<selected_rows> select(const selection::highest_attention& policy,
                                     const selection_problem& problem) {
-  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
   if (policy.importance == importance_kind::none) {
     return error{errc::invalid_option, "importance", error::none, error::none,
                  "highest attention needs mean, rms or max"};

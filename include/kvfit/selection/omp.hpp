@@ -220,12 +220,19 @@ class omp_search {
 
   /// Uses up the budget with the most looked-at rows left, when the mass needs no more keys.
   void fill_by_importance() {
-    for (const index row : selection::rank_by_importance(problem_)) {
-      if (size() >= problem_.budget) break;
-      if (is_open_[static_cast<std::size_t>(row)] == 0) continue;
-      out_.positions.push_back(row);
-      weights_.push_back(policy_.lower);
-      ++out_.report.filled;
+    const std::vector<index> ranking = selection::rank_by_importance(problem_);
+    std::vector<char> is_chosen(is_open_.size(), 0);
+    for (const index row : out_.positions) is_chosen[static_cast<std::size_t>(row)] = 1;
+    for (const bool may_be_dropped : {false, true}) {  // banned rows only where no others are left
+      for (const index row : ranking) {
+        const auto at = static_cast<std::size_t>(row);
+        if (size() >= problem_.budget) return;
+        if (is_chosen[at] != 0 || (is_open_[at] == 0 && !may_be_dropped)) continue;
+        is_chosen[at] = 1;
+        out_.positions.push_back(row);
+        weights_.push_back(policy_.lower);
+        ++out_.report.filled;
+      }
     }
   }
 
@@ -293,7 +300,7 @@ inline score_options wanted_scores(const selection::omp&) {
 /// and the logits are made anew every round; 12 n · t bytes beside.
 inline result<selected_rows> select(const selection::omp& policy,
                                     const selection_problem& problem) {
-  if (const auto ok = check_budget(problem); !ok) return ok.error();
+  if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
   if (const auto ok = detail::check_omp(policy); !ok) return ok.error();
   return detail::omp_search(policy, problem).run();
 }

@@ -60,11 +60,27 @@ concept selection_policy = requires(const S& policy, const selection_problem& pr
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// Errors common to all selections: a budget outside 1 … T.
-inline result<void> check_budget(const selection_problem& problem) {
+/// Errors common to all selections: a budget outside 1 … T, and scores of other queries.
+inline result<void> check_problem(const selection_problem& problem) {
   const index rows = problem.cache.keys.rows();
+  if (problem.scores == nullptr) return error{errc::null_data, "scores"};
+  if (problem.scores->max.size() != problem.queries.rows()) {
+    return error{errc::shape_mismatch, "scores", problem.scores->max.size(), problem.queries.rows(),
+                 "one score per query"};
+  }
   if (problem.budget < 1 || problem.budget > rows) {
     return error{errc::budget_out_of_range, "budget", problem.budget, rows};
+  }
+  return {};
+}
+
+/// The same for selections that rank keys by importance: the score pass must have been asked for
+/// it.
+inline result<void> check_ranked_problem(const selection_problem& problem) {
+  if (const auto ok = check_problem(problem); !ok) return ok;
+  if (problem.scores->importance.size() != problem.cache.keys.rows()) {
+    return error{errc::shape_mismatch, "importance", problem.scores->importance.size(),
+                 problem.cache.keys.rows(), "score with the selection's wanted_scores()"};
   }
   return {};
 }

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+/// What the benchmarks share: heads, how results are judged, and how a row is
+/// registered.
+#pragma once
+
+#include <benchmark/benchmark.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "baselines.hpp"
+#include "synthetic.hpp"
+
+namespace kvfit::bench {
+
+inline constexpr index fit_queries = 2048;
+inline constexpr index held_out_queries = 512;
+inline constexpr index compaction_ratio = 20;
+
+/// One head and the truth about its held-out queries.
+struct workload {
+  head data;
+  index budget = 0;
+  baseline::attention held_out;  ///< full attention of `data.held_out`; its
+                                 ///< exponentials are dropped
+};
+
+/// How far a result is from full attention: means over queries, as
+/// `kvfit::fidelity` defines them.
+struct quality {
+  double output_error = 0;
+  double mass_error = 0;
+};
+
+/// The head of that size. Only the last one asked for is kept, like everything
+/// below.
+const workload& load(index keys, index depth);
+
+/// Full attention of the fitting queries, by the baseline.
+const baseline::attention& plain_attention(const workload& work);
+
+/// Rows of highest rms attention (baseline), in ascending order: common ground
+/// for the later stages.
+const std::vector<index>& common_positions(const workload& work);
+
+/// The published weights of `common_positions` (baseline).
+const baseline::vector& common_weights(const workload& work);
+
+/// A compact cache, on the held-out queries.
+quality judge(const workload& work, const matrix& keys, const vector& bias, const matrix& values);
+
+/// The same for a bare choice of rows, or of rows and weights: the rest is the
+/// baseline's.
+quality judge_positions(const workload& work, std::span<const index> positions);
+quality judge_weights(const workload& work, std::span<const index> positions,
+                      const vector& weights);
+/// And for values of `common_positions` under `common_weights`.
+quality judge_values(const workload& work, const matrix& values);
+
+/// One row of a table.
+struct row {
+  std::string stage;   ///< what is done
+  std::string method;  ///< by whom: "eigen" is the baseline
+  index keys = 0;
+  index depth = 0;
+  double flops = 0;       ///< nominal floating-point operations, of the published
+                          ///< method where it has any
+  double items = 0;       ///< what else may be counted per second
+  std::string item = {};  ///< its name
+  bool is_slow = false;   ///< run once, not repeated
+};
+
+/// Registers a row. `prepare(work)`, untimed, returns the call that is timed;
+/// `assess(work, result)` says how good its result is (once a row).
+template <class Prepare, class Assess>
+void add(const row& what, Prepare prepare, Assess assess) {
+  auto judged = std::make_shared<std::optional<quality>>();
+  const auto body = [=](benchmark::State& state) {
+    const workload& work = load(what.keys, what.depth);
+    auto call = prepare(work);
+    std::optional<decltype(call())> last;
+    for (auto _ : state) {
+      last.emplace(call());
+      benchmark::DoNotOptimize(last);
+    }
+    if (!*judged) *judged = assess(work, *last);
+    state.counters["t"] = static_cast<double>(work.budget);
+    state.counters["output_error"] = (*judged)->output_error;
+    state.counters["mass_error"] = (*judged)->mass_error;
+    if constexpr (requires { last->report.seconds; }) {  // of compact(): its own clock, last call
+      const auto& seconds = last->report.seconds;
+      state.counters["check_ms"] = 1e3 * seconds.check;
+      state.counters["score_ms"] = 1e3 * seconds.score;
+      state.counters["select_ms"] = 1e3 * seconds.select;
+      state.counters["bias_ms"] = 1e3 * seconds.bias;
+      state.counters["values_ms"] = 1e3 * seconds.values;
+      state.counters["judge_ms"] = 1e3 * seconds.judge;
+    }
+    const auto runs = static_cast<double>(state.iterations());
+    using benchmark::Counter;
+    if (what.flops > 0)
+      state.counters["GFLOP/s"] = Counter(what.flops * runs / 1e9, Counter::kIsRate);
+    if (what.items > 0) state.counters[what.item] = Counter(what.items * runs, Counter::kIsRate);
+  };
+  const std::string name = what.stage + "/" + what.method;
+  auto* registered = benchmark::RegisterBenchmark(name.c_str(), body)
+                         ->ArgNames({"T", "d"})
+                         ->Args({what.keys, what.depth})
+                         ->Unit(benchmark::kMillisecond);
+  if (what.is_slow) registered->Iterations(1)->Repetitions(1);
+}
+
+/// Calls `each(keys, depth)` for every size of the tables.
+template <class Each>
+void for_sizes(Each each) {
+  for (const index keys : {2048, 8192, 32768}) {
+    for (const index depth : {64, 128}) each(keys, depth);
+  }
+}
+
+/// Defined by each benchmark: registers its rows, those of many minutes only if
+/// `is_full`.
+void add_rows(bool is_full);
+
+}  // namespace kvfit::bench
