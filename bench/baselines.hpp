@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/// The published method (Attention Matching, arXiv:2602.16284) in plain Eigen:
-/// what kvfit is measured against. fp32, one thread, every array materialised,
-/// as a careful engineer would write it first.
+/// The published method (Attention Matching, arXiv:2602.16284) in plain Eigen: what kvfit is
+/// measured against. fp32, one thread, every array materialised, as a careful engineer would write
+/// it first.
 #pragma once
 
 #include <Eigen/Cholesky>
@@ -17,14 +17,13 @@
 namespace baseline {
 
 using index = std::int64_t;
-using rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic,
-                           Eigen::RowMajor>; // tokens
-using columns =
-    Eigen::MatrixXf; // what is factorised or taken apart column by column
+/// One token a row.
+using rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+/// What is factorised or taken apart column by column.
+using columns = Eigen::MatrixXf;
 using vector = Eigen::VectorXf;
 
-/// Full attention, n × T numbers kept: exp(s_ij − max_i), their row sums, and
-/// the output.
+/// Full attention, n × T numbers kept: exp(s_ij − max_i), their row sums, and the output.
 struct attention {
   rows exponentials;
   vector max;
@@ -32,8 +31,7 @@ struct attention {
   rows output;
 };
 
-inline attention attend(const rows &queries, const rows &keys,
-                        const rows &values) {
+inline attention attend(const rows& queries, const rows& keys, const rows& values) {
   attention out;
   const float scale = 1.0F / std::sqrt(static_cast<float>(keys.cols()));
   const rows scaled = scale * queries;
@@ -51,27 +49,22 @@ inline attention attend(const rows &queries, const rows &keys,
 }
 
 /// √(mean over queries of A_ij²), A the softmax.
-inline vector rms_importance(const attention &full) {
+inline vector rms_importance(const attention& full) {
   vector sums = vector::Zero(full.exponentials.cols());
   for (index i = 0; i < full.exponentials.rows(); ++i) {
-    sums.array() +=
-        (full.exponentials.row(i).transpose().array() / full.mass[i]).square();
+    sums.array() += (full.exponentials.row(i).transpose().array() / full.mass[i]).square();
   }
   return (sums / static_cast<float>(full.exponentials.rows())).cwiseSqrt();
 }
 
 /// The `count` best of `candidates` by descending score, first.
-inline void sort_best_first(std::vector<index> &candidates,
-                            const vector &scores, index count) {
-  std::partial_sort(candidates.begin(), candidates.begin() + count,
-                    candidates.end(), [&](index a, index b) {
-                      return scores[a] != scores[b] ? scores[a] > scores[b]
-                                                    : a < b;
-                    });
+inline void sort_best_first(std::vector<index>& candidates, const vector& scores, index count) {
+  std::partial_sort(
+      candidates.begin(), candidates.begin() + count, candidates.end(),
+      [&](index a, index b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
 }
 
-inline std::vector<index> highest_attention(const vector &importance,
-                                            index budget) {
+inline std::vector<index> highest_attention(const vector& importance, index budget) {
   std::vector<index> order(static_cast<std::size_t>(importance.size()));
   std::iota(order.begin(), order.end(), index{0});
   sort_best_first(order, importance, budget);
@@ -80,8 +73,7 @@ inline std::vector<index> highest_attention(const vector &importance,
 }
 
 /// Those columns of exp(s_ij − max_i).
-inline columns gather_columns(const rows &exponentials,
-                              const std::vector<index> &positions) {
+inline columns gather_columns(const rows& exponentials, const std::vector<index>& positions) {
   columns out(exponentials.rows(), static_cast<index>(positions.size()));
   for (index i = 0; i < out.rows(); ++i) {
     for (index j = 0; j < out.cols(); ++j) {
@@ -91,7 +83,7 @@ inline columns gather_columns(const rows &exponentials,
   return out;
 }
 
-inline rows gather_rows(const rows &from, const std::vector<index> &positions) {
+inline rows gather_rows(const rows& from, const std::vector<index>& positions) {
   rows out(static_cast<index>(positions.size()), from.cols());
   for (index j = 0; j < out.rows(); ++j) {
     out.row(j) = from.row(positions[static_cast<std::size_t>(j)]);
@@ -99,20 +91,19 @@ inline rows gather_rows(const rows &from, const std::vector<index> &positions) {
   return out;
 }
 
-/// min ‖A X − B‖ by Householder QR without pivoting; Cholesky of the Gram
-/// matrix + 1e-6 where that gives NaN (n ≥ t).
+/// min ‖A X − B‖ by Householder QR without pivoting; Cholesky of the Gram matrix + 1e-6 where that
+/// gives NaN (n ≥ t).
 template <class A, class B>
-Eigen::MatrixXf least_squares(const A &a, const B &b) {
+Eigen::MatrixXf least_squares(const A& a, const B& b) {
   Eigen::MatrixXf x = Eigen::HouseholderQR<Eigen::MatrixXf>(a).solve(b);
-  if (x.allFinite())
-    return x;
+  if (x.allFinite()) return x;
   Eigen::MatrixXf gram = Eigen::MatrixXf::Zero(a.cols(), a.cols());
   gram.selfadjointView<Eigen::Lower>().rankUpdate(a.transpose());
   gram.diagonal().array() += 1e-6F;
   return gram.selfadjointView<Eigen::Lower>().llt().solve(a.transpose() * b);
 }
 
-inline Eigen::MatrixXf least_squares_cholesky(const columns &a, const rows &b) {
+inline Eigen::MatrixXf least_squares_cholesky(const columns& a, const rows& b) {
   Eigen::MatrixXf gram = Eigen::MatrixXf::Zero(a.cols(), a.cols());
   gram.selfadjointView<Eigen::Lower>().rankUpdate(a.transpose());
   return gram.selfadjointView<Eigen::Lower>().llt().solve(a.transpose() * b);
@@ -123,27 +114,23 @@ struct bounds {
   float upper = std::numeric_limits<float>::infinity();
 };
 
-inline vector clip(const vector &w, const bounds &box) {
+inline vector clip(const vector& w, const bounds& box) {
   return w.cwiseMax(box.lower).cwiseMin(box.upper);
 }
 
-/// Weights of the chosen columns: clipped least squares, then
-/// projected-gradient steps of length 1/σ².
+/// Weights of the chosen columns: clipped least squares, then projected-gradient steps of length
+/// 1/σ².
 template <class M>
-vector fit_weights(const M &m, const vector &mass, const bounds &box,
-                   int steps) {
+vector fit_weights(const M& m, const vector& mass, const bounds& box, int steps) {
   vector w = clip(least_squares(m, mass), box);
-  if (steps == 0)
-    return w;
-  vector u = vector::LinSpaced(m.cols(), 1.0F, 2.0F)
-                 .normalized(); // any start with no zero in it
+  if (steps == 0) return w;
+  vector u = vector::LinSpaced(m.cols(), 1.0F, 2.0F).normalized();  // any start with no zero in it
   vector image(m.rows());
   for (int round = 0; round < 3; ++round) {
     image.noalias() = m * u;
     u.noalias() = m.transpose() * image;
     const float norm = u.norm();
-    if (!(norm > 0))
-      break;
+    if (!(norm > 0)) break;
     u /= norm;
   }
   image.noalias() = m * u;
@@ -169,11 +156,10 @@ struct selected {
   vector weights;
 };
 
-inline selected select(const omp &options, const attention &full,
-                       index budget) {
-  const rows &phi = full.exponentials;
+inline selected select(const omp& options, const attention& full, index budget) {
+  const rows& phi = full.exponentials;
   const index n = phi.rows();
-  columns chosen(n, budget); // columns of phi, in order of choice
+  columns chosen(n, budget);  // columns of phi, in order of choice
   selected out;
   std::vector<char> is_open(static_cast<std::size_t>(phi.cols()), 1);
   std::vector<index> candidates;
@@ -183,8 +169,7 @@ inline selected select(const omp &options, const attention &full,
   index round = 0;
   const auto size = [&] { return static_cast<index>(out.positions.size()); };
   const auto refit = [&] {
-    out.weights =
-        fit_weights(chosen.leftCols(size()), full.mass, options.box, 0);
+    out.weights = fit_weights(chosen.leftCols(size()), full.mass, options.box, 0);
     has_weights = true;
   };
   const auto update_residual = [&] {
@@ -196,13 +181,11 @@ inline selected select(const omp &options, const attention &full,
       correlation.noalias() = phi.transpose() * residual;
       candidates.clear();
       for (index j = 0; j < phi.cols(); ++j) {
-        if (is_open[static_cast<std::size_t>(j)] != 0)
-          candidates.push_back(j);
+        if (is_open[static_cast<std::size_t>(j)] != 0) candidates.push_back(j);
       }
-      const index count = std::min({options.keys_per_round, budget - size(),
-                                    static_cast<index>(candidates.size())});
-      if (count == 0)
-        return out;
+      const index count = std::min(
+          {options.keys_per_round, budget - size(), static_cast<index>(candidates.size())});
+      if (count == 0) return out;
       sort_best_first(candidates, correlation, count);
       for (index k = 0; k < count; ++k) {
         const index j = candidates[static_cast<std::size_t>(k)];
@@ -219,16 +202,13 @@ inline selected select(const omp &options, const attention &full,
       update_residual();
       ++round;
     }
-    if (pass == options.drop_passes)
-      return out;
+    if (pass == options.drop_passes) return out;
     refit();
     std::vector<index> kept;
     for (index j = 0; j < size(); ++j) {
-      if (std::log(out.weights[j]) >= options.drop_below)
-        kept.push_back(j);
+      if (std::log(out.weights[j]) >= options.drop_below) kept.push_back(j);
     }
-    if (static_cast<index>(kept.size()) == size())
-      return out;
+    if (static_cast<index>(kept.size()) == size()) return out;
     std::vector<index> positions;
     for (const index j : kept) {
       chosen.col(static_cast<index>(positions.size())) = chosen.col(j).eval();
@@ -243,8 +223,7 @@ inline selected select(const omp &options, const attention &full,
 }
 
 /// softmax(Q Cᵀ/√d + β), column-major for the factorisation that follows.
-inline columns softmax_weights(const rows &queries, const rows &keys,
-                               const vector &bias) {
+inline columns softmax_weights(const rows& queries, const rows& keys, const vector& bias) {
   const float scale = 1.0F / std::sqrt(static_cast<float>(keys.cols()));
   rows x(queries.rows(), keys.rows());
   const rows scaled = scale * queries;
@@ -265,39 +244,32 @@ struct compacted {
   rows values;
 };
 
-inline compacted finish(const rows &queries, const rows &keys,
-                        const attention &full, std::vector<index> positions,
-                        const vector &weights) {
+inline compacted finish(const rows& queries, const rows& keys, const attention& full,
+                        std::vector<index> positions, const vector& weights) {
   compacted out;
   out.keys = gather_rows(keys, positions);
   out.bias = weights.array().log();
-  out.values =
-      least_squares(softmax_weights(queries, out.keys, out.bias), full.output);
+  out.values = least_squares(softmax_weights(queries, out.keys, out.bias), full.output);
   out.positions = std::move(positions);
   return out;
 }
 
 /// AM-HighestAttnKeys: weights in [e⁻³, e³], two steps.
-inline compacted compact_highest_attention(const rows &queries,
-                                           const rows &keys, const rows &values,
-                                           index budget) {
+inline compacted compact_highest_attention(const rows& queries, const rows& keys,
+                                           const rows& values, index budget) {
   const attention full = attend(queries, keys, values);
-  std::vector<index> positions =
-      highest_attention(rms_importance(full), budget);
-  const vector weights =
-      fit_weights(gather_columns(full.exponentials, positions), full.mass,
-                  {std::exp(-3.0F), std::exp(3.0F)}, 2);
+  std::vector<index> positions = highest_attention(rms_importance(full), budget);
+  const vector weights = fit_weights(gather_columns(full.exponentials, positions), full.mass,
+                                     {std::exp(-3.0F), std::exp(3.0F)}, 2);
   return finish(queries, keys, full, std::move(positions), weights);
 }
 
 /// AM-OMP (1, 1) and AM-OMP-fast (4, 2).
-inline compacted compact_omp(const rows &queries, const rows &keys,
-                             const rows &values, index budget,
-                             const omp &options) {
+inline compacted compact_omp(const rows& queries, const rows& keys, const rows& values,
+                             index budget, const omp& options) {
   const attention full = attend(queries, keys, values);
   selected chosen = select(options, full, budget);
-  return finish(queries, keys, full, std::move(chosen.positions),
-                chosen.weights);
+  return finish(queries, keys, full, std::move(chosen.positions), chosen.weights);
 }
 
-} // namespace baseline
+}  // namespace baseline

@@ -14,51 +14,47 @@ struct mass_problem {
   attention_scores scores;
 };
 
-std::shared_ptr<mass_problem> prepare(const workload &work) {
-  const baseline::attention &full = plain_attention(work);
+std::shared_ptr<mass_problem> prepare(const workload& work) {
+  const baseline::attention& full = plain_attention(work);
   auto out = std::make_shared<mass_problem>();
-  out->plain =
-      baseline::gather_columns(full.exponentials, common_positions(work));
+  out->plain = baseline::gather_columns(full.exponentials, common_positions(work));
   out->ours = out->plain;
   out->scores.max = full.max;
   out->scores.log_mass = full.max.array() + full.mass.array().log();
   return out;
 }
 
-void add_kvfit(row what, const std::string &method, const bias::nnls &policy) {
+void add_kvfit(row what, const std::string& method, const bias::nnls& policy) {
   what.method = method;
   add(
       what,
-      [policy](const workload &work) {
+      [policy](const workload& work) {
         return [problem = prepare(work), policy] {
-          return *fit_bias(
-              policy, {.columns = &problem->ours, .scores = &problem->scores});
+          return *fit_bias(policy, {.columns = &problem->ours, .scores = &problem->scores});
         };
       },
-      [](const workload &work, const bias_fit &got) {
-        return judge_weights(work, common_positions(work),
-                             got.weights.cast<float>());
+      [](const workload& work, const bias_fit& got) {
+        return judge_weights(work, common_positions(work), got.weights.cast<float>());
       });
 }
 
-} // namespace
+}  // namespace
 
 void add_rows(bool /*is_full*/) {
   for_sizes([](index keys, index depth) {
     row what{.stage = "bias", .method = "eigen", .keys = keys, .depth = depth};
     const auto t = static_cast<double>(keys / compaction_ratio);
     const auto n = static_cast<double>(fit_queries);
-    what.flops = 2 * n * t * t - 2 * t * t * t / 3 +
-                 24 * n * t; // QR, power rounds, two steps
+    what.flops = 2 * n * t * t - 2 * t * t * t / 3 + 24 * n * t;  // QR, power rounds, two steps
     add(
         what,
-        [](const workload &work) {
+        [](const workload& work) {
           return [problem = prepare(work), &mass = plain_attention(work).mass] {
-            return baseline::fit_weights(problem->plain, mass,
-                                         {std::exp(-3.0F), std::exp(3.0F)}, 2);
+            return baseline::fit_weights(problem->plain, mass, {std::exp(-3.0F), std::exp(3.0F)},
+                                         2);
           };
         },
-        [](const workload &work, const baseline::vector &got) {
+        [](const workload& work, const baseline::vector& got) {
           return judge_weights(work, common_positions(work), got);
         });
     bias::nnls policy{.solver = nnls_solver::projected_gradient,
@@ -75,4 +71,4 @@ void add_rows(bool /*is_full*/) {
   });
 }
 
-} // namespace kvfit::bench
+}  // namespace kvfit::bench

@@ -7,14 +7,12 @@
 namespace kvfit::bench {
 namespace {
 
-template <class Compact> void add_eigen(row what, Compact compact) {
+template <class Compact>
+void add_eigen(row what, Compact compact) {
   what.method = "eigen";
   add(
-      what,
-      [compact](const workload &work) {
-        return [&work, compact] { return compact(work); };
-      },
-      [](const workload &work, const baseline::compacted &got) {
+      what, [compact](const workload& work) { return [&work, compact] { return compact(work); }; },
+      [](const workload& work, const baseline::compacted& got) {
         return judge(work, got.keys, got.bias, got.values);
       });
 }
@@ -23,51 +21,44 @@ void add_kvfit(row what, compact_options (*preset)(index)) {
   what.method = "kvfit";
   add(
       what,
-      [preset](const workload &work) {
+      [preset](const workload& work) {
         return [&work, preset] {
-          return *compact(work.data.keys, work.data.values, work.data.queries,
-                          preset(work.budget));
+          return *compact(work.data.keys, work.data.values, work.data.queries, preset(work.budget));
         };
       },
-      [](const workload &work, const compacted &got) {
+      [](const workload& work, const compacted& got) {
         return judge(work, got.keys, got.bias, got.values);
       });
 }
 
-void add_omp(row what, const baseline::omp &plain,
-             compact_options (*preset)(index)) {
-  add_eigen(what, [plain](const workload &work) {
-    return baseline::compact_omp(work.data.queries, work.data.keys,
-                                 work.data.values, work.budget, plain);
+void add_omp(row what, const baseline::omp& plain, compact_options (*preset)(index)) {
+  add_eigen(what, [plain](const workload& work) {
+    return baseline::compact_omp(work.data.queries, work.data.keys, work.data.values, work.budget,
+                                 plain);
   });
   add_kvfit(what, preset);
 }
 
-} // namespace
+}  // namespace
 
 void add_rows(bool is_full) {
   for_sizes([is_full](index keys, index depth) {
-    row what{.stage = "compact_highest_attention",
-             .method = {},
-             .keys = keys,
-             .depth = depth};
+    row what{.stage = "compact_highest_attention", .method = {}, .keys = keys, .depth = depth};
     what.items = static_cast<double>(keys);
     what.item = "keys/s";
-    add_eigen(what, [](const workload &work) {
-      return baseline::compact_highest_attention(
-          work.data.queries, work.data.keys, work.data.values, work.budget);
+    add_eigen(what, [](const workload& work) {
+      return baseline::compact_highest_attention(work.data.queries, work.data.keys,
+                                                 work.data.values, work.budget);
     });
     add_kvfit(what, presets::highest_attention);
     what.is_slow = keys > 8192;
     what.stage = "compact_omp_fast";
-    add_omp(what, {.keys_per_round = 4, .refit_interval = 2},
-            presets::omp_fast);
+    add_omp(what, {.keys_per_round = 4, .refit_interval = 2}, presets::omp_fast);
     what.stage = "compact_omp";
-    if (keys <= 8192 || is_full)
-      add_omp(what, {}, presets::omp);
-    what.stage = "compact_default"; // has no published counterpart
+    if (keys <= 8192 || is_full) add_omp(what, {}, presets::omp);
+    what.stage = "compact_default";  // has no published counterpart
     add_kvfit(what, presets::standard);
   });
 }
 
-} // namespace kvfit::bench
+}  // namespace kvfit::bench

@@ -25,75 +25,67 @@ struct kept {
   std::optional<baseline::vector> weights;
 };
 
-kept &current() {
+kept& current() {
   static kept only;
   return only;
 }
 
-quality judge_with(const workload &work, std::span<const index> positions,
-                   const vector &weights, const matrix *values) {
+quality judge_with(const workload& work, std::span<const index> positions, const vector& weights,
+                   const matrix* values) {
   const std::vector<index> chosen(positions.begin(), positions.end());
   const matrix keys = baseline::gather_rows(work.data.keys, chosen);
   const vector bias = weights.array().log();
-  if (values != nullptr)
-    return judge(work, keys, bias, *values);
+  if (values != nullptr) return judge(work, keys, bias, *values);
   const matrix fitted = baseline::least_squares(
-      baseline::softmax_weights(work.data.queries, keys, bias),
-      plain_attention(work).output);
+      baseline::softmax_weights(work.data.queries, keys, bias), plain_attention(work).output);
   return judge(work, keys, bias, fitted);
 }
 
-} // namespace
+}  // namespace
 
-const workload &load(index keys, index depth) {
-  kept &now = current();
-  if (now.keys == keys && now.depth == depth)
-    return now.work;
+const workload& load(index keys, index depth) {
+  kept& now = current();
+  if (now.keys == keys && now.depth == depth) return now.work;
   now = {};
   now.keys = keys;
   now.depth = depth;
-  head &data = now.work.data;
-  data = synthetic_head({.keys = keys,
-                         .depth = depth,
-                         .queries = fit_queries,
-                         .held_out = held_out_queries});
+  head& data = now.work.data;
+  data = synthetic_head(
+      {.keys = keys, .depth = depth, .queries = fit_queries, .held_out = held_out_queries});
   now.work.budget = keys / compaction_ratio;
   now.work.held_out = baseline::attend(data.held_out, data.keys, data.values);
   now.work.held_out.exponentials.resize(0, 0);
   return now.work;
 }
 
-const baseline::attention &plain_attention(const workload &work) {
-  auto &plain = current().plain;
-  if (!plain)
-    plain =
-        baseline::attend(work.data.queries, work.data.keys, work.data.values);
+const baseline::attention& plain_attention(const workload& work) {
+  auto& plain = current().plain;
+  if (!plain) plain = baseline::attend(work.data.queries, work.data.keys, work.data.values);
   return *plain;
 }
 
-const std::vector<index> &common_positions(const workload &work) {
-  auto &positions = current().positions;
+const std::vector<index>& common_positions(const workload& work) {
+  auto& positions = current().positions;
   if (!positions) {
-    positions = baseline::highest_attention(
-        baseline::rms_importance(plain_attention(work)), work.budget);
+    positions =
+        baseline::highest_attention(baseline::rms_importance(plain_attention(work)), work.budget);
     std::sort(positions->begin(), positions->end());
   }
   return *positions;
 }
 
-const baseline::vector &common_weights(const workload &work) {
-  auto &weights = current().weights;
+const baseline::vector& common_weights(const workload& work) {
+  auto& weights = current().weights;
   if (!weights) {
-    const auto &full = plain_attention(work);
-    weights = baseline::fit_weights(
-        baseline::gather_columns(full.exponentials, common_positions(work)),
-        full.mass, {std::exp(-3.0F), std::exp(3.0F)}, 2);
+    const auto& full = plain_attention(work);
+    weights =
+        baseline::fit_weights(baseline::gather_columns(full.exponentials, common_positions(work)),
+                              full.mass, {std::exp(-3.0F), std::exp(3.0F)}, 2);
   }
   return *weights;
 }
 
-quality judge(const workload &work, const matrix &keys, const vector &bias,
-              const matrix &values) {
+quality judge(const workload& work, const matrix& keys, const vector& bias, const matrix& values) {
   const float scale = 1.0F / std::sqrt(static_cast<float>(keys.cols()));
   matrix x = scale * work.data.held_out * keys.transpose();
   vector log_mass(x.rows());
@@ -105,60 +97,51 @@ quality judge(const workload &work, const matrix &keys, const vector &bias,
     x.row(i) /= mass;
     log_mass[i] = max + std::log(mass);
   }
-  const vector full =
-      work.held_out.max.array() + work.held_out.mass.array().log();
-  const fidelity found =
-      compare(work.held_out.output, full, x * values, log_mass);
+  const vector full = work.held_out.max.array() + work.held_out.mass.array().log();
+  const fidelity found = compare(work.held_out.output, full, x * values, log_mass);
   return {found.output_error, found.mass_error};
 }
 
-quality judge_positions(const workload &work,
-                        std::span<const index> positions) {
-  const auto &full = plain_attention(work);
+quality judge_positions(const workload& work, std::span<const index> positions) {
+  const auto& full = plain_attention(work);
   const std::vector<index> chosen(positions.begin(), positions.end());
-  return judge_weights(
-      work, positions,
-      baseline::fit_weights(baseline::gather_columns(full.exponentials, chosen),
-                            full.mass, {std::exp(-3.0F), std::exp(3.0F)}, 2));
+  return judge_weights(work, positions,
+                       baseline::fit_weights(baseline::gather_columns(full.exponentials, chosen),
+                                             full.mass, {std::exp(-3.0F), std::exp(3.0F)}, 2));
 }
 
-quality judge_weights(const workload &work, std::span<const index> positions,
-                      const vector &weights) {
+quality judge_weights(const workload& work, std::span<const index> positions,
+                      const vector& weights) {
   return judge_with(work, positions, weights, nullptr);
 }
 
-quality judge_values(const workload &work, const matrix &values) {
-  return judge_with(work, common_positions(work), common_weights(work),
-                    &values);
+quality judge_values(const workload& work, const matrix& values) {
+  return judge_with(work, common_positions(work), common_weights(work), &values);
 }
 
 namespace {
 
-/// Billions of fp32 operations a second that one core can at best do, counting
-/// a fused multiply-add as two: the roof that rows are measured against.
+/// Billions of fp32 operations a second that one core can at best do, counting a fused multiply-add
+/// as two: the roof that rows are measured against.
 double measure_roof() {
   constexpr int chains = 16;
   constexpr int rounds = 1 << 20;
   double best = 0;
   for (int attempt = 0; attempt < 5; ++attempt) {
     simd::batch sums[chains];
-    for (auto &sum : sums)
-      sum = simd::batch(0.5F);
+    for (auto& sum : sums) sum = simd::batch(0.5F);
     simd::batch x(0.999F);
     simd::batch y(1e-3F);
     benchmark::DoNotOptimize(x);
     benchmark::DoNotOptimize(y);
     const auto start = std::chrono::steady_clock::now();
     for (int round = 0; round < rounds; ++round) {
-      for (auto &sum : sums)
-        sum = simd::multiply_add(sum, x, y);
+      for (auto& sum : sums) sum = simd::multiply_add(sum, x, y);
     }
     benchmark::DoNotOptimize(sums);
     const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-            .count();
-    best = std::max(best, 2.0 * chains * rounds *
-                              static_cast<double>(simd::lanes) / seconds / 1e9);
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    best = std::max(best, 2.0 * chains * rounds * static_cast<double>(simd::lanes) / seconds / 1e9);
   }
   return best;
 }
@@ -166,8 +149,7 @@ double measure_roof() {
 std::string cpu_name() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
-    if (line.starts_with("model name"))
-      return line.substr(line.find(':') + 2);
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
   }
   return "unknown";
 }
@@ -177,27 +159,22 @@ void add_context() {
   benchmark::AddCustomContext("compiler", KVFIT_BENCH_COMPILER);
   benchmark::AddCustomContext("flags", KVFIT_BENCH_FLAGS);
   benchmark::AddCustomContext("kvfit", version);
-  benchmark::AddCustomContext("eigen",
-                              std::to_string(EIGEN_WORLD_VERSION) + "." +
-                                  std::to_string(EIGEN_MAJOR_VERSION) + "." +
-                                  std::to_string(EIGEN_MINOR_VERSION));
-  benchmark::AddCustomContext("xsimd",
-                              std::to_string(XSIMD_VERSION_MAJOR) + "." +
-                                  std::to_string(XSIMD_VERSION_MINOR) + "." +
-                                  std::to_string(XSIMD_VERSION_PATCH));
-  benchmark::AddCustomContext("fma_roof_gflops",
-                              std::to_string(measure_roof()));
-  benchmark::AddCustomContext(
-      "queries", std::to_string(fit_queries) + " fitted, " +
-                     std::to_string(held_out_queries) + " held out");
+  benchmark::AddCustomContext("eigen", std::to_string(EIGEN_WORLD_VERSION) + "." +
+                                           std::to_string(EIGEN_MAJOR_VERSION) + "." +
+                                           std::to_string(EIGEN_MINOR_VERSION));
+  benchmark::AddCustomContext("xsimd", std::to_string(XSIMD_VERSION_MAJOR) + "." +
+                                           std::to_string(XSIMD_VERSION_MINOR) + "." +
+                                           std::to_string(XSIMD_VERSION_PATCH));
+  benchmark::AddCustomContext("fma_roof_gflops", std::to_string(measure_roof()));
+  benchmark::AddCustomContext("queries", std::to_string(fit_queries) + " fitted, " +
+                                             std::to_string(held_out_queries) + " held out");
 }
 
-} // namespace
-} // namespace kvfit::bench
+}  // namespace
+}  // namespace kvfit::bench
 
-int main(int count, char **arguments) {
-  // Memory stays with the process, so that neither side pays the kernel for
-  // fresh pages each time.
+int main(int count, char** arguments) {
+  // Memory stays with the process, so that neither side pays the kernel for fresh pages each time.
   mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max());
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 
@@ -212,13 +189,11 @@ int main(int count, char **arguments) {
     else
       given.emplace_back(arguments[k]);
   }
-  std::vector<char *> pointers;
-  for (std::string &argument : given)
-    pointers.push_back(argument.data());
+  std::vector<char*> pointers;
+  for (std::string& argument : given) pointers.push_back(argument.data());
   int left = static_cast<int>(pointers.size());
   benchmark::Initialize(&left, pointers.data());
-  if (benchmark::ReportUnrecognizedArguments(left, pointers.data()))
-    return 2;
+  if (benchmark::ReportUnrecognizedArguments(left, pointers.data())) return 2;
   kvfit::bench::add_context();
   kvfit::bench::add_rows(is_full);
   benchmark::RunSpecifiedBenchmarks();

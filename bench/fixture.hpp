@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What the benchmarks share: heads, how results are judged, and how a row is
-/// registered.
+/// What the benchmarks share: heads, how results are judged, and how a row is registered.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -24,26 +23,23 @@ inline constexpr index compaction_ratio = 20;
 struct workload {
   head data;
   index budget = 0;
-  baseline::attention held_out;  ///< full attention of `data.held_out`; its
-                                 ///< exponentials are dropped
+  baseline::attention held_out;  ///< of `data.held_out`, without the exponentials
 };
 
-/// How far a result is from full attention: means over queries, as
-/// `kvfit::fidelity` defines them.
+/// How far a result is from full attention: means over queries, as `kvfit::fidelity` defines them.
 struct quality {
   double output_error = 0;
   double mass_error = 0;
 };
 
-/// The head of that size. Only the last one asked for is kept, like everything
-/// below.
+/// The head of that size. Only the last one asked for is kept, like everything below.
 const workload& load(index keys, index depth);
 
 /// Full attention of the fitting queries, by the baseline.
 const baseline::attention& plain_attention(const workload& work);
 
-/// Rows of highest rms attention (baseline), in ascending order: common ground
-/// for the later stages.
+/// Rows of highest rms attention (baseline), in ascending order: common ground for the later
+/// stages.
 const std::vector<index>& common_positions(const workload& work);
 
 /// The published weights of `common_positions` (baseline).
@@ -52,8 +48,7 @@ const baseline::vector& common_weights(const workload& work);
 /// A compact cache, on the held-out queries.
 quality judge(const workload& work, const matrix& keys, const vector& bias, const matrix& values);
 
-/// The same for a bare choice of rows, or of rows and weights: the rest is the
-/// baseline's.
+/// The same for a bare choice of rows, or of rows and weights: the rest is the baseline's.
 quality judge_positions(const workload& work, std::span<const index> positions);
 quality judge_weights(const workload& work, std::span<const index> positions,
                       const vector& weights);
@@ -66,15 +61,14 @@ struct row {
   std::string method;  ///< by whom: "eigen" is the baseline
   index keys = 0;
   index depth = 0;
-  double flops = 0;       ///< nominal floating-point operations, of the published
-                          ///< method where it has any
+  double flops = 0;       ///< nominal, of the published method where it has any
   double items = 0;       ///< what else may be counted per second
   std::string item = {};  ///< its name
   bool is_slow = false;   ///< run once, not repeated
 };
 
-/// Registers a row. `prepare(work)`, untimed, returns the call that is timed;
-/// `assess(work, result)` says how good its result is (once a row).
+/// Registers a row. `prepare(work)`, untimed, returns the call that is timed; `assess(work,
+/// result)` says how good its result is (once a row).
 template <class Prepare, class Assess>
 void add(const row& what, Prepare prepare, Assess assess) {
   auto judged = std::make_shared<std::optional<quality>>();
@@ -121,8 +115,7 @@ void for_sizes(Each each) {
   }
 }
 
-/// Defined by each benchmark: registers its rows, those of many minutes only if
-/// `is_full`.
+/// Defined by each benchmark: registers its rows, those of many minutes only if `is_full`.
 void add_rows(bool is_full);
 
 }  // namespace kvfit::bench

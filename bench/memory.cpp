@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: MIT
-/// Peak memory of compact(): T = 131,072 keys, n = 4,096 queries, d = 128,
-/// budget 1,024.
+/// Peak memory of compact(): T = 131,072 keys, n = 4,096 queries, d = 128, budget 1,024.
 ///
-/// Two measures of the same call: bytes asked of the allocator (every malloc of
-/// the process passes through the hooks below; operator new and Eigen use
-/// malloc too), and resident pages as the kernel counts them. Required of both:
-/// inputs + 64 MB.
+/// Two measures of the same call: bytes asked of the allocator (every malloc of the process passes
+/// through the hooks below; operator new and Eigen use malloc too), and resident pages as the
+/// kernel counts them. Required of both: inputs + 64 MB.
 #include <malloc.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -24,17 +22,14 @@
 namespace {
 
 double now() {
-  return std::chrono::duration<double>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 /// What the allocator was asked for. One thread.
 struct ledger {
-  static constexpr std::size_t big = std::size_t{1}
-                                     << 20; // blocks worth naming
+  static constexpr std::size_t big = std::size_t{1} << 20;  // blocks worth naming
   struct block {
-    void *at = nullptr;
+    void* at = nullptr;
     std::size_t bytes = 0;
     double when = 0;
   };
@@ -43,38 +38,31 @@ struct ledger {
     std::size_t live = 0;
   };
 
-  void take(void *at) {
-    if (at == nullptr)
-      return;
+  void take(void* at) {
+    if (at == nullptr) return;
     const std::size_t bytes = malloc_usable_size(at);
     live += bytes;
     peak = std::max(peak, live);
-    if (!is_open || bytes < big)
-      return;
-    for (block &place : blocks) {
-      if (place.at != nullptr)
-        continue;
+    if (!is_open || bytes < big) return;
+    for (block& place : blocks) {
+      if (place.at != nullptr) continue;
       place = {at, bytes, now()};
       break;
     }
-    if (events_used < events.size())
-      events[events_used++] = {now(), live};
+    if (events_used < events.size()) events[events_used++] = {now(), live};
     if (live > peak_of_big) {
       peak_of_big = live;
       at_peak = blocks;
     }
   }
 
-  void give(void *at) {
-    if (at == nullptr)
-      return;
+  void give(void* at) {
+    if (at == nullptr) return;
     const std::size_t bytes = malloc_usable_size(at);
     live -= bytes;
-    if (!is_open || bytes < big)
-      return;
-    for (block &place : blocks) {
-      if (place.at == at)
-        place = {};
+    if (!is_open || bytes < big) return;
+    for (block& place : blocks) {
+      if (place.at == at) place = {};
     }
   }
 
@@ -90,54 +78,54 @@ struct ledger {
 
 constinit ledger book;
 
-} // namespace
+}  // namespace
 
 // ---- Hooks: glibc's own entry points, counted
 // ------------------------------------------------------
 extern "C" {
 // NOLINTBEGIN(*-reserved-identifier)
-void *__libc_malloc(std::size_t);
-void *__libc_calloc(std::size_t, std::size_t);
-void *__libc_realloc(void *, std::size_t);
-void *__libc_memalign(std::size_t, std::size_t);
-void __libc_free(void *);
+void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
+void __libc_free(void*);
 // NOLINTEND(*-reserved-identifier)
 
-void *malloc(std::size_t size) {
-  void *at = __libc_malloc(size);
+void* malloc(std::size_t size) {
+  void* at = __libc_malloc(size);
   book.take(at);
   return at;
 }
 
-void *calloc(std::size_t count, std::size_t size) {
-  void *at = __libc_calloc(count, size);
+void* calloc(std::size_t count, std::size_t size) {
+  void* at = __libc_calloc(count, size);
   book.take(at);
   return at;
 }
 
-void *realloc(void *old, std::size_t size) {
+void* realloc(void* old, std::size_t size) {
   book.give(old);
-  void *at = __libc_realloc(old, size);
+  void* at = __libc_realloc(old, size);
   book.take(at == nullptr && size != 0 ? old : at);
   return at;
 }
 
-void *memalign(std::size_t alignment, std::size_t size) {
-  void *at = __libc_memalign(alignment, size);
+void* memalign(std::size_t alignment, std::size_t size) {
+  void* at = __libc_memalign(alignment, size);
   book.take(at);
   return at;
 }
 
-void *aligned_alloc(std::size_t alignment, std::size_t size) {
+void* aligned_alloc(std::size_t alignment, std::size_t size) {
   return memalign(alignment, size);
 }
 
-int posix_memalign(void **out, std::size_t alignment, std::size_t size) {
+int posix_memalign(void** out, std::size_t alignment, std::size_t size) {
   *out = memalign(alignment, size);
-  return *out == nullptr ? 12 : 0; // ENOMEM
+  return *out == nullptr ? 12 : 0;  // ENOMEM
 }
 
-void free(void *at) {
+void free(void* at) {
   book.give(at);
   __libc_free(at);
 }
@@ -146,24 +134,23 @@ void free(void *at) {
 namespace {
 
 constexpr double megabyte = 1024.0 * 1024.0;
-constexpr double allowed = 64; // MB over the inputs
+constexpr double allowed = 64;  // MB over the inputs
 
 /// A line of /proc/self/status, in MB.
-double status(const std::string &key) {
+double status(const std::string& key) {
   std::ifstream file("/proc/self/status");
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(key + ":"))
-      return std::stod(line.substr(key.size() + 1)) / 1024;
+    if (line.starts_with(key + ":")) return std::stod(line.substr(key.size() + 1)) / 1024;
   }
   return 0;
 }
 
 struct stage {
-  const char *name;
+  const char* name;
   double seconds;
 };
 
-std::array<stage, 6> stages_of(const kvfit::stage_seconds &s) {
+std::array<stage, 6> stages_of(const kvfit::stage_seconds& s) {
   return {{{"check", s.check},
            {"score", s.score},
            {"select", s.select},
@@ -173,21 +160,20 @@ std::array<stage, 6> stages_of(const kvfit::stage_seconds &s) {
 }
 
 /// The stage that was at work `seconds` after the call began.
-std::size_t stage_at(const std::array<stage, 6> &stages, double seconds) {
+std::size_t stage_at(const std::array<stage, 6>& stages, double seconds) {
   for (std::size_t k = 0; k < stages.size(); ++k) {
-    if (seconds <= stages[k].seconds)
-      return k;
+    if (seconds <= stages[k].seconds) return k;
     seconds -= stages[k].seconds;
   }
   return stages.size() - 1;
 }
 
 /// One measured call; true where both figures are within bounds.
-bool measure(const char *title, const kvfit::bench::head &head,
-             const kvfit::compact_options &options) {
+bool measure(const char* title, const kvfit::bench::head& head,
+             const kvfit::compact_options& options) {
   malloc_trim(0);
   std::ofstream("/proc/self/clear_refs")
-      << 5; // the resident high-water mark starts again from here
+      << 5;  // the resident high-water mark starts again from here
   book.blocks = {};
   book.events_used = 0;
   const double resident = status("VmRSS");
@@ -196,8 +182,7 @@ bool measure(const char *title, const kvfit::bench::head &head,
   book.peak = live;
   book.is_open = true;
   const double start = now();
-  const auto fitted =
-      kvfit::compact(head.keys, head.values, head.queries, options);
+  const auto fitted = kvfit::compact(head.keys, head.values, head.queries, options);
   book.is_open = false;
   const std::size_t peak = book.peak;
   const double peak_resident = status("VmHWM");
@@ -211,10 +196,9 @@ bool measure(const char *title, const kvfit::bench::head &head,
   const auto stages = stages_of(fitted->report.seconds);
   std::array<double, 6> peaks{};
   for (std::size_t k = 0; k < book.events_used; ++k) {
-    double &highest = peaks[stage_at(stages, book.events[k].when - start)];
-    highest = std::max(highest, (static_cast<double>(book.events[k].live) -
-                                 static_cast<double>(live)) /
-                                    megabyte);
+    double& highest = peaks[stage_at(stages, book.events[k].when - start)];
+    highest = std::max(
+        highest, (static_cast<double>(book.events[k].live) - static_cast<double>(live)) / megabyte);
   }
   std::printf("%s: %.2f s, output error %.4f on the fitted queries\n", title,
               fitted->report.seconds.total, fitted->report.train.output_error);
@@ -224,48 +208,45 @@ bool measure(const char *title, const kvfit::bench::head &head,
   for (std::size_t k = 0; k < stages.size(); ++k)
     std::printf("  %s %.1f", stages[k].name, peaks[k]);
   std::printf("  MB\n  blocks of 1 MB and more at the peak:\n");
-  for (const auto &block : book.at_peak) {
-    if (block.at == nullptr)
-      continue;
+  for (const auto& block : book.at_peak) {
+    if (block.at == nullptr) continue;
     const double when = block.when - start;
-    std::printf("    %6.1f MB since %.2f s (%s)\n",
-                static_cast<double>(block.bytes) / megabyte, when,
-                stages[stage_at(stages, when)].name);
+    std::printf("    %6.1f MB since %.2f s (%s)\n", static_cast<double>(block.bytes) / megabyte,
+                when, stages[stage_at(stages, when)].name);
   }
   const bool is_within = asked <= allowed && touched <= allowed;
-  std::printf("  %s the %.0f MB allowed\n", is_within ? "within" : "EXCEEDS",
-              allowed);
+  std::printf("  %s the %.0f MB allowed\n", is_within ? "within" : "EXCEEDS", allowed);
   return is_within;
 }
 
-} // namespace
+}  // namespace
 
 int main() {
   using kvfit::index;
   constexpr index budget = 1024;
-  const kvfit::bench::head head = kvfit::bench::synthetic_head(
-      {.keys = 131072, .depth = 128, .queries = 4096, .held_out = 0});
-  const auto inputs = static_cast<double>(
-      (head.keys.size() + head.values.size() + head.queries.size()) *
-      static_cast<index>(sizeof(float)));
-  std::printf("T = %td, n = %td, d = %td, budget %td; inputs %.1f MB, resident "
-              "before %.1f MB\n",
-              head.keys.rows(), head.queries.rows(), head.keys.cols(),
-              static_cast<std::ptrdiff_t>(budget), inputs / megabyte,
-              status("VmRSS"));
+  const kvfit::bench::head head =
+      kvfit::bench::synthetic_head({.keys = 131072, .depth = 128, .queries = 4096, .held_out = 0});
+  const auto inputs =
+      static_cast<double>((head.keys.size() + head.values.size() + head.queries.size()) *
+                          static_cast<index>(sizeof(float)));
+  std::printf(
+      "T = %td, n = %td, d = %td, budget %td; inputs %.1f MB, resident "
+      "before %.1f MB\n",
+      head.keys.rows(), head.queries.rows(), head.keys.cols(), static_cast<std::ptrdiff_t>(budget),
+      inputs / megabyte, status("VmRSS"));
 
-  bool is_within = measure("preset highest_attention", head,
-                           kvfit::presets::highest_attention(budget));
+  bool is_within =
+      measure("preset highest_attention", head, kvfit::presets::highest_attention(budget));
 
   kvfit::compact_options ours = kvfit::presets::standard(budget);
   ours.selection = kvfit::selection::highest_attention{};
-  is_within &=
-      measure("highest attention, kvfit's bias and values", head, ours);
+  is_within &= measure("highest attention, kvfit's bias and values", head, ours);
 
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  std::printf("peak resident of the process (getrusage): %.1f MB, of which "
-              "inputs %.1f MB\n",
-              static_cast<double>(usage.ru_maxrss) / 1024, inputs / megabyte);
+  std::printf(
+      "peak resident of the process (getrusage): %.1f MB, of which "
+      "inputs %.1f MB\n",
+      static_cast<double>(usage.ru_maxrss) / 1024, inputs / megabyte);
   return is_within ? 0 : 1;
 }

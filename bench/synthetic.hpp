@@ -14,7 +14,7 @@ namespace kvfit::bench {
 
 /// Independent standard normal numbers (Box–Muller).
 class normal_source {
-public:
+ public:
   explicit normal_source(std::uint64_t seed) : uniform_(seed) {}
 
   float operator()() {
@@ -29,12 +29,12 @@ public:
     return static_cast<float>(radius * std::cos(angle));
   }
 
-  random_source &uniform() { return uniform_; }
+  random_source& uniform() { return uniform_; }
   float between(double low, double high) {
     return static_cast<float>(low + (high - low) * uniform_.uniform());
   }
 
-private:
+ private:
   random_source uniform_;
   double spare_ = 0;
   bool has_spare_ = false;
@@ -42,14 +42,14 @@ private:
 
 struct head_shape {
   index keys = 8192;
-  index depth = 64; ///< of keys, queries and values
+  index depth = 64;  ///< of keys, queries and values
   index queries = 2048;
   index held_out = 512;
   std::uint64_t seed = 1;
 };
 
-/// One head; `queries` are for fitting, `held_out` come from the same
-/// distribution and are for judging.
+/// One head; `queries` are for fitting, `held_out` come from the same distribution and are for
+/// judging.
 struct head {
   matrix keys;
   matrix values;
@@ -59,37 +59,29 @@ struct head {
 
 /// Keys, values and queries with the structure that compaction lives from:
 ///
-/// * Energy is spread unevenly over coordinates (variance of coordinate c ~ (1
-/// + c)^-1/2), so keys have
-///   a low effective rank.
-/// * Text comes in runs of about 32 tokens, each run on one of T/128 topics,
-/// some far more frequent than
-///   others. A key is its topic's centre plus as much of its own; a value is
-///   half topic, half its own.
-/// * The first four keys are sinks: every query gives them 4 to 7 logits above
-/// the mean, and their values
-///   are nearly zero.
-/// * Half the queries look for a topic (4 to 10 logits above the background),
-/// 30 % for one token (6 to
-///   14), 20 % for nothing in particular. Their background logits have a
-///   deviation of about 1.5.
+/// * Energy is spread unevenly over coordinates (variance of coordinate c ~ (1 + c)^-1/2), so keys
+///   have a low effective rank.
+/// * Text comes in runs of about 32 tokens, each run on one of T/128 topics, some far more frequent
+///   than others. A key is its topic's centre plus as much of its own; a value is half topic, half
+///   its own.
+/// * The first four keys are sinks: every query gives them 4 to 7 logits above the mean, and their
+///   values are nearly zero.
+/// * Half the queries look for a topic (4 to 10 logits above the background), 30 % for one token (6
+///   to 14), 20 % for nothing in particular. Their background logits have a deviation of about 1.5.
 ///
-/// So some rows of attention have a handful of keys in them and some thousands;
-/// bench/README.md has the measured spread. The same seed gives the same head
-/// up to the rounding of libm.
-inline head synthetic_head(const head_shape &shape) {
+/// So some rows of attention have a handful of keys in them and some thousands; bench/README.md has
+/// the measured spread. The same seed gives the same head up to the rounding of libm.
+inline head synthetic_head(const head_shape& shape) {
   normal_source normal(shape.seed);
   const index d = shape.depth;
   const auto root_depth = std::sqrt(static_cast<float>(d));
 
   vector energy(d);
-  for (index c = 0; c < d; ++c)
-    energy[c] = std::pow(1.0F + static_cast<float>(c), -0.25F);
+  for (index c = 0; c < d; ++c) energy[c] = std::pow(1.0F + static_cast<float>(c), -0.25F);
   energy *= root_depth / energy.norm();
-  const auto draw = [&](const vector &scale) {
+  const auto draw = [&](const vector& scale) {
     vector x(scale.size());
-    for (index c = 0; c < x.size(); ++c)
-      x[c] = scale[c] * normal();
+    for (index c = 0; c < x.size(); ++c) x[c] = scale[c] * normal();
     return x;
   };
   const vector flat = vector::Ones(d);
@@ -103,7 +95,7 @@ inline head synthetic_head(const head_shape &shape) {
     value_centres.row(topic) = draw(flat).transpose();
   }
 
-  constexpr float half = 0.70710678F; // of the variance
+  constexpr float half = 0.70710678F;  // of the variance
   head out;
   out.keys.resize(shape.keys, d);
   out.values.resize(shape.keys, d);
@@ -115,35 +107,29 @@ inline head synthetic_head(const head_shape &shape) {
       topic = static_cast<index>(static_cast<double>(topics) * u * u);
     }
     topic_of[static_cast<std::size_t>(j)] = topic;
-    out.keys.row(j) =
-        half * (key_centres.row(topic) + draw(energy).transpose());
-    out.values.row(j) =
-        half * (value_centres.row(topic) + draw(flat).transpose());
+    out.keys.row(j) = half * (key_centres.row(topic) + draw(energy).transpose());
+    out.values.row(j) = half * (value_centres.row(topic) + draw(flat).transpose());
   }
   for (index sink = 0; sink < std::min<index>(4, shape.keys); ++sink) {
-    out.keys.row(sink) =
-        (7.0F - static_cast<float>(sink)) * sink_direction.transpose();
+    out.keys.row(sink) = (7.0F - static_cast<float>(sink)) * sink_direction.transpose();
     out.values.row(sink) *= 0.02F;
   }
 
-  const auto fill_queries = [&](matrix &queries, index count) {
+  const auto fill_queries = [&](matrix& queries, index count) {
     queries.resize(count, d);
     for (index i = 0; i < count; ++i) {
-      const auto anchor = static_cast<index>(
-          normal.uniform().below(static_cast<std::uint64_t>(shape.keys)));
+      const auto anchor =
+          static_cast<index>(normal.uniform().below(static_cast<std::uint64_t>(shape.keys)));
       const double kind = normal.uniform().uniform();
       vector towards = vector::Zero(d);
-      if (kind < 0.5) { // half·gain logits onto the topic's keys
-        towards = key_centres.row(topic_of[static_cast<std::size_t>(anchor)])
-                      .transpose();
+      if (kind < 0.5) {  // half·gain logits onto the topic's keys
+        towards = key_centres.row(topic_of[static_cast<std::size_t>(anchor)]).transpose();
         towards *= normal.between(4, 10) / (half * root_depth);
       } else if (kind < 0.8) {
-        towards = out.keys.row(anchor).transpose() *
-                  (normal.between(6, 14) / root_depth);
+        towards = out.keys.row(anchor).transpose() * (normal.between(6, 14) / root_depth);
       }
       const vector own = draw(energy);
-      queries.row(i) =
-          (towards + own + root_depth * sink_direction).transpose();
+      queries.row(i) = (towards + own + root_depth * sink_direction).transpose();
     }
   };
   fill_queries(out.queries, shape.queries);
@@ -151,4 +137,4 @@ inline head synthetic_head(const head_shape &shape) {
   return out;
 }
 
-} // namespace kvfit::bench
+}  // namespace kvfit::bench

@@ -13,53 +13,45 @@ struct output_problem {
   matrix original;
 };
 
-std::shared_ptr<output_problem> prepare(const workload &work) {
+std::shared_ptr<output_problem> prepare(const workload& work) {
   auto out = std::make_shared<output_problem>();
-  const auto &positions = common_positions(work);
+  const auto& positions = common_positions(work);
   const vector bias = common_weights(work).array().log();
-  out->plain = baseline::softmax_weights(
-      work.data.queries, baseline::gather_rows(work.data.keys, positions),
-      bias);
+  out->plain = baseline::softmax_weights(work.data.queries,
+                                         baseline::gather_rows(work.data.keys, positions), bias);
   out->ours = out->plain;
   out->original = baseline::gather_rows(work.data.values, positions);
   return out;
 }
 
 template <class Solve>
-void add_eigen(row what, const std::string &method, Solve solve) {
+void add_eigen(row what, const std::string& method, Solve solve) {
   what.method = method;
   add(
       what,
-      [solve](const workload &work) {
-        return [problem = prepare(work), solve,
-                &output = plain_attention(work).output] {
+      [solve](const workload& work) {
+        return [problem = prepare(work), solve, &output = plain_attention(work).output] {
           return solve(problem->plain, output);
         };
       },
-      [](const workload &work, const Eigen::MatrixXf &got) {
-        return judge_values(work, got);
-      });
+      [](const workload& work, const Eigen::MatrixXf& got) { return judge_values(work, got); });
 }
 
-void add_kvfit(row what, const std::string &method,
-               const values::least_squares &policy) {
+void add_kvfit(row what, const std::string& method, const values::least_squares& policy) {
   what.method = method;
   add(
       what,
-      [policy](const workload &work) {
-        return [problem = prepare(work), policy,
-                &output = plain_attention(work).output] {
-          return *fit_values(policy, {.weights = &problem->ours,
-                                      .output = &output,
-                                      .original = &problem->original});
+      [policy](const workload& work) {
+        return [problem = prepare(work), policy, &output = plain_attention(work).output] {
+          return *fit_values(
+              policy,
+              {.weights = &problem->ours, .output = &output, .original = &problem->original});
         };
       },
-      [](const workload &work, const values_fit &got) {
-        return judge_values(work, got.values);
-      });
+      [](const workload& work, const values_fit& got) { return judge_values(work, got.values); });
 }
 
-} // namespace
+}  // namespace
 
 void add_rows(bool /*is_full*/) {
   using linalg::least_squares_method;
@@ -69,25 +61,20 @@ void add_rows(bool /*is_full*/) {
     const auto n = static_cast<double>(fit_queries);
     const auto d = static_cast<double>(depth);
     what.flops = 2 * n * t * t - 2 * t * t * t / 3 + 4 * n * t * d;
-    add_eigen(what, "eigen",
-              [](const baseline::columns &x, const baseline::rows &y) {
-                return baseline::least_squares(x, y);
-              });
+    add_eigen(what, "eigen", [](const baseline::columns& x, const baseline::rows& y) {
+      return baseline::least_squares(x, y);
+    });
     add_kvfit(what, "kvfit_unpivoted",
-              {.method = least_squares_method::qr_unpivoted,
-               .toward_original = false});
+              {.method = least_squares_method::qr_unpivoted, .toward_original = false});
     add_kvfit(what, "kvfit_default", {});
 
     what.stage = "values_cholesky";
     what.flops = n * t * t + t * t * t / 3 + 2 * n * t * d;
-    add_eigen(what, "eigen",
-              [](const baseline::columns &x, const baseline::rows &y) {
-                return baseline::least_squares_cholesky(x, y);
-              });
-    add_kvfit(
-        what, "kvfit",
-        {.method = least_squares_method::cholesky, .toward_original = false});
+    add_eigen(what, "eigen", [](const baseline::columns& x, const baseline::rows& y) {
+      return baseline::least_squares_cholesky(x, y);
+    });
+    add_kvfit(what, "kvfit", {.method = least_squares_method::cholesky, .toward_original = false});
   });
 }
 
-} // namespace kvfit::bench
+}  // namespace kvfit::bench

@@ -73,7 +73,7 @@ TEST_CASE("first and last keep the ends of what is visible", "[selection][fixed]
   CHECK(kept(selection::first{}, all, 10) == kvfit_test::rows_up_to(10));
   CHECK(kept(selection::last{}, all, 10) == kvfit_test::rows_up_to(10));
 
-  const rows hidden = {0, 2, 9};
+  const row_list hidden = {0, 2, 9};
   ten_keys ends_hidden(hidden);
   CHECK(kept(selection::first{}, ends_hidden, 3) == row_list{1, 3, 4});
   CHECK(kept(selection::last{}, ends_hidden, 3) == row_list{6, 7, 8});
@@ -93,7 +93,7 @@ TEST_CASE("§9.28 a seed always draws the same rows, another seed others", "[sel
 
 TEST_CASE("random rows are drawn without replacement, each row as often as any other",
           "[selection][fixed]") {
-  const rows hidden = {4};
+  const row_list hidden = {4};
   ten_keys some(hidden);  // nine rows to draw from
   constexpr int draws = 3000;
   constexpr double share = 3.0 / 9.0;
@@ -118,7 +118,7 @@ TEST_CASE("given rows are taken as given, in their order", "[selection][fixed]")
 }
 
 TEST_CASE("given rows that can't be kept are refused, each for its reason", "[selection][fixed]") {
-  const rows hidden = {6};
+  const row_list hidden = {6};
   ten_keys keys(hidden);
   const auto refused = [&](const row_list& positions, kvfit::index budget) {
     const auto chosen = select(selection::given{positions}, keys.problem(budget));

@@ -384,6 +384,33 @@ TEST_CASE("all keys equal, and queries that see nothing, stay finite",
   CHECK(chosen.weights[0] == Approx(20).epsilon(1e-5));
 }
 
+TEST_CASE("where no other rows are left, dropped ones fill the budget", "[selection][omp][drop]") {
+  // Three pairs of equal keys: the second of each pair is worth nothing beside the first.
+  head made = make_head(14, {.queries = 40, .keys = 6});
+  for (kvfit::index j = 3; j < 6; ++j) made.keys.row(j) = made.keys.row(j - 3);
+  const scored_head scored(made.cache(), made.queries);
+  const selected_rows chosen = run({.keys_per_round = 6, .drop_below = -7.0}, scored.problem(6));
+  INFO(chosen.report.dropped << " dropped, " << chosen.report.filled << " filled");
+  CHECK(chosen.report.dropped == 3);
+  CHECK(chosen.report.filled == 3);
+  CHECK(are_sound(chosen, 6));
+}
+
+TEST_CASE("a selection without the scores it asked for is refused", "[selection]") {
+  const head made = make_head(15, {.queries = 8, .keys = 10});
+  const scored_head unranked(made.cache(), made.queries,
+                             {.importance = kvfit::importance_kind::none});
+  const auto ranked = select(omp{}, unranked.problem(3));
+  REQUIRE_FALSE(ranked);
+  CHECK(ranked.error().code == errc::shape_mismatch);
+  CHECK(ranked.error().argument == "importance");
+  kvfit::selection_problem problem = unranked.problem(3);
+  problem.scores = nullptr;
+  const auto unscored = select(omp{}, problem);
+  REQUIRE_FALSE(unscored);
+  CHECK(unscored.error().code == errc::null_data);
+}
+
 TEST_CASE("§9.8 weights stay inside their bounds", "[selection][omp]") {
   const head made = make_head(12);
   const scored_head scored(made.cache(), made.queries);
