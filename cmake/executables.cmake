@@ -11,7 +11,7 @@ if(NOT MSVC)
   # g++ 12 takes its own AVX-512 intrinsics for uninitialised reads, and finds overlaps in
   # "literal" + std::string (GCC bug 105651), and dangling initializer lists in std::vector.
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-    target_compile_options(kvfit_strict INTERFACE 
+    target_compile_options(kvfit_strict INTERFACE
       -Wno-maybe-uninitialized -Wno-uninitialized -Wno-restrict -Wno-dangling-pointer)
   endif()
 endif()
