@@ -20,6 +20,7 @@ std::shared_ptr<mass_problem> prepare(const workload& work) {
   out->plain = baseline::gather_columns(full.exponentials, common_positions(work));
   out->ours = out->plain;
   out->scores.max = full.max;
+  out->scores.mass = full.mass;
   out->scores.log_mass = full.max.array() + full.mass.array().log();
   return out;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One head, three lines: compact a cache of 4,096 rows to 256 and attend over it.
 #include <cstdio>
+#include <cstdlib>
 #include <kvfit/kvfit.hpp>
 
 int main() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // How an engine uses the result: a compacted fp16 prefix and the live tokens behind it, one attention.
 #include <cstdio>
+#include <cstdlib>
 #include <kvfit/kvfit.hpp>
 #include <vector>
 
@@ -23,14 +24,10 @@ int main() {
   const kvfit::matrix live_keys = kvfit::matrix::Random(live, depth);
   const kvfit::matrix live_values = kvfit::matrix::Random(live, width);
   const kvfit::kv_block full{.keys = keys, .values = values};
-  const kvfit::kv_block compact{
-      .keys = prefix->keys,
-      .values = prefix->values,
-      .bias = {prefix->bias.data(), static_cast<std::size_t>(prefix->bias.size())}};
   const kvfit::kv_block suffix{.keys = live_keys, .values = live_values};
 
   const auto before = kvfit::attend(queries, {full, suffix});
-  const auto after = kvfit::attend(queries, {compact, suffix});
+  const auto after = kvfit::attend(queries, {prefix->block(), suffix});
   if (!before || !after) return 1;
   const auto change =
       kvfit::compare(before->output, before->log_mass, after->output, after->log_mass);

@@ -25,7 +25,8 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity
 /// anywhere, budget < 1 or not above the protected rows, options out of range. Found on the way:
-/// `all_masked` where no query sees a key, `non_finite` "logits" where a product overflows,
+/// rows given by name that are not there, `all_masked` where no query sees a key, `non_finite`
+/// "logits" where a product overflows,
 /// `storage_overflow` where a value does not fit its storage type, `out_of_memory`. Numerical
 /// trouble is no error but a status in the report. Nothing is thrown, printed or kept. Same input,
 /// same bytes.

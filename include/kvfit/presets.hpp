@@ -6,6 +6,8 @@
 #include <cmath>
 #include <optional>
 #include <string_view>
+#include <utility>
+#include <variant>
 
 #include "kvfit/compact/options.hpp"
 

@@ -283,10 +283,18 @@ TEST_CASE("attend refuses values of different widths and checks every block",
     const auto y = kvfit::attend(head.queries, {head.cache(), other.cache()});
     REQUIRE_FALSE(y);
     check_error(y.error(), {errc::non_finite, "values", 4, 5});
+    CHECK(y.error().detail == "cache block 1");
+  }
+  SECTION("keys of another width than the first block's") {
+    const sample deep(1, 5, 9, 6, 4);
+    const auto y = kvfit::attend(head.queries, {head.cache(), deep.cache()});
+    REQUIRE_FALSE(y);
+    check_error(y.error(), {errc::shape_mismatch, "keys", 9, 4});
+    CHECK(y.error().detail == "columns must be the same in all blocks; cache block 1");
   }
   SECTION("keys of another width than the queries'") {
     const sample deep(1, 5, 9, 6, 4);
-    const auto y = kvfit::attend(head.queries, {head.cache(), deep.cache()});
+    const auto y = kvfit::attend(head.queries, {deep.cache(), deep.cache()});
     REQUIRE_FALSE(y);
     check_error(y.error(), {errc::shape_mismatch, "queries", 4, 9});
   }

@@ -69,7 +69,7 @@ std::map<index, int> rows_of(const query_part& part, const numbered& source) {
 
 }  // namespace
 
-TEST_CASE("§9.16 a split covers every query of every head once, with its position and mask",
+TEST_CASE("§9.15 §9.16 a split covers every query of every head once, with its position and mask",
           "[attention][split]") {
   const auto fraction = GENERATE(0.0, 0.01, 0.1, 0.125, 0.2, 0.3, 0.34, 0.5);
   CAPTURE(fraction);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "compact/door.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
@@ -102,7 +103,7 @@ TEST_CASE("every preset and budget gives t ascending rows with their own keys",
   }
 }
 
-TEST_CASE("§9.3 hidden rows are left out; fewer visible rows than the budget are all kept",
+TEST_CASE("§9.3 hidden rows are left out and fewer visible rows than the budget are all kept",
           "[compact][hidden]") {
   const head made = make_head(4, {.keys = 24});
   std::vector<float> bias = numbered(24, 0.3F, -0.02F);
@@ -162,7 +163,7 @@ TEST_CASE("§9.9 zero queries, equal keys and equal values stay finite for every
   if (kind == 3) return;
   // With a bias the mass comes back, however degenerate the head: all keys weigh alike.
   const compacted c = compacted_head(made.cache(), made.queries, without_holdout(8));
-  const kvfit::fidelity errors = errors_of(made.queries, made.cache(), block_of(c));
+  const kvfit::fidelity errors = errors_of(made.queries, made.cache(), c.block());
   INFO("mass error " << errors.mass_error << ", output error " << errors.output_error);
   CHECK(errors.mass_error < 1e-4);
   CHECK(errors.output_error < 1e-3);
@@ -176,7 +177,7 @@ TEST_CASE("§9.4 logits that differ by hundreds, or are large alike, keep their 
   const compact_options options{.budget = 32, .rule = {.scale = size / 4}, .held_out = 0};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   check_sound(c, made.cache(), 32);
-  const kvfit::fidelity errors = errors_of(made.queries, made.cache(), block_of(c), options.rule);
+  const kvfit::fidelity errors = errors_of(made.queries, made.cache(), c.block(), options.rule);
   INFO("mass error " << errors.mass_error << ", output error " << errors.output_error);
   CHECK(std::isfinite(errors.output_error_max));
   CHECK(c.report.train.mass_error == Approx(errors.mass_error).epsilon(1e-2).margin(1e-3));
@@ -335,6 +336,27 @@ TEST_CASE("§9.28 the same call gives the same bytes", "[compact][determinism]")
   }
 }
 
+TEST_CASE("§9.31 calls at the same time give the bytes of calls one by one",
+          "[compact][determinism]") {
+  const head made = make_head(4);
+  constexpr kvfit::index calls = 12;
+  const auto options_of = [](kvfit::index i) {
+    return kvfit::presets::all[static_cast<std::size_t>(i) % kvfit::presets::all.size()].make(
+        9 + i);
+  };
+  std::vector<compacted> together(calls);
+  kvfit::thread_pool pool(4);
+  pool.run(calls, [&](kvfit::index i) noexcept {
+    auto fitted = try_compact(made.cache(), made.queries, options_of(i));
+    if (fitted) together[static_cast<std::size_t>(i)] = std::move(*fitted);
+  });
+  for (kvfit::index i = 0; i < calls; ++i) {
+    INFO(i);
+    CHECK(same_result(together[static_cast<std::size_t>(i)],
+                      compacted_head(made.cache(), made.queries, options_of(i))));
+  }
+}
+
 TEST_CASE("fp16 rows interleaved in strided memory give what fp32 copies give",
           "[compact][memory]") {
   const head made = make_head(5, {.depth = 16, .width = 12});
@@ -408,13 +430,13 @@ TEST_CASE("§9.32 compacting twice carries the bias: as good as compacting once"
   for (std::uint64_t seed = 1; seed <= 5; ++seed) {
     const head made = make_head(seed);
     const compacted first = compacted_head(made.cache(), made.queries, without_holdout(32));
-    const compacted twice = compacted_head(block_of(first), made.queries, without_holdout(16));
+    const compacted twice = compacted_head(first.block(), made.queries, without_holdout(16));
     const compacted once = compacted_head(made.cache(), made.queries, without_holdout(16));
-    kvfit::kv_block unbiased = block_of(first);
+    kvfit::kv_block unbiased = first.block();
     unbiased.bias = {};
     const compacted forgetful = compacted_head(unbiased, made.queries, without_holdout(16));
     const auto mass_error = [&](const compacted& c) {
-      kvfit::kv_block block = block_of(c);
+      kvfit::kv_block block = c.block();
       block.positions = {};
       return errors_of(made.queries, made.cache(), block).mass_error;
     };
@@ -439,12 +461,12 @@ TEST_CASE("§9.32 dropping one row of a biased cache costs next to no mass",
   kvfit::kv_block cache = made.cache();
   cache.bias = bias;
   const compacted c = compacted_head(cache, made.queries, without_holdout(63));
-  const double error = errors_of(made.queries, cache, block_of(c)).mass_error;
+  const double error = errors_of(made.queries, cache, c.block()).mass_error;
   compacted trap = c;  // as published: ln w alone
   for (kvfit::index j = 0; j < 63; ++j) {
     trap.bias[j] -= bias[static_cast<std::size_t>(c.positions[static_cast<std::size_t>(j)])];
   }
-  const double trap_error = errors_of(made.queries, cache, block_of(trap)).mass_error;
+  const double trap_error = errors_of(made.queries, cache, trap.block()).mass_error;
   INFO("mass error " << error << ", without the rows' own bias " << trap_error);
   CHECK(error < 1e-3);
   CHECK(trap_error > 0.5);
@@ -459,7 +481,7 @@ TEST_CASE(
     const head made = make_head(seed);
     const head live = make_head(seed + 100, {.keys = 10});
     const compacted c = compacted_head(made.cache(), made.queries, {.budget = 20});
-    kvfit::kv_block prefix = block_of(c);
+    kvfit::kv_block prefix = c.block();
     prefix.positions = {};
     const std::vector<kvfit::kv_block> full = {made.cache(), live.cache()};
     const std::vector<kvfit::kv_block> compact = {prefix, live.cache()};

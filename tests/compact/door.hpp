@@ -38,14 +38,6 @@ inline kvfit::fidelity errors_of(const kvfit::query_set& queries, const kvfit::k
   return errors_of(queries, std::span(&full, 1), std::span(&compact, 1), rule);
 }
 
-/// A compact cache as an engine sees it. Points into `c`.
-inline kvfit::kv_block block_of(const kvfit::compacted& c) {
-  return {.keys = c.keys,
-          .values = c.values,
-          .bias = {c.bias.data(), static_cast<std::size_t>(c.bias.size())},
-          .positions = c.positions};
-}
-
 template <class Numbers>
 bool same_numbers(const Numbers& a, const Numbers& b) {
   return a.rows() == b.rows() && a.cols() == b.cols() &&

@@ -128,9 +128,9 @@ TEST_CASE("the flash-safe preset has no bias either, and better values than copi
     const head made = make_head(seed);
     const kvfit::compacted c = compacted_head(made.cache(), made.queries, named("zero_bias", 12));
     CHECK(c.bias.isZero(0.0));
-    fitted += errors_of(made.test_queries, made.cache(), block_of(c)).output_error / 4;
+    fitted += errors_of(made.test_queries, made.cache(), c.block()).output_error / 4;
     const kvfit::compacted top = compacted_head(made.cache(), made.queries, named("topk", 12));
-    copied += errors_of(made.test_queries, made.cache(), block_of(top)).output_error / 4;
+    copied += errors_of(made.test_queries, made.cache(), top.block()).output_error / 4;
   }
   INFO("output error " << fitted << ", of copies " << copied);
   CHECK(fitted < copied);
@@ -153,7 +153,7 @@ TEST_CASE("§9.37 the default beats first, last, random and top-k on held-out qu
       const head made = make_head(seed, {.queries = 128, .keys = 96});
       const auto error_of = [&](const compact_options& options) {
         const kvfit::compacted c = compacted_head(made.cache(), made.queries, options);
-        return errors_of(made.test_queries, made.cache(), block_of(c));
+        return errors_of(made.test_queries, made.cache(), c.block());
       };
       const kvfit::fidelity ours = error_of(named("default", budget));
       const kvfit::fidelity theirs = error_of(named(baseline, budget));

@@ -31,7 +31,7 @@ kvfit::fidelity errors_of_preset(const kvfit::capture& capture, const kvfit::cap
   options.rule.scale = capture.scale;
   const kvfit::compacted c =
       compacted_head(cache, std::span<const kvfit::query_block>(queries), options);
-  return errors_of(std::span<const kvfit::query_block>(test_queries), cache, block_of(c),
+  return errors_of(std::span<const kvfit::query_block>(test_queries), cache, c.block(),
                    options.rule);
 }
 

@@ -72,9 +72,10 @@ TEST_CASE("sizes that do not fit together are refused with both of them", "[comp
     c.queries[0].rows = c.queries[0].rows.middle_cols(0, 3);
     check(c.refused(), errc::shape_mismatch, "queries", 3, 4);
   }
-  SECTION("the second query block too") {
+  SECTION("the second query block too, which is named") {
     c.queries.emplace_back(c.queries[0].rows.middle_cols(0, 2));
     check(c.refused(), errc::shape_mismatch, "queries", 2, 4);
+    CHECK(c.refused().detail == "columns must equal the keys'; query block 1");
   }
   SECTION("bias is not one number a key") {
     c.bias.pop_back();
@@ -228,7 +229,8 @@ TEST_CASE("budgets that can't be met are refused with what would do", "[compact]
   }
 }
 
-TEST_CASE("options outside their ranges are refused by name", "[compact][refusal]") {
+TEST_CASE("options outside their ranges are refused by name, whatever the budget",
+          "[compact][refusal]") {
   call c;
   SECTION("held_out") {
     for (const double share : {-0.01, 0.51, std::numeric_limits<double>::quiet_NaN()}) {
@@ -260,19 +262,27 @@ TEST_CASE("options outside their ranges are refused by name", "[compact][refusal
     c.options.rule.window = -2;
     check(c.refused(), errc::invalid_option, "rule.window", -2, 0);
   }
+  SECTION("a measure of importance that is none") {
+    c.options.selection =
+        kvfit::selection::highest_attention{.importance = kvfit::importance_kind::none};
+    check(c.refused(), errc::invalid_option, "importance");
+  }
   SECTION("pooling of an even width") {
     c.options.selection = kvfit::selection::highest_attention{.pooling_width = 6};
     check(c.refused(), errc::invalid_option, "pooling_width", 6);
   }
   SECTION("the selection's own") {
+    c.options.budget = GENERATE(kvfit::index{5}, kvfit::index{12});  // the identity too
     c.options.selection = kvfit::selection::omp{.keys_per_round = 0};
     check(c.refused(), errc::invalid_option, "omp.keys_per_round", 0, 1);
   }
   SECTION("the bias's own") {
+    c.options.budget = GENERATE(kvfit::index{5}, kvfit::index{12});
     c.options.bias = kvfit::bias::nnls{.lower = 0};
     check(c.refused(), errc::invalid_option, "nnls.lower");
   }
   SECTION("the values' own") {
+    c.options.budget = GENERATE(kvfit::index{5}, kvfit::index{12});
     c.options.values = kvfit::values::least_squares{.ridge = -1};
     check(c.refused(), errc::invalid_option, "least_squares.ridge");
   }

@@ -63,9 +63,9 @@ TEST_CASE("§9.18 the report's errors are those of the result, measured through 
     options.storage = options.bias_storage = storage;
     options.held_out = 0.125;
     const compacted c = compacted_head(made.cache(), made.queries, options);
-    check_same(c.report.train, errors_of(split.fit, made.cache(), block_of(c)));
+    check_same(c.report.train, errors_of(split.fit, made.cache(), c.block()));
     REQUIRE(c.report.held_out);
-    check_same(*c.report.held_out, errors_of(split.judge, made.cache(), block_of(c)));
+    check_same(*c.report.held_out, errors_of(split.judge, made.cache(), c.block()));
   }
 }
 
@@ -74,7 +74,7 @@ TEST_CASE("§9.5 the reported mass residual is that of the bias that attention e
   const head made = make_head(3);
   const compacted c = compacted_head(made.cache(), made.queries, {.budget = 15, .held_out = 0});
   CHECK_FALSE(c.report.held_out);
-  const kvfit::kv_block compact = block_of(c);
+  const kvfit::kv_block compact = c.block();
   const auto full = attend_in_double(made.queries, made.cache());
   const auto found = attend_in_double(made.queries, compact);
   const double residual =
@@ -129,8 +129,8 @@ TEST_CASE("§9.18 where copied values judge better they are returned, and report
   CHECK_FALSE(c.report.is_values_fitted);
   CHECK(c.values == made.values.topRows(2));
   const parts split(made.queries, 2);
-  check_same(*c.report.held_out, errors_of(split.judge, made.cache(), block_of(c)));
-  check_same(c.report.train, errors_of(split.fit, made.cache(), block_of(c)));
+  check_same(*c.report.held_out, errors_of(split.judge, made.cache(), c.block()));
+  check_same(c.report.train, errors_of(split.fit, made.cache(), c.block()));
 
   options.keep_better_values = false;
   const compacted fitted = compacted_head(made.cache(), made.queries, options);
@@ -139,7 +139,7 @@ TEST_CASE("§9.18 where copied values judge better they are returned, and report
   INFO("held-out output error: copies " << c.report.held_out->output_error << ", fitted "
                                         << fitted.report.held_out->output_error);
   CHECK(c.report.held_out->output_error < 0.5 * fitted.report.held_out->output_error);
-  check_same(*fitted.report.held_out, errors_of(split.judge, made.cache(), block_of(fitted)));
+  check_same(*fitted.report.held_out, errors_of(split.judge, made.cache(), fitted.block()));
 
   options.keep_better_values = true;
   options.values = kvfit::values::copy{};  // asked for: nothing was judged
@@ -157,7 +157,7 @@ TEST_CASE("fitted values that judge better stay", "[compact][report][judge]") {
   }
   const parts split(made.queries);
   CHECK(c.report.held_out->output_error <
-        errors_of(split.judge, made.cache(), block_of(copied)).output_error);
+        errors_of(split.judge, made.cache(), copied.block()).output_error);
 }
 
 TEST_CASE("keys that end on their floor are replaced, counted, and the mass error falls",

@@ -49,7 +49,10 @@ TEST_CASE("An error's message holds what is known and nothing else", "[core][err
   CHECK(error{errc::null_data, "keys"}.message() == "null_data: keys");
   CHECK(error{errc::cancelled}.message() == "cancelled");
   CHECK(error{errc::invalid_option, "rule.window", -3, 0}.message() ==
-        "invalid_option: rule.window: -3, expected 0");
+        "invalid_option: rule.window: -3, limit 0");
+  CHECK(error{errc::budget_out_of_range, "budget", 0, 12, "must be at least 1"}.message() ==
+        "budget_out_of_range: budget: 0, limit 12 (must be at least 1)");
+  CHECK(error{errc::cancelled, "items", 3, 8}.message() == "cancelled: items: 3, of 8");
   CHECK(error{errc::malformed_file, "cache.st", error::none, error::none, "not JSON"}.message() ==
         "malformed_file: cache.st (not JSON)");
 }

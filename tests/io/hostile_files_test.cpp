@@ -203,7 +203,7 @@ TEST_CASE("intact files cost their own size and little more", "[io]") {
   }
 }
 
-TEST_CASE("a file cut anywhere is refused", "[io]") {
+TEST_CASE("§9.20 a file cut anywhere is refused", "[io]") {
   for (const bytes& whole : {small_capture(), small_compact()}) {
     const std::size_t step = 1 + whole.size() / 4000;
     std::size_t accepted = 0;
@@ -218,7 +218,7 @@ TEST_CASE("a file cut anywhere is refused", "[io]") {
   }
 }
 
-TEST_CASE("flipped bits neither crash nor cost memory", "[io]") {
+TEST_CASE("§9.20 flipped bits neither crash nor cost memory", "[io]") {
   std::mt19937 random(20);
   for (const bytes& whole : {small_capture(), small_compact()}) {
     const std::size_t front = 8 + header_size(whole);
@@ -296,7 +296,7 @@ TEST_CASE("random bytes are refused", "[io]") {
   }
 }
 
-TEST_CASE("a small file that claims much allocates nothing of it", "[io]") {
+TEST_CASE("§9.20 a small file that claims much allocates nothing of it", "[io]") {
   const std::string claims[] = {
       R"({"a":{"dtype":"U8","shape":[1099511627776],"data_offsets":[0,1099511627776]}})",
       R"({"a":{"dtype":"F64","shape":[1099511627776],"data_offsets":[0,8796093022208]}})",

@@ -186,7 +186,7 @@ TEST_CASE("a path that can't be written is a typed error and leaves nothing behi
 }
 
 #if defined(KVFIT_TEST_HAS_POSIX)
-TEST_CASE("a write that fails half-way leaves the old file and no temporary one", "[io]") {
+TEST_CASE("§9.19 a write that fails half-way leaves the old file and no temporary one", "[io]") {
   const scratch_folder folder;
   const auto path = folder / "file";
   REQUIRE(kvfit::write_safetensors(path, some_tensors(), {}).has_value());

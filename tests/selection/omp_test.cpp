@@ -101,7 +101,7 @@ TEST_CASE("growing a QR selects the rows that refitting from scratch in double s
   check_against_oracle({.norm_power = norm_power, .weighting = weighting}, 12, 4);
 }
 
-TEST_CASE("several keys a round and rarer refits follow the oracle", "[selection][omp]") {
+TEST_CASE("§9.25 several keys a round and rarer refits follow the oracle", "[selection][omp]") {
   const kvfit::index keys_per_round =
       GENERATE(kvfit::index{1}, kvfit::index{2}, kvfit::index{3}, kvfit::index{4});
   const kvfit::index refit_interval = GENERATE(kvfit::index{1}, kvfit::index{2}, kvfit::index{3});

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kvfit/attention/check.hpp"
@@ -17,8 +18,8 @@ namespace kvfit {
 
 /// Attention of n queries; rows of all query blocks counted through.
 struct attention_output {
-  matrix
-      output;  ///< n × d_v: softmax over all blocks together, times the values; 0 if all is hidden
+  /// n × d_v: softmax over all blocks together, times the values; 0 if all is hidden.
+  matrix output;
   vector log_mass;  ///< n: ln Σ exp(s) over all blocks and the sink; −∞ if all is hidden
 };
 
@@ -26,22 +27,39 @@ struct attention_output {
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
+/// Every block by itself, and all of the same two widths.
+inline result<void> check_blocks(const query_set& queries, std::span<const kv_block> blocks) {
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const auto in_block = [&](error cause) {
+      if (blocks.size() > 1) {
+        if (!cause.detail.empty()) cause.detail += "; ";
+        cause.detail += "cache block " + std::to_string(b);
+      }
+      return cause;
+    };
+    const kv_block& cache = blocks[b];
+    if (const auto ok = check_cache(cache, queries); !ok) return in_block(ok.error());
+    if (cache.keys.cols() != blocks[0].keys.cols()) {
+      return in_block({errc::shape_mismatch, "keys", cache.keys.cols(), blocks[0].keys.cols(),
+                       "columns must be the same in all blocks"});
+    }
+    if (cache.values.cols() != blocks[0].values.cols()) {
+      return in_block({errc::shape_mismatch, "values", cache.values.cols(),
+                       blocks[0].values.cols(), "columns must be the same in all blocks"});
+    }
+  }
+  return check_queries(queries, blocks[0].keys.cols());
+}
+
 inline result<attention_output> attend_unguarded(const query_set& queries,
                                                  std::span<const kv_block> blocks,
                                                  const logit_rule& rule) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
   if (blocks.empty()) return error{errc::empty_input, "blocks", 0, error::none, "no blocks"};
+  if (const auto ok = check_blocks(queries, blocks); !ok) return ok.error();
   const index width = blocks[0].values.cols();
   index longest = 0;
-  for (const kv_block& cache : blocks) {
-    if (const auto ok = check_cache(cache, queries); !ok) return ok.error();
-    if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok.error();
-    if (cache.values.cols() != width) {
-      return error{errc::shape_mismatch, "values", cache.values.cols(), width,
-                   "columns must be the same in all blocks"};
-    }
-    longest = std::max(longest, cache.keys.rows());
-  }
+  for (const kv_block& cache : blocks) longest = std::max(longest, cache.keys.rows());
   attention_output out{matrix::Zero(queries.rows(), width), vector(queries.rows())};
   std::vector<attention_panel> parts;
   parts.reserve(blocks.size());
@@ -74,11 +92,10 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 ///     log_mass_i = ln Σ_b Σ_j exp(s_ij),   output_i = Σ_b Σ_j exp(s_ij − log_mass_i) v_j
 ///
-/// The query blocks are the heads of one GQA group. A compact prefix is a block with its bias (and
-/// its original positions, where the rule uses positions); the live suffix is another.
+/// The query blocks are the heads of one GQA group. A compact prefix is a block with its bias and
+/// original positions (`compacted::block()`); the live suffix is another.
 ///
-///     kv_block prefix{.keys = c.keys, .values = c.values, .bias = bias}, suffix{.keys = k, .values
-///     = v}; auto y = attend(queries, {prefix, suffix});
+///     auto y = attend(queries, {fitted.block(), {.keys = live_keys, .values = live_values}});
 ///
 /// Errors as for `score_pass`; all values must have the same width. A query that sees nothing gets
 /// output 0 and log-mass −∞. Workspace: one panel of at most max(16 MB, 8 · T · 4 bytes) a block.

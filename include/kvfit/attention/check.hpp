@@ -2,9 +2,11 @@
 /// Refuses inputs of attention that do not fit together, before anything is computed.
 #pragma once
 
-#include <cmath>
-#include <limits>
+#include <bit>
+#include <cstdint>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
@@ -32,6 +34,35 @@ inline result<void> check_bias(std::span<const float> bias, index keys) {
   return {};
 }
 
+/// `cause`, found in one of several query blocks, saying in which.
+inline error in_query_block(error cause, std::size_t block, std::size_t blocks) {
+  if (blocks > 1) {
+    if (!cause.detail.empty()) cause.detail += "; ";
+    cause.detail += "query block " + std::to_string(block);
+  }
+  return cause;
+}
+
+inline result<void> check_mask(const row_view& mask, index queries, index keys) {
+  if (mask.rows() != queries) {
+    return error{errc::shape_mismatch, "masks", mask.rows(), queries, "one row per query"};
+  }
+  if (mask.cols() != keys) {
+    return error{errc::shape_mismatch, "masks", mask.cols(), keys, "one column per key"};
+  }
+  if (mask.data() == nullptr) return error{errc::null_data, "masks"};
+  std::vector<float> row(static_cast<std::size_t>(keys));
+  for (index i = 0; i < queries; ++i) {
+    const float* entries = load_rows(mask, i, 1, row.data()).data;
+    for (index j = first_non_finite(entries, keys); j < keys; ++j) {
+      if (!is_finite_or_hidden(entries[j])) {
+        return error{errc::non_finite, "masks", i, j, "finite or -infinity"};
+      }
+    }
+  }
+  return {};
+}
+
 inline result<void> check_masks(const kv_block& cache, std::span<const query_block> queries) {
   if (cache.masks.empty()) return {};
   if (cache.masks.size() != queries.size()) {
@@ -39,23 +70,32 @@ inline result<void> check_masks(const kv_block& cache, std::span<const query_blo
                  static_cast<index>(queries.size()), "one mask per query block"};
   }
   for (std::size_t b = 0; b < queries.size(); ++b) {
-    const row_view& mask = cache.masks[b];
-    if (mask.rows() != queries[b].rows.rows()) {
-      return error{errc::shape_mismatch, "masks", mask.rows(), queries[b].rows.rows(),
-                   "one row per query"};
-    }
-    if (mask.cols() != cache.keys.rows()) {
-      return error{errc::shape_mismatch, "masks", mask.cols(), cache.keys.rows(),
-                   "one column per key"};
-    }
-    if (mask.data() == nullptr) return error{errc::null_data, "masks"};
-    for (index i = 0; i < mask.rows(); ++i) {
-      for (index j = 0; j < mask.cols(); ++j) {
-        if (!is_finite_or_hidden(mask(i, j))) {
-          return error{errc::non_finite, "masks", i, j, "finite or -infinity"};
-        }
-      }
-    }
+    const auto ok = check_mask(cache.masks[b], queries[b].rows.rows(), cache.keys.rows());
+    if (!ok) return in_query_block(ok.error(), b, queries.size());
+  }
+  return {};
+}
+
+inline result<void> check_query_block(const query_block& block, index depth) {
+  if (const auto ok = check_view(block.rows, "queries"); !ok) return ok;
+  if (block.rows.cols() != depth) {
+    return error{errc::shape_mismatch, "queries", block.rows.cols(), depth,
+                 "columns must equal the keys'"};
+  }
+  constexpr index largest = index{1} << 53U;
+  const index reach = largest / block.rows.rows();
+  if (block.first_position > largest || block.first_position < -largest ||
+      block.position_step > reach || block.position_step < -reach) {
+    return error{errc::invalid_option, "queries.first_position, queries.position_step",
+                 block.first_position, largest};
+  }
+  if (!is_finite(block.alibi_slope)) {
+    return error{errc::invalid_option, "queries.alibi_slope", error::none, error::none,
+                 "must be finite"};
+  }
+  if (!is_finite_or_hidden(block.sink_logit)) {
+    return error{errc::invalid_option, "queries.sink_logit", error::none, error::none,
+                 "must be finite or -infinity"};
   }
   return {};
 }
@@ -77,31 +117,14 @@ inline result<void> check_rule(const logit_rule& rule) {
   return {};
 }
 
-/// Queries: at least one block; each n ≥ 1 rows of `depth` finite numbers, finite ALiBi slope.
+/// Queries: at least one block; each n ≥ 1 rows of `depth` finite numbers, finite ALiBi slope. Among
+/// several blocks the error's detail names the one at fault.
 inline result<void> check_queries(const query_set& queries, index depth) {
-  if (queries.blocks().empty())
-    return error{errc::empty_input, "queries", 0, error::none, "no blocks"};
-  for (const query_block& block : queries.blocks()) {
-    if (const auto ok = check_view(block.rows, "queries"); !ok) return ok.error();
-    if (block.rows.cols() != depth) {
-      return error{errc::shape_mismatch, "queries", block.rows.cols(), depth,
-                   "columns must equal the keys'"};
-    }
-    constexpr index largest = index{1} << 53U;
-    const index reach = largest / block.rows.rows();
-    if (block.first_position > largest || block.first_position < -largest ||
-        block.position_step > reach || block.position_step < -reach) {
-      return error{errc::invalid_option, "queries.first_position, queries.position_step",
-                   block.first_position, largest};
-    }
-    if (!detail::is_finite(block.alibi_slope)) {
-      return error{errc::invalid_option, "queries.alibi_slope", error::none, error::none,
-                   "must be finite"};
-    }
-    if (!detail::is_finite_or_hidden(block.sink_logit)) {
-      return error{errc::invalid_option, "queries.sink_logit", error::none, error::none,
-                   "must be finite or -infinity"};
-    }
+  const auto blocks = queries.blocks();
+  if (blocks.empty()) return error{errc::empty_input, "queries", 0, error::none, "no blocks"};
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const auto ok = detail::check_query_block(blocks[b], depth);
+    if (!ok) return detail::in_query_block(ok.error(), b, blocks.size());
   }
   return {};
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 
 #include "kvfit/core/config.hpp"
@@ -28,13 +29,16 @@ namespace kvfit::inline KVFIT_ISA {
 /// Compares two attention results row by row, in double (the metrics of the paper's evaluation).
 ///
 /// `output`, `fitted`: n × d_v; log-masses: n, natural log. Queries that see no key (log-mass −∞ on
-/// both sides) are left out. n = 0 gives no error. No allocation.
+/// both sides) are left out, and two outputs of zero agree: cosine 1. n = 0 gives no error. Sizes
+/// must be the same on both sides (asserted). No allocation.
 inline fidelity compare(const matrix& output, const vector& log_mass, const matrix& fitted,
                         const vector& fitted_log_mass) {
   fidelity f;
   double output_sum = 0;
   double mass_sum = 0;
   double cosine_sum = 0;
+  assert(fitted.rows() == output.rows() && fitted.cols() == output.cols());
+  assert(log_mass.size() == output.rows() && fitted_log_mass.size() == output.rows());
   for (index i = 0; i < output.rows(); ++i) {
     if (std::isinf(log_mass[i]) && std::isinf(fitted_log_mass[i])) continue;
     double difference = 0;
@@ -52,7 +56,9 @@ inline fidelity compare(const matrix& output, const vector& log_mass, const matr
     const double output_error = std::sqrt(difference) / (std::sqrt(full) + 1e-10);
     const double mass_error = std::abs(
         std::expm1(static_cast<double>(fitted_log_mass[i]) - static_cast<double>(log_mass[i])));
-    const double cosine = product / std::max(std::sqrt(full) * std::sqrt(compact), 1e-8);
+    const bool is_nothing = full == 0 && compact == 0;
+    const double cosine =
+        is_nothing ? 1 : product / std::max(std::sqrt(full) * std::sqrt(compact), 1e-8);
     output_sum += output_error;
     mass_sum += mass_error;
     cosine_sum += cosine;

@@ -2,9 +2,12 @@
 /// What attention is computed from: queries, blocks of keys and values, and the rule of the logit.
 #pragma once
 
+#include <concepts>
 #include <limits>
 #include <optional>
 #include <span>
+#include <type_traits>
+#include <utility>
 
 #include "kvfit/view/row_view.hpp"
 
@@ -33,8 +36,7 @@ struct query_block {
       : rows(queries), first_position(position), alibi_slope(slope) {}
 
   row_view rows;  ///< n × d_k
-  index first_position =
-      0;  ///< position of row 0; row i stands at first_position + i · position_step
+  index first_position = 0;  ///< of row 0; row i stands at first_position + i · position_step
   index position_step = 1;  ///< other than 1 where `rows` skips rows
   float alibi_slope = 0;    ///< ALiBi slope of this head, 0 for none
   /// Logit of an attention sink: adds exp(sink_logit) to the mass and nothing to the output. Used
@@ -49,11 +51,11 @@ class query_set {
   query_set() = default;
   query_set(const query_block& one) : single_(one) {}  // NOLINT(*-explicit-*)
   query_set(const row_view& one) : single_(one) {}     // NOLINT(*-explicit-*)
-  query_set(std::span<const query_block> many)
-      : many_(many), is_many_(true) {}  // NOLINT(*-explicit-*)
+  query_set(std::span<const query_block> many)  // NOLINT(*-explicit-*)
+      : many_(many), is_many_(true) {}
   template <class M>
   requires(std::constructible_from<row_view, M> && !std::same_as<std::remove_cvref_t<M>, row_view>)
-      query_set(M&& one)
+  query_set(M&& one)
       : single_(row_view(std::forward<M>(one))) {}  // NOLINT(*-explicit-*, *-forwarding-*)
 
   [[nodiscard]] std::span<const query_block> blocks() const noexcept {

@@ -135,32 +135,46 @@ class logit_source {
     }
   }
 
-  void add_mask(const query_panel& panel, index first_key, map& tile) const {
+  void add_mask(const query_panel& panel, index first_key, map& tile) {
     const row_view& mask = cache_.masks[panel.block];
-    for (index i = 0; i < tile.rows(); ++i) {
-      for (index j = 0; j < tile.cols(); ++j) {
-        const index key = first_key + j;
-        const index column = columns_.empty() ? key : columns_[static_cast<std::size_t>(key)];
-        tile(i, j) += mask(panel.first + i, column);
+    if (!columns_.empty()) {
+      for (index i = 0; i < tile.rows(); ++i) {
+        for (index j = 0; j < tile.cols(); ++j) {
+          tile(i, j) += mask(panel.first + i, columns_[static_cast<std::size_t>(first_key + j)]);
+        }
       }
+      return;
     }
+    mask_buffer_.resize(static_cast<std::size_t>(tile.size()));
+    const float_tile entries = load_rows(mask.middle_cols(first_key, tile.cols()), panel.first,
+                                         tile.rows(), mask_buffer_.data());
+    tile += const_map(entries.data, tile.rows(), tile.cols(), Eigen::OuterStride<>(entries.stride));
   }
 
   void apply_positions(const query_block& block, index first_query, index first_key,
                        map& tile) const {
     for (index i = 0; i < tile.rows(); ++i) {
+      const index at = block.first_position + (first_query + i) * block.position_step;
+      if (cache_.positions.empty()) {
+        apply_run(block.alibi_slope, at - (cache_.first_position + first_key), tile.row(i).data(),
+                  tile.cols());
+        continue;
+      }
       for (index j = 0; j < tile.cols(); ++j) {
-        const index at = block.first_position + (first_query + i) * block.position_step;
-        const index back = at - cache_.position(first_key + j);
-        const bool after = rule_.causal && back < 0;
-        const bool outside = rule_.window > 0 && back >= rule_.window;
-        if (after || outside) {
-          tile(i, j) = hidden;
-        } else {
-          tile(i, j) -= block.alibi_slope * static_cast<float>(back);
-        }
+        apply_run(block.alibi_slope, at - cache_.position(first_key + j), &tile(i, j), 1);
       }
     }
+  }
+
+  /// Keys at consecutive positions; the first lies `back` positions before the query.
+  void apply_run(float slope, index back, float* logits, index count) const {
+    // Key j lies back − j before the query: hidden where that is < 0, or ≥ window.
+    const index begin = rule_.window > 0 ? std::clamp<index>(back - rule_.window + 1, 0, count) : 0;
+    const index end = rule_.causal ? std::clamp<index>(back + 1, begin, count) : count;
+    std::fill(logits, logits + begin, hidden);
+    std::fill(logits + end, logits + count, hidden);
+    if (slope == 0) return;
+    for (index j = begin; j < end; ++j) logits[j] -= slope * static_cast<float>(back - j);
   }
 
   kv_block cache_;
@@ -170,6 +184,7 @@ class logit_source {
   float scale_;
   std::vector<float> query_buffer_;
   std::vector<float> key_buffer_;
+  std::vector<float> mask_buffer_;
   std::vector<float> largest_keys_;  ///< largest |k| of each tile; negative until it is seen
 };
 

@@ -2,8 +2,9 @@
 /// The score pass: everything compaction must know of full attention, in one streaming sweep.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <limits>
 
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/panel.hpp"
@@ -46,28 +47,25 @@ struct attention_scores {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Pools `scores` in place; the average counts the zeros beyond the ends, as the published method
-/// does.
+/// does. Cost T · width: every window is summed by itself, so equal windows pool to equal numbers.
 inline void pool(vector& scores, pooling_kind kind, index width) {
   if (kind == pooling_kind::none || width == 1) return;
   const vector raw = scores;
   const index half = width / 2;
   const index last = raw.size() - 1;
   for (index j = 0; j <= last; ++j) {
-    const auto window = raw.segment(std::max<index>(0, j - half),
-                                    std::min(last, j + half) - std::max<index>(0, j - half) + 1);
+    const index begin = j > half ? j - half : 0;
+    const index end = last - j > half ? j + half : last;
+    const auto window = raw.segment(begin, end - begin + 1);
     scores[j] =
         kind == pooling_kind::max ? window.maxCoeff() : window.sum() / static_cast<float>(width);
   }
 }
 
-/// `score_pass` on inputs that were checked before.
+/// `score_pass` on inputs and options that were checked before.
 inline result<attention_scores> score_checked(const kv_block& cache, const query_set& queries,
                                               const logit_rule& rule,
                                               const score_options& options) {
-  if (options.pooling_width < 1 || options.pooling_width % 2 == 0) {
-    return error{errc::invalid_option, "pooling_width", options.pooling_width, error::none,
-                 "must be odd and at least 1"};
-  }
   const index n = queries.rows();
   const index keys = cache.keys.rows();
   attention_scores scores;
@@ -119,10 +117,18 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
 
 namespace kvfit::inline KVFIT_ISA {
 
+/// `invalid_option` where the pooling window has no centre.
+inline result<void> check_score_options(const score_options& options) {
+  if (options.pooling_width >= 1 && options.pooling_width % 2 == 1) return {};
+  return error{errc::invalid_option, "pooling_width", options.pooling_width, error::none,
+               "must be odd and at least 1"};
+}
+
 /// Sweeps all keys once for every panel of queries: log-mass, output and importance.
 ///
 /// Never holds n × T numbers: the workspace is one panel of at most max(16 MB, 8 · T · 4 bytes)
-/// plus the results. Cost n · T · (d_k + d_v) multiply-adds and n · T exponentials. Errors:
+/// plus the results. Cost n · T · (d_k + d_v) multiply-adds and n · T exponentials, pooling
+/// T · width. Errors:
 /// everything that `check_cache` and `check_queries` refuse, `invalid_option`, and `non_finite`
 /// where fp32 overflows in a product of query and key or a logit (argument "logits"), or in the
 /// values' weighted sum ("output"); the row is the query's. A query that sees no key at all is no
@@ -132,6 +138,7 @@ inline result<attention_scores> score_pass(const kv_block& cache, const query_se
                                            const score_options& options = {}) {
   return detail::guard_memory("score_pass", [&]() -> result<attention_scores> {
     if (const auto ok = check_rule(rule); !ok) return ok.error();
+    if (const auto ok = check_score_options(options); !ok) return ok.error();
     if (const auto ok = check_cache(cache, queries); !ok) return ok.error();
     if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok.error();
     return detail::score_checked(cache, queries, rule, options);

@@ -2,12 +2,15 @@
 /// Weights per key from attention mass, by bounded least squares (attention-matching §4).
 #pragma once
 
-#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
 #include <vector>
 
 #include "kvfit/bias/problem.hpp"
 #include "kvfit/bias/weighting.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/accelerated_gradient.hpp"
 #include "kvfit/linalg/bounded_nnls.hpp"
 #include "kvfit/linalg/gram.hpp"
@@ -39,17 +42,23 @@ struct nnls {
 
 namespace kvfit::bias::inline KVFIT_ISA {
 
-/// Cost n · t² for the Gram matrix (or the QR factor) plus a few t³/3; allocates t² doubles
-/// (`projected_gradient`: a second copy of the columns instead). An unfinished solve is a status in
-/// the report, with the best weights found; `invalid_option` where the bounds are not 0 < lower ≤
-/// upper.
-inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& problem) {
+/// The bounds must be 0 < lower ≤ upper, the iterations not negative.
+inline result<void> check_settings(const bias::nnls& policy) {
   if (!(policy.lower > 0 && policy.lower <= policy.upper && policy.lower < 1e30)) {
     return error{errc::invalid_option, "nnls.lower", error::none, error::none,
                  "needs 0 < lower <= upper"};
   }
-  if (policy.iterations < 0)
+  if (policy.iterations < 0) {
     return error{errc::invalid_option, "nnls.iterations", policy.iterations, 0};
+  }
+  return {};
+}
+
+/// Cost n · t² for the Gram matrix (or the QR factor) plus a few t³/3; allocates t² doubles
+/// (`projected_gradient`: a second copy of the columns instead). An unfinished solve is a status in
+/// the report, with the best weights found; errors are those of `check_settings`.
+inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& problem) {
+  if (const auto ok = check_settings(policy); !ok) return ok.error();
   const matrix& columns = *problem.columns;
   const index n = columns.rows();
   vector target(n);  // of the equation before row weights

@@ -2,8 +2,9 @@
 /// What a bias fit may look at, and what it hands back.
 #pragma once
 
+#include <Eigen/Core>
 #include <concepts>
-#include <vector>
+#include <span>
 
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"

@@ -3,8 +3,10 @@
 #pragma once
 
 #include "kvfit/attention/check.hpp"
+#include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/settings.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -14,8 +16,14 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
   if (const auto ok = check_rule(options.rule); !ok) return ok;
   if (const auto ok = check_cache(cache, queries); !ok) return ok;
   if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok;
+  if (const auto ok = check_settings(options.selection); !ok) return ok;
+  if (const auto ok = check_score_options(wanted_scores(options.selection)); !ok) return ok;
+  if (const auto ok = check_settings(options.bias); !ok) return ok;
+  if (const auto ok = check_settings(options.values); !ok) return ok;
   const index rows = cache.keys.rows();
-  if (options.budget < 1) return error{errc::budget_out_of_range, "budget", options.budget, rows};
+  if (options.budget < 1) {
+    return error{errc::budget_out_of_range, "budget", options.budget, rows, "must be at least 1"};
+  }
   if (options.protect_first < 0) {
     return error{errc::invalid_option, "protect_first", options.protect_first, 0,
                  "must not be negative"};

@@ -10,8 +10,8 @@ namespace kvfit {
 
 /// One compaction, composed of policies. `budget` has no default; all else is the best measured.
 ///
-///     compaction<selection::given, bias::nnls, values::copy> mine{.budget = 2, .selection = {{3,
-///     7}}};
+///     compaction<selection::given, bias::nnls, values::copy> mine{
+///         .budget = 2, .selection = {{3, 7}}};
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 struct compaction {
   index budget = 0;      ///< t ≥ 1 rows to keep, protected ones included; ≥ T keeps everything
@@ -20,23 +20,25 @@ struct compaction {
   Bias bias = {};
   Values values = {};
 
-  /// Rows at either end (sinks, recent tokens) that stay exactly as they are: key, value and bias.
-  /// They count towards the budget; only the rows between are selected from and fitted.
+  /// Rows at either end (sinks, recent tokens) that keep their key, value and bias, rounded to
+  /// `storage` and no more (rows hidden by their bias are left out). They count towards the budget;
+  /// only the rows between are selected from and fitted.
   index protect_first = 0;
   index protect_last = 0;
 
-  /// Keys whose fitted weight ends on its floor hold a slot and do nothing: give the slot to the
-  /// row that explains most of the missing mass and fit again, at most three times. Only for
+  /// Keys whose fitted weight ends on its floor hold a slot without being needed: give the slot to
+  /// the row that explains most of the missing mass and fit again, at most three times. Only for
   /// selections that may choose freely (`may_replace`).
   bool replace_dead_keys = true;
-  double held_out =
-      0.0625;  ///< share of queries kept from the fit to judge it, in [0, 0.5]; 0: none
+  /// Share of the queries kept from the fit to judge it, in [0, 0.5]; 0: none.
+  double held_out = 0.0625;
   /// Where copied values judge better than fitted ones (on the held-out queries, or on all), return
   /// those.
   bool keep_better_values = true;
 
-  dtype storage =
-      dtype::fp32;  ///< how the caller will store keys and values: they are rounded to it
+  /// How the caller will store keys and values: they are rounded to it, and what is fitted later
+  /// sees the rounded ones.
+  dtype storage = dtype::fp32;
   dtype bias_storage = dtype::fp32;         ///< the same for the bias
   index selection_memory = index{1} << 30;  ///< bytes a selection may spend on n × T numbers
 };

@@ -13,6 +13,11 @@
 /// has no such protection: do not mix instruction sets among files that share Eigen code.
 #pragma once
 
+// A hidden key's logit is −∞, and an input may hold NaN: both must be told from numbers.
+#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
+#error "kvfit needs infinities and NaN: compile without -ffinite-math-only (part of -ffast-math)"
+#endif
+
 #if defined(__cpp_exceptions) || defined(_CPPUNWIND)
 #define KVFIT_HAS_EXCEPTIONS 1
 #else

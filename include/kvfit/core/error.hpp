@@ -18,7 +18,7 @@ enum class errc : std::uint8_t {
   empty_input,          ///< an argument has no rows or no columns
   null_data,            ///< an argument has rows but no memory
   non_finite,           ///< NaN or infinity at row `actual`, column `expected`
-  budget_out_of_range,  ///< budget `actual`, of `expected` rows
+  budget_out_of_range,  ///< budget `actual`, limit `expected`
   invalid_option,       ///< an option outside its documented range: `actual`, limit `expected`
   invalid_position,     ///< a row number that is out of range, repeated or out of order
   all_masked,           ///< no key is visible to query `actual`, of `expected`
@@ -52,22 +52,41 @@ struct error {
   static constexpr std::int64_t none = std::numeric_limits<std::int64_t>::min();
 
   errc code = errc::invalid_option;
-  std::string argument = {};          ///< which argument, tensor or file
-  std::int64_t actual = none;    ///< the size or place found; its meaning stands beside each code
-  std::int64_t expected = none;  ///< the size or limit it was held against
-  std::string detail = {};            ///< one more sentence where the sizes do not say it all
+  /// Which argument, tensor or file.
+  std::string argument = {};
+  /// The size or place found; its meaning stands beside each code.
+  std::int64_t actual = none;
+  /// The size or limit it was held against.
+  std::int64_t expected = none;
+  /// One more sentence where the sizes do not say it all.
+  std::string detail = {};
 
   /// "shape_mismatch: values: 12, expected 16 (rows must equal the keys')".
   [[nodiscard]] std::string message() const {
     std::string text{name(code)};
     if (!argument.empty()) text += ": " + argument;
     if (actual != none) text += ": " + std::to_string(actual);
-    if (expected != none) {
-      const bool is_place = code == errc::non_finite || code == errc::storage_overflow;
-      text += (is_place ? ", column " : ", expected ") + std::to_string(expected);
-    }
+    if (expected != none) text += std::string(link()) + std::to_string(expected);
     if (!detail.empty()) text += " (" + detail + ")";
     return text;
+  }
+
+ private:
+  /// What stands between the two sizes.
+  [[nodiscard]] constexpr std::string_view link() const noexcept {
+    switch (code) {
+      case errc::non_finite:
+      case errc::storage_overflow:
+        return ", column ";
+      case errc::all_masked:
+      case errc::cancelled:
+        return ", of ";
+      case errc::budget_out_of_range:
+      case errc::invalid_option:
+        return ", limit ";
+      default:
+        return ", expected ";
+    }
   }
 };
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "kvfit/core/random.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
@@ -28,16 +29,10 @@ struct power_estimate {
 /// bits for a seed on every machine, which `std::normal_distribution` does not promise.
 [[nodiscard]] inline Eigen::VectorXd seeded_unit_vector(Eigen::Index size, std::uint64_t seed) {
   Eigen::VectorXd out(size);
-  std::uint64_t state = seed;
+  random_source draw(seed);
   for (Eigen::Index j = 0; j < size; ++j) {
     double sum = -6;
-    for (int k = 0; k < 12; ++k) {  // splitmix64, Steele, Lea & Flood 2014
-      std::uint64_t bits = state += 0x9e3779b97f4a7c15ULL;
-      bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9ULL;
-      bits = (bits ^ (bits >> 27)) * 0x94d049bb133111ebULL;
-      bits ^= bits >> 31;
-      sum += static_cast<double>(bits >> 11) * 0x1.0p-53;
-    }
+    for (int k = 0; k < 12; ++k) sum += draw.uniform();
     out[j] = sum;
   }
   const double norm = out.norm();

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/settings.hpp"
 #include "kvfit/selection/fixed.hpp"
 #include "kvfit/selection/problem.hpp"
 
@@ -36,13 +36,16 @@ inline score_options wanted_scores(const selection::highest_attention& policy) {
   return {policy.importance, policy.pooling, policy.pooling_width};
 }
 
+inline result<void> check_settings(const selection::highest_attention& policy) {
+  if (policy.importance != importance_kind::none) return {};
+  return error{errc::invalid_option, "importance", error::none, error::none,
+               "highest attention needs mean, rms or max"};
+}
+
 inline result<selected_rows> select(const selection::highest_attention& policy,
                                     const selection_problem& problem) {
+  if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
-  if (policy.importance == importance_kind::none) {
-    return error{errc::invalid_option, "importance", error::none, error::none,
-                 "highest attention needs mean, rms or max"};
-  }
   std::vector<index> rows = rank_by_importance(problem);
   rows.resize(detail::count_kept(rows, problem));
   return selected_rows{.positions = std::move(rows)};

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/linalg/growing_qr.hpp"
 #include "kvfit/linalg/projected_gradient.hpp"
@@ -255,7 +256,15 @@ class omp_search {
   selected_rows out_;
 };
 
-inline result<void> check_omp(const selection::omp& policy) {
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::selection::inline KVFIT_ISA {
+
+inline score_options wanted_scores(const selection::omp&) {
+  return {.importance = importance_kind::rms};
+}
+
+inline result<void> check_settings(const selection::omp& policy) {
   const auto positive = [](index value, const char* field) -> result<void> {
     if (value >= 1) return {};
     return error{errc::invalid_option, field, value, 1, "must be at least 1"};
@@ -287,21 +296,13 @@ inline result<void> check_omp(const selection::omp& policy) {
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
-
-namespace kvfit::selection::inline KVFIT_ISA {
-
-inline score_options wanted_scores(const selection::omp&) {
-  return {.importance = importance_kind::rms};
-}
-
 /// Runs OMP. Cost a pick: n · T multiply-adds for the correlations and O(n · |S|) for the refit (a
 /// growing QR, never a fit from scratch). Memory: n · T floats if `memory_cap` allows, else a panel
 /// and the logits are made anew every round; 12 n · t bytes beside.
 inline result<selected_rows> select(const selection::omp& policy,
                                     const selection_problem& problem) {
+  if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
-  if (const auto ok = detail::check_omp(policy); !ok) return ok.error();
   return detail::omp_search(policy, problem).run();
 }
 

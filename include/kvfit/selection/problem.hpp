@@ -69,7 +69,7 @@ inline result<void> check_problem(const selection_problem& problem) {
                  "one score per query"};
   }
   if (problem.budget < 1 || problem.budget > rows) {
-    return error{errc::budget_out_of_range, "budget", problem.budget, rows};
+    return error{errc::budget_out_of_range, "budget", problem.budget, rows, "must be in 1 ... T"};
   }
   return {};
 }

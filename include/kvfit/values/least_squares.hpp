@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cmath>
+#include <utility>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/least_squares.hpp"
 #include "kvfit/values/problem.hpp"
 
@@ -26,14 +28,18 @@ struct least_squares {
 
 namespace kvfit::values::inline KVFIT_ISA {
 
+/// The ridge must be finite and not negative.
+inline result<void> check_settings(const values::least_squares& policy) {
+  if (policy.ridge >= 0 && std::isfinite(policy.ridge)) return {};
+  return error{errc::invalid_option, "least_squares.ridge", error::none, error::none,
+               "must be finite and not negative"};
+}
+
 /// Rank loss is regularised and reported, never an error. Cost and memory as
 /// `linalg::least_squares`.
 inline result<values_fit> fit_values(const values::least_squares& policy,
                                      const values_problem& problem) {
-  if (!(policy.ridge >= 0 && std::isfinite(policy.ridge))) {
-    return error{errc::invalid_option, "least_squares.ridge", error::none, error::none,
-                 "must be finite and not negative"};
-  }
+  if (const auto ok = check_settings(policy); !ok) return ok.error();
   const linalg::least_squares_options options{
       .method = policy.method, .mode = policy.ridge_scaling, .ridge = policy.ridge};
   linalg::least_squares_fit fit =

@@ -14,7 +14,7 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// Exponent all ones: NaN or infinity. By bits, so that it survives a consumer's -ffast-math.
+/// Exponent all ones is NaN or infinity. By bits, which vectorises everywhere.
 inline bool is_finite(float x) noexcept {
   return (std::bit_cast<std::uint32_t>(x) & 0x7F800000U) != 0x7F800000U;
 }

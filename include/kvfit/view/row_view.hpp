@@ -10,9 +10,9 @@
 #include <ranges>
 #include <type_traits>
 
+#include "kvfit/core/element.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/core/element.hpp"
 
 namespace kvfit {
 
@@ -32,12 +32,16 @@ concept eigen_in_memory = requires(const std::remove_cvref_t<M>& m) {
   requires storable<typename std::remove_cvref_t<M>::Scalar>;
 };
 
+template <class Plain, int Options, class Stride>
+std::true_type is_const_ref(const Eigen::Ref<const Plain, Options, Stride>&);
+
+template <class M>
+concept owns_memory = requires(const std::remove_cvref_t<M>& m) { is_plain(m); } ||
+    requires(const std::remove_cvref_t<M>& m) { is_const_ref(m); };  // it may hold a copy
+
 /// A matrix that would be gone by the end of the statement.
 template <class M>
-concept dying_matrix = std::is_rvalue_reference_v<M&&> &&
-    requires(const std::remove_cvref_t<M>& m) {
-  is_plain(m);
-};
+concept dying_matrix = std::is_rvalue_reference_v<M&&> && owns_memory<M>;
 
 }  // namespace detail
 
@@ -80,8 +84,8 @@ class row_view {
 
   /// An Eigen matrix, map, block or transpose, of either storage order.
   template <class M>
-  requires(detail::eigen_in_memory<M> && !detail::dying_matrix<M>) row_view(M&& m)
-  noexcept  // NOLINT(*-explicit-*, *-forwarding-*)
+  requires(detail::eigen_in_memory<M> && !detail::dying_matrix<M>)
+  row_view(M&& m) noexcept  // NOLINT(*-explicit-*, *-forwarding-*)
       : row_view(m.data(), m.rows(), m.cols(), m.rowStride(), m.colStride()) {}
 
   [[nodiscard]] index rows() const noexcept { return rows_; }

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+/// What a policy may say of its own settings.
+#pragma once
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Refuses settings outside their documented ranges with `invalid_option`, before anything is
+/// computed. A policy P that can be misset has its own `result<void> check_settings(const P&)`
+/// beside it; any other is accepted by this one.
+template <class Policy>
+result<void> check_settings(const Policy&) {
+  return {};
+}
+
+}  // namespace kvfit::inline KVFIT_ISA
