@@ -11,17 +11,20 @@ using kvfit::kv_block;
 using kvfit::panel_rows;
 using kvfit::query_block;
 
-TEST_CASE("A panel takes at most 16 MB, but never fewer than 8 rows nor more than 64",
+TEST_CASE("A panel takes at most 16 MB, but never fewer than 8 rows nor more than 96",
           "[attention][panels]") {
   const index limit = index{16} << 20;
-  for (const index keys : {index{0}, index{1}, index{65536}, index{65537}, index{524288},
+  for (const index keys : {index{0}, index{1}, index{43690}, index{43691}, index{65536},
+                           index{65537}, index{262144}, index{262145}, index{524288},
                            index{524289}, index{1} << 40}) {
     const index rows = panel_rows(keys);
     CAPTURE(keys, rows);
     CHECK(rows >= 8);
-    CHECK(rows <= 64);
+    CHECK(rows <= 96);
+    CHECK((rows < 16 || rows % 16 == 0));
     CHECK((rows == 8 || rows * keys * 4 <= limit));
-    CHECK((rows == 64 || (rows + 1) * keys * 4 > limit));  // no smaller than it must be
+    const index next = rows < 16 ? rows + 1 : rows + 16;  // no smaller than it must be
+    CHECK((rows == 96 || next * keys * 4 > limit));
   }
 }
 

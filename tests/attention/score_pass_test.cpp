@@ -90,6 +90,59 @@ TEST_CASE("Importance counts the queries of every block, under the whole rule",
   }
 }
 
+TEST_CASE("§9.4 logits that climb from tile to tile give the same attention, kept or not",
+          "[attention][score_pass]") {
+  const auto climb = GENERATE(0.0F, 3.0F, 15.0F, 30.0F, -30.0F);  // from one 256 keys to the next
+  const auto start = GENERATE(0.0F, -infinity);                   // the first keys may be hidden
+  CAPTURE(climb, start);
+  const index n = 130;
+  const index keys = 1100;
+  const sample head(n, keys, 24, 40);
+  std::vector<float> bias(static_cast<std::size_t>(keys));
+  for (index j = 0; j < keys; ++j) {
+    bias[static_cast<std::size_t>(j)] = j < 256 ? start : climb * static_cast<float>(j / 256);
+  }
+  const kv_block cache{.keys = head.keys, .values = head.values, .bias = bias};
+  const oracle_attention expected = attend_in_double(head.queries, cache);
+  for (const importance_kind kind : every_kind) {
+    const auto scores = score_pass(cache, head.queries, {},
+                                   {.importance = kind, .keep_exponentials = n * keys * 4});
+    REQUIRE(scores);
+    check_attention(scores->output, scores->log_mass, expected, 24);
+    check_importance(scores->importance, importance_of(expected.weights, kind), expected, 24);
+    REQUIRE(scores->exponentials.rows() == keys);
+    REQUIRE(scores->exponentials.cols() == n);
+    REQUIRE(scores->shift.size() == n);
+    worst_case weight;
+    for (index i = 0; i < n; ++i) {
+      CHECK(scores->shift[i] <= scores->max[i]);
+      CHECK(scores->shift[i] >= scores->max[i] - 16);
+      const double to_share = std::exp(static_cast<double>(scores->shift[i]) -
+                                       static_cast<double>(scores->log_mass[i]));
+      const double relative = std::expm1(3 * expected.logit_error(i, 24)) + 1e-5;
+      for (index j = 0; j < keys; ++j) {
+        const double share = static_cast<double>(scores->exponentials(j, i)) * to_share;
+        weight.see(std::abs(share - expected.weights(i, j)),
+                   relative * expected.weights(i, j) + 1e-30, j);
+      }
+    }
+    INFO("kept exponentials: " << weight.text());
+    CHECK(weight.ratio <= 1);
+  }
+}
+
+TEST_CASE("Exponentials are kept where they fit the bytes allowed, not otherwise",
+          "[attention][score_pass]") {
+  const sample head(10, 30, 24, 40);
+  const auto kept = [&](index bytes) {
+    return score_pass(head.cache(), head.queries, {}, {.keep_exponentials = bytes})
+        ->exponentials.size();
+  };
+  CHECK(kept(10 * 30 * 4) == 300);
+  CHECK(kept(10 * 30 * 4 - 1) == 0);
+  CHECK(kept(0) == 0);
+}
+
 TEST_CASE("Mean importance adds up to 1", "[attention][score_pass]") {
   const sample head(70, 300, 16, 8);
   const auto scores =

@@ -2,8 +2,10 @@
 #include "kvfit/selection/highest_attention.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
+#include "kvfit/core/random.hpp"
 #include "selection/heads.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
@@ -78,6 +80,37 @@ TEST_CASE("keys of equal importance are kept from the front", "[selection][highe
   const auto chosen = select(highest_attention{.importance = kind}, scored.problem(7));
   REQUIRE(chosen);
   CHECK(chosen->positions == std::vector<kvfit::index>{3, 9, 0, 2, 4, 5, 6});
+}
+
+TEST_CASE("the best rows are those of a full stable sort, whatever the order and ties",
+          "[selection][highest_attention]") {
+  const auto order = GENERATE(0, 1, 2, 3);  // few values, rising, falling, spread
+  kvfit_test::head head = kvfit_test::make_head(4, {.queries = 3, .keys = 300});
+  std::vector<float> bias(300, 0.0F);
+  bias[17] = bias[200] = -std::numeric_limits<float>::infinity();
+  kvfit::kv_block cache = head.cache();
+  cache.bias = bias;
+  const kvfit_test::scored_head scored(cache, head.queries);
+  kvfit::attention_scores scores = scored.scores();
+  kvfit::random_source draw(5);
+  for (kvfit::index j = 0; j < 300; ++j) {
+    const auto place = static_cast<float>(j);
+    scores.importance[j] = order == 0   ? static_cast<float>(draw.below(4))
+                           : order == 1 ? place
+                           : order == 2 ? -place
+                                        : static_cast<float>(draw.uniform());
+  }
+  std::vector<kvfit::index> ranking = ranking_of(scores.importance.cast<double>());
+  std::erase_if(ranking, [](kvfit::index row) { return row == 17 || row == 200; });
+  kvfit::selection_problem problem = scored.problem(1);
+  problem.scores = &scores;
+  for (const kvfit::index count : {0, 1, 2, 7, 150, 298, 299, 300, 1000}) {
+    INFO("order " << order << ", " << count << " rows");
+    const auto found = selection::rank_by_importance(problem, count);
+    const auto length = std::min<std::size_t>(ranking.size(), static_cast<std::size_t>(count));
+    CHECK(found == std::vector<kvfit::index>(
+                       ranking.begin(), ranking.begin() + static_cast<std::ptrdiff_t>(length)));
+  }
 }
 
 TEST_CASE("highest attention without a measure is refused", "[selection][highest_attention]") {

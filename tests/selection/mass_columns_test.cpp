@@ -45,11 +45,14 @@ struct masked_head {
 TEST_CASE("the mass equation's columns, norms, products and target are the oracle's, stored or not",
           "[selection][mass_columns]") {
   const auto weighting = GENERATE(mass_weighting::relative, mass_weighting::absolute);
-  const bool is_stored = GENERATE(true, false);
   const masked_head made;
-  const kvfit_test::scored_head scored(made.cache(), made.queries());
+  const bool is_kept = GENERATE(false, true);  // by the score pass
+  const bool is_stored = is_kept || GENERATE(true, false);
+  const kvfit_test::scored_head scored(made.cache(), made.queries(),
+                                       {.keep_exponentials = is_kept ? 100 * 64 * 4 : 0});
   kvfit::selection_problem problem = scored.problem(1);
-  if (!is_stored) problem.memory_cap = 0;
+  CHECK(problem.scores->exponentials.size() == (is_kept ? 100 * 64 : 0));
+  if (is_kept || !is_stored) problem.memory_cap = 0;
   mass_columns columns(problem, weighting);
   const auto expected = kvfit_test::make_mass_equation(made.cache(), made.queries(), {}, weighting);
   REQUIRE(columns.is_stored() == is_stored);
@@ -99,7 +102,7 @@ TEST_CASE("all ones solve the mass equation over all keys", "[selection][mass_co
   const masked_head made;
   const kvfit_test::scored_head scored(made.cache(), made.queries());
   const mass_columns columns(scored.problem(1), weighting);
-  const kvfit::matrix all = columns.columns(kvfit_test::rows_up_to(64));
+  const Eigen::MatrixXf all = columns.columns(kvfit_test::rows_up_to(64));
   const double error = (all.rowwise().sum() - columns.target())
                            .cwiseQuotient(columns.target().cwiseMax(1.0F))
                            .cwiseAbs()

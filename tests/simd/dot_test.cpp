@@ -100,4 +100,41 @@ TEST_CASE("dot of nothing is zero, and infinity and NaN come through", "[simd]")
   }
 }
 
+TEST_CASE("square_sum32 and largest_product follow their definitions at any offset and length",
+          "[simd]") {
+  const std::vector<float> xs = kvfit::test::normal_values(most, 3.0f, 15);
+  const std::vector<float> ys = kvfit::test::normal_values(most, 2.0f, 16);
+  constexpr float outside = std::numeric_limits<float>::quiet_NaN();  // shows if it is read
+  bool within = true;
+  bool same_at_any_offset = true;
+  for (index n = 0; n <= most; ++n) {
+    const std::vector<float> x_head(xs.begin(), xs.begin() + n);
+    const std::vector<float> y_head(ys.begin(), ys.begin() + n);
+    double squares = 0.0;
+    float largest = -std::numeric_limits<float>::infinity();
+    for (std::size_t i = 0; i < x_head.size(); ++i) {
+      const double product = static_cast<double>(x_head[i]) * static_cast<double>(y_head[i]);
+      squares += product * product;
+      largest = std::max(largest, x_head[i] * y_head[i]);
+    }
+    const float first = kvfit::simd::square_sum32(x_head.data(), y_head.data(), n);
+    within = within && std::abs(static_cast<double>(first) - squares) <= 0x1p-19 * squares;
+    for (index offset = 0; offset < lanes; ++offset) {
+      row<float> x(x_head, offset, outside);
+      row<float> y(y_head, (offset * 5) % lanes, outside);
+      same_at_any_offset =
+          same_at_any_offset && kvfit::simd::square_sum32(x.data(), y.data(), n) == first;
+      within = within && kvfit::simd::largest_product(x.data(), y.data(), n) == largest;
+    }
+  }
+  CHECK(within);
+  CHECK(same_at_any_offset);
+}
+
+TEST_CASE("largest_product passes over NaN", "[simd]") {
+  const std::vector<float> x = {std::numeric_limits<float>::quiet_NaN(), -4.0f, -2.0f};
+  const std::vector<float> y = {1.0f, 1.0f, 1.0f};
+  CHECK(kvfit::simd::largest_product(x.data(), y.data(), 3) == -2.0f);
+}
+
 }  // namespace

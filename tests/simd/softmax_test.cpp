@@ -135,4 +135,45 @@ TEST_CASE("exp_shifted_sum shows NaN in its weight and in the sum alone", "[simd
   }
 }
 
+TEST_CASE("exp_shifted_columns gives every column what exp_shifted_sum gives a row", "[simd]") {
+  for (const index cols : {index{1}, kvfit::simd::lanes - 1, kvfit::simd::lanes, most}) {
+    for (const index rows : {1, 15, 16, 17, 50}) {
+      const index stride = cols + 3;
+      std::vector<float> matrix =
+          kvfit::test::normal_values(rows * stride, 20.0f, static_cast<unsigned>(cols + rows));
+      std::vector<float> shifts(static_cast<std::size_t>(cols));
+      std::vector<std::vector<float>> columns(static_cast<std::size_t>(cols));
+      for (std::size_t i = 0; i < columns.size(); ++i) {
+        for (index j = 0; j < rows; ++j) {
+          float& x = matrix[static_cast<std::size_t>(j * stride) + i];
+          if (i % 5 == 4) x = -inf;  // nothing to see in this column
+          columns[i].push_back(x);
+        }
+        shifts[i] = max_value(columns[i].data(), rows);
+      }
+      std::vector<double> sums(columns.size(), 2.5);
+      const std::vector<float> before = matrix;
+      kvfit::simd::exp_shifted_columns(matrix.data(), stride, rows, cols, shifts.data(),
+                                       sums.data());
+      bool same = true;
+      for (std::size_t i = 0; i < columns.size(); ++i) {
+        const double sum = exp_shifted_sum(columns[i].data(), rows, shifts[i]);
+        same = same && std::abs(sums[i] - 2.5 - sum) <= 2e-6 * sum;
+        for (index j = 0; j < rows; ++j) {
+          same = same && bits(matrix[static_cast<std::size_t>(j * stride) + i]) ==
+                             bits(columns[i][static_cast<std::size_t>(j)]);
+        }
+      }
+      for (index j = 0; j < rows; ++j) {  // the gap between rows
+        for (index i = cols; i < stride; ++i) {
+          const auto at = static_cast<std::size_t>(j * stride + i);
+          same = same && bits(matrix[at]) == bits(before[at]);
+        }
+      }
+      INFO(rows << " x " << cols);
+      CHECK(same);
+    }
+  }
+}
+
 }  // namespace

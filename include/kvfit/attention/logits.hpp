@@ -10,6 +10,8 @@
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/product.hpp"
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -40,11 +42,13 @@ inline std::vector<query_panel> cut_panels(const query_set& queries, index rows)
   return panels;
 }
 
-/// Rows of a panel whose logits against `keys` keys take at most 16 MB; between 8 and 64, since a
-/// product of fewer rows is bound by reading the keys.
+/// Rows of a panel whose logits against `keys` keys take at most 16 MB; between 8 and 96, since a
+/// product of fewer rows is bound by reading the keys. 16 and more are multiples of 16: whole
+/// registers.
 inline index panel_rows(index keys) noexcept {
   constexpr index panel_floats = index{4} << 20;
-  return std::clamp<index>(panel_floats / std::max<index>(keys, 1), 8, 64);
+  const index rows = std::clamp<index>(panel_floats / std::max<index>(keys, 1), 8, 96);
+  return rows < 16 ? rows : rows - rows % 16;
 }
 
 /// Makes logits by `logit_rule`, tile by tile of keys.
@@ -53,6 +57,8 @@ inline index panel_rows(index keys) noexcept {
 /// masks of the rows they come from.
 class logit_source {
  public:
+  static constexpr index key_tile = 256;  ///< keys made and handed on together
+
   logit_source(const kv_block& cache, const query_set& queries, const logit_rule& rule,
                std::span<const index> columns = {})
       : cache_(cache),
@@ -65,43 +71,74 @@ class logit_source {
   [[nodiscard]] float scale() const noexcept { return scale_; }
   [[nodiscard]] const query_set& queries() const noexcept { return queries_; }
 
-  /// Fills `logits` (panel.count × keys(), rows `stride` apart). Returns the first row of the panel
-  /// with a product of query and key that overflows fp32 (either way, hidden or not), panel.count
-  /// where there is none. Cost count · T · d_k multiply-adds; after the first call nothing is
-  /// allocated but, for d_k > 128, the buffers that Eigen packs tiles into (under 1 MB).
-  index fill(const query_panel& panel, float* logits, index stride) {
+  /// Writes the logits of all keys, a row each, against the panel's queries: key j's panel.count
+  /// floats at `logits + j · stride`. `seen(first, count)` is called when these rows of keys are
+  /// done and still near. Returns the first query of the panel with a product of query and key that
+  /// overflows fp32 (either way, hidden or not), panel.count where there is none. Cost
+  /// count · T · d_k multiply-adds; nothing is allocated after the first call.
+  template <class Seen>
+  index fill(const query_panel& panel, float* logits, index stride, Seen seen) {
     const index depth = cache_.keys.cols();
-    query_buffer_.resize(static_cast<std::size_t>(panel.count * depth));
-    key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
     const query_block& block = queries_.blocks()[panel.block];
-    const float_tile q = load_rows(block.rows, panel.first, panel.count, query_buffer_.data());
-    const const_map queries(q.data, panel.count, depth, Eigen::OuterStride<>(q.stride));
-    const float largest_query = queries.cwiseAbs().maxCoeff();
+    const float largest_query = pack_queries(block.rows, panel);
+    key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
     largest_keys_.resize(static_cast<std::size_t>((keys() + key_tile - 1) / key_tile), -1.0F);
     index overflow = panel.count;
     for (index first = 0; first < keys(); first += key_tile) {
       const index count = std::min(key_tile, keys() - first);
       const float_tile k = load_rows(cache_.keys, first, count, key_buffer_.data());
-      const const_map keys(k.data, count, depth, Eigen::OuterStride<>(k.stride));
-      map tile(logits + first, panel.count, count, Eigen::OuterStride<>(stride));
-      tile.noalias() = scale_ * (queries * keys.transpose());
+      const tile rows{logits + first * stride, stride, first, count};
+      simd::multiply({k.data, k.stride, 1}, {packed_queries_.data(), panel.count},
+                     {rows.logits, stride}, count, panel.count, depth);
       float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
-      if (largest_key < 0) largest_key = keys.cwiseAbs().maxCoeff();
-      // Before the rule: a soft cap would bend an infinite product into a common one, and −∞ would
-      // pass for a hidden key.
-      if (may_overflow(largest_query, largest_key)) {
-        overflow = std::min(overflow, first_overflow(tile));
+      if (largest_key < 0) {
+        largest_key = 0;
+        for (index j = 0; j < count; ++j) {
+          const Eigen::Map<const Eigen::ArrayXf> key(k.data + j * k.stride, depth);
+          largest_key = std::max(largest_key, key.abs().maxCoeff());
+        }
       }
-      apply_rule(panel, first, tile);
+      const bool is_doubtful = may_overflow(largest_query, largest_key);
+      overflow = std::min(overflow, apply_rule(panel, block, rows, is_doubtful));
+      seen(first, count);
     }
     return overflow;
   }
 
+  index fill(const query_panel& panel, float* logits, index stride) {
+    return fill(panel, logits, stride, [](index, index) {});
+  }
+
  private:
-  using map = Eigen::Map<matrix, 0, Eigen::OuterStride<>>;
-  using const_map = Eigen::Map<const matrix, 0, Eigen::OuterStride<>>;
-  static constexpr index key_tile = 256;
   static constexpr float hidden = -std::numeric_limits<float>::infinity();
+
+  /// Some rows of logits: those of keys first_key … first_key + count − 1.
+  struct tile {
+    float* logits;
+    index stride;
+    index first_key;
+    index count;
+
+    [[nodiscard]] float* row(index j) const noexcept { return logits + j * stride; }
+  };
+
+  /// Turns the panel's queries into depth × count; returns the largest magnitude among them.
+  float pack_queries(const row_view& rows, const query_panel& panel) {
+    const index depth = rows.cols();
+    const auto size = static_cast<std::size_t>(panel.count * depth);
+    query_buffer_.resize(size);
+    packed_queries_.resize(size);
+    const float_tile q = load_rows(rows, panel.first, panel.count, query_buffer_.data());
+    float largest = 0;
+    for (index i = 0; i < panel.count; ++i) {
+      for (index k = 0; k < depth; ++k) {
+        const float x = q.data[i * q.stride + k];
+        packed_queries_[static_cast<std::size_t>(k * panel.count + i)] = x;
+        largest = std::max(largest, std::abs(x));
+      }
+    }
+    return largest;
+  }
 
   /// Whether some partial sum of scale · q·k, multiplied in any order, may leave fp32. Reading
   /// every tile once more to see it costs a seventh of the score pass; this bound is free and
@@ -113,68 +150,79 @@ class logit_source {
     return bound >= 0.5 * static_cast<double>(std::numeric_limits<float>::max());
   }
 
-  static index first_overflow(const map& tile) noexcept {
-    for (index i = 0; i < tile.rows(); ++i) {
-      if (detail::first_non_finite(tile.row(i).data(), tile.cols()) < tile.cols()) return i;
+  /// Products become logits. Returns the first query whose scaled product is not finite, where that
+  /// is to be looked for: before the rest of the rule, for a soft cap would bend an infinite
+  /// product into a common one, and −∞ would pass for a hidden key.
+  index apply_rule(const query_panel& panel, const query_block& block, const tile& rows,
+                   bool is_doubtful) {
+    index overflow = panel.count;
+    const bool is_capped = rule_.soft_cap > 0;
+    const bool has_positions = rule_.causal || rule_.window > 0 || block.alibi_slope != 0;
+    if (has_positions) place_queries(panel, block);
+    for (index j = 0; j < rows.count; ++j) {
+      float* row = rows.row(j);
+      const auto key = static_cast<std::size_t>(rows.first_key + j);
+      const float bias = cache_.bias.empty() ? 0.0F : cache_.bias[key];
+      const bool is_split = is_capped || is_doubtful;
+      simd::scale_and_add(row, scale_, is_split ? 0.0F : bias, panel.count);
+      if (is_split) {
+        if (is_doubtful) {
+          overflow = std::min(overflow, detail::first_non_finite(row, panel.count));
+        }
+        if (is_capped) {
+          Eigen::Map<Eigen::ArrayXf> x(row, panel.count);
+          x = rule_.soft_cap * (x / rule_.soft_cap).tanh();
+        }
+        simd::scale_and_add(row, 1.0F, bias, panel.count);
+      }
     }
-    return tile.rows();
+    if (!cache_.masks.empty()) add_mask(panel, rows);
+    if (has_positions) {
+      for (index j = 0; j < rows.count; ++j) {
+        apply_position(block.alibi_slope, cache_.position(rows.first_key + j), rows.row(j));
+      }
+    }
+    return overflow;
   }
 
-  void apply_rule(const query_panel& panel, index first_key, map& tile) {
-    if (rule_.soft_cap > 0) {
-      tile.array() = rule_.soft_cap * (tile.array() / rule_.soft_cap).tanh();
-    }
-    if (!cache_.bias.empty()) {
-      const Eigen::Map<const Eigen::RowVectorXf> bias(cache_.bias.data() + first_key, tile.cols());
-      tile.rowwise() += bias;
-    }
-    if (!cache_.masks.empty()) add_mask(panel, first_key, tile);
-    const query_block& block = queries_.blocks()[panel.block];
-    if (rule_.causal || rule_.window > 0 || block.alibi_slope != 0) {
-      apply_positions(block, panel.first, first_key, tile);
-    }
-  }
-
-  void add_mask(const query_panel& panel, index first_key, map& tile) {
+  void add_mask(const query_panel& panel, const tile& rows) {
     const row_view& mask = cache_.masks[panel.block];
     if (!columns_.empty()) {
-      for (index i = 0; i < tile.rows(); ++i) {
-        for (index j = 0; j < tile.cols(); ++j) {
-          tile(i, j) += mask(panel.first + i, columns_[static_cast<std::size_t>(first_key + j)]);
-        }
+      for (index j = 0; j < rows.count; ++j) {
+        const index column = columns_[static_cast<std::size_t>(rows.first_key + j)];
+        for (index i = 0; i < panel.count; ++i) rows.row(j)[i] += mask(panel.first + i, column);
       }
       return;
     }
-    mask_buffer_.resize(static_cast<std::size_t>(tile.size()));
-    const float_tile entries = load_rows(mask.middle_cols(first_key, tile.cols()), panel.first,
-                                         tile.rows(), mask_buffer_.data());
-    tile += const_map(entries.data, tile.rows(), tile.cols(), Eigen::OuterStride<>(entries.stride));
-  }
-
-  void apply_positions(const query_block& block, index first_query, index first_key,
-                       map& tile) const {
-    for (index i = 0; i < tile.rows(); ++i) {
-      const index at = block.first_position + (first_query + i) * block.position_step;
-      if (cache_.positions.empty()) {
-        apply_run(block.alibi_slope, at - (cache_.first_position + first_key), tile.row(i).data(),
-                  tile.cols());
-        continue;
-      }
-      for (index j = 0; j < tile.cols(); ++j) {
-        apply_run(block.alibi_slope, at - cache_.position(first_key + j), &tile(i, j), 1);
+    mask_buffer_.resize(static_cast<std::size_t>(panel.count * rows.count));
+    const float_tile entries = load_rows(mask.middle_cols(rows.first_key, rows.count), panel.first,
+                                         panel.count, mask_buffer_.data());
+    for (index j = 0; j < rows.count; ++j) {
+      for (index i = 0; i < panel.count; ++i) {
+        rows.row(j)[i] += entries.data[i * entries.stride + j];
       }
     }
   }
 
-  /// Keys at consecutive positions; the first lies `back` positions before the query.
-  void apply_run(float slope, index back, float* logits, index count) const {
-    // Key j lies back − j before the query: hidden where that is < 0, or ≥ window.
-    const index begin = rule_.window > 0 ? std::clamp<index>(back - rule_.window + 1, 0, count) : 0;
-    const index end = rule_.causal ? std::clamp<index>(back + 1, begin, count) : count;
-    std::fill(logits, logits + begin, hidden);
-    std::fill(logits + end, logits + count, hidden);
-    if (slope == 0) return;
-    for (index j = begin; j < end; ++j) logits[j] -= slope * static_cast<float>(back - j);
+  /// Where the panel's queries stand.
+  void place_queries(const query_panel& panel, const query_block& block) {
+    query_positions_.resize(static_cast<std::size_t>(panel.count));
+    for (index i = 0; i < panel.count; ++i) {
+      query_positions_[static_cast<std::size_t>(i)] =
+          block.first_position + (panel.first + i) * block.position_step;
+    }
+  }
+
+  /// Hides the key at `position` where the rule does, and takes off the ALiBi slope.
+  void apply_position(float slope, index position, float* row) const {
+    constexpr index everywhere = std::numeric_limits<index>::max();
+    const index nearest = rule_.causal ? 0 : -everywhere;
+    const index farthest = rule_.window > 0 ? rule_.window - 1 : everywhere;
+    for (std::size_t i = 0; i < query_positions_.size(); ++i) {
+      const index back = query_positions_[i] - position;
+      const float lowered = row[i] - slope * static_cast<float>(back);
+      row[i] = back < nearest || back > farthest ? hidden : lowered;
+    }
   }
 
   kv_block cache_;
@@ -183,6 +231,8 @@ class logit_source {
   std::span<const index> columns_;
   float scale_;
   std::vector<float> query_buffer_;
+  std::vector<float> packed_queries_;  ///< of the panel at work: depth × count
+  std::vector<index> query_positions_;
   std::vector<float> key_buffer_;
   std::vector<float> mask_buffer_;
   std::vector<float> largest_keys_;  ///< largest |k| of each tile; negative until it is seen

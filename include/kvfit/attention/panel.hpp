@@ -4,18 +4,29 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/view/check.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// One panel at a time: exp(s_ij − max_i), max_i, mass_i and output_i. Workspace: panel_rows(T) × T
-/// floats.
+/// One panel at a time, in one sweep over the keys: exp(s_ij − shift_i), Σ_j of them, max_i and
+/// output_i. Keys run down and queries across, so that neither product needs its factors
+/// rearranged, and a tile of keys stays in cache from its logits to its share of the output:
+///
+///     S = K Qᵀ (keys × queries),   E = exp(S − shift),   output = Eᵀ V / Σ E
+///
+/// The shift is the largest logit of the first tile that has any, and follows the running maximum
+/// only where that gets e¹⁶ ahead: so most queries have one shift for all keys, and equal logits
+/// equal exponentials. Workspace: T × panel_rows(T) floats, unless the caller gives room for E.
 class attention_panel {
  public:
   attention_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule)
@@ -24,41 +35,116 @@ class attention_panel {
   /// Computes `part`. `non_finite` (row of the query) where a product of query and key, or a logit,
   /// overflows fp32 (argument "logits"), or the values' weighted sum does (argument "output").
   result<void> compute(const query_panel& part) {
-    const index keys = cache_.keys.rows();
-    const index width = cache_.values.cols();
-    exponentials_.resize(part.count, keys);
-    output_.resize(part.count, width);
-    max_.resize(part.count);
-    mass_.resize(static_cast<std::size_t>(part.count));
-    value_buffer_.resize(static_cast<std::size_t>(value_tile * width));
-    const index overflow = logits_.fill(part, exponentials_.data(), keys);
+    own_.resize(cache_.keys.rows(), part.count);
+    return compute(part, own_.data(), part.count);
+  }
+
+  /// The same with E in memory of the caller: key j's row at `room + j · stride`.
+  result<void> compute(const query_panel& part, float* room, index stride) {
+    exponentials_ = {room, stride};
+    constexpr float lowest = -std::numeric_limits<float>::infinity();
+    output_.setZero(part.count, cache_.values.cols());
+    max_.setConstant(part.count, lowest);
+    shift_.setConstant(part.count, lowest);
+    sum_.assign(static_cast<std::size_t>(part.count), 0.0);
+    raised_.clear();
+    value_buffer_.resize(static_cast<std::size_t>(logit_source::key_tile * output_.cols()));
+    const index overflow = logits_.fill(
+        part, room, stride, [&](index first, index count) { take_tile(first, count, part.count); });
     if (overflow < part.count) {
       return error{errc::non_finite, "logits", part.offset + overflow, error::none,
                    "a product of query and key overflows fp32; the row is the query's"};
     }
+    lower_old_exponentials();
+    return finish(part);
+  }
+
+  /// exp(s_ij − shift_i) of key j, for every query i of the panel.
+  [[nodiscard]] const float* exponentials(index j) const noexcept {
+    return exponentials_.data + j * exponentials_.stride;
+  }
+  /// −∞ where every key is hidden.
+  [[nodiscard]] float max(index i) const noexcept { return max_[i]; }
+  /// At most max_i and within 16 of it; −∞ where every key is hidden.
+  [[nodiscard]] float shift(index i) const noexcept { return shift_[i]; }
+  /// Σ_j exp(s_ij − shift_i), or 0 where every key is hidden.
+  [[nodiscard]] double sum(index i) const noexcept { return sum_[static_cast<std::size_t>(i)]; }
+  /// ln Σ_j exp(s_ij); −∞ where every key is hidden.
+  [[nodiscard]] double log_mass(index i) const noexcept {
+    return static_cast<double>(shift_[i]) + std::log(sum(i));
+  }
+  /// Σ_j exp(s_ij − max_i): in [1, T], or 0 where every key is hidden.
+  [[nodiscard]] double mass(index i) const noexcept {
+    if (shift_[i] == max_[i]) return sum(i);
+    return sum(i) * std::exp(static_cast<double>(shift_[i]) - static_cast<double>(max_[i]));
+  }
+  /// Row i of the attention output; 0 where every key is hidden. Writable, for merging states.
+  [[nodiscard]] auto output(index i) noexcept { return output_.row(i); }
+
+ private:
+  static constexpr float headroom = 16;  // e¹⁶ = 9e6 leaves fp32 room for any T and sane values
+
+  /// A shift that was raised: exponentials of the keys before `key` are `factor` too large.
+  struct raise {
+    index query;
+    index key;
+    float factor;
+  };
+
+  /// Logits of some keys become exponentials, masses and output.
+  void take_tile(index first, index count, index queries) {
+    float* tile = exponentials_.data + first * exponentials_.stride;
+    for (index j = 0; j < count; ++j) {
+      simd::keep_larger(max_.data(), tile + j * exponentials_.stride, queries);
+    }
+    raise_shifts(first);
+    simd::exp_shifted_columns(tile, exponentials_.stride, count, queries, shift_.data(),
+                              sum_.data());
+    const float_tile v = load_rows(cache_.values, first, count, value_buffer_.data());
+    const index width = output_.cols();
+    tile_output_.resize(queries, width);
+    simd::multiply({tile, 1, exponentials_.stride}, {v.data, v.stride}, {tile_output_.data(), width},
+                   queries, width, count);
+    output_ += tile_output_;  // tile by tile: the error of a sum grows with its number of terms
+  }
+
+  void raise_shifts(index first_key) {
+    constexpr float lowest = -std::numeric_limits<float>::infinity();
+    for (index i = 0; i < shift_.size(); ++i) {
+      if (!(max_[i] > shift_[i] + headroom)) continue;
+      const float old = std::exchange(shift_[i], max_[i]);
+      if (old == lowest) continue;  // nothing but zeros before
+      const float factor = std::exp(old - max_[i]);
+      raised_.push_back({i, first_key, factor});
+      sum_[static_cast<std::size_t>(i)] *= static_cast<double>(factor);
+      output_.row(i) *= factor;
+    }
+  }
+
+  /// Brings all keys to the last shift: from the last raise back, each reaching the keys before it.
+  void lower_old_exponentials() {
+    if (raised_.empty()) return;
+    vector factors = vector::Ones(shift_.size());
+    for (std::size_t k = raised_.size(); k-- > 0;) {
+      factors[raised_[k].query] *= raised_[k].factor;
+      for (index j = k > 0 ? raised_[k - 1].key : 0; j < raised_[k].key; ++j) {
+        simd::multiply_each(exponentials_.data + j * exponentials_.stride, factors.data(),
+                            factors.size());
+      }
+    }
+  }
+
+  /// Divides by the sums; finds what overflowed.
+  result<void> finish(const query_panel& part) {
     for (index i = 0; i < part.count; ++i) {
-      float* row = exponentials_.row(i).data();
-      max_[i] = simd::max_value(row, keys);
-      const double mass = simd::exp_shifted_sum(row, keys, max_[i]);
-      mass_[static_cast<std::size_t>(i)] = mass;
-      if (max_[i] == std::numeric_limits<float>::infinity() ||
-          !detail::is_finite(static_cast<float>(mass))) {
+      const bool is_finite = detail::is_finite(static_cast<float>(sum(i)));
+      if (max_[i] == std::numeric_limits<float>::infinity() || !is_finite) {
         return error{errc::non_finite, "logits", part.offset + i, error::none,
                      "product, bias and mask together overflow fp32; the row is the query's"};
       }
-    }
-    output_.setZero();
-    for (index first = 0; first < keys; first += value_tile) {
-      const index count = std::min(value_tile, keys - first);
-      const float_tile v = load_rows(cache_.values, first, count, value_buffer_.data());
-      const Eigen::Map<const matrix, 0, Eigen::OuterStride<>> values(
-          v.data, count, width, Eigen::OuterStride<>(v.stride));
-      output_.noalias() += exponentials_.middleCols(first, count) * values;
-    }
-    for (index i = 0; i < part.count; ++i) {
-      if (mass(i) > 0) output_.row(i) *= static_cast<float>(1.0 / mass(i));
-      const index at = detail::first_non_finite(output_.row(i).data(), width);
-      if (at < width) {
+      if (sum(i) > 0) output_.row(i) *= static_cast<float>(1.0 / sum(i));
+      const index at = detail::first_non_finite(output_.row(i).data(), output_.cols());
+      if (at < output_.cols()) {
         return error{errc::non_finite, "output", part.offset + i, at,
                      "the values' weighted sum overflows fp32; the row is the query's"};
       }
@@ -66,26 +152,16 @@ class attention_panel {
     return {};
   }
 
-  /// exp(s_ij − max_i) for all keys j.
-  [[nodiscard]] const float* exponentials(index i) const noexcept {
-    return exponentials_.row(i).data();
-  }
-  /// −∞ where every key is hidden.
-  [[nodiscard]] float max(index i) const noexcept { return max_[i]; }
-  /// Σ_j exp(s_ij − max_i): in [1, T], or 0 where every key is hidden.
-  [[nodiscard]] double mass(index i) const noexcept { return mass_[static_cast<std::size_t>(i)]; }
-  /// Row i of the attention output; 0 where every key is hidden. Writable, for merging states.
-  [[nodiscard]] auto output(index i) noexcept { return output_.row(i); }
-
- private:
-  static constexpr index value_tile = 256;
-
   kv_block cache_;
   logit_source logits_;
-  matrix exponentials_;
+  matrix own_;
+  simd::row_target exponentials_;
   matrix output_;
+  matrix tile_output_;
   vector max_;
-  std::vector<double> mass_;
+  vector shift_;
+  std::vector<double> sum_;
+  std::vector<raise> raised_;
   std::vector<float> value_buffer_;
 };
 

@@ -12,7 +12,8 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// Writes s_ij of every query i against the rows numbered `rows`, bias, mask and positions of those
 /// rows included: n × |rows|, natural log. `keys` are the rows' keys (|rows| × d_k): the cache's
-/// own, or what is stored in their place. Cost n · |rows| · d_k multiply-adds.
+/// own, or what is stored in their place. Cost n · |rows| · d_k multiply-adds; allocates a panel of at
+/// most 16 MB or 8 rows.
 inline void row_logits_into(const kv_block& cache, const query_set& queries, const logit_rule& rule,
                             std::span<const index> rows, const row_view& keys, matrix& logits) {
   std::vector<float> bias;
@@ -25,8 +26,11 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
       .keys = keys, .values = {}, .bias = bias, .positions = positions, .masks = cache.masks};
   logit_source source(subset, queries, rule, rows);
   logits.resize(queries.rows(), static_cast<index>(rows.size()));
+  matrix part;
   for (const query_panel& panel : cut_panels(queries, panel_rows(logits.cols()))) {
-    source.fill(panel, logits.row(panel.offset).data(), logits.cols());
+    part.resize(logits.cols(), panel.count);
+    source.fill(panel, part.data(), panel.count);
+    logits.middleRows(panel.offset, panel.count) = part.transpose();
   }
 }
 

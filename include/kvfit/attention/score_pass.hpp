@@ -2,6 +2,7 @@
 /// The score pass: everything compaction must know of full attention, in one streaming sweep.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -9,8 +10,7 @@
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/core/guarded.hpp"
-#include "kvfit/simd/accumulate.hpp"
-#include "kvfit/simd/softmax.hpp"
+#include "kvfit/simd/dot.hpp"
 
 namespace kvfit {
 
@@ -31,6 +31,9 @@ struct score_options {
   /// Width of the pooling window: odd and ≥ 1. (An even one can't be centred: the published code
   /// then yields T + 1 scores.)
   index pooling_width = 7;
+  /// Bytes: `attention_scores::exponentials` is kept where its n · T floats take no more. A
+  /// selection that needs them all then need not make them again.
+  index keep_exponentials = 0;
 };
 
 /// Full attention of n queries over T keys, reduced.
@@ -40,6 +43,10 @@ struct attention_scores {
   vector log_mass;    ///< n: ln Σ_j exp(s_ij); −∞ where every key is hidden
   matrix output;      ///< n × d_v: Σ_j A_ij v_j; zero where every key is hidden
   vector importance;  ///< T, by `score_options`; empty for `none`
+
+  /// T × n, a key a row: exp(s_ij − shift_i), where asked for; else empty.
+  matrix exponentials;
+  vector shift;  ///< n where `exponentials` are kept: at most m_i, within 16 of it
 };
 
 }  // namespace kvfit
@@ -62,6 +69,30 @@ inline void pool(vector& scores, pooling_kind kind, index width) {
   }
 }
 
+/// Takes a panel's attention weights A_ij = exp(s_ij − shift_i) · scale_i into every key's running sum
+/// or maximum.
+inline void add_importance(const attention_panel& panel, const vector& scale, importance_kind kind,
+                           Eigen::VectorXd& importance) {
+  const index n = scale.size();
+  for (index j = 0; j < importance.size(); ++j) {
+    const float* row = panel.exponentials(j);
+    switch (kind) {
+      case importance_kind::none:
+        return;
+      case importance_kind::mean:
+        importance[j] += static_cast<double>(simd::dot32(row, scale.data(), n));
+        break;
+      case importance_kind::rms:
+        importance[j] += static_cast<double>(simd::square_sum32(row, scale.data(), n));
+        break;
+      case importance_kind::max:
+        importance[j] = std::max(
+            importance[j], static_cast<double>(simd::largest_product(row, scale.data(), n)));
+        break;
+    }
+  }
+}
+
 /// `score_pass` on inputs and options that were checked before.
 inline result<attention_scores> score_checked(const kv_block& cache, const query_set& queries,
                                               const logit_rule& rule,
@@ -73,42 +104,52 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   scores.mass.resize(n);
   scores.log_mass.resize(n);
   scores.output.resize(n, cache.values.cols());
-  if (options.importance != importance_kind::none) scores.importance = vector::Zero(keys);
 
+  // n × T numbers are kept only where they are asked for and fit.
+  const double bytes = static_cast<double>(n) * static_cast<double>(keys) * sizeof(float);
+  const bool is_kept = bytes <= static_cast<double>(options.keep_exponentials);
+  if (is_kept) {
+    scores.exponentials.resize(keys, n);
+    scores.shift.resize(n);
+  }
+
+  Eigen::VectorXd importance;
+  if (options.importance != importance_kind::none) importance.setZero(keys);
   attention_panel panel(cache, queries, rule);
+  vector scale;
   for (const query_panel& part : cut_panels(queries, panel_rows(keys))) {
-    if (const auto ok = panel.compute(part); !ok) return ok.error();
+    const auto ok =
+        is_kept ? panel.compute(part, scores.exponentials.data() + part.offset, n)
+                : panel.compute(part);
+    if (!ok) return ok.error();
+    scale.resize(part.count);
     for (index i = 0; i < part.count; ++i) {
       const index row = part.offset + i;
-      const double mass = panel.mass(i);
       scores.max[row] = panel.max(i);
-      scores.mass[row] = static_cast<float>(mass);
-      scores.log_mass[row] = static_cast<float>(static_cast<double>(panel.max(i)) + std::log(mass));
+      scores.mass[row] = static_cast<float>(panel.mass(i));
+      scores.log_mass[row] = static_cast<float>(panel.log_mass(i));
       scores.output.row(row) = panel.output(i);
-      const float scale = mass > 0 ? static_cast<float>(1.0 / mass) : 0.0F;
-      float* sums = scores.importance.data();
-      switch (options.importance) {
-        case importance_kind::none:
-          break;
-        case importance_kind::mean:
-          simd::add_scaled(sums, panel.exponentials(i), scale, keys);
-          break;
-        case importance_kind::rms:
-          simd::add_scaled_squares(sums, panel.exponentials(i), scale, keys);
-          break;
-        case importance_kind::max:
-          simd::max_scaled(sums, panel.exponentials(i), scale, keys);
-          break;
-      }
+      if (is_kept) scores.shift[row] = panel.shift(i);
+      scale[i] = panel.sum(i) > 0 ? static_cast<float>(1.0 / panel.sum(i)) : 0.0F;
     }
+    add_importance(panel, scale, options.importance, importance);
   }
-  const float share = 1.0F / static_cast<float>(n);
-  if (options.importance == importance_kind::mean) scores.importance *= share;
-  if (options.importance == importance_kind::rms) {
-    scores.importance = (scores.importance * share).cwiseSqrt();
+  const double share = 1.0 / static_cast<double>(n);
+  switch (options.importance) {
+    case importance_kind::none:
+      break;
+    case importance_kind::mean:
+      scores.importance = (importance * share).cast<float>();
+      break;
+    case importance_kind::rms:
+      scores.importance = (importance * share).cwiseSqrt().cast<float>();
+      break;
+    case importance_kind::max:
+      scores.importance = importance.cast<float>();
+      break;
   }
   if (options.importance != importance_kind::none) {
-    detail::pool(scores.importance, options.pooling, options.pooling_width);
+    pool(scores.importance, options.pooling, options.pooling_width);
   }
   return scores;
 }
@@ -126,13 +167,12 @@ inline result<void> check_score_options(const score_options& options) {
 
 /// Sweeps all keys once for every panel of queries: log-mass, output and importance.
 ///
-/// Never holds n × T numbers: the workspace is one panel of at most max(16 MB, 8 · T · 4 bytes)
-/// plus the results. Cost n · T · (d_k + d_v) multiply-adds and n · T exponentials, pooling
-/// T · width. Errors:
-/// everything that `check_cache` and `check_queries` refuse, `invalid_option`, and `non_finite`
-/// where fp32 overflows in a product of query and key or a logit (argument "logits"), or in the
-/// values' weighted sum ("output"); the row is the query's. A query that sees no key at all is no
-/// error here.
+/// Never holds n × T numbers, unless `keep_exponentials` asks for them: the workspace is one panel
+/// of at most max(16 MB, 8 · T · 4 bytes) plus the results. Cost n · T · (d_k + d_v) multiply-adds
+/// and n · T exponentials, pooling T · width. Errors: everything that `check_cache` and
+/// `check_queries` refuse, `invalid_option`, and `non_finite` where fp32 overflows in a product of
+/// query and key or a logit (argument "logits"), or in the values' weighted sum ("output"); the row
+/// is the query's. A query that sees no key at all is no error here.
 inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
                                            const logit_rule& rule = {},
                                            const score_options& options = {}) {

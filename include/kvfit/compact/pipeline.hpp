@@ -45,8 +45,10 @@ class pipeline {
 
  private:
   result<void> score() {
-    auto scores = score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,
-                                wanted_scores(options_.selection));
+    score_options wanted = wanted_scores(options_.selection);
+    wanted.keep_exponentials = std::min(wanted.keep_exponentials, options_.selection_memory);
+    auto scores =
+        score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, wanted);
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
     for (index i = 0; i < scores_.max.size(); ++i) {
@@ -181,6 +183,7 @@ class pipeline {
       if (given_away == 0) break;
       replaced += given_away;
     }
+    scores_.exponentials = matrix();  // nothing after this looks at all keys
     chosen_ = std::move(best.rows);
     weights_ = std::move(best.weights);
     out_.report.bias = best.report;

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/settings.hpp"
-#include "kvfit/selection/fixed.hpp"
 #include "kvfit/selection/problem.hpp"
 
 namespace kvfit::selection {
@@ -23,12 +23,40 @@ struct highest_attention {
 
 namespace kvfit::selection::inline KVFIT_ISA {
 
-/// Rows that may be kept, by descending importance; ties go to the earlier row. Cost T log T.
-inline std::vector<index> rank_by_importance(const selection_problem& problem) {
-  std::vector<index> rows = detail::keepable_rows(problem);
+/// The `count` rows of largest importance that may be kept (or all, where there are fewer), by
+/// descending importance; ties go to the earlier row. Cost T + count log count comparisons, for
+/// importance in no particular order.
+inline std::vector<index> rank_by_importance(const selection_problem& problem, index count) {
+  struct ranked {
+    float importance;
+    index row;
+  };
+  const auto better = [](const ranked& a, const ranked& b) {
+    return a.importance != b.importance ? a.importance > b.importance : a.row < b.row;
+  };
   const vector& importance = problem.scores->importance;
-  std::stable_sort(rows.begin(), rows.end(),
-                   [&](index a, index b) { return importance[a] > importance[b]; });
+  const auto most = static_cast<std::size_t>(std::clamp<index>(count, 0, importance.size()));
+  std::vector<ranked> best;
+  best.reserve(2 * most);
+  if (most == 0) return {};
+  // Rows enter while they beat the worst of the best so far; a full buffer is cut to its better
+  // half. A later row never beats an equal one before it.
+  bool is_cut = false;
+  float worst = 0;
+  for (index row = 0; row < importance.size(); ++row) {
+    if ((is_cut && !(importance[row] > worst)) || !problem.may_keep(row)) continue;
+    best.push_back({importance[row], row});
+    if (best.size() < 2 * most) continue;
+    const auto last = best.begin() + static_cast<std::ptrdiff_t>(most) - 1;
+    std::nth_element(best.begin(), last, best.end(), better);
+    worst = last->importance;
+    is_cut = true;
+    best.resize(most);
+  }
+  std::sort(best.begin(), best.end(), better);
+  best.resize(std::min(best.size(), most));
+  std::vector<index> rows(best.size());
+  for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = best[k].row;
   return rows;
 }
 
@@ -46,9 +74,7 @@ inline result<selected_rows> select(const selection::highest_attention& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
-  std::vector<index> rows = rank_by_importance(problem);
-  rows.resize(detail::count_kept(rows, problem));
-  return selected_rows{.positions = std::move(rows)};
+  return selected_rows{.positions = rank_by_importance(problem, problem.budget)};
 }
 
 constexpr bool may_replace(const selection::highest_attention&) {

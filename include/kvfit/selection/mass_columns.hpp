@@ -1,48 +1,58 @@
 // SPDX-License-Identifier: MIT
-/// The columns of the mass equation, one per key: stored where memory allows, made anew otherwise.
+/// The columns of the mass equation, one per key: at hand where memory allows, made anew otherwise.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "kvfit/attention/row_logits.hpp"
 #include "kvfit/bias/weighting.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/selection/problem.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/softmax.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
 /// Φ_ij = f_i exp(s_ij − m_i) for n queries and T keys, and its target; f by `mass_weighting`.
+/// `problem.scores` must outlive it.
 ///
-/// Holds n · T floats if that is within the cap, else one panel, and every use costs a pass over
-/// the keys.
+/// The exponentials are those of the score pass where it kept them, else n · T floats of its own if
+/// that is within the cap, else one panel, and every use costs a pass over the keys. They lie a key
+/// a row; f enters every product from the queries' side.
 class mass_columns {
  public:
   mass_columns(const selection_problem& problem, mass_weighting weighting)
       : problem_(problem),
         source_(problem.cache, problem.queries, problem.rule),
         panels_(cut_panels(problem.queries, panel_rows(problem.cache.keys.rows()))),
+        factor_(problem.queries.rows()),
         target_(problem.queries.rows()) {
     const index n = target_.size();
-    rows_.reserve(static_cast<std::size_t>(n));
     for (index i = 0; i < n; ++i) {
-      rows_.push_back(weighted_mass_row(*problem.scores, i, weighting));
-      target_[i] = rows_.back().target;
+      const mass_row row = weighted_mass_row(*problem.scores, i, weighting);
+      factor_[i] = row.factor;
+      target_[i] = row.target;
     }
-    const index keys = problem.cache.keys.rows();
-    const auto bytes = static_cast<double>(n) * static_cast<double>(keys) * sizeof(float);
-    is_stored_ = bytes <= static_cast<double>(problem.memory_cap);
-    if (!is_stored_) {
-      panel_.resize(panel_rows(keys), keys);
+    const auto& kept = problem.scores->exponentials;
+    if (kept.rows() == keys() && kept.cols() == n && problem.scores->shift.size() == n) {
+      stored_ = kept.data();
+      for (index i = 0; i < n; ++i) {  // theirs are of another shift
+        if (factor_[i] != 0) factor_[i] *= std::exp(problem.scores->shift[i] - problem.scores->max[i]);
+      }
       return;
     }
-    panel_.resize(n, keys);
-    for (const query_panel& part : panels_) fill(part, panel_.row(part.offset).data());
+    const auto bytes = static_cast<double>(n) * static_cast<double>(keys()) * sizeof(float);
+    if (bytes > static_cast<double>(problem.memory_cap)) return;
+    own_.resize(keys(), n);
+    for (const query_panel& part : panels_) fill(part, own_.data() + part.offset, n);
+    stored_ = own_.data();
   }
 
-  [[nodiscard]] bool is_stored() const noexcept { return is_stored_; }
+  [[nodiscard]] bool is_stored() const noexcept { return stored_ != nullptr; }
   [[nodiscard]] index queries() const noexcept { return target_.size(); }
   [[nodiscard]] index keys() const noexcept { return source_.keys(); }
   /// n: y_i f_i.
@@ -51,71 +61,78 @@ class mass_columns {
   /// out_j = Σ_i residual_i Φ_ij for all T keys. Cost n · T multiply-adds (and a score pass if not
   /// stored).
   void correlate(const vector& residual, vector& out) {
-    if (is_stored_) {
-      out.noalias() = panel_.transpose() * residual;
-      return;
-    }
+    weights_ = residual.cwiseProduct(factor_);
     out.setZero(keys());
-    for (const query_panel& part : panels_) {
-      fill(part, panel_.data());
-      out.noalias() +=
-          panel_.topRows(part.count).transpose() * residual.segment(part.offset, part.count);
-    }
+    visit([&](index j, const float* row, const query_panel& part) {
+      out[j] += simd::dot32(row, weights_.data() + part.offset, part.count);
+    });
   }
 
   /// out_j = ‖Φ_:j‖ for all T keys.
   void norms(vector& out) {
     out.setZero(keys());
-    for (const query_panel& part : panels_) {
-      if (!is_stored_) fill(part, panel_.data());
-      const index first = is_stored_ ? part.offset : 0;
-      for (index i = 0; i < part.count; ++i) out += panel_.row(first + i).transpose().cwiseAbs2();
-    }
+    visit([&](index j, const float* row, const query_panel& part) {
+      out[j] += simd::square_sum32(row, factor_.data() + part.offset, part.count);
+    });
     for (float& norm : out) norm = std::sqrt(norm);  // Eigen's vectorised root is not exact
   }
 
   /// Columns of the rows numbered `rows`, n × |rows|.
-  matrix columns(std::span<const index> rows) const {
-    matrix out;
-    if (is_stored_) {
-      out.resize(queries(), static_cast<index>(rows.size()));
-      for (index i = 0; i < queries(); ++i) {
-        for (index j = 0; j < out.cols(); ++j)
-          out(i, j) = panel_(i, rows[static_cast<std::size_t>(j)]);
+  Eigen::MatrixXf columns(std::span<const index> rows) const {
+    const auto count = static_cast<index>(rows.size());
+    Eigen::MatrixXf out(queries(), count);
+    if (is_stored()) {
+      for (index j = 0; j < count; ++j) {
+        const float* from = stored_ + rows[static_cast<std::size_t>(j)] * queries();
+        std::copy(from, from + queries(), out.col(j).data());
       }
-      return out;
+    } else {
+      out = row_logits(problem_.cache, problem_.queries, problem_.rule, rows);
+      exponentiate(0, queries(), out.data(), queries(), count);
     }
-    out = row_logits(problem_.cache, problem_.queries, problem_.rule, rows);
-    for (index i = 0; i < queries(); ++i) weigh(i, out.row(i).data(), out.cols());
+    for (index j = 0; j < count; ++j) {
+      simd::multiply_each(out.col(j).data(), factor_.data(), queries());
+    }
     return out;
   }
 
  private:
-  void fill(const query_panel& part, float* to) {
-    source_.fill(part, to, keys());
-    for (index i = 0; i < part.count; ++i) weigh(part.offset + i, to + i * keys(), keys());
-  }
-
-  /// Turns logits of query i into its row of Φ, in place.
-  void weigh(index i, float* row, index count) const {
-    const mass_row& weight = rows_[static_cast<std::size_t>(i)];
-    if (weight.factor == 0) {
-      std::fill(row, row + count, 0.0F);
+  /// Calls body(j, row, part) with the exponentials of key j for the queries of `part`. Stored ones
+  /// are one part, so that a sum over queries is one sum.
+  template <class Body>
+  void visit(Body body) {
+    if (is_stored()) {
+      const query_panel all{.block = 0, .first = 0, .count = queries(), .offset = 0};
+      for (index j = 0; j < keys(); ++j) body(j, stored_ + j * queries(), all);
       return;
     }
-    simd::exp_shifted_sum(row, count, weight.shift);
-    if (weight.factor != 1) {
-      for (index j = 0; j < count; ++j) row[j] *= weight.factor;
+    for (const query_panel& part : panels_) {
+      own_.resize(keys(), part.count);
+      fill(part, own_.data(), part.count);
+      for (index j = 0; j < keys(); ++j) body(j, own_.data() + j * part.count, part);
     }
+  }
+
+  void fill(const query_panel& part, float* to, index stride) {
+    source_.fill(part, to, stride);
+    exponentiate(part.offset, part.count, to, stride, keys());
+  }
+
+  /// Turns logits of `rows` keys against the queries first … first + count − 1 into exponentials.
+  void exponentiate(index first, index count, float* to, index stride, index rows) const {
+    std::vector<double> unused(static_cast<std::size_t>(count));
+    simd::exp_shifted_columns(to, stride, rows, count, problem_.scores->max.data() + first,
+                              unused.data());
   }
 
   selection_problem problem_;
   logit_source source_;
   std::vector<query_panel> panels_;
-  std::vector<mass_row> rows_;
+  vector factor_;
   vector target_;
-  bool is_stored_ = false;
-  matrix panel_;  // all rows where stored, else those of one panel
+  vector weights_;
+  const float* stored_ = nullptr;  // keys × n; null where each use makes them anew
+  matrix own_;                     // what is stored here, or a panel
 };
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -159,7 +159,7 @@ class omp_search {
   }
 
   void add(std::span<const index> rows) {
-    const matrix added = columns_.columns(rows);
+    const Eigen::MatrixXf added = columns_.columns(rows);
     for (std::size_t k = 0; k < rows.size(); ++k) {
       const auto column = added.col(static_cast<index>(k));
       chosen_columns_.col(size()) = column;
@@ -221,7 +221,8 @@ class omp_search {
 
   /// Uses up the budget with the most looked-at rows left, when the mass needs no more keys.
   void fill_by_importance() {
-    const std::vector<index> ranking = selection::rank_by_importance(problem_);
+    const std::vector<index> ranking =
+        selection::rank_by_importance(problem_, problem_.cache.keys.rows());
     std::vector<char> is_chosen(is_open_.size(), 0);
     for (const index row : out_.positions) is_chosen[static_cast<std::size_t>(row)] = 1;
     for (const bool may_be_dropped : {false, true}) {  // banned rows only where no others are left
@@ -261,7 +262,8 @@ class omp_search {
 namespace kvfit::selection::inline KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::omp&) {
-  return {.importance = importance_kind::rms};
+  return {.importance = importance_kind::rms,
+          .keep_exponentials = std::numeric_limits<index>::max()};
 }
 
 inline result<void> check_settings(const selection::omp& policy) {
@@ -297,8 +299,9 @@ inline result<void> check_settings(const selection::omp& policy) {
 }
 
 /// Runs OMP. Cost a pick: n · T multiply-adds for the correlations and O(n · |S|) for the refit (a
-/// growing QR, never a fit from scratch). Memory: n · T floats if `memory_cap` allows, else a panel
-/// and the logits are made anew every round; 12 n · t bytes beside.
+/// growing QR, never a fit from scratch). Memory: the n · T exponentials of the score pass where it
+/// kept them, else as many floats if `memory_cap` allows, else a panel and the logits are made anew
+/// every round; 12 n · t bytes beside.
 inline result<selected_rows> select(const selection::omp& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/// A scaled row taken into a running row: added, added squared, or kept where larger.
+/// Element by element over rows of floats: scaled, raised to a maximum, multiplied.
 ///
-/// In all of them acc and x are n floats that do not overlap, each element is computed alone (the
-/// same bytes at any offset), and nothing is allocated.
+/// In all of them rows are n floats that do not overlap, each element is computed alone (the same
+/// bytes at any offset), and nothing is allocated.
 #pragma once
 
 #include "kvfit/simd/batch.hpp"
@@ -20,25 +20,21 @@ void accumulate(float* acc, const float* x, index n, Step step) noexcept {
   }
 }
 
-/// acc_i <- acc_i + a x_i. One rounding with FMA, two without.
-inline void add_scaled(float* acc, const float* x, float a, index n) noexcept {
+/// acc_i <- a acc_i + b. One rounding with FMA, two without.
+inline void scale_and_add(float* acc, float a, float b, index n) noexcept {
   const batch scale(a);
-  accumulate(acc, x, n, [=](batch xs, batch old) { return multiply_add(scale, xs, old); });
+  const batch shift(b);
+  accumulate(acc, acc, n, [=](batch, batch old) { return multiply_add(scale, old, shift); });
 }
 
-/// acc_i <- acc_i + (a x_i)^2. The product is rounded before it is squared.
-inline void add_scaled_squares(float* acc, const float* x, float a, index n) noexcept {
-  const batch scale(a);
-  accumulate(acc, x, n, [=](batch xs, batch old) {
-    const batch scaled = scale * xs;
-    return multiply_add(scaled, scaled, old);
-  });
+/// acc_i <- max(acc_i, x_i). Where x_i is NaN, acc_i stays.
+inline void keep_larger(float* acc, const float* x, index n) noexcept {
+  accumulate(acc, x, n, [](batch xs, batch old) { return larger(xs, old); });
 }
 
-/// acc_i <- max(acc_i, a x_i). Where a x_i is NaN, acc_i stays.
-inline void max_scaled(float* acc, const float* x, float a, index n) noexcept {
-  const batch scale(a);
-  accumulate(acc, x, n, [=](batch xs, batch old) { return larger(scale * xs, old); });
+/// acc_i <- acc_i x_i.
+inline void multiply_each(float* acc, const float* x, index n) noexcept {
+  accumulate(acc, x, n, [](batch xs, batch old) { return old * xs; });
 }
 
 }  // namespace kvfit::simd::inline KVFIT_ISA

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+/// The matrix product under logits, outputs, Gram matrices and factors: C = A B, C += A B, C -= A B.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <utility>
+
+#include "kvfit/simd/batch.hpp"
+#include "kvfit/simd/batch64.hpp"
+
+namespace kvfit::simd::inline KVFIT_ISA {
+
+/// A left factor: element (i, k) lies at data + i · row_stride + k · col_stride. Any strides do, so a
+/// transposed matrix is one too; elements are read one by one and spread over a register.
+template <class Scalar>
+struct basic_left_factor {
+  const Scalar* data = nullptr;
+  index row_stride = 0;
+  index col_stride = 1;
+};
+
+/// A right factor or a product: rows of contiguous numbers, `stride` apart.
+template <class Scalar>
+struct basic_row_factor {
+  const Scalar* data = nullptr;
+  index stride = 0;
+};
+template <class Scalar>
+struct basic_row_target {
+  Scalar* data = nullptr;
+  index stride = 0;
+};
+
+using left_factor = basic_left_factor<float>;
+using row_factor = basic_row_factor<float>;
+using row_target = basic_row_target<float>;
+
+enum class product_mode { assign, add, subtract };
+
+namespace detail {
+
+// A tile of rows × (3 · lanes) sums stays in registers: 24 of 32, or 12 of 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int tile_rows = 8;
+#else
+inline constexpr int tile_rows = 4;
+#endif
+inline constexpr int tile_batches = 3;
+
+/// The register of a scalar.
+template <class Scalar>
+using register_of = decltype(load(static_cast<const Scalar*>(nullptr)));
+
+/// Calls body(0), …, body(count − 1) with constants, so that arrays they index become registers.
+template <int... I, class Body>
+[[gnu::always_inline]] inline void unrolled(std::integer_sequence<int, I...>, Body body) {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+
+/// One tile: `Rows` rows of A against `Batches` registers of columns of B. With `IsPartial` the one
+/// register has but `width` columns.
+template <class Scalar, int Rows, int Batches, bool IsPartial>
+void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Scalar>& b,
+                  const basic_row_target<Scalar>& c, index depth, product_mode mode,
+                  index width) noexcept {
+  static_assert(!IsPartial || Batches == 1);
+  using wide = register_of<Scalar>;
+  constexpr auto step = static_cast<index>(wide::size);
+  constexpr auto rows = std::make_integer_sequence<int, Rows>{};
+  constexpr auto batches = std::make_integer_sequence<int, Batches>{};
+  std::array<std::array<wide, Batches>, Rows> sums;
+  unrolled(rows, [&](auto i) __attribute__((always_inline)) {
+    unrolled(batches, [&](auto x) __attribute__((always_inline)) {
+      const Scalar* at = c.data + i * c.stride + x * step;
+      if (mode == product_mode::assign) {
+        sums[i][x] = wide(Scalar{0});
+      } else if constexpr (IsPartial) {
+        sums[i][x] = load_first(at, width, Scalar{0});
+      } else {
+        sums[i][x] = load(at);
+      }
+      // c - ab is the negative of ab - c, to the bit.
+      if (mode == product_mode::subtract) sums[i][x] = -sums[i][x];
+    });
+  });
+  const Scalar* left = a.data;
+  const Scalar* right = b.data;
+  for (index k = 0; k < depth; ++k) {
+    std::array<wide, Batches> columns;
+    unrolled(batches, [&](auto x) __attribute__((always_inline)) {
+      if constexpr (IsPartial) {
+        columns[x] = load_first(right, width, Scalar{0});
+      } else {
+        columns[x] = load(right + x * step);
+      }
+    });
+    unrolled(rows, [&](auto i) __attribute__((always_inline)) {
+      const wide spread(left[i * a.row_stride]);
+      unrolled(batches, [&](auto x) __attribute__((always_inline)) {
+        sums[i][x] = multiply_add(spread, columns[x], sums[i][x]);
+      });
+    });
+    left += a.col_stride;
+    right += b.stride;
+  }
+  unrolled(rows, [&](auto i) __attribute__((always_inline)) {
+    unrolled(batches, [&](auto x) __attribute__((always_inline)) {
+      Scalar* at = c.data + i * c.stride + x * step;
+      if (mode == product_mode::subtract) sums[i][x] = -sums[i][x];
+      if constexpr (IsPartial) {
+        store_first(at, sums[i][x], width);
+      } else {
+        store(at, sums[i][x]);
+      }
+    });
+  });
+}
+
+template <class Scalar>
+using tile_function = void (*)(const basic_left_factor<Scalar>&, const basic_row_factor<Scalar>&,
+                               const basic_row_target<Scalar>&, index, product_mode,
+                               index) noexcept;
+
+/// The tile of `rows` rows, for 1 ≤ rows ≤ tile_rows.
+template <class Scalar, int Batches, bool IsPartial>
+tile_function<Scalar> tile_of(index rows) noexcept {
+  constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
+    return std::array<tile_function<Scalar>, tile_rows>{
+        &product_tile<Scalar, I + 1, Batches, IsPartial>...};
+  }(std::make_integer_sequence<int, tile_rows>{});
+  return table[static_cast<std::size_t>(rows - 1)];
+}
+
+template <class Scalar>
+void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Scalar>& b,
+                  const basic_row_target<Scalar>& c, index rows, index cols, index depth,
+                  product_mode mode) noexcept {
+  constexpr auto step = static_cast<index>(register_of<Scalar>::size);
+  const auto strip = [&](index first, index width, auto tile) {
+    for (index i = 0; i < rows; i += tile_rows) {
+      const index count = rows - i < tile_rows ? rows - i : tile_rows;
+      tile(count)({a.data + i * a.row_stride, a.row_stride, a.col_stride},
+                  {b.data + first, b.stride}, {c.data + i * c.stride + first, c.stride}, depth,
+                  mode, width);
+    }
+  };
+  index j = 0;
+  for (; j + 3 * step <= cols; j += 3 * step) {
+    strip(j, 3 * step, [](index count) { return tile_of<Scalar, 3, false>(count); });
+  }
+  if (j + 2 * step <= cols) {
+    strip(j, 2 * step, [](index count) { return tile_of<Scalar, 2, false>(count); });
+    j += 2 * step;
+  }
+  if (j + step <= cols) {
+    strip(j, step, [](index count) { return tile_of<Scalar, 1, false>(count); });
+    j += step;
+  }
+  if (j < cols) {
+    strip(j, cols - j, [](index count) { return tile_of<Scalar, 1, true>(count); });
+  }
+}
+
+}  // namespace detail
+
+/// C = A B, C += A B or C -= A B: `rows` × `cols`, over `depth` products.
+///
+/// Every element is one sum in the order of k, fused where the instruction set has it, whatever the
+/// sizes: the same row and column give the same bytes anywhere in a matrix. Nothing overlaps.
+/// No packing and no allocation: B is read again for every `tile_rows` rows of A, so callers hand
+/// over blocks of B that stay in cache (depth · 3 · lanes floats in the first level).
+inline void multiply(const left_factor& a, const row_factor& b, const row_target& c, index rows,
+                     index cols, index depth, product_mode mode = product_mode::assign) noexcept {
+  detail::multiply_any(a, b, c, rows, cols, depth, mode);
+}
+
+/// The same in double.
+inline void multiply(const basic_left_factor<double>& a, const basic_row_factor<double>& b,
+                     const basic_row_target<double>& c, index rows, index cols, index depth,
+                     product_mode mode = product_mode::assign) noexcept {
+  detail::multiply_any(a, b, c, rows, cols, depth, mode);
+}
+
+}  // namespace kvfit::simd::inline KVFIT_ISA
