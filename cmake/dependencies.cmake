@@ -31,7 +31,7 @@ endmacro()
 macro(kvfit_need_eigen)
   set(EIGEN_BUILD_TESTING OFF)
   set(EIGEN_BUILD_DOC OFF)
-  kvfit_dependency(Eigen3 "3.4;5" Eigen3::Eigen https://gitlab.com/libeigen/eigen.git 3.4.0)
+  kvfit_dependency(Eigen3 "5;3.4" Eigen3::Eigen https://gitlab.com/libeigen/eigen.git 3.4.0)
 endmacro()
 
 macro(kvfit_need_xsimd)
