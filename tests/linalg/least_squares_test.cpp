@@ -53,8 +53,8 @@ TEST_CASE("§9.9 the report names the solver that was used", "[linalg][least_squ
   const kvfit::matrix y6 = oracle::gaussian(6, 2, 6);
   kvfit::matrix doubled = tall;
   doubled.col(3) = doubled.col(1);
-  CHECK(least_squares(tall, y20).report.tier == tier::qr);
-  CHECK(least_squares(wide, y6).report.tier == tier::qr);
+  CHECK(least_squares(tall, y20).report.tier == tier::cholesky);
+  CHECK(least_squares(wide, y6).report.tier == tier::cholesky_dual);
   CHECK(least_squares(doubled, y20).report.tier == tier::qr_pivoted);
   CHECK(least_squares(tall, y20, {.method = method::qr_unpivoted}).report.tier ==
         tier::qr_unpivoted);
@@ -256,4 +256,60 @@ TEST_CASE("same input, same bytes from least squares", "[linalg][least_squares]"
   const kvfit::matrix y = oracle::gaussian(90, 6, 28);
   CHECK(least_squares(x, y, {.method = how}).coefficients ==
         least_squares(x, y, {.method = how}).coefficients);
+}
+
+TEST_CASE("large systems agree with QR in double, whichever way they go",
+          "[linalg][least_squares]") {
+  struct shape {
+    Eigen::Index n;
+    Eigen::Index t;
+  };
+  const auto [n, t] = GENERATE(shape{700, 300}, shape{700, 520}, shape{200, 330}, shape{120, 97});
+  const auto how = GENERATE(method::qr, method::qr_unpivoted, method::cholesky);
+  kvfit::matrix x = oracle::gaussian(n, t, 29);
+  for (Eigen::Index j = 0; j < t; ++j) x.col(j) *= std::exp2(static_cast<float>(j % 7));
+  const kvfit::matrix y = oracle::gaussian(n, 5, 30);
+  const auto fit = least_squares(x, y, {.method = how});
+  const Eigen::MatrixXd exact = x.cast<double>();
+  Eigen::MatrixXd truth;
+  if (n >= t) {
+    truth = exact.householderQr().solve(y.cast<double>());
+  } else {
+    truth = exact.transpose() * (exact * exact.transpose()).llt().solve(y.cast<double>());
+  }
+  // Squaring x costs the fp32 Gram matrix of `cholesky` the square of the condition number.
+  const double allowed = how == method::qr ? 1e-5 : 1e-3;
+  INFO("n " << n << ", t " << t << ", tier " << name(fit.report.tier) << ", condition "
+            << fit.report.condition);
+  CHECK_FALSE(fit.report.escalated);
+  const Eigen::MatrixXd image = exact * fit.coefficients.cast<double>();
+  CHECK((image - exact * truth).norm() < (how == method::qr ? 1e-6 : 1e-4) * y.norm());
+  CHECK(difference(fit.coefficients, truth) < allowed);
+  if (how == method::qr && n == 700) {
+    CHECK(fit.report.tier == (t == 520 ? tier::qr : tier::cholesky));
+  }
+}
+
+TEST_CASE("large ill-conditioned systems get a ridge that keeps them bounded",
+          "[linalg][least_squares]") {
+  const auto t = GENERATE(300, 600);
+  const auto how = GENERATE(method::qr, method::cholesky);
+  kvfit::matrix x = oracle::gaussian(1000, t, 31);
+  x.rightCols(20) = x.leftCols(20);
+  const kvfit::matrix y = oracle::gaussian(1000, 4, 32);
+  const auto fit = least_squares(x, y, {.method = how});
+  INFO("t " << t << ", tier " << name(fit.report.tier) << ", condition " << fit.report.condition);
+  CHECK(fit.report.status == status::rank_deficient);
+  CHECK(fit.report.escalated);
+  CHECK(fit.report.lambda > 0);
+  CHECK(fit.report.rank == t - 20);
+  CHECK((fit.coefficients.topRows(20) - fit.coefficients.bottomRows(20)).norm() <
+        5e-2F * fit.coefficients.topRows(20).norm());
+  const kvfit::matrix base = x.leftCols(t - 20);
+  const double best =
+      (base.cast<double>() * base.cast<double>().householderQr().solve(y.cast<double>()).eval() -
+       y.cast<double>())
+          .norm();
+  CHECK((x.cast<double>() * fit.coefficients.cast<double>() - y.cast<double>()).norm() <
+        1.001 * best);
 }

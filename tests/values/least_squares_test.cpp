@@ -59,8 +59,8 @@ struct sample {
   kvfit::matrix original;
 };
 
-/// Both solve in double from the same fp32 numbers; the result is rounded to fp32 once, and the
-/// normal equations of `cholesky` square a condition number of about 1e3.
+/// Both solve in double from the same fp32 numbers (`qr_unpivoted` in fp32); the result is rounded
+/// to fp32 once.
 void check_close(const kvfit::matrix& found, const Eigen::MatrixXd& expected, double relative) {
   const double error = (found.cast<double>() - expected).norm() / expected.norm();
   INFO("values off by a share of " << error << ", allowed " << relative);
@@ -78,7 +78,9 @@ TEST_CASE("fitted values are the oracle's least squares, by each method",
     const sample made(seed, 16);
     const auto fit = made.fit({.method = method, .toward_original = toward_original});
     INFO("seed " << seed << ", condition " << fit.report.condition);
-    check_close(fit.values, kvfit_test::fitted_values(made.x(), made.y(), made.zero()), 1e-6);
+    // As published means fp32: some 1e-7 times the condition number, which is 20 to 40 here.
+    const double allowed = method == least_squares_method::qr_unpivoted ? 1e-5 : 1e-6;
+    check_close(fit.values, kvfit_test::fitted_values(made.x(), made.y(), made.zero()), allowed);
     CHECK(fit.report.status == least_squares_status::solved);
     CHECK(fit.report.rank == 16);
     const double residual = (made.x() * fit.values.cast<double>() - made.y()).norm();

@@ -85,15 +85,12 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
       }
     }
     const matrix& weighted = policy.weighting == mass_weighting::relative ? scaled : columns;
-    // The published code stops after three rounds from a random start, so its step length is not
-    // reproducible; the converged one is, and no step of it is too long.
-    const linalg::power_options converged{.rounds = 100, .tolerance = 1e-8};
-    const matrix right = target;
-    const auto start = linalg::least_squares(
-        weighted, right, {.method = linalg::least_squares_method::qr_unpivoted});
+    // The published code stops power iteration after three rounds from a random start, so its step
+    // length is not reproducible; the converged one is, and no step of it is too long.
+    const linalg::gradient_start start = linalg::find_gradient_start(weighted, target);
     fit = linalg::projected_gradient(
-        weighted, target, start.coefficients.col(0).cast<double>(),
-        {.bounds = bounds, .iterations = policy.iterations, .power = converged, .sigma = {}});
+        weighted, target, start.weights,
+        {.bounds = bounds, .iterations = policy.iterations, .power = {}, .sigma = start.sigma});
   } else {
     const auto problem_in_products = linalg::form_normal_equations(columns, target, factors);
     if (policy.solver == nnls_solver::exact) {

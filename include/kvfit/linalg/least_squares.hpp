@@ -43,7 +43,7 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 namespace detail {
 
 /// fp32 of `exact`, clamped to what fp32 holds; false where something had to be.
-inline bool round_to_float(const Eigen::MatrixXd& exact, kvfit::matrix& out) {
+inline bool round_to_float(const rows_of<double>& exact, kvfit::matrix& out) {
   constexpr double largest = std::numeric_limits<float>::max();
   bool fits = true;
   out.resize(exact.rows(), exact.cols());
@@ -68,7 +68,10 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
   least_squares_fit out;
   least_squares_report& report = out.report;
   out.coefficients = kvfit::matrix::Zero(t, y.cols());
-  if (!x.allFinite() || !y.allFinite() || (toward != nullptr && !toward->allFinite())) {
+  const auto is_finite = [](const const_matrix_ref& m) {
+    return all_finite(m.data(), m.outerStride(), m.rows(), m.cols());
+  };
+  if (!is_finite(x) || !is_finite(y) || (toward != nullptr && !is_finite(*toward))) {
     report.status = least_squares_status::non_finite_input;
     report.finite = false;
     return out;
@@ -83,23 +86,19 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
   report.lambda = ridge_lambda(x, options.mode, options.ridge);
   const bool has_ridge = report.lambda > 0;
 
-  Eigen::MatrixXd right = y.cast<double>();
-  if (toward != nullptr) right.noalias() -= x.cast<double>() * toward->cast<double>();
-  Eigen::MatrixXd solution;
-  if (options.method == least_squares_method::cholesky) {
-    solution = solve_by_cholesky(x, right, report.lambda, tolerance, report);
-  } else {
-    // The ridge is t more equations, √λ·D = 0.
-    Eigen::MatrixXd left = Eigen::MatrixXd::Zero(has_ridge ? n + t : n, t);
-    left.topRows(n) = x.cast<double>();
-    if (has_ridge) {
-      left.bottomRows(t).diagonal().setConstant(std::sqrt(report.lambda));
-      right.conservativeResize(n + t, Eigen::NoChange);
-      right.bottomRows(t).setZero();
-    }
-    solution =
-        solve_by_qr(left, std::move(right), options.method == least_squares_method::qr, tolerance,
-                    report);
+  rows_of<double> right = y.cast<double>();
+  if (toward != nullptr) right = residual_of(x, toward->cast<double>(), right);
+  rows_of<double> solution;
+  switch (options.method) {
+    case least_squares_method::qr:
+      solution = solve_ranked(x, right, report.lambda, tolerance, report);
+      break;
+    case least_squares_method::qr_unpivoted:
+      solution = solve_unpivoted(x, right, report.lambda, tolerance, report);
+      break;
+    case least_squares_method::cholesky:
+      solution = solve_by_cholesky(x, right, report.lambda, tolerance, report);
+      break;
   }
   const bool is_unique = has_ridge || n >= t;
   if (!is_unique || report.rank < std::min(n, t) || report.escalated ||
@@ -114,13 +113,45 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
 
 }  // namespace detail
 
+/// Where projected gradient steps start, and how long they may be.
+struct gradient_start {
+  Eigen::VectorXd weights;  ///< argmin ‖M w − y‖, as `qr_unpivoted` finds it
+  double sigma = 0;         ///< σ_max(M), from below, to some six digits
+};
+
+/// Both from one QR factor of M (n × t), which must not have negative entries. Cost 2·n·t² flops.
+[[nodiscard]] inline gradient_start find_gradient_start(const const_matrix_ref& m,
+                                                        const kvfit::vector& y) {
+  if (m.rows() >= m.cols() && m.cols() > 0 && y.allFinite() &&
+      detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols())) {
+    detail::float_qr qr(m, 0);
+    gradient_start out{qr.solve(y.cast<double>()).col(0), qr.norm()};
+    if (out.weights.allFinite()) return out;
+  }
+  const kvfit::matrix right = y;
+  const power_options converged{.rounds = 100, .tolerance = 1e-8, .from_ones = true};
+  return {detail::solve_toward(m, right, {.method = least_squares_method::qr_unpivoted}, nullptr)
+              .coefficients.col(0)
+              .cast<double>(),
+          largest_singular_value(m, converged).sigma};
+}
+
 /// min_C ‖X C − Y‖²_F + λ‖C‖²_F.
 ///
-/// `x` n × t, `y` n × d, fp32; C is t × d. All arithmetic in double, rounded to fp32 at the end.
-/// Where the data leave a choice (n < t, dependent columns) C is the smallest such matrix under
-/// `qr`, and held small by a tiny ridge under `cholesky`; the report says which, and with what λ.
-/// Never NaN. `qr` costs 2·n·t² flops and allocates (n + d)·t doubles and more (n + t rows with a
-/// ridge); `cholesky` costs n·t² + t³/3 and allocates 2·t² doubles (n for t where n < t).
+/// `x` n × t, `y` n × d, fp32; C is t × d and never NaN.
+///
+/// - `qr`: the exact answer for the fp32 data as far as double goes (Cholesky factor of the Gram
+///   matrix in double, or a QR in fp32 corrected to double where n < 2 t); where the data leave a
+///   choice (n < t, dependent columns) the smallest such C, or for min(n, t) > 256 dependent
+///   columns one held small by a ridge. Costs n·t² to 2·n·t² flops.
+/// - `qr_unpivoted`: Householder QR in fp32, errors of some 1e-7 times the condition number. Costs
+///   2·n·t² flops (n + t rows with a ridge).
+/// - `cholesky`: from 64 columns on in fp32 with sums in double, errors of some 1e-7 times the
+///   square of the condition number (columns scaled alike), which is kept below 0.1; held small by
+///   a ridge where it would not be. Costs n·t² + t³/3 flops.
+///
+/// Allocates at most (n + 512)·t + 2·t² doubles beside n·d ones; the report says who solved, and
+/// with what λ.
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,
                                                      const const_matrix_ref& y,
                                                      const least_squares_options& options = {}) {

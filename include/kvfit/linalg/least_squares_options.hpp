@@ -12,9 +12,9 @@
 namespace kvfit::linalg {
 
 enum class least_squares_method : std::uint8_t {
-  qr,            ///< Householder QR; minimum norm where columns depend on each other or n < t
-  qr_unpivoted,  ///< the published code's: full rank assumed, nothing truncated
-  cholesky,      ///< of XᵀX + λI, or of XXᵀ + λI where n < t
+  qr,            ///< exact in double, rank looked at; minimum norm where n < t or columns depend
+  qr_unpivoted,  ///< the published code's: QR in fp32, full rank assumed, nothing truncated
+  cholesky,      ///< of XᵀX + λI in fp32, or of XXᵀ + λI where n < t: the fastest
 };
 
 /// λ = ridge × ‖X‖₂², × ‖X‖_F²/t, or × 1 (attention-matching §5).
@@ -32,9 +32,9 @@ struct least_squares_options {
 /// What computed the coefficients.
 enum class least_squares_tier : std::uint8_t {
   none,           ///< nothing to solve, or input that is not finite: C is C₀ (or 0)
-  qr,             ///< Householder QR, well conditioned
-  qr_pivoted,     ///< the same, then a pivoted complete orthogonal decomposition of R: minimum norm
-  qr_unpivoted,   ///< Householder QR, nothing truncated
+  qr,             ///< Householder QR in fp32, corrected to double
+  qr_pivoted,     ///< QR in double, then a complete orthogonal decomposition of R: minimum norm
+  qr_unpivoted,   ///< Householder QR in fp32, nothing truncated
   cholesky,       ///< of XᵀX + λI, t × t
   cholesky_dual,  ///< of XXᵀ + λI, n × n
 };
@@ -50,8 +50,10 @@ struct least_squares_report {
   least_squares_status status = least_squares_status::solved;
   least_squares_tier tier = least_squares_tier::none;
   bool escalated = false;  ///< λ was raised above the one asked for: a factorization failed
-  Eigen::Index rank = 0;  ///< directions of X (with the ridge, of [X; √λ I]) above the tolerance
-  double lambda = 0;      ///< the λ used
+  /// Directions of X (with the ridge, of [X; √λ I]) above the tolerance; an estimate from pivots,
+  /// and where fp32 escalated λ, those that √λ does not drown.
+  Eigen::Index rank = 0;
+  double lambda = 0;  ///< the λ used
   /// Estimate, from below, of the condition number of what was inverted: X or [X; √λ I], restricted
   /// to the directions kept.
   double condition = 1;

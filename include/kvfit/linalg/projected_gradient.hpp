@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <cstddef>
 #include <optional>
 
 #include "kvfit/linalg/bounded_fit.hpp"
 #include "kvfit/linalg/box.hpp"
+#include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
 
@@ -29,7 +31,7 @@ struct projected_gradient_options {
 /// step. σ comes from below, so a step may be too long: where the loss ends above its lowest value,
 /// the weights of that lowest value are returned with status `diverged`. Status `optimal` is given
 /// where the KKT residual happens to be ≤ 1e-8. Cost 4·n·t flops a step, and one more for the
-/// report; allocates n + 6·t doubles.
+/// report; allocates 8·t doubles.
 template <class Rhs>
 [[nodiscard]] bounded_fit projected_gradient(const const_matrix_ref& m,
                                              const Eigen::MatrixBase<Rhs>& y,
@@ -45,22 +47,27 @@ template <class Rhs>
   Eigen::VectorXd gradient(t);
   Eigen::VectorXd moment = Eigen::VectorXd::Zero(t);
   Eigen::VectorXd row_sums = Eigen::VectorXd::Zero(t);
-  Eigen::RowVectorXd row(t);
   // One sweep over the rows: gradient = Mᵀ(M w − y), returns ½‖M w − y‖². The first sweep also
   // gathers what the KKT residual is measured against.
+  const Eigen::VectorXd ones = Eigen::VectorXd::Ones(t);
   const auto sweep = [&](const Eigen::VectorXd& w, bool is_first) {
     double objective = 0;
     gradient.setZero();
-    for (Eigen::Index i = 0; i < m.rows(); ++i) {
-      row = m.row(i).template cast<double>();
-      const double target = static_cast<double>(y.derived().coeff(i));
-      const double residual = row.dot(w) - target;
-      objective += 0.5 * residual * residual;
-      gradient.noalias() += residual * row.transpose();
-      if (!is_first) continue;
-      moment.noalias() += target * row.transpose();
-      row_sums.noalias() += row.sum() * row.transpose();
-    }
+    detail::for_row_groups(
+        m.data(), m.outerStride(), m.rows(), t, [&](const auto& rows, index first) {
+          auto residuals = rows.times(w.data());
+          auto targets = residuals;
+          for (std::size_t r = 0; r < residuals.size(); ++r) {
+            targets[r] =
+                static_cast<double>(y.derived().coeff(first + static_cast<Eigen::Index>(r)));
+            residuals[r] -= targets[r];
+            objective += 0.5 * residuals[r] * residuals[r];
+          }
+          rows.add_to(gradient.data(), residuals);
+          if (!is_first) return;
+          rows.add_to(moment.data(), targets);
+          rows.add_to(row_sums.data(), rows.times(ones.data()));
+        });
     return objective;
   };
 

@@ -72,6 +72,21 @@ inline batch64 load_widened(const float* x) noexcept {
 #endif
 }
 
+/// The first `count` floats at x as doubles, 0 <= count <= lanes64; 0 in the lanes after them.
+inline batch64 load_widened_first(const float* x, index count) noexcept {
+#if defined(__AVX512F__)
+  constexpr __mmask8 all = 0xff;
+  const __m512 padded = load_first(x, count, 0.0f);
+  return _mm512_maskz_cvtps_pd(all, _mm512_castps512_ps256(padded));
+#else
+  std::array<float, batch64::size> padded{};
+  for (index lane = 0; lane < count; ++lane) {
+    padded[static_cast<std::size_t>(lane)] = x[lane];
+  }
+  return load_widened(padded.data());
+#endif
+}
+
 /// The sum of the lanes, halves added to halves.
 inline double sum(batch64 x) noexcept {
   std::array<double, batch64::size> values{};

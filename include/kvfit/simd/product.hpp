@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The matrix product under logits, outputs, Gram matrices and factors: C = A B, C += A B, C -= A B.
+/// The matrix product under logits, outputs, Gram matrices and factors: C = A B, added or subtracted.
 #pragma once
 
 #include <array>
@@ -11,8 +11,8 @@
 
 namespace kvfit::simd::inline KVFIT_ISA {
 
-/// A left factor: element (i, k) lies at data + i · row_stride + k · col_stride. Any strides do, so a
-/// transposed matrix is one too; elements are read one by one and spread over a register.
+/// A left factor: element (i, k) lies at data + i · row_stride + k · col_stride. Any strides do, so
+/// a transposed matrix is one too; elements are read one by one and spread over a register.
 template <class Scalar>
 struct basic_left_factor {
   const Scalar* data = nullptr;

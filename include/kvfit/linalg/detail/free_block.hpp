@@ -2,13 +2,13 @@
 /// The Cholesky factor of the free weights' part of a Gram matrix.
 #pragma once
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <cassert>
 #include <cmath>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/linalg/detail/triangular.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
@@ -78,9 +78,9 @@ class free_block {
 
   bool try_factor(Eigen::Index size) {
     if (size == 0) return true;
-    Eigen::Ref<Eigen::MatrixXd> corner = factor_.topLeftCorner(size, size);
-    const Eigen::LLT<Eigen::Ref<Eigen::MatrixXd>> in_place(corner);
-    return in_place.info() == Eigen::Success && corner.diagonal().allFinite();
+    // The lower triangle by columns is the upper one by rows.
+    return factor_upper(factor_.data(), factor_.rows(), size) &&
+           factor_.topLeftCorner(size, size).diagonal().allFinite();
   }
 
   [[nodiscard]] double smallest_pivot_sq(Eigen::Index size) const {

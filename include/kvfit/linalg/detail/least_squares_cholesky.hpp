@@ -2,10 +2,14 @@
 /// Least squares by the Cholesky factor of the smaller Gram matrix.
 #pragma once
 
-#include <Eigen/Cholesky>
 #include <Eigen/Core>
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
 
+#include "kvfit/linalg/detail/row_sweep.hpp"
+#include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
@@ -14,61 +18,189 @@
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
-/// Factors square + λI in double; false where it is not positive definite.
-inline bool factor_shifted(const Eigen::MatrixXd& square, double lambda, Eigen::MatrixXd& shifted,
-                           Eigen::LLT<Eigen::MatrixXd>& factor) {
-  shifted = square;
-  shifted.diagonal().array() += lambda;
-  factor.compute(shifted);
-  return factor.info() == Eigen::Success && factor.matrixLLT().diagonal().allFinite();
+/// Rows of contiguous numbers: what triangular systems are solved with.
+template <class Scalar>
+using rows_of = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// The largest power of two that is not above x; 1 where x has none.
+inline double power_of_two(double x) noexcept {
+  return x > 0 && std::isfinite(x) ? std::ldexp(1.0, std::ilogb(x)) : 1.0;
 }
 
-/// (XᵀX + λI)⁻¹XᵀB, or Xᵀ(XXᵀ + λI)⁻¹B where X is wide (attention-matching §5), in double.
+/// G + λI = UᵀU in double or fp32. Columns are first brought to lengths between 1 and 2 by powers
+/// of two, which changes no digit, and keeps squares within fp32.
+template <class Scalar>
+class shifted_factor {
+ public:
+  /// Reads the lower triangle of `gram`. False: not positive definite in this arithmetic.
+  [[nodiscard]] bool compute(const Eigen::MatrixXd& gram, double lambda) {
+    const Eigen::Index size = gram.rows();
+    length_.resize(size);
+    for (Eigen::Index j = 0; j < size; ++j) {
+      length_[j] = power_of_two(std::sqrt(gram(j, j) + lambda));
+    }
+    const Eigen::VectorXd inverse = length_.cwiseInverse();
+    factor_.resize(size, size);
+    for (Eigen::Index j = 0; j < size; ++j) {  // columns of the lower triangle: rows of the upper
+      factor_.row(j).tail(size - j) =
+          (gram.col(j).tail(size - j).array() * (inverse[j] * inverse.tail(size - j).array()))
+              .template cast<Scalar>();
+      factor_(j, j) = static_cast<Scalar>((gram(j, j) + lambda) * inverse[j] * inverse[j]);
+    }
+    return factor_upper(factor_.data(), index{size}, index{size}) && factor_.diagonal().allFinite();
+  }
+
+  /// Estimate of σ_max/σ_min of what G is the square of, and the same with columns of equal length.
+  [[nodiscard]] double condition() const { return triangular_condition(factor_, length_); }
+  [[nodiscard]] double scaled_condition() const {
+    return triangular_condition(factor_, Eigen::VectorXd());
+  }
+
+  /// Lengths of the columns outside the span of those before them.
+  [[nodiscard]] Eigen::ArrayXd pivots() const {
+    return factor_.diagonal().template cast<double>().array() * length_.array();
+  }
+
+  /// (G + λI)⁻¹ right.
+  [[nodiscard]] rows_of<double> solve(const rows_of<double>& right) const {
+    const Eigen::VectorXd inverse = length_.cwiseInverse();
+    rows_of<double> scaled = inverse.asDiagonal() * right;
+    // fp32 holds the ratios of a system's numbers; its own range would not.
+    const double largest = scaled.size() == 0 ? 0 : scaled.cwiseAbs().maxCoeff();
+    const double unit = std::is_same_v<Scalar, double> ? 1 : power_of_two(largest);
+    rows_of<Scalar> x = (scaled / unit).template cast<Scalar>();
+    const index size = factor_.rows();
+    solve_transposed(factor_.data(), size, size, x.data(), index{x.cols()}, index{x.cols()});
+    solve_upper(factor_.data(), size, size, x.data(), index{x.cols()}, index{x.cols()});
+    return inverse.asDiagonal() * (x.template cast<double>() * unit);
+  }
+
+ private:
+  rows_of<Scalar> factor_;  // U, in the upper triangle
+  Eigen::VectorXd length_;
+};
+
+/// How far fp32 can be trusted with a Gram matrix: relative errors of 1e-7 in it become that times
+/// the square of this in the answer, columns scaled to equal length (which Cholesky does by
+/// itself).
+inline constexpr double largest_float_condition = 700;
+
+/// (G + λI)⁻¹ `right`. Fails, with `x` as it was, where the factorization does, where the condition
+/// number exceeds 1/tolerance with no λ asked for, or what fp32 can do. Sets rank and condition.
+template <class Scalar>
+bool solve_gram(const Eigen::MatrixXd& gram, double lambda, double tolerance,
+                const rows_of<double>& right, rows_of<double>& x, least_squares_report& report) {
+  shifted_factor<Scalar> factor;
+  if (!factor.compute(gram, lambda)) return false;
+  if (std::is_same_v<Scalar, float> && factor.scaled_condition() > largest_float_condition) {
+    return false;
+  }
+  report.condition = factor.condition();
+  const Eigen::ArrayXd pivots = factor.pivots();
+  report.rank = (pivots > tolerance * pivots.maxCoeff()).count();
+  if (report.condition * tolerance > 1) {
+    report.rank = std::min(report.rank, gram.rows() - 1);
+    if (!(lambda > 0)) return false;
+  }
+  x = factor.solve(right);
+  return true;
+}
+
+/// The same with λ raised to tolerance·σ²_max, and ten times more as often as needed: a direction
+/// of noise, some tolerance·σ_max long, is then inverted to no more than 1/σ_max.
+template <class Scalar>
+rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, double tolerance,
+                                 const rows_of<double>& right, least_squares_report& report) {
+  report.escalated = true;
+  const double sigma =
+      largest_singular_value_of_gram(gram, {.rounds = 20, .tolerance = 1e-2}).sigma;
+  shifted_factor<Scalar> factor;
+  // The rank shows with a shift just above rounding: what depends on earlier columns keeps a
+  // squared pivot of about the shift.
+  if constexpr (std::is_same_v<Scalar, double>) {
+    const double probe = tolerance * tolerance * sigma * sigma;
+    if (report.rank == 0 && probe > 0 && factor.compute(gram, probe)) {
+      report.rank = (factor.pivots().square() > 10 * probe).count();
+    }
+  }
+  // A zero matrix has no scale: any λ will do.
+  lambda = std::max(10 * lambda, sigma > 0 ? tolerance * sigma * sigma : 1.0);
+  for (int attempt = 0; attempt < 20; ++attempt, lambda *= 10) {
+    if (factor.compute(gram, lambda)) break;
+  }
+  if constexpr (std::is_same_v<Scalar, float>) {
+    if (report.rank == 0) report.rank = (factor.pivots().square() > 10 * lambda).count();
+  }
+  report.condition = factor.condition();
+  report.lambda = lambda;
+  return factor.solve(right);
+}
+
+inline double largest_entry(const const_matrix_ref& x) {
+  Eigen::ArrayXf largest = Eigen::ArrayXf::Zero(x.cols());
+  for (index i = 0; i < x.rows(); ++i) {
+    keep_largest(x.data() + i * x.outerStride(), index{x.cols()}, largest.data());
+  }
+  return static_cast<double>(largest.maxCoeff());
+}
+
+/// XᵀB, products in fp32, summed over 128 rows in fp32 and on in double.
+inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<double>& b) {
+  const index t = x.cols();
+  const index d = b.cols();
+  rows_of<double> out = rows_of<double>::Zero(t, d);
+  const double unit = b.size() == 0 ? 1 : 0x1p20 * power_of_two(b.cwiseAbs().maxCoeff());
+  kvfit::matrix right;
+  kvfit::matrix sums(t, d);
+  for (index top = 0; top < x.rows(); top += strip_depth) {
+    const index count = std::min<index>(strip_depth, x.rows() - top);
+    right = (b.middleRows(top, count) / unit).cast<float>();
+    simd::multiply({x.data() + top * x.outerStride(), 1, x.outerStride()}, {right.data(), d},
+                   {sums.data(), d}, t, d, count);
+    add_widened(sums.data(), sums.size(), out.data());
+  }
+  return out * unit;
+}
+
+/// Systems below this size are solved in double throughout: it costs nothing there.
+inline constexpr index smallest_float_system = 64;
+
+/// (XᵀX + λI)⁻¹XᵀB, or Xᵀ(XXᵀ + λI)⁻¹B where X is wide (attention-matching §5).
 ///
-/// A λ > 0 that was asked for stays as it is unless the factorization fails. Without one, a factor
-/// worse conditioned than 1/tolerance counts as failed too: its inverse would multiply noise.
-/// Then λ becomes tolerance·σ²_max, and ten times more as often as needed: a direction of
-/// noise, some tolerance·σ_max long, is then inverted to no more than 1/σ_max. Sets tier, rank,
-/// lambda, escalated and condition.
-inline Eigen::MatrixXd solve_by_cholesky(const const_matrix_ref& x, const Eigen::MatrixXd& b,
+/// A λ > 0 that was asked for stays as it is unless the factorization fails; all is in double then.
+/// Without one, and from 64 columns on, products and factor are in fp32 (summed up in double); a
+/// system too ill-conditioned for that, or worse conditioned than 1/tolerance, gets the ridge of
+/// `solve_with_ridge`. Sets tier, rank, lambda, escalated and condition.
+inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_of<double>& b,
                                          double lambda, double tolerance,
                                          least_squares_report& report) {
   const bool is_wide = x.rows() < x.cols();
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
+  rows_of<double> out;
+  if (!is_wide && x.cols() >= smallest_float_system && !(lambda > 0)) {
+    Eigen::MatrixXd square;
+    const double unit = power_of_two(largest_entry(x));
+    const auto inverse = static_cast<float>(1 / unit);
+    float_gram_into(
+        x.rows(), x.cols(),
+        [&](index i, index first, index width, float* to) {
+          load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
+        },
+        [](index) { return index{0}; }, square);
+    square *= unit * unit;
+    const rows_of<double> right = float_moment(x, b);
+    if (!solve_gram<float>(square, 0, tolerance, right, out, report)) {
+      out = solve_with_ridge<float>(square, 0, tolerance, right, report);
+    }
+    return out;
+  }
   const Eigen::MatrixXd square = is_wide ? row_gram(x) : gram(x);
-  const Eigen::Index size = square.rows();
-  Eigen::LLT<Eigen::MatrixXd> factor;
-  Eigen::MatrixXd shifted;
-  const auto pivots = [&] { return factor.matrixLLT().diagonal().array().abs(); };
-
-  bool factored = factor_shifted(square, lambda, shifted, factor);
-  if (factored) {
-    report.condition = triangular_condition(factor.matrixLLT().transpose());
-    report.rank = (pivots() > tolerance * pivots().maxCoeff()).count();
-    const bool trusted = report.condition * tolerance <= 1;
-    if (!trusted) report.rank = std::min(report.rank, size - 1);
-    factored = trusted || lambda > 0;
+  const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b));
+  if (!solve_gram<double>(square, lambda, tolerance, right, out, report)) {
+    out = solve_with_ridge<double>(square, lambda, tolerance, right, report);
   }
-  if (!factored) {
-    report.escalated = true;
-    const double sigma =
-        largest_singular_value_of_gram(square, {.rounds = 20, .tolerance = 1e-3}).sigma;
-    // The rank shows with a shift just above rounding: what depends on earlier columns keeps a
-    // squared pivot of about the shift.
-    const double probe = tolerance * tolerance * sigma * sigma;
-    if (report.rank == 0 && probe > 0 && factor_shifted(square, probe, shifted, factor)) {
-      report.rank = (pivots().square() > 10 * probe).count();
-    }
-    // A zero matrix has no scale: any λ will do.
-    lambda = std::max(10 * lambda, sigma > 0 ? tolerance * sigma * sigma : 1.0);
-    for (int attempt = 0; attempt < 20; ++attempt, lambda *= 10) {
-      if (factor_shifted(square, lambda, shifted, factor)) break;
-    }
-    report.condition = triangular_condition(factor.matrixLLT().transpose());
-  }
-  report.lambda = lambda;
-  if (!is_wide) return factor.solve(moment(x, b));
-  return moment(x, factor.solve(b).eval());
+  if (is_wide) out = rows_of<double>(moment(x, out));
+  return out;
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail

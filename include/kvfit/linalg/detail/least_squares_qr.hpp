@@ -4,66 +4,297 @@
 
 #include <Eigen/Core>
 #include <Eigen/QR>
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
+#include "kvfit/linalg/detail/least_squares_cholesky.hpp"
+#include "kvfit/linalg/detail/row_sweep.hpp"
+#include "kvfit/linalg/detail/strip_qr.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
 #include "kvfit/linalg/triangular_condition.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
-/// min ‖A C − B‖_F by QR of A, or of Aᵀ where A is wide (then of minimum norm).
-///
-/// Pivoting every column of a tall matrix runs at memory speed, so the blocked QR goes first; only
-/// where its triangle R is worse conditioned than 1/tolerance, the pivoted complete orthogonal
-/// decomposition of R itself (small and square, same singular values) finds the rank and the
-/// minimum-norm answer. In double: fp32 would add noise of the very size the rank test looks for.
-/// `a` is overwritten. Sets tier, rank and condition.
-inline Eigen::MatrixXd solve_by_qr(Eigen::MatrixXd& a, Eigen::MatrixXd right, bool may_pivot,
-                                   double tolerance, least_squares_report& report) {
-  const bool is_wide = a.rows() < a.cols();
-  if (is_wide) a = a.transpose().eval();
+/// [X; √λ I], or Xᵀ where X is wide and λ = 0, as Q R in fp32. Columns are first brought to entries
+/// of about 1 by powers of two, which changes no digit.
+class float_qr {
+ public:
+  float_qr(const const_matrix_ref& x, double lambda)
+      : is_wide_(!(lambda > 0) && x.rows() < x.cols()),
+        equations_(x.rows()),
+        length_(is_wide_ ? x.rows() : x.cols()),
+        qr_(is_wide_ ? x.cols() : x.rows() + (lambda > 0 ? x.cols() : 0), length_.size()) {
+    const auto root = static_cast<float>(std::sqrt(lambda));
+    Eigen::ArrayXf largest = Eigen::ArrayXf::Constant(length_.size(), root);
+    for (index i = 0; i < equations_; ++i) {
+      if (is_wide_) {
+        largest[i] = x.row(i).cwiseAbs().maxCoeff();
+      } else {
+        keep_largest(x.data() + i * x.outerStride(), index{x.cols()}, largest.data());
+      }
+    }
+    Eigen::ArrayXf inverse(length_.size());
+    for (index j = 0; j < length_.size(); ++j) {
+      length_[j] = std::clamp(power_of_two(static_cast<double>(largest[j])), 0x1p-120, 0x1p120);
+      inverse[j] = static_cast<float>(1 / length_[j]);
+    }
+    const auto row = [&](index i, index first, index width, float* to) {
+      if (is_wide_) {
+        for (index j = 0; j < width; ++j) to[j] = x(first + j, i) * inverse[first + j];
+      } else if (i < equations_) {
+        multiply_each(x.data() + i * x.outerStride() + first, inverse.data() + first, width, to);
+      } else {
+        for (index j = 0; j < width; ++j) {
+          to[j] = first + j == i - equations_ ? root * inverse[first + j] : 0.0F;
+        }
+      }
+    };
+    qr_.columns().fill(qr_.rows(), row);
+    qr_.factor();
+  }
+
+  [[nodiscard]] double condition() const { return triangular_condition(qr_.r(), length_); }
+
+  /// σ_max(X), as precise as fp32 is and from below. Cost some 40·t² flops.
+  [[nodiscard]] double norm() const {
+    const Eigen::VectorXd relative = length_ / unit();
+    const auto upper = qr_.r().triangularView<Eigen::Upper>();
+    const power_estimate found =
+        power_iterate(length_.size(), {.rounds = 100, .tolerance = 1e-8, .from_ones = true},
+                      [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
+                        const Eigen::VectorXf given = u.cwiseProduct(relative).cast<float>();
+                        const Eigen::VectorXf image = upper * given;
+                        const Eigen::VectorXf back = upper.transpose() * image;
+                        out = back.cast<double>().cwiseProduct(relative);
+                      });
+    return found.sigma * unit();
+  }
+
+  /// R with every column as long as it was, in units of `unit()`.
+  [[nodiscard]] double unit() const { return length_.maxCoeff(); }
+  [[nodiscard]] kvfit::matrix triangle() const {
+    return qr_.r() * (length_ / unit()).cast<float>().asDiagonal();
+  }
+
+  /// The first t rows of QᵀB (tall), to be used with `triangle()`.
+  [[nodiscard]] rows_of<double> project(const rows_of<double>& b) {
+    double scale = 1;
+    const kvfit::matrix right = projected(b, scale);
+    return right.topRows(length_.size()).cast<double>() * scale;
+  }
+
+  /// min ‖X C − B‖² + λ‖C‖² (tall) or the smallest C with X C = B (wide). Not finite where R is
+  /// singular.
+  [[nodiscard]] rows_of<double> solve(const rows_of<double>& b) {
+    const index size = length_.size();
+    const index d = b.cols();
+    double scale = 1;
+    const Eigen::VectorXd inverse = length_.cwiseInverse();
+    if (!is_wide_) {
+      kvfit::matrix right = projected(b, scale);
+      solve_upper(qr_.r().data(), size, size, right.data(), d, d);
+      return inverse.asDiagonal() * (right.topRows(size).cast<double>() * scale);
+    }
+    const rows_of<double> scaled = inverse.asDiagonal() * b;
+    scale = power_of_two(scaled.cwiseAbs().maxCoeff());
+    kvfit::matrix out = kvfit::matrix::Zero(qr_.rows(), d);
+    out.topRows(size) = (scaled / scale).cast<float>();
+    solve_transposed(qr_.r().data(), size, size, out.data(), d, d);
+    qr_.apply(out.data(), d, d);
+    return out.cast<double>() * scale;
+  }
+
+  /// (RᵀR)⁻¹ right, for a tall X.
+  [[nodiscard]] rows_of<double> solve_normal(const rows_of<double>& right) const {
+    const index size = length_.size();
+    const index d = right.cols();
+    const Eigen::VectorXd inverse = length_.cwiseInverse();
+    const rows_of<double> scaled = inverse.asDiagonal() * right;
+    const double scale = power_of_two(scaled.cwiseAbs().maxCoeff());
+    kvfit::matrix x = (scaled / scale).cast<float>();
+    solve_transposed(qr_.r().data(), size, size, x.data(), d, d);
+    solve_upper(qr_.r().data(), size, size, x.data(), d, d);
+    return inverse.asDiagonal() * (x.cast<double>() * scale);
+  }
+
+  /// ‖diag(column lengths) C‖: what C weighs in X C.
+  [[nodiscard]] double weight(const rows_of<double>& c) const {
+    return (length_.asDiagonal() * c).norm();
+  }
+
+ private:
+  kvfit::matrix projected(const rows_of<double>& b, double& scale) {
+    scale = power_of_two(b.cwiseAbs().maxCoeff());
+    kvfit::matrix right = kvfit::matrix::Zero(qr_.rows(), b.cols());
+    right.topRows(equations_) = (b / scale).cast<float>();
+    qr_.apply_transposed(right.data(), index{b.cols()}, index{b.cols()});
+    return right;
+  }
+
+  bool is_wide_;
+  index equations_;
+  Eigen::VectorXd length_;
+  strip_qr qr_;
+};
+
+/// B − X C in double.
+inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<double>& c,
+                                   const rows_of<double>& b) {
+  constexpr index block = 64;
+  rows_of<double> out = b;
+  rows_of<double> rows;
+  const index t = x.cols();
+  const index d = c.cols();
+  for (index top = 0; top < x.rows(); top += block) {
+    const index count = std::min<index>(block, x.rows() - top);
+    rows = x.middleRows(top, count).cast<double>();
+    for (index k = 0; k < t; k += strip_depth) {
+      simd::multiply({rows.data() + k, t, 1}, {c.data() + k * d, d}, {out.data() + top * d, d},
+                     count, d, std::min(strip_depth, t - k), simd::product_mode::subtract);
+    }
+  }
+  return out;
+}
+
+/// Brings C from fp32 to double by correcting it with R⁻¹R⁻ᵀXᵀ(B − X C), the residual in double
+/// (Björck 1987): each step leaves some ε₃₂·κ of the error. False where it does not get there.
+inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const float_qr& qr,
+                   rows_of<double>& c) {
+  double before = 1;
+  for (int step = 0; step < 5; ++step) {
+    const rows_of<double> slope = moment(x, residual_of(x, c, b));
+    const rows_of<double> change = qr.solve_normal(slope);
+    c += change;
+    const double weight = qr.weight(c);
+    const double share = weight > 0 ? qr.weight(change) / weight : 0;
+    if (!(share < 0.25 * before)) return false;
+    // The first step's share is about what one step leaves of an error.
+    if (share < (step == 0 ? 3e-4 : 1e-6)) return true;
+    before = share;
+  }
+  return false;
+}
+
+/// The complete orthogonal decomposition of R from a double QR of [X; √λ I], or of Xᵀ: finds the
+/// rank and the answer of smallest norm. Sets tier, rank and condition.
+inline rows_of<double> solve_by_pivoted_qr(const const_matrix_ref& x, const rows_of<double>& b,
+                                           double lambda, double tolerance,
+                                           least_squares_report& report) {
+  const bool has_ridge = lambda > 0;
+  const Eigen::Index n = x.rows();
+  const Eigen::Index t = x.cols();
+  const bool is_wide = !has_ridge && n < t;
+  Eigen::MatrixXd a = Eigen::MatrixXd::Zero(has_ridge ? n + t : std::max(n, t), std::min(n, t));
+  Eigen::MatrixXd right = b;
+  if (is_wide) {
+    a = x.transpose().cast<double>();
+  } else {
+    a.resize(has_ridge ? n + t : n, t);
+    a.topRows(n) = x.cast<double>();
+  }
+  if (has_ridge) {  // t more equations, √λ·D = 0
+    a.bottomRows(t).setZero();
+    a.bottomRows(t).diagonal().setConstant(std::sqrt(lambda));
+    right.conservativeResize(n + t, Eigen::NoChange);
+    right.bottomRows(t).setZero();
+  }
   const Eigen::Index small = a.cols();
   const Eigen::HouseholderQR<Eigen::Ref<Eigen::MatrixXd>> qr(a);
-  const auto triangle = a.topRows(small);
-  const auto upper = triangle.triangularView<Eigen::Upper>();
-  report.condition = triangular_condition(triangle);
-  report.rank = small;
-
   if (!is_wide) {
     right.applyOnTheLeft(qr.householderQ().adjoint());
     right.conservativeResize(small, Eigen::NoChange);
   }
-
-  bool solved = false;
-  if (report.condition * tolerance <= 1 || !may_pivot) {
-    report.tier = may_pivot ? least_squares_tier::qr : least_squares_tier::qr_unpivoted;
-    Eigen::MatrixXd direct = right;
-    if (is_wide)
-      upper.transpose().solveInPlace(direct);
-    else
-      upper.solveInPlace(direct);
-    solved = direct.allFinite();  // an exact zero on R's diagonal leaves the pivoted way only
-    if (solved) right.swap(direct);
-  }
-  if (!solved) {
-    report.tier = least_squares_tier::qr_pivoted;
-    Eigen::MatrixXd square = Eigen::MatrixXd::Zero(small, small);
-    square.triangularView<Eigen::Upper>() = upper;
-    if (is_wide) square.transposeInPlace();
-    Eigen::CompleteOrthogonalDecomposition<Eigen::MatrixXd> pivoted;
-    pivoted.setThreshold(tolerance);
-    pivoted.compute(square);
-    report.rank = pivoted.rank();
-    right = pivoted.solve(right).eval();
-    const auto& kept = pivoted.matrixQTZ();
-    report.condition =
-        report.rank == 0 ? 1
+  report.tier = least_squares_tier::qr_pivoted;
+  Eigen::MatrixXd square = Eigen::MatrixXd::Zero(small, small);
+  square.triangularView<Eigen::Upper>() = a.topRows(small).triangularView<Eigen::Upper>();
+  if (is_wide) square.transposeInPlace();
+  Eigen::CompleteOrthogonalDecomposition<Eigen::MatrixXd> pivoted;
+  pivoted.setThreshold(tolerance);
+  pivoted.compute(square);
+  report.rank = pivoted.rank();
+  right = pivoted.solve(right).eval();
+  const auto& kept = pivoted.matrixQTZ();
+  report.condition = report.rank == 0
+                         ? 1
                          : std::abs(kept(0, 0)) / std::abs(kept(report.rank - 1, report.rank - 1));
-  }
   if (!is_wide) return right;
   Eigen::MatrixXd out = Eigen::MatrixXd::Zero(a.rows(), right.cols());
   out.topRows(small) = right;
   out.applyOnTheLeft(qr.householderQ());
+  return out;
+}
+
+/// As published: fp32, full rank assumed. An exact zero on R's diagonal leaves the pivoted way
+/// only.
+inline rows_of<double> solve_unpivoted(const const_matrix_ref& x, const rows_of<double>& b,
+                                       double lambda, double tolerance,
+                                       least_squares_report& report) {
+  float_qr qr(x, lambda);
+  rows_of<double> out = qr.solve(b);
+  if (!out.allFinite()) return solve_by_pivoted_qr(x, b, lambda, tolerance, report);
+  report.tier = least_squares_tier::qr_unpivoted;
+  report.condition = qr.condition();
+  report.rank = lambda > 0 ? x.cols() : std::min(x.rows(), x.cols());
+  return out;
+}
+
+/// Up to this size a system found ill-conditioned is pivoted; larger ones get a ridge.
+inline constexpr index largest_pivoted_system = 256;
+/// From this size on a matrix less than twice as tall as wide goes through QR in fp32: the double
+/// Gram matrix and its factor then cost more than the QR and its correction.
+inline constexpr index smallest_float_qr = 512;
+
+/// min ‖X C − B‖² + λ‖C‖², as exact as double arithmetic on the fp32 data, the rank looked at.
+///
+/// A condition number κ up to 1/tolerance (some 2e5) leaves the Gram matrix in double exact enough:
+/// its rounding is worth ε₆₄·κ² < 1e-5 in C in the worst case, and ε₆₄·κ in X C. Matrices that are
+/// nearly square are cheaper by fp32 QR, corrected until double is reached. Beyond that κ small
+/// systems get the pivoted decomposition's minimum-norm answer, larger ones the ridge of
+/// `solve_with_ridge`.
+inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<double>& b,
+                                    double lambda, double tolerance, least_squares_report& report) {
+  const bool is_wide = x.rows() < x.cols();
+  const bool has_ridge = lambda > 0;
+  const index size = std::min(x.rows(), x.cols());
+  rows_of<double> out;
+  if (!has_ridge && !is_wide && size >= smallest_float_qr && x.rows() < 2 * x.cols()) {
+    float_qr qr(x, 0);
+    report.condition = qr.condition();
+    report.rank = size;
+    report.tier = least_squares_tier::qr;
+    if (report.condition * tolerance > 1) {
+      report.rank = 0;
+      report.tier = least_squares_tier::cholesky;
+      const kvfit::matrix triangle = qr.triangle();
+      Eigen::MatrixXd square;
+      float_gram_into(
+          size, size,
+          [&](index i, index first, index width, float* to) {
+            std::copy_n(triangle.data() + i * size + first, width, to);
+          },
+          [](index row) { return row; }, square);
+      const double unit = qr.unit();
+      square *= unit * unit;
+      return solve_with_ridge<float>(square, 0, tolerance,
+                                     float_moment(triangle, qr.project(b)) * unit, report);
+    }
+    out = qr.solve(b);
+    if (out.allFinite() && refine(x, b, qr, out)) return out;
+  }
+  const Eigen::MatrixXd square = is_wide ? row_gram(x) : gram(x);
+  const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b));
+  report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
+  report.rank = 0;
+  const bool solved = solve_gram<double>(square, lambda, tolerance, right, out, report) &&
+                      report.condition * tolerance <= 1;
+  if (!solved) {
+    if (has_ridge || size <= largest_pivoted_system) {
+      return solve_by_pivoted_qr(x, b, lambda, tolerance, report);
+    }
+    out = solve_with_ridge<double>(square, lambda, tolerance, right, report);
+  }
+  if (is_wide) out = rows_of<double>(moment(x, out));
   return out;
 }
 

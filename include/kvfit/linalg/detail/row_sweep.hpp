@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+/// Products of a few fp32 rows with vectors in double: what matrix-vector steps are made of.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/simd/batch.hpp"
+#include "kvfit/simd/batch64.hpp"
+
+namespace kvfit::linalg::inline KVFIT_ISA::detail {
+
+/// Rows taken together, so that the vectors are read once for all of them.
+inline constexpr index sweep_rows = 4;
+
+/// `Rows` rows of `cols` floats, `stride` apart.
+template <std::size_t Rows>
+struct row_group {
+  const float* data = nullptr;
+  index stride = 0;
+  index cols = 0;
+
+  [[nodiscard]] const float* row(std::size_t r) const noexcept {
+    return data + static_cast<index>(r) * stride;
+  }
+
+  /// Each row times x.
+  [[nodiscard]] std::array<double, Rows> times(const double* x) const noexcept {
+    std::array<simd::batch64, Rows> sums;
+    sums.fill(simd::batch64(0.0));
+    index j = 0;
+    for (; j + simd::lanes64 <= cols; j += simd::lanes64) {
+      const simd::batch64 factor = simd::load(x + j);
+      for (std::size_t r = 0; r < Rows; ++r) {
+        sums[r] = simd::multiply_add(simd::load_widened(row(r) + j), factor, sums[r]);
+      }
+    }
+    if (j < cols) {
+      const simd::batch64 factor = simd::load_first(x + j, cols - j, 0.0);
+      for (std::size_t r = 0; r < Rows; ++r) {
+        sums[r] =
+            simd::multiply_add(simd::load_widened_first(row(r) + j, cols - j), factor, sums[r]);
+      }
+    }
+    std::array<double, Rows> out{};
+    for (std::size_t r = 0; r < Rows; ++r) out[r] = simd::sum(sums[r]);
+    return out;
+  }
+
+  /// y += Σ_r factors_r · row_r.
+  void add_to(double* y, const std::array<double, Rows>& factors) const noexcept {
+    index j = 0;
+    for (; j + simd::lanes64 <= cols; j += simd::lanes64) {
+      simd::batch64 sum = simd::load(y + j);
+      for (std::size_t r = 0; r < Rows; ++r) {
+        sum = simd::multiply_add(simd::batch64(factors[r]), simd::load_widened(row(r) + j), sum);
+      }
+      simd::store(y + j, sum);
+    }
+    if (j == cols) return;
+    simd::batch64 sum = simd::load_first(y + j, cols - j, 0.0);
+    for (std::size_t r = 0; r < Rows; ++r) {
+      sum = simd::multiply_add(simd::batch64(factors[r]),
+                               simd::load_widened_first(row(r) + j, cols - j), sum);
+    }
+    simd::store_first(y + j, sum, cols - j);
+  }
+};
+
+/// Whether all entries are numbers: 0 · x is not 0 for the others.
+inline bool all_finite(const float* data, index stride, index rows, index cols) noexcept {
+  simd::batch sums(0.0F);
+  const simd::batch zero(0.0F);
+  for (index i = 0; i < rows; ++i) {
+    const float* row = data + i * stride;
+    index j = 0;
+    for (; j + simd::lanes <= cols; j += simd::lanes) {
+      sums = simd::multiply_add(simd::load(row + j), zero, sums);
+    }
+    if (j < cols) sums = simd::multiply_add(simd::load_first(row + j, cols - j, 0.0F), zero, sums);
+  }
+  return simd::sum(sums) == 0.0F;
+}
+
+/// largest_j ← max(largest_j, |x_j|).
+inline void keep_largest(const float* x, index size, float* largest) noexcept {
+  const auto taken = [](simd::batch value, simd::batch known) {
+    return simd::larger(-value, simd::larger(value, known));
+  };
+  index j = 0;
+  for (; j + simd::lanes <= size; j += simd::lanes) {
+    simd::store(largest + j, taken(simd::load(x + j), simd::load(largest + j)));
+  }
+  for (; j < size; ++j) largest[j] = std::max(largest[j], std::abs(x[j]));
+}
+
+/// y_j = x_j · factors_j.
+inline void multiply_each(const float* x, const float* factors, index size, float* y) noexcept {
+  index j = 0;
+  for (; j + simd::lanes <= size; j += simd::lanes) {
+    simd::store(y + j, simd::load(x + j) * simd::load(factors + j));
+  }
+  for (; j < size; ++j) y[j] = x[j] * factors[j];
+}
+
+/// Calls `use(group, i)` for all rows in order, four at a time and the last ones singly.
+template <class Use>
+void for_row_groups(const float* data, index stride, index rows, index cols, Use use) {
+  index i = 0;
+  for (; i + sweep_rows <= rows; i += sweep_rows) {
+    use(row_group<static_cast<std::size_t>(sweep_rows)>{data + i * stride, stride, cols}, i);
+  }
+  for (; i < rows; ++i) use(row_group<1>{data + i * stride, stride, cols}, i);
+}
+
+}  // namespace kvfit::linalg::inline KVFIT_ISA::detail

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+/// Matrices cut into strips of neighbouring columns, and products of two such matrices.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cstdint>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/simd/product.hpp"
+
+namespace kvfit::linalg::inline KVFIT_ISA::detail {
+
+/// Columns in a strip: whole tiles of every register width.
+inline constexpr index strip_width = 48;
+/// Rows multiplied at a time: a tile's columns of that many stay in the first-level cache.
+inline constexpr index strip_depth = 128;
+/// Rows taken into strips at a time: a strip of that many stays in the second-level cache.
+inline constexpr index strip_rows = 512;
+
+/// Up to `capacity` rows of a matrix of doubles or floats, as strips that are contiguous each: a
+/// product then reads memory front to back, and any left factor is as near as a right one.
+template <class Scalar>
+class strips {
+ public:
+  /// Allocates capacity × cols numbers (cols rounded up to whole strips).
+  strips(index capacity, index cols)
+      : capacity_(capacity),
+        cols_(cols),
+        data_(((cols + strip_width - 1) / strip_width) * capacity, strip_width) {}
+
+  [[nodiscard]] index cols() const noexcept { return cols_; }
+  [[nodiscard]] index width(index first) const noexcept {
+    return std::min(strip_width, cols_ - first);
+  }
+  /// The strip that begins with column `first` = 0, 48, 96, …; its rows are 48 apart.
+  [[nodiscard]] Scalar* strip(index first) noexcept { return data_.data() + first * capacity_; }
+  [[nodiscard]] const Scalar* strip(index first) const noexcept {
+    return data_.data() + first * capacity_;
+  }
+
+  /// Fills rows [0, count): `load(i, first, width, to)` writes `width` numbers of row i from column
+  /// `first` on.
+  template <class Load>
+  void fill(index count, Load load) {
+    for (index first = 0; first < cols_; first += strip_width) {
+      Scalar* to = strip(first);
+      const index wide = width(first);
+      for (index i = 0; i < count; ++i, to += strip_width) load(i, first, wide, to);
+    }
+  }
+
+ private:
+  index capacity_;
+  index cols_;
+  Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> data_;
+};
+
+/// y_i = factor · x_i, in the numbers of y.
+template <class Scalar, class Factor>
+void load_scaled(const float* x, Factor factor, index width, Scalar* y) noexcept {
+  const auto one = [&](index i) { y[i] = static_cast<Scalar>(x[i]) * static_cast<Scalar>(factor); };
+  if (width == strip_width) {  // a constant count, which compilers turn into registers
+    for (index i = 0; i < strip_width; ++i) one(i);
+  } else {
+    for (index i = 0; i < width; ++i) one(i);
+  }
+}
+
+/// y_i += x_i.
+inline void add_widened(const float* x, index width, double* y) noexcept {
+  index i = 0;
+  for (; i + simd::lanes64 <= width; i += simd::lanes64) {
+    simd::store(y + i, simd::load(y + i) + simd::load_widened(x + i));
+  }
+  for (; i < width; ++i) y[i] += static_cast<double>(x[i]);
+}
+
+/// Which blocks of a product are wanted.
+enum class part : std::uint8_t { all, upper };
+
+/// C += AᵀB or C −= AᵀB over `count` rows; with `part::upper` only blocks that reach the diagonal.
+template <class Scalar>
+void multiply_strips(const strips<Scalar>& a, const strips<Scalar>& b, index count,
+                     const simd::basic_row_target<Scalar>& c, simd::product_mode mode,
+                     part wanted) noexcept {
+  for (index j = 0; j < b.cols(); j += strip_width) {
+    // On the diagonal the lower left quarter of a block is spared.
+    constexpr index half = strip_width / 2;
+    const bool is_cut = wanted == part::upper && b.width(j) > half;
+    const index last = wanted == part::upper ? j + 1 : a.cols();
+    for (index i = 0; i < last; i += strip_width) {
+      const auto block = [&](index top, index height, index left) {
+        for (index k = 0; k < count; k += strip_depth) {
+          simd::multiply({a.strip(i) + k * strip_width + top, 1, strip_width},
+                         {b.strip(j) + k * strip_width + left, strip_width},
+                         {c.data + (i + top) * c.stride + j + left, c.stride}, height,
+                         b.width(j) - left, std::min(strip_depth, count - k), mode);
+        }
+      };
+      if (is_cut && i == j) {
+        block(0, half, 0);
+        block(half, a.width(i) - half, half);
+      } else {
+        block(0, a.width(i), 0);
+      }
+    }
+  }
+}
+
+}  // namespace kvfit::linalg::inline KVFIT_ISA::detail

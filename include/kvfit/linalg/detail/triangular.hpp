@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+/// Cholesky factors and triangular systems, nearly all of it matrix products.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/linalg/detail/strips.hpp"
+#include "kvfit/simd/product.hpp"
+
+namespace kvfit::linalg::inline KVFIT_ISA::detail {
+
+/// Below this size triangles are taken row by row.
+inline constexpr index triangle_base = 24;
+
+/// Where a triangle is cut in two: about the middle, at whole bases.
+constexpr index halved(index size) noexcept {
+  return (size / 2 + triangle_base - 1) / triangle_base * triangle_base;
+}
+
+/// C −= AᵀB for A `depth` × rows and B `depth` × cols, rows of contiguous numbers.
+template <class Scalar>
+void subtract_product(const simd::basic_row_factor<Scalar>& a,
+                      const simd::basic_row_factor<Scalar>& b,
+                      const simd::basic_row_target<Scalar>& c, index rows, index cols, index depth,
+                      part wanted) {
+  constexpr auto subtract = simd::product_mode::subtract;
+  if (rows * cols <= strip_width * strip_width) {  // not worth a copy
+    simd::multiply({a.data, 1, a.stride}, b, c, rows, cols, depth, subtract);
+    return;
+  }
+  const auto from = [](const simd::basic_row_factor<Scalar>& m, index top) {
+    return [&m, top](index i, index first, index width, Scalar* to) {
+      std::copy_n(m.data + (top + i) * m.stride + first, width, to);
+    };
+  };
+  const index capacity = std::min(depth, strip_rows);
+  strips<Scalar> left(capacity, rows);
+  if (wanted == part::upper) {
+    for (index top = 0; top < depth; top += strip_rows) {
+      const index count = std::min(strip_rows, depth - top);
+      left.fill(count, from(a, top));
+      multiply_strips(left, left, count, c, subtract, part::upper);
+    }
+    return;
+  }
+  strips<Scalar> right(capacity, cols);
+  for (index top = 0; top < depth; top += strip_rows) {
+    const index count = std::min(strip_rows, depth - top);
+    left.fill(count, from(a, top));
+    right.fill(count, from(b, top));
+    multiply_strips(left, right, count, c, subtract, part::all);
+  }
+}
+
+/// X ← X − (rows above it) for one small triangle: rows of X in order of `row(step)`.
+///
+/// Uᵀ X = B from the top row down, or U X = B from the bottom row up, in registers.
+template <bool IsTransposed, class Scalar>
+void solve_base(const Scalar* u, index stride, index size, Scalar* x, index x_stride,
+                index cols) noexcept {
+  using wide = simd::detail::register_of<Scalar>;
+  constexpr auto step = static_cast<index>(wide::size);
+  std::array<Scalar, triangle_base> inverse{};
+  for (index i = 0; i < size; ++i) inverse[static_cast<std::size_t>(i)] = 1 / u[i * stride + i];
+  const auto solve = [&](index first, auto load, auto store) {
+    for (index turn = 0; turn < size; ++turn) {
+      const index i = IsTransposed ? turn : size - 1 - turn;
+      Scalar* at = x + i * x_stride + first;
+      auto sum = load(at);
+      for (index done = 0; done < turn; ++done) {
+        const index k = IsTransposed ? done : size - 1 - done;
+        const wide factor(IsTransposed ? -u[k * stride + i] : -u[i * stride + k]);
+        const auto known = load(x + k * x_stride + first);
+        for (std::size_t b = 0; b < sum.size(); ++b) {
+          sum[b] = simd::multiply_add(factor, known[b], sum[b]);
+        }
+      }
+      const wide scale(inverse[static_cast<std::size_t>(i)]);
+      for (auto& part_sum : sum) part_sum = part_sum * scale;
+      store(at, sum);
+    }
+  };
+  index first = 0;
+  for (; first + 4 * step <= cols; first += 4 * step) {
+    solve(
+        first,
+        [&](const Scalar* at) {
+          return std::array<wide, 4>{simd::load(at), simd::load(at + step),
+                                     simd::load(at + 2 * step), simd::load(at + 3 * step)};
+        },
+        [&](Scalar* at, const std::array<wide, 4>& sum) {
+          for (std::size_t b = 0; b < 4; ++b)
+            simd::store(at + static_cast<index>(b) * step, sum[b]);
+        });
+  }
+  for (; first < cols; first += step) {
+    const index width = std::min(step, cols - first);
+    solve(
+        first,
+        [&](const Scalar* at) {
+          return std::array<wide, 1>{simd::load_first(at, width, Scalar{0})};
+        },
+        [&](Scalar* at, const std::array<wide, 1>& sum) { simd::store_first(at, sum[0], width); });
+  }
+}
+
+/// X ← U⁻ᵀ X: U `size` × `size` in the upper triangle (what lies below is not read), X `cols` wide.
+/// Cost size² · cols flops; allocates up to 256 · (size + cols) numbers.
+template <class Scalar>
+void solve_transposed(const Scalar* u, index stride, index size, Scalar* x, index x_stride,
+                      index cols) {
+  if (size == 0 || cols == 0) return;
+  if (size <= triangle_base) return solve_base<true>(u, stride, size, x, x_stride, cols);
+  const index half = halved(size);
+  Scalar* lower = x + half * x_stride;
+  solve_transposed(u, stride, half, x, x_stride, cols);
+  subtract_product<Scalar>({u + half, stride}, {x, x_stride}, {lower, x_stride}, size - half, cols,
+                           half, part::all);
+  solve_transposed(u + half * stride + half, stride, size - half, lower, x_stride, cols);
+}
+
+/// X ← U⁻¹ X.
+template <class Scalar>
+void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_stride,
+                 index cols) noexcept {
+  if (size == 0 || cols == 0) return;
+  if (size <= triangle_base) return solve_base<false>(u, stride, size, x, x_stride, cols);
+  const index half = halved(size);
+  Scalar* lower = x + half * x_stride;
+  solve_upper(u + half * stride + half, stride, size - half, lower, x_stride, cols);
+  for (index k = half; k < size; k += strip_rows) {
+    simd::multiply({u + k, stride, 1}, {x + k * x_stride, x_stride}, {x, x_stride}, half, cols,
+                   std::min(strip_rows, size - k), simd::product_mode::subtract);
+  }
+  solve_upper(u, stride, half, x, x_stride, cols);
+}
+
+/// A = UᵀU in place: reads and writes the upper triangle of A alone (and blocks along the
+/// diagonal). False where A is not positive definite. Cost size³/3 flops; allocates up to 256 ·
+/// size numbers.
+template <class Scalar>
+[[nodiscard]] bool factor_upper(Scalar* a, index stride, index size) {
+  if (size <= triangle_base) {
+    for (index k = 0; k < size; ++k) {
+      Scalar* row = a + k * stride;
+      if (!(row[k] > 0) || !std::isfinite(row[k])) return false;
+      row[k] = std::sqrt(row[k]);
+      const Scalar inverse = 1 / row[k];
+      for (index j = k + 1; j < size; ++j) row[j] *= inverse;
+      for (index i = k + 1; i < size; ++i) {
+        const Scalar factor = -row[i];
+        Scalar* below = a + i * stride;
+        for (index j = i; j < size; ++j) below[j] = std::fma(factor, row[j], below[j]);
+      }
+    }
+    return true;
+  }
+  const index half = halved(size);
+  const index rest = size - half;
+  if (!factor_upper(a, stride, half)) return false;
+  Scalar* right = a + half;
+  Scalar* corner = a + half * stride + half;
+  solve_transposed(a, stride, half, right, stride, rest);
+  subtract_product<Scalar>({right, stride}, {right, stride}, {corner, stride}, rest, rest, half,
+                           part::upper);
+  return factor_upper(corner, stride, rest);
+}
+
+}  // namespace kvfit::linalg::inline KVFIT_ISA::detail

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+#include <Eigen/Dense>
+#include <algorithm>
+#include <limits>
+
+#include "kvfit/linalg/detail/strip_qr.hpp"
+#include "kvfit/linalg/detail/triangular.hpp"
+#include "support/catch.hpp"
+#include "support/linalg_oracle.hpp"
+
+using namespace kvfit::linalg::detail;
+
+TEMPLATE_TEST_CASE("a Cholesky factor and its systems give the matrix back", "[linalg][factors]",
+                   float, double) {
+  using rows_of = Eigen::Matrix<TestType, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const double unit = static_cast<double>(std::numeric_limits<TestType>::epsilon());
+  const int size = GENERATE(1, 23, 24, 25, 48, 49, 97, 300);
+  const Eigen::MatrixXd tall = oracle::gaussian(2 * size + 10, size, 1).cast<double>();
+  const Eigen::MatrixXd exact = tall.transpose() * tall;
+  rows_of factor = exact.template cast<TestType>();
+  REQUIRE(factor_upper(factor.data(), kvfit::index{size}, kvfit::index{size}));
+  const Eigen::MatrixXd u =
+      factor.template triangularView<Eigen::Upper>().toDenseMatrix().template cast<double>();
+  INFO("size " << size);
+  CHECK((u.transpose() * u - exact).norm() < 20 * unit * exact.norm());
+  for (const int columns : {1, 5, 17, 70}) {
+    const Eigen::MatrixXd right = oracle::gaussian(size, columns, 2).cast<double>();
+    rows_of x = right.template cast<TestType>();
+    solve_transposed(factor.data(), kvfit::index{size}, kvfit::index{size}, x.data(),
+                     kvfit::index{columns}, kvfit::index{columns});
+    const Eigen::MatrixXd half = u.transpose().triangularView<Eigen::Lower>().solve(right);
+    CHECK((x.template cast<double>() - half).norm() < 500 * unit * half.norm());
+    solve_upper(factor.data(), kvfit::index{size}, kvfit::index{size}, x.data(),
+                kvfit::index{columns}, kvfit::index{columns});
+    const Eigen::MatrixXd whole = u.triangularView<Eigen::Upper>().solve(half);
+    CHECK((x.template cast<double>() - whole).norm() < 2000 * unit * whole.norm());
+  }
+  factor = exact.template cast<TestType>();
+  factor(size - 1, size - 1) = TestType{-1};
+  CHECK_FALSE(factor_upper(factor.data(), kvfit::index{size}, kvfit::index{size}));
+}
+
+TEST_CASE("a QR factor in fp32 gives the matrix back, and Q is orthogonal", "[linalg][factors]") {
+  const auto n = GENERATE(50, 130, 700);
+  const auto t = GENERATE(1, 15, 16, 17, 47, 48, 49, 102);
+  if (t > n) return;
+  kvfit::matrix a = oracle::gaussian(n, t, 3);
+  if (t > 20) a.col(7) = a.col(3);
+  if (t > 20) a.col(9).setZero();
+  strip_qr qr(n, t);
+  qr.columns().fill(kvfit::index{n},
+                    [&](kvfit::index i, kvfit::index first, kvfit::index width, float* to) {
+                      std::copy_n(a.data() + i * t + first, width, to);
+                    });
+  qr.factor();
+  INFO("n " << n << ", t " << t);
+  CHECK(qr.r().triangularView<Eigen::StrictlyLower>().toDenseMatrix().isZero(0));
+  kvfit::matrix back = kvfit::matrix::Zero(n, t);
+  back.topRows(t) = qr.r();
+  qr.apply(back.data(), kvfit::index{t}, kvfit::index{t});
+  CHECK((back - a).norm() < 3e-6F * a.norm());
+  const kvfit::matrix b = oracle::gaussian(n, 150, 4);
+  kvfit::matrix turned = b;
+  qr.apply_transposed(turned.data(), 150, 150);
+  CHECK(turned.norm() == Approx(b.norm()).epsilon(1e-5));
+  qr.apply(turned.data(), 150, 150);
+  CHECK((turned - b).norm() < 3e-6F * b.norm());
+}
