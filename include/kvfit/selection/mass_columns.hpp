@@ -61,11 +61,18 @@ class mass_columns {
   /// out_j = Σ_i residual_i Φ_ij for all T keys. Cost n · T multiply-adds (and a score pass if not
   /// stored).
   void correlate(const vector& residual, vector& out) {
-    weights_ = residual.cwiseProduct(factor_);
+    set_residual(residual);
     out.setZero(keys());
     visit([&](index j, const float* row, const query_panel& part) {
       out[j] += simd::dot32(row, weights_.data() + part.offset, part.count);
     });
+  }
+
+  /// The residual that `correlation` refers to.
+  void set_residual(const vector& residual) { weights_ = residual.cwiseProduct(factor_); }
+  /// Σ_i residual_i Φ_ij of one key: what `correlate` writes for it. Requires `is_stored()`.
+  [[nodiscard]] float correlation(index j) const noexcept {
+    return simd::dot32(stored_ + j * queries(), weights_.data(), queries());
   }
 
   /// out_j = ‖Φ_:j‖ for all T keys.

@@ -13,11 +13,12 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/box.hpp"
-#include "kvfit/linalg/growing_qr.hpp"
+#include "kvfit/linalg/growing_cholesky.hpp"
 #include "kvfit/linalg/projected_gradient.hpp"
 #include "kvfit/selection/highest_attention.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/problem.hpp"
+#include "kvfit/selection/residual_ranking.hpp"
 
 namespace kvfit::selection {
 
@@ -74,23 +75,21 @@ class omp_search {
       : policy_(policy),
         problem_(problem),
         columns_(problem, policy.weighting),
+        ranking_(columns_, policy.norm_power, policy.absolute),
         fit_(columns_.queries(), problem.budget),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
-    fit_.set_target(columns_.target());
     residual_ = columns_.target().cast<double>();
+    fit_.set_target(residual_);
     target_norm_ = residual_.norm();
-    chosen_columns_.resize(columns_.queries(), problem.budget);
     for (index j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
-    if (policy.norm_power != 0) {
-      columns_.norms(norms_);
-      // One by one: Eigen's vectorised pow differs from its scalar one, and equal keys must tie.
-      const auto power = static_cast<float>(policy.norm_power);
-      for (float& norm : norms_) norm = std::pow(norm + 1e-12F, power);
-    }
     out_.report.recomputed = !columns_.is_stored();
   }
+
+  omp_search(const omp_search&) = delete;  // its ranking refers to its columns
+  omp_search& operator=(const omp_search&) = delete;
+  ~omp_search() = default;
 
   selected_rows run() {
     int passes = 0;
@@ -126,15 +125,11 @@ class omp_search {
   void grow() {
     while (size() < problem_.budget && !is_explained()) {
       const selection::omp_step now = step();
-      rank();
-      const auto wanted = std::min(
-          {now.keys_per_round, problem_.budget - size(), static_cast<index>(ranking_.size())});
-      if (wanted == 0) return;
-      const auto better = [this](index a, index b) {
-        return correlation_[a] != correlation_[b] ? correlation_[a] > correlation_[b] : a < b;
-      };
-      std::partial_sort(ranking_.begin(), ranking_.begin() + wanted, ranking_.end(), better);
-      add({ranking_.data(), static_cast<std::size_t>(wanted)});
+      residual_float_ = residual_.cast<float>();
+      const auto rows = ranking_.best(residual_float_, is_open_,
+                                      std::min(now.keys_per_round, problem_.budget - size()));
+      if (rows.empty()) return;
+      add(rows);
       if (!has_weights_ || out_.report.rounds % now.refit_interval == 0) {
         refit();
       } else {
@@ -146,24 +141,10 @@ class omp_search {
     }
   }
 
-  /// Fills `ranking_` with the rows still open and `correlation_` with what they are ranked by.
-  void rank() {
-    residual_float_ = residual_.cast<float>();
-    columns_.correlate(residual_float_, correlation_);
-    if (policy_.absolute) correlation_ = correlation_.cwiseAbs();
-    if (policy_.norm_power != 0) correlation_.array() /= norms_.array();
-    ranking_.clear();
-    for (index j = 0; j < columns_.keys(); ++j) {
-      if (is_open_[static_cast<std::size_t>(j)] != 0) ranking_.push_back(j);
-    }
-  }
-
   void add(std::span<const index> rows) {
     const Eigen::MatrixXf added = columns_.columns(rows);
     for (std::size_t k = 0; k < rows.size(); ++k) {
-      const auto column = added.col(static_cast<index>(k));
-      chosen_columns_.col(size()) = column;
-      fit_.append(column);
+      fit_.append(added.col(static_cast<index>(k)).data());
       out_.positions.push_back(rows[k]);
       is_open_[static_cast<std::size_t>(rows[k])] = 0;
     }
@@ -176,7 +157,7 @@ class omp_search {
     fit_.solve_into(solution_);
     bounds.clip(solution_);
     if (policy_.gradient_steps > 0) {
-      const matrix columns = chosen_columns_.leftCols(size());
+      const matrix columns = fit_.columns().transpose();
       solution_ =
           linalg::projected_gradient(
               columns, columns_.target(), solution_,
@@ -190,28 +171,24 @@ class omp_search {
   }
 
   void update_residual() {
-    const Eigen::Map<const Eigen::VectorXd> w(weights_.data(), size());
-    residual_ = columns_.target().cast<double>();
-    for (index j = 0; j < size(); ++j) residual_ -= w[j] * chosen_columns_.col(j).cast<double>();
+    solution_ = Eigen::Map<const Eigen::VectorXd>(weights_.data(), size());
+    fit_.residual_into(solution_, residual_);
   }
 
   /// Takes out keys whose weight is under the cutoff, for good; refits the others. Returns how
   /// many.
   index drop_weak() {
     std::vector<index> kept;
+    std::vector<index> positions;
     for (index j = 0; j < size(); ++j) {
-      if (std::log(weights_[static_cast<std::size_t>(j)]) >= *policy_.drop_below) kept.push_back(j);
+      if (std::log(weights_[static_cast<std::size_t>(j)]) < *policy_.drop_below) continue;
+      kept.push_back(j);
+      positions.push_back(out_.positions[static_cast<std::size_t>(j)]);
     }
     const index dropped = size() - static_cast<index>(kept.size());
     if (dropped == 0) return 0;
     out_.report.dropped += dropped;
-    fit_.clear();
-    std::vector<index> positions;
-    for (const index j : kept) {
-      chosen_columns_.col(static_cast<index>(positions.size())) = chosen_columns_.col(j).eval();
-      fit_.append(chosen_columns_.col(static_cast<index>(positions.size())));
-      positions.push_back(out_.positions[static_cast<std::size_t>(j)]);
-    }
+    fit_.keep(kept);
     out_.positions = std::move(positions);
     refit();
     has_weights_ = false;
@@ -241,13 +218,10 @@ class omp_search {
   selection::omp policy_;
   selection_problem problem_;
   mass_columns columns_;
-  linalg::growing_qr fit_;
+  residual_ranking ranking_;
+  linalg::growing_cholesky fit_;
   std::vector<char> is_open_;  // neither chosen nor banned
-  Eigen::MatrixXf chosen_columns_;
-  vector norms_;
-  vector correlation_;
   vector residual_float_;
-  std::vector<index> ranking_;
   Eigen::VectorXd residual_;
   Eigen::VectorXd solution_;
   std::vector<double> weights_;
@@ -298,10 +272,11 @@ inline result<void> check_settings(const selection::omp& policy) {
   return {};
 }
 
-/// Runs OMP. Cost a pick: n · T multiply-adds for the correlations and O(n · |S|) for the refit (a
-/// growing QR, never a fit from scratch). Memory: the n · T exponentials of the score pass where it
+/// Runs OMP. Cost a pick: at most n · T multiply-adds for the correlations (only of keys that can
+/// still be the best, see `residual_ranking`) and O(n · |S|) for the refit (a growing Cholesky
+/// factor, never a fit from scratch). Memory: the n · T exponentials of the score pass where it
 /// kept them, else as many floats if `memory_cap` allows, else a panel and the logits are made anew
-/// every round; 12 n · t bytes beside.
+/// every round; 4 t (n + t) bytes beside.
 inline result<selected_rows> select(const selection::omp& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();

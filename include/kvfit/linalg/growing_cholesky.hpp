@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT
+/// Least squares over columns that arrive one after the other, by the factor of their products.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cassert>
+#include <cmath>
+#include <span>
+#include <vector>
+
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/linalg/detail/row_sweep.hpp"
+#include "kvfit/linalg/matrix_ref.hpp"
+
+namespace kvfit::linalg::inline KVFIT_ISA {
+
+/// Solves min_w ‖A w − y‖ while columns are appended to A, without ever refitting.
+///
+/// Keeps AᵀA = L Lᵀ for columns scaled to length 1, in double; a solution is improved once from
+/// its own residual, which makes it about as good as one by QR (corrected seminormal equations,
+/// Björck 1987). `growing_qr` is the specification; this reads A once for an append and three times
+/// for a solve, where that reads an n × size matrix of doubles four times. A column whose part
+/// outside the span of its predecessors is at most `rank_tolerance` times its norm, or that holds
+/// NaN or infinity, is counted but gets coefficient 0.
+///
+/// A column costs 2·n·size + size² flops, `solve` 6·n·size + 4·size². All memory,
+/// (n + size)·capacity floats and half as many doubles, is allocated by the constructor.
+///
+///     growing_cholesky fit(queries, budget);
+///     fit.set_target(mass);
+///     fit.append(column.data());             // n floats
+///     fit.solve_into(w);
+class growing_cholesky {
+ public:
+  /// Products in double lose sight of parts below 1e-7; fp32 entries leave 6e-8 of a column that
+  /// truly depends on others.
+  static constexpr double default_rank_tolerance = 1e-6;
+
+  /// `rows` = n ≥ 0, `capacity` ≥ 0 columns at most, `rank_tolerance` in [1e-7, 1).
+  growing_cholesky(Eigen::Index rows, Eigen::Index capacity,
+                   double rank_tolerance = default_rank_tolerance)
+      : rank_tolerance_(rank_tolerance),
+        columns_(capacity, rows),
+        target_(Eigen::VectorXd::Zero(rows)),
+        incoming_(rows),
+        products_(capacity),
+        norms_(capacity),
+        projected_target_(capacity),
+        solution_(capacity) {
+    assert(rows >= 0 && capacity >= 0 && rank_tolerance >= 1e-7 && rank_tolerance < 1);
+    const Eigen::Index most = std::min(rows, capacity);
+    factor_.resize(packed(most));
+    place_.reserve(static_cast<std::size_t>(most));
+  }
+
+  [[nodiscard]] Eigen::Index rows() const noexcept { return columns_.cols(); }
+  [[nodiscard]] Eigen::Index capacity() const noexcept { return columns_.rows(); }
+  /// Columns appended, dependent ones included.
+  [[nodiscard]] Eigen::Index size() const noexcept { return size_; }
+  /// Independent columns among them.
+  [[nodiscard]] Eigen::Index rank() const noexcept {
+    return static_cast<Eigen::Index>(place_.size());
+  }
+  /// Aᵀ, size × n: the columns as they came, a row each.
+  [[nodiscard]] auto columns() const { return columns_.topRows(size_); }
+
+  /// Sets y (n finite numbers); columns stay.
+  void set_target(const const_vector_ref& y) {
+    assert(y.size() == rows());
+    target_ = y;
+    times(target_.data(), products_.data());
+    for (Eigen::Index k = 0; k < rank(); ++k) project_target(k);
+  }
+
+  /// Appends one column of n floats; requires size() < capacity(). True where it is independent of
+  /// those before it; false: its coefficient is 0.
+  bool append(const float* column) {
+    assert(size_ < capacity());
+    const Eigen::Index place = size_;
+    std::copy(column, column + rows(), columns_.row(place).data());
+    return factor_in(place);
+  }
+
+  /// Removes all columns but those at `places` (ascending); target and memory stay.
+  void keep(std::span<const Eigen::Index> places) {
+    size_ = 0;
+    place_.clear();
+    for (const Eigen::Index from : places) {
+      assert(from >= size_ && from < capacity());
+      if (from != size_) columns_.row(size_) = columns_.row(from);
+      factor_in(size_);
+    }
+  }
+
+  /// Writes the coefficients of all size() columns into `weights` (resized); 0 for dependent ones.
+  void solve_into(Eigen::VectorXd& weights) {
+    weights.setZero(size_);
+    auto part = solution_.head(rank());
+    part = projected_target_.head(rank());
+    solve_upper(part);
+    scatter(part, weights);
+    residual_into(weights, incoming_);
+    times(incoming_.data(), products_.data());
+    for (Eigen::Index k = 0; k < rank(); ++k) part[k] = products_[at(k)] / norms_[at(k)];
+    solve_lower(part);
+    solve_upper(part);
+    scatter(part, weights);
+  }
+
+  /// residual = y − A weights; `weights` of all size() columns.
+  void residual_into(const Eigen::VectorXd& weights, Eigen::VectorXd& residual) const {
+    assert(weights.size() == size_);
+    residual = target_;
+    Eigen::Index j = 0;
+    for (; j + detail::sweep_rows <= size_; j += detail::sweep_rows) {
+      std::array<double, detail::sweep_rows> factors{};
+      for (std::size_t r = 0; r < factors.size(); ++r) {
+        factors[r] = -weights[j + static_cast<Eigen::Index>(r)];
+      }
+      group<detail::sweep_rows>(j).add_to(residual.data(), factors);
+    }
+    for (; j < size_; ++j) group<1>(j).add_to(residual.data(), {-weights[j]});
+  }
+
+ private:
+  template <std::size_t Rows>
+  [[nodiscard]] detail::row_group<Rows> group(Eigen::Index first) const noexcept {
+    return {columns_.row(first).data(), rows(), rows()};
+  }
+
+  /// Where row k of L starts: rows of 1, 2, 3, … entries lie one after the other.
+  static constexpr Eigen::Index packed(Eigen::Index k) noexcept { return k * (k + 1) / 2; }
+  [[nodiscard]] auto factor_row(Eigen::Index k, Eigen::Index count) const {
+    return factor_.segment(packed(k), count);
+  }
+  [[nodiscard]] double pivot(Eigen::Index k) const { return factor_[packed(k) + k]; }
+  /// The column of A behind row k of L.
+  [[nodiscard]] Eigen::Index at(Eigen::Index k) const {
+    return place_[static_cast<std::size_t>(k)];
+  }
+
+  /// out_j = columns_j · x for all size() columns.
+  void times(const double* x, double* out) const {
+    Eigen::Index j = 0;
+    for (; j + detail::sweep_rows <= size_; j += detail::sweep_rows) {
+      const auto products = group<detail::sweep_rows>(j).times(x);
+      std::copy(products.begin(), products.end(), out + j);
+    }
+    for (; j < size_; ++j) out[j] = group<1>(j).times(x)[0];
+  }
+
+  /// Counts the column that lies at `place` in.
+  bool factor_in(Eigen::Index place) {
+    incoming_ = columns_.row(place).template cast<double>().transpose();
+    const double norm = incoming_.stableNorm();
+    times(incoming_.data(), products_.data());
+    size_ = place + 1;
+    norms_[place] = norm;
+    if (!(norm > 0) || !std::isfinite(norm)) {
+      columns_.row(place).setZero();  // NaN times coefficient 0 is not 0
+      return false;
+    }
+    const Eigen::Index k = rank();
+    if (k == std::min(rows(), capacity())) return false;  // they span everything
+    auto onto = factor_.segment(packed(k), k + 1);
+    for (Eigen::Index i = 0; i < k; ++i) onto[i] = products_[at(i)] / (norms_[at(i)] * norm);
+    auto known = onto.head(k);
+    solve_lower(known);
+    const double outside_sq = 1 - known.squaredNorm();
+    if (!(outside_sq > rank_tolerance_ * rank_tolerance_)) return false;
+    onto[k] = std::sqrt(outside_sq);
+    place_.push_back(place);
+    products_[place] = incoming_.dot(target_);
+    project_target(k);
+    return true;
+  }
+
+  /// Entry k of L⁻¹ Âᵀy, Â the scaled columns; products_ holds Aᵀy there.
+  void project_target(Eigen::Index k) {
+    const double known = factor_row(k, k).dot(projected_target_.head(k));
+    projected_target_[k] = (products_[at(k)] / norms_[at(k)] - known) / pivot(k);
+  }
+
+  template <class Part>
+  void solve_lower(Part& x) const {
+    for (Eigen::Index k = 0; k < x.size(); ++k) {
+      x[k] = (x[k] - factor_row(k, k).dot(x.head(k))) / pivot(k);
+    }
+  }
+
+  template <class Part>
+  void solve_upper(Part& x) const {
+    for (Eigen::Index k = x.size() - 1; k >= 0; --k) {
+      x[k] /= pivot(k);
+      x.head(k) -= x[k] * factor_row(k, k);
+    }
+  }
+
+  /// Adds coefficients of the scaled independent columns to `weights`.
+  template <class Part>
+  void scatter(const Part& part, Eigen::VectorXd& weights) const {
+    for (Eigen::Index k = 0; k < rank(); ++k) weights[at(k)] += part[k] / norms_[at(k)];
+  }
+
+  double rank_tolerance_;
+  Eigen::Index size_ = 0;
+  std::vector<Eigen::Index> place_;
+  kvfit::matrix columns_;  // Aᵀ: a column a row
+  Eigen::VectorXd factor_;
+  Eigen::VectorXd target_;
+  Eigen::VectorXd incoming_;  // a column, or a residual, in double
+  Eigen::VectorXd products_;
+  Eigen::VectorXd norms_;
+  Eigen::VectorXd projected_target_;
+  Eigen::VectorXd solution_;
+};
+
+}  // namespace kvfit::linalg::inline KVFIT_ISA

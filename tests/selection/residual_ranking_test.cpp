@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/selection/residual_ranking.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kvfit/core/random.hpp"
+#include "selection/heads.hpp"
+#include "support/catch.hpp"
+
+using kvfit::mass_weighting;
+
+namespace {
+
+/// What every key scores, from all correlations.
+std::vector<kvfit::index> rank_all(kvfit::mass_columns& columns, const kvfit::vector& residual,
+                                   const std::vector<char>& open, double power, bool absolute,
+                                   kvfit::index count) {
+  kvfit::vector score;
+  kvfit::vector norms;
+  columns.correlate(residual, score);
+  columns.norms(norms);
+  std::vector<kvfit::index> rows;
+  for (kvfit::index j = 0; j < score.size(); ++j) {
+    if (absolute) score[j] = std::abs(score[j]);
+    if (power != 0) score[j] /= std::pow(norms[j] + 1e-12F, static_cast<float>(power));
+    if (open[static_cast<std::size_t>(j)] != 0) rows.push_back(j);
+  }
+  std::stable_sort(rows.begin(), rows.end(),
+                   [&](kvfit::index a, kvfit::index b) { return score[a] > score[b]; });
+  rows.resize(std::min(rows.size(), static_cast<std::size_t>(count)));
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE("keys ranked by bounds are those ranked by looking at all, whatever the residual does",
+          "[selection][residual_ranking]") {
+  const double power = GENERATE(0.0, 0.5, 1.0);
+  const bool absolute = GENERATE(false, true);
+  const auto weighting = GENERATE(mass_weighting::relative, mass_weighting::absolute);
+  const auto head = kvfit_test::make_head(3, {.queries = 120, .keys = 700});
+  const kvfit_test::scored_head scored(head.cache(), head.queries,
+                                       {.keep_exponentials = 120 * 700 * 4});
+  kvfit::mass_columns columns(scored.problem(50), weighting);
+  kvfit::residual_ranking ranking(columns, power, absolute);
+  kvfit::random_source draw(7);
+  std::vector<char> open(700, 1);
+  kvfit::vector residual = columns.target();
+  for (int round = 0; round < 60; ++round) {
+    const auto count = static_cast<kvfit::index>(1 + draw.below(6));
+    const auto found = ranking.best(residual, open, count);
+    const std::vector<kvfit::index> rows(found.begin(), found.end());
+    INFO("round " << round << ", " << count << " rows");
+    REQUIRE(rows == rank_all(columns, residual, open, power, absolute, count));
+    for (const kvfit::index row : rows) open[static_cast<std::size_t>(row)] = 0;
+    if (round % 10 == 9) open.assign(700, 1);  // closed rows may come back
+    switch (round % 5) {
+      case 0:  // a little of everything
+        for (float& r : residual) r += 0.02F * static_cast<float>(draw.uniform() - 0.5);
+        break;
+      case 1:  // shorter, same direction
+        residual *= 0.7F;
+        break;
+      case 2:  // one query explained
+        residual[static_cast<kvfit::index>(draw.below(120))] = 0;
+        break;
+      case 3:  // nothing at all
+        break;
+      case 4:  // turned round
+        residual = -residual;
+        break;
+    }
+  }
+  INFO(ranking.looked_at() << " looks");
+  CHECK(ranking.looked_at() < 60 * 700);
+}
+
+TEST_CASE("few keys need a look while the residual changes little", "[selection][residual_ranking]") {
+  const auto head = kvfit_test::make_head(5, {.queries = 100, .keys = 600});
+  const kvfit_test::scored_head scored(head.cache(), head.queries,
+                                       {.keep_exponentials = 100 * 600 * 4});
+  kvfit::mass_columns columns(scored.problem(50), mass_weighting::absolute);
+  kvfit::residual_ranking ranking(columns, 0, false);
+  const std::vector<char> open(600, 1);
+  ranking.best(columns.target(), open, 1);
+  const kvfit::index first = ranking.looked_at();
+  kvfit::vector residual = columns.target();
+  residual[3] *= 0.999F;
+  ranking.best(residual, open, 1);
+  CHECK(ranking.looked_at() - first <= 60);  // the runners-up, and those as near
+}
+
+TEST_CASE("no rows open, or none asked for, gives none", "[selection][residual_ranking]") {
+  const bool is_stored = GENERATE(false, true);
+  const auto head = kvfit_test::make_head(6, {.queries = 20, .keys = 40});
+  const kvfit_test::scored_head scored(head.cache(), head.queries);
+  kvfit::selection_problem problem = scored.problem(5);
+  if (!is_stored) problem.memory_cap = 0;
+  kvfit::mass_columns columns(problem, mass_weighting::relative);
+  REQUIRE(columns.is_stored() == is_stored);
+  kvfit::residual_ranking ranking(columns, 0.5, false);
+  std::vector<char> open(40, 0);
+  CHECK(ranking.best(columns.target(), open, 3).empty());
+  open[7] = open[9] = 1;
+  CHECK(ranking.best(columns.target(), open, 0).empty());
+  CHECK(ranking.best(columns.target(), open, 3).size() == 2);
+  const kvfit::vector nothing = kvfit::vector::Zero(20);
+  const auto rows = ranking.best(nothing, open, 1);
+  REQUIRE(rows.size() == 1);
+  CHECK(rows[0] == 7);  // ties go to the earlier row
+}
