@@ -112,8 +112,12 @@ template <class Scalar>
 rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, double tolerance,
                                  const rows_of<double>& right, least_squares_report& report) {
   report.escalated = true;
-  const double sigma =
-      largest_singular_value_of_gram(gram, {.rounds = 20, .tolerance = 1e-2}).sigma;
+  // From equal components, which suits the matrices met here (no negative entries) and costs two
+  // rounds; where it does not suit, no column is longer than σ_max.
+  const double estimate =
+      largest_singular_value_of_gram(gram, {.rounds = 20, .tolerance = 1e-2, .from_ones = true})
+          .sigma;
+  const double sigma = std::max(estimate, std::sqrt(std::max(gram.diagonal().maxCoeff(), 0.0)));
   shifted_factor<Scalar> factor;
   // The rank shows with a shift just above rounding: what depends on earlier columns keeps a
   // squared pivot of about the shift.
@@ -162,6 +166,41 @@ inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<dou
   return out * unit;
 }
 
+/// XᵀX and XᵀB for a tall X, products in fp32, summed up in double.
+struct float_equations {
+  Eigen::MatrixXd square;
+  rows_of<double> right;
+
+  float_equations(const const_matrix_ref& x, const rows_of<double>& b) : right(float_moment(x, b)) {
+    const double unit = power_of_two(largest_entry(x));
+    const auto inverse = static_cast<float>(1 / unit);
+    float_gram_into(
+        x.rows(), x.cols(),
+        [&](index i, index first, index width, float* to) {
+          load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
+        },
+        square);
+    square *= unit * unit;
+  }
+};
+
+/// A matrix that is large and less than twice as tall as wide: of attention weights such a one is
+/// nearly always ill-conditioned, so its ridge is tried first.
+inline bool is_doubtful(const const_matrix_ref& x) noexcept {
+  return x.cols() >= 512 && x.rows() >= x.cols() && x.rows() < 2 * x.cols();
+}
+
+/// The ridge's answer, if the ridge drowns any direction of X; false, with `report` as it was,
+/// where it does not: then X can do without.
+inline bool solve_if_deficient(const float_equations& equations, double tolerance,
+                               rows_of<double>& out, least_squares_report& report) {
+  least_squares_report attempt = report;
+  out = solve_with_ridge<float>(equations.square, 0, tolerance, equations.right, attempt);
+  if (attempt.rank == equations.square.rows()) return false;
+  report = attempt;
+  return true;
+}
+
 /// Systems below this size are solved in double throughout: it costs nothing there.
 inline constexpr index smallest_float_system = 64;
 
@@ -178,19 +217,10 @@ inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_o
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
   rows_of<double> out;
   if (!is_wide && x.cols() >= smallest_float_system && !(lambda > 0)) {
-    Eigen::MatrixXd square;
-    const double unit = power_of_two(largest_entry(x));
-    const auto inverse = static_cast<float>(1 / unit);
-    float_gram_into(
-        x.rows(), x.cols(),
-        [&](index i, index first, index width, float* to) {
-          load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
-        },
-        [](index) { return index{0}; }, square);
-    square *= unit * unit;
-    const rows_of<double> right = float_moment(x, b);
-    if (!solve_gram<float>(square, 0, tolerance, right, out, report)) {
-      out = solve_with_ridge<float>(square, 0, tolerance, right, report);
+    const float_equations equations(x, b);
+    if (is_doubtful(x) && solve_if_deficient(equations, tolerance, out, report)) return out;
+    if (!solve_gram<float>(equations.square, 0, tolerance, equations.right, out, report)) {
+      out = solve_with_ridge<float>(equations.square, 0, tolerance, equations.right, report);
     }
     return out;
   }
