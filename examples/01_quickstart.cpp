@@ -5,7 +5,8 @@
 #include <kvfit/kvfit.hpp>
 
 int main() {
-  // An engine has these in memory: 4,096 cached keys and values, 1,024 recent queries, head size 64.
+  // An engine has these in memory: 4,096 cached keys and values, 1,024 recent queries, head
+  // size 64.
   std::srand(1);
   const kvfit::matrix keys = kvfit::matrix::Random(4096, 64);
   const kvfit::matrix values = kvfit::matrix::Random(4096, 64);

@@ -34,7 +34,8 @@ int main() {
   const kvfit::matrix queries = kvfit::matrix::Random(512, 64) * 2;
   const kvfit::kv_block cache{.keys = keys, .values = values};
 
-  const kvfit::compaction<mine::every, kvfit::bias::nnls, kvfit::values::copy> composed{.budget = 128};
+  const kvfit::compaction<mine::every, kvfit::bias::nnls, kvfit::values::copy> composed{.budget =
+                                                                                            128};
   const auto ours = kvfit::compact(cache, queries, composed);
 
   const auto published = kvfit::compact(cache, queries, kvfit::presets::omp_fast(128));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// How an engine uses the result: a compacted fp16 prefix and the live tokens behind it, one attention.
+// How an engine uses the result: a compacted fp16 prefix and the live tokens behind it, one
+// attention.
 #include <cstdio>
 #include <cstdlib>
 #include <kvfit/kvfit.hpp>

@@ -14,9 +14,9 @@ using kvfit::query_block;
 TEST_CASE("A panel takes at most 16 MB, but never fewer than 8 rows nor more than 96",
           "[attention][panels]") {
   const index limit = index{16} << 20;
-  for (const index keys : {index{0}, index{1}, index{43690}, index{43691}, index{65536},
-                           index{65537}, index{262144}, index{262145}, index{524288},
-                           index{524289}, index{1} << 40}) {
+  for (const index keys :
+       {index{0}, index{1}, index{43690}, index{43691}, index{65536}, index{65537}, index{262144},
+        index{262145}, index{524288}, index{524289}, index{1} << 40}) {
     const index rows = panel_rows(keys);
     CAPTURE(keys, rows);
     CHECK(rows >= 8);

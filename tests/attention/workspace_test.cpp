@@ -206,8 +206,7 @@ TEST_CASE("The score pass and attend never hold n × T numbers", "[attention][wo
   }
 }
 
-TEST_CASE("Logits are made without allocation after the first call",
-          "[attention][workspace]") {
+TEST_CASE("Logits are made without allocation after the first call", "[attention][workspace]") {
   if (!can_count) return;
   const auto depth = GENERATE(as<index>{}, 16, 64, 128, 256, 576);
   const auto keys = GENERATE(as<index>{}, 1, 100, 600);

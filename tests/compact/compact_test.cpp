@@ -341,8 +341,8 @@ TEST_CASE("§9.31 calls at the same time give the bytes of calls one by one",
   const head made = make_head(4);
   constexpr kvfit::index calls = 12;
   const auto options_of = [](kvfit::index i) {
-    return kvfit::presets::all[static_cast<std::size_t>(i) % kvfit::presets::all.size()].make(
-        9 + i);
+    return kvfit::presets::all[static_cast<std::size_t>(i) % kvfit::presets::all.size()].make(9 +
+                                                                                              i);
   };
   std::vector<compacted> together(calls);
   kvfit::thread_pool pool(4);

@@ -91,7 +91,8 @@ TEST_CASE("every fp16 and bf16 becomes the float it stands for", "[core][element
   CHECK(wrong == 0);
 }
 
-TEST_CASE("§9.22 every fp16 and bf16, those beyond 65504 too, survives the way through float", "[core][element]") {
+TEST_CASE("§9.22 every fp16 and bf16, those beyond 65504 too, survives the way through float",
+          "[core][element]") {
   unsigned wrong = 0;
   for (unsigned pattern = 0; pattern < 0x10000u; ++pattern) {
     const fp16 half{static_cast<std::uint16_t>(pattern)};

@@ -77,7 +77,8 @@ TEST_CASE("keys ranked by bounds are those ranked by looking at all, whatever th
   CHECK(ranking.looked_at() < 60 * 700);
 }
 
-TEST_CASE("few keys need a look while the residual changes little", "[selection][residual_ranking]") {
+TEST_CASE("few keys need a look while the residual changes little",
+          "[selection][residual_ranking]") {
   const auto head = kvfit_test::make_head(5, {.queries = 100, .keys = 600});
   const kvfit_test::scored_head scored(head.cache(), head.queries,
                                        {.keep_exponentials = 100 * 600 * 4});

@@ -19,7 +19,6 @@ using kvfit::test::inf;
 using kvfit::test::most;
 using kvfit::test::row;
 
-
 using operation = void (*)(float*, const float*, index);
 
 /// Whether `run` at every offset and length gives each element the bytes it gets alone, and writes
@@ -46,9 +45,8 @@ bool is_elementwise(operation run) {
 }
 
 TEST_CASE("scale_and_add takes a x + b, element by element", "[simd]") {
-  CHECK(is_elementwise([](float* acc, const float*, index n) {
-    kvfit::simd::scale_and_add(acc, 0.7f, -1.3f, n);
-  }));
+  CHECK(is_elementwise(
+      [](float* acc, const float*, index n) { kvfit::simd::scale_and_add(acc, 0.7f, -1.3f, n); }));
   for (float b : {0.0f, 1.0f, -2.1f}) {
     for (float x : {0.3f, -3.0f, 1e10f}) {
       float acc = x;

@@ -19,7 +19,6 @@ using kvfit::test::inf;
 using kvfit::test::most;
 using kvfit::test::row;
 
-
 float exp_of(float x) {
   kvfit::simd::exp(&x, &x, 1);
   return x;

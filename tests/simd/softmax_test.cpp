@@ -20,7 +20,6 @@ using kvfit::test::inf;
 using kvfit::test::most;
 using kvfit::test::row;
 
-
 TEST_CASE("max_value finds the largest float at any place, offset and length", "[simd]") {
   const std::vector<float> values = kvfit::test::normal_values(most, 5.0f, 2);
   bool right = true;

@@ -3,7 +3,8 @@
 ///
 ///     run_if_cpu avx2 PROGRAM [ARGUMENT...]
 ///
-/// A program of its own: one compiled for AVX-512 may fault on a smaller CPU before it reaches main.
+/// A program of its own: one compiled for AVX-512 may fault on a smaller CPU before it reaches
+/// main.
 #include <unistd.h>
 
 #include <cstdio>

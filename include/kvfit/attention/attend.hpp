@@ -44,8 +44,8 @@ inline result<void> check_blocks(const query_set& queries, std::span<const kv_bl
                        "columns must be the same in all blocks"});
     }
     if (cache.values.cols() != blocks[0].values.cols()) {
-      return in_block({errc::shape_mismatch, "values", cache.values.cols(),
-                       blocks[0].values.cols(), "columns must be the same in all blocks"});
+      return in_block({errc::shape_mismatch, "values", cache.values.cols(), blocks[0].values.cols(),
+                       "columns must be the same in all blocks"});
     }
   }
   return check_queries(queries, blocks[0].keys.cols());

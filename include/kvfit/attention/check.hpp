@@ -117,8 +117,8 @@ inline result<void> check_rule(const logit_rule& rule) {
   return {};
 }
 
-/// Queries: at least one block; each n ≥ 1 rows of `depth` finite numbers, finite ALiBi slope. Among
-/// several blocks the error's detail names the one at fault.
+/// Queries: at least one block; each n ≥ 1 rows of `depth` finite numbers, finite ALiBi slope.
+/// Among several blocks the error's detail names the one at fault.
 inline result<void> check_queries(const query_set& queries, index depth) {
   const auto blocks = queries.blocks();
   if (blocks.empty()) return error{errc::empty_input, "queries", 0, error::none, "no blocks"};

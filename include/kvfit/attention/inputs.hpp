@@ -35,10 +35,10 @@ struct query_block {
   query_block(const row_view& queries, index position, float slope = 0)
       : rows(queries), first_position(position), alibi_slope(slope) {}
 
-  row_view rows;  ///< n × d_k
+  row_view rows;             ///< n × d_k
   index first_position = 0;  ///< of row 0; row i stands at first_position + i · position_step
-  index position_step = 1;  ///< other than 1 where `rows` skips rows
-  float alibi_slope = 0;    ///< ALiBi slope of this head, 0 for none
+  index position_step = 1;   ///< other than 1 where `rows` skips rows
+  float alibi_slope = 0;     ///< ALiBi slope of this head, 0 for none
   /// Logit of an attention sink: adds exp(sink_logit) to the mass and nothing to the output. Used
   /// by `attend` alone: a sink stays beside the compacted block, so fitting leaves it out.
   float sink_logit = -std::numeric_limits<float>::infinity();
@@ -51,12 +51,14 @@ class query_set {
   query_set() = default;
   query_set(const query_block& one) : single_(one) {}  // NOLINT(*-explicit-*)
   query_set(const row_view& one) : single_(one) {}     // NOLINT(*-explicit-*)
-  query_set(std::span<const query_block> many)  // NOLINT(*-explicit-*)
+  query_set(std::span<const query_block> many)         // NOLINT(*-explicit-*)
       : many_(many), is_many_(true) {}
+  // clang-format off
   template <class M>
   requires(std::constructible_from<row_view, M> && !std::same_as<std::remove_cvref_t<M>, row_view>)
-  query_set(M&& one)
-      : single_(row_view(std::forward<M>(one))) {}  // NOLINT(*-explicit-*, *-forwarding-*)
+  query_set(M&& one)  // NOLINT(*-explicit-*, *-forwarding-*)
+      : single_(row_view(std::forward<M>(one))) {}
+  // clang-format on
 
   [[nodiscard]] std::span<const query_block> blocks() const noexcept {
     return is_many_ ? many_ : std::span<const query_block>(&single_, 1);

@@ -103,8 +103,8 @@ class attention_panel {
     const float_tile v = load_rows(cache_.values, first, count, value_buffer_.data());
     const index width = output_.cols();
     tile_output_.resize(queries, width);
-    simd::multiply({tile, 1, exponentials_.stride}, {v.data, v.stride}, {tile_output_.data(), width},
-                   queries, width, count);
+    simd::multiply({tile, 1, exponentials_.stride}, {v.data, v.stride},
+                   {tile_output_.data(), width}, queries, width, count);
     output_ += tile_output_;  // tile by tile: the error of a sum grows with its number of terms
   }
 

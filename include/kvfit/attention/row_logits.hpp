@@ -12,8 +12,8 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// Writes s_ij of every query i against the rows numbered `rows`, bias, mask and positions of those
 /// rows included: n × |rows|, natural log. `keys` are the rows' keys (|rows| × d_k): the cache's
-/// own, or what is stored in their place. Cost n · |rows| · d_k multiply-adds; allocates a panel of at
-/// most 16 MB or 8 rows.
+/// own, or what is stored in their place. Cost n · |rows| · d_k multiply-adds; allocates a panel of
+/// at most 16 MB or 8 rows.
 inline void row_logits_into(const kv_block& cache, const query_set& queries, const logit_rule& rule,
                             std::span<const index> rows, const row_view& keys, matrix& logits) {
   std::vector<float> bias;

@@ -69,8 +69,8 @@ inline void pool(vector& scores, pooling_kind kind, index width) {
   }
 }
 
-/// Takes a panel's attention weights A_ij = exp(s_ij − shift_i) · scale_i into every key's running sum
-/// or maximum.
+/// Takes a panel's attention weights A_ij = exp(s_ij − shift_i) · scale_i into every key's running
+/// sum or maximum.
 inline void add_importance(const attention_panel& panel, const vector& scale, importance_kind kind,
                            Eigen::VectorXd& importance) {
   const index n = scale.size();
@@ -86,8 +86,8 @@ inline void add_importance(const attention_panel& panel, const vector& scale, im
         importance[j] += static_cast<double>(simd::square_sum32(row, scale.data(), n));
         break;
       case importance_kind::max:
-        importance[j] = std::max(
-            importance[j], static_cast<double>(simd::largest_product(row, scale.data(), n)));
+        importance[j] = std::max(importance[j],
+                                 static_cast<double>(simd::largest_product(row, scale.data(), n)));
         break;
     }
   }
@@ -118,9 +118,8 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   attention_panel panel(cache, queries, rule);
   vector scale;
   for (const query_panel& part : cut_panels(queries, panel_rows(keys))) {
-    const auto ok =
-        is_kept ? panel.compute(part, scores.exponentials.data() + part.offset, n)
-                : panel.compute(part);
+    const auto ok = is_kept ? panel.compute(part, scores.exponentials.data() + part.offset, n)
+                            : panel.compute(part);
     if (!ok) return ok.error();
     scale.resize(part.count);
     for (index i = 0; i < part.count; ++i) {

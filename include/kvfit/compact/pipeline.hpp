@@ -47,8 +47,7 @@ class pipeline {
   result<void> score() {
     score_options wanted = wanted_scores(options_.selection);
     wanted.keep_exponentials = std::min(wanted.keep_exponentials, options_.selection_memory);
-    auto scores =
-        score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, wanted);
+    auto scores = score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, wanted);
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
     for (index i = 0; i < scores_.max.size(); ++i) {

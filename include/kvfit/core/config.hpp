@@ -24,7 +24,8 @@
 #define KVFIT_HAS_EXCEPTIONS 0
 #endif
 
-// One name for each set of flags that changes the code of xsimd or of simd/: two sets never share one.
+// One name for each set of flags that changes the code of xsimd or of simd/: two sets never share
+// one.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512CD__) && \
     defined(__AVX512DQ__) && defined(__AVX512VL__)
 #define KVFIT_ISA_NAME avx512

@@ -49,12 +49,14 @@ constexpr std::string_view name(dtype type) noexcept {
   return place < names.size() ? names[place] : "unknown";
 }
 
+// clang-format off
 /// A C++ type that a `dtype` describes, const or not.
 template <class T>
-concept storable = std::same_as < std::remove_cv_t<T>,
-float > || std::same_as<std::remove_cv_t<T>, fp16> || std::same_as<std::remove_cv_t<T>, bf16> ||
-    std::same_as<std::remove_cv_t<T>, Eigen::half> ||
+concept storable =
+    std::same_as<std::remove_cv_t<T>, float> || std::same_as<std::remove_cv_t<T>, fp16> ||
+    std::same_as<std::remove_cv_t<T>, bf16> || std::same_as<std::remove_cv_t<T>, Eigen::half> ||
     std::same_as<std::remove_cv_t<T>, Eigen::bfloat16>;
+// clang-format on
 
 /// The `dtype` of a C++ type: `dtype_of<Eigen::half> == dtype::fp16`.
 template <storable T>

@@ -19,7 +19,8 @@ class random_source {
     return z ^ (z >> 31U);
   }
 
-  /// Uniform in [0, bound), bound ≥ 1, without bias: draws that would favour small numbers are redrawn.
+  /// Uniform in [0, bound), bound ≥ 1, without bias: draws that would favour small numbers are
+  /// redrawn.
   constexpr std::uint64_t below(std::uint64_t bound) noexcept {
     const std::uint64_t reject = (0 - bound) % bound;
     std::uint64_t draw = next();

@@ -35,10 +35,10 @@ class thread_pool {
     return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   }
 
-  /// `wanted` threads with the calling one, so `wanted - 1` are started, at most 1023; 0 or less: as
-  /// many as the machine has. Where the system refuses a thread the pool makes do with those it got, and
-  /// `threads()` says how many. (Without exceptions in the language a refusal ends the program, as
-  /// std::thread then does.)
+  /// `wanted` threads with the calling one, so `wanted - 1` are started, at most 1023; 0 or less:
+  /// as many as the machine has. Where the system refuses a thread the pool makes do with those it
+  /// got, and `threads()` says how many. (Without exceptions in the language a refusal ends the
+  /// program, as std::thread then does.)
   explicit thread_pool(int wanted = 0) {
     constexpr int most = 1024;  // a mistaken number must not use up the system's threads
     const int count = std::min(wanted > 0 ? wanted : hardware_threads(), most);

@@ -41,7 +41,8 @@ class mass_columns {
     if (kept.rows() == keys() && kept.cols() == n && problem.scores->shift.size() == n) {
       stored_ = kept.data();
       for (index i = 0; i < n; ++i) {  // theirs are of another shift
-        if (factor_[i] != 0) factor_[i] *= std::exp(problem.scores->shift[i] - problem.scores->max[i]);
+        if (factor_[i] != 0)
+          factor_[i] *= std::exp(problem.scores->shift[i] - problem.scores->max[i]);
       }
       return;
     }

@@ -39,8 +39,8 @@ class residual_ranking {
     previous_.setZero(columns_.queries());
   }
 
-  /// The `count` best of the rows that are `open`, best first; ties go to the earlier row. Rows that
-  /// were closed may be opened again. Cost a dot product of n numbers for each row looked at.
+  /// The `count` best of the rows that are `open`, best first; ties go to the earlier row. Rows
+  /// that were closed may be opened again. Cost a dot product of n numbers for each row looked at.
   std::span<const index> best(const vector& residual, std::span<const char> open, index count) {
     count_ = static_cast<std::size_t>(std::max<index>(count, 0));
     best_.clear();
@@ -119,8 +119,7 @@ class residual_ranking {
     const double before = previous_.cast<double>().squaredNorm();
     const double product = previous_.cast<double>().dot(residual.cast<double>());
     const double carried = before > 0 ? std::max(0.0, product / before) : 0.0;
-    const double moved =
-        (residual.cast<double>() - carried * previous_.cast<double>()).norm();
+    const double moved = (residual.cast<double>() - carried * previous_.cast<double>()).norm();
     const auto factor = static_cast<float>(carried);
     const auto step = static_cast<float>(moved * (1 + 1e-6)) + slack;
     const auto most = static_cast<float>(norm * (1 + 1e-6)) + slack;

@@ -11,8 +11,8 @@
 #include <cstring>
 
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/matrix.hpp"
 #include "kvfit/core/element.hpp"
+#include "kvfit/core/matrix.hpp"
 
 #if defined(__SSE2__)
 #include <immintrin.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The matrix product under logits, outputs, Gram matrices and factors: C = A B, added or subtracted.
+/// The matrix product under logits, outputs, Gram matrices and factors: C = A B, or C += and C -=.
 #pragma once
 
 #include <array>
@@ -58,6 +58,8 @@ template <int... I, class Body>
   (body(std::integral_constant<int, I>{}), ...);
 }
 
+// The tool would break every lambda that has an attribute over several lines.
+// clang-format off
 /// One tile: `Rows` rows of A against `Batches` registers of columns of B. With `IsPartial` the one
 /// register has but `width` columns.
 template <class Scalar, int Rows, int Batches, bool IsPartial>
@@ -117,6 +119,8 @@ void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
   });
 }
 
+// clang-format on
+
 template <class Scalar>
 using tile_function = void (*)(const basic_left_factor<Scalar>&, const basic_row_factor<Scalar>&,
                                const basic_row_target<Scalar>&, index, product_mode,
@@ -128,7 +132,8 @@ tile_function<Scalar> tile_of(index rows) noexcept {
   constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
     return std::array<tile_function<Scalar>, tile_rows>{
         &product_tile<Scalar, I + 1, Batches, IsPartial>...};
-  }(std::make_integer_sequence<int, tile_rows>{});
+  }
+  (std::make_integer_sequence<int, tile_rows>{});
   return table[static_cast<std::size_t>(rows - 1)];
 }
 

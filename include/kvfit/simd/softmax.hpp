@@ -73,8 +73,8 @@ inline double exp_shifted_sum(float* x, index n, float shift) noexcept {
 /// Rows lie `stride` apart. A shift of -inf counts as 0, as above. Sums of 16 rows are taken in
 /// fp32 and folded to double: relative error under 17 * 2^-24 = 1.0e-6. Every element and sum has
 /// the same bytes at any offset. Allocates nothing.
-inline void exp_shifted_columns(float* x, index stride, index rows, index cols,
-                                const float* shifts, double* sums) noexcept {
+inline void exp_shifted_columns(float* x, index stride, index rows, index cols, const float* shifts,
+                                double* sums) noexcept {
   constexpr float lowest = -std::numeric_limits<float>::infinity();
   constexpr index block = 16;
   for (index i = 0; i < cols; i += lanes) {

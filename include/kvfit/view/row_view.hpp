@@ -23,11 +23,12 @@ std::true_type is_eigen(const Eigen::DenseBase<Derived>&);
 template <class Derived>
 std::true_type is_plain(const Eigen::PlainObjectBase<Derived>&);
 
+// clang-format off
 /// An Eigen object that lies in memory as it is (matrix, map, block, transpose), not a formula.
 template <class M>
 concept eigen_in_memory = requires(const std::remove_cvref_t<M>& m) {
   is_eigen(m);
-  {m.data()};
+  m.data();
   { m.rowStride() } -> std::convertible_to<Eigen::Index>;
   requires storable<typename std::remove_cvref_t<M>::Scalar>;
 };
@@ -35,13 +36,15 @@ concept eigen_in_memory = requires(const std::remove_cvref_t<M>& m) {
 template <class Plain, int Options, class Stride>
 std::true_type is_const_ref(const Eigen::Ref<const Plain, Options, Stride>&);
 
+/// A matrix, or a reference to const, which may hold a copy.
 template <class M>
 concept owns_memory = requires(const std::remove_cvref_t<M>& m) { is_plain(m); } ||
-    requires(const std::remove_cvref_t<M>& m) { is_const_ref(m); };  // it may hold a copy
+                      requires(const std::remove_cvref_t<M>& m) { is_const_ref(m); };
 
 /// A matrix that would be gone by the end of the statement.
 template <class M>
 concept dying_matrix = std::is_rvalue_reference_v<M&&> && owns_memory<M>;
+// clang-format on
 
 }  // namespace detail
 
@@ -82,11 +85,13 @@ class row_view {
         row_stride_(row_stride),
         col_stride_(col_stride) {}
 
+  // clang-format off
   /// An Eigen matrix, map, block or transpose, of either storage order.
   template <class M>
   requires(detail::eigen_in_memory<M> && !detail::dying_matrix<M>)
   row_view(M&& m) noexcept  // NOLINT(*-explicit-*, *-forwarding-*)
       : row_view(m.data(), m.rows(), m.cols(), m.rowStride(), m.colStride()) {}
+  // clang-format on
 
   [[nodiscard]] index rows() const noexcept { return rows_; }
   [[nodiscard]] index cols() const noexcept { return cols_; }
@@ -142,13 +147,15 @@ class row_view {
   index col_stride_ = 1;
 };
 
+// clang-format off
 /// A row-major view of a contiguous range (`std::span`, `std::vector`, `std::array`), whose length
 /// must be rows × cols; otherwise `shape_mismatch`. A temporary container does not compile.
 template <std::ranges::contiguous_range Range>
-requires(storable<std::ranges::range_value_t<Range>>&& std::ranges::sized_range<Range> &&
-         (std::is_lvalue_reference_v<Range> ||
-          std::ranges::enable_borrowed_range<std::remove_cvref_t<Range>>))
-    result<row_view> make_view(Range&& elements, index rows, index cols) {
+  requires(storable<std::ranges::range_value_t<Range>> && std::ranges::sized_range<Range> &&
+           (std::is_lvalue_reference_v<Range> ||
+            std::ranges::enable_borrowed_range<std::remove_cvref_t<Range>>))
+result<row_view> make_view(Range&& elements, index rows, index cols) {
+  // clang-format on
   const auto length = static_cast<index>(std::ranges::size(elements));
   constexpr index most = std::numeric_limits<index>::max();
   const bool is_product = rows >= 0 && cols >= 0 && (cols == 0 || rows <= most / cols);

@@ -233,9 +233,9 @@ inline constexpr index largest_pivoted_system = 256;
 ///
 /// A condition number κ up to 1/tolerance (some 2e5) leaves the Gram matrix in double exact enough:
 /// its rounding is worth ε₆₄·κ² < 1e-5 in C in the worst case, and ε₆₄·κ in X C. Large matrices
-/// that are nearly square are looked at in fp32 first: with a ridge, or by QR, corrected until double
-/// is reached. Beyond that κ small systems get the pivoted decomposition's minimum-norm answer,
-/// larger ones the ridge of `solve_with_ridge`.
+/// that are nearly square are looked at in fp32 first: with a ridge, or by QR, corrected until
+/// double is reached. Beyond that κ small systems get the pivoted decomposition's minimum-norm
+/// answer, larger ones the ridge of `solve_with_ridge`.
 inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<double>& b,
                                     double lambda, double tolerance, least_squares_report& report) {
   const bool is_wide = x.rows() < x.cols();
