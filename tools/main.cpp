@@ -5,8 +5,10 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <map>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "commands.hpp"
@@ -136,6 +138,21 @@ CLI::App* add_eval(CLI::App& app, eval_arguments& to) {
   return command;
 }
 
+/// A file can't be read and replaced by one run, nor hold two outputs.
+void refuse_own_input(std::vector<std::string> taken, const std::vector<std::string>& outputs) {
+  for (const std::string& output : outputs) {
+    if (output.empty()) continue;
+    for (const std::string& other : taken) {
+      std::error_code unknown;  // no file there yet: then the names decide
+      const bool is_same = std::filesystem::equivalent(other, output, unknown) ||
+                           std::filesystem::absolute(other).lexically_normal() ==
+                               std::filesystem::absolute(output).lexically_normal();
+      if (is_same) throw CLI::ValidationError(output, "would be written over " + other);
+    }
+    taken.push_back(output);
+  }
+}
+
 int run(int argc, char** argv) {
   CLI::App app("kvfit fits a small KV cache to a big one.", "kvfit");
   app.set_version_flag("--version", std::string("kvfit ") + kvfit::version);
@@ -154,7 +171,9 @@ int run(int argc, char** argv) {
 
   try {
     app.parse(argc, argv);
+    if (*compact_command) refuse_own_input({compacting.capture}, {compacting.output});
     if (*eval_command) {
+      refuse_own_input(evaluating.captures, {evaluating.json, evaluating.svg});
       refuse_repeats(evaluating.captures, "captures");
       refuse_repeats(evaluating.methods, "--methods");
       refuse_repeats(evaluating.ratios, "--ratios");

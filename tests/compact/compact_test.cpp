@@ -336,6 +336,71 @@ TEST_CASE("§9.28 the same call gives the same bytes", "[compact][determinism]")
   }
 }
 
+TEST_CASE(
+    "§9.5 §9.32 a compacted block stands where its rows stood, under rules that look at places",
+    "[compact][positions]") {
+  const head made = make_head(8, {.queries = 40, .keys = 90});
+  std::vector<kvfit::index> places(90);
+  for (std::size_t j = 0; j < places.size(); ++j) places[j] = 700 + 3 * static_cast<int>(j);
+  const bool is_given = GENERATE(false, true);
+  kvfit::kv_block cache = made.cache();
+  cache.first_position = 1000;
+  if (is_given) cache.positions = places;
+  const kvfit::query_block queries(made.queries, 1080, 0.1F);  // ALiBi, and some keys too late
+  const kvfit::logit_rule rule = GENERATE(kvfit::logit_rule{}, kvfit::logit_rule{.causal = true},
+                                          kvfit::logit_rule{.causal = true, .window = 150});
+  for (const kvfit::index budget : {90, 30}) {
+    compact_options options = without_holdout(budget);
+    options.rule = rule;
+    const compacted once = compacted_head(cache, queries, options);
+    for (std::size_t j = 0; j < once.positions.size(); ++j) {
+      CHECK(once.key_positions[j] == cache.position(once.positions[j]));
+    }
+    const kvfit::fidelity after = errors_of(queries, cache, once.block(), rule);
+    INFO("budget " << budget << ", mass error " << after.mass_error);
+    if (budget == 90) {
+      CHECK(after.mass_error < 1e-5);
+      CHECK(after.output_error < 1e-5);
+    } else {
+      CHECK(after.mass_error == Approx(once.report.train.mass_error).epsilon(1e-3).margin(1e-5));
+    }
+    // And again, whole: nothing moves.
+    options.budget = 90;
+    const compacted twice = compacted_head(once.block(), queries, options);
+    CHECK(twice.key_positions == once.key_positions);
+    CHECK(errors_of(queries, once.block(), twice.block(), rule).mass_error < 1e-5);
+  }
+}
+
+TEST_CASE("where no query looks between the protected rows, these are what is kept",
+          "[compact][protect][hidden]") {
+  const head made = make_head(9, {.queries = 20, .keys = 200});
+  const kvfit::query_block queries(made.queries, 200);
+  compact_options options{.budget = 80};
+  options.rule = {.causal = true, .window = 64};
+  options.protect_last = 64;
+  const compacted fitted = compacted_head(made.cache(), queries, options);
+  REQUIRE(fitted.positions.size() == 64);
+  CHECK(fitted.positions.front() == 136);
+  CHECK(fitted.report.masked_queries == 20);
+  CHECK(errors_of(queries, made.cache(), fitted.block(), options.rule).output_error < 1e-5);
+  options.protect_last = 0;  // without them there is nothing to fall back on, but rows to fit
+  options.budget = 30;
+  CHECK(try_compact(made.cache(), queries, options));
+}
+
+TEST_CASE("where only queries held out see any key, all are fitted on", "[compact][hidden]") {
+  const head made = make_head(10, {.queries = 32, .keys = 40});
+  kvfit::matrix mask = kvfit::matrix::Constant(32, 40, hidden_key);
+  mask.row(15).setZero();  // every 16th is held out
+  const std::vector<kvfit::row_view> masks = {mask};
+  kvfit::kv_block cache = made.cache();
+  cache.masks = masks;
+  const compacted fitted = compacted_head(cache, made.queries, {.budget = 10});
+  CHECK(fitted.report.masked_queries == 31);
+  CHECK_FALSE(fitted.report.held_out.has_value());
+}
+
 TEST_CASE("§9.31 calls at the same time give the bytes of calls one by one",
           "[compact][determinism]") {
   const head made = make_head(4);

@@ -28,7 +28,7 @@ TEST_CASE("Every error code has a name of its own", "[core][error]") {
   CHECK(name(errc::file_unwritable) == "file_unwritable");
   CHECK(name(errc::malformed_file) == "malformed_file");
   CHECK(name(errc::unsupported_file) == "unsupported_file");
-  CHECK(name(errc::missing_tensor) == "missing_tensor");
+  CHECK(name(errc::missing_entry) == "missing_entry");
   CHECK(name(errc::cancelled) == "cancelled");
 
   std::set<std::string_view> names;

@@ -168,17 +168,17 @@ TEST_CASE("a tensor that a capture needs and lacks is named", "[io]") {
   auto file = good_capture();
   file.drop(name);
   const auto cause = cause_of(file);
-  CHECK(cause.code == errc::missing_tensor);
+  CHECK(cause.code == errc::missing_entry);
   CHECK(cause.argument == name);
 }
 
 TEST_CASE("a capture without layers, and one without its metadata, say what is missing", "[io]") {
-  CHECK(cause_of(builder{}).code == errc::missing_tensor);
+  CHECK(cause_of(builder{}).code == errc::missing_entry);
   const std::string key = GENERATE("format", "version", "scale");
   auto metadata = good_metadata;
   metadata.erase(key);
   const auto cause = cause_of(good_capture(), metadata);
-  CHECK(cause.code == errc::missing_tensor);
+  CHECK(cause.code == errc::missing_entry);
   CHECK(cause.argument == key);
 }
 

@@ -341,12 +341,12 @@ TEST_CASE("a tensor or metadata entry that a result file lacks is named", "[io]"
     std::erase_if(raw.tensors, [&](const tensor_view& one) { return one.name == name; });
     raw.metadata.erase(name);
     const auto cause = raw.cause();
-    CHECK(cause.code == errc::missing_tensor);
+    CHECK(cause.code == errc::missing_entry);
     CHECK(cause.argument == name);
   }
   raw_compact empty;
   empty.tensors.clear();
-  CHECK(empty.cause().code == errc::missing_tensor);
+  CHECK(empty.cause().code == errc::missing_entry);
 }
 
 TEST_CASE("numbers in a result file that can't be right are malformed", "[io]") {

@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "kvfit/linalg/growing_qr.hpp"
+#include "support/growing_qr.hpp"
 #include "support/catch.hpp"
 #include "support/linalg_oracle.hpp"
 

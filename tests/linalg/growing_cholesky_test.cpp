@@ -4,7 +4,7 @@
 #include <limits>
 #include <vector>
 
-#include "kvfit/linalg/growing_qr.hpp"
+#include "support/growing_qr.hpp"
 #include "support/catch.hpp"
 #include "support/linalg_oracle.hpp"
 

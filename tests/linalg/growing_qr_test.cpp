@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "kvfit/linalg/growing_qr.hpp"
+#include "support/growing_qr.hpp"
 
 #include <limits>
 

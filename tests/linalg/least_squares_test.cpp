@@ -313,3 +313,44 @@ TEST_CASE("large ill-conditioned systems get a ridge that keeps them bounded",
   CHECK((x.cast<double>() * fit.coefficients.cast<double>() - y.cast<double>()).norm() <
         1.001 * best);
 }
+
+TEST_CASE("§9.11 systems that double can solve get no ridge, whatever their shape",
+          "[linalg][least_squares]") {
+  const Eigen::Index n = 700;
+  const auto t = GENERATE(as<Eigen::Index>{}, 200, 511, 512);
+  const double condition = GENERATE(1e2, 1e3, 2e4);
+  const auto how = GENERATE(method::qr, method::cholesky);
+  const auto orthonormal = [](Eigen::Index rows, Eigen::Index cols, std::uint64_t seed) {
+    const Eigen::MatrixXd any = oracle::gaussian(rows, cols, seed).cast<double>();
+    return Eigen::MatrixXd(any.householderQr().householderQ() *
+                           Eigen::MatrixXd::Identity(rows, cols));
+  };
+  const Eigen::VectorXd sigma =
+      Eigen::VectorXd::LinSpaced(t, 0, -std::log(condition)).array().exp();
+  const kvfit::matrix x =
+      (orthonormal(n, t, 41) * sigma.asDiagonal() * orthonormal(t, t, 42).transpose())
+          .cast<float>();
+  const kvfit::matrix y = oracle::gaussian(n, 3, 43);
+  const auto fit = least_squares(x, y, {.method = how});
+  const Eigen::MatrixXd exact = x.cast<double>();
+  const Eigen::MatrixXd truth = exact.householderQr().solve(y.cast<double>());
+  const double best = (exact * truth - y.cast<double>()).norm();
+  INFO("t " << t << ", tier " << name(fit.report.tier) << ", condition " << fit.report.condition);
+  CHECK_FALSE(fit.report.escalated);
+  CHECK(fit.report.lambda == 0);
+  CHECK(fit.report.status == status::solved);
+  CHECK(fit.report.rank == t);
+  CHECK((exact * fit.coefficients.cast<double>() - y.cast<double>()).norm() < best * (1 + 1e-5));
+  CHECK(difference(fit.coefficients, truth) < (how == method::qr ? 1e-4 : 0.1));
+}
+
+TEST_CASE("Cholesky does not lose numbers near the ends of fp32", "[linalg][least_squares]") {
+  const float unit = GENERATE(1e-36F, 1e-30F, 1.0F, 1e30F);
+  const kvfit::matrix plain = oracle::gaussian(200, 70, 44);
+  const kvfit::matrix x = plain * unit;
+  const kvfit::matrix y = oracle::gaussian(200, 4, 45) * unit;
+  const auto fit = least_squares(x, y, {.method = method::cholesky});
+  const Eigen::MatrixXd truth = x.cast<double>().householderQr().solve(y.cast<double>());
+  CHECK(fit.report.status == status::solved);
+  CHECK(difference(fit.coefficients, truth) < 1e-4);
+}

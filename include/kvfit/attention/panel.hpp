@@ -32,8 +32,9 @@ class attention_panel {
   attention_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule)
       : cache_(cache), logits_(cache, queries, rule) {}
 
-  /// Computes `part`. `non_finite` (row of the query) where a product of query and key, or a logit,
-  /// overflows fp32 (argument "logits"), or the values' weighted sum does (argument "output").
+  /// Computes `part`. `non_finite` (row of the query) where a product of query and key, or a logit
+  /// upwards, overflows fp32 (argument "logits"), or the values' weighted sum does (argument
+  /// "output").
   result<void> compute(const query_panel& part) {
     own_.resize(cache_.keys.rows(), part.count);
     return compute(part, own_.data(), part.count);

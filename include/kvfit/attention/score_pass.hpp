@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/panel.hpp"
@@ -171,7 +170,8 @@ inline result<void> check_score_options(const score_options& options) {
 /// and n · T exponentials, pooling T · width. Errors: everything that `check_cache` and
 /// `check_queries` refuse, `invalid_option`, and `non_finite` where fp32 overflows in a product of
 /// query and key or a logit (argument "logits"), or in the values' weighted sum ("output"); the row
-/// is the query's. A query that sees no key at all is no error here.
+/// is the query's. A bias and a mask that overflow downwards together hide the key. A query that
+/// sees no key at all is no error here.
 inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
                                            const logit_rule& rule = {},
                                            const score_options& options = {}) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Weights per key from attention mass, by bounded least squares (attention-matching §4).
+/// Weights per key from attention mass, by bounded least squares (docs/algorithm.md, Weights).
 #pragma once
 
 #include <cstdint>

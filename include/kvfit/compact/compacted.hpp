@@ -14,22 +14,24 @@ namespace kvfit {
 /// A small cache: t keys with a bias each, and values.
 ///
 /// An engine attends over it as over any cache, with `bias` added to the logits (natural log, after
-/// scale and soft-cap) and positions going on from the original length:
+/// scale and soft-cap), keys at `key_positions` where the rule looks at positions, and new tokens
+/// going on from the original length:
 ///
 ///     auto y = attend(queries, {fitted.block(), {.keys = live_keys, .values = live_values}});
 struct compacted {
-  std::vector<index> positions;  ///< t original row numbers, ascending
-  matrix keys;                   ///< t × d_k: those rows' keys
-  vector bias;                   ///< t: the rows' own bias + ln w, finite
-  matrix values;                 ///< t × d_v
+  std::vector<index> positions;      ///< t original row numbers, ascending
+  std::vector<index> key_positions;  ///< t: where those rows' keys stand, see `kv_block::position`
+  matrix keys;                       ///< t × d_k: those rows' keys
+  vector bias;                       ///< t: the rows' own bias + ln w, finite
+  matrix values;                     ///< t × d_v
   compact_report report;
 
-  /// The cache to attend over, by reference, with its bias and the keys' original positions.
+  /// The cache to attend over, by reference: keys with their bias, where they stood.
   [[nodiscard]] kv_block block() const& noexcept {
     return {.keys = keys,
             .values = values,
             .bias = {bias.data(), static_cast<std::size_t>(bias.size())},
-            .positions = positions};
+            .positions = key_positions};
   }
   kv_block block() const&& = delete;  // it would refer to what is gone
 };

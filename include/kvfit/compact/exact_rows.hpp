@@ -82,6 +82,7 @@ inline result<void> append_exact(const kv_block& cache, index first, index count
   if (const auto ok = round_to_storage(values, storage, "values"); !ok) return ok;
   if (const auto ok = round_to_storage(bias, bias_storage, "bias"); !ok) return ok;
   compacted exact{.positions = std::move(rows),
+                  .key_positions = {},
                   .keys = std::move(keys),
                   .bias = std::move(bias),
                   .values = std::move(values),

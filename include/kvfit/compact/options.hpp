@@ -22,7 +22,8 @@ struct compaction {
 
   /// Rows at either end (sinks, recent tokens) that keep their key, value and bias, rounded to
   /// `storage` and no more (rows hidden by their bias are left out). They count towards the budget;
-  /// only the rows between are selected from and fitted.
+  /// only the rows between are selected from and fitted. Where no query sees any row between (a
+  /// window, say), the protected rows are all that is kept.
   index protect_first = 0;
   index protect_last = 0;
 

@@ -9,6 +9,11 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
+/// Whether a row among the first `head` or last `tail` is visible at all.
+inline bool protects_visible(const kv_block& cache, index head, index tail) {
+  return count_visible(cache, 0, head) + count_visible(cache, cache.keys.rows() - tail, tail) > 0;
+}
+
 template <class Selection, class Bias, class Values>
 result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
                                   const compaction<Selection, Bias, Values>& options) {
@@ -42,9 +47,15 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
     };
     if (count_visible(cache, head, rows - head - tail) > 0) {
       auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head).run();
-      if (!fitted) return below_kept(fitted.error());
-      append(out, *fitted, head);
-      out.report = std::move(fitted->report);
+      if (fitted) {
+        append(out, *fitted, head);
+        out.report = std::move(fitted->report);
+      } else if (fitted.error().code == errc::all_masked && protects_visible(cache, head, tail)) {
+        // No query looks between the protected rows: nothing there is worth a slot.
+        out.report.masked_queries = queries.rows();
+      } else {
+        return below_kept(fitted.error());
+      }
     }
     if (const auto ok =
             append_exact(cache, rows - tail, tail, options.storage, options.bias_storage, out);
@@ -52,6 +63,7 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
       return below_kept(ok.error());
     }
   }
+  for (const index row : out.positions) out.key_positions.push_back(cache.position(row));
   out.report.seconds.check = checking;
   out.report.seconds.total = checking + clock.lap();
   return out;

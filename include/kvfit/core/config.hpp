@@ -8,14 +8,17 @@
 ///
 ///     namespace kvfit::inline KVFIT_ISA { ... }
 ///
-/// Callers write `kvfit::compact(...)` and never see it; the linker sees different names. Plain
+/// Callers write `kvfit::compact(...)` and never see it; the linker sees different names for all
+/// instruction sets that are told apart below. Plain
 /// data (views, options, results, errors) stays in `kvfit` itself and may cross such borders. Eigen
 /// has no such protection: do not mix instruction sets among files that share Eigen code.
 #pragma once
 
-// A hidden key's logit is −∞, and an input may hold NaN: both must be told from numbers.
-#if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
-#error "kvfit needs infinities and NaN: compile without -ffinite-math-only (part of -ffast-math)"
+// A hidden key's logit is −∞, and an input may hold NaN: both must be told from numbers. And exp
+// rounds by adding a large number and taking it off again, which regrouped sums would cancel.
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "kvfit can't be compiled with -ffast-math, -fassociative-math or -ffinite-math-only"
 #endif
 
 #if defined(__cpp_exceptions) || defined(_CPPUNWIND)
@@ -24,37 +27,81 @@
 #define KVFIT_HAS_EXCEPTIONS 0
 #endif
 
-// One name for each set of flags that changes the code of xsimd or of simd/: two sets never share
-// one.
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512CD__) && \
-    defined(__AVX512DQ__) && defined(__AVX512VL__)
-#define KVFIT_ISA_NAME avx512
-#elif defined(__AVX512F__)
-#define KVFIT_ISA_NAME avx512f
-#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#define KVFIT_ISA_NAME avx2_fma
-#elif defined(__AVX2__)
-#define KVFIT_ISA_NAME avx2
-#elif defined(__AVX__) && defined(__FMA__)
-#define KVFIT_ISA_NAME avx_fma
-#elif defined(__AVX__)
-#define KVFIT_ISA_NAME avx
-#elif defined(__SSE4_1__)
-#define KVFIT_ISA_NAME sse4
-#elif defined(__SSE2__) || defined(_M_X64)
-#define KVFIT_ISA_NAME sse2
-#elif defined(__ARM_NEON) || defined(__ARM_NEON__)
-#define KVFIT_ISA_NAME neon
-#else
-#define KVFIT_ISA_NAME scalar
-#endif
-
 #define KVFIT_JOIN_(a, b) a##b
 #define KVFIT_JOIN(a, b) KVFIT_JOIN_(a, b)
 
+// The name of the instruction set: the widest registers, then what else changes the code of xsimd,
+// of simd/ or of a compiler's own vectorisation.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512CD__) && \
+    defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define KVFIT_ISA_WIDTH avx512
+#elif defined(__AVX512F__)
+#define KVFIT_ISA_WIDTH avx512f
+#elif defined(__AVX2__)
+#define KVFIT_ISA_WIDTH avx2
+#elif defined(__AVX__)
+#define KVFIT_ISA_WIDTH avx
+#elif defined(__SSE4_2__)
+#define KVFIT_ISA_WIDTH sse42
+#elif defined(__SSE4_1__)
+#define KVFIT_ISA_WIDTH sse41
+#elif defined(__SSSE3__)
+#define KVFIT_ISA_WIDTH ssse3
+#elif defined(__SSE3__)
+#define KVFIT_ISA_WIDTH sse3
+#elif defined(__SSE2__) || defined(_M_X64)
+#define KVFIT_ISA_WIDTH sse2
+#elif defined(__ARM_NEON) || defined(__ARM_NEON__)
+#define KVFIT_ISA_WIDTH neon
+#else
+#define KVFIT_ISA_WIDTH scalar
+#endif
+
+#if defined(__FMA__)
+#define KVFIT_ISA_FMA _fma
+#else
+#define KVFIT_ISA_FMA
+#endif
+#if defined(__F16C__)
+#define KVFIT_ISA_F16C _f16c
+#else
+#define KVFIT_ISA_F16C
+#endif
+#if defined(__AVX512VBMI__) || defined(__AVX512VBMI2__)
+#define KVFIT_ISA_VBMI _vbmi
+#else
+#define KVFIT_ISA_VBMI
+#endif
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#define KVFIT_ISA_VNNI _vnni
+#else
+#define KVFIT_ISA_VNNI
+#endif
+#if defined(__AVX512BF16__)
+#define KVFIT_ISA_BF16 _bf16
+#else
+#define KVFIT_ISA_BF16
+#endif
+#if defined(__AVX512FP16__)
+#define KVFIT_ISA_FP16 _fp16
+#else
+#define KVFIT_ISA_FP16
+#endif
+#if defined(__ARM_FEATURE_SVE)
+#define KVFIT_ISA_SVE _sve
+#else
+#define KVFIT_ISA_SVE
+#endif
+
 // Code with and without try blocks differs too, so the two never share a name either.
 #if KVFIT_HAS_EXCEPTIONS
-#define KVFIT_ISA KVFIT_JOIN(isa_, KVFIT_ISA_NAME)
+#define KVFIT_ISA_THROWS
 #else
-#define KVFIT_ISA KVFIT_JOIN(KVFIT_JOIN(isa_, KVFIT_ISA_NAME), _noexcept)
+#define KVFIT_ISA_THROWS _noexcept
 #endif
+
+#define KVFIT_ISA_A KVFIT_JOIN(KVFIT_JOIN(isa_, KVFIT_ISA_WIDTH), KVFIT_ISA_FMA)
+#define KVFIT_ISA_B KVFIT_JOIN(KVFIT_JOIN(KVFIT_ISA_A, KVFIT_ISA_F16C), KVFIT_ISA_VBMI)
+#define KVFIT_ISA_C KVFIT_JOIN(KVFIT_JOIN(KVFIT_ISA_B, KVFIT_ISA_VNNI), KVFIT_ISA_BF16)
+#define KVFIT_ISA_D KVFIT_JOIN(KVFIT_JOIN(KVFIT_ISA_C, KVFIT_ISA_FP16), KVFIT_ISA_SVE)
+#define KVFIT_ISA KVFIT_JOIN(KVFIT_ISA_D, KVFIT_ISA_THROWS)

@@ -29,7 +29,7 @@ enum class errc : std::uint8_t {
   file_unwritable,      ///< the file can't be created or written
   malformed_file,       ///< the file breaks its format; `detail` says where
   unsupported_file,     ///< a well-formed file of another version or with types not handled here
-  missing_tensor,       ///< the file lacks a tensor or metadata entry that is needed
+  missing_entry,       ///< the file lacks a tensor or metadata entry that is needed
   cancelled,            ///< the caller asked to stop
 };
 
@@ -39,7 +39,7 @@ constexpr std::string_view name(errc code) noexcept {
       "shape_mismatch",      "empty_input",         "null_data",        "non_finite",
       "budget_out_of_range", "invalid_option",      "invalid_position", "all_masked",
       "storage_overflow",    "memory_cap_exceeded", "out_of_memory",    "file_unreadable",
-      "file_unwritable",     "malformed_file",      "unsupported_file", "missing_tensor",
+      "file_unwritable",     "malformed_file",      "unsupported_file", "missing_entry",
       "cancelled",
   };
   const auto at = static_cast<std::size_t>(code);

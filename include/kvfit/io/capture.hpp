@@ -184,7 +184,7 @@ inline result<capture> read_capture(result<safetensors_file> read) {
   const auto layers = group_by_layer(file, {"k", "v", "q", "q_test"});
   if (!layers) return layers.error();
   if (layers->empty()) {
-    return error{errc::missing_tensor, "layers.{l}.k", error::none, error::none, "no layer at all"};
+    return error{errc::missing_entry, "layers.{l}.k", error::none, error::none, "no layer at all"};
   }
   index longest = 0;
   for (const auto& [number, parts] : *layers) {
@@ -210,7 +210,7 @@ inline result<capture> read_capture(result<safetensors_file> read) {
 
 /// Reads a capture. Shapes and metadata are checked; the numbers are not (`compact` does that).
 ///
-/// Errors: those of `read_safetensors`; `missing_tensor` naming the tensor or metadata entry;
+/// Errors: those of `read_safetensors`; `missing_entry` naming the tensor or metadata entry;
 /// `shape_mismatch` naming the tensor, with both sizes; `empty_input`; `malformed_file` and
 /// `unsupported_file` for metadata, ranks, element types and parts of a layer this version does
 /// not know. Cost: that of `read_safetensors` and one `row_view` a query head; the

@@ -155,7 +155,7 @@ inline result<compact_file> read_compact_file(result<safetensors_file> read) {
   const auto layers = group_by_layer(file, {"k", "v", "bias", "positions", "head_offsets"});
   if (!layers) return layers.error();
   if (layers->empty()) {
-    return error{errc::missing_tensor, "layers.{l}.k", error::none, error::none, "no layer at all"};
+    return error{errc::missing_entry, "layers.{l}.k", error::none, error::none, "no layer at all"};
   }
   result.positions.resize(layers->size());
   for (const auto& [number, parts] : *layers) {
@@ -172,7 +172,7 @@ inline result<compact_file> read_compact_file(result<safetensors_file> read) {
 
 /// Reads a result file. What `write_compact_file` would refuse is refused here too.
 ///
-/// Errors: those of `read_safetensors`; `missing_tensor` naming the tensor or metadata entry;
+/// Errors: those of `read_safetensors`; `missing_entry` naming the tensor or metadata entry;
 /// `shape_mismatch` with both sizes; `empty_input`; `unsupported_file` for another format, version
 /// or element type; `malformed_file` for offsets that do not ascend, positions out of range or
 /// order, numbers that are not finite. Cost: that of `read_safetensors`, 8 bytes a row, and one

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cstddef>
-#include <cstdint>
 #include <initializer_list>
 #include <limits>
 #include <map>
@@ -58,15 +57,15 @@ inline std::string print_float(float number) {
   return nlohmann::json(static_cast<double>(number)).dump();
 }
 
-/// The entry, or `missing_tensor`.
+/// The entry, or `missing_entry`.
 inline result<std::string> need_metadata(const safetensors_file& file, std::string_view key) {
   const auto found = file.metadata.find(key);
   if (found != file.metadata.end()) return found->second;
-  return error{errc::missing_tensor, std::string(key), error::none, error::none,
+  return error{errc::missing_entry, std::string(key), error::none, error::none,
                "an entry of the metadata"};
 }
 
-/// The entry as an integer, or `missing_tensor`, or `malformed_file`.
+/// The entry as an integer, or `missing_entry`, or `malformed_file`.
 inline result<index> need_index(const safetensors_file& file, std::string_view key) {
   const auto text = need_metadata(file, key);
   if (!text) return text.error();
@@ -75,7 +74,7 @@ inline result<index> need_index(const safetensors_file& file, std::string_view k
                "metadata must be an integer from 0 on, is " + shown_name(*text)};
 }
 
-/// The entry `scale`, or `missing_tensor`, or `malformed_file`.
+/// The entry `scale`, or `missing_entry`, or `malformed_file`.
 inline result<float> need_scale(const safetensors_file& file) {
   const auto text = need_metadata(file, "scale");
   if (!text) return text.error();
@@ -134,13 +133,13 @@ inline result<std::map<index, layer_parts>> group_by_layer(
   return layers;
 }
 
-/// The part, or `missing_tensor` naming it; `malformed_file` where it has other than `rank`
+/// The part, or `missing_entry` naming it; `malformed_file` where it has other than `rank`
 /// dimensions.
 inline result<const tensor_view*> need_part(index layer, const layer_parts& parts,
                                             std::string_view part, std::size_t rank) {
   const auto found = parts.find(part);
   if (found == parts.end()) {
-    return error{errc::missing_tensor, part_name(layer, part), error::none, error::none, {}};
+    return error{errc::missing_entry, part_name(layer, part), error::none, error::none, {}};
   }
   const tensor_view& tensor = *found->second;
   if (tensor.shape.size() == rank) return &tensor;

@@ -4,6 +4,7 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <cmath>
 #include <span>
@@ -19,13 +20,12 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 ///
 /// Keeps AᵀA = L Lᵀ for columns scaled to length 1, in double; a solution is improved once from
 /// its own residual, which makes it about as good as one by QR (corrected seminormal equations,
-/// Björck 1987). `growing_qr` is the specification; this reads A once for an append and three times
-/// for a solve, where that reads an n × size matrix of doubles four times. A column whose part
-/// outside the span of its predecessors is at most `rank_tolerance` times its norm, or that holds
-/// NaN or infinity, is counted but gets coefficient 0.
+/// Björck 1987) and reads A a third as often. A column whose part outside the span of its
+/// predecessors is at most `rank_tolerance` times its norm, or that holds NaN or infinity, is
+/// counted but gets coefficient 0.
 ///
 /// A column costs 2·n·size + size² flops, `solve` 6·n·size + 4·size². All memory,
-/// (n + size)·capacity floats and half as many doubles, is allocated by the constructor.
+/// n·capacity floats and min(n, capacity)²/2 doubles, is allocated by the constructor.
 ///
 ///     growing_cholesky fit(queries, budget);
 ///     fit.set_target(mass);

@@ -17,7 +17,7 @@
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
-/// λ for a ridge: ridge·‖X‖₂², ridge·‖X‖_F²/t, or ridge itself (attention-matching §5). ‖X‖₂ comes
+/// λ for a ridge: ridge·‖X‖₂², ridge·‖X‖_F²/t, or ridge itself. ‖X‖₂ comes
 /// from seeded power iteration to about four digits. Cost at most 160·n·t flops.
 [[nodiscard]] inline double ridge_lambda(const const_matrix_ref& x, ridge_mode mode, double ridge) {
   switch (mode) {

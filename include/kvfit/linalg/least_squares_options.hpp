@@ -17,7 +17,7 @@ enum class least_squares_method : std::uint8_t {
   cholesky,      ///< of XᵀX + λI in fp32, or of XXᵀ + λI where n < t: the fastest
 };
 
-/// λ = ridge × ‖X‖₂², × ‖X‖_F²/t, or × 1 (attention-matching §5).
+/// λ = ridge × ‖X‖₂², × ‖X‖_F²/t, or × 1, as the published code scales it.
 enum class ridge_mode : std::uint8_t { none, spectral, frobenius, fixed };
 
 struct least_squares_options {

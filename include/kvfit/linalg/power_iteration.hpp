@@ -83,7 +83,7 @@ void apply_gram(const const_matrix_ref& m, const Eigen::VectorXd& u, Out& out) {
 }  // namespace detail
 
 /// Estimates σ_max(M): a seeded unit vector u, `rounds` times u ← MᵀM u normalised, then
-/// σ = √(uᵀMᵀM u) (attention-matching §4.3, without its floor: callers state their own).
+/// σ = √(uᵀMᵀM u) (the published step length, without its floor: callers state their own).
 ///
 /// `m` n × t fp32. A zero matrix gives 0. Cost 4·n·t flops a round and once more for σ; allocates
 /// 3·t doubles. The estimate is from below: a step of 1/σ² may exceed 1/σ²_max.

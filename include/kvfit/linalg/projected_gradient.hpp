@@ -25,7 +25,7 @@ struct projected_gradient_options {
 };
 
 /// w ← clip(start), then `iterations` times w ← clip(w − η Mᵀ(M w − y)) with η = 1/max(σ², 1e-6)
-/// (attention-matching §4 steps 2 and 3). No acceleration and no stopping test.
+/// (docs/algorithm.md, Weights). No acceleration and no stopping test.
 ///
 /// `m` n × t fp32; `y` n, fp32 or double; `start` t. The weights are inside the box after every
 /// step. σ comes from below, so a step may be too long: where the loss ends above its lowest value,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Keeps the keys that queries look at most (attention-matching §3, "Highest attention").
+/// Keeps the keys that queries look at most (docs/algorithm.md, Selection).
 #pragma once
 
 #include <algorithm>

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT
-/// Greedy selection on attention mass: orthogonal matching pursuit (attention-matching §3, "OMP").
+/// Greedy selection on attention mass: orthogonal matching pursuit.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <limits>
-#include <numeric>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kvfit/core/config.hpp"

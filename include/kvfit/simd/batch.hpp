@@ -6,7 +6,8 @@
 /// the instruction set has it (xsimd 8 does not fuse on AVX-512), NaN is treated alike on every
 /// machine (the operand order of xsimd's `max` changed), and horizontal sums have a fixed order.
 ///
-/// Not meant for -ffast-math: the compiler may then remove the treatment of NaN and infinity.
+/// Never compiled with -ffast-math (core/config.hpp): that may remove the treatment of NaN and
+/// infinity.
 #pragma once
 
 #include <array>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// Arrays of fp16 and bf16 to fp32 and back.
 ///
-/// Bit for bit what view/element.hpp specifies, on every machine: exact on the way up; to nearest
+/// Bit for bit what core/element.hpp specifies, on every machine: exact on the way up; to nearest
 /// even on the way down, overflow to infinity, NaN stays NaN. AVX-512 BF16's own conversion is not
 /// used: it flushes subnormals.
 #pragma once

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Values from attention output, by least squares (attention-matching §5).
+/// Values from attention output, by least squares (docs/algorithm.md, Values).
 #pragma once
 
 #include <cmath>

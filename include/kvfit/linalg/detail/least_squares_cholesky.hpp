@@ -5,7 +5,6 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <type_traits>
 
 #include "kvfit/linalg/detail/row_sweep.hpp"
@@ -25,6 +24,11 @@ using rows_of = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::Row
 /// The largest power of two that is not above x; 1 where x has none.
 inline double power_of_two(double x) noexcept {
   return x > 0 && std::isfinite(x) ? std::ldexp(1.0, std::ilogb(x)) : 1.0;
+}
+
+/// The same where fp32 holds it and its inverse.
+inline double float_unit(double x) noexcept {
+  return std::clamp(power_of_two(x), 0x1p-120, 0x1p120);
 }
 
 /// G + λI = UᵀU in double or fp32. Columns are first brought to lengths between 1 and 2 by powers
@@ -148,67 +152,41 @@ inline double largest_entry(const const_matrix_ref& x) {
   return static_cast<double>(largest.maxCoeff());
 }
 
-/// XᵀB, products in fp32, summed over 128 rows in fp32 and on in double.
+/// XᵀB, products in fp32, summed over 128 rows in fp32 and on in double. Both are brought to
+/// entries of about 1 first, by powers of two.
 inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<double>& b) {
   const index t = x.cols();
   const index d = b.cols();
   rows_of<double> out = rows_of<double>::Zero(t, d);
-  const double unit = b.size() == 0 ? 1 : 0x1p20 * power_of_two(b.cwiseAbs().maxCoeff());
+  const double x_unit = float_unit(largest_entry(x));
+  const double b_unit = b.size() == 0 ? 1 : power_of_two(b.cwiseAbs().maxCoeff());
+  kvfit::matrix left;
   kvfit::matrix right;
   kvfit::matrix sums(t, d);
   for (index top = 0; top < x.rows(); top += strip_depth) {
     const index count = std::min<index>(strip_depth, x.rows() - top);
-    right = (b.middleRows(top, count) / unit).cast<float>();
-    simd::multiply({x.data() + top * x.outerStride(), 1, x.outerStride()}, {right.data(), d},
-                   {sums.data(), d}, t, d, count);
+    left = x.middleRows(top, count) * static_cast<float>(1 / x_unit);
+    right = (b.middleRows(top, count) / b_unit).cast<float>();
+    simd::multiply({left.data(), 1, t}, {right.data(), d}, {sums.data(), d}, t, d, count);
     add_widened(sums.data(), sums.size(), out.data());
   }
-  return out * unit;
+  return out * (x_unit * b_unit);
 }
-
-/// XᵀX and XᵀB for a tall X, products in fp32, summed up in double.
-struct float_equations {
-  Eigen::MatrixXd square;
-  rows_of<double> right;
-
-  float_equations(const const_matrix_ref& x, const rows_of<double>& b) : right(float_moment(x, b)) {
-    const double unit = power_of_two(largest_entry(x));
-    const auto inverse = static_cast<float>(1 / unit);
-    float_gram_into(
-        x.rows(), x.cols(),
-        [&](index i, index first, index width, float* to) {
-          load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
-        },
-        square);
-    square *= unit * unit;
-  }
-};
 
 /// A matrix that is large and less than twice as tall as wide: of attention weights such a one is
-/// nearly always ill-conditioned, so its ridge is tried first.
-inline bool is_doubtful(const const_matrix_ref& x) noexcept {
+/// nearly always too ill-conditioned for fp32.
+inline bool is_nearly_square(const const_matrix_ref& x) noexcept {
   return x.cols() >= 512 && x.rows() >= x.cols() && x.rows() < 2 * x.cols();
-}
-
-/// The ridge's answer, if the ridge drowns any direction of X; false, with `report` as it was,
-/// where it does not: then X can do without.
-inline bool solve_if_deficient(const float_equations& equations, double tolerance,
-                               rows_of<double>& out, least_squares_report& report) {
-  least_squares_report attempt = report;
-  out = solve_with_ridge<float>(equations.square, 0, tolerance, equations.right, attempt);
-  if (attempt.rank == equations.square.rows()) return false;
-  report = attempt;
-  return true;
 }
 
 /// Systems below this size are solved in double throughout: it costs nothing there.
 inline constexpr index smallest_float_system = 64;
 
-/// (XᵀX + λI)⁻¹XᵀB, or Xᵀ(XXᵀ + λI)⁻¹B where X is wide (attention-matching §5).
+/// (XᵀX + λI)⁻¹XᵀB, or Xᵀ(XXᵀ + λI)⁻¹B where X is wide.
 ///
-/// A λ > 0 that was asked for stays as it is unless the factorization fails; all is in double then.
-/// Without one, and from 64 columns on, products and factor are in fp32 (summed up in double); a
-/// system too ill-conditioned for that, or worse conditioned than 1/tolerance, gets the ridge of
+/// A λ > 0 that was asked for stays as it is unless the factorization fails. Without one, and from
+/// 64 columns on, products and factor are in fp32 (summed up in double) where the condition number
+/// allows it; all else is in double. A system worse conditioned than 1/tolerance gets the ridge of
 /// `solve_with_ridge`. Sets tier, rank, lambda, escalated and condition.
 inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_of<double>& b,
                                          double lambda, double tolerance,
@@ -216,13 +194,20 @@ inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_o
   const bool is_wide = x.rows() < x.cols();
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
   rows_of<double> out;
-  if (!is_wide && x.cols() >= smallest_float_system && !(lambda > 0)) {
-    const float_equations equations(x, b);
-    if (is_doubtful(x) && solve_if_deficient(equations, tolerance, out, report)) return out;
-    if (!solve_gram<float>(equations.square, 0, tolerance, equations.right, out, report)) {
-      out = solve_with_ridge<float>(equations.square, 0, tolerance, equations.right, report);
-    }
-    return out;
+  const bool may_be_float = !is_wide && !is_nearly_square(x) && x.cols() >= smallest_float_system;
+  if (may_be_float && !(lambda > 0)) {
+    Eigen::MatrixXd square;
+    const double unit = float_unit(largest_entry(x));
+    const auto inverse = static_cast<float>(1 / unit);
+    float_gram_into(
+        x.rows(), x.cols(),
+        [&](index i, index first, index width, float* to) {
+          load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
+        },
+        [](index) { return index{0}; }, square);
+    square *= unit * unit;
+    if (solve_gram<float>(square, 0, tolerance, float_moment(x, b), out, report)) return out;
+    report.rank = 0;
   }
   const Eigen::MatrixXd square = is_wide ? row_gram(x) : gram(x);
   const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b));

@@ -58,8 +58,7 @@ class float_qr {
 
   /// σ_max(X), as precise as fp32 is and from below. Cost some 40·t² flops.
   [[nodiscard]] double norm() const {
-    const double unit = length_.maxCoeff();
-    const Eigen::VectorXd relative = length_ / unit;
+    const Eigen::VectorXd relative = length_ / unit();
     const auto upper = qr_.r().triangularView<Eigen::Upper>();
     const power_estimate found =
         power_iterate(length_.size(), {.rounds = 100, .tolerance = 1e-8, .from_ones = true},
@@ -69,7 +68,20 @@ class float_qr {
                         const Eigen::VectorXf back = upper.transpose() * image;
                         out = back.cast<double>().cwiseProduct(relative);
                       });
-    return found.sigma * unit;
+    return found.sigma * unit();
+  }
+
+  /// R with every column as long as it was, in units of `unit()`.
+  [[nodiscard]] double unit() const { return length_.maxCoeff(); }
+  [[nodiscard]] kvfit::matrix triangle() const {
+    return qr_.r() * (length_ / unit()).cast<float>().asDiagonal();
+  }
+
+  /// The first t rows of QᵀB (tall), to be used with `triangle()`.
+  [[nodiscard]] rows_of<double> project(const rows_of<double>& b) {
+    double scale = 1;
+    const kvfit::matrix right = projected(b, scale);
+    return right.topRows(length_.size()).cast<double>() * scale;
   }
 
   /// min ‖X C − B‖² + λ‖C‖² (tall) or the smallest C with X C = B (wide). Not finite where R is
@@ -232,25 +244,39 @@ inline constexpr index largest_pivoted_system = 256;
 /// min ‖X C − B‖² + λ‖C‖², as exact as double arithmetic on the fp32 data, the rank looked at.
 ///
 /// A condition number κ up to 1/tolerance (some 2e5) leaves the Gram matrix in double exact enough:
-/// its rounding is worth ε₆₄·κ² < 1e-5 in C in the worst case, and ε₆₄·κ in X C. Large matrices
-/// that are nearly square are looked at in fp32 first: with a ridge, or by QR, corrected until
-/// double is reached. Beyond that κ small systems get the pivoted decomposition's minimum-norm
-/// answer, larger ones the ridge of `solve_with_ridge`.
+/// its rounding is worth ε₆₄·κ² < 1e-5 in C in the worst case, and ε₆₄·κ in X C. Matrices that are
+/// nearly square are cheaper by fp32 QR, corrected until double is reached. Beyond that κ small
+/// systems get the pivoted decomposition's minimum-norm answer, larger ones the ridge of
+/// `solve_with_ridge`.
 inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<double>& b,
                                     double lambda, double tolerance, least_squares_report& report) {
   const bool is_wide = x.rows() < x.cols();
   const bool has_ridge = lambda > 0;
   const index size = std::min(x.rows(), x.cols());
   rows_of<double> out;
-  if (!has_ridge && is_doubtful(x)) {
-    report.tier = least_squares_tier::cholesky;
-    if (solve_if_deficient(float_equations(x, b), tolerance, out, report)) return out;
+  if (!has_ridge && is_nearly_square(x)) {  // a double Gram matrix and its factor cost more
     float_qr qr(x, 0);
     report.condition = qr.condition();
     report.rank = size;
     report.tier = least_squares_tier::qr;
+    if (report.condition * tolerance > 1) {
+      report.rank = 0;
+      report.tier = least_squares_tier::cholesky;
+      const kvfit::matrix triangle = qr.triangle();
+      Eigen::MatrixXd square;
+      float_gram_into(
+          size, size,
+          [&](index i, index first, index width, float* to) {
+            std::copy_n(triangle.data() + i * size + first, width, to);
+          },
+          [](index row) { return row; }, square);
+      const double unit = qr.unit();
+      square *= unit * unit;
+      return solve_with_ridge<float>(square, 0, tolerance,
+                                     float_moment(triangle, qr.project(b)) * unit, report);
+    }
     out = qr.solve(b);
-    if (report.condition * tolerance <= 1 && out.allFinite() && refine(x, b, qr, out)) return out;
+    if (out.allFinite() && refine(x, b, qr, out)) return out;
   }
   const Eigen::MatrixXd square = is_wide ? row_gram(x) : gram(x);
   const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Least squares over columns that arrive one after the other.
+/// Least squares over columns that arrive one after the other, by QR: the specification of
+/// kvfit/linalg/growing_cholesky.hpp.
 #pragma once
 
 #include <Eigen/Core>
