@@ -15,27 +15,13 @@
 
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/attention/score_pass.hpp"
-#include "kvfit/core/random.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 
 namespace kvfit_test {
 
 inline constexpr float hidden = -std::numeric_limits<float>::infinity();
-
-/// Near-normal numbers of the given spread (a sum of twelve uniform ones), the same on any machine.
-inline kvfit::matrix random_matrix(index rows, index cols, std::uint64_t seed, float spread = 1) {
-  kvfit::random_source random(seed);
-  kvfit::matrix m(rows, cols);
-  for (index i = 0; i < rows; ++i) {
-    for (index j = 0; j < cols; ++j) {
-      double sum = -6;
-      for (int k = 0; k < 12; ++k) sum += random.uniform();
-      m(i, j) = spread * static_cast<float>(sum);
-    }
-  }
-  return m;
-}
 
 /// As many near-normal numbers as a vector.
 inline std::vector<float> random_numbers(index count, std::uint64_t seed, float spread = 1) {

@@ -213,7 +213,7 @@ TEST_CASE("§9.17 the rows between are those of a compaction of the slice alone"
           "[compact][protect]") {
   const head made = make_head(9);
   const std::vector<float> bias = numbered(64, 0.25F, -0.0078125F);
-  kvfit::matrix mask = drawn(96, 64, 5, 0.3F);
+  kvfit::matrix mask = random_matrix(96, 64, 5, 0.3F);
   mask(3, 20) = hidden_key;
   const std::vector<kvfit::row_view> masks = {mask};
   const std::vector<kvfit::row_view> middle_masks = {masks[0].middle_cols(6, 50)};

@@ -13,26 +13,13 @@
 #include "kvfit/core/random.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 
 namespace kvfit_test {
 
 using kvfit::index;
 
 inline constexpr float hidden_key = -std::numeric_limits<float>::infinity();
-
-/// Nearly normal numbers (sums of twelve uniform ones), the same on every machine.
-inline kvfit::matrix drawn(index rows, index cols, std::uint64_t seed, float spread = 1) {
-  kvfit::random_source random(seed);
-  kvfit::matrix m(rows, cols);
-  for (index i = 0; i < rows; ++i) {
-    for (index j = 0; j < cols; ++j) {
-      double sum = -6;
-      for (int k = 0; k < 12; ++k) sum += random.uniform();
-      m(i, j) = spread * static_cast<float>(sum);
-    }
-  }
-  return m;
-}
 
 /// Queries, keys and values of one head.
 struct head {
@@ -56,10 +43,10 @@ struct head_shape {
 /// more above the rest), some hardly at all, so that peaked and diffuse queries stand side by side.
 /// Values follow the topic, with noise.
 inline head make_head(std::uint64_t seed, const head_shape& shape = {}) {
-  const kvfit::matrix topics = drawn(shape.topics, shape.depth, 11 * seed + 1);
-  const kvfit::matrix meaning = drawn(shape.topics, shape.width, 11 * seed + 2);
-  const kvfit::matrix key_noise = drawn(shape.keys, shape.depth, 11 * seed + 3);
-  const kvfit::matrix value_noise = drawn(shape.keys, shape.width, 11 * seed + 4);
+  const kvfit::matrix topics = random_matrix(shape.topics, shape.depth, 11 * seed + 1);
+  const kvfit::matrix meaning = random_matrix(shape.topics, shape.width, 11 * seed + 2);
+  const kvfit::matrix key_noise = random_matrix(shape.keys, shape.depth, 11 * seed + 3);
+  const kvfit::matrix value_noise = random_matrix(shape.keys, shape.width, 11 * seed + 4);
   kvfit::random_source random(11 * seed + 5);
   head made;
   made.keys.resize(shape.keys, shape.depth);
@@ -70,7 +57,7 @@ inline head make_head(std::uint64_t seed, const head_shape& shape = {}) {
     made.values.row(j) = meaning.row(topic) + 0.5F * value_noise.row(j);
   }
   const auto ask = [&](std::uint64_t noise_seed) {
-    kvfit::matrix queries = drawn(shape.queries, shape.depth, noise_seed);
+    kvfit::matrix queries = random_matrix(shape.queries, shape.depth, noise_seed);
     for (index i = 0; i < shape.queries; ++i) {
       const auto topic = static_cast<index>(random.below(static_cast<std::uint64_t>(shape.topics)));
       const auto sharpness = static_cast<float>(2 * random.uniform());

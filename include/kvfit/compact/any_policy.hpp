@@ -6,7 +6,6 @@
 
 #include "kvfit/bias/nnls.hpp"
 #include "kvfit/bias/zero.hpp"
-#include "kvfit/core/settings.hpp"
 #include "kvfit/selection/fixed.hpp"
 #include "kvfit/selection/highest_attention.hpp"
 #include "kvfit/selection/omp.hpp"
@@ -29,15 +28,6 @@ inline score_options wanted_scores(const any_selection& policy) {
   return std::visit([](const auto& chosen) { return wanted_scores(chosen); }, policy);
 }
 
-inline result<void> check_settings(const any_selection& policy) {
-  return std::visit(
-      [](const auto& chosen) {
-        using kvfit::check_settings;  // else one without its own would become the variant again
-        return check_settings(chosen);
-      },
-      policy);
-}
-
 inline result<selected_rows> select(const any_selection& policy, const selection_problem& problem) {
   return std::visit([&](const auto& chosen) { return select(chosen, problem); }, policy);
 }
@@ -45,7 +35,7 @@ inline result<selected_rows> select(const any_selection& policy, const selection
 inline bool may_replace(const any_selection& policy) {
   return std::visit(
       [](const auto& chosen) {
-        using kvfit::may_replace;  // as above
+        using kvfit::may_replace;  // else one without its own would become the variant again
         return may_replace(chosen);
       },
       policy);
@@ -57,15 +47,6 @@ static_assert(selection_policy<any_selection>);
 
 namespace kvfit::bias::inline KVFIT_ISA {
 
-inline result<void> check_settings(const any_bias& policy) {
-  return std::visit(
-      [](const auto& chosen) {
-        using kvfit::check_settings;  // else one without its own would become the variant again
-        return check_settings(chosen);
-      },
-      policy);
-}
-
 inline result<bias_fit> fit_bias(const any_bias& policy, const bias_problem& problem) {
   return std::visit([&](const auto& chosen) { return fit_bias(chosen, problem); }, policy);
 }
@@ -75,15 +56,6 @@ static_assert(bias_policy<any_bias>);
 }  // namespace kvfit::bias::inline KVFIT_ISA
 
 namespace kvfit::values::inline KVFIT_ISA {
-
-inline result<void> check_settings(const any_values& policy) {
-  return std::visit(
-      [](const auto& chosen) {
-        using kvfit::check_settings;  // else one without its own would become the variant again
-        return check_settings(chosen);
-      },
-      policy);
-}
 
 inline result<values_fit> fit_values(const any_values& policy, const values_problem& problem) {
   return std::visit([&](const auto& chosen) { return fit_values(chosen, problem); }, policy);

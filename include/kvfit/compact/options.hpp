@@ -40,8 +40,10 @@ struct compaction {
   /// How the caller will store keys and values: they are rounded to it, and what is fitted later
   /// sees the rounded ones.
   dtype storage = dtype::fp32;
-  dtype bias_storage = dtype::fp32;         ///< the same for the bias
-  index selection_memory = index{1} << 30;  ///< bytes a selection may spend on n × T numbers
+  dtype bias_storage = dtype::fp32;  ///< the same for the bias
+  /// Bytes a selection may spend on n × T numbers; where they do not fit it makes them anew, and
+  /// chooses the same but for what rounding decides.
+  index selection_memory = index{1} << 30;
 };
 
 /// The plain door's options: the composition over all shipped policies.

@@ -2,6 +2,8 @@
 /// What a policy may say of its own settings.
 #pragma once
 
+#include <variant>
+
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -13,6 +15,12 @@ namespace kvfit::inline KVFIT_ISA {
 template <class Policy>
 result<void> check_settings(const Policy&) {
   return {};
+}
+
+/// Of a policy chosen at run time, the chosen one's.
+template <class... Policies>
+result<void> check_settings(const std::variant<Policies...>& policy) {
+  return std::visit([](const auto& chosen) { return check_settings(chosen); }, policy);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA
