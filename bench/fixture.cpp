@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "fixture.hpp"
 
-#include <malloc.h>
-
 #include <chrono>
 #include <fstream>
 #include <numeric>
 #include <vector>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/core/version.hpp"
@@ -174,9 +176,11 @@ void add_context() {
 }  // namespace kvfit::bench
 
 int main(int count, char** arguments) {
+#if defined(__GLIBC__)
   // Memory stays with the process, so that neither side pays the kernel for fresh pages each time.
   mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max());
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
 
   // Ours come first, so the caller's own flags win.
   std::vector<std::string> given = {arguments[0], "--benchmark_repetitions=3",
