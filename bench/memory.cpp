@@ -80,8 +80,7 @@ constinit ledger book;
 
 }  // namespace
 
-// ---- Hooks: glibc's own entry points, counted
-// ------------------------------------------------------
+// ---- Hooks: glibc's own entry points, counted --------------------------------------------------
 extern "C" {
 // NOLINTBEGIN(*-reserved-identifier)
 void* __libc_malloc(std::size_t);

@@ -16,7 +16,6 @@ namespace kvfit_tool {
 namespace {
 
 // ---- Measures, in SVG units (pixels at 100 %)
-// ------------------------------------------------------
 constexpr double margin = 28;
 constexpr double header = 54;  // title and subtitle
 constexpr double axes_width = 330;
@@ -42,7 +41,6 @@ constexpr std::string_view baseline_colour = "#5f6672";
 constexpr std::array<std::string_view, 4> baseline_dashes = {"2 4", "7 4", "9 3 2 3", "1 2"};
 
 // ---- Text
-// ------------------------------------------------------------------------------------------
 std::string number(double x) {
   char text[32];
   std::snprintf(text, sizeof text, "%.2f", x == 0 ? 0.0 : x);  // no "-0.00"
@@ -94,7 +92,6 @@ std::string line_from(double x1, double y1, double x2, double y2, const std::str
 }
 
 // ---- How a line looks
-// ------------------------------------------------------------------------------
 struct look {
   std::string_view colour;
   std::string_view dashes;  // empty: solid
@@ -159,7 +156,6 @@ class looks {
 };
 
 // ---- Axes
-// ------------------------------------------------------------------------------------------
 bool can_be_drawn(double y) {
   return std::isfinite(y) && y > 0;
 }
@@ -223,7 +219,6 @@ log_axis x_axis_of(const plot_panel& panel, double left) {
 }
 
 // ---- Labels beside the lines' ends
-// -----------------------------------------------------------------
 struct end_label {
   std::string text;
   look as;
@@ -267,7 +262,6 @@ void spread_out(std::vector<end_label>& labels, double top, double bottom) {
 }
 
 // ---- Panels
-// ----------------------------------------------------------------------------------------
 std::string draw_frame(const plot_panel& panel, const plot& drawn, const log_axis& x,
                        const log_axis& y, double left, double top) {
   const double bottom = top + axes_height;

@@ -50,7 +50,6 @@ compact_options without_holdout(kvfit::index budget) {
 }  // namespace
 
 // ---- Identity
-// -------------------------------------------------------------------------------------
 
 TEST_CASE("§9.27 a budget of T or more is the identity, byte for byte", "[compact][identity]") {
   const kvfit::index budget =
@@ -88,7 +87,6 @@ TEST_CASE("the identity is so for every preset, and leaves hidden rows out",
 }
 
 // ---- What every result promises
-// --------------------------------------------------------------------
 
 TEST_CASE("every preset and budget gives t ascending rows with their own keys",
           "[compact][positions]") {
@@ -184,7 +182,6 @@ TEST_CASE("§9.4 logits that differ by hundreds, or are large alike, keep their 
 }
 
 // ---- Protected rows
-// ---------------------------------------------------------------------------------
 
 TEST_CASE("protected rows stay exactly: key, value and bias, inside the budget",
           "[compact][protect]") {
@@ -271,7 +268,6 @@ TEST_CASE("protected rows that are hidden are left out too", "[compact][protect]
 }
 
 // ---- What must not matter
-// ---------------------------------------------------------------------------
 
 TEST_CASE("the order of queries, and saying each twice, changes nothing", "[compact][invariance]") {
   const std::uint64_t seed = GENERATE(1, 2, 3, 4);
@@ -456,7 +452,6 @@ TEST_CASE("fp16 rows interleaved in strided memory give what fp32 copies give",
 }
 
 // ---- The method
-// ------------------------------------------------------------------------------------
 
 TEST_CASE("the whole method follows the double-precision oracle", "[compact][oracle]") {
   int compared = 0;
@@ -579,7 +574,6 @@ TEST_CASE("more budget does not hurt", "[compact]") {
 }
 
 // ---- Stages
-// ----------------------------------------------------------------------------------------
 
 TEST_CASE("§9.29 leaving a stage out changes that stage and what follows, nothing before",
           "[compact][stages]") {

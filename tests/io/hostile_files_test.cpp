@@ -16,7 +16,6 @@
 #include "support/catch.hpp"
 
 // ---- Counting operator new: bytes alive, and their peak
-// ------------------------------------------
 
 namespace {
 
@@ -124,7 +123,6 @@ void operator delete[](void* p, std::align_val_t a, const std::nothrow_t&) noexc
 }
 
 // ---- The files
-// -----------------------------------------------------------------------------------
 
 namespace {
 

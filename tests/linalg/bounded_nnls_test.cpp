@@ -3,8 +3,8 @@
 
 #include <limits>
 
-#include "support/growing_qr.hpp"
 #include "support/catch.hpp"
+#include "support/growing_qr.hpp"
 #include "support/linalg_oracle.hpp"
 
 using namespace kvfit::linalg;

@@ -4,8 +4,8 @@
 #include <limits>
 #include <vector>
 
-#include "support/growing_qr.hpp"
 #include "support/catch.hpp"
+#include "support/growing_qr.hpp"
 #include "support/linalg_oracle.hpp"
 
 using namespace kvfit::linalg;

@@ -20,7 +20,6 @@
 namespace kvfit_test {
 
 // ---- Mass
-// -----------------------------------------------------------------------------------------
 
 /// Σ_j columns_ij w_j = target_i, where columns_ij = f_i exp(s_ij − m_i) and w = 1 is the solution.
 /// f_i = 1, or 1/y_i. A query that sees nothing has a row of zeros.
@@ -56,7 +55,6 @@ inline mass_equation make_mass_equation(const kvfit::kv_block& cache,
 }
 
 // ---- Weights
-// --------------------------------------------------------------------------------------
 
 inline double loss(const MatrixXd& m, const VectorXd& y, const VectorXd& w) {
   return 0.5 * (m * w - y).squaredNorm();
@@ -164,7 +162,6 @@ inline double kkt_violation_of(const MatrixXd& m, const VectorXd& y, const Vecto
 }
 
 // ---- Selection
-// ------------------------------------------------------------------------------------
 
 struct oracle_selection {
   std::vector<index> positions;  ///< in the order of choice
@@ -260,7 +257,6 @@ inline oracle_selection omp_in_double(const mass_equation& equation,
 }
 
 // ---- Values
-// ---------------------------------------------------------------------------------------
 
 /// softmax of each row of logits.
 inline MatrixXd softmax(const MatrixXd& logits) {
@@ -288,7 +284,6 @@ inline MatrixXd fitted_values(const MatrixXd& x, const MatrixXd& y, const Matrix
 }
 
 // ---- The whole method
-// -----------------------------------------------------------------------------
 
 struct oracle_compacted {
   std::vector<index> positions;  ///< ascending

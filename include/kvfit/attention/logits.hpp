@@ -140,9 +140,8 @@ class logit_source {
     return largest;
   }
 
-  /// Whether some partial sum of scale · q·k, multiplied in any order, may leave fp32. Reading
-  /// every tile once more to see it costs a seventh of the score pass; this bound is free and
-  /// almost always enough.
+  /// Whether some partial sum of scale · q·k, multiplied in any order, may leave fp32. This bound
+  /// is free and almost always enough; looking means to read every tile once more.
   [[nodiscard]] bool may_overflow(float largest_query, float largest_key) const noexcept {
     const auto at_least_1 = [](float x) { return std::max(1.0, static_cast<double>(x)); };
     const double bound = static_cast<double>(cache_.keys.cols()) * at_least_1(std::abs(scale_)) *

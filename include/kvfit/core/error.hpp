@@ -29,7 +29,7 @@ enum class errc : std::uint8_t {
   file_unwritable,      ///< the file can't be created or written
   malformed_file,       ///< the file breaks its format; `detail` says where
   unsupported_file,     ///< a well-formed file of another version or with types not handled here
-  missing_entry,       ///< the file lacks a tensor or metadata entry that is needed
+  missing_entry,        ///< the file lacks a tensor or metadata entry that is needed
   cancelled,            ///< the caller asked to stop
 };
 

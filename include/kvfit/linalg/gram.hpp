@@ -61,7 +61,8 @@ void for_row_strips(const const_matrix_ref& m, row_scale scale, Use use) {
 /// The lower triangle of G = MᵀM for M = `load`'s `rows` × `cols` floats, products in fp32: each
 /// sum runs over 128 rows in fp32 and goes on in double, so that entries are good to some
 /// 1e-7·√(g_ii g_jj). `first_column(i)`: the columns before it are 0 from row i on.
-/// Twice as fast as `gram_into`; allocates 512 × t floats and the answer.
+/// A register holds twice as many floats as doubles, so this is the faster; allocates 512 × t
+/// floats and the answer.
 template <class Load, class FirstColumn>
 void float_gram_into(index rows, index cols, Load load, FirstColumn first_column,
                      Eigen::MatrixXd& out) {

@@ -20,7 +20,7 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 ///
 /// Keeps AᵀA = L Lᵀ for columns scaled to length 1, in double; a solution is improved once from
 /// its own residual, which makes it about as good as one by QR (corrected seminormal equations,
-/// Björck 1987) and reads A a third as often. A column whose part outside the span of its
+/// Björck 1987). A column whose part outside the span of its
 /// predecessors is at most `rank_tolerance` times its norm, or that holds NaN or infinity, is
 /// counted but gets coefficient 0.
 ///

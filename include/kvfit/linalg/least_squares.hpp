@@ -147,8 +147,9 @@ struct gradient_start {
 /// - `qr_unpivoted`: Householder QR in fp32, errors of some 1e-7 times the condition number. Costs
 ///   2·n·t² flops (n + t rows with a ridge).
 /// - `cholesky`: from 64 columns on in fp32 with sums in double, errors of some 1e-7 times the
-///   square of the condition number (columns scaled alike), which is kept below 0.1; held small by
-///   a ridge where it would not be. Costs n·t² + t³/3 flops.
+///   square of the condition number (columns scaled alike), where that is below 0.1, else (and
+///   where n < 2 t, t ≥ 512) in double. Held small by a ridge where the condition number exceeds
+///   1/tolerance. Costs n·t² + t³/3 flops, twice where fp32 did not do.
 ///
 /// Allocates at most (n + 512)·t + 2·t² doubles beside n·d ones; the report says who solved, and
 /// with what λ.

@@ -14,7 +14,7 @@ namespace kvfit::linalg {
 enum class least_squares_method : std::uint8_t {
   qr,            ///< exact in double, rank looked at; minimum norm where n < t or columns depend
   qr_unpivoted,  ///< the published code's: QR in fp32, full rank assumed, nothing truncated
-  cholesky,      ///< of XᵀX + λI in fp32, or of XXᵀ + λI where n < t: the fastest
+  cholesky,  ///< of XᵀX + λI, or of XXᵀ + λI where n < t; in fp32 where its condition allows it
 };
 
 /// λ = ridge × ‖X‖₂², × ‖X‖_F²/t, or × 1, as the published code scales it.
