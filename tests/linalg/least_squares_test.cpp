@@ -303,8 +303,10 @@ TEST_CASE("large ill-conditioned systems get a ridge that keeps them bounded",
   CHECK(fit.report.escalated);
   CHECK(fit.report.lambda > 0);
   CHECK(fit.report.rank == t - 20);
+  // Twins share alike: to double, or as far as the R of an fp32 QR knows them for twins.
+  const float unlike = how == method::qr && t == 600 ? 5e-2F : 1e-5F;
   CHECK((fit.coefficients.topRows(20) - fit.coefficients.bottomRows(20)).norm() <
-        5e-2F * fit.coefficients.topRows(20).norm());
+        unlike * fit.coefficients.topRows(20).norm());
   const kvfit::matrix base = x.leftCols(t - 20);
   const double best =
       (base.cast<double>() * base.cast<double>().householderQr().solve(y.cast<double>()).eval() -

@@ -13,8 +13,8 @@
 #include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/accelerated_gradient.hpp"
 #include "kvfit/linalg/bounded_nnls.hpp"
+#include "kvfit/linalg/gradient_start.hpp"
 #include "kvfit/linalg/gram.hpp"
-#include "kvfit/linalg/least_squares.hpp"
 #include "kvfit/linalg/projected_gradient.hpp"
 
 namespace kvfit {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -15,7 +14,7 @@
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
-#include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/compact/weight_fit.hpp"
 #include "kvfit/simd/softmax.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -87,7 +86,7 @@ class pipeline {
       return error{errc::shape_mismatch, "selection policy's weights",
                    static_cast<index>(chosen_.weights.size()), kept};
     }
-    sort_by_position();
+    sort_by_position(chosen_);
     if (const auto ok = check_positions(); !ok) return ok;
     out_.report.seconds.select = clock_.lap();
     return {};
@@ -106,150 +105,20 @@ class pipeline {
     return {};
   }
 
-  void sort_by_position() {
-    std::vector<std::size_t> order(chosen_.positions.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::sort(order.begin(), order.end(), [this](std::size_t a, std::size_t b) {
-      return chosen_.positions[a] < chosen_.positions[b];
-    });
-    selected_rows sorted;
-    for (const std::size_t at : order) {
-      sorted.positions.push_back(chosen_.positions[at]);
-      if (!chosen_.weights.empty()) sorted.weights.push_back(chosen_.weights[at]);
-    }
-    chosen_.positions = std::move(sorted.positions);
-    chosen_.weights = std::move(sorted.weights);
-  }
-
-  /// exp(s_ij − max_i) of the chosen rows, their keys as they will be stored.
-  result<matrix> mass_matrix() const {
-    matrix keys = gather_rows(cache_.keys, chosen_.positions);
-    if (const auto ok = round_to_storage(keys, options_.storage, "keys"); !ok) return ok.error();
-    matrix columns;
-    row_logits_into(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, chosen_.positions,
-                    keys, columns);
-    for (index i = 0; i < columns.rows(); ++i) {
-      if (scores_.mass[i] <= 0) {
-        columns.row(i).setZero();
-        continue;
-      }
-      // Rounded keys and another order of sums may lift a logit above the maximum: a little, or by
-      // more than exp can take where logits are huge.
-      columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
-      simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
-    }
-    return columns;
-  }
-
-  /// What is missing of each query's mass, relative to it.
-  [[nodiscard]] vector missing_mass(const matrix& columns) const {
-    vector missing(columns.rows());
-    for (index i = 0; i < columns.rows(); ++i) {
-      const mass_row row = weighted_mass_row(scores_, i, mass_weighting::relative);
-      const double fitted = columns.row(i).template cast<double>().dot(weights_);
-      missing[i] = static_cast<float>(static_cast<double>(row.target) -
-                                      static_cast<double>(row.factor) * fitted);
-    }
-    return missing;
-  }
-
-  /// Fits the weights; while some are dead, gives their slots away and fits again. The set that
-  /// misses least mass is kept.
   result<void> weigh() {
-    constexpr int replacement_rounds = 3;
-    struct {
-      selected_rows rows;
-      Eigen::VectorXd weights;
-      linalg::bounded_report report;
-      index dead = 0;
-      index replaced = 0;
-      double missing = std::numeric_limits<double>::infinity();
-    } best;
-    index replaced = 0;
-    for (int round = 0;; ++round) {
-      const auto columns = mass_matrix();
-      if (!columns) return columns.error();
-      auto fit = fit_bias(options_.bias, bias_problem{&*columns, &scores_, chosen_.weights});
-      if (!fit) return fit.error();
-      weights_ = std::move(fit->weights);
-      if (const auto ok = check_weights(); !ok) return ok;
-      out_.report.is_bias_fitted = fit->is_fitted;
-      const std::vector<std::size_t> dead = dead_slots(fit->floor);
-      const vector missing = missing_mass(*columns);
-      const double norm = static_cast<double>(missing.norm());
-      if (round == 0 || norm < best.missing) {
-        best = {chosen_, weights_, fit->report, static_cast<index>(dead.size()), replaced, norm};
-      }
-      // Below the noise of fp32 the residual says nothing about any row.
-      const bool is_noise = norm <= 1e-6 * std::sqrt(static_cast<double>(missing.size()));
-      if (dead.empty() || is_noise || round == replacement_rounds || !options_.replace_dead_keys ||
-          !may_replace(options_.selection)) {
-        break;
-      }
-      const index given_away = replace(dead, missing);
-      if (given_away == 0) break;
-      replaced += given_away;
-    }
+    auto fitted = weight_fit(options_.selection, options_.bias, problem(), options_.storage,
+                             options_.replace_dead_keys)
+                      .run(std::move(chosen_));
+    if (!fitted) return fitted.error();
     scores_.exponentials = matrix();  // nothing after this looks at all keys
-    chosen_ = std::move(best.rows);
-    weights_ = std::move(best.weights);
-    out_.report.bias = best.report;
-    out_.report.dead_keys = best.dead;
-    out_.report.dead_keys_replaced = best.replaced;
+    chosen_ = std::move(fitted->rows);
+    weights_ = std::move(fitted->weights);
+    out_.report.is_bias_fitted = fitted->is_fitted;
+    out_.report.bias = fitted->report;
+    out_.report.dead_keys = fitted->dead;
+    out_.report.dead_keys_replaced = fitted->replaced;
     out_.report.seconds.bias = clock_.lap();
     return {};
-  }
-
-  /// A caller's own policy may hand back anything.
-  [[nodiscard]] result<void> check_weights() const {
-    const auto kept = static_cast<index>(chosen_.positions.size());
-    if (weights_.size() != kept) {
-      return error{errc::shape_mismatch, "bias policy's weights", weights_.size(), kept};
-    }
-    for (index j = 0; j < kept; ++j) {
-      if (!(weights_[j] > 0 && std::isfinite(std::log(weights_[j])))) {
-        return error{errc::invalid_option, "bias policy's weights", j, error::none,
-                     "must be finite and above 0"};
-      }
-    }
-    return {};
-  }
-
-  [[nodiscard]] std::vector<std::size_t> dead_slots(double floor) const {
-    std::vector<std::size_t> dead;
-    for (index j = 0; j < weights_.size(); ++j) {
-      if (weights_[j] <= floor) dead.push_back(static_cast<std::size_t>(j));
-    }
-    return dead;
-  }
-
-  /// Gives dead slots to the rows whose columns agree most with the mass still missing. A row that
-  /// was dead once is not tried again. Returns the number of slots given away.
-  index replace(const std::vector<std::size_t>& dead, const vector& missing) {
-    banned_.resize(static_cast<std::size_t>(cache_.keys.rows()), 0);
-    for (const std::size_t slot : dead) {
-      banned_[static_cast<std::size_t>(chosen_.positions[slot])] = 1;
-    }
-    std::vector<char> is_taken = banned_;
-    for (const index row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
-    selection_problem streamed = problem();
-    streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
-    vector agreement;
-    mass_columns(streamed, mass_weighting::relative).correlate(missing, agreement);
-    std::vector<index> candidates;
-    for (index row = 0; row < cache_.keys.rows(); ++row) {
-      const bool is_free = is_taken[static_cast<std::size_t>(row)] == 0 && streamed.may_keep(row);
-      if (is_free && agreement[row] > 0) candidates.push_back(row);
-    }
-    const std::size_t count = std::min(candidates.size(), dead.size());
-    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count),
-                      candidates.end(), [&](index a, index b) {
-                        return agreement[a] != agreement[b] ? agreement[a] > agreement[b] : a < b;
-                      });
-    for (std::size_t k = 0; k < count; ++k) chosen_.positions[dead[k]] = candidates[k];
-    chosen_.weights.clear();
-    sort_by_position();
-    return static_cast<index>(count);
   }
 
   /// Keys and bias as they will be stored; everything after this sees the rounded ones.
@@ -378,7 +247,6 @@ class pipeline {
   attention_scores scores_;
   selected_rows chosen_;
   Eigen::VectorXd weights_;
-  std::vector<char> banned_;
   matrix original_;
   bool copies_fit_ = true;  // the kept rows' own values fit their storage type
   matrix train_weights_;

@@ -113,29 +113,6 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
 
 }  // namespace detail
 
-/// Where projected gradient steps start, and how long they may be.
-struct gradient_start {
-  Eigen::VectorXd weights;  ///< argmin ‖M w − y‖, as `qr_unpivoted` finds it
-  double sigma = 0;         ///< σ_max(M), from below, to some six digits
-};
-
-/// Both from one QR factor of M (n × t), which must not have negative entries. Cost 2·n·t² flops.
-[[nodiscard]] inline gradient_start find_gradient_start(const const_matrix_ref& m,
-                                                        const kvfit::vector& y) {
-  if (m.rows() >= m.cols() && m.cols() > 0 && y.allFinite() &&
-      detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols())) {
-    detail::float_qr qr(m, 0);
-    gradient_start out{qr.solve(y.cast<double>()).col(0), qr.norm()};
-    if (out.weights.allFinite()) return out;
-  }
-  const kvfit::matrix right = y;
-  const power_options converged{.rounds = 100, .tolerance = 1e-8, .from_ones = true};
-  return {detail::solve_toward(m, right, {.method = least_squares_method::qr_unpivoted}, nullptr)
-              .coefficients.col(0)
-              .cast<double>(),
-          largest_singular_value(m, converged).sigma};
-}
-
 /// min_C ‖X C − Y‖²_F + λ‖C‖²_F.
 ///
 /// `x` n × t, `y` n × d, fp32; C is t × d and never NaN.

@@ -78,6 +78,11 @@ inline batch larger(batch x, batch known) noexcept {
   return xsimd::select(x > known, x, known);
 }
 
+/// x, but 0 where it equals `what`.
+inline batch zero_where(batch x, float what) noexcept {
+  return xsimd::select(x == batch(what), batch(0.0f), x);
+}
+
 /// x 2^n where `in_range`, 0 elsewhere. The low bits of `whole` = 1.5 * 2^23 + n are added to the
 /// exponent field of x, so in range both x and the product must be normal or infinite.
 inline batch scale_or_zero(batch x, batch whole, batch::batch_bool_type in_range) noexcept {

@@ -10,49 +10,38 @@
 
 namespace kvfit::simd::inline KVFIT_ISA {
 
-/// Partial sums of x_i y_i, i < n: their lanes add up to the inner product. Four independent
-/// chains hide the latency of the multiply-add.
-inline batch dot_lanes(const float* x, const float* y, index n) noexcept {
+/// Partial sums of n terms step(x_i, y_i, sum): the lanes add up to the whole. Four independent
+/// chains hide the latency of the multiply-add. `step` must leave a sum as it is for x = y = 0.
+template <class Step>
+batch sum_lanes(const float* x, const float* y, index n, Step step) noexcept {
   batch a(0.0f), b(0.0f), c(0.0f), d(0.0f);
   index i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    a = multiply_add(load(x + i), load(y + i), a);
-    b = multiply_add(load(x + i + lanes), load(y + i + lanes), b);
-    c = multiply_add(load(x + i + 2 * lanes), load(y + i + 2 * lanes), c);
-    d = multiply_add(load(x + i + 3 * lanes), load(y + i + 3 * lanes), d);
+    a = step(load(x + i), load(y + i), a);
+    b = step(load(x + i + lanes), load(y + i + lanes), b);
+    c = step(load(x + i + 2 * lanes), load(y + i + 2 * lanes), c);
+    d = step(load(x + i + 3 * lanes), load(y + i + 3 * lanes), d);
   }
-  for (; i + lanes <= n; i += lanes) a = multiply_add(load(x + i), load(y + i), a);
-  if (i < n) {
-    b = multiply_add(load_first(x + i, n - i, 0.0f), load_first(y + i, n - i, 0.0f), b);
-  }
+  for (; i + lanes <= n; i += lanes) a = step(load(x + i), load(y + i), a);
+  if (i < n) b = step(load_first(x + i, n - i, 0.0f), load_first(y + i, n - i, 0.0f), b);
   return (a + b) + (c + d);
 }
 
 /// sum_i x_i y_i in fp32; 0 if n = 0. Error at most (n / (4 lanes) + 12) 2^-24 sum_i |x_i y_i|.
 /// Deterministic for one instruction set. Allocates nothing.
 [[nodiscard]] inline float dot32(const float* x, const float* y, index n) noexcept {
-  return sum(dot_lanes(x, y, n));
+  return sum(
+      sum_lanes(x, y, n, [](batch xs, batch ys, batch old) { return multiply_add(xs, ys, old); }));
 }
 
 /// sum_i (x_i y_i)^2 in fp32; 0 if n = 0. Products are rounded before they are squared; relative
 /// error at most (n / (4 lanes) + 14) 2^-24. Deterministic for one instruction set. Allocates
 /// nothing.
 [[nodiscard]] inline float square_sum32(const float* x, const float* y, index n) noexcept {
-  batch a(0.0f), b(0.0f), c(0.0f), d(0.0f);
-  const auto add = [](batch xs, batch ys, batch old) {
+  return sum(sum_lanes(x, y, n, [](batch xs, batch ys, batch old) {
     const batch product = xs * ys;
     return multiply_add(product, product, old);
-  };
-  index i = 0;
-  for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    a = add(load(x + i), load(y + i), a);
-    b = add(load(x + i + lanes), load(y + i + lanes), b);
-    c = add(load(x + i + 2 * lanes), load(y + i + 2 * lanes), c);
-    d = add(load(x + i + 3 * lanes), load(y + i + 3 * lanes), d);
-  }
-  for (; i + lanes <= n; i += lanes) a = add(load(x + i), load(y + i), a);
-  if (i < n) b = add(load_first(x + i, n - i, 0.0f), load_first(y + i, n - i, 0.0f), b);
-  return sum((a + b) + (c + d));
+  }));
 }
 
 /// max_i x_i y_i; -inf if n = 0. NaN is passed over. Exact but for the products. Allocates nothing.

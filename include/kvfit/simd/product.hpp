@@ -46,7 +46,6 @@ inline constexpr int tile_rows = 8;
 #else
 inline constexpr int tile_rows = 4;
 #endif
-inline constexpr int tile_batches = 3;
 
 /// The register of a scalar.
 template <class Scalar>

@@ -81,7 +81,7 @@ inline void exp_shifted_columns(float* x, index stride, index rows, index cols, 
     const index width = std::min(lanes, cols - i);
     const bool is_whole = width == lanes;
     const batch given = is_whole ? load(shifts + i) : load_first(shifts + i, width, 0.0f);
-    const batch shift = xsimd::select(given == batch(lowest), batch(0.0f), given);
+    const batch shift = zero_where(given, lowest);
     std::array<float, batch::size> partial{};
     for (index first = 0; first < rows; first += block) {
       batch sum_of_block(0.0f);

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+/// The weights of chosen rows; rows whose weight comes out dead give their slots to others.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "kvfit/attention/row_logits.hpp"
+#include "kvfit/bias/problem.hpp"
+#include "kvfit/bias/weighting.hpp"
+#include "kvfit/compact/storage.hpp"
+#include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/selection/problem.hpp"
+#include "kvfit/simd/softmax.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Rows in ascending order, their weights with them.
+inline void sort_by_position(selected_rows& rows) {
+  std::vector<std::size_t> order(rows.positions.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&rows](std::size_t a, std::size_t b) {
+    return rows.positions[a] < rows.positions[b];
+  });
+  selected_rows sorted;
+  for (const std::size_t at : order) {
+    sorted.positions.push_back(rows.positions[at]);
+    if (!rows.weights.empty()) sorted.weights.push_back(rows.weights[at]);
+  }
+  rows.positions = std::move(sorted.positions);
+  rows.weights = std::move(sorted.weights);
+}
+
+/// Rows, their weights, and how they came about.
+struct weighed_rows {
+  selected_rows rows;  ///< ascending
+  Eigen::VectorXd weights;
+  linalg::bounded_report report;
+  bool is_fitted = false;
+  index dead = 0;      ///< weights that still are on their floor
+  index replaced = 0;  ///< slots that were given to another row
+  double missing = std::numeric_limits<double>::infinity();  ///< ‖relative mass error‖
+};
+
+/// One fit of weights, repeated while it leaves dead rows that may be replaced.
+template <class Selection, class Bias>
+class weight_fit {
+ public:
+  /// `problem`: the head the rows are of; its scores must outlive this. `storage`: of the keys.
+  weight_fit(const Selection& selection, const Bias& bias, const selection_problem& problem,
+             dtype storage, bool replaces_dead)
+      : bias_(bias),
+        problem_(problem),
+        scores_(*problem.scores),
+        storage_(storage),
+        may_replace_(replaces_dead && may_replace(selection)) {}
+
+  /// Fits the weights of `chosen` (ascending); while some are dead, gives their slots away and fits
+  /// again, three times at most. The set that misses least mass is returned.
+  result<weighed_rows> run(selected_rows chosen) {
+    constexpr int replacement_rounds = 3;
+    chosen_ = std::move(chosen);
+    weighed_rows best;
+    index replaced = 0;
+    for (int round = 0;; ++round) {
+      const auto columns = mass_matrix();
+      if (!columns) return columns.error();
+      auto fit = fit_bias(bias_, bias_problem{&*columns, &scores_, chosen_.weights});
+      if (!fit) return fit.error();
+      weights_ = std::move(fit->weights);
+      if (const auto ok = check_weights(); !ok) return ok.error();
+      const std::vector<std::size_t> dead = dead_slots(fit->floor);
+      const vector missing = missing_mass(*columns);
+      const double norm = static_cast<double>(missing.norm());
+      if (round == 0 || norm < best.missing) {
+        best = {chosen_,  weights_, fit->report, fit->is_fitted, static_cast<index>(dead.size()),
+                replaced, norm};
+      }
+      // Below the noise of fp32 the residual says nothing about any row.
+      const bool is_noise = norm <= 1e-6 * std::sqrt(static_cast<double>(missing.size()));
+      if (dead.empty() || is_noise || round == replacement_rounds || !may_replace_) break;
+      const index given_away = replace(dead, missing);
+      if (given_away == 0) break;
+      replaced += given_away;
+    }
+    return best;
+  }
+
+ private:
+  /// exp(s_ij − max_i) of the chosen rows, their keys as they will be stored.
+  result<matrix> mass_matrix() const {
+    matrix keys = gather_rows(problem_.cache.keys, chosen_.positions);
+    if (const auto ok = round_to_storage(keys, storage_, "keys"); !ok) return ok.error();
+    matrix columns;
+    row_logits_into(problem_.cache, problem_.queries, problem_.rule, chosen_.positions, keys,
+                    columns);
+    for (index i = 0; i < columns.rows(); ++i) {
+      if (scores_.mass[i] <= 0) {
+        columns.row(i).setZero();
+        continue;
+      }
+      // Rounded keys and another order of sums may lift a logit above the maximum: a little, or by
+      // more than exp can take where logits are huge.
+      columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
+      simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
+    }
+    return columns;
+  }
+
+  /// What is missing of each query's mass, relative to it.
+  [[nodiscard]] vector missing_mass(const matrix& columns) const {
+    vector missing(columns.rows());
+    for (index i = 0; i < columns.rows(); ++i) {
+      const mass_row row = weighted_mass_row(scores_, i, mass_weighting::relative);
+      const double fitted = columns.row(i).template cast<double>().dot(weights_);
+      missing[i] = static_cast<float>(static_cast<double>(row.target) -
+                                      static_cast<double>(row.factor) * fitted);
+    }
+    return missing;
+  }
+
+  /// A caller's own policy may hand back anything.
+  [[nodiscard]] result<void> check_weights() const {
+    const auto kept = static_cast<index>(chosen_.positions.size());
+    if (weights_.size() != kept) {
+      return error{errc::shape_mismatch, "bias policy's weights", weights_.size(), kept};
+    }
+    for (index j = 0; j < kept; ++j) {
+      if (!(weights_[j] > 0 && std::isfinite(std::log(weights_[j])))) {
+        return error{errc::invalid_option, "bias policy's weights", j, error::none,
+                     "must be finite and above 0"};
+      }
+    }
+    return {};
+  }
+
+  [[nodiscard]] std::vector<std::size_t> dead_slots(double floor) const {
+    std::vector<std::size_t> dead;
+    for (index j = 0; j < weights_.size(); ++j) {
+      if (weights_[j] <= floor) dead.push_back(static_cast<std::size_t>(j));
+    }
+    return dead;
+  }
+
+  /// Gives dead slots to the rows whose columns agree most with the mass still missing. A row that
+  /// was dead once is not tried again. Returns the number of slots given away.
+  index replace(const std::vector<std::size_t>& dead, const vector& missing) {
+    banned_.resize(static_cast<std::size_t>(problem_.cache.keys.rows()), 0);
+    for (const std::size_t slot : dead) {
+      banned_[static_cast<std::size_t>(chosen_.positions[slot])] = 1;
+    }
+    std::vector<char> is_taken = banned_;
+    for (const index row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
+    selection_problem streamed = problem_;
+    streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
+    vector agreement;
+    mass_columns(streamed, mass_weighting::relative).correlate(missing, agreement);
+    std::vector<index> candidates;
+    for (index row = 0; row < problem_.cache.keys.rows(); ++row) {
+      const bool is_free = is_taken[static_cast<std::size_t>(row)] == 0 && streamed.may_keep(row);
+      if (is_free && agreement[row] > 0) candidates.push_back(row);
+    }
+    const std::size_t count = std::min(candidates.size(), dead.size());
+    std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count),
+                      candidates.end(), [&](index a, index b) {
+                        return agreement[a] != agreement[b] ? agreement[a] > agreement[b] : a < b;
+                      });
+    for (std::size_t k = 0; k < count; ++k) chosen_.positions[dead[k]] = candidates[k];
+    chosen_.weights.clear();
+    sort_by_position(chosen_);
+    return static_cast<index>(count);
+  }
+
+  const Bias& bias_;
+  selection_problem problem_;
+  const attention_scores& scores_;
+  dtype storage_;
+  bool may_replace_;
+  selected_rows chosen_;
+  Eigen::VectorXd weights_;
+  std::vector<char> banned_;  // rows that were dead once
+};
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/linalg/gradient_start.hpp"
+
+#include <Eigen/SVD>
+#include <limits>
+
+#include "support/catch.hpp"
+#include "support/linalg_oracle.hpp"
+
+using namespace kvfit::linalg;
+
+TEST_CASE("gradient steps start from least squares and know the largest singular value",
+          "[linalg][gradient_start]") {
+  struct shape {
+    Eigen::Index n;
+    Eigen::Index t;
+  };
+  const auto [n, t] = GENERATE(shape{60, 1}, shape{60, 12}, shape{200, 100}, shape{20, 20},
+                               shape{12, 30});  // the last has fewer rows than columns
+  const kvfit::matrix m = oracle::exponentials(n, t, 1, 50);
+  const kvfit::vector y = oracle::exponentials(n, 3 * t, 1, 51).rowwise().sum();
+  const gradient_start start = find_gradient_start(m, y);
+  const Eigen::MatrixXd exact = m.cast<double>();
+  const Eigen::VectorXd sigma = Eigen::JacobiSVD<Eigen::MatrixXd>(exact).singularValues();
+  INFO(n << " x " << t << ", condition " << sigma[0] / sigma[sigma.size() - 1]);
+  CHECK(start.sigma <= sigma[0] * (1 + 1e-6));
+  CHECK(start.sigma >= sigma[0] * (1 - 1e-5));
+  REQUIRE(start.weights.size() == t);
+  const Eigen::VectorXd truth = exact.completeOrthogonalDecomposition().solve(y.cast<double>());
+  CHECK((exact * (start.weights - truth)).norm() <= 1e-4 * y.cast<double>().norm());
+}
+
+TEST_CASE("§9.9 a matrix of zeros, or with NaN, gives finite weights to start from",
+          "[linalg][gradient_start]") {
+  kvfit::matrix m = kvfit::matrix::Zero(8, 3);
+  const kvfit::vector y = kvfit::vector::Ones(8);
+  CHECK(find_gradient_start(m, y).weights.allFinite());
+  m(2, 1) = std::numeric_limits<float>::quiet_NaN();
+  CHECK(find_gradient_start(m, y).weights.allFinite());
+}
