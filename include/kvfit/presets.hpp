@@ -18,7 +18,8 @@ namespace kvfit::presets {
 inline compact_options published(index budget) {
   compact_options options{.budget = budget};
   options.values = values::least_squares{.method = linalg::least_squares_method::qr_unpivoted,
-                                         .toward_original = false};
+                                         .toward_original = false,
+                                         .weighting = output_weighting::absolute};
   options.replace_dead_keys = false;
   options.held_out = 0;
   options.keep_better_values = false;

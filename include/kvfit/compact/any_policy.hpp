@@ -8,6 +8,7 @@
 #include "kvfit/bias/zero.hpp"
 #include "kvfit/selection/fixed.hpp"
 #include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/selection/joint.hpp"
 #include "kvfit/selection/omp.hpp"
 #include "kvfit/values/copy.hpp"
 #include "kvfit/values/least_squares.hpp"
@@ -15,8 +16,9 @@
 namespace kvfit {
 
 /// The first alternative of each is the default.
-using any_selection = std::variant<selection::omp, selection::highest_attention, selection::first,
-                                   selection::last, selection::random, selection::given>;
+using any_selection =
+    std::variant<selection::joint, selection::omp, selection::highest_attention, selection::first,
+                 selection::last, selection::random, selection::given>;
 using any_bias = std::variant<bias::nnls, bias::zero, bias::from_selection>;
 using any_values = std::variant<values::least_squares, values::copy>;
 

@@ -7,6 +7,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/refine/refinement.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -20,6 +21,7 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
   if (const auto ok = check_score_options(wanted_scores(options.selection)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;
   if (const auto ok = check_settings(options.values); !ok) return ok;
+  if (const auto ok = check_refinement(options.refine, cache.keys.cols()); !ok) return ok;
   const index rows = cache.keys.rows();
   if (options.budget < 1) {
     return error{errc::budget_out_of_range, "budget", options.budget, rows, "must be at least 1"};

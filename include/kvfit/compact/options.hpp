@@ -4,6 +4,7 @@
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/compact/any_policy.hpp"
+#include "kvfit/refine/refinement.hpp"
 #include "kvfit/core/element.hpp"
 
 namespace kvfit {
@@ -19,6 +20,7 @@ struct compaction {
   Selection selection = {};
   Bias bias = {};
   Values values = {};
+  refinement refine = {};  ///< moves the chosen keys afterwards; off by default steps of 0
 
   /// Rows at either end (sinks, recent tokens) that keep their key, value and bias, rounded to
   /// `storage` and no more (rows hidden by their bias are left out). They count towards the budget;

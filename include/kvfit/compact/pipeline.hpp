@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/compact/weight_fit.hpp"
+#include "kvfit/refine/refiner.hpp"
 #include "kvfit/simd/softmax.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -39,9 +41,12 @@ class pipeline {
     if (const auto ok = score(); !ok) return ok.error();
     if (const auto ok = choose(); !ok) return ok.error();
     if (const auto ok = weigh(); !ok) return ok.error();
-    if (const auto ok = store_keys(); !ok) return ok.error();
-    if (const auto ok = fit_outputs(); !ok) return ok.error();
-    if (const auto ok = judge(); !ok) return ok.error();
+    place_chosen();
+    if (options_.refine.steps > 0) {
+      if (const auto ok = refine(); !ok) return ok.error();
+    } else if (const auto ok = complete({}); !ok) {
+      return ok.error();
+    }
     return std::move(out_);
   }
 
@@ -121,18 +126,26 @@ class pipeline {
     return {};
   }
 
-  /// Keys and bias as they will be stored; everything after this sees the rounded ones.
-  result<void> store_keys() {
+  /// The chosen rows' keys, and their biases: their own and the logarithms of the weights.
+  void place_chosen() {
     out_.positions = chosen_.positions;
     out_.keys = gather_rows(cache_.keys, out_.positions);
+    original_ = gather_rows(cache_.values, out_.positions);
     out_.bias.resize(weights_.size());
     for (index j = 0; j < weights_.size(); ++j) {
       const auto row = static_cast<std::size_t>(out_.positions[static_cast<std::size_t>(j)]);
       const double own = cache_.bias.empty() ? 0.0 : static_cast<double>(cache_.bias[row]);
       out_.bias[j] = static_cast<float>(own + std::log(weights_[j]));
     }
+  }
+
+  /// Rounds keys and biases to what will be stored, fits values to what is left of them (on the
+  /// `sets` besides the queries given) and judges.
+  result<void> complete(const std::vector<scored_set>& sets) {
     if (const auto ok = round_to_storage(out_.keys, options_.storage, "keys"); !ok) return ok;
-    return round_to_storage(out_.bias, options_.bias_storage, "bias");
+    if (const auto ok = round_to_storage(out_.bias, options_.bias_storage, "bias"); !ok) return ok;
+    if (const auto ok = fit_outputs(sets); !ok) return ok;
+    return judge();
   }
 
   /// Logits over the result as it stands: stored keys and stored bias.
@@ -162,11 +175,33 @@ class pipeline {
     return log_mass;
   }
 
-  result<void> fit_outputs() {
-    matrix weights = compact_logits(parts_.fit);
-    train_log_mass_ = softmax_rows(weights);
-    original_ = gather_rows(cache_.values, out_.positions);
-    auto fit = fit_values(options_.values, values_problem{&weights, &scores_.output, &original_});
+  result<void> fit_outputs(const std::vector<scored_set>& sets) {
+    train_weights_ = compact_logits(parts_.fit);
+    train_log_mass_ = softmax_rows(train_weights_);
+    matrix all_weights;  // of the queries given and of the sets
+    matrix all_output;
+    if (!sets.empty()) {
+      index n = train_weights_.rows();
+      for (const scored_set& set : sets) n += set.scores.output.rows();
+      all_weights.resize(n, train_weights_.cols());
+      all_output.resize(n, scores_.output.cols());
+      index at = 0;
+      const auto append = [&](const matrix& weights, const matrix& output) {
+        all_weights.middleRows(at, weights.rows()) = weights;
+        all_output.middleRows(at, weights.rows()) = output;
+        at += weights.rows();
+      };
+      append(train_weights_, scores_.output);
+      for (const scored_set& set : sets) {
+        matrix weights = compact_logits(set.queries.part);
+        softmax_rows(weights);
+        append(weights, set.scores.output);
+      }
+    }
+    auto fit = fit_values(
+        options_.values,
+        values_problem{sets.empty() ? &train_weights_ : &all_weights,
+                       sets.empty() ? &scores_.output : &all_output, &original_});
     if (!fit) return fit.error();
     out_.values = std::move(fit->values);
     out_.report.is_values_fitted = fit->is_fitted;
@@ -177,8 +212,7 @@ class pipeline {
     }
     copies_fit_ = round_to_storage(original_, options_.storage, "values").has_value();
     if (const auto ok = round_to_storage(out_.values, options_.storage, "values"); !ok) return ok;
-    out_.report.seconds.values = clock_.lap();
-    train_weights_ = std::move(weights);
+    out_.report.seconds.values += clock_.lap();
     return {};
   }
 
@@ -204,18 +238,17 @@ class pipeline {
     };
     bool is_judged = false;
     if (!parts_.judge.blocks.empty()) {
-      const auto full = score_checked(parts_.judge.beside(cache_), parts_.judge.set(),
-                                      options_.rule, {.importance = importance_kind::none});
+      const auto full = judge_scores();
       if (!full) return full.error();
       matrix weights = compact_logits(parts_.judge);
       const vector log_mass = softmax_rows(weights);
       const fidelity fitted =
-          compare(full->output, full->log_mass, weights * out_.values, log_mass);
+          compare((*full)->output, (*full)->log_mass, weights * out_.values, log_mass);
       is_judged = fitted.queries > 0;  // queries that see nothing judge nothing
       if (is_judged) out_.report.held_out = fitted;
       if (is_judged && may_copy) {
         const fidelity copied =
-            compare(full->output, full->log_mass, weights * original_, log_mass);
+            compare((*full)->output, (*full)->log_mass, weights * original_, log_mass);
         if (!(fitted.output_error <= copied.output_error)) {  // true for NaN, too
           out_.report.held_out = copied;
           take_copies(train_with_copies());
@@ -226,8 +259,89 @@ class pipeline {
       const fidelity copied = train_with_copies();
       if (!(out_.report.train.output_error <= copied.output_error)) take_copies(copied);
     }
-    out_.report.seconds.judge = clock_.lap();
+    out_.report.seconds.judge += clock_.lap();
     return {};
+  }
+
+  /// Full attention of the judging queries, computed once.
+  result<const attention_scores*> judge_scores() {
+    if (!judge_scores_) {
+      auto full = score_checked(parts_.judge.beside(cache_), parts_.judge.set(), options_.rule,
+                                {.importance = importance_kind::none});
+      if (!full) return full.error();
+      judge_scores_ = std::move(*full);
+    }
+    return &*judge_scores_;
+  }
+
+  /// Moves keys and biases. What judges best is kept, provided that it judges better than the rows
+  /// did in both errors; else the rows are, as if there had been no refinement.
+  result<void> refine() {
+    struct point {
+      matrix keys;
+      vector bias;
+      fidelity errors;
+    };
+    refiner moving(options_.refine, cache_, options_.rule, parts_.fit, scores_, out_.positions,
+                   original_);
+    moving.start(out_.keys, out_.bias);
+    point start{out_.keys, out_.bias, {}};
+    point best;
+    int kept_steps = 0;
+    const auto judge_here = [&](const matrix& values) -> result<fidelity> {
+      const bool fits = round_to_storage(out_.keys, options_.storage, "keys").has_value() &&
+                        round_to_storage(out_.bias, options_.bias_storage, "bias").has_value();
+      if (!fits) return fidelity{.output_error = std::numeric_limits<double>::infinity()};
+      return errors_with(values);
+    };
+    while (!moving.is_done()) {
+      if (const auto ok = moving.step(); !ok) return ok;
+      if (best.keys.size() == 0) {
+        const auto errors = judge_here(moving.start_values());
+        if (!errors) return errors.error();
+        start.errors = *errors;
+        best = start;
+      }
+      out_.keys = moving.keys();
+      out_.bias = moving.bias();
+      const auto now = judge_here(moving.values());
+      if (!now) return now.error();
+      const auto both = [](const fidelity& of) {
+        return of.output_error * std::sqrt(of.mass_error);
+      };
+      if (now->output_error <= start.errors.output_error &&
+          now->mass_error <= start.errors.mass_error && both(*now) < both(best.errors)) {
+        best = {out_.keys, out_.bias, *now};
+        kept_steps = moving.report().steps;
+      }
+    }
+    out_.report.refinement = moving.report();
+    out_.report.refinement.kept_steps = kept_steps;
+    out_.report.seconds.refine = clock_.lap();
+    if (kept_steps > 0) {
+      out_.keys = std::move(best.keys);
+      out_.bias = std::move(best.bias);
+      if (complete(moving.sets())) return {};
+      out_.report.refinement.kept_steps = 0;  // their values do not fit the storage
+    }
+    out_.keys = std::move(start.keys);
+    out_.bias = std::move(start.bias);
+    return complete({});
+  }
+
+  /// Errors of the keys and biases as they stand, with these values, on the queries held out (or
+  /// on those fitted on, where none are).
+  result<fidelity> errors_with(const matrix& values) {
+    if (parts_.judge.blocks.empty()) {
+      matrix weights = compact_logits(parts_.fit);
+      const vector log_mass = softmax_rows(weights);
+      return compare(scores_.output, scores_.log_mass, weights * values, log_mass);
+    }
+    const auto full = judge_scores();
+    if (!full) return full.error();
+    matrix weights = compact_logits(parts_.judge);
+    const vector log_mass = softmax_rows(weights);
+    return compare((*full)->output, (*full)->log_mass, weights * values, log_mass);
   }
 
   void take_copies(const fidelity& train) {
@@ -249,6 +363,7 @@ class pipeline {
   Eigen::VectorXd weights_;
   matrix original_;
   bool copies_fit_ = true;  // the kept rows' own values fit their storage type
+  std::optional<attention_scores> judge_scores_;
   matrix train_weights_;
   vector train_log_mass_;
   compacted out_;

@@ -7,6 +7,7 @@
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/linalg/bounded_fit.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
+#include "kvfit/refine/refinement.hpp"
 #include "kvfit/selection/problem.hpp"
 
 namespace kvfit {
@@ -19,6 +20,7 @@ struct stage_seconds {
   double bias = 0;  ///< dead keys' replacement included
   double values = 0;
   double judge = 0;  ///< errors of the result
+  double refine = 0;  ///< refinement, its fits and judgements included
   double total = 0;
 };
 
@@ -38,6 +40,7 @@ struct compact_report {
   bool is_values_fitted = false;      ///< false: copied, by request or because copies judged better
   bool copies_judged_better = false;  ///< the fitted values lost against copied ones
   linalg::least_squares_report values;
+  refinement_report refinement;
   index masked_queries = 0;  ///< queries that see no key: left out of every fit
 
   stage_seconds seconds;

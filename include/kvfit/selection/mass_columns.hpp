@@ -13,6 +13,7 @@
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/row_products.hpp"
 #include "kvfit/simd/softmax.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -25,7 +26,9 @@ namespace kvfit::inline KVFIT_ISA {
 /// a row; f enters every product from the queries' side.
 class mass_columns {
  public:
-  mass_columns(const selection_problem& problem, mass_weighting weighting)
+  /// `row_weights`: n factors on top of f, or null.
+  mass_columns(const selection_problem& problem, mass_weighting weighting,
+               const vector* row_weights = nullptr)
       : problem_(problem),
         source_(problem.cache, problem.queries, problem.rule),
         panels_(cut_panels(problem.queries, panel_rows(problem.cache.keys.rows()))),
@@ -34,8 +37,9 @@ class mass_columns {
     const index n = target_.size();
     for (index i = 0; i < n; ++i) {
       const mass_row row = weighted_mass_row(*problem.scores, i, weighting);
-      factor_[i] = row.factor;
-      target_[i] = row.target;
+      const float weight = row_weights == nullptr ? 1.0F : (*row_weights)[i];
+      factor_[i] = row.factor * weight;
+      target_[i] = row.target * weight;
     }
     const auto& kept = problem.scores->exponentials;
     if (kept.rows() == keys() && kept.cols() == n && problem.scores->shift.size() == n) {
@@ -66,6 +70,44 @@ class mass_columns {
     out.setZero(keys());
     visit([&](index j, const float* row, const query_panel& part) {
       out[j] += simd::dot32(row, weights_.data() + part.offset, part.count);
+    });
+  }
+
+  /// out_jc = Σ_i of_ci Φ_ij for all T keys and the rows of `of` (m × n): T × m. As many products at
+  /// once cost one reading of the columns (or one score pass, if they are not stored).
+  void correlate(const matrix& of, matrix& out) {
+    const matrix weighted = of.array().rowwise() * factor_.transpose().array();
+    const index many = of.rows();
+    if (is_stored()) {
+      out.resize(keys(), many);
+      simd::row_products(stored_, queries(), keys(), weighted.data(), queries(), many, queries(),
+                         out.data(), many);
+      return;
+    }
+    out.setZero(keys(), many);
+    matrix some;
+    for (const query_panel& part : panels_) {
+      own_.resize(keys(), part.count);
+      fill(part, own_.data(), part.count);
+      some.resize(keys(), many);
+      simd::row_products(own_.data(), part.count, keys(), weighted.data() + part.offset, queries(),
+                         many, part.count, some.data(), many);
+      out += some;
+    }
+  }
+
+  /// out_jr = Σ_{i ≡ r mod rows} sign_i Φ_ij: T × rows. Cost n · T (and a score pass, if not stored).
+  void fold(const vector& signs, index rows, matrix& out) {
+    const vector factors = signs.cwiseProduct(factor_);
+    out.setZero(keys(), rows);
+    visit([&](index j, const float* row, const query_panel& part) {
+      for (index first = 0; first < part.count;) {
+        const index at = (part.offset + first) % rows;
+        const index count = std::min(part.count - first, rows - at);
+        simd::add_products(out.row(j).data() + at, row + first,
+                           factors.data() + part.offset + first, count);
+        first += count;
+      }
     });
   }
 

@@ -14,7 +14,7 @@
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/linalg/growing_cholesky.hpp"
 #include "kvfit/linalg/projected_gradient.hpp"
-#include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/residual_ranking.hpp"
@@ -101,7 +101,7 @@ class omp_search {
     }
     if (!is_fitted_ && (policy_.final_refit || (!policy_.drop_below && policy_.refit_interval > 1)))
       refit();
-    if (size() < problem_.budget) fill_by_importance();
+    if (size() < problem_.budget) fill();
     out_.weights.assign(weights_.begin(), weights_.end());
     return std::move(out_);
   }
@@ -196,22 +196,9 @@ class omp_search {
   }
 
   /// Uses up the budget with the most looked-at rows left, when the mass needs no more keys.
-  void fill_by_importance() {
-    const std::vector<index> ranking =
-        selection::rank_by_importance(problem_, problem_.cache.keys.rows());
-    std::vector<char> is_chosen(is_open_.size(), 0);
-    for (const index row : out_.positions) is_chosen[static_cast<std::size_t>(row)] = 1;
-    for (const bool may_be_dropped : {false, true}) {  // banned rows only where no others are left
-      for (const index row : ranking) {
-        const auto at = static_cast<std::size_t>(row);
-        if (size() >= problem_.budget) return;
-        if (is_chosen[at] != 0 || (is_open_[at] == 0 && !may_be_dropped)) continue;
-        is_chosen[at] = 1;
-        out_.positions.push_back(row);
-        weights_.push_back(policy_.lower);
-        ++out_.report.filled;
-      }
-    }
+  void fill() {
+    out_.report.filled = selection::fill_by_importance(problem_, is_open_, out_.positions);
+    weights_.resize(out_.positions.size(), policy_.lower);
   }
 
   selection::omp policy_;

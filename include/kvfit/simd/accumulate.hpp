@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Element by element over rows of floats: scaled, raised to a maximum, multiplied.
+/// Element by element over rows of floats: scaled, raised to a maximum, multiplied, added.
 ///
 /// In all of them rows are n floats that do not overlap, each element is computed alone (the same
 /// bytes at any offset), and nothing is allocated.
@@ -35,6 +35,26 @@ inline void keep_larger(float* acc, const float* x, index n) noexcept {
 /// acc_i <- acc_i x_i.
 inline void multiply_each(float* acc, const float* x, index n) noexcept {
   accumulate(acc, x, n, [](batch xs, batch old) { return old * xs; });
+}
+
+/// acc_i <- acc_i + x_i y_i. One rounding with FMA, two without.
+inline void add_products(float* acc, const float* x, const float* y, index n) noexcept {
+  index i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    store(acc + i, multiply_add(load(x + i), load(y + i), load(acc + i)));
+  }
+  if (i < n) {
+    const batch old = load_first(acc + i, n - i, 0.0f);
+    const batch products =
+        multiply_add(load_first(x + i, n - i, 0.0f), load_first(y + i, n - i, 0.0f), old);
+    store_first(acc + i, products, n - i);
+  }
+}
+
+/// acc_i <- acc_i - a x_i. One rounding with FMA, two without.
+inline void subtract_scaled(float* acc, float a, const float* x, index n) noexcept {
+  const batch factor(-a);
+  accumulate(acc, x, n, [=](batch xs, batch old) { return multiply_add(factor, xs, old); });
 }
 
 }  // namespace kvfit::simd::inline KVFIT_ISA

@@ -40,12 +40,17 @@ enum class product_mode { assign, add, subtract };
 
 namespace detail {
 
-// A tile of rows × (3 · lanes) sums stays in registers: 24 of 32, or 12 of 16.
+// A tile of sums stays in registers: 8 × 3 or 6 × 4 registers of 32, 4 × 3 of 16.
 #if defined(__AVX512F__) || defined(__aarch64__)
-inline constexpr int tile_rows = 8;
+inline constexpr bool has_wide_tiles = true;
 #else
-inline constexpr int tile_rows = 4;
+inline constexpr bool has_wide_tiles = false;
 #endif
+/// Rows of a tile that is `batches` registers wide.
+constexpr int tile_rows(int batches) noexcept {
+  if (!has_wide_tiles) return 4;
+  return batches == 4 ? 6 : 8;
+}
 
 /// The register of a scalar.
 template <class Scalar>
@@ -125,14 +130,14 @@ using tile_function = void (*)(const basic_left_factor<Scalar>&, const basic_row
                                const basic_row_target<Scalar>&, index, product_mode,
                                index) noexcept;
 
-/// The tile of `rows` rows, for 1 ≤ rows ≤ tile_rows.
+/// The tile of `rows` rows, for 1 ≤ rows ≤ tile_rows(Batches).
 template <class Scalar, int Batches, bool IsPartial>
 tile_function<Scalar> tile_of(index rows) noexcept {
   constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
-    return std::array<tile_function<Scalar>, tile_rows>{
+    return std::array<tile_function<Scalar>, sizeof...(I)>{
         &product_tile<Scalar, I + 1, Batches, IsPartial>...};
   }
-  (std::make_integer_sequence<int, tile_rows>{});
+  (std::make_integer_sequence<int, tile_rows(Batches)>{});
   return table[static_cast<std::size_t>(rows - 1)];
 }
 
@@ -141,28 +146,37 @@ void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
                   const basic_row_target<Scalar>& c, index rows, index cols, index depth,
                   product_mode mode) noexcept {
   constexpr auto step = static_cast<index>(register_of<Scalar>::size);
-  const auto strip = [&](index first, index width, auto tile) {
-    for (index i = 0; i < rows; i += tile_rows) {
-      const index count = rows - i < tile_rows ? rows - i : tile_rows;
-      tile(count)({a.data + i * a.row_stride, a.row_stride, a.col_stride},
-                  {b.data + first, b.stride}, {c.data + i * c.stride + first, c.stride}, depth,
-                  mode, width);
+  const auto strip = [&]<int Batches, bool IsPartial>(index first, index width,
+                                                      std::integral_constant<int, Batches>,
+                                                      std::bool_constant<IsPartial>) {
+    constexpr auto most = static_cast<index>(tile_rows(Batches));
+    for (index i = 0; i < rows; i += most) {
+      const index count = rows - i < most ? rows - i : most;
+      tile_of<Scalar, Batches, IsPartial>(count)(
+          {a.data + i * a.row_stride, a.row_stride, a.col_stride}, {b.data + first, b.stride},
+          {c.data + i * c.stride + first, c.stride}, depth, mode, width);
     }
   };
+  const auto whole = [&](index first, auto batches) {
+    strip(first, batches * step, batches, std::false_type{});
+    return first + batches * step;
+  };
   index j = 0;
-  for (; j + 3 * step <= cols; j += 3 * step) {
-    strip(j, 3 * step, [](index count) { return tile_of<Scalar, 3, false>(count); });
-  }
-  if (j + 2 * step <= cols) {
-    strip(j, 2 * step, [](index count) { return tile_of<Scalar, 2, false>(count); });
-    j += 2 * step;
-  }
-  if (j + step <= cols) {
-    strip(j, step, [](index count) { return tile_of<Scalar, 1, false>(count); });
-    j += step;
+  while (cols - j >= step) {
+    const index left = (cols - j) / step;
+    // Strips of three registers, of four where threes leave a rest: one register alone is slow.
+    if (has_wide_tiles && left >= 4 && left % 3 != 0 && left != 5) {
+      j = whole(j, std::integral_constant<int, has_wide_tiles ? 4 : 3>{});
+    } else if (left >= 3) {
+      j = whole(j, std::integral_constant<int, 3>{});
+    } else if (left == 2) {
+      j = whole(j, std::integral_constant<int, 2>{});
+    } else {
+      j = whole(j, std::integral_constant<int, 1>{});
+    }
   }
   if (j < cols) {
-    strip(j, cols - j, [](index count) { return tile_of<Scalar, 1, true>(count); });
+    strip(j, cols - j, std::integral_constant<int, 1>{}, std::true_type{});
   }
 }
 

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+/// Rotary position embedding: rows of queries or keys moved to other positions.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit {
+
+/// Which two elements of a row turn together.
+enum class rope_pairing : std::uint8_t {
+  half_split,   ///< i and i + dims/2 (Hugging Face Llama, GPT-NeoX)
+  interleaved,  ///< 2i and 2i + 1 (the RoPE paper, GPT-J, llama.cpp's "norm")
+};
+
+/// How an engine turned rows at position p: pair i by the angle p · base^(−2i / dims) (Su et al.
+/// 2021, RoFormer, §3.2.2). A scaling of frequencies other than by base is not described.
+struct rope {
+  double base = 10000;
+  index dims = 0;  ///< leading elements that turn; 0: all
+  rope_pairing pairing = rope_pairing::half_split;
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// `invalid_option` where the base is not a finite number above 0 or the dims are odd, negative or
+/// more than `width`.
+inline result<void> check_rope(const rope& rotation, index width) {
+  if (!(rotation.base > 0 && std::isfinite(rotation.base))) {
+    return error{errc::invalid_option, "rope.base", error::none, error::none,
+                 "must be finite and above 0"};
+  }
+  const index dims = rotation.dims == 0 ? width : rotation.dims;
+  if (dims < 0 || dims > width || dims % 2 != 0) {
+    return error{errc::invalid_option, "rope.dims", dims, width, "must be even, within a row"};
+  }
+  return {};
+}
+
+/// Turns rows by a number of positions. Angles are made once, in double.
+class row_rotation {
+ public:
+  /// By `distance` positions forward (back where negative), for rows of `width` elements;
+  /// `check_rope` must have passed.
+  row_rotation(const rope& rotation, index width, index distance)
+      : pairing_(rotation.pairing), pairs_((rotation.dims == 0 ? width : rotation.dims) / 2) {
+    for (index i = 0; i < pairs_; ++i) {
+      const double share = static_cast<double>(i) / static_cast<double>(pairs_);
+      const double angle = static_cast<double>(distance) * std::pow(rotation.base, -share);
+      cosine_.push_back(static_cast<float>(std::cos(angle)));
+      sine_.push_back(static_cast<float>(std::sin(angle)));
+    }
+  }
+
+  /// One row, in place. No allocation.
+  void turn(float* row) const noexcept {
+    const bool is_split = pairing_ == rope_pairing::half_split;
+    for (index i = 0; i < pairs_; ++i) {
+      float& a = row[is_split ? i : 2 * i];
+      float& b = row[is_split ? i + pairs_ : 2 * i + 1];
+      const float c = cosine_[static_cast<std::size_t>(i)];
+      const float s = sine_[static_cast<std::size_t>(i)];
+      const float turned = a * c - b * s;
+      b = a * s + b * c;
+      a = turned;
+    }
+  }
+
+ private:
+  rope_pairing pairing_;
+  index pairs_;
+  std::vector<float> cosine_;
+  std::vector<float> sine_;
+};
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+/// Reference queries with their targets, laid out for the refinement's products.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "kvfit/attention/output_weights.hpp"
+#include "kvfit/attention/row_logits.hpp"
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/split.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/view/load.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// n queries, scaled, and what full attention gives for them: row by row and across.
+struct refine_batch {
+  matrix queries;         ///< n × d_k, times the rule's scale
+  matrix queries_across;  ///< d_k × n
+  vector log_mass;        ///< n
+  matrix weighted_output;  ///< n × d_v: f_i² o_i
+  matrix output_across;   ///< d_v × n
+  vector inverse_length;  ///< n: f_i = 1 / ‖o_i‖ (see `inverse_lengths`)
+  vector sees;            ///< n: 1, or 0 where the query sees no key
+  matrix added_across;    ///< t × n: masks, ALiBi and hidden keys; empty where there are none
+};
+
+namespace refine_detail {
+
+/// Whether a logit is more than cap(scale q·k) + bias.
+inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
+  if (rule.causal || rule.window > 0 || !part.masks.empty()) return true;
+  for (const query_block& block : part.blocks) {
+    if (block.alibi_slope != 0) return true;
+  }
+  return false;
+}
+
+/// Copies `from` across, in blocks that stay in cache.
+inline void transpose_into(const matrix& from, matrix& to) {
+  constexpr index block = 64;
+  to.resize(from.cols(), from.rows());
+  for (index first = 0; first < from.rows(); first += block) {
+    const index count = std::min(block, from.rows() - first);
+    to.middleCols(first, count) = from.middleRows(first, count).transpose();
+  }
+}
+
+}  // namespace refine_detail
+
+/// One set of queries and its scores.
+struct scored_part {
+  const query_part* part;
+  const attention_scores* scores;
+};
+
+/// Every `stride`-th query from number `first` on, counted through all blocks of a part.
+struct every {
+  index first = 0;
+  index stride = 1;
+
+  [[nodiscard]] bool takes(index i) const noexcept { return i >= first && (i - first) % stride == 0; }
+  [[nodiscard]] index count(index n) const noexcept {
+    return n > first ? (n - first + stride - 1) / stride : 0;
+  }
+};
+
+/// Lays out the queries `taken` of all `parts`, one after the other. `rows`: the cache's rows that the
+/// compact keys come from, whose masks and positions they keep.
+inline refine_batch make_batch(std::span<const scored_part> parts, const every& taken,
+                               const kv_block& cache, const logit_rule& rule,
+                               std::span<const index> rows) {
+  index n = 0;
+  for (const scored_part& one : parts) n += taken.count(one.scores->max.size());
+  const index depth = cache.keys.cols();
+  const index width = cache.values.cols();
+  const float scale = rule.scale.value_or(1.0F / std::sqrt(static_cast<float>(depth)));
+  refine_batch batch;
+  batch.queries.resize(n, depth);
+  batch.log_mass.resize(n);
+  batch.sees.resize(n);
+  matrix output(n, width);
+  bool is_plain = true;
+  for (const scored_part& one : parts) {
+    is_plain = is_plain && !refine_detail::adds_to_logits(*one.part, rule);
+  }
+  matrix nothing;  // keys of zero leave what the rule adds: cap(0) is 0
+  if (!is_plain) {
+    nothing.setZero(static_cast<index>(rows.size()), depth);
+    batch.added_across.resize(static_cast<index>(rows.size()), n);
+  }
+  index at = 0;
+  for (const scored_part& one : parts) {
+    matrix added;
+    if (!is_plain) {
+      kv_block beside = one.part->beside(cache);
+      beside.bias = {};
+      row_logits_into(beside, one.part->set(), rule, rows, nothing, added);
+    }
+    index number = 0;
+    for (const query_block& block : one.part->blocks) {
+      for (index i = 0; i < block.rows.rows(); ++i, ++number) {
+        if (!taken.takes(number)) continue;
+        load_row(block.rows, i, batch.queries.row(at).data());
+        batch.log_mass[at] = one.scores->log_mass[number];
+        output.row(at) = one.scores->output.row(number);
+        if (!is_plain) batch.added_across.col(at) = added.row(number).transpose();
+        ++at;
+      }
+    }
+  }
+  batch.queries *= scale;
+  for (index i = 0; i < n; ++i) {
+    const bool sees = batch.log_mass[i] > -std::numeric_limits<float>::infinity();
+    batch.sees[i] = sees ? 1.0F : 0.0F;
+  }
+  batch.inverse_length = inverse_lengths(output);
+  refine_detail::transpose_into(batch.queries, batch.queries_across);
+  refine_detail::transpose_into(output, batch.output_across);
+  batch.weighted_output = batch.inverse_length.cwiseAbs2().asDiagonal() * output;
+  return batch;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: MIT
+/// What refinement lowers, with its gradient: errors of output and mass over compact keys and
+/// biases, values fitted anew at every point.
+#pragma once
+
+#include <Eigen/Cholesky>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/refine/batch.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/product.hpp"
+#include "kvfit/simd/softmax.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+struct objective_settings {
+  double output_weight = 1;  ///< 0: the values are left out
+  double mass_weight = 0.6;
+  double mass_softness = 0.05;
+  float soft_cap = 0;  ///< of the logits; 0: none
+};
+
+/// J and its parts at one point.
+struct objective_value {
+  double total = std::numeric_limits<double>::infinity();
+  double output = 0;  ///< mean_i f_i² ‖o_i − ô_i‖²
+  double mass = 0;    ///< mean_i h(ŷ_i / y_i − 1)
+};
+
+/// J(K', β) of `refinement` on a batch. With L = K' Qᵀ + β (t × n, keys down and queries across),
+/// E = exp(L − ln y), M = Σ_l E_l (the relative mass), X = E / M:
+///
+///     C = argmin ‖F (Xᵀ C − O)‖² + λ ‖C − C₀‖²                  (normal equations, in double)
+///     ∂J/∂L_li = X_li [ g_i·(c_l − ô_i) + μ h'(M_i − 1) M_i ] / n,   g_i = 2 f_i² (ô_i − o_i)
+///
+/// By the envelope theorem that is the gradient of J with C following along, but for λ (1e-6 of the
+/// mean diagonal): variable projection (Golub & Pereyra 1973).
+///
+/// Cost n · t · (2 d_k + 3 d_v + t/2) multiply-adds and n · t exponentials. Memory: t · n floats
+/// (twice with a soft-cap), one panel, t² doubles.
+class attention_objective {
+ public:
+  /// `original`: C₀, t × d_v. It and every batch must outlive this.
+  attention_objective(const objective_settings& settings, const matrix& original)
+      : settings_(settings), original_(original) {}
+
+  void use(const refine_batch& batch) {
+    batch_ = &batch;
+    weights_.resize(original_.rows() * batch.log_mass.size());
+    if (settings_.soft_cap > 0) slopes_.resize(weights_.size());
+  }
+
+  /// J at `keys` (t × d_k) and `bias` (t), and the gradients by both.
+  objective_value operator()(const matrix& keys, const vector& bias, matrix& keys_gradient,
+                             vector& bias_gradient) {
+    attend(keys, bias);
+    if (has_output() && !fit_values()) return {};
+    return differentiate(keys_gradient, bias_gradient);
+  }
+
+  /// C alone; false where it can't be found because something is not finite.
+  bool fit(const matrix& keys, const vector& bias) {
+    attend(keys, bias);
+    return fit_values();
+  }
+
+  /// C at the last point at which it was fitted.
+  [[nodiscard]] const matrix& values() const noexcept { return values_; }
+
+ private:
+  static constexpr index panel = 240;  // queries: whole registers, and t rows of it in cache
+
+  [[nodiscard]] bool has_output() const noexcept { return settings_.output_weight > 0; }
+
+  template <class Body>
+  void for_panels(Body body) const {
+    const index n = batch_->log_mass.size();
+    for (index first = 0; first < n; first += panel) body(first, std::min(panel, n - first));
+  }
+
+  [[nodiscard]] index rows() const noexcept { return original_.rows(); }
+  /// The weights of a panel: rows() × count, rows `count` apart.
+  [[nodiscard]] float* weights(index first) noexcept { return weights_.data() + first * rows(); }
+
+  /// X and M.
+  void attend(const matrix& keys, const vector& bias) {
+    const index n = batch_->log_mass.size();
+    relative_mass_.resize(n);
+    for_panels([&](index first, index count) {
+      float* x = weights(first);
+      simd::multiply({keys.data(), keys.cols(), 1}, {batch_->queries_across.data() + first, n},
+                     {x, count}, rows(), count, keys.cols());
+      if (settings_.soft_cap > 0) cap(x, slopes_.data() + first * rows(), count);
+      for (index l = 0; l < rows(); ++l) {
+        float* row = x + l * count;
+        if (batch_->added_across.size() > 0) {
+          Eigen::Map<Eigen::RowVectorXf>(row, count) +=
+              batch_->added_across.row(l).segment(first, count);
+        }
+        simd::scale_and_add(row, 1, bias[l], count);
+      }
+      sums_.assign(static_cast<std::size_t>(count), 0);
+      simd::exp_shifted_columns(x, count, rows(), count, batch_->log_mass.data() + first,
+                                sums_.data());
+      shares_.resize(count);
+      for (index i = 0; i < count; ++i) {
+        const double sum = sums_[static_cast<std::size_t>(i)];
+        relative_mass_[first + i] = sum;
+        shares_[i] = sum > 0 ? static_cast<float>(1 / sum) : 0.0F;
+      }
+      for (index l = 0; l < rows(); ++l) simd::multiply_each(x + l * count, shares_.data(), count);
+    });
+  }
+
+  /// Logits to capped ones; `slopes` gets the derivative.
+  void cap(float* x, float* slopes, index count) const {
+    const float inverse = 1 / settings_.soft_cap;
+    for (index k = 0; k < rows() * count; ++k) {
+      const float bent = std::tanh(x[k] * inverse);
+      x[k] = settings_.soft_cap * bent;
+      slopes[k] = 1 - bent * bent;
+    }
+  }
+
+  /// C; false where the weights are not finite.
+  bool fit_values() {
+    const index t = rows();
+    const index width = original_.cols();
+    gram_.setZero(t, t);
+    moment_.setZero(t, width);
+    matrix gram(t, t);
+    matrix moment(t, width);
+    for_panels([&](index first, index count) {
+      const float* x = weights(first);
+      // F²Xᵀ, queries down.
+      const Eigen::Map<const matrix> panel_weights(x, t, count);
+      weighted_.resize(count, t);
+      weighted_.noalias() =
+          batch_->inverse_length.segment(first, count).cwiseAbs2().asDiagonal() *
+          panel_weights.transpose();
+      constexpr index strip = 24;  // of the lower triangle
+      for (index top = 0; top < t; top += strip) {
+        const index high = std::min(strip, t - top);
+        simd::multiply({x + top * count, count, 1}, {weighted_.data(), t},
+                       {gram.data() + top * t, t}, high, top + high, count);
+        gram_.middleRows(top, high).leftCols(top + high) +=
+            gram.middleRows(top, high).leftCols(top + high).cast<double>();
+      }
+      simd::multiply({x, count, 1}, {batch_->weighted_output.data() + first * width, width},
+                     {moment.data(), width}, t, width, count);
+      moment_ += moment.cast<double>();
+    });
+    const double ridge = gram_.trace() / static_cast<double>(t);
+    if (!std::isfinite(ridge)) return false;
+    const Eigen::MatrixXd start = original_.cast<double>();
+    moment_ -= gram_.selfadjointView<Eigen::Lower>() * start;
+    // Sums in fp32 may leave a singular matrix slightly indefinite.
+    for (double share = 1e-6; share < 1; share *= 100) {
+      Eigen::MatrixXd shifted = gram_;
+      shifted.diagonal().array() += share * ridge + std::numeric_limits<double>::min();
+      const Eigen::LLT<Eigen::MatrixXd> factor(shifted);
+      if (factor.info() != Eigen::Success) continue;
+      values_ = (start + factor.solve(moment_)).cast<float>();
+      return values_.allFinite();
+    }
+    return false;
+  }
+
+  objective_value differentiate(matrix& keys_gradient, vector& bias_gradient) {
+    const index t = rows();
+    const index depth = batch_->queries.cols();
+    const double seen = std::max(1.0, static_cast<double>(batch_->sees.sum()));
+    keys_gradient.setZero(t, depth);
+    bias_gradient.setZero(t);
+    objective_value value;
+    value.total = 0;
+    for_panels([&](index first, index count) {
+      const float* x = weights(first);
+      pull_.setZero(count);
+      slope_.setZero(t, count);
+      if (has_output()) value.output += output_slope(x, first, count, seen);
+      for (index i = 0; i < count; ++i) {
+        const double sees = batch_->sees[first + i];
+        const double missing = relative_mass_[first + i] - 1;
+        const double soft = settings_.mass_softness;
+        const double root = std::sqrt(missing * missing + soft * soft);
+        value.mass += sees * (root - soft);
+        pull_[i] += static_cast<float>(settings_.mass_weight * sees * missing / root *
+                                       relative_mass_[first + i] / seen);
+      }
+      for (index l = 0; l < t; ++l) {
+        auto row = slope_.row(l).array();
+        row = (row + pull_.transpose().array()) *
+              Eigen::Map<const Eigen::RowVectorXf>(x + l * count, count).array();
+        bias_gradient[l] += row.sum();
+        if (settings_.soft_cap > 0) {
+          row *= Eigen::Map<const Eigen::RowVectorXf>(slopes_.data() + first * t + l * count, count)
+                     .array();
+        }
+      }
+      simd::multiply({slope_.data(), count, 1}, {batch_->queries.data() + first * depth, depth},
+                     {keys_gradient.data(), depth}, t, depth, count, simd::product_mode::add);
+    });
+    value.output /= seen;
+    value.mass /= seen;
+    value.total = settings_.output_weight * value.output + settings_.mass_weight * value.mass;
+    return value;
+  }
+
+  /// A panel's share of the output error; the errors' slopes along the logits, before they are
+  /// weighted by X, go to `slope_` (by key) and `pull_` (the same for all keys).
+  double output_slope(const float* x, index first, index count, double seen) {
+    const index t = rows();
+    const index width = original_.cols();
+    error_ = batch_->output_across.middleCols(first, count);
+    simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t,
+                   simd::product_mode::subtract);  // o − ô
+    // Down the rows of numbers across the queries: ‖o − ô‖² and (o − ô)·o.
+    squares_.assign(static_cast<std::size_t>(count), 0);
+    along_.assign(static_cast<std::size_t>(count), 0);
+    for (index k = 0; k < width; ++k) {
+      const float* error = error_.row(k).data();
+      const float* full = batch_->output_across.row(k).data() + first;
+      for (index i = 0; i < count; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        squares_[at] += error[i] * error[i];
+        along_[at] += error[i] * full[i];
+      }
+    }
+    weight_.resize(count);
+    double sum = 0;
+    for (index i = 0; i < count; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      const double f = batch_->inverse_length[first + i];
+      sum += f * f * static_cast<double>(squares_[at]);
+      const double weight = -2 * settings_.output_weight * f * f / seen;  // g = weight (o − ô)
+      weight_[i] = static_cast<float>(weight);
+      pull_[i] -= static_cast<float>(weight * static_cast<double>(along_[at] - squares_[at]));
+    }
+    for (index k = 0; k < width; ++k) {
+      simd::multiply_each(error_.row(k).data(), weight_.data(), count);
+    }
+    simd::multiply({values_.data(), width, 1}, {error_.data(), count}, {slope_.data(), count}, t,
+                   count, width);
+    return sum;
+  }
+
+  objective_settings settings_;
+  const matrix& original_;
+  const refine_batch* batch_ = nullptr;
+  vector weights_;  // X, panel by panel
+  vector slopes_;   // of the soft-cap
+  Eigen::VectorXd relative_mass_;
+  std::vector<double> sums_;
+  vector shares_;
+  matrix weighted_;
+  Eigen::MatrixXd gram_;
+  Eigen::MatrixXd moment_;
+  matrix values_;
+  matrix error_;  // o − ô, then g; queries across
+  std::vector<float> squares_;
+  std::vector<float> along_;
+  vector weight_;
+  vector pull_;
+  matrix slope_;
+};
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+/// Further reference queries made of the given ones: moved to other positions, and perturbed.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "kvfit/attention/rope.hpp"
+#include "kvfit/attention/split.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/random.hpp"
+#include "kvfit/refine/refinement.hpp"
+#include "kvfit/view/load.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// A set of queries with the memory they lie in: moved, never copied, since its views point into it.
+struct made_queries {
+  made_queries() = default;
+  made_queries(made_queries&&) = default;
+  made_queries& operator=(made_queries&&) = default;
+  made_queries(const made_queries&) = delete;
+  made_queries& operator=(const made_queries&) = delete;
+  ~made_queries() = default;
+
+  query_part part;
+  std::vector<matrix> rows;  ///< a block each
+};
+
+/// Set number `which` (0, 1, …) of those `settings` describe, from `given`: as many blocks of as
+/// many rows, at the same positions, under the same masks.
+///
+/// With a rotation, row i of a block takes the content of row i + s, s drawn once a block, turned
+/// to its own position: what the text asks for there might be asked for here. Odd sets (without a
+/// rotation: all) are perturbed besides, each row by g · (a − b) with two other rows a and b of the
+/// set and a Gaussian g of standard deviation `spread`: noise of the queries' own covariance.
+/// The same bytes for the same seed. Cost n · d; allocates the n × d floats.
+inline made_queries make_query_set(const query_part& given, const refinement& settings,
+                                   int which) {
+  made_queries made;
+  made.part.masks = given.masks;
+  random_source random(settings.seed * 0x9E3779B97F4A7C15U + static_cast<std::uint64_t>(which) + 1);
+  const auto below = [&random](index bound) {
+    return static_cast<index>(random.below(static_cast<std::uint64_t>(bound)));
+  };
+  for (const query_block& block : given.blocks) {
+    const index n = block.rows.rows();
+    matrix content(n, block.rows.cols());
+    const index shift = settings.rotation && n > 1 ? 1 + below(n - 1) : 0;
+    for (index i = 0; i < n; ++i) load_row(block.rows, (i + shift) % n, content.row(i).data());
+    if (shift > 0) {
+      // Rows that wrapped around come from before, the others from behind.
+      const row_rotation back(*settings.rotation, content.cols(), -shift * block.position_step);
+      const row_rotation ahead(*settings.rotation, content.cols(),
+                               (n - shift) * block.position_step);
+      for (index i = 0; i < n; ++i) (i + shift < n ? back : ahead).turn(content.row(i).data());
+    }
+    matrix rows = content;
+    if (which % 2 == 1 || !settings.rotation) {
+      for (index i = 0; i < n; ++i) {
+        double gaussian = -6;  // the sum of twelve uniforms: the same bits on every machine
+        for (int k = 0; k < 12; ++k) gaussian += random.uniform();
+        const auto factor = static_cast<float>(gaussian * settings.spread);
+        const index a = below(n);
+        const index b = below(n);
+        rows.row(i) += factor * (content.row(a) - content.row(b));
+      }
+    }
+    made.rows.push_back(std::move(rows));
+    query_block moved = block;
+    moved.rows = made.rows.back();  // its elements stay where they are when the matrix moves
+    made.part.blocks.push_back(moved);
+  }
+  return made;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+/// Settings of the continuous refinement of compact keys and biases, and its report.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+#include "kvfit/attention/rope.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit {
+
+/// Compact keys are free vectors, not only rows of K. From the chosen rows, L-BFGS steps on keys and
+/// biases lower
+///
+///     J = output_weight · mean_i ‖o_i − ô_i‖² / ‖o_i‖²  +  mass_weight · mean_i h(ŷ_i / y_i − 1),
+///     h(x) = √(x² + s²) − s,   s = mass_softness
+///
+/// values being fitted anew at every point (docs/algorithm.md, Refinement). Without the first term
+/// a step costs a third, and outputs gain by their mass alone. The result is taken only
+/// where it judges better than the rows it started from on queries that were held out.
+struct refinement {
+  int steps = 0;  ///< of L-BFGS, ≥ 0; 0 keeps rows as they are
+  double output_weight = 1;     ///< ≥ 0
+  double mass_weight = 0.6;     ///< ≥ 0
+  double mass_softness = 0.05;  ///< > 0: smaller mass errors count by their square
+  bool fits_bias = true;        ///< false: biases stay as they are (for kernels without one)
+  /// A batch takes every s-th of the given queries (and of each set), s the least stride that leaves
+  /// no more than this, ≥ 1; the next batch takes those after them.
+  index batch = 8192;
+  int steps_a_batch = 8;  ///< ≥ 1
+
+  /// Against overfitting: this many further sets of queries are made of the given ones, each as
+  /// large, and taken by turns, `sets_at_once` beside the given queries.
+  /// Content is moved to other positions of its block where `rotation` says how, and perturbed by
+  /// differences of other queries; full attention over them is computed, so that nothing about
+  /// their targets is guessed.
+  int sets = 0;
+  int sets_at_once = 3;    ///< ≥ 1
+  double spread = 0.3;     ///< standard deviation of the perturbation, in query differences, ≥ 0
+  std::optional<rope> rotation = {};
+  std::uint64_t seed = 0;  ///< of what is drawn for the sets
+};
+
+/// What refinement did.
+struct refinement_report {
+  int steps = 0;        ///< taken
+  int evaluations = 0;  ///< of J and its gradient
+  /// Steps after which the returned keys stood; 0: none judged better, and the rows are returned.
+  int kept_steps = 0;
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// `invalid_option` for settings outside the ranges above; `width`: of a key.
+inline result<void> check_refinement(const refinement& settings, index width) {
+  const auto refuse = [](const char* field, const char* why) {
+    return error{errc::invalid_option, field, error::none, error::none, why};
+  };
+  if (settings.steps < 0 || settings.sets < 0) {
+    return refuse("refine.steps, refine.sets", "must not be negative");
+  }
+  if (settings.sets_at_once < 1 || settings.steps_a_batch < 1 || settings.batch < 1) {
+    return refuse("refine.sets_at_once, refine.steps_a_batch, refine.batch", "must be at least 1");
+  }
+  const auto is_weight = [](double weight) { return weight >= 0 && weight <= 1e6; };
+  if (!is_weight(settings.output_weight) || !is_weight(settings.mass_weight)) {
+    return refuse("refine.output_weight, refine.mass_weight", "must be in [0, 1e6]");
+  }
+  if (!(settings.mass_softness > 0 && settings.mass_softness <= 1e6)) {
+    return refuse("refine.mass_softness", "must be in (0, 1e6]");
+  }
+  if (!(settings.spread >= 0 && settings.spread <= 100)) {
+    return refuse("refine.spread", "must be in [0, 100]");
+  }
+  if (settings.rotation) return check_rope(*settings.rotation, width);
+  return {};
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+/// The refinement of one head: batches of queries, steps in the queries' own metric.
+#pragma once
+
+#include <Eigen/Eigenvalues>
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/split.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/linalg/lbfgs.hpp"
+#include "kvfit/refine/batch.hpp"
+#include "kvfit/refine/objective.hpp"
+#include "kvfit/refine/query_sets.hpp"
+#include "kvfit/refine/refinement.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Reference queries beside the given ones, with their full attention.
+struct scored_set {
+  made_queries queries;
+  attention_scores scores;
+};
+
+/// Moves keys and biases batch by batch; the caller judges in between.
+///
+/// Steps are taken in Z = K' W⁻¹, W = (Qᵀ Q / n + δ I)^(−1/2) with Q scaled as in the logits: a step
+/// of one length then changes logits alike whichever way it points, and L-BFGS needs a fifth of the
+/// steps it needs on K' itself (measured on the captured heads).
+class refiner {
+ public:
+  /// `fit`: the queries fitted on and their `scores`; `rows`: the cache's rows that the keys start
+  /// from. All must outlive this.
+  refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
+          const query_part& fit, const attention_scores& scores, const std::vector<index>& rows,
+          const matrix& original)
+      : settings_(settings),
+        cache_(cache),
+        rule_(rule),
+        fit_(fit),
+        scores_(scores),
+        rows_(rows),
+        objective_({settings.output_weight, settings.mass_weight, settings.mass_softness,
+                    rule.soft_cap},
+                   original) {}
+
+  /// Puts the point where it starts.
+  void start(const matrix& keys, const vector& bias) {
+    start_keys_ = keys_ = keys;
+    start_bias_ = bias_ = bias;
+    variables_.setZero(keys.size() + (settings_.fits_bias ? bias.size() : 0));
+  }
+
+  [[nodiscard]] const matrix& keys() const noexcept { return keys_; }
+  [[nodiscard]] const vector& bias() const noexcept { return bias_; }
+  /// Values fitted by J to the batch last stepped on, for the keys and biases that stand.
+  [[nodiscard]] const matrix& values() const noexcept { return objective_.values(); }
+  /// The same for those it started from, on the first batch.
+  [[nodiscard]] const matrix& start_values() const noexcept { return start_values_; }
+  [[nodiscard]] const refinement_report& report() const noexcept { return report_; }
+  [[nodiscard]] bool is_done() const noexcept {
+    return report_.steps >= settings_.steps || is_stuck_;
+  }
+  /// The sets of the batch last stepped on, beside the queries given.
+  [[nodiscard]] const std::vector<scored_set>& sets() const noexcept { return sets_; }
+
+  /// Makes the next batch and steps on it. Errors are those of the score pass over made queries.
+  result<void> step() {
+    if (const auto ok = next_batch(); !ok) return ok;
+    if (whitening_.size() == 0) measure_metric();
+    objective_.use(batch_);
+    const int left = settings_.steps - report_.steps;
+    const int steps = is_one_batch() ? left : std::min(settings_.steps_a_batch, left);
+    const auto value_at = [this](const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
+      return evaluate(x, gradient);
+    };
+    const linalg::lbfgs_report done = descent_->minimise(value_at, variables_, steps);
+    report_.steps += done.steps;
+    report_.evaluations += done.evaluations;
+    is_stuck_ = done.steps == 0;
+    place(variables_);
+    // The last trial may have been rejected; and without outputs no values were fitted.
+    if (done.steps < steps || settings_.output_weight == 0) objective_.fit(keys_, bias_);
+    return {};
+  }
+
+ private:
+  /// Whether every batch would be the same.
+  [[nodiscard]] bool is_one_batch() const noexcept { return settings_.sets == 0 && stride() == 1; }
+  [[nodiscard]] index stride() const noexcept {
+    return std::max<index>((scores_.max.size() + settings_.batch - 1) / settings_.batch, 1);
+  }
+
+  result<void> next_batch() {
+    if (is_one_batch() && batch_.queries.size() > 0) return {};
+    sets_.clear();
+    sets_.reserve(static_cast<std::size_t>(settings_.sets_at_once));
+    const int count = std::min(settings_.sets_at_once, settings_.sets);
+    for (int k = 0; k < count; ++k) {
+      scored_set made{.queries = make_query_set(fit_, settings_, next_set_), .scores = {}};
+      next_set_ = (next_set_ + 1) % settings_.sets;
+      auto scored = detail::score_checked(made.queries.part.beside(cache_),
+                                          made.queries.part.set(), rule_,
+                                          {.importance = importance_kind::none});
+      if (!scored) return scored.error();
+      made.scores = std::move(*scored);
+      sets_.push_back(std::move(made));
+    }
+    std::vector<scored_part> parts{{&fit_, &scores_}};
+    for (const scored_set& set : sets_) parts.push_back({&set.queries.part, &set.scores});
+    batch_ = make_batch(parts, {.first = batches_++ % stride(), .stride = stride()}, cache_, rule_,
+                        rows_);
+    return {};
+  }
+
+  /// W, and L-BFGS with a first step of a twentieth of where it stands.
+  void measure_metric() {
+    const index depth = batch_.queries.cols();
+    Eigen::MatrixXd square = Eigen::MatrixXd::Zero(depth, depth);
+    constexpr index block = 256;  // sums in fp32 no longer than that
+    for (index first = 0; first < batch_.queries.rows(); first += block) {
+      const auto part = batch_.queries.middleRows(first, std::min(block, batch_.queries.rows() - first));
+      square += (part.transpose() * part).cast<double>();
+    }
+    square /= static_cast<double>(std::max<index>(batch_.queries.rows(), 1));
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> parts(square);
+    const double mean = std::max(square.trace() / static_cast<double>(depth), 1e-30);
+    const Eigen::ArrayXd spectrum = parts.eigenvalues().array().max(0) + 0.1 * mean;
+    const auto& axes = parts.eigenvectors();
+    whitening_ = axes * spectrum.rsqrt().matrix().asDiagonal() * axes.transpose();
+    const Eigen::MatrixXd inverse = axes * spectrum.sqrt().matrix().asDiagonal() * axes.transpose();
+    const double size = std::hypot((start_keys_.cast<double>() * inverse).norm(),
+                                   static_cast<double>(start_bias_.norm()));
+    descent_.emplace(linalg::lbfgs_options{.memory = 10, .first_step = std::max(0.02 * size, 1e-6)});
+  }
+
+  using rows_of_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+  /// The point that variables stand for.
+  void place(const Eigen::VectorXd& x) {
+    const Eigen::Map<const rows_of_double> moved(x.data(), start_keys_.rows(), start_keys_.cols());
+    keys_ = start_keys_ + (moved * whitening_).cast<float>();
+    if (settings_.fits_bias) bias_ = start_bias_ + x.tail(start_bias_.size()).cast<float>();
+  }
+
+  double evaluate(const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
+    place(x);
+    const objective_value value = objective_(keys_, bias_, keys_gradient_, bias_gradient_);
+    if (start_values_.size() == 0) {  // the first point is where it starts
+      if (settings_.output_weight == 0) objective_.fit(keys_, bias_);
+      start_values_ = objective_.values();
+    }
+    if (!std::isfinite(value.total)) return value.total;
+    gradient.resize(x.size());
+    Eigen::Map<rows_of_double>(gradient.data(), keys_.rows(), keys_.cols()) =
+        keys_gradient_.cast<double>() * whitening_;
+    if (settings_.fits_bias) gradient.tail(bias_.size()) = bias_gradient_.cast<double>();
+    return value.total;
+  }
+
+  refinement settings_;
+  kv_block cache_;
+  logit_rule rule_;
+  const query_part& fit_;
+  const attention_scores& scores_;
+  const std::vector<index>& rows_;
+  attention_objective objective_;
+  std::vector<scored_set> sets_;
+  int next_set_ = 0;
+  index batches_ = 0;
+  refine_batch batch_;
+  Eigen::MatrixXd whitening_;
+  std::optional<linalg::lbfgs> descent_;
+  matrix start_keys_;
+  vector start_bias_;
+  matrix start_values_;
+  matrix keys_;
+  vector bias_;
+  matrix keys_gradient_;
+  vector bias_gradient_;
+  Eigen::VectorXd variables_;
+  bool is_stuck_ = false;
+  refinement_report report_;
+};
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+/// Uses up what a greedy selection leaves of its budget.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/selection/problem.hpp"
+
+namespace kvfit::selection::inline KVFIT_ISA {
+
+/// Appends the most important rows that are not among `positions` until these fill the budget;
+/// rows that are not `open` only where no others are left. Needs scores with importance. Returns
+/// how many were appended.
+inline index fill_by_importance(const selection_problem& problem, std::span<const char> open,
+                                std::vector<index>& positions) {
+  const auto before = positions.size();
+  const std::vector<index> ranking = rank_by_importance(problem, problem.cache.keys.rows());
+  std::vector<char> is_chosen(open.size(), 0);
+  for (const index row : positions) is_chosen[static_cast<std::size_t>(row)] = 1;
+  for (const bool may_be_closed : {false, true}) {
+    for (const index row : ranking) {
+      const auto at = static_cast<std::size_t>(row);
+      if (static_cast<index>(positions.size()) >= problem.budget) break;
+      if (is_chosen[at] != 0 || (open[at] == 0 && !may_be_closed)) continue;
+      is_chosen[at] = 1;
+      positions.push_back(row);
+    }
+  }
+  return static_cast<index>(positions.size() - before);
+}
+
+}  // namespace kvfit::selection::inline KVFIT_ISA
