@@ -70,7 +70,8 @@ TEST_CASE("presets are found by their names, which are all different", "[presets
     names.insert(preset.name);
   }
   CHECK(names.size() == presets::all.size());
-  CHECK(names == std::set<std::string_view>{"first", "last", "random", "topk", "highest_attention",
+  CHECK(names == std::set<std::string_view>{"first", "last", "random", "topk", "h2o", "snapkv",
+                                            "kvzip", "expected_attention", "highest_attention",
                                             "omp", "omp_fast", "omp_progressive", "select_only",
                                             "zero_bias", "default"});
   CHECK_FALSE(presets::find("Default"));

@@ -5,9 +5,11 @@
 #include <concepts>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -25,6 +27,8 @@ struct selection_problem {
   index memory_cap = std::numeric_limits<index>::max();
   /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected.
   index first_row = 0;
+  /// One per query block where these are parts of the caller's; empty: each is a query head's own.
+  std::span<const block_origin> origins = {};
 
   /// A key whose own bias hides it from every query is never kept.
   [[nodiscard]] bool may_keep(index row) const noexcept {
