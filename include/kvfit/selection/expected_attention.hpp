@@ -97,31 +97,34 @@ inline result<void> check_gaussian(const selection_problem& problem) {
 /// ℓ_j of all keys for the queries of one head; see `selection::expected_attention`.
 inline Eigen::VectorXd expected_logits(const selection_problem& problem,
                                        std::span<const query_block> head) {
-  using rows_in_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   constexpr index tile_rows = 256;
   const kv_block& cache = problem.cache;
-  const query_moments moments = moments_of(head);
   const index depth = cache.keys.cols();
   const double scale = problem.rule.scale ? static_cast<double>(*problem.rule.scale)
                                           : 1.0 / std::sqrt(static_cast<double>(depth));
   const auto slope = static_cast<double>(head.front().alibi_slope);
+  query_moments moments = moments_of(head);
+  moments.covariance *= 0.5 * scale;
   Eigen::VectorXd logits(cache.keys.rows());
   matrix buffer(tile_rows, depth);
-  rows_in_double keys(tile_rows, depth);
-  rows_in_double spread(tile_rows, depth);  // K Σ
+  double_rows keys(tile_rows, depth);
+  double_rows sight(tile_rows, depth);  // μ + ½ scale Σ k_j
   for (index first = 0; first < logits.size(); first += tile_rows) {
     const index count = std::min(tile_rows, logits.size() - first);
     const float_tile rows = load_rows(cache.keys, first, count, buffer.data());
     for (index j = 0; j < count; ++j) {
-      keys.row(j) =
-          Eigen::Map<const vector>(rows.data + j * rows.stride, depth).cast<double>().transpose();
+      const Eigen::Map<const vector> key(rows.data + j * rows.stride, depth);
+      keys.row(j) = key.cast<double>().transpose();
+      sight.row(j) = moments.mean.transpose();
     }
     simd::multiply({keys.data(), depth, 1}, {moments.covariance.data(), depth},
-                   {spread.data(), depth}, count, depth, depth);
+                   {sight.data(), depth}, count, depth, depth, simd::product_mode::add);
     for (index j = 0; j < count; ++j) {
       const index row = first + j;
-      double logit = scale * keys.row(j).dot(moments.mean) +
-                     0.5 * scale * scale * keys.row(j).dot(spread.row(j));
+      // One by one, in an order that no alignment changes: equal keys must tie.
+      double product = 0;
+      for (index k = 0; k < depth; ++k) product += keys(j, k) * sight(j, k);
+      double logit = scale * product;
       if (!cache.bias.empty()) {
         logit += static_cast<double>(cache.bias[static_cast<std::size_t>(row)]);
       }

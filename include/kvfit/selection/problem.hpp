@@ -64,13 +64,18 @@ concept selection_policy = requires(const S& policy, const selection_problem& pr
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// Errors common to all selections: a budget outside 1 … T, and scores of other queries.
+/// Errors common to all selections: a budget outside 1 … T, and scores or origins of other queries.
 inline result<void> check_problem(const selection_problem& problem) {
   const index rows = problem.cache.keys.rows();
   if (problem.scores == nullptr) return error{errc::null_data, "scores"};
   if (problem.scores->max.size() != problem.queries.rows()) {
     return error{errc::shape_mismatch, "scores", problem.scores->max.size(), problem.queries.rows(),
                  "one score per query"};
+  }
+  const auto origins = static_cast<index>(problem.origins.size());
+  const auto blocks = static_cast<index>(problem.queries.blocks().size());
+  if (origins != 0 && origins != blocks) {
+    return error{errc::shape_mismatch, "origins", origins, blocks, "one per query block, or none"};
   }
   if (problem.budget < 1 || problem.budget > rows) {
     return error{errc::budget_out_of_range, "budget", problem.budget, rows, "must be in 1 ... T"};
