@@ -25,11 +25,10 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity
 /// anywhere, budget < 1 or not above the protected rows, options out of range. Found on the way:
-/// rows given by name that are not there, `all_masked` where no query sees a key, `non_finite`
-/// "logits" where a product overflows,
-/// `storage_overflow` where a value does not fit its storage type, `out_of_memory`. Numerical
-/// trouble is no error but a status in the report. Nothing is thrown, printed or kept. Same input,
-/// same bytes.
+/// rows given by name that are not there, a rule that the selection has no model of, `all_masked`
+/// where no query sees a key, `non_finite` "logits" where a product overflows, `storage_overflow`
+/// where a value does not fit its storage type, `out_of_memory`. Numerical trouble is no error but
+/// a status in the report. Nothing is thrown, printed or kept. Same input, same bytes.
 ///
 /// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit.
 template <selection_policy Selection, bias_policy Bias, values_policy Values>

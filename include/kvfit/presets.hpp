@@ -85,6 +85,34 @@ inline compact_options evicting(index budget, any_selection kept) {
 inline compact_options topk(index budget) {
   return evicting(budget, selection::highest_attention{});
 }
+
+/// H2O as the authors of Attention Matching emulate it: mean attention over all queries. (H2O
+/// itself, arXiv:2306.14048, adds up attention while it decodes.)
+inline compact_options h2o(index budget) {
+  return evicting(budget, selection::highest_attention{.importance = importance_kind::mean});
+}
+
+/// SnapKV (arXiv:2404.14469): mean attention over an observation window, the last queries of every
+/// query head, max-pooled along the keys; window and width within the ranges of its paper.
+inline compact_options snapkv(index budget) {
+  return evicting(budget, selection::highest_attention{.importance = importance_kind::mean,
+                                                       .pooling = pooling_kind::max,
+                                                       .pooling_width = 7,
+                                                       .window = 32});
+}
+
+/// KVzip (arXiv:2505.23416), head by head: the largest attention that any query pays. Its queries
+/// are those of a repetition of the text.
+inline compact_options kvzip(index budget) {
+  return evicting(budget, selection::highest_attention{.importance = importance_kind::max});
+}
+
+/// Expected Attention (arXiv:2510.00636), fitted to the queries given instead of rotated ones of
+/// the future.
+inline compact_options expected_attention(index budget) {
+  return evicting(budget, selection::expected_attention{});
+}
+
 inline compact_options first(index budget) {
   return evicting(budget, selection::first{});
 }
@@ -123,11 +151,17 @@ struct preset {
 };
 
 /// All presets, baselines first.
-inline constexpr std::array<preset, 11> all = {{
+inline constexpr std::array<preset, 15> all = {{
     {"first", "keep the first rows, copied values, no bias", first},
     {"last", "keep the last rows, copied values, no bias", last},
     {"random", "keep random rows, copied values, no bias", random},
     {"topk", "keep the rows of highest rms attention, copied values, no bias", topk},
+    {"h2o", "keep the rows of highest mean attention, copied values, no bias", h2o},
+    {"snapkv", "keep the rows of highest pooled mean attention by the last 32 queries, no bias",
+     snapkv},
+    {"kvzip", "keep the rows of highest maximum attention, copied values, no bias", kvzip},
+    {"expected_attention", "keep the rows of highest expected attention times value, no bias",
+     expected_attention},
     {"highest_attention", "AM-HighestAttnKeys, as published", highest_attention},
     {"omp", "AM-OMP, as published", omp},
     {"omp_fast", "AM-OMP-fast, as published", omp_fast},

@@ -90,6 +90,52 @@ TEST_CASE("Importance counts the queries of every block, under the whole rule",
   }
 }
 
+TEST_CASE("An observation window counts the last queries of every block, and nothing else changes",
+          "[attention][score_pass]") {
+  // Panels of 96: the window begins inside one, at its edge, or before the block.
+  const auto window = GENERATE(as<index>{}, 1, 7, 34, 35, 103, 104, 1000);
+  CAPTURE(window);
+  const sample head(230 + 5 + 104, 300, 16, 8);
+  const kvfit::row_view rows(head.queries);
+  const std::vector<query_block> blocks = {rows.middle_rows(0, 230), rows.middle_rows(230, 5),
+                                           rows.middle_rows(235, 104)};
+  const std::span<const query_block> queries(blocks);
+  const oracle_attention expected = attend_in_double(queries, head.cache());
+  std::vector<index> observed;
+  for (const auto& [first, count] : {std::pair<index, index>{0, 230}, {230, 5}, {235, 104}}) {
+    for (index i = std::max<index>(count - window, 0); i < count; ++i)
+      observed.push_back(first + i);
+  }
+  oracle_attention seen = expected;
+  seen.weights.resize(static_cast<index>(observed.size()), 300);
+  seen.magnitude.resize(static_cast<index>(observed.size()));
+  for (std::size_t i = 0; i < observed.size(); ++i) {
+    seen.weights.row(static_cast<index>(i)) = expected.weights.row(observed[i]);
+    seen.magnitude[static_cast<index>(i)] = expected.magnitude[observed[i]];
+  }
+  for (const importance_kind kind : every_kind) {
+    CAPTURE(static_cast<int>(kind));
+    const auto all = score_pass(head.cache(), queries, {}, {.importance = kind});
+    const auto scores =
+        score_pass(head.cache(), queries, {}, {.importance = kind, .window = window});
+    REQUIRE(all);
+    REQUIRE(scores);
+    check_importance(scores->importance, importance_of(seen.weights, kind), seen, 16);
+    CHECK(same_bytes(scores->output, all->output));
+    CHECK(same_bytes(scores->log_mass, all->log_mass));
+    if (window >= 230) CHECK(same_bytes(scores->importance, all->importance));
+  }
+}
+
+TEST_CASE("A negative observation window is refused with its size", "[attention][score_pass]") {
+  const sample head(3, 10, 4, 4);
+  const auto scores = score_pass(head.cache(), head.queries, {}, {.window = -3});
+  REQUIRE_FALSE(scores);
+  CHECK(scores.error().code == kvfit::errc::invalid_option);
+  CHECK(scores.error().argument == "window");
+  CHECK(scores.error().actual == -3);
+}
+
 TEST_CASE("§9.4 logits that climb from tile to tile give the same attention, kept or not",
           "[attention][score_pass]") {
   const auto climb = GENERATE(0.0F, 3.0F, 15.0F, 30.0F, -30.0F);  // from one 256 keys to the next

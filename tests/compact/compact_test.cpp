@@ -400,7 +400,7 @@ TEST_CASE("where only queries held out see any key, all are fitted on", "[compac
 TEST_CASE("§9.31 calls at the same time give the bytes of calls one by one",
           "[compact][determinism]") {
   const head made = make_head(4);
-  constexpr kvfit::index calls = 12;
+  constexpr auto calls = static_cast<kvfit::index>(kvfit::presets::all.size());
   const auto options_of = [](kvfit::index i) {
     return kvfit::presets::all[static_cast<std::size_t>(i) % kvfit::presets::all.size()].make(9 +
                                                                                               i);

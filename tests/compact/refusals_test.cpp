@@ -271,6 +271,19 @@ TEST_CASE("options outside their ranges are refused by name, whatever the budget
     c.options.selection = kvfit::selection::highest_attention{.pooling_width = 6};
     check(c.refused(), errc::invalid_option, "pooling_width", 6);
   }
+  SECTION("a negative observation window") {
+    c.options.selection = kvfit::selection::highest_attention{.window = -1};
+    check(c.refused(), errc::invalid_option, "window", -1, 0);
+  }
+  SECTION("a share of attention below 0") {
+    c.options.selection = kvfit::selection::expected_attention{.epsilon = -0.5};
+    check(c.refused(), errc::invalid_option, "expected_attention.epsilon");
+  }
+  SECTION("expected attention under a soft cap") {
+    c.options.selection = kvfit::selection::expected_attention{};
+    c.options.rule.soft_cap = 30;
+    check(c.refused(), errc::invalid_option, "rule.soft_cap");
+  }
   SECTION("the selection's own") {
     c.options.budget = GENERATE(kvfit::index{5}, kvfit::index{12});  // the identity too
     c.options.selection = kvfit::selection::omp{.keys_per_round = 0};

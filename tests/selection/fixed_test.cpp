@@ -59,6 +59,8 @@ const std::vector<std::pair<std::string, kvfit::any_selection>> every_free_polic
     {"last", selection::last{}},
     {"random", selection::random{.seed = 3}},
     {"highest attention", selection::highest_attention{}},
+    {"highest attention of a window", selection::highest_attention{.window = 3}},
+    {"expected attention", selection::expected_attention{}},
     {"omp", selection::omp{}},
     {"omp, four keys a round, dropping",
      selection::omp{.keys_per_round = 4, .refit_interval = 2, .drop_below = -7.0}},
@@ -160,6 +162,24 @@ TEST_CASE("§9.27 a budget of 0, below it or above T is refused with both sizes 
   }
 }
 
+TEST_CASE("origins of other query blocks are refused by every selection", "[selection]") {
+  ten_keys all;
+  const std::vector<kvfit::block_origin> origins(2);
+  kvfit::selection_problem problem = all.problem(3);
+  for (const auto& [name, policy] : every_free_policy) {
+    INFO(name);
+    problem.origins = origins;
+    const auto refused = select(policy, problem);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == errc::shape_mismatch);
+    CHECK(refused.error().argument == "origins");
+    CHECK(refused.error().actual == 2);
+    CHECK(refused.error().expected == 1);
+    problem.origins = std::span(origins).first(1);
+    CHECK(select(policy, problem));
+  }
+}
+
 TEST_CASE("§9.3 keys hidden by their bias are never kept, whatever the selection", "[selection]") {
   const row_list hidden = {0, 3, 4, 9};
   const row_list visible = {1, 2, 5, 6, 7, 8};
@@ -184,6 +204,7 @@ TEST_CASE("a caller's rows are not to be replaced, found ones may be", "[selecti
   CHECK_FALSE(may_replace(selection::random{}));
   CHECK(may_replace(selection::omp{}));
   CHECK(may_replace(selection::highest_attention{}));
+  CHECK(may_replace(selection::expected_attention{}));
   CHECK_FALSE(selection::may_replace(kvfit::any_selection{selection::given{}}));
   CHECK(selection::may_replace(kvfit::any_selection{selection::omp{}}));
 }

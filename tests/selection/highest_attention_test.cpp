@@ -66,6 +66,75 @@ TEST_CASE(
   CHECK(compared >= 3);
 }
 
+TEST_CASE("an observation window ranks by the last queries of every head alone",
+          "[selection][highest_attention]") {
+  const kvfit::index window = GENERATE(kvfit::index{1}, kvfit::index{9}, kvfit::index{40});
+  CAPTURE(window);
+  const highest_attention policy{.importance = importance_kind::mean,
+                                 .pooling = pooling_kind::max,
+                                 .pooling_width = 3,
+                                 .window = window};
+  int compared = 0;
+  int different = 0;  // from the ranking by all queries
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    const auto head = kvfit_test::make_head(seed);
+    const kvfit::row_view rows(head.queries);
+    const std::vector<kvfit::query_block> heads = {rows.middle_rows(0, 60),
+                                                   rows.middle_rows(60, 36)};
+    const std::span<const kvfit::query_block> queries(heads);
+    const kvfit_test::scored_head scored(head.cache(), queries, selection::wanted_scores(policy));
+    const auto full = kvfit_test::attend_in_double(queries, head.cache());
+    const auto ranking_by = [&](kvfit::index from_each) {
+      const kvfit::index second = std::min<kvfit::index>(from_each, 36);
+      const kvfit::index first = std::min<kvfit::index>(from_each, 60);
+      Eigen::MatrixXd seen(first + second, 64);
+      seen << full.weights.middleRows(60 - first, first), full.weights.bottomRows(second);
+      return kvfit_test::pool_of(kvfit_test::importance_of(seen, importance_kind::mean),
+                                 pooling_kind::max, 3);
+    };
+    const Eigen::VectorXd expected = ranking_by(window);
+    const std::vector<kvfit::index> ranking = ranking_of(expected);
+    double narrowest = 1;
+    for (std::size_t k = 0; k < 20; ++k) {
+      const double gap = 1 - expected[ranking[k + 1]] / expected[ranking[k]];
+      if (gap > 0) narrowest = std::min(narrowest, gap);
+    }
+    if (narrowest < 5e-5) continue;
+    ++compared;
+    const auto chosen = select(policy, scored.problem(20));
+    REQUIRE(chosen);
+    INFO("seed " << seed);
+    const std::vector<kvfit::index> best(ranking.begin(), ranking.begin() + 20);
+    CHECK(chosen->positions == best);
+    const std::vector<kvfit::index> of_all = ranking_of(ranking_by(1000));
+    different += std::equal(best.begin(), best.end(), of_all.begin()) ? 0 : 1;
+  }
+  INFO(compared << " of 6 heads were clear enough to compare, " << different << " differ");
+  CHECK(compared >= 3);
+  CHECK(different >= 3);
+}
+
+TEST_CASE("an observation window that sees no key is refused, not read as equal importance",
+          "[selection][highest_attention]") {
+  const auto head = kvfit_test::make_head(3, {.queries = 12, .keys = 6});
+  kvfit::matrix mask = kvfit::matrix::Zero(12, 6);
+  mask.bottomRows(4).setConstant(kvfit_test::hidden_key);
+  const std::vector<kvfit::row_view> masks = {mask};
+  kvfit::kv_block cache = head.cache();
+  cache.masks = masks;
+  for (const kvfit::index window : {4, 5}) {
+    CAPTURE(window);
+    const highest_attention policy{.window = window};
+    const kvfit_test::scored_head scored(cache, head.queries, selection::wanted_scores(policy));
+    const auto chosen = select(policy, scored.problem(2));
+    REQUIRE(chosen.has_value() == (window == 5));
+    if (chosen) continue;
+    CHECK(chosen.error().code == kvfit::errc::invalid_option);
+    CHECK(chosen.error().argument == "window");
+    CHECK(chosen.error().actual == 4);
+  }
+}
+
 TEST_CASE("keys of equal importance are kept from the front", "[selection][highest_attention]") {
   // Queries of zero and a bias: logits are equal to the last bit, so importance is too.
   kvfit_test::head head = kvfit_test::make_head(2, {.queries = 20, .keys = 32});
@@ -121,4 +190,17 @@ TEST_CASE("highest attention without a measure is refused", "[selection][highest
   REQUIRE_FALSE(chosen);
   CHECK(chosen.error().code == kvfit::errc::invalid_option);
   CHECK(chosen.error().argument == "importance");
+}
+
+TEST_CASE("highest attention says itself which widths and windows it can't do",
+          "[selection][highest_attention]") {
+  CHECK(selection::check_settings(highest_attention{}));
+  const auto even = selection::check_settings(highest_attention{.pooling_width = 4});
+  REQUIRE_FALSE(even);
+  CHECK(even.error().argument == "pooling_width");
+  const auto negative = selection::check_settings(highest_attention{.window = -1});
+  REQUIRE_FALSE(negative);
+  CHECK(negative.error().code == kvfit::errc::invalid_option);
+  CHECK(negative.error().argument == "window");
+  CHECK(negative.error().actual == -1);
 }

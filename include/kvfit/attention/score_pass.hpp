@@ -5,8 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
+#include <span>
+#include <vector>
 
 #include "kvfit/attention/check.hpp"
+#include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/simd/dot.hpp"
@@ -33,6 +37,9 @@ struct score_options {
   /// Bytes: `attention_scores::exponentials` is kept where its n · T floats take no more. A
   /// selection that needs them all then need not make them again.
   index keep_exponentials = 0;
+  /// Importance counts the last `window` queries of every query block, its observation window; 0:
+  /// all of them.
+  index window = 0;
 };
 
 /// Full attention of n queries over T keys, reduced.
@@ -68,34 +75,37 @@ inline void pool(vector& scores, pooling_kind kind, index width) {
   }
 }
 
-/// Takes a panel's attention weights A_ij = exp(s_ij − shift_i) · scale_i into every key's running
-/// sum or maximum.
-inline void add_importance(const attention_panel& panel, const vector& scale, importance_kind kind,
-                           Eigen::VectorXd& importance) {
-  const index n = scale.size();
+/// Takes the attention weights A_ij = exp(s_ij − shift_i) · scale_i of a panel's queries from
+/// `first` on into every key's running sum or maximum.
+inline void add_importance(const attention_panel& panel, const vector& scale, index first,
+                           importance_kind kind, Eigen::VectorXd& importance) {
+  const index n = scale.size() - first;
+  if (n == 0) return;
+  const float* scales = scale.data() + first;
   for (index j = 0; j < importance.size(); ++j) {
-    const float* row = panel.exponentials(j);
+    const float* row = panel.exponentials(j) + first;
     switch (kind) {
       case importance_kind::none:
         return;
       case importance_kind::mean:
-        importance[j] += static_cast<double>(simd::dot32(row, scale.data(), n));
+        importance[j] += static_cast<double>(simd::dot32(row, scales, n));
         break;
       case importance_kind::rms:
-        importance[j] += static_cast<double>(simd::square_sum32(row, scale.data(), n));
+        importance[j] += static_cast<double>(simd::square_sum32(row, scales, n));
         break;
       case importance_kind::max:
-        importance[j] = std::max(importance[j],
-                                 static_cast<double>(simd::largest_product(row, scale.data(), n)));
+        importance[j] =
+            std::max(importance[j], static_cast<double>(simd::largest_product(row, scales, n)));
         break;
     }
   }
 }
 
-/// `score_pass` on inputs and options that were checked before.
+/// `score_pass` on inputs and options that were checked before. `origins`: one per query block
+/// where these are parts of the caller's, whose ends `options.window` then counts from.
 inline result<attention_scores> score_checked(const kv_block& cache, const query_set& queries,
-                                              const logit_rule& rule,
-                                              const score_options& options) {
+                                              const logit_rule& rule, const score_options& options,
+                                              std::span<const block_origin> origins = {}) {
   const index n = queries.rows();
   const index keys = cache.keys.rows();
   attention_scores scores;
@@ -114,6 +124,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
 
   Eigen::VectorXd importance;
   if (options.importance != importance_kind::none) importance.setZero(keys);
+  const std::vector<index> observed = last_rows(queries.blocks(), origins, options.window);
   attention_panel panel(cache, queries, rule);
   vector scale;
   for (const query_panel& part : cut_panels(queries, panel_rows(keys))) {
@@ -130,9 +141,13 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
       if (is_kept) scores.shift[row] = panel.shift(i);
       scale[i] = panel.sum(i) > 0 ? static_cast<float>(1.0 / panel.sum(i)) : 0.0F;
     }
-    add_importance(panel, scale, options.importance, importance);
+    const index unobserved =
+        queries.blocks()[part.block].rows.rows() - observed[part.block] - part.first;
+    add_importance(panel, scale, std::clamp<index>(unobserved, 0, part.count), options.importance,
+                   importance);
   }
-  const double share = 1.0 / static_cast<double>(n);
+  const double share =
+      1.0 / static_cast<double>(std::accumulate(observed.begin(), observed.end(), index{0}));
   switch (options.importance) {
     case importance_kind::none:
       break;
@@ -156,11 +171,16 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// `invalid_option` where the pooling window has no centre.
+/// `invalid_option` where the pooling window has no centre, or the observation window is negative.
 inline result<void> check_score_options(const score_options& options) {
-  if (options.pooling_width >= 1 && options.pooling_width % 2 == 1) return {};
-  return error{errc::invalid_option, "pooling_width", options.pooling_width, error::none,
-               "must be odd and at least 1"};
+  if (options.pooling_width < 1 || options.pooling_width % 2 == 0) {
+    return error{errc::invalid_option, "pooling_width", options.pooling_width, error::none,
+                 "must be odd and at least 1"};
+  }
+  if (options.window < 0) {
+    return error{errc::invalid_option, "window", options.window, 0, "must not be negative"};
+  }
+  return {};
 }
 
 /// Sweeps all keys once for every panel of queries: log-mass, output and importance.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/origin.hpp"
 #include "kvfit/core/config.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -16,6 +17,7 @@ namespace kvfit::inline KVFIT_ISA {
 struct query_part {
   std::vector<query_block> blocks;
   std::vector<row_view> masks;
+  std::vector<block_origin> origins;  ///< one per block
 
   [[nodiscard]] query_set set() const noexcept { return std::span<const query_block>(blocks); }
   /// `cache` with the masks of this part.
@@ -53,6 +55,7 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
       block.first_position += first * block.position_step;
       block.position_step *= step;
       part.blocks.push_back(block);
+      part.origins.push_back({b, first, step});
       if (!masks.empty()) part.masks.push_back(every(masks[b], first, step));
     };
     const auto take_run = [&](index first, index count) {
@@ -60,6 +63,7 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
       block.rows = block.rows.middle_rows(first, count);
       block.first_position += first * block.position_step;
       parts.fit.blocks.push_back(block);
+      parts.fit.origins.push_back({b, first, 1});
       if (!masks.empty()) parts.fit.masks.push_back(masks[b].middle_rows(first, count));
     };
     if (stride == 0 || blocks[b].rows.rows() < stride) {

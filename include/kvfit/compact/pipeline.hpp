@@ -54,7 +54,8 @@ class pipeline {
   result<void> score() {
     score_options wanted = wanted_scores(options_.selection);
     wanted.keep_exponentials = std::min(wanted.keep_exponentials, options_.selection_memory);
-    auto scores = score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, wanted);
+    auto scores = score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, wanted,
+                                parts_.fit.origins);
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
     for (index i = 0; i < scores_.max.size(); ++i) {
@@ -74,8 +75,8 @@ class pipeline {
   }
 
   [[nodiscard]] selection_problem problem() const {
-    return {parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, &scores_, budget_,
-            options_.selection_memory, first_row_};
+    return {parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,     &scores_, budget_,
+            options_.selection_memory, first_row_,       parts_.fit.origins};
   }
 
   result<void> choose() {

@@ -5,9 +5,11 @@
 #include <concepts>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -25,6 +27,8 @@ struct selection_problem {
   index memory_cap = std::numeric_limits<index>::max();
   /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected.
   index first_row = 0;
+  /// One per query block where these are parts of the caller's; empty: each is a query head's own.
+  std::span<const block_origin> origins = {};
 
   /// A key whose own bias hides it from every query is never kept.
   [[nodiscard]] bool may_keep(index row) const noexcept {
@@ -60,13 +64,18 @@ concept selection_policy = requires(const S& policy, const selection_problem& pr
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// Errors common to all selections: a budget outside 1 … T, and scores of other queries.
+/// Errors common to all selections: a budget outside 1 … T, and scores or origins of other queries.
 inline result<void> check_problem(const selection_problem& problem) {
   const index rows = problem.cache.keys.rows();
   if (problem.scores == nullptr) return error{errc::null_data, "scores"};
   if (problem.scores->max.size() != problem.queries.rows()) {
     return error{errc::shape_mismatch, "scores", problem.scores->max.size(), problem.queries.rows(),
                  "one score per query"};
+  }
+  const auto origins = static_cast<index>(problem.origins.size());
+  const auto blocks = static_cast<index>(problem.queries.blocks().size());
+  if (origins != 0 && origins != blocks) {
+    return error{errc::shape_mismatch, "origins", origins, blocks, "one per query block, or none"};
   }
   if (problem.budget < 1 || problem.budget > rows) {
     return error{errc::budget_out_of_range, "budget", problem.budget, rows, "must be in 1 ... T"};

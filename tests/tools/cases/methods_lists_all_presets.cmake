@@ -1,8 +1,8 @@
 include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 # The table in presets.hpp: {"name", "summary", function},
 file(READ ${SOURCE}/include/kvfit/presets.hpp header)
-string(REGEX MATCHALL "[{]\"[a-z_]+\", \"" presets "${header}")
-string(REGEX REPLACE "[^a-z_;]" "" presets "${presets}")
+string(REGEX MATCHALL "[{]\"[a-z0-9_]+\", \"" presets "${header}")
+string(REGEX REPLACE "[^a-z0-9_;]" "" presets "${presets}")
 check(presets MATCHES "omp_fast")
 run(0 ${KVFIT} methods)
 foreach(preset IN LISTS presets)

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+/// Keeps the keys that queries drawn from a Gaussian are expected to look at most.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kvfit/attention/origin.hpp"
+#include "kvfit/attention/query_moments.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/settings.hpp"
+#include "kvfit/selection/problem.hpp"
+#include "kvfit/selection/ranking.hpp"
+#include "kvfit/simd/product.hpp"
+#include "kvfit/view/load.hpp"
+
+namespace kvfit::selection {
+
+/// The t keys of the largest expected attention times value (Expected Attention,
+/// arXiv:2510.00636), with the queries of each query head taken for draws from a Gaussian of their
+/// mean μ and covariance Σ:
+///
+///     ℓ_j = ln E exp(scale · q·k_j + b_j) = scale · μ·k_j + ½ scale² k_jᵀ Σ k_j + b_j
+///     a_j = mean over query heads of exp(ℓ_j) / Σ_l exp(ℓ_l)
+///     score_j = (a_j + epsilon) ‖v_j‖
+///
+/// b_j is the key's own bias and ALiBi term. All of it in double and as logarithms, so that neither
+/// huge logits nor tiny shares lose the order; ties go to the earlier row.
+///
+/// A Gaussian has no bounds and no places: a soft cap, a mask, or a causal rule or window that
+/// hides any key from any query is refused (`invalid_option`).
+struct expected_attention {
+  double epsilon = 0;  ///< ≥ 0: share of attention that a key has in any case
+};
+
+}  // namespace kvfit::selection
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// The smallest and the largest position of some keys or queries.
+struct position_range {
+  index first = std::numeric_limits<index>::max();
+  index last = std::numeric_limits<index>::min();
+
+  void take(index position) noexcept {
+    first = std::min(first, position);
+    last = std::max(last, position);
+  }
+};
+
+inline position_range positions_of(const kv_block& cache) {
+  position_range range;
+  for (index j = 0; j < cache.keys.rows(); ++j) range.take(cache.position(j));
+  return range;
+}
+
+inline position_range positions_of(const query_block& block) {
+  position_range range;
+  range.take(block.first_position);
+  range.take(block.first_position + (block.rows.rows() - 1) * block.position_step);
+  return range;
+}
+
+/// ln(exp(a) + exp(b)).
+inline double add_logarithms(double a, double b) noexcept {
+  const double larger = std::max(a, b);
+  if (std::isinf(larger)) return larger;
+  return larger + std::log1p(std::exp(std::min(a, b) - larger));
+}
+
+/// What the Gaussian can't say.
+inline result<void> check_gaussian(const selection_problem& problem) {
+  const auto refuse = [](const char* argument) {
+    return error{errc::invalid_option, argument, error::none, error::none,
+                 "expected attention has no model of it"};
+  };
+  if (problem.rule.soft_cap > 0) return refuse("rule.soft_cap");
+  if (!problem.cache.masks.empty()) return refuse("masks");
+  if (!problem.rule.causal && problem.rule.window == 0) return {};
+  const position_range keys = positions_of(problem.cache);
+  for (const query_block& block : problem.queries.blocks()) {
+    const position_range queries = positions_of(block);
+    if (problem.rule.causal && keys.last > queries.first) return refuse("rule.causal");
+    if (problem.rule.window > 0 && queries.last - keys.first >= problem.rule.window) {
+      return refuse("rule.window");
+    }
+  }
+  return {};
+}
+
+/// ℓ_j of all keys for the queries of one head; see `selection::expected_attention`.
+inline Eigen::VectorXd expected_logits(const selection_problem& problem,
+                                       std::span<const query_block> head) {
+  constexpr index tile_rows = 256;
+  const kv_block& cache = problem.cache;
+  const index depth = cache.keys.cols();
+  const double scale = problem.rule.scale ? static_cast<double>(*problem.rule.scale)
+                                          : 1.0 / std::sqrt(static_cast<double>(depth));
+  const auto slope = static_cast<double>(head.front().alibi_slope);
+  query_moments moments = moments_of(head);
+  moments.covariance *= 0.5 * scale;
+  Eigen::VectorXd logits(cache.keys.rows());
+  matrix buffer(tile_rows, depth);
+  double_rows keys(tile_rows, depth);
+  double_rows sight(tile_rows, depth);  // μ + ½ scale Σ k_j
+  for (index first = 0; first < logits.size(); first += tile_rows) {
+    const index count = std::min(tile_rows, logits.size() - first);
+    const float_tile rows = load_rows(cache.keys, first, count, buffer.data());
+    for (index j = 0; j < count; ++j) {
+      const Eigen::Map<const vector> key(rows.data + j * rows.stride, depth);
+      keys.row(j) = key.cast<double>().transpose();
+      sight.row(j) = moments.mean.transpose();
+    }
+    simd::multiply({keys.data(), depth, 1}, {moments.covariance.data(), depth},
+                   {sight.data(), depth}, count, depth, depth, simd::product_mode::add);
+    for (index j = 0; j < count; ++j) {
+      const index row = first + j;
+      // One by one, in an order that no alignment changes: equal keys must tie.
+      double product = 0;
+      for (index k = 0; k < depth; ++k) product += keys(j, k) * sight(j, k);
+      double logit = scale * product;
+      if (!cache.bias.empty()) {
+        logit += static_cast<double>(cache.bias[static_cast<std::size_t>(row)]);
+      }
+      // Of −slope · (p − r) the query's part is the same for all keys.
+      logits[row] = logit + slope * static_cast<double>(cache.position(row) - cache.position(0));
+    }
+  }
+  return logits;
+}
+
+/// ln Σ_j exp(x_j).
+inline double log_sum(const Eigen::VectorXd& x) {
+  const double largest = x.maxCoeff();
+  if (std::isinf(largest)) return largest;
+  double sum = 0;
+  for (const double one : x) sum += std::exp(one - largest);
+  return largest + std::log(sum);
+}
+
+/// ln score_j of all keys, −∞ where it is 0.
+inline Eigen::VectorXd expected_log_scores(double epsilon, const selection_problem& problem) {
+  constexpr double zero = -std::numeric_limits<double>::infinity();
+  const auto blocks = problem.queries.blocks();
+  const kv_block& cache = problem.cache;
+  Eigen::VectorXd scores = Eigen::VectorXd::Constant(cache.keys.rows(), zero);
+  double heads = 0;
+  for (std::size_t begin = 0; begin < blocks.size();) {
+    const std::size_t end = head_end(blocks, problem.origins, begin);
+    const Eigen::VectorXd logits = expected_logits(problem, blocks.subspan(begin, end - begin));
+    const double mass = log_sum(logits);
+    for (index j = 0; j < scores.size(); ++j) {
+      scores[j] = add_logarithms(scores[j], logits[j] - mass);
+    }
+    ++heads;
+    begin = end;
+  }
+  const double floor = std::log(epsilon);
+  vector value(cache.values.cols());
+  for (index j = 0; j < scores.size(); ++j) {
+    load_row(cache.values, j, value.data());
+    scores[j] = add_logarithms(scores[j] - std::log(heads), floor) +
+                0.5 * std::log(value.cast<double>().squaredNorm());
+  }
+  return scores;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::selection::inline KVFIT_ISA {
+
+inline score_options wanted_scores(const selection::expected_attention&) {
+  return {.importance = importance_kind::none};
+}
+
+inline result<void> check_settings(const selection::expected_attention& policy) {
+  if (policy.epsilon >= 0 && std::isfinite(policy.epsilon)) return {};
+  return error{errc::invalid_option, "expected_attention.epsilon", error::none, error::none,
+               "must be finite and not negative"};
+}
+
+/// Cost n · d_k² + T · d_k² multiply-adds in double for every query head. Nothing of the score pass
+/// enters.
+inline result<selected_rows> select(const selection::expected_attention& policy,
+                                    const selection_problem& problem) {
+  if (const auto ok = check_settings(policy); !ok) return ok.error();
+  if (const auto ok = check_problem(problem); !ok) return ok.error();
+  if (const auto ok = detail::check_gaussian(problem); !ok) return ok.error();
+  const Eigen::VectorXd scores = detail::expected_log_scores(policy.epsilon, problem);
+  return selected_rows{.positions = highest_rows(problem, scores, problem.budget)};
+}
+
+constexpr bool may_replace(const selection::expected_attention&) {
+  return true;
+}
+
+static_assert(selection_policy<selection::expected_attention>);
+
+}  // namespace kvfit::selection::inline KVFIT_ISA
