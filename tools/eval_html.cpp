@@ -24,7 +24,7 @@ std::string element(const std::string& name, const std::string& text) {
 
 std::string style_sheet() {
   return "<style>\n:root{color-scheme:light dark}\n"
-         "body{margin:0 auto;padding:24px 28px 48px;max-width:1240px;background:" +
+         "body{margin:0 auto;padding:24px 28px 48px;max-width:1300px;background:" +
          std::string(svg::ground) + ";color:" + std::string(svg::ink) +
          ";font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',Helvetica,Arial,"
          "sans-serif}\n"
@@ -32,9 +32,10 @@ std::string style_sheet() {
          "h3{font-size:17px;margin:32px 0 2px}p{margin:2px 0 12px;max-width:76ch}\n"
          ".wide{overflow-x:auto}svg{display:block}table{border-collapse:collapse;"
          "font-variant-numeric:tabular-nums;font-size:14px}\n"
-         "th,td{padding:3px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid " +
+         "th,td{padding:3px 8px;text-align:right;white-space:nowrap;border-bottom:1px solid " +
          std::string(svg::grid_ink) +
-         "}th:first-child,td:first-child{text-align:left}thead th{font-weight:600}\n"
+         "}th:first-child,td:first-child{text-align:left}thead "
+         "th{font-weight:600}th[colspan]{text-align:center}\n"
          ".note,.soft{color:" +
          std::string(svg::soft_ink) + "}\n" + plot_style() +
          "\n@media (prefers-color-scheme:dark){\nbody{background:#15181d;color:#e7eaee}\n"
@@ -117,7 +118,7 @@ std::string section(const evaluation& measured, const capture_facts& capture) {
                           capture.fingerprint + ". " + judged_text(of));
   out += element("h3", "Error against time") +
          element("p",
-                 "A series a candidate, a point a ratio. Ringed, with their ratio: points that "
+                 "A series a candidate, a point a ratio. Ringed: points that "
                  "no other of the same ratio beats in time and error at once (the Pareto "
                  "front). Grey: rows evicted, nothing fitted.") +
          draw_panels(of, "Error against time", panel_against_time);

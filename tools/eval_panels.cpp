@@ -105,12 +105,14 @@ plot_panel panel_against_time(const std::vector<const score_row*>& rows,
     const score_row& row = *rows[i];
     const double error = (row.*what.over_heads).mean;
     const std::string ratio = ratio_text(row.ratio) + "×";
-    line_of(panel, row)
-        .points.push_back({.x = row.milliseconds,
+    plot_line& line = line_of(panel, row);
+    // Baselines are all so quick that their ratios would cover each other.
+    const bool has_note = front[i] && !line.is_baseline;
+    line.points.push_back({.x = row.milliseconds,
                            .y = error,
                            .title = row.label + " at " + ratio + ": " + three_digits(error) + ", " +
                                     three_digits(row.milliseconds) + " ms a head",
-                           .note = front[i] ? ratio : std::string(),
+                           .note = has_note ? ratio : std::string(),
                            .is_ringed = front[i]});
   }
   return panel;

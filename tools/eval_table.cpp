@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <utility>
 
@@ -111,7 +112,10 @@ std::string three_digits(double x) {
   if (x != 0 && (std::abs(x) < 9.995e-4 || std::abs(x) >= 99999.5)) {
     std::snprintf(text, sizeof text, "%.1e", x);
   } else {
-    const int whole = x == 0 ? 1 : static_cast<int>(std::floor(std::log10(std::abs(x)))) + 1;
+    std::snprintf(text, sizeof text, "%.2e",
+                  x);  // rounded first: 0.9999 has a digit before the point
+    const double rounded = std::abs(std::strtod(text, nullptr));
+    const int whole = x == 0 ? 1 : static_cast<int>(std::floor(std::log10(rounded))) + 1;
     std::snprintf(text, sizeof text, "%.*f", std::clamp(3 - whole, 0, 5), x);
   }
   return text;

@@ -45,6 +45,10 @@ std::vector<double> ticks_between(double low, double high, std::size_t most) {
     }
     return ticks;
   };
+  if (auto ticks = collect({10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90}, 1);
+      ticks.size() <= most) {
+    return ticks;
+  }
   if (auto ticks = collect({1, 2, 3, 4, 6, 8}, 1); ticks.size() <= most) return ticks;
   if (auto ticks = collect({1, 2, 5}, 1); ticks.size() <= most) return ticks;
   if (auto ticks = collect({1, 3}, 1); ticks.size() <= most) return ticks;

@@ -17,7 +17,7 @@ namespace {
 using svg::attribute;
 using svg::number;
 
-constexpr double letter_width = 7.2;
+constexpr double letter_width = 8.8;
 constexpr double heading_height = 26;
 constexpr double gap = 16;         // between maps
 constexpr double scale_room = 66;  // above the maps
