@@ -4,11 +4,11 @@ run(0 ${KVFIT} eval "a&b<c" --methods topk,omp,default --ratios 4,8 --set defaul
   --html report.html)
 file(READ ${WORK}/report.html page)
 check(page MATCHES "^<!DOCTYPE html>.*</html>\n$")
-check(page MATCHES "<h2>a&amp;b&lt;c</h2>")
+check(page MATCHES "<h2>a&amp.b&lt.c</h2>")
 check(NOT page MATCHES "a&b<c")
 check(page MATCHES "prefers-color-scheme:dark")
 string(REPLACE "xmlns=\"http://www.w3.org/2000/svg\"" "" bare "${page}")
-check(NOT bare MATCHES "https?:|url\\(|@import|<script|<link|<img|src=")
+check(NOT bare MATCHES "https?:|url[(]|@import|<script|<link|<img|src=")
 # Two plots of two panels, two heat maps; every head of every row in both maps.
 string(REGEX MATCHALL "<svg " plots "${page}")
 list(LENGTH plots count)

@@ -28,7 +28,7 @@ measure(kept --methods default --set bias_lower=1 --set replace_dead_keys=false)
 check(NOT replaced STREQUAL kept)
 # Where values are held fast by nothing (few queries fitted, none judged), copies may be better.
 small_capture(small)
-run(0 ${KVFIT} eval small --methods default --ratios 1.2 --set held_out=0.5
+run(0 ${KVFIT} eval small --methods omp --ratios 1.1 --set held_out=0.5
   --set keep_better_values=true,false --json rows.json)
 figure(better rows.json rows 0 output_error)
 figure(fitted rows.json rows 1 output_error)
