@@ -30,9 +30,10 @@ std::string style_sheet() {
          "sans-serif}\n"
          "h1{font-size:26px;margin:0 0 4px}h2{font-size:21px;margin:40px 0 4px}"
          "h3{font-size:17px;margin:32px 0 2px}p{margin:2px 0 12px;max-width:76ch}\n"
-         ".wide{overflow-x:auto}svg{display:block}table{border-collapse:collapse;"
-         "font-variant-numeric:tabular-nums;font-size:14px}\n"
-         "th,td{padding:3px 8px;text-align:right;white-space:nowrap;border-bottom:1px solid " +
+         ".wide{overflow-x:auto}svg{display:block}.fit "
+         "svg{max-width:100%;height:auto}table{border-collapse:collapse;"
+         "font-variant-numeric:tabular-nums;font-size:13px}\n"
+         "th,td{padding:3px 7px;text-align:right;white-space:nowrap;border-bottom:1px solid " +
          std::string(svg::grid_ink) +
          "}th:first-child,td:first-child{text-align:left}thead "
          "th{font-weight:600}th[colspan]{text-align:center}\n"
@@ -48,7 +49,7 @@ std::string draw_panels(const rows& of, const std::string& title,
   std::vector<plot_panel> panels;
   for (const plotted_error& what : plotted_errors()) panels.push_back(make(of, what));
   const plot drawn{.title = title, .subtitle = {}, .rows = {std::move(panels)}};
-  return "<div class=\"wide\">" + to_svg(drawn, true) + "</div>\n";
+  return "<div class=\"fit\">" + to_svg(drawn, true) + "</div>\n";
 }
 
 std::string table_of(const rows& of) {

@@ -193,32 +193,45 @@ std::string draw_labels(const plot_panel& panel, const std::vector<end_label>& l
   return out;
 }
 
-/// What is written beside points, each kept clear of those before it where there is room.
+/// What is written beside points, each clear of all points and of the notes before it; where there
+/// is no such place the note is left out, for the point's title says the same.
 std::string draw_notes(const plot_panel& panel, const svg::log_axis& x, const svg::log_axis& y) {
-  struct box {
+  struct spot {
     double x;
     double y;
   };
-  std::vector<box> taken;
+  std::vector<spot> points;
+  for (const plot_line& line : panel.lines) {
+    for (const plot_point& point : line.points) {
+      if (is_drawn(point)) points.push_back({x(point.x), y(point.y)});
+    }
+  }
+  std::vector<spot> taken;  // middles of notes
   std::string out;
   for (const plot_line& line : panel.lines) {
     for (const plot_point& point : line.points) {
       if (point.note.empty() || !is_drawn(point)) continue;
-      const double width = static_cast<double>(point.note.size()) * 6.5;
-      box at{x(point.x) + 10, y(point.y) - 7};
-      const auto is_free = [&](const box& tried) {
-        return std::none_of(taken.begin(), taken.end(), [&](const box& other) {
-          return std::abs(other.x - tried.x) < width + 2 && std::abs(other.y - tried.y) < 12;
-        });
+      const double width = static_cast<double>(point.note.size()) * 6.2;
+      const double aside = 9 + width / 2;
+      const spot at{x(point.x), y(point.y)};
+      const auto is_free = [&](const spot& tried) {
+        const auto is_far = [&](double across, double down) {
+          return [=](const spot& other) {
+            return std::abs(other.x - tried.x) > across || std::abs(other.y - tried.y) > down;
+          };
+        };
+        return std::all_of(points.begin(), points.end(), is_far(width / 2 + 4, 9)) &&
+               std::all_of(taken.begin(), taken.end(), is_far(width, 11));
       };
-      for (const box& tried : {at, box{at.x, at.y + 18}, box{at.x - width - 20, at.y},
-                               box{at.x - width - 20, at.y + 18}}) {
+      for (const spot& tried : {spot{at.x + aside, at.y - 9}, spot{at.x + aside, at.y + 9},
+                                spot{at.x - aside, at.y - 9}, spot{at.x - aside, at.y + 9},
+                                spot{at.x, at.y - 16}, spot{at.x, at.y + 16}}) {
         if (!is_free(tried)) continue;
-        at = tried;
+        taken.push_back(tried);
+        out += svg::text_at(tried.x, tried.y + 4, point.note,
+                            " class=\"note\" text-anchor=\"middle\"");
         break;
       }
-      taken.push_back(at);
-      out += svg::text_at(at.x, at.y, point.note, " class=\"note\"");
     }
   }
   return out;
