@@ -44,14 +44,14 @@ kvfit::result<comparing> read_comparing(const eval_arguments& arguments) {
 
 /// What the reference lacks for a capture that has been read.
 kvfit::result<void> check_reference(const comparing& with, const eval_arguments& arguments,
-                                    const capture_facts& capture) {
+                                    const kvfit::capture& capture, const capture_facts& facts) {
   if (!with.published) return {};
-  if (capture.test_queries == 0) {
+  if (!has_test_queries(capture)) {
     return kvfit::error{kvfit::errc::missing_entry, "q_test", kvfit::error::none,
                         kvfit::error::none, "a reference is held against test queries alone"};
   }
   for (const double ratio : arguments.ratios) {
-    const auto found = find_in(*with.published, capture.name, ratio, with.against, capture.heads);
+    const auto found = find_in(*with.published, facts.name, ratio, with.against, facts.heads);
     if (!found) return found.error();
   }
   return {};
@@ -159,7 +159,8 @@ int run_eval(const eval_arguments& arguments) {
       if (const auto ok = check_ratio(*capture, ratio); !ok) return fail(path, ok.error());
     }
     measured.captures.push_back(facts_of(*capture, path));
-    if (const auto ok = check_reference(*with, arguments, measured.captures.back()); !ok) {
+    if (const auto ok = check_reference(*with, arguments, *capture, measured.captures.back());
+        !ok) {
       return fail(path, ok.error());
     }
     if (store) {

@@ -133,17 +133,14 @@ setting storage(std::string name, std::string summary, Find find, std::string pl
       find, std::move(place), "kvfit::dtype::");
 }
 
-/// A ridge needs a scale: spectral, unless `ridge_scaling` chose one.
+/// A ridge needs a scale: spectral, unless `ridge_scaling`, which is applied after it, chooses one.
 setting ridge() {
   setting made = number("ridge", "ridge of the value fit, times what ridge_scaling says", 0, 1e6,
                         of(&compact_options::values, &values::least_squares::ridge),
                         std::string(fit_code) + "ridge");
   made.apply = [set = made.apply](compact_options& to, const std::string& text) {
     if (!set(to, text)) return false;
-    auto& fit = std::get<values::least_squares>(to.values);
-    if (fit.ridge_scaling == linalg::ridge_mode::none) {
-      fit.ridge_scaling = linalg::ridge_mode::spectral;
-    }
+    std::get<values::least_squares>(to.values).ridge_scaling = linalg::ridge_mode::spectral;
     return true;
   };
   made.in_code = [set = made.in_code](const std::string& text) {
@@ -173,13 +170,13 @@ std::vector<setting> make_settings() {
       number("bias_lower", "lower bound of the fitted weights", 1e-12, 1e6,
              of(&options::bias, &bias::nnls::lower), std::string(nnls_code) + "lower"),
       ridge(),
-      choice<linalg::ridge_mode>("ridge_scaling", "what a ridge is multiplied by",
-                                 {{"spectral", linalg::ridge_mode::spectral},
-                                  {"frobenius", linalg::ridge_mode::frobenius},
-                                  {"fixed", linalg::ridge_mode::fixed}},
-                                 of(&options::values, &values::least_squares::ridge_scaling),
-                                 std::string(fit_code) + "ridge_scaling",
-                                 "kvfit::linalg::ridge_mode::"),
+      choice<linalg::ridge_mode>(
+          "ridge_scaling", "what a ridge is multiplied by, spectral if not set",
+          {{"spectral", linalg::ridge_mode::spectral},
+           {"frobenius", linalg::ridge_mode::frobenius},
+           {"fixed", linalg::ridge_mode::fixed}},
+          of(&options::values, &values::least_squares::ridge_scaling),
+          std::string(fit_code) + "ridge_scaling", "kvfit::linalg::ridge_mode::"),
       storage("storage", "type that keys and values are rounded to", own(&options::storage),
               "options.storage"),
       storage("bias_storage", "type that biases are rounded to", own(&options::bias_storage),

@@ -186,6 +186,9 @@ void check_rows(const arguments& given) {
     const double mean = sum / static_cast<double>(row.at("heads").size());
     expect(std::abs(row.at("output_error").get<double>() - mean) < 1e-12, "mean over heads");
     expect(row.at("output_error_worst").get<double>() == worst, "worst head");
+    // Fewer than 20 heads: the worst tenth is the worst one.
+    expect(row.at("output_error_worst_tenth") == row.at("output_error_worst"), "worst tenth");
+    expect(row.at("cosine_worst_tenth") == row.at("cosine_worst"), "worst tenth of cosines");
   }
 }
 
