@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <cstdio>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
@@ -172,7 +173,8 @@ int run_eval(const eval_arguments& arguments) {
       warn(path + ": no test queries (q_test): showing the compactions' own errors instead");
     }
     const auto done = measure(*capture, arguments, *with, store, pool, measured);
-    if (!done && done.error().code == kvfit::errc::cancelled && store) {
+    if (!done && done.error().code == kvfit::errc::cancelled && store &&
+        std::filesystem::exists(arguments.json)) {
       warn("interrupted; finished rows are in " + arguments.json +
            ", and the same command goes on");
       return exit_interrupted;
