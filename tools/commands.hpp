@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "candidate.hpp"
 #include "kvfit/core/element.hpp"
 
 namespace kvfit_tool {
@@ -14,7 +15,7 @@ namespace kvfit_tool {
 struct compact_arguments {
   std::string capture;
   std::string output;
-  std::string method = "default";
+  candidate what = {.method = "default"};
   double ratio = 1;
   std::optional<kvfit::dtype> storage = {};  ///< none: the type of the capture's keys
   std::int64_t protect_first = 0;
@@ -27,15 +28,38 @@ int run_compact(const compact_arguments& arguments);
 
 struct eval_arguments {
   std::vector<std::string> captures;
-  std::vector<std::string> methods;
+  std::vector<candidate> candidates;
   std::vector<double> ratios;
-  std::string json;  ///< empty: not written
-  std::string svg;   ///< empty: not written
+  std::string json;       ///< empty: not written
+  std::string svg;        ///< empty: not written
+  std::string html;       ///< empty: not written
+  bool resume = false;    ///< go on with what `json` holds
+  std::string against;    ///< label of the row, or method of the reference; empty: nothing
+  std::string reference;  ///< file of published figures; empty: rows are held against each other
   std::uint64_t seed = 0;
   int threads = 0;
 };
 
 int run_eval(const eval_arguments& arguments);
+
+/// Which error is to be small.
+enum class tune_goal : std::uint8_t {
+  joint,  ///< the root of the sum of their squares, head by head
+  output,
+  mass,
+};
+
+struct tune_arguments {
+  std::vector<std::string> captures;
+  std::vector<candidate> candidates;
+  double ratio = 1;
+  double milliseconds_per_head = 0;
+  tune_goal by = tune_goal::joint;
+  std::uint64_t seed = 0;
+  int threads = 1;
+};
+
+int run_tune(const tune_arguments& arguments);
 
 int run_methods(bool as_json);
 

@@ -88,7 +88,7 @@ void print_summary(const compact_arguments& arguments, const std::vector<place>&
   };
   const std::string type(name(storage));
   std::printf("%s: method %s, ratio %s, %s, %zu heads\n", arguments.output.c_str(),
-              arguments.method.c_str(), ratio_text(arguments.ratio).c_str(), type.c_str(),
+              label_of(arguments.what).c_str(), ratio_text(arguments.ratio).c_str(), type.c_str(),
               heads.size());
   std::printf("rows          %lld -> %lld (ratio %.1f)\n", static_cast<long long>(rows_before),
               static_cast<long long>(rows_after), ratio_of(rows_before, rows_after));
@@ -155,7 +155,7 @@ int run_compact(const compact_arguments& arguments) {
           const auto h = static_cast<std::size_t>(i);
           const place& at = places[h];
           results[h].emplace(compact(view_of(*capture, *at.layer, at.head),
-                                     {.method = arguments.method,
+                                     {.what = arguments.what,
                                       .budget = budget_at(at.layer->rows(), arguments.ratio),
                                       .storage = storage,
                                       .protect_first = arguments.protect_first,
@@ -174,7 +174,7 @@ int run_compact(const compact_arguments& arguments) {
     if (!one) return fail(arguments.capture + ": " + name_of(places[h]), one.error());
     heads.push_back(std::move(*one));
   }
-  const kvfit::compact_file_info info{.method = arguments.method,
+  const kvfit::compact_file_info info{.method = label_of(arguments.what),
                                       .logical_length = capture->logical_length,
                                       .scale = capture->scale,
                                       .storage = storage};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <nlohmann/json.hpp>
 
-#include "eval_output.hpp"
+#include "eval_file.hpp"
 #include "kvfit/core/version.hpp"
 
 namespace kvfit_tool {
@@ -11,10 +11,15 @@ namespace {
 using json = nlohmann::ordered_json;  // keys in the order written here, for people who read it
 
 json of(const capture_facts& capture) {
-  return {{"name", capture.name},       {"layers", capture.layers},
-          {"heads", capture.heads},     {"query_heads", capture.query_heads},
-          {"rows", capture.rows},       {"depth", capture.depth},
-          {"queries", capture.queries}, {"test_queries", capture.test_queries},
+  return {{"name", capture.name},
+          {"fingerprint", capture.fingerprint},
+          {"layers", capture.layers},
+          {"heads", capture.heads},
+          {"query_heads", capture.query_heads},
+          {"rows", capture.rows},
+          {"depth", capture.depth},
+          {"queries", capture.queries},
+          {"test_queries", capture.test_queries},
           {"scale", capture.scale}};
 }
 
@@ -33,37 +38,61 @@ json of(const head_score& head) {
           {"milliseconds", head.milliseconds}};
 }
 
+/// Numbers and flags as such, names as text.
+json of(const std::vector<setting_value>& settings) {
+  json out = json::object();
+  for (const setting_value& value : settings) {
+    json parsed = json::parse(value.text, nullptr, false);
+    const bool is_text = !parsed.is_number() && !parsed.is_boolean();
+    out[value.name] = is_text ? json(value.text) : std::move(parsed);
+  }
+  return out;
+}
+
+json of(const comparison& against) {
+  return {{"name", against.name},
+          {"output_error", against.output_error},
+          {"mass_error", against.mass_error},
+          {"output_worse", against.output_worse},
+          {"mass_worse", against.mass_worse}};
+}
+
 json of(const score_row& row) {
   const head_score& worst = row.heads[row.output_error.worst_head];
   json heads = json::array();
   for (const head_score& head : row.heads) heads.push_back(of(head));
-  return {{"capture", row.capture},
-          {"method", row.method},
-          {"ratio", row.ratio},
-          {"judged_on", name(row.on)},
-          {"output_error", row.output_error.mean},
-          {"mass_error", row.mass_error.mean},
-          {"cosine", row.cosine.mean},
-          {"output_error_geometric", row.output_error.geometric},
-          {"mass_error_geometric", row.mass_error.geometric},
-          {"output_error_worst", row.output_error.worst},
-          {"mass_error_worst", row.mass_error.worst},
-          {"cosine_worst", row.cosine.worst},
-          {"worst_head", {{"layer", worst.layer}, {"head", worst.head}}},
-          {"milliseconds", row.milliseconds},
-          {"heads", std::move(heads)}};
+  json out = {{"capture", row.capture},
+              {"method", row.what.method},
+              {"settings", of(row.what.settings)},
+              {"label", row.label},
+              {"ratio", row.ratio},
+              {"judged_on", name(row.on)},
+              {"output_error", row.output_error.mean},
+              {"mass_error", row.mass_error.mean},
+              {"cosine", row.cosine.mean},
+              {"output_error_geometric", row.output_error.geometric},
+              {"mass_error_geometric", row.mass_error.geometric},
+              {"output_error_worst", row.output_error.worst},
+              {"mass_error_worst", row.mass_error.worst},
+              {"cosine_worst", row.cosine.worst},
+              {"output_error_worst_tenth", row.output_error.worst_tenth},
+              {"mass_error_worst_tenth", row.mass_error.worst_tenth},
+              {"cosine_worst_tenth", row.cosine.worst_tenth},
+              {"worst_head", {{"layer", worst.layer}, {"head", worst.head}}},
+              {"milliseconds", row.milliseconds},
+              {"threads", row.threads}};
+  if (row.against) out["against"] = of(*row.against);
+  out["heads"] = std::move(heads);
+  return out;
 }
 
 }  // namespace
 
 std::string to_json(const evaluation& measured) {
-  json out = {{"format", "kvfit-eval"},
-              {"version", 1},
-              {"library_version", kvfit::version},
-              {"seed", measured.seed},
-              {"threads", measured.threads},
-              {"captures", json::array()},
-              {"rows", json::array()}};
+  json out = {
+      {"format", "kvfit-eval"}, {"version", eval_version},     {"library_version", kvfit::version},
+      {"seed", measured.seed},  {"threads", measured.threads}, {"captures", json::array()},
+      {"rows", json::array()}};
   for (const capture_facts& capture : measured.captures) out["captures"].push_back(of(capture));
   for (const score_row& row : measured.rows) out["rows"].push_back(of(row));
   // A path may be any bytes; what is not UTF-8 is replaced rather than thrown over.

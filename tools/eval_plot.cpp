@@ -1,50 +1,28 @@
 // SPDX-License-Identifier: MIT
-#include <algorithm>
 #include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "eval_output.hpp"
+#include "eval_panels.hpp"
 #include "svg_plot.hpp"
 
 namespace kvfit_tool {
 
-namespace {
-
-plot_panel panel_of(const evaluation& measured, const capture_facts& capture, std::string title,
-                    std::string y_label, spread score_row::*what) {
-  plot_panel panel{std::move(title), std::move(y_label), {}, {}};
-  for (const score_row& row : measured.rows) {
-    if (row.capture != capture.name) continue;
-    if (std::find(panel.x.begin(), panel.x.end(), row.ratio) == panel.x.end()) {
-      panel.x.push_back(row.ratio);
-    }
-    auto line = std::find_if(panel.lines.begin(), panel.lines.end(),
-                             [&](const plot_line& known) { return known.label == row.method; });
-    if (line == panel.lines.end()) {
-      const method* const known = find_method(row.method);
-      const bool is_baseline = known != nullptr && !known->is_fitted;
-      line = panel.lines.insert(line, {row.method, is_baseline, {}});
-    }
-    line->y.push_back((row.*what).mean);  // rows come with the ratios in the same order
-  }
-  return panel;
-}
-
-}  // namespace
-
 std::string to_plot(const evaluation& measured) {
   plot drawn;
-  drawn.x_label = "compaction ratio T / t (rows before / after)";
-  drawn.x_suffix = "×";
   const bool is_one = measured.captures.size() == 1;
   bool is_tested = true;
   for (const score_row& row : measured.rows) is_tested = is_tested && row.on == judged_on::test;
   for (const capture_facts& capture : measured.captures) {
     const std::string file = std::filesystem::path(capture.name).filename().string();
-    const std::string of = is_one ? "" : ": " + file;
-    drawn.rows.push_back({panel_of(measured, capture, "Output error" + of,
-                                   "mean ‖o − ô‖ / ‖o‖ (no unit)", &score_row::output_error),
-                          panel_of(measured, capture, "Mass error" + of,
-                                   "mean |exp(L̂ − L) − 1| (no unit)", &score_row::mass_error)});
+    std::vector<plot_panel> panels;
+    for (const plotted_error& what : plotted_errors()) {
+      panels.push_back(panel_against_ratio(rows_of(measured, capture), what));
+      if (!is_one) panels.back().title += ": " + file;
+    }
+    drawn.rows.push_back(std::move(panels));
     if (is_one) {
       drawn.title = "Compact against full attention: " + file;
       drawn.subtitle = std::to_string(capture.heads) + " KV heads in " +

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <utility>
 
@@ -13,25 +14,6 @@ namespace {
 
 constexpr int cell_width = 8;
 
-/// Three digits that count: 0.0123, 0.123, 12.3, 1234, 1.2e-06.
-std::string three_digits(double x) {
-  char text[32];
-  if (!std::isfinite(x)) return x > 0 ? "inf" : "nan";
-  if (x != 0 && (std::abs(x) < 9.995e-4 || std::abs(x) >= 99999.5)) {
-    std::snprintf(text, sizeof text, "%.1e", x);
-  } else {
-    const int whole = x == 0 ? 1 : static_cast<int>(std::floor(std::log10(std::abs(x)))) + 1;
-    std::snprintf(text, sizeof text, "%.*f", std::clamp(3 - whole, 0, 5), x);
-  }
-  return text;
-}
-
-std::string four_decimals(double x) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4f", x);
-  return text;
-}
-
 std::string padded(const std::string& text, std::size_t width) {
   return text.size() >= width ? text : std::string(width - text.size(), ' ') + text;
 }
@@ -41,14 +23,14 @@ struct metric {
   std::function<std::string(const score_row&)> cell;
 };
 
-/// One metric beside another: a line a method, a column a ratio each.
+/// One metric beside another: a line a candidate, a column a ratio each.
 class metric_table {
  public:
   explicit metric_table(std::vector<const score_row*> rows) : rows_(std::move(rows)) {
     for (const score_row* row : rows_) {
-      if (std::find(methods_.begin(), methods_.end(), row->method) == methods_.end()) {
-        methods_.push_back(row->method);
-        name_width_ = std::max(name_width_, row->method.size());
+      if (std::find(methods_.begin(), methods_.end(), row->label) == methods_.end()) {
+        methods_.push_back(row->label);
+        name_width_ = std::max(name_width_, row->label.size());
       }
       if (std::find(ratios_.begin(), ratios_.end(), row->ratio) == ratios_.end()) {
         ratios_.push_back(row->ratio);
@@ -85,7 +67,7 @@ class metric_table {
  private:
   [[nodiscard]] std::string cell(const metric& of, const std::string& method, double ratio) const {
     const auto found = std::find_if(rows_.begin(), rows_.end(), [&](const score_row* row) {
-      return row->method == method && row->ratio == ratio;
+      return row->label == method && row->ratio == ratio;
     });
     return found == rows_.end() ? "-" : of.cell(**found);
   }
@@ -124,6 +106,27 @@ std::string mark(const score_row& row) {
 
 }  // namespace
 
+std::string three_digits(double x) {
+  char text[32];
+  if (!std::isfinite(x)) return x > 0 ? "inf" : "nan";
+  if (x != 0 && (std::abs(x) < 9.995e-4 || std::abs(x) >= 99999.5)) {
+    std::snprintf(text, sizeof text, "%.1e", x);
+  } else {
+    std::snprintf(text, sizeof text, "%.2e",
+                  x);  // rounded first: 0.9999 has a digit before the point
+    const double rounded = std::abs(std::strtod(text, nullptr));
+    const int whole = x == 0 ? 1 : static_cast<int>(std::floor(std::log10(rounded))) + 1;
+    std::snprintf(text, sizeof text, "%.*f", std::clamp(3 - whole, 0, 5), x);
+  }
+  return text;
+}
+
+std::string four_decimals(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", x);
+  return text;
+}
+
 std::string ratio_text(double ratio) {
   char text[32];
   std::snprintf(text, sizeof text, "%g", ratio);
@@ -141,6 +144,24 @@ std::string to_table(const evaluation& measured) {
       "cosine", [](const score_row& row) { return four_decimals(row.cosine.mean) + mark(row); }};
   const metric time = {"milliseconds a head",
                        [](const score_row& row) { return three_digits(row.milliseconds); }};
+  const auto from_comparison = [](auto shown) {
+    return [shown](const score_row& row) {
+      return row.against ? shown(*row.against) : std::string("-");
+    };
+  };
+  const metric output_ratio = {"output error ratio", from_comparison([](const comparison& against) {
+                                 return three_digits(against.output_error);
+                               })};
+  const metric mass_ratio = {"mass error ratio", from_comparison([](const comparison& against) {
+                               return three_digits(against.mass_error);
+                             })};
+  const metric output_worse = {"heads worse in output",
+                               from_comparison([](const comparison& against) {
+                                 return std::to_string(against.output_worse);
+                               })};
+  const metric mass_worse = {"heads worse in mass", from_comparison([](const comparison& against) {
+                               return std::to_string(against.mass_worse);
+                             })};
   std::string out;
   for (const capture_facts& capture : measured.captures) {
     std::vector<const score_row*> rows;
@@ -152,6 +173,13 @@ std::string to_table(const evaluation& measured) {
     if (!out.empty()) out += "\n";
     out += heading(capture, rows, measured.threads) + "\n" + table.text(output, mass) + "\n" +
            table.text(cosine, time);
+    const auto compared = std::find_if(
+        rows.begin(), rows.end(), [](const score_row* row) { return row->against.has_value(); });
+    if (compared == rows.end()) continue;
+    out += "\nAgainst " + (*compared)->against->name +
+           ", head by head: geometric mean of the ratios of errors, and heads more than 2 % "
+           "worse.\n\n" +
+           table.text(output_ratio, mass_ratio) + "\n" + table.text(output_worse, mass_worse);
   }
   return out;
 }

@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <mutex>
 #include <optional>
 #include <utility>
+
+#include "fingerprint.hpp"
 
 namespace kvfit_tool {
 
@@ -26,9 +29,11 @@ spread spread_over(const std::vector<head_score>& heads, double kvfit::fidelity:
                    bool smaller_is_worse) {
   spread over;
   double logs = 0;
+  std::vector<double> all;
   for (std::size_t h = 0; h < heads.size(); ++h) {
     const double x = heads[h].errors.*what;
     const double worst = heads[over.worst_head].errors.*what;
+    all.push_back(x);
     over.mean += x;
     logs += std::log(x);  // −∞ for 0: the geometric mean is then 0, as it should
     if (smaller_is_worse ? x < worst : x > worst) over.worst_head = h;
@@ -37,25 +42,18 @@ spread spread_over(const std::vector<head_score>& heads, double kvfit::fidelity:
   over.mean /= count;
   over.geometric = std::exp(logs / count);
   over.worst = heads[over.worst_head].errors.*what;
+  const std::size_t tenth = std::max<std::size_t>(1, heads.size() / 10);
+  std::sort(all.begin(), all.end());
+  if (!smaller_is_worse) std::reverse(all.begin(), all.end());
+  for (std::size_t k = 0; k < tenth; ++k) over.worst_tenth += all[k] / static_cast<double>(tenth);
   return over;
-}
-
-void summarise(score_row& row) {
-  row.output_error = spread_over(row.heads, &kvfit::fidelity::output_error, false);
-  row.mass_error = spread_over(row.heads, &kvfit::fidelity::mass_error, false);
-  row.cosine = spread_over(row.heads, &kvfit::fidelity::cosine, true);
-  for (const head_score& head : row.heads) {
-    row.milliseconds += head.milliseconds;
-    row.on = std::max(row.on, head.on);
-  }
-  row.milliseconds /= static_cast<double>(row.heads.size());
 }
 
 /// One item: a head compacted and judged. `full` is null where there are no test queries.
 kvfit::result<head_score> score(const head_view& head, head_score at, const head_plan& plan,
                                 const full_attention* full) {
   const auto small = compact(head, plan);
-  if (!small) return with_place(small.error(), at, std::string(plan.method));
+  if (!small) return with_place(small.error(), at, label_of(plan.what));
   at.kept = small->keys.rows();
   at.milliseconds = small->seconds * 1000;
   if (full == nullptr) {
@@ -64,7 +62,7 @@ kvfit::result<head_score> score(const head_view& head, head_score at, const head
     return at;
   }
   const auto errors = judge(head, *full, *small);
-  if (!errors) return with_place(errors.error(), at, std::string(plan.method));
+  if (!errors) return with_place(errors.error(), at, label_of(plan.what));
   at.errors = *errors;
   return at;
 }
@@ -93,6 +91,7 @@ kvfit::result<void> check_ratio(const kvfit::capture& capture, double ratio) {
 capture_facts facts_of(const kvfit::capture& capture, std::string name) {
   capture_facts facts;
   facts.name = std::move(name);
+  facts.fingerprint = fingerprint_of(capture);
   facts.scale = capture.scale;
   facts.layers = static_cast<kvfit::index>(capture.layers.size());
   for (const kvfit::capture_layer& layer : capture.layers) {
@@ -116,9 +115,14 @@ head_view view_of(const kvfit::capture& capture, const kvfit::capture_layer& lay
           capture.scale};
 }
 
-kvfit::index count_items(const kvfit::capture& capture, const eval_plan& plan) {
-  return facts_of(capture, {}).heads *
-         static_cast<kvfit::index>(plan.methods.size() * plan.ratios.size());
+std::vector<placed_head> heads_of(const kvfit::capture& capture) {
+  std::vector<placed_head> heads;
+  for (const kvfit::capture_layer& layer : capture.layers) {
+    for (kvfit::index head = 0; head < layer.heads(); ++head) {
+      heads.push_back({layer.number(), head, view_of(capture, layer, head)});
+    }
+  }
+  return heads;
 }
 
 bool has_test_queries(const kvfit::capture& capture) {
@@ -127,75 +131,92 @@ bool has_test_queries(const kvfit::capture& capture) {
       [](const kvfit::capture_layer& layer) { return !layer.test_queries(0).empty(); });
 }
 
-kvfit::result<std::vector<score_row>> evaluate(const kvfit::capture& capture,
-                                               const std::string& name, const eval_plan& plan,
-                                               kvfit::thread_pool& pool, const kvfit::watch& by) {
-  std::vector<score_row> rows;
-  for (const std::string& method : plan.methods) {
-    for (const double ratio : plan.ratios) {
-      score_row row;
-      row.capture = name;
-      row.method = method;
-      row.ratio = ratio;
-      rows.push_back(std::move(row));
-    }
+void summarise(score_row& row) {
+  row.label = label_of(row.what);
+  row.output_error = spread_over(row.heads, &kvfit::fidelity::output_error, false);
+  row.mass_error = spread_over(row.heads, &kvfit::fidelity::mass_error, false);
+  row.cosine = spread_over(row.heads, &kvfit::fidelity::cosine, true);
+  row.milliseconds = 0;
+  for (const head_score& head : row.heads) {
+    row.milliseconds += head.milliseconds;
+    row.on = std::max(row.on, head.on);
   }
-  const bool has_test = has_test_queries(capture);
-  const kvfit::index all_items = count_items(capture, plan);
-  kvfit::index done_before = 0;
+  row.milliseconds /= static_cast<double>(row.heads.size());
+}
 
-  // Layer by layer, so that the full attention of one layer alone is in memory.
-  for (const kvfit::capture_layer& layer : capture.layers) {
-    const kvfit::index heads = layer.heads();
-    std::vector<head_view> views;
-    for (kvfit::index h = 0; h < heads; ++h) views.push_back(view_of(capture, layer, h));
-    const auto here = [&](std::size_t h) {
-      return head_score{
-          .layer = layer.number(), .head = static_cast<kvfit::index>(h), .rows = layer.rows()};
-    };
+kvfit::result<std::vector<score_row>> evaluate(const std::vector<placed_head>& heads,
+                                               const eval_plan& plan, kvfit::thread_pool& pool,
+                                               const kvfit::watch& by, const on_row& finished) {
+  std::vector<score_row> rows(plan.rows.size());
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    rows[r].what = plan.rows[r].what;
+    rows[r].label = label_of(rows[r].what);
+    rows[r].ratio = plan.rows[r].ratio;
+    rows[r].threads = pool.threads();
+  }
+  if (rows.empty()) return rows;
+  const bool has_test = std::all_of(heads.begin(), heads.end(), [](const placed_head& each) {
+    return !each.view.test_queries.empty();
+  });
+  const auto here = [&](std::size_t h) {
+    return head_score{
+        .layer = heads[h].layer, .head = heads[h].head, .rows = heads[h].view.keys.rows()};
+  };
 
-    slots<full_attention> full(views.size());
-    if (has_test) {
-      const auto all = kvfit::run_watched(pool, heads,
-                                          [&](kvfit::index h) noexcept {
-                                            const auto at = static_cast<std::size_t>(h);
-                                            full[at].emplace(attend_full(views[at]));
-                                          },
-                                          {.cancel = by.cancel});
-      if (!all) return all.error();
-      for (std::size_t h = 0; h < views.size(); ++h) {
-        if (!*full[h]) return with_place(full[h]->error(), here(h), "full attention");
-      }
-    }
-
-    slots<head_score> scores(views.size() * rows.size());
-    kvfit::watch part{.cancel = by.cancel};
-    if (by.progress) {
-      part.progress = [&](kvfit::index done, kvfit::index) {
-        by.progress(done_before + done, all_items);
-      };
-    }
-    const auto all = kvfit::run_watched(
-        pool, static_cast<kvfit::index>(scores.size()),
-        [&](kvfit::index i) noexcept {
-          const auto item = static_cast<std::size_t>(i);
-          const std::size_t h = item % views.size();
-          const score_row& row = rows[item / views.size()];
-          const head_plan wanted{.method = row.method,
-                                 .budget = budget_at(layer.rows(), row.ratio),
-                                 .seed = plan.seed};
-          scores[item].emplace(score(views[h], here(h), wanted, has_test ? &**full[h] : nullptr));
-        },
-        part);
+  slots<full_attention> full(heads.size());
+  if (has_test) {
+    const auto all = kvfit::run_watched(pool, static_cast<kvfit::index>(heads.size()),
+                                        [&](kvfit::index h) noexcept {
+                                          const auto at = static_cast<std::size_t>(h);
+                                          full[at].emplace(attend_full(heads[at].view));
+                                        },
+                                        {.cancel = by.cancel});
     if (!all) return all.error();
-    done_before += static_cast<kvfit::index>(scores.size());
-    for (std::size_t item = 0; item < scores.size(); ++item) {
-      const kvfit::result<head_score>& one = *scores[item];
-      if (!one) return one.error();
-      rows[item / views.size()].heads.push_back(*one);
+    for (std::size_t h = 0; h < heads.size(); ++h) {
+      if (!*full[h]) return with_place(full[h]->error(), here(h), "full attention");
     }
   }
-  for (score_row& row : rows) summarise(row);
+
+  // Row by row, so that rows are finished one after the other; threads go on to the next meanwhile.
+  slots<head_score> scores(heads.size() * rows.size());
+  std::mutex mutex;  // guards the two below and `finished`
+  std::vector<std::size_t> left(rows.size(), heads.size());
+  std::vector<double> spent(rows.size(), 0.0);
+  const double limit = plan.milliseconds_per_head * static_cast<double>(heads.size());
+  const auto finish = [&](std::size_t r) {
+    if (spent[r] > limit) return;
+    const std::size_t first = r * heads.size();
+    for (std::size_t h = 0; h < heads.size(); ++h) {
+      if (!*scores[first + h]) return;  // said below
+    }
+    for (std::size_t h = 0; h < heads.size(); ++h) rows[r].heads.push_back(**scores[first + h]);
+    summarise(rows[r]);
+    if (finished) finished(rows[r]);
+  };
+  const auto all = kvfit::run_watched(
+      pool, static_cast<kvfit::index>(scores.size()),
+      [&](kvfit::index i) noexcept {
+        const auto item = static_cast<std::size_t>(i);
+        const std::size_t h = item % heads.size();
+        const std::size_t r = item / heads.size();
+        std::unique_lock<std::mutex> guard(mutex);
+        if (spent[r] <= limit) {
+          guard.unlock();
+          const head_plan wanted{.what = rows[r].what,
+                                 .budget = budget_at(heads[h].view.keys.rows(), rows[r].ratio),
+                                 .seed = plan.seed};
+          scores[item].emplace(
+              score(heads[h].view, here(h), wanted, has_test ? &**full[h] : nullptr));
+          guard.lock();
+          if (*scores[item]) spent[r] += (**scores[item]).milliseconds;
+        }
+        if (--left[r] == 0) finish(r);
+      },
+      by);
+  for (const auto& one : scores) {
+    if (one && !*one) return one->error();
+  }
+  if (!all) return all.error();
   return rows;
 }
 

@@ -3,9 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <limits>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "candidate.hpp"
 #include "heads.hpp"
 #include "kvfit/io/capture.hpp"
 #include "kvfit/parallel/progress.hpp"
@@ -34,30 +39,46 @@ struct head_score {
   double milliseconds = 0;  ///< wall clock of the compaction
 };
 
-/// Mean, geometric mean and worst over heads.
+/// What errors over heads come to.
 struct spread {
   double mean = 0;
   double geometric = 0;
   double worst = 0;
+  double worst_tenth = 0;      ///< mean of the worst floor(heads / 10), at least of one
   std::size_t worst_head = 0;  ///< place in `score_row::heads`
 };
 
-/// One method at one ratio over all heads of a capture.
+/// A row's errors held against another method's on the same heads.
+struct comparison {
+  std::string name;  ///< whose
+  /// Geometric means over heads of error / the other's error.
+  double output_error = 1;
+  double mass_error = 1;
+  /// Heads more than 1.02 times as bad.
+  kvfit::index output_worse = 0;
+  kvfit::index mass_worse = 0;
+};
+
+/// One candidate at one ratio over all heads of a capture.
 struct score_row {
   std::string capture;
-  std::string method;
+  candidate what;
+  std::string label;  ///< of `what`
   double ratio = 1;
   judged_on on = judged_on::test;  ///< of its heads, the least independent
   spread output_error;
   spread mass_error;
   spread cosine;            ///< worst: the smallest
   double milliseconds = 0;  ///< mean over heads
+  int threads = 1;          ///< at work while it was measured
   std::vector<head_score> heads;
+  std::optional<comparison> against = {};
 };
 
 /// What a capture is, for those who read the results without it.
 struct capture_facts {
-  std::string name;  ///< the path as given
+  std::string name;         ///< the path as given
+  std::string fingerprint;  ///< of the content
   kvfit::index layers = 0;
   kvfit::index heads = 0;  ///< KV heads of all layers
   kvfit::index query_heads = 0;
@@ -68,7 +89,7 @@ struct capture_facts {
   float scale = 0;
 };
 
-/// All of it, in the order capture, method, ratio.
+/// All of it, in the order capture, candidate, ratio.
 struct evaluation {
   std::vector<capture_facts> captures;
   std::vector<score_row> rows;
@@ -88,23 +109,47 @@ capture_facts facts_of(const kvfit::capture& capture, std::string name);
 head_view view_of(const kvfit::capture& capture, const kvfit::capture_layer& layer,
                   kvfit::index head);
 
-struct eval_plan {
-  std::vector<std::string> methods;
-  std::vector<double> ratios;
-  std::uint64_t seed = 0;
+/// A head, and where it lies in its capture.
+struct placed_head {
+  kvfit::index layer = 0;
+  kvfit::index head = 0;
+  head_view view;
 };
 
-/// Heads × methods × ratios: the items `evaluate` will report progress of.
-kvfit::index count_items(const kvfit::capture& capture, const eval_plan& plan);
+/// All heads, layer by layer.
+std::vector<placed_head> heads_of(const kvfit::capture& capture);
 
 /// Whether every layer has test queries. If not, no layer is judged on them: rows must compare.
 bool has_test_queries(const kvfit::capture& capture);
 
-/// Compacts on `.q`, judges on `.q_test`. Full attention is computed once a head. Numbers do not
-/// depend on the threads, milliseconds do: heads that run side by side share the machine's memory.
-/// The first error in the order of rows and heads, where one fails; `cancelled` after `by.cancel`.
-kvfit::result<std::vector<score_row>> evaluate(const kvfit::capture& capture,
-                                               const std::string& name, const eval_plan& plan,
-                                               kvfit::thread_pool& pool, const kvfit::watch& by);
+/// Fills `label` and what is said of all heads, from `what` and `heads`.
+void summarise(score_row& row);
+
+/// One row to measure.
+struct row_plan {
+  candidate what;
+  double ratio = 1;
+};
+
+struct eval_plan {
+  std::vector<row_plan> rows;
+  std::uint64_t seed = 0;
+  /// A row whose heads must take longer than this on average is given up: its `heads` stay empty.
+  double milliseconds_per_head = std::numeric_limits<double>::infinity();
+};
+
+/// Called with each row that is finished, never by two threads at once. It must not throw.
+using on_row = std::function<void(const score_row&)>;
+
+/// Compacts on the heads' queries, judges on their test queries, or, where any head has none, by
+/// the compactions' own errors. Full attention is computed once a head; it is held for all of them,
+/// in less than twice the memory of fp16 test queries. Figures do not depend on the threads,
+/// milliseconds do: heads that run side by side share the machine's memory.
+///
+/// Rows come in the order of the plan, with `capture` left empty. Progress counts heads × rows. The
+/// first error in the order of rows and heads, where one fails; `cancelled` after `by.cancel`.
+kvfit::result<std::vector<score_row>> evaluate(const std::vector<placed_head>& heads,
+                                               const eval_plan& plan, kvfit::thread_pool& pool,
+                                               const kvfit::watch& by, const on_row& finished);
 
 }  // namespace kvfit_tool

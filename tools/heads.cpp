@@ -10,6 +10,7 @@
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/presets.hpp"
+#include "settings.hpp"
 
 namespace kvfit_tool {
 
@@ -53,10 +54,10 @@ const method* find_method(std::string_view name) {
 }
 
 kvfit::result<small_head> compact(const head_view& head, const head_plan& plan) {
-  const auto preset = kvfit::presets::find(plan.method);
+  const auto preset = kvfit::presets::find(plan.what.method);
   if (!preset) {
     return kvfit::error{kvfit::errc::invalid_option, "method", kvfit::error::none,
-                        kvfit::error::none, "no method " + std::string(plan.method)};
+                        kvfit::error::none, "no method " + plan.what.method};
   }
   kvfit::compact_options options = preset->make(plan.budget);
   options.rule.scale = head.scale;
@@ -65,6 +66,11 @@ kvfit::result<small_head> compact(const head_view& head, const head_plan& plan) 
   options.protect_last = plan.protect_last;
   if (auto* drawn = std::get_if<kvfit::selection::random>(&options.selection)) {
     drawn->seed = plan.seed;
+  }
+  if (const std::string wrong = apply_settings(options, plan.what.method, plan.what.settings);
+      !wrong.empty()) {
+    return kvfit::error{kvfit::errc::invalid_option, "settings", kvfit::error::none,
+                        kvfit::error::none, wrong};
   }
   return without_bad_alloc([&]() -> kvfit::result<small_head> {
     const std::vector<kvfit::query_block> queries = blocks_of(head.queries);

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "candidate.hpp"
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -42,9 +43,9 @@ struct head_view {
 
 /// How to compact it.
 struct head_plan {
-  std::string_view method;
+  candidate what;
   kvfit::index budget = 0;
-  kvfit::dtype storage = kvfit::dtype::fp32;
+  kvfit::dtype storage = kvfit::dtype::fp32;  ///< unless the candidate sets its own
   kvfit::index protect_first = 0;
   kvfit::index protect_last = 0;
   std::uint64_t seed = 0;  ///< for methods that draw

@@ -20,13 +20,19 @@ macro(check)
   endif()
 endmacro()
 
+# figure(VARIABLE JSON_FILE PLACE...): an entry of a JSON file.
+macro(figure variable file)
+  file(READ ${WORK}/${file} figure_json)
+  string(JSON ${variable} GET "${figure_json}" ${ARGN})
+endmacro()
+
 # check_silent(out|err): the last program said nothing there.
 macro(check_silent stream)
   string(LENGTH "${${stream}}" length)
   check(length EQUAL 0)
 endmacro()
 
-# small_capture(PATH [no_test|not_finite]): two layers of two heads, 96 rows.
+# small_capture(PATH [no_test|wild_test|not_finite]): two layers of two heads, 96 rows.
 macro(small_capture path)
   run(0 ${SUPPORT} make_capture ${path} ${ARGN})
 endmacro()

@@ -77,6 +77,7 @@ void make_capture(const std::string& path, std::string_view kind) {
     if (kind == "not_finite" && layer == 2) memory.back()[10] = std::nanf("");
     add("q", query_heads, 40, depth);
     if (kind != "no_test") add("q_test", query_heads, 30, depth);
+    if (kind == "wild_test") std::fill(memory.back().begin(), memory.back().end(), std::nanf(""));
   }
   const kvfit::tensor_metadata metadata = {
       {"format", "kvfit-capture"}, {"version", "1"}, {"scale", "0.5"}, {"logical_length", "100"}};
@@ -152,7 +153,7 @@ nlohmann::json read_json(const std::string& path) {
 /// JSON JUDGED_ON HEADS METHOD,METHOD,... RATIO...
 void check_rows(const arguments& given) {
   const nlohmann::json measured = read_json(given[0]);
-  expect(measured.at("format") == "kvfit-eval" && measured.at("version") == 1, "format");
+  expect(measured.at("format") == "kvfit-eval" && measured.at("version") == 2, "format");
   expect(measured.at("library_version") == kvfit::version, "library_version");
   expect(measured.at("captures").size() == 1, "one capture");
   std::set<std::pair<std::string, double>> missing;
@@ -185,7 +186,105 @@ void check_rows(const arguments& given) {
     const double mean = sum / static_cast<double>(row.at("heads").size());
     expect(std::abs(row.at("output_error").get<double>() - mean) < 1e-12, "mean over heads");
     expect(row.at("output_error_worst").get<double>() == worst, "worst head");
+    // Fewer than 20 heads: the worst tenth is the worst one.
+    expect(row.at("output_error_worst_tenth") == row.at("output_error_worst"), "worst tenth");
+    expect(row.at("cosine_worst_tenth") == row.at("cosine_worst"), "worst tenth of cosines");
   }
+}
+
+/// A row by its label and ratio.
+const nlohmann::json& row_of(const nlohmann::json& measured, const std::string& capture,
+                             const std::string& label, double ratio) {
+  for (const nlohmann::json& row : measured.at("rows")) {
+    if (row.at("capture") == capture && row.at("label") == label && row.at("ratio") == ratio) {
+      return row;
+    }
+  }
+  give_up("no row " + label + " at " + text(ratio));
+}
+
+/// JSON NAME: every row's comparison with the row of that label, from the heads' own figures.
+void check_against(const arguments& given) {
+  const nlohmann::json measured = read_json(given[0]);
+  for (const nlohmann::json& row : measured.at("rows")) {
+    const nlohmann::json& other =
+        row_of(measured, row.at("capture"), given[1], row.at("ratio").get<double>());
+    const nlohmann::json& against = row.at("against");
+    expect(against.at("name") == given[1], "name");
+    for (const std::string what : {"output", "mass"}) {
+      double product = 1;
+      int worse = 0;
+      const std::size_t heads = row.at("heads").size();
+      for (std::size_t h = 0; h < heads; ++h) {
+        const double ratio = row.at("heads")[h].at(what + "_error").get<double>() /
+                             other.at("heads")[h].at(what + "_error").get<double>();
+        product *= ratio;
+        if (ratio > 1.02) ++worse;
+      }
+      const double expected = std::pow(product, 1 / static_cast<double>(heads));
+      const auto actual = against.at(what + "_error").get<double>();
+      expect(std::abs(actual - expected) < 1e-9 * expected, what + " ratio " + text(actual));
+      expect(against.at(what + "_worse") == worse, what + " heads worse");
+    }
+  }
+}
+
+/// JSON LABEL RATIO METHOD OUT: a reference in which METHOD has half the row's errors.
+void make_reference(const arguments& given) {
+  const nlohmann::json measured = read_json(given[0]);
+  const std::string capture = measured.at("captures")[0].at("name");
+  nlohmann::json heads = nlohmann::json::array();
+  for (const auto& head : row_of(measured, capture, given[1], std::stod(given[2])).at("heads")) {
+    heads.push_back({head.at("output_error").get<double>() / 2,
+                     head.at("mass_error").get<double>() / 2, head.at("cosine")});
+  }
+  const nlohmann::json out = {{capture, {{given[2], {{given[3], {{"per_head", heads}}}}}}}};
+  std::ofstream(given[4]) << out;
+}
+
+/// CAPTURE OUT: every eighth reference query becomes a test query, and the old ones go.
+void split_capture(const arguments& given) {
+  const kvfit::safetensors_file file = need(kvfit::read_safetensors(given[0]));
+  std::vector<std::vector<std::byte>> memory;
+  std::vector<kvfit::tensor_view> tensors;
+  for (const kvfit::tensor_view& tensor : file.tensors) {
+    if (tensor.name.ends_with(".q_test")) continue;
+    if (!tensor.name.ends_with(".q")) {
+      tensors.push_back(tensor);
+      continue;
+    }
+    const auto row_size = static_cast<std::size_t>(tensor.shape[2]) * size_of(tensor.type);
+    for (const bool is_test : {false, true}) {
+      std::vector<std::byte> part;
+      for (size row = 0; row < tensor.shape[0] * tensor.shape[1]; ++row) {
+        if (((row % tensor.shape[1]) % 8 == 7) != is_test) continue;
+        const auto at = tensor.bytes.subspan(static_cast<std::size_t>(row) * row_size, row_size);
+        part.insert(part.end(), at.begin(), at.end());
+      }
+      kvfit::tensor_view made = tensor;
+      if (is_test) made.name += "_test";
+      made.shape[1] = static_cast<size>(part.size() / row_size) / tensor.shape[0];
+      memory.push_back(std::move(part));
+      made.bytes = memory.back();
+      tensors.push_back(std::move(made));
+    }
+  }
+  const auto done = kvfit::write_safetensors(given[1], tensors, file.metadata);
+  if (!done) give_up(done.error().message());
+}
+
+/// JSON LABEL RATIO OUTPUT MASS: the geometric means are these, to three digits.
+void check_geometric(const arguments& given) {
+  const nlohmann::json measured = read_json(given[0]);
+  const std::string capture = measured.at("captures")[0].at("name");
+  const nlohmann::json& row = row_of(measured, capture, given[1], std::stod(given[2]));
+  const auto check = [&](const char* what, const std::string& shown) {
+    const auto expected = row.at(what).get<double>();
+    expect(std::abs(std::stod(shown) - expected) <= 0.0051 * expected,
+           std::string(what) + " " + shown + " against " + text(expected));
+  };
+  check("output_error_geometric", given[3]);
+  check("mass_error_geometric", given[4]);
 }
 
 /// Softmax attention of one query in double: the output, and the log-mass behind it.
@@ -266,6 +365,10 @@ void run(const std::string& command, const arguments& given) {
   if (command == "check_result") return check_result(given);
   if (command == "check_rows") return check_rows(given);
   if (command == "check_eval") return check_eval(given);
+  if (command == "check_against") return check_against(given);
+  if (command == "make_reference") return make_reference(given);
+  if (command == "split_capture") return split_capture(given);
+  if (command == "check_geometric") return check_geometric(given);
   give_up("no command " + command);
 }
 

@@ -1,7 +1,7 @@
 include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 run(0 ${KVFIT} --help)
 check(out MATCHES "Exit codes: 0 done")
-foreach(command compact eval methods)
+foreach(command compact eval tune methods)
   run(0 ${KVFIT} ${command} --help)
   check(out MATCHES "Usage: kvfit ${command}")
 endforeach()

@@ -1,0 +1,27 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+small_capture(small)
+run(0 ${KVFIT} eval small --methods topk,omp --ratios 4 --json rows.json --resume)
+figure(first rows.json rows 0)
+figure(second rows.json rows 1)
+file(SHA256 ${WORK}/rows.json before)
+# Nothing to do: the same bytes, times included.
+run(0 ${KVFIT} eval small --methods topk,omp --ratios 4 --json rows.json --resume)
+file(SHA256 ${WORK}/rows.json after)
+check(before STREQUAL after)
+# More of it, in another order, and less: old rows keep their times, and none is lost.
+run(0 ${KVFIT} eval small --methods omp,default --ratios 8,4 --set default:norm_power=0,1
+  --json rows.json --resume)
+check(out MATCHES "default.norm_power=1. ")
+figure(rows rows.json rows)
+string(JSON count LENGTH "${rows}")
+check(count EQUAL 7)
+figure(again rows.json rows 1)
+check(again STREQUAL second)
+figure(last rows.json rows 6)
+check(last STREQUAL first)
+# A copy of the capture is the same content under another name.
+file(COPY_FILE ${WORK}/small ${WORK}/copy)
+run(0 ${KVFIT} eval copy --methods topk --ratios 4 --json rows.json --resume)
+figure(known rows.json rows 0 milliseconds)
+string(JSON measured GET "${first}" milliseconds)
+check(known STREQUAL measured)

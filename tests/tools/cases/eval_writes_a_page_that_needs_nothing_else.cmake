@@ -1,0 +1,22 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+small_capture("a&b<c")
+run(0 ${KVFIT} eval "a&b<c" --methods topk,omp,default --ratios 4,8 --set default:norm_power=0,1
+  --html report.html)
+file(READ ${WORK}/report.html page)
+check(page MATCHES "^<!DOCTYPE html>.*</html>\n$")
+check(page MATCHES "<h2>a&amp.b&lt.c</h2>")
+check(NOT page MATCHES "a&b<c")
+check(page MATCHES "prefers-color-scheme:dark")
+string(REPLACE "xmlns=\"http://www.w3.org/2000/svg\"" "" bare "${page}")
+check(NOT bare MATCHES "https?:|url[(]|@import|<script|<link|<img|src=")
+# Two plots of two panels, two heat maps; every head of every row in both maps.
+string(REGEX MATCHALL "<svg " plots "${page}")
+list(LENGTH plots count)
+check(count EQUAL 4)
+string(REGEX MATCHALL "layer [02] head [01]: [0-9.e-]+</title></rect>" cells "${page}")
+list(LENGTH cells count)
+check(count EQUAL 64)  # 4 candidates, 2 ratios, 4 heads, 2 errors
+check(page MATCHES "default{norm_power=1} at 8×, layer 2 head 1: ")
+check(page MATCHES "class=\"front\"")
+check(page MATCHES "<td>topk</td><td>4×</td>")
+check(page MATCHES "against omp")

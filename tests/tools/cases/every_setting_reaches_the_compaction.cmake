@@ -1,0 +1,35 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+set(capture ${SOURCE}/examples/data/tinybooks.safetensors)
+macro(measure variable)
+  run(0 ${KVFIT} eval ${capture} --ratios 10 ${ARGN} --json rows.json)
+  figure(output rows.json rows 0 output_error)
+  figure(mass rows.json rows 0 mass_error)
+  set(${variable} "${output} ${mass}")
+endmacro()
+# Each: method, setting, a value that is not the method's own.
+set(tried
+  "default held_out=0.5" "default keys_per_round=8" "default refit_interval=16"
+  "default norm_power=1" "default bias_lower=1" "default ridge=0.1" "default storage=bf16"
+  "default bias_storage=bf16" "omp norm_power=0.5" "zero_bias ridge=0.1")
+foreach(one IN LISTS tried)
+  separate_arguments(one)
+  list(GET one 0 method)
+  list(GET one 1 setting)
+  measure(before --methods ${method})
+  measure(after --methods ${method} --set ${setting})
+  check(NOT before STREQUAL after)
+endforeach()
+measure(spectral --methods default --set ridge=0.1)
+measure(fixed --methods default --set ridge=0.1 --set ridge_scaling=fixed)
+check(NOT spectral STREQUAL fixed)
+# Where dead keys are many (a high floor), replacing them is seen.
+measure(replaced --methods default --set bias_lower=1)
+measure(kept --methods default --set bias_lower=1 --set replace_dead_keys=false)
+check(NOT replaced STREQUAL kept)
+# Where values are held fast by nothing (few queries fitted, none judged), copies may be better.
+small_capture(small)
+run(0 ${KVFIT} eval small --methods omp --ratios 1.1 --set held_out=0.5
+  --set keep_better_values=true,false --json rows.json)
+figure(better rows.json rows 0 output_error)
+figure(fitted rows.json rows 1 output_error)
+check(NOT better STREQUAL fitted)

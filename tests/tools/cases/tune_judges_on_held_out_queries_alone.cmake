@@ -1,0 +1,23 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+small_capture(small)
+small_capture(wild wild_test)  # the same, but for test queries that are no numbers
+run(1 ${KVFIT} eval wild --methods topk --ratios 4)
+check(err MATCHES "non_finite")
+foreach(capture small wild)
+  run(0 ${KVFIT} tune ${capture} --ratio 4 --milliseconds-per-head 100000 --methods topk,omp,default)
+  check_silent(err)
+  check(out MATCHES "test queries .q_test.\nwere not looked at")
+  string(REGEX REPLACE " +[0-9.e+-]+\n" "\n" figures "${out}")  # the column of times
+  string(REGEX REPLACE ", [0-9.e+-]+ milliseconds" "" figures "${figures}")
+  string(REPLACE "compact ${capture}" "" ${capture}_figures "${figures}")
+endforeach()
+check(small_figures STREQUAL wild_figures)
+# The same figures as eval's, where every eighth reference query is made a test query.
+run(0 ${SUPPORT} split_capture small split)
+run(0 ${KVFIT} eval split --methods topk,omp,default --ratios 4 --set default:norm_power=0,1 --json rows.json)
+foreach(label topk omp)
+  check(small_figures MATCHES "\n${label} +[0-9.e-]+ +([0-9.e-]+) +([0-9.e-]+) ")
+  run(0 ${SUPPORT} check_geometric rows.json ${label} 4 ${CMAKE_MATCH_1} ${CMAKE_MATCH_2})
+endforeach()
+check(small_figures MATCHES "\ndefault{norm_power=1} +[0-9.e-]+ +([0-9.e-]+) +([0-9.e-]+) ")
+run(0 ${SUPPORT} check_geometric rows.json "default{norm_power=1}" 4 ${CMAKE_MATCH_1} ${CMAKE_MATCH_2})

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+/// What is measured: a method with some of its settings changed.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace kvfit_tool {
+
+/// A setting's name and the value it is given, spelled in the one way of `setting::canonical`.
+struct setting_value {
+  std::string name;
+  std::string text;
+  friend bool operator==(const setting_value&, const setting_value&) = default;
+};
+
+/// A preset and what is set on top of it, in the order of the table of settings.
+struct candidate {
+  std::string method;
+  std::vector<setting_value> settings = {};
+  friend bool operator==(const candidate&, const candidate&) = default;
+};
+
+/// "omp", "omp{norm_power=0.5,storage=fp16}".
+std::string label_of(const candidate& what);
+
+}  // namespace kvfit_tool

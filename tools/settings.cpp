@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT
+#include "settings.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "kvfit/core/settings.hpp"
+
+namespace kvfit_tool {
+
+namespace {
+
+using kvfit::compact_options;
+using kvfit::index;
+namespace selection = kvfit::selection;
+namespace bias = kvfit::bias;
+namespace values = kvfit::values;
+namespace linalg = kvfit::linalg;
+
+// ---- Values as text -----------------------------------------------------------------------------
+/// The shortest decimal that reads back as `x`.
+std::string shortest(double x) {
+  char text[40];
+  for (int digits = 1; digits <= 17; ++digits) {
+    std::snprintf(text, sizeof text, "%.*g", digits, x);
+    if (std::strtod(text, nullptr) == x) break;
+  }
+  return text;
+}
+
+std::optional<double> parse_number(const std::string& text) {
+  if (text.empty() || text.find_first_not_of("0123456789+-.eE") != std::string::npos) return {};
+  char* end = nullptr;
+  const double x = std::strtod(text.c_str(), &end);
+  if (*end != '\0' || !std::isfinite(x)) return {};
+  return x == 0 ? 0.0 : x;  // no "-0"
+}
+
+// ---- Where a setting lies: functions that return its place, null where the method has none
+// -------
+/// A field of the options themselves.
+template <class T>
+auto own(T compact_options::*field) {
+  return [field](compact_options& options) { return &(options.*field); };
+}
+
+/// A field of a policy; null where another policy stands in its place.
+template <class Any, class Policy, class T>
+auto of(Any compact_options::*place, T Policy::*field) {
+  return [place, field](compact_options& options) -> T* {
+    Policy* const chosen = std::get_if<Policy>(&(options.*place));
+    return chosen == nullptr ? nullptr : &(chosen->*field);
+  };
+}
+
+/// A field of OMP that a schedule of steps would overrule.
+auto unscheduled(index selection::omp::*field) {
+  return [field](compact_options& options) -> index* {
+    auto* const omp = std::get_if<selection::omp>(&options.selection);
+    return omp == nullptr || !omp->schedule.empty() ? nullptr : &(omp->*field);
+  };
+}
+
+constexpr const char* omp_code = "std::get<kvfit::selection::omp>(options.selection).";
+constexpr const char* nnls_code = "std::get<kvfit::bias::nnls>(options.bias).";
+constexpr const char* fit_code = "std::get<kvfit::values::least_squares>(options.values).";
+
+auto assign_to(std::string place) {
+  return [place = std::move(place)](const std::string& text) { return place + " = " + text + ";"; };
+}
+
+// ---- Kinds of settings --------------------------------------------------------------------------
+/// A number from `low` to `high`; whole where the field is. `place` names the field in C++.
+template <class Find>
+setting number(std::string name, std::string summary, double low, double high, Find find,
+               std::string place) {
+  using field = std::remove_pointer_t<decltype(find(std::declval<compact_options&>()))>;
+  constexpr bool is_whole = std::is_integral_v<field>;
+  const auto canonical = [=](const std::string& text) -> std::optional<std::string> {
+    const auto x = parse_number(text);
+    if (!x || *x < low || *x > high || (is_whole && *x != std::floor(*x))) return {};
+    return is_whole ? std::to_string(static_cast<long long>(*x)) : shortest(*x);
+  };
+  const auto apply = [=](compact_options& to, const std::string& text) {
+    field* const at = find(to);
+    if (at != nullptr) *at = static_cast<field>(std::strtod(text.c_str(), nullptr));
+    return at != nullptr;
+  };
+  return {std::move(name),
+          std::move(summary),
+          shortest(low) + " to " + shortest(high) + (is_whole ? ", whole" : ""),
+          canonical,
+          apply,
+          assign_to(std::move(place))};
+}
+
+/// One of a few named values. `type` is what stands before the name in C++.
+template <class Value, class Find>
+setting choice(std::string name, std::string summary, std::map<std::string, Value> among, Find find,
+               std::string place, std::string type) {
+  std::string range;
+  for (const auto& [text, value] : among) range += (range.empty() ? "" : "|") + text;
+  const auto canonical = [=](const std::string& text) -> std::optional<std::string> {
+    if (among.count(text) == 0) return {};
+    return text;
+  };
+  const auto apply = [=](compact_options& to, const std::string& text) {
+    Value* const at = find(to);
+    if (at != nullptr) *at = among.at(text);
+    return at != nullptr;
+  };
+  const auto in_code = [=](const std::string& text) { return place + " = " + type + text + ";"; };
+  return {std::move(name), std::move(summary), std::move(range), canonical, apply, in_code};
+}
+
+template <class Find>
+setting flag(std::string name, std::string summary, Find find, std::string place) {
+  return choice<bool>(std::move(name), std::move(summary), {{"false", false}, {"true", true}}, find,
+                      std::move(place), "");
+}
+
+template <class Find>
+setting storage(std::string name, std::string summary, Find find, std::string place) {
+  return choice<kvfit::dtype>(
+      std::move(name), std::move(summary),
+      {{"fp32", kvfit::dtype::fp32}, {"fp16", kvfit::dtype::fp16}, {"bf16", kvfit::dtype::bf16}},
+      find, std::move(place), "kvfit::dtype::");
+}
+
+/// A ridge needs a scale: spectral, unless `ridge_scaling`, which is applied after it, chooses one.
+setting ridge() {
+  setting made = number("ridge", "ridge of the value fit, times what ridge_scaling says", 0, 1e6,
+                        of(&compact_options::values, &values::least_squares::ridge),
+                        std::string(fit_code) + "ridge");
+  made.apply = [set = made.apply](compact_options& to, const std::string& text) {
+    if (!set(to, text)) return false;
+    std::get<values::least_squares>(to.values).ridge_scaling = linalg::ridge_mode::spectral;
+    return true;
+  };
+  made.in_code = [set = made.in_code](const std::string& text) {
+    return std::string(fit_code) + "ridge_scaling = kvfit::linalg::ridge_mode::spectral;\n" +
+           set(text);
+  };
+  return made;
+}
+
+// ---- The table ----------------------------------------------------------------------------------
+std::vector<setting> make_settings() {
+  using options = compact_options;
+  using omp = selection::omp;
+  return {
+      number("held_out", "share of the queries kept from the fit to judge it", 0, 0.5,
+             own(&options::held_out), "options.held_out"),
+      flag("replace_dead_keys", "give the slots of keys that are not needed to others",
+           own(&options::replace_dead_keys), "options.replace_dead_keys"),
+      flag("keep_better_values", "copied values where they judge better than fitted ones",
+           own(&options::keep_better_values), "options.keep_better_values"),
+      number("keys_per_round", "keys that OMP adds a round", 1, 1e6,
+             unscheduled(&omp::keys_per_round), std::string(omp_code) + "keys_per_round"),
+      number("refit_interval", "rounds of OMP from one refit to the next", 1, 1e6,
+             unscheduled(&omp::refit_interval), std::string(omp_code) + "refit_interval"),
+      number("norm_power", "OMP ranks by c / norm^norm_power", 0, 4,
+             of(&options::selection, &omp::norm_power), std::string(omp_code) + "norm_power"),
+      number("bias_lower", "lower bound of the fitted weights", 1e-12, 1e6,
+             of(&options::bias, &bias::nnls::lower), std::string(nnls_code) + "lower"),
+      ridge(),
+      choice<linalg::ridge_mode>(
+          "ridge_scaling", "what a ridge is multiplied by, spectral if not set",
+          {{"spectral", linalg::ridge_mode::spectral},
+           {"frobenius", linalg::ridge_mode::frobenius},
+           {"fixed", linalg::ridge_mode::fixed}},
+          of(&options::values, &values::least_squares::ridge_scaling),
+          std::string(fit_code) + "ridge_scaling", "kvfit::linalg::ridge_mode::"),
+      storage("storage", "type that keys and values are rounded to", own(&options::storage),
+              "options.storage"),
+      storage("bias_storage", "type that biases are rounded to", own(&options::bias_storage),
+              "options.bias_storage"),
+  };
+}
+
+}  // namespace
+
+const std::vector<setting>& settings() {
+  static const std::vector<setting> all = make_settings();
+  return all;
+}
+
+const setting* find_setting(std::string_view name) {
+  const auto found = std::find_if(settings().begin(), settings().end(),
+                                  [&](const setting& candidate) { return candidate.name == name; });
+  return found == settings().end() ? nullptr : &*found;
+}
+
+std::string apply_settings(compact_options& to, std::string_view method,
+                           const std::vector<setting_value>& chosen) {
+  for (const setting_value& value : chosen) {
+    const setting* const known = find_setting(value.name);
+    if (known == nullptr) return "unknown setting " + value.name;
+    if (!known->apply(to, value.text)) {
+      return "method " + std::string(method) + " has no setting " + value.name;
+    }
+  }
+  const auto why = [&](const kvfit::error& cause) {
+    return "method " + std::string(method) + ": " + cause.message();
+  };
+  if (const auto ok = kvfit::check_settings(to.selection); !ok) return why(ok.error());
+  if (const auto ok = kvfit::check_settings(to.bias); !ok) return why(ok.error());
+  if (const auto ok = kvfit::check_settings(to.values); !ok) return why(ok.error());
+  return {};
+}
+
+}  // namespace kvfit_tool

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+#include "tune_candidates.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+#include "heads.hpp"
+#include "sweep.hpp"
+
+namespace kvfit_tool {
+
+namespace {
+
+/// A method and what is set on it; several values are tried one by one.
+struct variant {
+  std::string_view method;
+  std::vector<std::string> settings;
+};
+
+const std::vector<variant>& variants() {
+  static const std::vector<variant> all = {
+      {"default", {"norm_power=0,0.25,1"}},
+      {"default", {"keys_per_round=2,4"}},
+      {"default", {"keys_per_round=4", "refit_interval=2"}},
+      {"default", {"bias_lower=0.01,0.1"}},
+      {"default", {"ridge=0.0001"}},
+      {"zero_bias", {"ridge=0.0001"}},
+      {"omp", {"norm_power=0.5"}},
+      {"omp_fast", {"norm_power=0.5"}},
+  };
+  return all;
+}
+
+}  // namespace
+
+std::vector<candidate> tune_candidates(const std::vector<std::string>& methods) {
+  std::vector<candidate> all;
+  for (const method& each : kvfit_tool::methods()) {
+    const std::string name(each.name);
+    // Of the baselines, the only one that can win: quick, and better than blind.
+    const bool is_wanted = methods.empty()
+                               ? each.is_fitted || name == "topk"
+                               : std::find(methods.begin(), methods.end(), name) != methods.end();
+    if (!is_wanted) continue;
+    all.push_back({.method = name});
+    for (const variant& one : variants()) {
+      if (one.method != name) continue;
+      std::vector<sweep> sweeps(one.settings.size());
+      for (std::size_t s = 0; s < sweeps.size(); ++s) {
+        const std::string wrong = parse_sweep(one.settings[s], sweeps[s]);
+        if (!wrong.empty()) throw std::logic_error("tune: " + wrong);
+      }
+      for (candidate& made : combine({name}, sweeps)) all.push_back(std::move(made));
+    }
+  }
+  return all;
+}
+
+}  // namespace kvfit_tool
