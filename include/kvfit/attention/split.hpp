@@ -35,8 +35,10 @@ struct query_split {
 /// Holds out every s-th query of every block, s = round(1 / fraction) ≥ 2, so that both parts span
 /// the whole range of each query head. No query is copied: a part is a set of strided views. Blocks
 /// with fewer than s rows are fitted on whole. fraction in [0, 0.5]; 0 holds out nothing.
+///
+/// thin ≥ 1: about one in so many of the queries to be fitted on is, evenly spread.
 inline query_split split_queries(const query_set& queries, std::span<const row_view> masks,
-                                 double fraction) {
+                                 double fraction, index thin = 1) {
   query_split parts;
   constexpr double most = 1e15;  // more than any block has rows, and llround can still hold it
   const index stride =
@@ -60,14 +62,17 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
     };
     const auto take_run = [&](index first, index count) {
       query_block block = blocks[b];
-      block.rows = block.rows.middle_rows(first, count);
+      block.rows = every(block.rows.middle_rows(first, count), 0, thin);
       block.first_position += first * block.position_step;
+      block.position_step *= thin;
       parts.fit.blocks.push_back(block);
-      parts.fit.origins.push_back({b, first, 1});
-      if (!masks.empty()) parts.fit.masks.push_back(masks[b].middle_rows(first, count));
+      parts.fit.origins.push_back({b, first, thin});
+      if (!masks.empty()) {
+        parts.fit.masks.push_back(every(masks[b].middle_rows(first, count), 0, thin));
+      }
     };
     if (stride == 0 || blocks[b].rows.rows() < stride) {
-      take(parts.fit, 0, 1);
+      take(parts.fit, 0, thin);
       continue;
     }
     take(parts.judge, stride - 1, stride);
@@ -75,7 +80,9 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
     // s − 1 interleaved ones, or the runs between held-out rows.
     const index rows = blocks[b].rows.rows();
     if (rows / stride >= stride - 1) {
-      for (index first = 0; first + 1 < stride; ++first) take(parts.fit, first, stride);
+      const index apart = std::min(thin, stride - 1);
+      const index step = stride * (thin / apart);
+      for (index first = 0; first + 1 < stride; first += apart) take(parts.fit, first, step);
     } else {
       for (index first = 0; first < rows; first += stride) {
         take_run(first, std::min(stride - 1, rows - first));

@@ -45,6 +45,10 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
   if (!(options.held_out >= 0 && options.held_out <= 0.5)) {
     return error{errc::invalid_option, "held_out", error::none, error::none, "must be in [0, 0.5]"};
   }
+  if (options.queries_per_row < 0) {
+    return error{errc::invalid_option, "queries_per_row", options.queries_per_row, 0,
+                 "must not be negative"};
+  }
   if (options.selection_memory < 0) {
     return error{errc::invalid_option, "selection_memory", options.selection_memory, 0,
                  "must not be negative"};

@@ -20,7 +20,7 @@ struct compaction {
   Selection selection = {};
   Bias bias = {};
   Values values = {};
-  refinement refine = {};  ///< moves the chosen keys afterwards; off by default steps of 0
+  refinement refine = {};  ///< of the chosen keys; 0 steps leave them the rows they are
 
   /// Rows at either end (sinks, recent tokens) that keep their key, value and bias, rounded to
   /// `storage` and no more (rows hidden by their bias are left out). They count towards the budget;
@@ -35,6 +35,9 @@ struct compaction {
   bool replace_dead_keys = true;
   /// Share of the queries kept from the fit to judge it, in [0, 0.5]; 0: none.
   double held_out = 0.0625;
+  /// Where there are at least twice as many queries for each row kept, every second (third, …) is
+  /// fitted on, so that no less than these remain, ≥ 0. 0: all are.
+  index queries_per_row = 0;
   /// Where copied values judge better than fitted ones (on the held-out queries, or on all), return
   /// those.
   bool keep_better_values = true;

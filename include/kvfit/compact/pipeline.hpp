@@ -35,7 +35,7 @@ class pipeline {
         queries_(queries),
         budget_(options.budget),
         first_row_(first_row),
-        parts_(split_queries(queries, cache.masks, options.held_out)) {}
+        parts_(split_queries(queries, cache.masks, options.held_out, thinning())) {}
 
   result<compacted> run() {
     if (const auto ok = score(); !ok) return ok.error();
@@ -51,6 +51,13 @@ class pipeline {
   }
 
  private:
+  /// One query in how many is fitted on.
+  [[nodiscard]] index thinning() const {
+    if (options_.queries_per_row == 0) return 1;
+    const double wanted = static_cast<double>(options_.queries_per_row) * static_cast<double>(budget_);
+    return std::max<index>(1, static_cast<index>(static_cast<double>(queries_.rows()) / wanted));
+  }
+
   result<void> score() {
     score_options wanted = wanted_scores(options_.selection);
     wanted.keep_exponentials = std::min(wanted.keep_exponentials, options_.selection_memory);

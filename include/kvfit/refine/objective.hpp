@@ -130,41 +130,41 @@ class attention_objective {
   bool fit_values() {
     const index t = rows();
     const index width = original_.cols();
-    gram_.setZero(t, t);
-    moment_.setZero(t, width);
-    matrix gram(t, t);
-    matrix moment(t, width);
+    // Sums of O and X side by side, so that each strip of rows is one product; whole registers.
+    const index columns = (width + t + simd::lanes - 1) / simd::lanes * simd::lanes;
+    sums_of_.setZero(t, columns);
+    matrix sums(t, columns);
+    weighted_.setZero(panel, columns);
     for_panels([&](index first, index count) {
       const float* x = weights(first);
-      // F²Xᵀ, queries down.
-      const Eigen::Map<const matrix> panel_weights(x, t, count);
-      weighted_.resize(count, t);
-      weighted_.noalias() =
+      weighted_.topLeftCorner(count, width) = batch_->weighted_output.middleRows(first, count);
+      weighted_.block(0, width, count, t).noalias() =
           batch_->inverse_length.segment(first, count).cwiseAbs2().asDiagonal() *
-          panel_weights.transpose();
+          Eigen::Map<const matrix>(x, t, count).transpose();
       constexpr index strip = 24;  // of the lower triangle
       for (index top = 0; top < t; top += strip) {
         const index high = std::min(strip, t - top);
-        simd::multiply({x + top * count, count, 1}, {weighted_.data(), t},
-                       {gram.data() + top * t, t}, high, top + high, count);
-        gram_.middleRows(top, high).leftCols(top + high) +=
-            gram.middleRows(top, high).leftCols(top + high).cast<double>();
+        const index wide = std::min(
+            (width + top + high + simd::lanes - 1) / simd::lanes * simd::lanes, columns);
+        simd::multiply({x + top * count, count, 1}, {weighted_.data(), columns},
+                       {sums.data() + top * columns, columns}, high, wide, count);
+        sums_of_.middleRows(top, high).leftCols(wide) +=
+            sums.middleRows(top, high).leftCols(wide).cast<double>();
       }
-      simd::multiply({x, count, 1}, {batch_->weighted_output.data() + first * width, width},
-                     {moment.data(), width}, t, width, count);
-      moment_ += moment.cast<double>();
     });
-    const double ridge = gram_.trace() / static_cast<double>(t);
+    const Eigen::MatrixXd gram = sums_of_.middleCols(width, t);
+    Eigen::MatrixXd moment = sums_of_.leftCols(width);
+    const double ridge = gram.trace() / static_cast<double>(t);
     if (!std::isfinite(ridge)) return false;
     const Eigen::MatrixXd start = original_.cast<double>();
-    moment_ -= gram_.selfadjointView<Eigen::Lower>() * start;
+    moment -= gram.selfadjointView<Eigen::Lower>() * start;
     // Sums in fp32 may leave a singular matrix slightly indefinite.
     for (double share = 1e-6; share < 1; share *= 100) {
-      Eigen::MatrixXd shifted = gram_;
+      Eigen::MatrixXd shifted = gram;
       shifted.diagonal().array() += share * ridge + std::numeric_limits<double>::min();
       const Eigen::LLT<Eigen::MatrixXd> factor(shifted);
       if (factor.info() != Eigen::Success) continue;
-      values_ = (start + factor.solve(moment_)).cast<float>();
+      values_ = (start + factor.solve(moment)).cast<float>();
       return values_.allFinite();
     }
     return false;
@@ -258,8 +258,7 @@ class attention_objective {
   std::vector<double> sums_;
   vector shares_;
   matrix weighted_;
-  Eigen::MatrixXd gram_;
-  Eigen::MatrixXd moment_;
+  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> sums_of_;
   matrix values_;
   matrix error_;  // o − ô, then g; queries across
   std::vector<float> squares_;

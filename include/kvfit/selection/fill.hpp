@@ -6,18 +6,17 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
-#include "kvfit/selection/highest_attention.hpp"
 #include "kvfit/selection/problem.hpp"
+#include "kvfit/selection/ranking.hpp"
 
 namespace kvfit::selection::inline KVFIT_ISA {
 
-/// Appends the most important rows that are not among `positions` until these fill the budget;
-/// rows that are not `open` only where no others are left. Needs scores with importance. Returns
-/// how many were appended.
-inline index fill_by_importance(const selection_problem& problem, std::span<const char> open,
-                                std::vector<index>& positions) {
+/// Appends the rows of largest importance that are not among `positions` until these fill the
+/// budget; rows that are not `open` only where no others are left. Returns how many were appended.
+inline index fill_by_importance(const selection_problem& problem, const vector& importance,
+                                std::span<const char> open, std::vector<index>& positions) {
   const auto before = positions.size();
-  const std::vector<index> ranking = rank_by_importance(problem, problem.cache.keys.rows());
+  const std::vector<index> ranking = highest_rows(problem, importance, importance.size());
   std::vector<char> is_chosen(open.size(), 0);
   for (const index row : positions) is_chosen[static_cast<std::size_t>(row)] = 1;
   for (const bool may_be_closed : {false, true}) {

@@ -80,7 +80,7 @@ class joint_search {
       pick(slot);
     }
     if (size() < problem_.budget) {
-      out_.report.filled = selection::fill_by_importance(problem_, is_open_, out_.positions);
+      out_.report.filled = selection::fill_by_importance(problem_, norms_, is_open_, out_.positions);
     }
     return std::move(out_);
   }
@@ -233,7 +233,7 @@ class joint_search {
 namespace kvfit::selection::inline KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::joint&) {
-  return {.importance = importance_kind::rms,
+  return {.importance = importance_kind::none,
           .keep_exponentials = std::numeric_limits<index>::max()};
 }
 
@@ -258,7 +258,7 @@ inline result<void> check_settings(const selection::joint& policy) {
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
-  if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
+  if (const auto ok = check_problem(problem); !ok) return ok.error();
   return detail::joint_search(policy, problem).run();
 }
 
