@@ -36,10 +36,12 @@ struct query_split {
 /// the whole range of each query head. No query is copied: a part is a set of strided views. Blocks
 /// with fewer than s rows are fitted on whole. fraction in [0, 0.5]; 0 holds out nothing.
 ///
-/// thin ≥ 1: about one in so many of the queries to be fitted on is, evenly spread.
+/// share in (0, 1]: about this share of the queries that are not held out is fitted on, evenly
+/// spread; never fewer than that.
 inline query_split split_queries(const query_set& queries, std::span<const row_view> masks,
-                                 double fraction, index thin = 1) {
+                                 double fraction, double share = 1) {
   query_split parts;
+  const index thin = std::max<index>(1, static_cast<index>(1 / share));
   constexpr double most = 1e15;  // more than any block has rows, and llround can still hold it
   const index stride =
       fraction > 0 ? std::max<index>(2, std::llround(std::min(1 / fraction, most))) : index{0};
@@ -80,9 +82,10 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
     // s − 1 interleaved ones, or the runs between held-out rows.
     const index rows = blocks[b].rows.rows();
     if (rows / stride >= stride - 1) {
-      const index apart = std::min(thin, stride - 1);
-      const index step = stride * (thin / apart);
-      for (index first = 0; first + 1 < stride; first += apart) take(parts.fit, first, step);
+      const auto lanes = static_cast<double>(stride - 1);
+      const auto kept = static_cast<index>(std::ceil(std::max(1.0, share * lanes - 1e-9)));
+      const auto rest = std::max<index>(1, static_cast<index>(1 / (share * lanes)));
+      for (index k = 0; k < kept; ++k) take(parts.fit, k * (stride - 1) / kept, stride * rest);
     } else {
       for (index first = 0; first < rows; first += stride) {
         take_run(first, std::min(stride - 1, rows - first));

@@ -49,6 +49,10 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
     return error{errc::invalid_option, "queries_per_row", options.queries_per_row, 0,
                  "must not be negative"};
   }
+  if (options.queries_at_least < 1) {
+    return error{errc::invalid_option, "queries_at_least", options.queries_at_least, 1,
+                 "must be at least 1"};
+  }
   if (options.selection_memory < 0) {
     return error{errc::invalid_option, "selection_memory", options.selection_memory, 0,
                  "must not be negative"};

@@ -35,9 +35,10 @@ struct compaction {
   bool replace_dead_keys = true;
   /// Share of the queries kept from the fit to judge it, in [0, 0.5]; 0: none.
   double held_out = 0.0625;
-  /// Where there are at least twice as many queries for each row kept, every second (third, …) is
-  /// fitted on, so that no less than these remain, ≥ 0. 0: all are.
+  /// Fits take this many queries for each row kept, ≥ 0, or `queries_at_least` where that is more,
+  /// evenly spread over those that are given and not held out. 0: all of them.
   index queries_per_row = 0;
+  index queries_at_least = 1024;  ///< ≥ 1
   /// Where copied values judge better than fitted ones (on the held-out queries, or on all), return
   /// those.
   bool keep_better_values = true;

@@ -35,7 +35,7 @@ class pipeline {
         queries_(queries),
         budget_(options.budget),
         first_row_(first_row),
-        parts_(split_queries(queries, cache.masks, options.held_out, thinning())) {}
+        parts_(split_queries(queries, cache.masks, options.held_out, fitted_share())) {}
 
   result<compacted> run() {
     if (const auto ok = score(); !ok) return ok.error();
@@ -51,11 +51,14 @@ class pipeline {
   }
 
  private:
-  /// One query in how many is fitted on.
-  [[nodiscard]] index thinning() const {
+  /// The share of the queries not held out that is fitted on.
+  [[nodiscard]] double fitted_share() const {
     if (options_.queries_per_row == 0) return 1;
-    const double wanted = static_cast<double>(options_.queries_per_row) * static_cast<double>(budget_);
-    return std::max<index>(1, static_cast<index>(static_cast<double>(queries_.rows()) / wanted));
+    const double wanted =
+        std::max(static_cast<double>(options_.queries_per_row) * static_cast<double>(budget_),
+                 static_cast<double>(options_.queries_at_least));
+    const double given = static_cast<double>(queries_.rows()) * (1 - options_.held_out);
+    return std::min(1.0, wanted / std::max(given, 1.0));
   }
 
   result<void> score() {

@@ -16,13 +16,17 @@
 
 namespace kvfit::inline KVFIT_ISA {
 
+/// Queries taken together by the objective: whole registers, and few enough that what belongs to
+/// them stays in cache.
+inline constexpr index refine_panel = 240;
+
 /// n queries, scaled, and what full attention gives for them: row by row and across.
 struct refine_batch {
   matrix queries;         ///< n × d_k, times the rule's scale
-  matrix queries_across;  ///< d_k × n
+  matrix queries_across;  ///< panels of d_k × count, one after the other
   vector log_mass;        ///< n
   matrix weighted_output;  ///< n × d_v: f_i² o_i
-  matrix output_across;   ///< d_v × n
+  matrix output_across;   ///< panels of d_v × count
   vector inverse_length;  ///< n: f_i = 1 / ‖o_i‖ (see `inverse_lengths`)
   vector sees;            ///< n: 1, or 0 where the query sees no key
   matrix added_across;    ///< t × n: masks, ALiBi and hidden keys; empty where there are none
@@ -39,14 +43,16 @@ inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
   return false;
 }
 
-/// Copies `from` across, in blocks that stay in cache.
-inline void transpose_into(const matrix& from, matrix& to) {
-  constexpr index block = 64;
-  to.resize(from.cols(), from.rows());
-  for (index first = 0; first < from.rows(); first += block) {
-    const index count = std::min(block, from.rows() - first);
-    to.middleCols(first, count) = from.middleRows(first, count).transpose();
+/// Panel by panel, `from` across: element (i, k) of the panel that starts at row `first` and has
+/// `count` rows lies at first · cols + k · count + i − first.
+inline matrix across(const matrix& from) {
+  matrix to(from.rows(), from.cols());
+  for (index first = 0; first < from.rows(); first += refine_panel) {
+    const index count = std::min(refine_panel, from.rows() - first);
+    Eigen::Map<matrix>(to.data() + first * from.cols(), from.cols(), count) =
+        from.middleRows(first, count).transpose();
   }
+  return to;
 }
 
 }  // namespace refine_detail
@@ -118,8 +124,8 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
     batch.sees[i] = sees ? 1.0F : 0.0F;
   }
   batch.inverse_length = inverse_lengths(output);
-  refine_detail::transpose_into(batch.queries, batch.queries_across);
-  refine_detail::transpose_into(output, batch.output_across);
+  batch.queries_across = refine_detail::across(batch.queries);
+  batch.output_across = refine_detail::across(output);
   batch.weighted_output = batch.inverse_length.cwiseAbs2().asDiagonal() * output;
   return batch;
 }

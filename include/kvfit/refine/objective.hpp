@@ -72,14 +72,14 @@ class attention_objective {
   [[nodiscard]] const matrix& values() const noexcept { return values_; }
 
  private:
-  static constexpr index panel = 240;  // queries: whole registers, and t rows of it in cache
-
   [[nodiscard]] bool has_output() const noexcept { return settings_.output_weight > 0; }
 
   template <class Body>
   void for_panels(Body body) const {
     const index n = batch_->log_mass.size();
-    for (index first = 0; first < n; first += panel) body(first, std::min(panel, n - first));
+    for (index first = 0; first < n; first += refine_panel) {
+      body(first, std::min(refine_panel, n - first));
+    };
   }
 
   [[nodiscard]] index rows() const noexcept { return original_.rows(); }
@@ -88,11 +88,10 @@ class attention_objective {
 
   /// X and M.
   void attend(const matrix& keys, const vector& bias) {
-    const index n = batch_->log_mass.size();
-    relative_mass_.resize(n);
+    relative_mass_.resize(batch_->log_mass.size());
     for_panels([&](index first, index count) {
       float* x = weights(first);
-      simd::multiply({keys.data(), keys.cols(), 1}, {batch_->queries_across.data() + first, n},
+      simd::multiply({keys.data(), keys.cols(), 1}, {batch_->queries_across.data() + first * keys.cols(), count},
                      {x, count}, rows(), count, keys.cols());
       if (settings_.soft_cap > 0) cap(x, slopes_.data() + first * rows(), count);
       for (index l = 0; l < rows(); ++l) {
@@ -134,7 +133,7 @@ class attention_objective {
     const index columns = (width + t + simd::lanes - 1) / simd::lanes * simd::lanes;
     sums_of_.setZero(t, columns);
     matrix sums(t, columns);
-    weighted_.setZero(panel, columns);
+    weighted_.setZero(refine_panel, columns);
     for_panels([&](index first, index count) {
       const float* x = weights(first);
       weighted_.topLeftCorner(count, width) = batch_->weighted_output.middleRows(first, count);
@@ -216,7 +215,8 @@ class attention_objective {
   double output_slope(const float* x, index first, index count, double seen) {
     const index t = rows();
     const index width = original_.cols();
-    error_ = batch_->output_across.middleCols(first, count);
+    const float* output = batch_->output_across.data() + first * width;
+    error_ = Eigen::Map<const matrix>(output, width, count);
     simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t,
                    simd::product_mode::subtract);  // o − ô
     // Down the rows of numbers across the queries: ‖o − ô‖² and (o − ô)·o.
@@ -224,7 +224,7 @@ class attention_objective {
     along_.assign(static_cast<std::size_t>(count), 0);
     for (index k = 0; k < width; ++k) {
       const float* error = error_.row(k).data();
-      const float* full = batch_->output_across.row(k).data() + first;
+      const float* full = output + k * count;
       for (index i = 0; i < count; ++i) {
         const auto at = static_cast<std::size_t>(i);
         squares_[at] += error[i] * error[i];

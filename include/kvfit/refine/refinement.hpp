@@ -24,6 +24,9 @@ namespace kvfit {
 /// where it judges better than the rows it started from on queries that were held out.
 struct refinement {
   int steps = 0;  ///< of L-BFGS, ≥ 0; 0 keeps rows as they are
+  /// Steps end where their evaluations of J would take more multiply-adds than this many score passes
+  /// over the queries fitted on, ≥ 0; one step is always taken. 0: no limit.
+  double work = 0;
   double output_weight = 1;     ///< ≥ 0
   double mass_weight = 0.6;     ///< ≥ 0
   double mass_softness = 0.05;  ///< > 0: smaller mass errors count by their square
@@ -72,6 +75,7 @@ inline result<void> check_refinement(const refinement& settings, index width) {
   if (!is_weight(settings.output_weight) || !is_weight(settings.mass_weight)) {
     return refuse("refine.output_weight, refine.mass_weight", "must be in [0, 1e6]");
   }
+  if (!is_weight(settings.work)) return refuse("refine.work", "must be in [0, 1e6]");
   if (!(settings.mass_softness > 0 && settings.mass_softness <= 1e6)) {
     return refuse("refine.mass_softness", "must be in (0, 1e6]");
   }

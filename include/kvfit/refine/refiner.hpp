@@ -2,7 +2,7 @@
 /// The refinement of one head: batches of queries, steps in the queries' own metric.
 #pragma once
 
-#include <Eigen/Eigenvalues>
+#include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -28,9 +28,9 @@ struct scored_set {
 
 /// Moves keys and biases batch by batch; the caller judges in between.
 ///
-/// Steps are taken in Z = K' W⁻¹, W = (Qᵀ Q / n + δ I)^(−1/2) with Q scaled as in the logits: a step
-/// of one length then changes logits alike whichever way it points, and L-BFGS needs a fifth of the
-/// steps it needs on K' itself (measured on the captured heads).
+/// Steps are taken in Z = K' L, L Lᵀ = Qᵀ Q / n + δ I with Q scaled as in the logits and δ a tenth of
+/// the mean diagonal: a step of one length then changes logits alike whichever way it points, and
+/// L-BFGS needs a fifth of the steps it needs on K' itself (measured on the captured heads).
 class refiner {
  public:
   /// `fit`: the queries fitted on and their `scores`; `rows`: the cache's rows that the keys start
@@ -63,7 +63,8 @@ class refiner {
   [[nodiscard]] const matrix& start_values() const noexcept { return start_values_; }
   [[nodiscard]] const refinement_report& report() const noexcept { return report_; }
   [[nodiscard]] bool is_done() const noexcept {
-    return report_.steps >= settings_.steps || is_stuck_;
+    return report_.steps >= settings_.steps || is_stuck_ ||
+           (report_.steps > 0 && steps_within_work() < 1);
   }
   /// The sets of the batch last stepped on, beside the queries given.
   [[nodiscard]] const std::vector<scored_set>& sets() const noexcept { return sets_; }
@@ -73,7 +74,7 @@ class refiner {
     if (const auto ok = next_batch(); !ok) return ok;
     if (whitening_.size() == 0) measure_metric();
     objective_.use(batch_);
-    const int left = settings_.steps - report_.steps;
+    const int left = std::min(settings_.steps - report_.steps, std::max(steps_within_work(), 1));
     const int steps = is_one_batch() ? left : std::min(settings_.steps_a_batch, left);
     const auto value_at = [this](const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
       return evaluate(x, gradient);
@@ -93,6 +94,21 @@ class refiner {
   [[nodiscard]] bool is_one_batch() const noexcept { return settings_.sets == 0 && stride() == 1; }
   [[nodiscard]] index stride() const noexcept {
     return std::max<index>((scores_.max.size() + settings_.batch - 1) / settings_.batch, 1);
+  }
+
+  /// Steps of one evaluation each, and one to begin with, that the work allowed still covers.
+  [[nodiscard]] int steps_within_work() const {
+    if (settings_.work == 0) return settings_.steps;
+    const auto depth = static_cast<double>(cache_.keys.cols());
+    const auto width = static_cast<double>(cache_.values.cols());
+    const auto kept = static_cast<double>(rows_.size());
+    const double pass = static_cast<double>(cache_.keys.rows()) * (depth + width);
+    double evaluation = kept * 2 * depth;
+    if (settings_.output_weight > 0) evaluation += kept * (3 * width + kept / 2);
+    const double sets = 1 + std::min(settings_.sets, settings_.sets_at_once);
+    const double affordable =
+        settings_.work * pass * static_cast<double>(stride()) / (evaluation * sets);
+    return static_cast<int>(std::min(affordable, 1e6)) - report_.evaluations - 1;
   }
 
   result<void> next_batch() {
@@ -117,7 +133,7 @@ class refiner {
     return {};
   }
 
-  /// W, and L-BFGS with a first step of a twentieth of where it stands.
+  /// L⁻¹, and L-BFGS with a first step of a fiftieth of where it stands.
   void measure_metric() {
     const index depth = batch_.queries.cols();
     Eigen::MatrixXd square = Eigen::MatrixXd::Zero(depth, depth);
@@ -127,15 +143,16 @@ class refiner {
       square += (part.transpose() * part).cast<double>();
     }
     square /= static_cast<double>(std::max<index>(batch_.queries.rows(), 1));
-    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> parts(square);
     const double mean = std::max(square.trace() / static_cast<double>(depth), 1e-30);
-    const Eigen::ArrayXd spectrum = parts.eigenvalues().array().max(0) + 0.1 * mean;
-    const auto& axes = parts.eigenvectors();
-    whitening_ = axes * spectrum.rsqrt().matrix().asDiagonal() * axes.transpose();
-    const Eigen::MatrixXd inverse = axes * spectrum.sqrt().matrix().asDiagonal() * axes.transpose();
-    const double size = std::hypot((start_keys_.cast<double>() * inverse).norm(),
+    square.diagonal().array() += 0.1 * mean;
+    // Any W with W S Wᵀ = I does, for L-BFGS takes the same steps in every rotation of Z.
+    const Eigen::LLT<Eigen::MatrixXd> factor(square);
+    const Eigen::MatrixXd lower = factor.matrixL();
+    whitening_ = lower.triangularView<Eigen::Lower>().solve(
+        Eigen::MatrixXd::Identity(depth, depth).eval());
+    const double size = std::hypot((start_keys_.cast<double>() * lower).norm(),
                                    static_cast<double>(start_bias_.norm()));
-    descent_.emplace(linalg::lbfgs_options{.memory = 10, .first_step = std::max(0.02 * size, 1e-6)});
+    descent_.emplace(linalg::lbfgs_options{.memory = 20, .first_step = std::max(0.02 * size, 1e-6)});
   }
 
   using rows_of_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -157,7 +174,7 @@ class refiner {
     if (!std::isfinite(value.total)) return value.total;
     gradient.resize(x.size());
     Eigen::Map<rows_of_double>(gradient.data(), keys_.rows(), keys_.cols()) =
-        keys_gradient_.cast<double>() * whitening_;
+        keys_gradient_.cast<double>() * whitening_.transpose();
     if (settings_.fits_bias) gradient.tail(bias_.size()) = bias_gradient_.cast<double>();
     return value.total;
   }

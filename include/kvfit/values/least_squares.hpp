@@ -25,14 +25,21 @@ struct least_squares {
   double ridge = 0;  ///< ≥ 0; λ = ridge × ‖FX‖₂², × ‖FX‖_F²/t, or × 1
   bool toward_original = true;
   output_weighting weighting = output_weighting::relative;
+  /// Fits more, each with row i of the one before divided by the square root of its error: they tend
+  /// from the least mean square to the least mean of the errors, which outliers rule less, ≥ 0.
+  int reweightings = 0;
 };
 
 }  // namespace kvfit::values
 
 namespace kvfit::values::inline KVFIT_ISA {
 
-/// The ridge must be finite and not negative.
+/// The ridge must be finite and not negative, nor must the reweightings be.
 inline result<void> check_settings(const values::least_squares& policy) {
+  if (policy.reweightings < 0) {
+    return error{errc::invalid_option, "least_squares.reweightings", policy.reweightings, 0,
+                 "must not be negative"};
+  }
   if (policy.ridge >= 0 && std::isfinite(policy.ridge)) return {};
   return error{errc::invalid_option, "least_squares.ridge", error::none, error::none,
                "must be finite and not negative"};
@@ -45,20 +52,29 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   const linalg::least_squares_options options{
       .method = policy.method, .mode = policy.ridge_scaling, .ridge = policy.ridge};
-  const matrix* x = problem.weights;
-  const matrix* y = problem.output;
-  matrix weighted_x;
-  matrix weighted_y;
-  if (policy.weighting == output_weighting::relative) {
-    const vector factors = relative_output_weights(*y);
-    weighted_x = factors.asDiagonal() * *x;
-    weighted_y = factors.asDiagonal() * *y;
-    x = &weighted_x;
-    y = &weighted_y;
+  const matrix& x = *problem.weights;
+  const matrix& y = *problem.output;
+  const auto solve = [&](const matrix& left, const matrix& right) {
+    return policy.toward_original
+               ? linalg::least_squares(left, right, options, *problem.original)
+               : linalg::least_squares(left, right, options);
+  };
+  const bool is_relative = policy.weighting == output_weighting::relative;
+  if (!is_relative && policy.reweightings == 0) {
+    linalg::least_squares_fit fit = solve(x, y);
+    return values_fit{std::move(fit.coefficients), fit.report, true};
   }
-  linalg::least_squares_fit fit = policy.toward_original
-                                      ? linalg::least_squares(*x, *y, options, *problem.original)
-                                      : linalg::least_squares(*x, *y, options);
+  const vector factors =
+      is_relative ? relative_output_weights(y) : vector(vector::Ones(y.rows()));
+  linalg::least_squares_fit fit = solve(factors.asDiagonal() * x, factors.asDiagonal() * y);
+  for (int k = 0; k < policy.reweightings; ++k) {
+    const vector errors =
+        factors.cwiseProduct((y - x * fit.coefficients).rowwise().norm());
+    const float floor = 0.1F * errors.mean();  // a row that fits well must not rule all others
+    if (!(floor > 0)) break;
+    const vector robust = factors.array() * errors.array().max(floor).rsqrt();
+    fit = solve(robust.asDiagonal() * x, robust.asDiagonal() * y);
+  }
   return values_fit{std::move(fit.coefficients), fit.report, true};
 }
 
