@@ -61,6 +61,8 @@ kvfit::result<small_head> compact(const head_view& head, const head_plan& plan) 
   }
   kvfit::compact_options options = preset->make(plan.budget);
   options.rule.scale = head.scale;
+  options.refine.rotation = head.rotation;
+  options.refine.seed = plan.seed;
   options.storage = plan.storage;
   options.protect_first = plan.protect_first;
   options.protect_last = plan.protect_last;

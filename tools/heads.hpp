@@ -13,6 +13,7 @@
 
 #include "candidate.hpp"
 #include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/rope.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/row_view.hpp"
@@ -39,6 +40,7 @@ struct head_view {
   std::span<const kvfit::row_view> queries;
   std::span<const kvfit::row_view> test_queries;  ///< empty where the capture has none
   float scale = 0;
+  std::optional<kvfit::rope> rotation;  ///< of keys and queries, where the capture says
 };
 
 /// How to compact it.

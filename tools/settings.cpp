@@ -59,6 +59,17 @@ auto of(Any compact_options::*place, T Policy::*field) {
   };
 }
 
+/// A field of the refinement.
+template <class T>
+auto refining(T kvfit::refinement::*field) {
+  return [field](compact_options& options) { return &(options.refine.*field); };
+}
+
+/// Its steps, which the options may leave open.
+auto refinement_steps() {
+  return [](compact_options& options) { return &options.refine.steps.emplace(0); };
+}
+
 /// A field of OMP that a schedule of steps would overrule.
 auto unscheduled(index selection::omp::*field) {
   return [field](compact_options& options) -> index* {
@@ -68,6 +79,9 @@ auto unscheduled(index selection::omp::*field) {
 }
 
 constexpr const char* omp_code = "std::get<kvfit::selection::omp>(options.selection).";
+constexpr const char* joint_code = "std::get<kvfit::selection::joint>(options.selection).";
+constexpr const char* ranked_code =
+    "std::get<kvfit::selection::highest_attention>(options.selection).";
 constexpr const char* nnls_code = "std::get<kvfit::bias::nnls>(options.bias).";
 constexpr const char* fit_code = "std::get<kvfit::values::least_squares>(options.values).";
 
@@ -167,6 +181,35 @@ std::vector<setting> make_settings() {
              unscheduled(&omp::refit_interval), std::string(omp_code) + "refit_interval"),
       number("norm_power", "OMP ranks by c / norm^norm_power", 0, 4,
              of(&options::selection, &omp::norm_power), std::string(omp_code) + "norm_power"),
+      number("mass_weight", "weight of the mass beside the output in joint selection", 0, 1e6,
+             of(&options::selection, &selection::joint::mass_weight),
+             std::string(joint_code) + "mass_weight"),
+      number("sketch", "rows that joint selection folds the queries onto, 0 for none", 0, 1e9,
+             of(&options::selection, &selection::joint::sketch), std::string(joint_code) + "sketch"),
+      number("window", "last queries of each head that highest attention looks at, 0 for all", 0, 1e9,
+             of(&options::selection, &selection::highest_attention::window),
+             std::string(ranked_code) + "window"),
+      number("queries_per_row", "queries fitted on for each row kept, 0 for all", 0, 1e9,
+             own(&options::queries_per_row), "options.queries_per_row"),
+      number("reweightings", "value fits toward the least mean error", 0, 100,
+             of(&options::values, &values::least_squares::reweightings),
+             std::string(fit_code) + "reweightings"),
+      number("refine_steps", "steps of the refinement, 0 for none", 0, 1e6, refinement_steps(),
+             "options.refine.steps"),
+      number("refine_work", "most work of the refinement, in score passes, 0 for any", 0, 1e6,
+             refining(&kvfit::refinement::work), "options.refine.work"),
+      number("refine_mass_weight", "weight of the mass error in the refinement", 0, 1e6,
+             refining(&kvfit::refinement::mass_weight), "options.refine.mass_weight"),
+      number("refine_mass_softness", "mass errors under this count by their square", 1e-6, 1e6,
+             refining(&kvfit::refinement::mass_softness), "options.refine.mass_softness"),
+      number("refine_sets", "sets of queries made against overfitting", 0, 1e4,
+             refining(&kvfit::refinement::sets), "options.refine.sets"),
+      number("refine_sets_at_once", "of these, taken at a time", 1, 1e4,
+             refining(&kvfit::refinement::sets_at_once), "options.refine.sets_at_once"),
+      number("refine_steps_a_batch", "steps before the next ones are taken", 1, 1e6,
+             refining(&kvfit::refinement::steps_a_batch), "options.refine.steps_a_batch"),
+      number("refine_spread", "perturbation of made queries", 0, 100,
+             refining(&kvfit::refinement::spread), "options.refine.spread"),
       number("bias_lower", "lower bound of the fitted weights", 1e-12, 1e6,
              of(&options::bias, &bias::nnls::lower), std::string(nnls_code) + "lower"),
       ridge(),

@@ -21,11 +21,14 @@ struct variant {
 
 const std::vector<variant>& variants() {
   static const std::vector<variant> all = {
-      {"default", {"norm_power=0,0.25,1"}},
-      {"default", {"keys_per_round=2,4"}},
-      {"default", {"keys_per_round=4", "refit_interval=2"}},
-      {"default", {"bias_lower=0.01,0.1"}},
-      {"default", {"ridge=0.0001"}},
+      {"joint", {"refine_steps=0,3,14"}},
+      {"joint", {"mass_weight=0.25,1"}},
+      {"joint", {"refine_mass_weight=0.3,1.2"}},
+      {"joint", {"queries_per_row=24,0"}},
+      {"joint", {"reweightings=2"}},
+      {"refined", {"refine_steps=36", "refine_sets=6"}},
+      {"refined", {"refine_mass_weight=0.3,1.2"}},
+      {"joint_zero_bias", {"refine_steps=14"}},
       {"zero_bias", {"ridge=0.0001"}},
       {"omp", {"norm_power=0.5"}},
       {"omp_fast", {"norm_power=0.5"}},

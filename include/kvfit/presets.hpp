@@ -22,6 +22,7 @@ inline compact_options published(index budget) {
                                          .weighting = output_weighting::absolute};
   options.replace_dead_keys = false;
   options.held_out = 0;
+  options.queries_per_row = 0;
   options.keep_better_values = false;
   return options;
 }
@@ -78,6 +79,7 @@ inline compact_options evicting(index budget, any_selection kept) {
   options.values = values::copy{};
   options.replace_dead_keys = false;
   options.held_out = 0;
+  options.queries_per_row = 0;
   return options;
 }
 
@@ -138,9 +140,38 @@ inline compact_options zero_bias(index budget) {
   return options;
 }
 
-/// kvfit's own best: what `compact_options{.budget = budget}` says.
-inline compact_options standard(index budget) {
+/// Rows chosen for mass and output together, then moved a little: kvfit's own at the price of OMP,
+/// and what `compact_options{.budget = budget}` says.
+inline compact_options joint(index budget) {
   return {.budget = budget};
+}
+
+/// The same rows moved until little is gained: the most faithful, at up to twenty times the price.
+/// Give `refine.rotation` where you can: queries moved to other positions keep it from overfitting.
+inline compact_options refined(index budget) {
+  compact_options options = joint(budget);
+  options.queries_per_row = 0;
+  options.values = values::least_squares{.reweightings = 3};
+  options.refine.steps = 72;
+  options.refine.mass_softness = 0.025;
+  options.refine.sets = 12;
+  options.refine.sets_at_once = 3;
+  options.refine.steps_a_batch = 18;
+  return options;
+}
+
+/// `options` for fused kernels that take no bias per key.
+inline compact_options without_bias(compact_options options) {
+  options.bias = bias::zero{};
+  options.replace_dead_keys = false;
+  options.refine.fits_bias = false;
+  return options;
+}
+inline compact_options joint_zero_bias(index budget) {
+  return without_bias(joint(budget));
+}
+inline compact_options refined_zero_bias(index budget) {
+  return without_bias(refined(budget));
 }
 
 /// A preset by name, as tools and configuration files write it.
@@ -151,7 +182,7 @@ struct preset {
 };
 
 /// All presets, baselines first.
-inline constexpr std::array<preset, 15> all = {{
+inline constexpr std::array<preset, 19> all = {{
     {"first", "keep the first rows, copied values, no bias", first},
     {"last", "keep the last rows, copied values, no bias", last},
     {"random", "keep random rows, copied values, no bias", random},
@@ -168,7 +199,11 @@ inline constexpr std::array<preset, 15> all = {{
     {"omp_progressive", "AM-OMP on the progressive schedule, as published", omp_progressive},
     {"select_only", "kvfit's selection, copied values, no bias", select_only},
     {"zero_bias", "highest attention, fitted values, no bias (flash-safe)", zero_bias},
-    {"default", "kvfit's best: relative-mass OMP, exact weights, judged values", standard},
+    {"joint", "kvfit's own: rows for mass and output together, moved a little", joint},
+    {"refined", "the same, moved until little is gained: most faithful, slower", refined},
+    {"joint_zero_bias", "joint without biases (flash-safe)", joint_zero_bias},
+    {"refined_zero_bias", "refined without biases (flash-safe)", refined_zero_bias},
+    {"default", "joint: the best at the price of OMP", joint},
 }};
 
 /// The preset of that name, if there is one.

@@ -45,6 +45,15 @@ inline bool may_replace(const any_selection& policy) {
       policy);
 }
 
+inline bool refines_by_default(const any_selection& policy) {
+  return std::visit(
+      [](const auto& chosen) {
+        using kvfit::refines_by_default;
+        return refines_by_default(chosen);
+      },
+      policy);
+}
+
 static_assert(selection_policy<any_selection>);
 
 }  // namespace kvfit::selection::inline KVFIT_ISA
@@ -63,6 +72,15 @@ namespace kvfit::values::inline KVFIT_ISA {
 
 inline result<values_fit> fit_values(const any_values& policy, const values_problem& problem) {
   return std::visit([&](const auto& chosen) { return fit_values(chosen, problem); }, policy);
+}
+
+inline bool fits_values(const any_values& policy) {
+  return std::visit(
+      [](const auto& chosen) {
+        using kvfit::fits_values;
+        return fits_values(chosen);
+      },
+      policy);
 }
 
 static_assert(values_policy<any_values>);

@@ -22,6 +22,10 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
   if (const auto ok = check_settings(options.bias); !ok) return ok;
   if (const auto ok = check_settings(options.values); !ok) return ok;
   if (const auto ok = check_refinement(options.refine, cache.keys.cols()); !ok) return ok;
+  if (options.refine.steps.value_or(0) > 0 && !fits_values(options.values)) {
+    return error{errc::invalid_option, "refine.steps", *options.refine.steps, 0,
+                 "keys can't be moved under values that are copied"};
+  }
   const index rows = cache.keys.rows();
   if (options.budget < 1) {
     return error{errc::budget_out_of_range, "budget", options.budget, rows, "must be at least 1"};

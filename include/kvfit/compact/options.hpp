@@ -20,7 +20,7 @@ struct compaction {
   Selection selection = {};
   Bias bias = {};
   Values values = {};
-  refinement refine = {};  ///< of the chosen keys; 0 steps leave them the rows they are
+  refinement refine = {};  ///< of the chosen keys; with 0 steps they stay the rows they are
 
   /// Rows at either end (sinks, recent tokens) that keep their key, value and bias, rounded to
   /// `storage` and no more (rows hidden by their bias are left out). They count towards the budget;
@@ -37,8 +37,8 @@ struct compaction {
   double held_out = 0.0625;
   /// Fits take this many queries for each row kept, ≥ 0, or `queries_at_least` where that is more,
   /// evenly spread over those that are given and not held out. 0: all of them.
-  index queries_per_row = 0;
-  index queries_at_least = 1024;  ///< ≥ 1
+  index queries_per_row = 48;
+  index queries_at_least = 1280;  ///< ≥ 1
   /// Where copied values judge better than fitted ones (on the held-out queries, or on all), return
   /// those.
   bool keep_better_values = true;

@@ -42,8 +42,11 @@ class pipeline {
     if (const auto ok = choose(); !ok) return ok.error();
     if (const auto ok = weigh(); !ok) return ok.error();
     place_chosen();
-    if (options_.refine.steps > 0) {
-      if (const auto ok = refine(); !ok) return ok.error();
+    refinement moves = with_steps(options_.refine, refines_by_default(options_.selection) &&
+                                                       fits_values(options_.values));
+    if (*moves.steps > 0) {
+      if (!options_.refine.steps) moves.fits_bias = out_.report.is_bias_fitted;
+      if (const auto ok = refine(moves); !ok) return ok.error();
     } else if (const auto ok = complete({}); !ok) {
       return ok.error();
     }
@@ -260,7 +263,8 @@ class pipeline {
       if (is_judged && may_copy) {
         const fidelity copied =
             compare((*full)->output, (*full)->log_mass, weights * original_, log_mass);
-        if (!(fitted.output_error <= copied.output_error)) {  // true for NaN, too
+        if (!(fitted.output_error <= copied.output_error) &&  // true for NaN, too
+            !mostly_closer((*full)->output, weights * out_.values, weights * original_)) {
           out_.report.held_out = copied;
           take_copies(train_with_copies());
         }
@@ -272,6 +276,17 @@ class pipeline {
     }
     out_.report.seconds.judge += clock_.lap();
     return {};
+  }
+
+  /// Whether `fitted` is closer to `output` than `copied` is for more than half of the rows: a mean
+  /// over few queries may hang on one of them, which alone shall not decide.
+  static bool mostly_closer(const matrix& output, const matrix& fitted, const matrix& copied) {
+    index closer = 0;
+    for (index i = 0; i < output.rows(); ++i) {
+      const float error = (output.row(i) - fitted.row(i)).squaredNorm();
+      closer += error < (output.row(i) - copied.row(i)).squaredNorm() ? 1 : 0;
+    }
+    return 2 * closer > output.rows();
   }
 
   /// Full attention of the judging queries, computed once.
@@ -287,13 +302,13 @@ class pipeline {
 
   /// Moves keys and biases. What judges best is kept, provided that it judges better than the rows
   /// did in both errors; else the rows are, as if there had been no refinement.
-  result<void> refine() {
+  result<void> refine(const refinement& moves) {
     struct point {
       matrix keys;
       vector bias;
       fidelity errors;
     };
-    refiner moving(options_.refine, cache_, options_.rule, parts_.fit, scores_, out_.positions,
+    refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
                    original_);
     moving.start(out_.keys, out_.bias);
     point start{out_.keys, out_.bias, {}};

@@ -11,15 +11,18 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "kvfit/attention/rope.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/guarded.hpp"
 #include "kvfit/io/layer_tensors.hpp"
+#include "kvfit/io/rope_text.hpp"
 #include "kvfit/io/safetensors_read.hpp"
 #include "kvfit/view/row_view.hpp"
 
@@ -83,6 +86,7 @@ class capture_layer {
 /// A capture. It owns the memory its views show; moving it keeps them valid.
 struct capture {
   float scale = 0;                    ///< logit = scale · q·k
+  std::optional<rope> rotation = {};  ///< how keys and queries were turned, where the file says so
   index logical_length = 0;           ///< the position at which the next token would stand
   std::vector<capture_layer> layers;  ///< ascending by number, not always without gaps
   safetensors_file file;              ///< all that was read, other metadata included
@@ -180,6 +184,10 @@ inline result<capture> read_capture(result<safetensors_file> read) {
   const auto scale = need_scale(file);
   if (!scale) return scale.error();
   capture.scale = *scale;
+
+  if (const auto text = file.metadata.find("rope"); text != file.metadata.end()) {
+    capture.rotation = parse_rope(text->second);
+  }
 
   const auto layers = group_by_layer(file, {"k", "v", "q", "q_test"});
   if (!layers) return layers.error();

@@ -33,7 +33,7 @@ struct scored_set {
 /// L-BFGS needs a fifth of the steps it needs on K' itself (measured on the captured heads).
 class refiner {
  public:
-  /// `fit`: the queries fitted on and their `scores`; `rows`: the cache's rows that the keys start
+  /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`; `rows`: the cache's rows that the keys start
   /// from. All must outlive this.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
           const query_part& fit, const attention_scores& scores, const std::vector<index>& rows,
@@ -63,7 +63,7 @@ class refiner {
   [[nodiscard]] const matrix& start_values() const noexcept { return start_values_; }
   [[nodiscard]] const refinement_report& report() const noexcept { return report_; }
   [[nodiscard]] bool is_done() const noexcept {
-    return report_.steps >= settings_.steps || is_stuck_ ||
+    return report_.steps >= wanted_steps() || is_stuck_ ||
            (report_.steps > 0 && steps_within_work() < 1);
   }
   /// The sets of the batch last stepped on, beside the queries given.
@@ -74,7 +74,7 @@ class refiner {
     if (const auto ok = next_batch(); !ok) return ok;
     if (whitening_.size() == 0) measure_metric();
     objective_.use(batch_);
-    const int left = std::min(settings_.steps - report_.steps, std::max(steps_within_work(), 1));
+    const int left = std::min(wanted_steps() - report_.steps, std::max(steps_within_work(), 1));
     const int steps = is_one_batch() ? left : std::min(settings_.steps_a_batch, left);
     const auto value_at = [this](const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
       return evaluate(x, gradient);
@@ -96,9 +96,11 @@ class refiner {
     return std::max<index>((scores_.max.size() + settings_.batch - 1) / settings_.batch, 1);
   }
 
+  [[nodiscard]] int wanted_steps() const noexcept { return settings_.steps.value_or(0); }
+
   /// Steps of one evaluation each, and one to begin with, that the work allowed still covers.
   [[nodiscard]] int steps_within_work() const {
-    if (settings_.work == 0) return settings_.steps;
+    if (settings_.work == 0) return wanted_steps();
     const auto depth = static_cast<double>(cache_.keys.cols());
     const auto width = static_cast<double>(cache_.values.cols());
     const auto kept = static_cast<double>(rows_.size());

@@ -28,7 +28,7 @@ namespace kvfit::selection {
 /// norm: relative errors of mass and of output, where w explains the one and u_j = w_j c_j the
 /// other (docs/algorithm.md, Joint selection). Orthogonal least squares over 1 + d_v targets.
 struct joint {
-  double mass_weight = 1;  ///< μ ≥ 0: 0 chooses for the output alone
+  double mass_weight = 0.5;  ///< μ ≥ 0: 0 chooses for the output alone
   /// Keys whose columns are looked at in one sweep, 1 … 256. Picks do not depend on it but for
   /// rounding; speed does.
   index sweep = 16;
@@ -263,6 +263,10 @@ inline result<selected_rows> select(const selection::joint& policy,
 }
 
 constexpr bool may_replace(const selection::joint&) {
+  return true;
+}
+
+constexpr bool refines_by_default(const selection::joint&) {
   return true;
 }
 

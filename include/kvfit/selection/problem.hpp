@@ -101,4 +101,11 @@ constexpr bool may_replace(const S&) {
   return false;
 }
 
+/// Whether keys chosen by this selection are refined where the caller does not say (`refinement`).
+/// No, unless the selection says otherwise.
+template <selection_policy S>
+constexpr bool refines_by_default(const S&) {
+  return false;
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

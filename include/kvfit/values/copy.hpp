@@ -18,6 +18,10 @@ inline result<values_fit> fit_values(const values::copy&, const values_problem& 
   return values_fit{.values = *problem.original};
 }
 
+constexpr bool fits_values(const values::copy&) {
+  return false;
+}
+
 static_assert(values_policy<values::copy>);
 
 }  // namespace kvfit::values::inline KVFIT_ISA

@@ -4,6 +4,7 @@
 
 #include <concepts>
 
+#include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
 
@@ -30,3 +31,13 @@ concept values_policy = requires(const V& policy, const values_problem& problem)
 };
 
 }  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Whether a policy fits values to outputs. Yes, unless it says otherwise.
+template <values_policy V>
+constexpr bool fits_values(const V&) {
+  return true;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA
