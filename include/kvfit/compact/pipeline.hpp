@@ -76,7 +76,7 @@ class pipeline {
           scores_.max[i] == -std::numeric_limits<float>::infinity() ? 1 : 0;
     }
     if (out_.report.masked_queries == scores_.max.size()) {
-      if (!parts_.judge.blocks.empty()) {  // those held out may see some: fit on all
+      if (scores_.max.size() < queries_.rows()) {  // those left out may see some: fit on all
         parts_ = split_queries(queries_, cache_.masks, 0);
         out_.report.masked_queries = 0;
         return score();
@@ -300,8 +300,9 @@ class pipeline {
     return &*judge_scores_;
   }
 
-  /// Moves keys and biases. What judges best is kept, provided that it judges better than the rows
-  /// did in both errors; else the rows are, as if there had been no refinement.
+  /// Moves keys and biases. Of the points after each batch, that of the least output error times
+  /// root of mass error is kept, provided that it is less than that of the rows and neither error
+  /// is greater; else the rows are, as if there had been no refinement.
   result<void> refine(const refinement& moves) {
     struct point {
       matrix keys;

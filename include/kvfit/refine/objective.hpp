@@ -35,13 +35,13 @@ struct objective_value {
 /// E = exp(L − ln y), M = Σ_l E_l (the relative mass), X = E / M:
 ///
 ///     C = argmin ‖F (Xᵀ C − O)‖² + λ ‖C − C₀‖²                  (normal equations, in double)
-///     ∂J/∂L_li = X_li [ g_i·(c_l − ô_i) + μ h'(M_i − 1) M_i ] / n,   g_i = 2 f_i² (ô_i − o_i)
+///     ∂J/∂L_li = X_li [ g_i·(c_l − ô_i) + μ h'(M_i − 1) M_i ] / n,   g_i = 2 ω f_i² (ô_i − o_i)
 ///
-/// By the envelope theorem that is the gradient of J with C following along, but for λ (1e-6 of the
+/// ω and μ the weights of output and mass, n the queries that see a key. By the envelope theorem that is the gradient of J with C following along, but for λ (1e-6 of the
 /// mean diagonal): variable projection (Golub & Pereyra 1973).
 ///
 /// Cost n · t · (2 d_k + 3 d_v + t/2) multiply-adds and n · t exponentials. Memory: t · n floats
-/// (twice with a soft-cap), one panel, t² doubles.
+/// (twice with a soft-cap), one panel, a few t · (d_v + t) doubles.
 class attention_objective {
  public:
   /// `original`: C₀, t × d_v. It and every batch must outlive this.
@@ -79,7 +79,7 @@ class attention_objective {
     const index n = batch_->log_mass.size();
     for (index first = 0; first < n; first += refine_panel) {
       body(first, std::min(refine_panel, n - first));
-    };
+    }
   }
 
   [[nodiscard]] index rows() const noexcept { return original_.rows(); }

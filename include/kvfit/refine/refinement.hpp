@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <optional>
 
 #include "kvfit/attention/rope.hpp"
@@ -21,21 +20,24 @@ namespace kvfit {
 ///
 /// values being fitted anew at every point (docs/algorithm.md, Refinement). Without the first term
 /// a step costs a third, and outputs gain by their mass alone. The result is taken only
-/// where it judges better than the rows it started from on queries that were held out.
+/// where it judges better than the rows it started from on the queries held out (where none are, on
+/// those fitted on): neither error greater, and ε_output √ε_mass less.
 struct refinement {
   /// Of L-BFGS, ≥ 0; 0 keeps rows as they are. None given: seven within the work of 1.3 score passes
   /// where the selection is `joint` and values are fitted (the price of OMP, and the best there is
   /// for it), else 0.
   std::optional<int> steps = {};
-  /// Steps end where their evaluations of J would take more multiply-adds than this many score passes
-  /// over the queries fitted on, ≥ 0; one step is always taken. 0: no limit.
+  /// No batch begins with more steps than can be evaluated once each within the multiply-adds of this
+  /// many score passes over the queries fitted on, those evaluated before counted, ≥ 0; one step is
+  /// always taken. Line searches may go a little beyond; full attention over made sets is not
+  /// counted. 0: no limit.
   double work = 0;
   double output_weight = 1;     ///< ≥ 0
   double mass_weight = 0.6;     ///< ≥ 0
   double mass_softness = 0.05;  ///< > 0: smaller mass errors count by their square
   bool fits_bias = true;        ///< false: biases stay as they are (for kernels without one)
-  /// A batch takes every s-th of the given queries (and of each set), s the least stride that leaves
-  /// no more than this, ≥ 1; the next batch takes those after them.
+  /// A batch takes every s-th of the given queries (and of each set beside them), s the least stride
+  /// that leaves no more than this of the given ones, ≥ 1; the next batch takes those after them.
   index batch = 8192;
   int steps_a_batch = 8;  ///< ≥ 1
 

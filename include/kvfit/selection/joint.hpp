@@ -25,8 +25,8 @@ namespace kvfit::selection {
 ///     min_{w, U} Σ_i f_i² [ μ² (1 − Σ_{j∈S} A_ij w_j)² + ‖o_i − Σ_{j∈S} A_ij u_j‖² / σ² ]
 ///
 /// A the attention weights of the full cache, o its outputs, f_i ∝ 1/‖o_i‖, σ the outputs' rms
-/// norm: relative errors of mass and of output, where w explains the one and u_j = w_j c_j the
-/// other (docs/algorithm.md, Joint selection). Orthogonal least squares over 1 + d_v targets.
+/// norm: w explains the mass and u_j = w_j c_j (the weighted values) the output, whose errors count
+/// relative to its length, as those of mass then do (docs/algorithm.md, Joint selection). Orthogonal least squares over 1 + d_v targets.
 struct joint {
   double mass_weight = 0.5;  ///< μ ≥ 0: 0 chooses for the output alone
   /// Keys whose columns are looked at in one sweep, 1 … 256. Picks do not depend on it but for
@@ -46,7 +46,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// The residuals' products with every column are kept up to date: for a pick with column a,
 /// q = P⊥a / ‖P⊥a‖ (P⊥ projects the picks before out) and z = Aᵀq,
 ///
-///     C ← C − z (qᵀR),   ‖P⊥a_j‖² ← ‖P⊥a_j‖² − z_j²,   score_j = ‖C_j‖² / ‖P⊥a_j‖²
+///     G ← G − z (qᵀR),   ‖P⊥a_j‖² ← ‖P⊥a_j‖² − z_j²,   score_j = ‖G_j‖² / ‖P⊥a_j‖²
 ///
 /// so that a pick costs T · (1 + d_v), once z is there. z takes a sweep over n × T numbers; so each
 /// sweep makes those of the `sweep` most promising keys, which are then kept up to date, too, and
@@ -103,7 +103,7 @@ class joint_search {
     products_.setZero(sweep_, keys);
   }
 
-  /// What a key would explain: ‖C_j‖² / ‖P⊥a_j‖².
+  /// What a key would explain: ‖G_j‖² / ‖P⊥a_j‖².
   [[nodiscard]] float gain(index j) const {
     if (is_open_[static_cast<std::size_t>(j)] == 0 || !(left_[j] > dependent * norms_[j])) return 0;
     return score_[j] / left_[j];
@@ -254,7 +254,7 @@ inline result<void> check_settings(const selection::joint& policy) {
 /// Runs the search. Weights are left to the bias fit. Cost: n · T · (1 + d_v) multiply-adds to
 /// begin with, T · (1 + d_v) a pick, and n · T a key looked at (two to four a pick), n counted after
 /// folding. Memory: the exponentials as for `omp`, T · (1 + d_v + sweep + 2 max(sketch, 5 t))
-/// + n · (t + sweep) floats beside.
+/// + r · (t + sweep) + n · (1 + d_v) floats beside, r the rows after folding.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
