@@ -132,6 +132,100 @@ TEST_CASE("A block without rows is split into nothing", "[attention][split]") {
   CHECK(parts.judge.set().rows() == 0);
 }
 
+TEST_CASE("§9.15 §9.16 a fit on a share of the queries takes none that is held out and none twice",
+          "[attention][split]") {
+  const auto fraction = GENERATE(0.0, 0.1, 0.125, 0.25, 0.34, 0.5);
+  const auto share = GENERATE(1.0, 0.9, 0.51, 0.5, 1.0 / 3, 0.3, 0.1, 0.037, 0.01, 1e-6);
+  CAPTURE(fraction, share);
+  const numbered source({40, 1, 2, 7, 8, 9, 100, 101, 997});
+  const kvfit::query_split parts = split_queries(source.queries(), source.masks, fraction, share);
+  const kvfit::query_split whole = split_queries(source.queries(), source.masks, fraction);
+  const std::map<index, int> fit = rows_of(parts.fit, source);
+  const std::map<index, int> not_held = rows_of(whole.fit, source);
+  CHECK(rows_of(parts.judge, source) == rows_of(whole.judge, source));
+
+  std::vector<index> taken(source.blocks.size(), 0);
+  std::vector<index> could(source.blocks.size(), 0);
+  bool is_once = true;
+  for (const auto& [id, count] : fit) {
+    is_once = is_once && count == 1 && not_held.count(id) == 1;
+    ++taken[static_cast<std::size_t>(id / 1000)];
+  }
+  for (const auto& [id, count] : not_held) ++could[static_cast<std::size_t>(id / 1000)];
+  CHECK(is_once);
+  for (std::size_t b = 0; b < source.blocks.size(); ++b) {
+    CAPTURE(b, taken[b], could[b]);
+    const double wanted = share * static_cast<double>(could[b]);
+    CHECK(static_cast<double>(taken[b]) >= wanted * (1 - 1e-9));
+    // One in thin, or some of the strided lanes, is a whole number, so up to twice the share; a
+    // block in runs takes at least one of each.
+    const double runs =
+        fraction > 0 ? std::ceil(static_cast<double>(source.blocks[b].rows.rows()) * fraction) : 0;
+    CHECK(static_cast<double>(taken[b]) <= 2 * wanted + runs + 1);
+  }
+}
+
+TEST_CASE("A share of the queries spans every block evenly", "[attention][split]") {
+  const auto fraction = GENERATE(0.0, 0.1, 0.25, 0.5);
+  const auto share = GENERATE(1.0, 0.7, 0.5, 0.3, 0.1, 0.04);
+  CAPTURE(fraction, share);
+  const numbered source({60, 400, 997});
+  const kvfit::query_split parts = split_queries(source.queries(), source.masks, fraction, share);
+  std::map<index, int> fit = rows_of(parts.fit, source);
+  // A row each 1 / share of those that are not held out, and a held-out one may lie between.
+  const double kept = fraction > 0 ? 1 - fraction : 1;
+  const double widest = 1 / (share * kept) + (fraction > 0 ? 2 : 0);
+  for (std::size_t b = 0; b < source.blocks.size(); ++b) {
+    index before = -1;
+    index gap = 0;
+    for (const auto& [id, count] : fit) {
+      if (id / 1000 != static_cast<index>(b)) continue;
+      gap = std::max(gap, id % 1000 - before);
+      before = id % 1000;
+    }
+    gap = std::max(gap, source.blocks[b].rows.rows() - before);
+    CAPTURE(b, gap, widest);
+    CHECK(static_cast<double>(gap) <= widest);
+  }
+}
+
+TEST_CASE("The origins of a split lead back to its rows", "[attention][split]") {
+  const auto fraction = GENERATE(0.0, 0.1, 0.34, 0.5);
+  const auto share = GENERATE(1.0, 0.4, 0.05);
+  CAPTURE(fraction, share);
+  const numbered source({40, 3, 100});
+  const kvfit::query_split parts = split_queries(source.queries(), source.masks, fraction, share);
+  for (const query_part* part : {&parts.fit, &parts.judge}) {
+    REQUIRE(part->origins.size() == part->blocks.size());
+    bool leads_back = true;
+    for (std::size_t p = 0; p < part->blocks.size(); ++p) {
+      const kvfit::block_origin& origin = part->origins[p];
+      const row_view& rows = part->blocks[p].rows;
+      for (index i = 0; i < rows.rows(); ++i) {
+        const index id = 1000 * static_cast<index>(origin.block) + origin.first + i * origin.step;
+        leads_back = leads_back && rows(i, 0) == static_cast<float>(id);
+      }
+    }
+    CHECK(leads_back);
+  }
+}
+
+TEST_CASE("All queries that are not held out lie in as few blocks as can be",
+          "[attention][split]") {
+  const numbered source({40, 7});
+  const kvfit::query_split parts = split_queries(source.queries(), source.masks, 0.25, 1);
+  const auto starts = [&](std::size_t p) { return parts.fit.blocks[p].rows.data(); };
+  REQUIRE(parts.fit.blocks.size() == 5);
+  for (index k = 0; k < 3; ++k) {  // interleaved: ten rows each, four apart
+    CHECK(starts(static_cast<std::size_t>(k)) == &source.memory[0](k, 0));
+    CHECK(parts.fit.blocks[static_cast<std::size_t>(k)].rows.rows() == 10);
+  }
+  CHECK(starts(3) == &source.memory[1](0, 0));  // runs around the one held out
+  CHECK(parts.fit.blocks[3].rows.rows() == 3);
+  CHECK(starts(4) == &source.memory[1](4, 0));
+  CHECK(parts.fit.blocks[4].rows.rows() == 3);
+}
+
 TEST_CASE("Attention of the parts is attention of the whole, row by row", "[attention][split]") {
   const sample head(50, 60, 16, 8);
   kvfit::matrix mask = random_matrix(50, 60, 40);

@@ -12,6 +12,7 @@
 #include "support/compact_oracle.hpp"
 
 using kvfit::errc;
+using kvfit::output_weighting;
 using kvfit::linalg::least_squares_method;
 using kvfit::linalg::least_squares_status;
 using kvfit::linalg::ridge_mode;
@@ -67,6 +68,31 @@ void check_close(const kvfit::matrix& found, const Eigen::MatrixXd& expected, do
   CHECK(error < relative);
 }
 
+/// The share of a mean square of 1 that each row has where errors count relative to outputs.
+Eigen::VectorXd relative_factors(const Eigen::MatrixXd& y) {
+  const Eigen::VectorXd lengths = y.rowwise().norm();
+  Eigen::VectorXd factors =
+      lengths.cwiseMax(0.01 * std::sqrt(lengths.squaredNorm() / static_cast<double>(y.rows())));
+  factors = factors.cwiseInverse();
+  return factors * std::sqrt(static_cast<double>(y.rows()) / factors.squaredNorm());
+}
+
+/// ‖f_i (x_i C − y_i)‖ for every row.
+Eigen::VectorXd row_errors(const sample& made, const Eigen::VectorXd& factors,
+                           const Eigen::MatrixXd& values) {
+  return factors.cwiseProduct((made.x() * values - made.y()).rowwise().norm());
+}
+
+/// Outputs that some values explain but for a little, and every 16th row for a lot.
+sample with_outliers(std::uint64_t seed) {
+  sample made(seed, 10, 160);
+  made.output = made.weights * made.original +
+                kvfit_test::random_matrix(160, made.output.cols(), seed + 50, 0.02F);
+  const kvfit::matrix wrong = kvfit_test::random_matrix(160, made.output.cols(), seed + 51, 3);
+  for (kvfit::index i = 0; i < 160; i += 16) made.output.row(i) += wrong.row(i);
+  return made;
+}
+
 }  // namespace
 
 TEST_CASE("fitted values are the oracle's least squares, by each method",
@@ -76,7 +102,9 @@ TEST_CASE("fitted values are the oracle's least squares, by each method",
   const bool toward_original = GENERATE(true, false);
   for (std::uint64_t seed = 1; seed <= 3; ++seed) {
     const sample made(seed, 16);
-    const auto fit = made.fit({.method = method, .toward_original = toward_original});
+    const auto fit = made.fit({.method = method,
+                               .toward_original = toward_original,
+                               .weighting = output_weighting::absolute});
     INFO("seed " << seed << ", condition " << fit.report.condition);
     // As published means fp32: some 1e-7 times the condition number, which is 20 to 40 here.
     const double allowed = method == least_squares_method::qr_unpivoted ? 1e-5 : 1e-6;
@@ -100,7 +128,8 @@ TEST_CASE("a ridge pulls toward 0 or toward the original, scaled as asked",
   const auto fit = made.fit({.method = method,
                              .ridge_scaling = mode,
                              .ridge = ridge,
-                             .toward_original = toward_original});
+                             .toward_original = toward_original,
+                             .weighting = output_weighting::absolute});
   double lambda = ridge;
   if (mode == ridge_mode::frobenius) lambda *= made.x().squaredNorm() / 16;
   if (mode == ridge_mode::spectral) {
@@ -112,7 +141,9 @@ TEST_CASE("a ridge pulls toward 0 or toward the original, scaled as asked",
   const Eigen::MatrixXd toward = toward_original ? made.own() : made.zero();
   check_close(fit.values, kvfit_test::fitted_values(made.x(), made.y(), toward, fit.report.lambda),
               1e-6);
-  const auto plain = made.fit({.method = method, .toward_original = toward_original});
+  const auto plain = made.fit({.method = method,
+                               .toward_original = toward_original,
+                               .weighting = output_weighting::absolute});
   const double pulled = (fit.values.cast<double>() - toward).norm();
   const double free = (plain.values.cast<double>() - toward).norm();
   INFO("distance " << pulled << " with ridge, " << free << " without");
@@ -168,7 +199,7 @@ TEST_CASE("§9.9 duplicate keys: rank loss is reported, values stay finite and t
   const auto method = GENERATE(least_squares_method::qr, least_squares_method::cholesky);
   sample made(8, 16);
   made.weights.col(15) = made.weights.col(2);
-  const auto fit = made.fit({.method = method});
+  const auto fit = made.fit({.method = method, .weighting = output_weighting::absolute});
   INFO("rank " << fit.report.rank << ", condition " << fit.report.condition);
   CHECK(fit.report.status == least_squares_status::rank_deficient);
   const double residual = (made.x() * fit.values.cast<double>() - made.y()).norm();
@@ -177,6 +208,148 @@ TEST_CASE("§9.9 duplicate keys: rank loss is reported, values stay finite and t
   INFO("residual " << residual << ", best " << best);
   CHECK(residual < 1.01 * best);
   CHECK(fit.values.cwiseAbs().maxCoeff() < 100 * made.original.cwiseAbs().maxCoeff());
+}
+
+TEST_CASE("relative weighting is the oracle's least squares of rows over the lengths of outputs",
+          "[values][least_squares][weighting]") {
+  const auto method = GENERATE(least_squares_method::qr, least_squares_method::cholesky);
+  const bool toward_original = GENERATE(true, false);
+  const double ridge = GENERATE(0.0, 0.02);
+  sample made(11, 12);
+  for (kvfit::index i = 0; i < 96; ++i) {  // lengths over two powers of ten, one below the floor
+    made.output.row(i) *= std::pow(10.0F, static_cast<float>(i % 3));
+  }
+  made.output.row(7) *= 1e-6F;
+  const least_squares policy{.method = method,
+                             .ridge_scaling = ridge > 0 ? ridge_mode::fixed : ridge_mode::none,
+                             .ridge = ridge,
+                             .toward_original = toward_original};
+  const auto fit = made.fit(policy);
+  const Eigen::VectorXd factors = relative_factors(made.y());
+  const Eigen::MatrixXd x = factors.asDiagonal() * made.x();
+  const Eigen::MatrixXd y = factors.asDiagonal() * made.y();
+  const Eigen::MatrixXd expected =
+      kvfit_test::fitted_values(x, y, toward_original ? made.own() : made.zero(), ridge);
+  // Rows are rounded to fp32 once more, times a condition number below 100.
+  check_close(fit.values, expected, 1e-5);
+  // And it is not the absolute one.
+  least_squares published = policy;
+  published.weighting = output_weighting::absolute;
+  const auto absolute = made.fit(published);
+  CHECK((absolute.values.cast<double>() - expected).norm() > 0.01 * expected.norm());
+  const double relative_error = row_errors(made, factors, fit.values.cast<double>()).norm();
+  if (ridge == 0) {
+    CHECK(relative_error < row_errors(made, factors, absolute.values.cast<double>()).norm());
+  }
+}
+
+TEST_CASE("queries without output do not count under relative weighting",
+          "[values][least_squares][weighting]") {
+  sample made(12, 10);
+  made.output.row(3).setZero();
+  made.output.row(50).setZero();
+  const auto before = made.fit({.reweightings = 2});
+  made.weights.row(3).setConstant(0.1F);
+  made.weights.row(50) = made.weights.row(49);
+  CHECK(made.fit({.reweightings = 2}).values == before.values);
+  made.weights.row(49).setConstant(0.1F);
+  CHECK(made.fit({.reweightings = 2}).values != before.values);
+}
+
+TEST_CASE("without reweightings and with absolute errors the fit is linalg's, to the byte",
+          "[values][least_squares][weighting]") {
+  const auto method = GENERATE(least_squares_method::qr, least_squares_method::qr_unpivoted,
+                               least_squares_method::cholesky);
+  const bool toward_original = GENERATE(true, false);
+  const sample made(13, 14);
+  const auto fit = made.fit({.method = method,
+                             .ridge_scaling = ridge_mode::spectral,
+                             .ridge = 1e-4,
+                             .toward_original = toward_original,
+                             .weighting = output_weighting::absolute});
+  const kvfit::linalg::least_squares_options options{
+      .method = method, .mode = ridge_mode::spectral, .ridge = 1e-4};
+  const auto direct =
+      toward_original
+          ? kvfit::linalg::least_squares(made.weights, made.output, options, made.original)
+          : kvfit::linalg::least_squares(made.weights, made.output, options);
+  CHECK(fit.values == direct.coefficients);
+  CHECK(fit.report.lambda == direct.report.lambda);
+  CHECK(fit.report.condition == direct.report.condition);
+}
+
+TEST_CASE("reweighted fits are the oracle's: rows over the root of their last error",
+          "[values][least_squares][reweighting]") {
+  const auto weighting = GENERATE(output_weighting::absolute, output_weighting::relative);
+  const int reweightings = GENERATE(1, 2, 5);
+  const sample made = with_outliers(14);
+  const auto fit = made.fit({.weighting = weighting, .reweightings = reweightings});
+  const Eigen::VectorXd factors = weighting == output_weighting::relative
+                                      ? relative_factors(made.y())
+                                      : Eigen::VectorXd(Eigen::VectorXd::Ones(160));
+  const auto solve = [&](const Eigen::VectorXd& weights) {
+    return kvfit_test::fitted_values(weights.asDiagonal() * made.x(),
+                                     weights.asDiagonal() * made.y(), made.own());
+  };
+  Eigen::MatrixXd expected = solve(factors);
+  for (int k = 0; k < reweightings; ++k) {
+    const Eigen::VectorXd errors = row_errors(made, factors, expected);
+    const Eigen::VectorXd counted = errors.cwiseMax(0.1 * errors.mean());
+    expected = solve(factors.cwiseQuotient(counted.cwiseSqrt()));
+  }
+  check_close(fit.values, expected, 1e-4);
+  const Eigen::MatrixXd once = solve(factors);
+  CHECK((expected - once).norm() > 1e-2 * once.norm());
+}
+
+TEST_CASE("reweightings lower the mean error where some outputs are outliers, not the mean square",
+          "[values][least_squares][reweighting]") {
+  const auto weighting = GENERATE(output_weighting::absolute, output_weighting::relative);
+  for (std::uint64_t seed = 15; seed < 18; ++seed) {
+    const sample made = with_outliers(seed);
+    const Eigen::VectorXd factors = weighting == output_weighting::relative
+                                        ? relative_factors(made.y())
+                                        : Eigen::VectorXd(Eigen::VectorXd::Ones(160));
+    const Eigen::MatrixXd squares = made.fit({.weighting = weighting}).values.cast<double>();
+    const Eigen::VectorXd of_squares = row_errors(made, factors, squares);
+    double before = of_squares.mean();
+    for (const int reweightings : {1, 3, 10}) {
+      const Eigen::MatrixXd robust =
+          made.fit({.weighting = weighting, .reweightings = reweightings}).values.cast<double>();
+      const Eigen::VectorXd errors = row_errors(made, factors, robust);
+      INFO("seed " << seed << ", " << reweightings << " reweightings: mean error " << errors.mean()
+                   << " after " << before);
+      CHECK(errors.mean() < before * (1 + 1e-4));  // the floor under errors moves a little
+      CHECK(errors.squaredNorm() > of_squares.squaredNorm());
+      if (reweightings == 10) {
+        CHECK(errors.mean() < 0.98 * of_squares.mean());
+        // The values behind the outputs come out, which the outliers had hidden.
+        CHECK((robust - made.own()).norm() < 0.5 * (squares - made.own()).norm());
+      }
+      before = errors.mean();
+    }
+  }
+}
+
+TEST_CASE("reweighting a perfect fit leaves it as it is", "[values][least_squares][reweighting]") {
+  sample made(18, 8);
+  made.output.setZero();
+  for (const auto weighting : {output_weighting::absolute, output_weighting::relative}) {
+    const auto fit =
+        made.fit({.toward_original = false, .weighting = weighting, .reweightings = 4});
+    CHECK(fit.values.isZero(0.0F));
+  }
+}
+
+TEST_CASE("a negative number of reweightings is refused", "[values][least_squares]") {
+  const sample made(19, 5);
+  const auto fit = fit_values(least_squares{.reweightings = -1}, made.problem());
+  REQUIRE_FALSE(fit);
+  CHECK(fit.error().code == errc::invalid_option);
+  CHECK(fit.error().argument == "least_squares.reweightings");
+  CHECK(fit.error().actual == -1);
+  CHECK(fit.error().expected == 0);
+  CHECK(check_settings(least_squares{.reweightings = 3}));
 }
 
 TEST_CASE("a ridge that is negative or not finite is refused", "[values][least_squares]") {
