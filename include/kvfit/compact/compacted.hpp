@@ -21,8 +21,8 @@ namespace kvfit {
 struct compacted {
   std::vector<index> positions;      ///< t original row numbers, ascending
   std::vector<index> key_positions;  ///< t: where those rows' keys stand, see `kv_block::position`
-  matrix keys;                       ///< t × d_k: those rows' keys
-  vector bias;                       ///< t: the rows' own bias + ln w, finite
+  matrix keys;                       ///< t × d_k: those rows' keys, moved where they were refined
+  vector bias;                       ///< t: the rows' own bias + ln w, moved with the keys; finite
   matrix values;                     ///< t × d_v
   compact_report report;
 
