@@ -33,8 +33,8 @@ Eigen::RowVectorXd turned(const kvfit::rope& rotation, Eigen::RowVectorXd row, d
     const bool is_split = rotation.pairing == kvfit::rope_pairing::half_split;
     const kvfit::index a = is_split ? i : 2 * i;
     const kvfit::index b = is_split ? i + dims / 2 : 2 * i + 1;
-    const double angle =
-        distance * std::pow(rotation.base, -2.0 * static_cast<double>(i) / static_cast<double>(dims));
+    const double angle = distance * std::pow(rotation.base, -2.0 * static_cast<double>(i) /
+                                                                static_cast<double>(dims));
     const double x = row[a];
     const double y = row[b];
     row[a] = x * std::cos(angle) - y * std::sin(angle);
@@ -125,7 +125,8 @@ TEST_CASE("a rotation moves content: each row is another one turned to its posit
         const kvfit::index from = (i + s) % n;
         const double distance = static_cast<double>(i - from) * step;
         worst = std::max(
-            worst, (turned(rotation, given.row(from), distance) - found.row(i)).cwiseAbs().maxCoeff());
+            worst,
+            (turned(rotation, given.row(from), distance) - found.row(i)).cwiseAbs().maxCoeff());
       }
       if (worst < 1e-5) ++shifts;
     }
@@ -183,8 +184,8 @@ TEST_CASE("without a rotation every set is perturbed, with one the odd ones are"
       for (kvfit::index a = 0; a < 6; ++a) {
         for (kvfit::index b = 0; b < a; ++b) {
           const Eigen::RowVectorXf difference = rows.row(a) - rows.row(b);
-          best = std::max(best,
-                          std::abs(difference.dot(moved)) / (difference.norm() * moved.norm()));
+          best =
+              std::max(best, std::abs(difference.dot(moved)) / (difference.norm() * moved.norm()));
         }
       }
       CHECK(best > 0.9999F);
@@ -210,6 +211,29 @@ TEST_CASE("perturbations have the spread asked for, and no mean", "[refine][sets
     const double rms = std::sqrt(moved.squaredNorm() / static_cast<double>(moved.size()));
     CHECK(rms == Approx(std::sqrt(2.0) * spread).epsilon(0.05));
     CHECK(moved.colwise().mean().cwiseAbs().maxCoeff() < 0.1 * spread);
+  }
+}
+
+TEST_CASE("no seed draws what another does, some rows on", "[refine][sets]") {
+  const kvfit::matrix rows = random_matrix(40, 8, 10);
+  const std::vector<kvfit::query_block> blocks = {kvfit::query_block(rows)};
+  const auto moves = [&](std::uint64_t seed) {
+    return kvfit::matrix(
+        kvfit::make_query_set(part_of(blocks), {.sets = 1, .seed = seed}, 0).rows[0] - rows);
+  };
+  const kvfit::matrix first = moves(0);
+  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+    const kvfit::matrix other = moves(seed);
+    double nearest = kvfit_test::infinity;
+    for (kvfit::index a = 0; a < 40; ++a) {
+      if (first.row(a).norm() == 0) continue;  // twice the same row
+      for (kvfit::index b = 0; b < 40; ++b) {
+        const auto apart = static_cast<double>((first.row(a) - other.row(b)).norm());
+        nearest = std::min(nearest, apart / static_cast<double>(first.row(a).norm()));
+      }
+    }
+    INFO("seed " << seed << ": nearest at a share of " << nearest);
+    CHECK(nearest > 1e-4);
   }
 }
 

@@ -120,8 +120,8 @@ TEST_CASE("joint selection picks what refitting every candidate from scratch in 
     const scored_head scored(made.cache(), made.queries);
     for (const kvfit::index sweep : {1, 4, 16}) {
       INFO("sweep " << sweep);
-      const selected_rows chosen = run_joint(
-          {.mass_weight = mass_weight, .sweep = sweep, .sketch = 0}, scored.problem(8));
+      const selected_rows chosen =
+          run_joint({.mass_weight = mass_weight, .sweep = sweep, .sketch = 0}, scored.problem(8));
       CHECK(chosen.positions == expected.positions);
       CHECK(chosen.weights.empty());
       CHECK(chosen.report.rounds == 8);
@@ -173,8 +173,8 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
   int compared = 0;
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     const head made = make_head(seed, small_head);
-    const auto expected = joint_in_double(make_joint_equation(made.cache(), made.queries, 1), 8,
-                                          rows_up_to(24));
+    const auto expected =
+        joint_in_double(make_joint_equation(made.cache(), made.queries, 1), 8, rows_up_to(24));
     if (expected.margin < joint_resolution) continue;
     ++compared;
     const scored_head scored(made.cache(), made.queries);
@@ -199,7 +199,8 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
 TEST_CASE("of equal keys one is chosen, and the budget is filled by importance when nothing helps",
           "[selection][joint][fill]") {
   head made = make_head(5, {.queries = 40, .keys = 24, .depth = 8, .width = 5});
-  for (kvfit::index j = 6; j < 24; ++j) made.keys.row(j) = made.keys.row(j % 6);  // 6 different ones
+  for (kvfit::index j = 6; j < 24; ++j)
+    made.keys.row(j) = made.keys.row(j % 6);  // 6 different ones
   const scored_head scored(made.cache(), made.queries);
   const auto distinct_keys = [](const std::vector<kvfit::index>& rows) {
     std::vector<kvfit::index> kinds;
@@ -242,8 +243,7 @@ TEST_CASE("keys hidden by their bias are never chosen, not even to fill the budg
   kvfit::kv_block cache = made.cache();
   cache.bias = bias;
   const scored_head scored(cache, made.queries);
-  const auto expected =
-      joint_in_double(make_joint_equation(cache, made.queries, 1), 6, open);
+  const auto expected = joint_in_double(make_joint_equation(cache, made.queries, 1), 6, open);
   REQUIRE(expected.margin >= joint_resolution);
   CHECK(run_joint({.sketch = 0}, scored.problem(6)).positions == expected.positions);
   for (const kvfit::index sketch : {0, 8}) {
@@ -325,8 +325,7 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
   };
   CHECK(field_of({.mass_weight = -1}) == "joint.mass_weight");
   CHECK(field_of({.mass_weight = 1.1e6}) == "joint.mass_weight");
-  CHECK(field_of({.mass_weight = std::numeric_limits<double>::quiet_NaN()}) ==
-        "joint.mass_weight");
+  CHECK(field_of({.mass_weight = std::numeric_limits<double>::quiet_NaN()}) == "joint.mass_weight");
   CHECK(field_of({.sweep = 0}) == "joint.sweep");
   CHECK(field_of({.sweep = 257}) == "joint.sweep");
   CHECK(field_of({.sketch = -1}) == "joint.sketch");
