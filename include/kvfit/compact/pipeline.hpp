@@ -350,6 +350,7 @@ class pipeline {
       out_.bias = std::move(best.bias);
       if (complete(moving.sets())) return {};
       out_.report.refinement.kept_steps = 0;  // their values do not fit the storage
+      original_ = gather_rows(cache_.values, out_.positions);  // not rounded
     }
     out_.keys = std::move(start.keys);
     out_.bias = std::move(start.bias);

@@ -42,7 +42,8 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
                                    int which) {
   made_queries made;
   made.part.masks = given.masks;
-  random_source random(settings.seed * 0x9E3779B97F4A7C15U + static_cast<std::uint64_t>(which) + 1);
+  // Mixed once more: the draws of one seed must not be those of another, some places on.
+  random_source random(random_source(settings.seed).next() + static_cast<std::uint64_t>(which));
   const auto below = [&random](index bound) {
     return static_cast<index>(random.below(static_cast<std::uint64_t>(bound)));
   };

@@ -93,7 +93,7 @@ class refiner {
   /// Whether every batch would be the same.
   [[nodiscard]] bool is_one_batch() const noexcept { return settings_.sets == 0 && stride() == 1; }
   [[nodiscard]] index stride() const noexcept {
-    return std::max<index>((scores_.max.size() + settings_.batch - 1) / settings_.batch, 1);
+    return std::max<index>(scores_.max.size() - 1, 0) / settings_.batch + 1;
   }
 
   [[nodiscard]] int wanted_steps() const noexcept { return settings_.steps.value_or(0); }
@@ -116,8 +116,8 @@ class refiner {
   result<void> next_batch() {
     if (is_one_batch() && batch_.queries.size() > 0) return {};
     sets_.clear();
-    sets_.reserve(static_cast<std::size_t>(settings_.sets_at_once));
     const int count = std::min(settings_.sets_at_once, settings_.sets);
+    sets_.reserve(static_cast<std::size_t>(count));
     for (int k = 0; k < count; ++k) {
       scored_set made{.queries = make_query_set(fit_, settings_, next_set_), .scores = {}};
       next_set_ = (next_set_ + 1) % settings_.sets;

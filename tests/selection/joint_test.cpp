@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/selection/joint.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kvfit/selection/target_columns.hpp"
+#include "selection/heads.hpp"
+#include "support/catch.hpp"
+#include "support/compact_oracle.hpp"
+
+using kvfit::errc;
+using kvfit::selected_rows;
+using kvfit::selection::joint;
+using kvfit_test::head;
+using kvfit_test::hidden_key;
+using kvfit_test::make_head;
+using kvfit_test::rows_up_to;
+using kvfit_test::scored_head;
+
+namespace {
+
+/// Picks whose residuals differ by less than this share of ‖targets‖² are not compared: sums of a
+/// hundred fp32 products are off by some 1e-6 of what they add up.
+constexpr double joint_resolution = 1e-5;
+
+selected_rows run_joint(const joint& policy, const kvfit::selection_problem& problem) {
+  const auto chosen = select(policy, problem);
+  INFO((chosen ? "chosen" : chosen.error().message()));
+  REQUIRE(chosen);
+  return *chosen;
+}
+
+/// What `selection::joint` explains, and with what: from its formula, in double.
+struct joint_equation {
+  Eigen::MatrixXd columns;  ///< n × T: f_i A_ij
+  Eigen::MatrixXd targets;  ///< n × (1 + d_v): μ f_i, f_i o_i / σ
+
+  [[nodiscard]] double left_by(const std::vector<kvfit::index>& rows) const {
+    Eigen::MatrixXd some(columns.rows(), static_cast<kvfit::index>(rows.size()));
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      some.col(static_cast<kvfit::index>(k)) = columns.col(rows[k]);
+    }
+    const Eigen::MatrixXd fitted = some.completeOrthogonalDecomposition().solve(targets);
+    return (targets - some * fitted).squaredNorm();
+  }
+};
+
+joint_equation make_joint_equation(const kvfit::kv_block& cache, const kvfit::query_set& queries,
+                                   double mass_weight, const kvfit::logit_rule& rule = {}) {
+  const auto full = kvfit_test::attend_in_double(queries, cache, rule);
+  const kvfit::index n = full.output.rows();
+  Eigen::VectorXd lengths = full.output.rowwise().norm();
+  const auto seen = static_cast<double>((lengths.array() > 0).count());
+  const double floor = 0.01 * std::sqrt(lengths.squaredNorm() / seen);
+  Eigen::VectorXd f = Eigen::VectorXd::Zero(n);
+  for (kvfit::index i = 0; i < n; ++i) {
+    if (lengths[i] > 0) f[i] = 1 / std::max(lengths[i], floor);
+  }
+  f *= std::sqrt(seen / f.squaredNorm());
+  const double sigma = std::sqrt(full.output.squaredNorm() / static_cast<double>(n));
+  joint_equation made{f.asDiagonal() * full.weights, Eigen::MatrixXd(n, 1 + full.output.cols())};
+  made.targets.col(0) = mass_weight * f;
+  made.targets.rightCols(full.output.cols()) = f.asDiagonal() * full.output / sigma;
+  return made;
+}
+
+struct joint_picks {
+  std::vector<kvfit::index> positions;
+  double margin = kvfit_test::infinity;  ///< narrowest lead of a pick, as a share of ‖targets‖²
+};
+
+/// Every candidate is fitted together with the picks so far, from scratch.
+joint_picks joint_in_double(const joint_equation& equation, kvfit::index budget,
+                            const std::vector<kvfit::index>& open) {
+  joint_picks out;
+  while (static_cast<kvfit::index>(out.positions.size()) < budget) {
+    double least = kvfit_test::infinity;
+    double second = kvfit_test::infinity;
+    kvfit::index best = -1;
+    for (const kvfit::index j : open) {
+      if (std::count(out.positions.begin(), out.positions.end(), j) > 0) continue;
+      std::vector<kvfit::index> with = out.positions;
+      with.push_back(j);
+      const double left = equation.left_by(with);
+      if (left < least) {
+        second = least;
+        least = left;
+        best = j;
+      } else {
+        second = std::min(second, left);
+      }
+    }
+    out.margin = std::min(out.margin, (second - least) / equation.targets.squaredNorm());
+    out.positions.push_back(best);
+  }
+  return out;
+}
+
+constexpr kvfit_test::head_shape small_head{.queries = 48, .keys = 24, .depth = 8, .width = 5};
+
+}  // namespace
+
+TEST_CASE("joint selection picks what refitting every candidate from scratch in double picks",
+          "[selection][joint]") {
+  const double mass_weight = GENERATE(0.0, 1.0, 3.0);
+  INFO("mass weight " << mass_weight);
+  int compared = 0;
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    const head made = make_head(seed, small_head);
+    const auto expected = joint_in_double(
+        make_joint_equation(made.cache(), made.queries, mass_weight), 8, rows_up_to(24));
+    INFO("seed " << seed << ", margin " << expected.margin);
+    if (expected.margin < joint_resolution) continue;
+    ++compared;
+    const scored_head scored(made.cache(), made.queries);
+    for (const kvfit::index sweep : {1, 4, 16}) {
+      INFO("sweep " << sweep);
+      const selected_rows chosen =
+          run_joint({.mass_weight = mass_weight, .sweep = sweep, .sketch = 0}, scored.problem(8));
+      CHECK(chosen.positions == expected.positions);
+      CHECK(chosen.weights.empty());
+      CHECK(chosen.report.rounds == 8);
+      CHECK(chosen.report.filled == 0);
+      // A sweep makes so many keys' products; a key is looked at once for each pick at the least.
+      CHECK(chosen.report.refits >= (8 + sweep - 1) / sweep);
+    }
+  }
+  INFO(compared << " of 8 heads were clear enough to compare");
+  CHECK(compared >= 4);
+}
+
+TEST_CASE("the mass weight changes what is picked, and a large one picks for the mass alone",
+          "[selection][joint]") {
+  int differ = 0;
+  int compared = 0;
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    const head made = make_head(seed, small_head);
+    const scored_head scored(made.cache(), made.queries);
+    const auto for_output = run_joint({.mass_weight = 0, .sketch = 0}, scored.problem(6));
+    const auto for_mass = run_joint({.mass_weight = 1e6, .sketch = 0}, scored.problem(6));
+    differ += for_output.positions != for_mass.positions ? 1 : 0;
+    joint_equation equation = make_joint_equation(made.cache(), made.queries, 1);
+    equation.targets.conservativeResize(Eigen::NoChange, 1);
+    const auto expected = joint_in_double(equation, 6, rows_up_to(24));
+    INFO("seed " << seed << ", margin " << expected.margin);
+    if (expected.margin < joint_resolution) continue;
+    ++compared;
+    CHECK(for_mass.positions == expected.positions);
+  }
+  CHECK(differ >= 4);
+  CHECK(compared >= 4);
+}
+
+TEST_CASE("picks of a budget are the first picks of a larger one", "[selection][joint]") {
+  const head made = make_head(3);
+  const scored_head scored(made.cache(), made.queries);
+  const auto longest = run_joint({.sketch = 0}, scored.problem(40)).positions;
+  REQUIRE(longest.size() == 40);
+  for (const kvfit::index budget : {1, 2, 7, 20, 39}) {
+    const auto fewer = run_joint({.sketch = 0}, scored.problem(budget)).positions;
+    REQUIRE(static_cast<kvfit::index>(fewer.size()) == budget);
+    CHECK(std::equal(fewer.begin(), fewer.end(), longest.begin()));
+  }
+}
+
+TEST_CASE("making columns anew picks the same rows as storing them", "[selection][joint][memory]") {
+  const kvfit::index sketch = GENERATE(kvfit::index{0}, kvfit::index{16});  // has no room either
+  int compared = 0;
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    const head made = make_head(seed, small_head);
+    const auto expected =
+        joint_in_double(make_joint_equation(made.cache(), made.queries, 1), 8, rows_up_to(24));
+    if (expected.margin < joint_resolution) continue;
+    ++compared;
+    const scored_head scored(made.cache(), made.queries);
+    kvfit::selection_problem problem = scored.problem(8);
+    CHECK_FALSE(run_joint({.sketch = 0}, problem).report.recomputed);
+    problem.memory_cap = 0;
+    const selected_rows anew = run_joint({.sketch = sketch}, problem);
+    CHECK(anew.report.recomputed);
+    CHECK(anew.positions == expected.positions);
+    // Exponentials that the score pass kept serve, too.
+    const scored_head kept(made.cache(), made.queries, wanted_scores(joint{}));
+    REQUIRE(kept.scores().exponentials.rows() == 24);
+    problem = kept.problem(8);
+    problem.memory_cap = 0;
+    const selected_rows from_scores = run_joint({.sketch = 0}, problem);
+    CHECK_FALSE(from_scores.report.recomputed);
+    CHECK(from_scores.positions == expected.positions);
+  }
+  CHECK(compared >= 3);
+}
+
+TEST_CASE("of equal keys one is chosen, and the budget is filled by importance when nothing helps",
+          "[selection][joint][fill]") {
+  head made = make_head(5, {.queries = 40, .keys = 24, .depth = 8, .width = 5});
+  for (kvfit::index j = 6; j < 24; ++j)
+    made.keys.row(j) = made.keys.row(j % 6);  // 6 different ones
+  const scored_head scored(made.cache(), made.queries);
+  const auto distinct_keys = [](const std::vector<kvfit::index>& rows) {
+    std::vector<kvfit::index> kinds;
+    for (const kvfit::index row : rows) kinds.push_back(row % 6);
+    std::sort(kinds.begin(), kinds.end());
+    return std::unique(kinds.begin(), kinds.end()) - kinds.begin();
+  };
+  for (const kvfit::index sweep : {1, 4, 16}) {
+    const selected_rows six = run_joint({.sweep = sweep, .sketch = 0}, scored.problem(6));
+    CHECK(distinct_keys(six.positions) == 6);
+    CHECK(six.report.filled == 0);
+    // Ties go to the earlier row.
+    CHECK(*std::max_element(six.positions.begin(), six.positions.end()) == 5);
+
+    const selected_rows ten = run_joint({.sweep = sweep, .sketch = 0}, scored.problem(10));
+    REQUIRE(ten.positions.size() == 10);
+    CHECK(std::equal(six.positions.begin(), six.positions.end(), ten.positions.begin()));
+    CHECK(ten.report.rounds == 6);
+    CHECK(ten.report.filled == 4);
+    std::vector<kvfit::index> sorted = ten.positions;
+    std::sort(sorted.begin(), sorted.end());
+    CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end());
+    // Those of the longest column, the copies of one key.
+    const joint_equation equation = make_joint_equation(made.cache(), made.queries, 1);
+    kvfit::index longest = 0;
+    equation.columns.leftCols(6).colwise().squaredNorm().maxCoeff(&longest);
+    for (std::size_t k = 6; k < 9; ++k) CHECK(ten.positions[k] % 6 == longest);
+  }
+}
+
+TEST_CASE("keys hidden by their bias are never chosen, not even to fill the budget",
+          "[selection][joint][hidden]") {
+  const head made = make_head(6, small_head);
+  std::vector<float> bias(24, 0.25F);
+  std::vector<kvfit::index> open;
+  for (kvfit::index j = 0; j < 24; ++j) {
+    if (j % 3 == 0) bias[static_cast<std::size_t>(j)] = hidden_key;
+    if (j % 3 != 0) open.push_back(j);
+  }
+  kvfit::kv_block cache = made.cache();
+  cache.bias = bias;
+  const scored_head scored(cache, made.queries);
+  const auto expected = joint_in_double(make_joint_equation(cache, made.queries, 1), 6, open);
+  REQUIRE(expected.margin >= joint_resolution);
+  CHECK(run_joint({.sketch = 0}, scored.problem(6)).positions == expected.positions);
+  for (const kvfit::index sketch : {0, 8}) {
+    std::vector<kvfit::index> all = run_joint({.sketch = sketch}, scored.problem(24)).positions;
+    std::sort(all.begin(), all.end());
+    CHECK(all == open);
+  }
+}
+
+TEST_CASE("masks count, and queries that see nothing do not", "[selection][joint][mask]") {
+  int compared = 0;
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    const head made = make_head(seed, small_head);
+    kvfit::matrix mask = kvfit_test::random_matrix(48, 24, seed + 90, 1.0F);
+    mask.row(7).setConstant(hidden_key);
+    mask.row(31).setConstant(hidden_key);
+    mask.block(10, 3, 12, 9).setConstant(hidden_key);
+    const std::vector<kvfit::row_view> masks = {mask};
+    kvfit::kv_block cache = made.cache();
+    cache.masks = masks;
+    const auto expected =
+        joint_in_double(make_joint_equation(cache, made.queries, 1), 8, rows_up_to(24));
+    INFO("seed " << seed << ", margin " << expected.margin);
+    if (expected.margin < joint_resolution) continue;
+    ++compared;
+    const scored_head scored(cache, made.queries);
+    CHECK(run_joint({.sketch = 0}, scored.problem(8)).positions == expected.positions);
+  }
+  CHECK(compared >= 3);
+}
+
+TEST_CASE("one query has one column's worth of rows to choose", "[selection][joint][degenerate]") {
+  const head made = make_head(7, {.queries = 1, .keys = 20, .depth = 8, .width = 5});
+  const scored_head scored(made.cache(), made.queries);
+  const selected_rows chosen = run_joint({}, scored.problem(4));
+  // Any column explains all of it, so what follows goes by importance.
+  CHECK(chosen.positions.size() == 4);
+  CHECK(chosen.report.rounds == 1);
+  CHECK(chosen.report.filled == 3);
+  const auto weights = kvfit_test::attend_in_double(made.queries, made.cache()).weights;
+  std::vector<kvfit::index> by_weight = rows_up_to(20);
+  std::sort(by_weight.begin(), by_weight.end(),
+            [&](kvfit::index a, kvfit::index b) { return weights(0, a) > weights(0, b); });
+  by_weight.erase(std::find(by_weight.begin(), by_weight.end(), chosen.positions[0]));
+  CHECK(std::equal(chosen.positions.begin() + 1, chosen.positions.end(), by_weight.begin()));
+}
+
+TEST_CASE("folded queries leave a choice nearly as good", "[selection][joint][sketch]") {
+  int differ = 0;
+  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+    const head made = make_head(seed, {.queries = 400, .keys = 40, .depth = 8, .width = 5});
+    const scored_head scored(made.cache(), made.queries);
+    const joint_equation equation = make_joint_equation(made.cache(), made.queries, 1);
+    const auto exact = run_joint({.sketch = 0}, scored.problem(8));
+    const auto folded = run_joint({.sketch = 80}, scored.problem(8));
+    const auto unfolded = run_joint({.sketch = 400}, scored.problem(8));
+    CHECK(unfolded.positions == exact.positions);
+    CHECK(folded.positions.size() == 8);
+    const double best = equation.left_by(exact.positions);
+    const double near = equation.left_by(folded.positions);
+    const double arbitrary = equation.left_by({0, 1, 2, 3, 4, 5, 6, 7});
+    INFO("seed " << seed << ": left " << best << " exactly, " << near << " folded, " << arbitrary
+                 << " by the first rows");
+    CHECK(near <= 1.5 * best);
+    CHECK(near - best < 0.5 * (arbitrary - best));
+    differ += folded.positions != exact.positions ? 1 : 0;
+  }
+  CHECK(differ > 0);  // else nothing was folded
+}
+
+TEST_CASE("joint refuses settings and problems out of range", "[selection][joint][refuse]") {
+  const head made = make_head(8, small_head);
+  const scored_head scored(made.cache(), made.queries);
+  const auto field_of = [&](const joint& policy) -> std::string {
+    const auto chosen = select(policy, scored.problem(4));
+    if (chosen) return "";
+    CHECK(chosen.error().code == errc::invalid_option);
+    return chosen.error().argument;
+  };
+  CHECK(field_of({.mass_weight = -1}) == "joint.mass_weight");
+  CHECK(field_of({.mass_weight = 1.1e6}) == "joint.mass_weight");
+  CHECK(field_of({.mass_weight = std::numeric_limits<double>::quiet_NaN()}) == "joint.mass_weight");
+  CHECK(field_of({.sweep = 0}) == "joint.sweep");
+  CHECK(field_of({.sweep = 257}) == "joint.sweep");
+  CHECK(field_of({.sketch = -1}) == "joint.sketch");
+  CHECK(field_of({.mass_weight = 0, .sweep = 1, .sketch = 0}).empty());
+  CHECK(field_of({.mass_weight = 1e6, .sweep = 256}).empty());
+
+  const auto none = select(joint{}, scored.problem(0));
+  REQUIRE_FALSE(none);
+  CHECK(none.error().code == errc::budget_out_of_range);
+  CHECK_FALSE(select(joint{}, scored.problem(25)));
+}
+
+TEST_CASE("target columns are the relative weights, and outputs over their rms norm",
+          "[selection][joint][target]") {
+  // More queries than a block of the transposition.
+  const head made = make_head(9, {.queries = 150, .keys = 20, .depth = 8, .width = 7});
+  const scored_head scored(made.cache(), made.queries);
+  const kvfit::target_columns targets(scored.problem(4), 2.5);
+  const joint_equation equation = make_joint_equation(made.cache(), made.queries, 2.5);
+  REQUIRE(targets.rows().rows() == 8);
+  REQUIRE(targets.rows().cols() == 150);
+  const Eigen::MatrixXd found = targets.rows().cast<double>().transpose();
+  CHECK((found - equation.targets).norm() <= 1e-5 * equation.targets.norm());
+  CHECK((found.col(0) / 2.5 - targets.row_weights().cast<double>()).norm() <=
+        1e-5 * targets.row_weights().cast<double>().norm());
+}
