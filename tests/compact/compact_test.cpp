@@ -458,6 +458,8 @@ TEST_CASE("the whole method follows the double-precision oracle", "[compact][ora
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     const head made = make_head(seed);
     compact_options options = without_holdout(12);
+    options.selection = kvfit::selection::omp{};
+    options.values = kvfit::values::least_squares{.weighting = kvfit::output_weighting::absolute};
     options.replace_dead_keys = false;
     options.keep_better_values = false;
     const auto equation =
@@ -578,7 +580,10 @@ TEST_CASE("more budget does not hurt", "[compact]") {
 TEST_CASE("§9.29 leaving a stage out changes that stage and what follows, nothing before",
           "[compact][stages]") {
   const head made = make_head(7);
-  compact_options options{.budget = 14, .replace_dead_keys = false, .keep_better_values = false};
+  compact_options options{.budget = 14,
+                          .refine = {.steps = 0},
+                          .replace_dead_keys = false,
+                          .keep_better_values = false};
   const compacted all = compacted_head(made.cache(), made.queries, options);
   compact_options no_values = options;
   no_values.values = kvfit::values::copy{};
@@ -612,7 +617,7 @@ TEST_CASE("given rows are kept even where their weights end on the floor", "[com
 
 TEST_CASE("weights of the selection stay with their rows", "[compact][stages]") {
   const head made = make_head(9);
-  compact_options options{.budget = 12, .held_out = 0};
+  compact_options options{.budget = 12, .selection = kvfit::selection::omp{}, .held_out = 0};
   options.bias = kvfit::bias::from_selection{};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   const auto equation =

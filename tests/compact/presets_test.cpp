@@ -38,10 +38,13 @@ void check_published(const compact_options& options) {
   CHECK_FALSE(options.replace_dead_keys);
   CHECK_FALSE(options.keep_better_values);
   CHECK(options.held_out == 0);
+  CHECK(options.queries_per_row == 0);
   const auto& fit = std::get<values::least_squares>(options.values);
   CHECK(fit.method == kvfit::linalg::least_squares_method::qr_unpivoted);
   CHECK(fit.ridge == 0);
   CHECK_FALSE(fit.toward_original);
+  CHECK(fit.weighting == kvfit::output_weighting::absolute);
+  CHECK(fit.reweightings == 0);
 }
 
 void check_published_omp(const compact_options& options, kvfit::index k, kvfit::index tau) {
@@ -74,7 +77,8 @@ TEST_CASE("presets are found by their names, which are all different", "[presets
   CHECK(names == std::set<std::string_view>{"first", "last", "random", "topk", "h2o", "snapkv",
                                             "kvzip", "expected_attention", "highest_attention",
                                             "omp", "omp_fast", "omp_progressive", "select_only",
-                                            "zero_bias", "default"});
+                                            "zero_bias", "joint", "refined", "joint_zero_bias",
+                                            "refined_zero_bias", "default"});
   CHECK_FALSE(presets::find("Default"));
   CHECK_FALSE(presets::find(""));
 }

@@ -72,7 +72,8 @@ TEST_CASE("§9.18 the report's errors are those of the result, measured through 
 TEST_CASE("§9.5 the reported mass residual is that of the bias that attention executes",
           "[compact][report]") {
   const head made = make_head(3);
-  const compacted c = compacted_head(made.cache(), made.queries, {.budget = 15, .held_out = 0});
+  const compacted c = compacted_head(made.cache(), made.queries,
+                                     {.budget = 15, .refine = {.steps = 0}, .held_out = 0});
   CHECK_FALSE(c.report.held_out);
   const kvfit::kv_block compact = c.block();
   const auto full = attend_in_double(made.queries, made.cache());
@@ -206,7 +207,9 @@ TEST_CASE("results are rounded to their storage types, and values fitted with th
           "[compact][storage]") {
   const auto storage = GENERATE(kvfit::dtype::fp16, kvfit::dtype::bf16);
   const head made = make_head(8);
-  compact_options options{.budget = 15, .held_out = 0, .keep_better_values = false};
+  compact_options options{
+      .budget = 15, .refine = {.steps = 0}, .held_out = 0, .keep_better_values = false};
+  options.values = kvfit::values::least_squares{.weighting = kvfit::output_weighting::absolute};
   options.storage = options.bias_storage = storage;
   const compacted c = compacted_head(made.cache(), made.queries, options);
   const auto stored = [&](float x) {
@@ -258,7 +261,8 @@ TEST_CASE("queries that see nothing are counted and left out", "[compact][report
   const std::vector<kvfit::row_view> masks = {mask};
   kvfit::kv_block cache = made.cache();
   cache.masks = masks;
-  const compacted c = compacted_head(cache, made.queries, {.budget = 12, .held_out = 0});
+  const compact_options options{.budget = 12, .refine = {.steps = 0}, .held_out = 0};
+  const compacted c = compacted_head(cache, made.queries, options);
   CHECK(c.report.masked_queries == 2);
   CHECK(c.report.train.queries == 38);
   CHECK(std::isfinite(c.report.mass_residual));
@@ -267,7 +271,7 @@ TEST_CASE("queries that see nothing are counted and left out", "[compact][report
   for (kvfit::index i = 0, to = 0; i < 40; ++i) {
     if (i != 3 && i != 20) others.row(to++) = made.queries.row(i);
   }
-  const compacted without = compacted_head(made.cache(), others, {.budget = 12, .held_out = 0});
+  const compacted without = compacted_head(made.cache(), others, options);
   CHECK(c.positions == without.positions);
   CHECK((c.bias - without.bias).cwiseAbs().maxCoeff() < 1e-3F);
   CHECK((c.values - without.values).norm() < 1e-3F * c.values.norm());

@@ -23,7 +23,7 @@ enum class output_weighting : std::uint8_t {
 
 namespace kvfit::inline KVFIT_ISA {
 
-namespace detail {
+namespace output_detail {
 
 /// `inverse_lengths` in double, which holds the inverse of whatever length fp32 outputs have.
 inline Eigen::VectorXd exact_inverse_lengths(const matrix& output) {
@@ -39,19 +39,19 @@ inline Eigen::VectorXd exact_inverse_lengths(const matrix& output) {
   return out;
 }
 
-}  // namespace detail
+}  // namespace output_detail
 
 /// 1 / ‖o_i‖. Outputs shorter than a hundredth of the rms length count as that, so that no query
 /// counts without bound; zero outputs (queries that see nothing) give 0. Finite: what fp32 cannot
 /// hold is its largest number.
 inline vector inverse_lengths(const matrix& output) {
   constexpr double largest = std::numeric_limits<float>::max();
-  return detail::exact_inverse_lengths(output).cwiseMin(largest).cast<float>();
+  return output_detail::exact_inverse_lengths(output).cwiseMin(largest).cast<float>();
 }
 
 /// `inverse_lengths` times a constant, such that the mean square of those above 0 is 1.
 inline vector relative_output_weights(const matrix& output) {
-  Eigen::VectorXd weights = detail::exact_inverse_lengths(output);
+  Eigen::VectorXd weights = output_detail::exact_inverse_lengths(output);
   const auto seen = static_cast<double>((weights.array() > 0).count());
   const double squares = weights.squaredNorm();
   if (squares > 0) weights *= std::sqrt(seen / squares);

@@ -7,7 +7,7 @@ run(0 ${SUPPORT} check_result small result ${label} 4 fp16)
 # The figures of the file are those that eval measures with the same settings.
 run(0 ${KVFIT} eval small --methods omp --ratios 4 --set norm_power=1 --set storage=fp16 --json rows.json)
 run(0 ${SUPPORT} check_eval small result rows.json omp 4)
-run(2 ${KVFIT} compact small --ratio 4 --set norm_power=0,1 -o other)
+run(2 ${KVFIT} compact small --ratio 4 --method omp --set norm_power=0,1 -o other)
 check(err MATCHES "takes one value")
 run(2 ${KVFIT} compact small --ratio 4 --set storage=fp16 --storage bf16 -o other)
 check(err MATCHES "storage")

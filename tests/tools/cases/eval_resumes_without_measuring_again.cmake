@@ -9,9 +9,9 @@ run(0 ${KVFIT} eval small --methods topk,omp --ratios 4 --json rows.json --resum
 file(SHA256 ${WORK}/rows.json after)
 check(before STREQUAL after)
 # More of it, in another order, and less: old rows keep their times, and none is lost.
-run(0 ${KVFIT} eval small --methods omp,default --ratios 8,4 --set default:norm_power=0,1
+run(0 ${KVFIT} eval small --methods omp,default --ratios 8,4 --set default:mass_weight=0,1
   --json rows.json --resume)
-check(out MATCHES "default.norm_power=1. ")
+check(out MATCHES "default.mass_weight=1. ")
 figure(rows rows.json rows)
 string(JSON count LENGTH "${rows}")
 check(count EQUAL 7)

@@ -1,13 +1,13 @@
 include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 small_capture(small)
-run(0 ${KVFIT} eval small --methods omp,default --ratios 4,8 --set default:norm_power=0.50,1
+run(0 ${KVFIT} eval small --methods omp,default --ratios 4,8 --set default:mass_weight=0.50,1
   --set held_out=0,0.25 --set default:held_out=0.0625 --json rows.json --html report.html)
 # Two of omp, two of default (its own sweep goes before the one for all), at two ratios.
 figure(rows rows.json rows)
 string(JSON count LENGTH "${rows}")
 check(count EQUAL 8)
-set(labels "omp{held_out=0}" "omp{held_out=0.25}" "default{held_out=0.0625,norm_power=0.5}"
-  "default{held_out=0.0625,norm_power=1}")
+set(labels "omp{held_out=0}" "omp{held_out=0.25}" "default{held_out=0.0625,mass_weight=0.5}"
+  "default{held_out=0.0625,mass_weight=1}")
 foreach(place 0 1 2 3)
   list(GET labels ${place} wanted)
   math(EXPR row "${place} * 2")
@@ -15,7 +15,7 @@ foreach(place 0 1 2 3)
   check(label STREQUAL wanted)
   check(out MATCHES "${wanted}")
 endforeach()
-figure(type rows.json rows 4 settings norm_power)
+figure(type rows.json rows 4 settings mass_weight)
 check(type EQUAL 0.5)
 # 0.0625 and 0.5 are what `default` has; 1 is not.
 run(0 ${KVFIT} eval small --methods default --ratios 4 --json plain.json)

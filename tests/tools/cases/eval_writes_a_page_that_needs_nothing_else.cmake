@@ -1,6 +1,6 @@
 include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 small_capture("a&b<c")
-run(0 ${KVFIT} eval "a&b<c" --methods topk,omp,default --ratios 4,8 --set default:norm_power=0,1
+run(0 ${KVFIT} eval "a&b<c" --methods topk,omp,default --ratios 4,8 --set default:mass_weight=0,1
   --html report.html)
 file(READ ${WORK}/report.html page)
 check(page MATCHES "^<!DOCTYPE html>.*</html>\n$")
@@ -16,7 +16,7 @@ check(count EQUAL 4)
 string(REGEX MATCHALL "layer [02] head [01]: [0-9.e-]+</title></rect>" cells "${page}")
 list(LENGTH cells count)
 check(count EQUAL 64)  # 4 candidates, 2 ratios, 4 heads, 2 errors
-check(page MATCHES "default{norm_power=1} at 8×, layer 2 head 1: ")
+check(page MATCHES "default{mass_weight=1} at 8×, layer 2 head 1: ")
 check(page MATCHES "class=\"front\"")
 check(page MATCHES "<td>topk</td><td>4×</td>")
 check(page MATCHES "against omp")

@@ -8,15 +8,25 @@ macro(measure variable)
 endmacro()
 # Each: method, setting, a value that is not the method's own.
 set(tried
-  "default held_out=0.5" "default keys_per_round=8" "default refit_interval=16"
-  "default norm_power=1" "default bias_lower=1" "default ridge=0.1" "default storage=bf16"
-  "default bias_storage=bf16" "omp norm_power=0.5" "zero_bias ridge=0.1")
+  "default held_out=0.5" "omp keys_per_round=8" "omp refit_interval=16" "default bias_lower=1"
+  "default ridge=0.1" "default storage=bf16" "default bias_storage=bf16" "omp norm_power=0.5"
+  "zero_bias ridge=0.1" "default mass_weight=2" "default sketch=0" "topk window=16"
+  "default queries_per_row=4" "default reweightings=2" "default refine_steps=2"
+  "default refine_work=0.1" "default refine_mass_weight=2" "default refine_mass_softness=1"
+  "default refine_sets=2")
 foreach(one IN LISTS tried)
   separate_arguments(one)
   list(GET one 0 method)
   list(GET one 1 setting)
   measure(before --methods ${method})
   measure(after --methods ${method} --set ${setting})
+  check(NOT before STREQUAL after)
+endforeach()
+# These say how made sets are used; the steps must be long enough to see them.
+set(sets "--set;refine_steps=6;--set;refine_sets=4")
+foreach(setting refine_sets_at_once=1 refine_steps_a_batch=2 refine_spread=1)
+  measure(before --methods default ${sets})
+  measure(after --methods default ${sets} --set ${setting})
   check(NOT before STREQUAL after)
 endforeach()
 measure(spectral --methods default --set ridge=0.1)
