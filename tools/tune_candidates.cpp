@@ -21,11 +21,11 @@ struct variant {
 
 const std::vector<variant>& variants() {
   static const std::vector<variant> all = {
-      {"joint", {"refine_steps=0,3,14"}},
-      {"joint", {"mass_weight=0.25,1"}},
-      {"joint", {"refine_mass_weight=0.3,1.2"}},
-      {"joint", {"queries_per_row=24,0"}},
-      {"joint", {"reweightings=2"}},
+      {"default", {"refine_steps=0,3,14"}},
+      {"default", {"mass_weight=0.25,1"}},
+      {"default", {"refine_mass_weight=0.3,1.2"}},
+      {"default", {"queries_per_row=24,0"}},
+      {"default", {"reweightings=2"}},
       {"refined", {"refine_steps=36", "refine_sets=6"}},
       {"refined", {"refine_mass_weight=0.3,1.2"}},
       {"joint_zero_bias", {"refine_steps=14"}},
@@ -42,6 +42,7 @@ std::vector<candidate> tune_candidates(const std::vector<std::string>& methods) 
   std::vector<candidate> all;
   for (const method& each : kvfit_tool::methods()) {
     const std::string name(each.name);
+    if (methods.empty() && name == "joint") continue;  // default is the same
     // Of the baselines, the only one that can win: quick, and better than blind.
     const bool is_wanted = methods.empty()
                                ? each.is_fitted || name == "topk"

@@ -144,7 +144,7 @@ TEST_CASE("the mass weight changes what is picked, and a large one picks for the
     const auto for_output = run_joint({.mass_weight = 0, .sketch = 0}, scored.problem(6));
     const auto for_mass = run_joint({.mass_weight = 1e6, .sketch = 0}, scored.problem(6));
     differ += for_output.positions != for_mass.positions ? 1 : 0;
-    joint_equation equation = make_joint_equation(made.cache(), made.queries, 1);
+    joint_equation equation = make_joint_equation(made.cache(), made.queries, 0.5);
     equation.targets.conservativeResize(Eigen::NoChange, 1);
     const auto expected = joint_in_double(equation, 6, rows_up_to(24));
     INFO("seed " << seed << ", margin " << expected.margin);
@@ -174,7 +174,7 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     const head made = make_head(seed, small_head);
     const auto expected =
-        joint_in_double(make_joint_equation(made.cache(), made.queries, 1), 8, rows_up_to(24));
+        joint_in_double(make_joint_equation(made.cache(), made.queries, 0.5), 8, rows_up_to(24));
     if (expected.margin < joint_resolution) continue;
     ++compared;
     const scored_head scored(made.cache(), made.queries);
@@ -224,7 +224,7 @@ TEST_CASE("of equal keys one is chosen, and the budget is filled by importance w
     std::sort(sorted.begin(), sorted.end());
     CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end());
     // Those of the longest column, the copies of one key.
-    const joint_equation equation = make_joint_equation(made.cache(), made.queries, 1);
+    const joint_equation equation = make_joint_equation(made.cache(), made.queries, 0.5);
     kvfit::index longest = 0;
     equation.columns.leftCols(6).colwise().squaredNorm().maxCoeff(&longest);
     for (std::size_t k = 6; k < 9; ++k) CHECK(ten.positions[k] % 6 == longest);
@@ -243,7 +243,7 @@ TEST_CASE("keys hidden by their bias are never chosen, not even to fill the budg
   kvfit::kv_block cache = made.cache();
   cache.bias = bias;
   const scored_head scored(cache, made.queries);
-  const auto expected = joint_in_double(make_joint_equation(cache, made.queries, 1), 6, open);
+  const auto expected = joint_in_double(make_joint_equation(cache, made.queries, 0.5), 6, open);
   REQUIRE(expected.margin >= joint_resolution);
   CHECK(run_joint({.sketch = 0}, scored.problem(6)).positions == expected.positions);
   for (const kvfit::index sketch : {0, 8}) {
@@ -265,7 +265,7 @@ TEST_CASE("masks count, and queries that see nothing do not", "[selection][joint
     kvfit::kv_block cache = made.cache();
     cache.masks = masks;
     const auto expected =
-        joint_in_double(make_joint_equation(cache, made.queries, 1), 8, rows_up_to(24));
+        joint_in_double(make_joint_equation(cache, made.queries, 0.5), 8, rows_up_to(24));
     INFO("seed " << seed << ", margin " << expected.margin);
     if (expected.margin < joint_resolution) continue;
     ++compared;
@@ -293,10 +293,11 @@ TEST_CASE("one query has one column's worth of rows to choose", "[selection][joi
 
 TEST_CASE("folded queries leave a choice nearly as good", "[selection][joint][sketch]") {
   int differ = 0;
-  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+  double lost = 0;  // of what choosing well gains over the first rows
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     const head made = make_head(seed, {.queries = 400, .keys = 40, .depth = 8, .width = 5});
     const scored_head scored(made.cache(), made.queries);
-    const joint_equation equation = make_joint_equation(made.cache(), made.queries, 1);
+    const joint_equation equation = make_joint_equation(made.cache(), made.queries, 0.5);
     const auto exact = run_joint({.sketch = 0}, scored.problem(8));
     const auto folded = run_joint({.sketch = 80}, scored.problem(8));
     const auto unfolded = run_joint({.sketch = 400}, scored.problem(8));
@@ -307,10 +308,12 @@ TEST_CASE("folded queries leave a choice nearly as good", "[selection][joint][sk
     const double arbitrary = equation.left_by({0, 1, 2, 3, 4, 5, 6, 7});
     INFO("seed " << seed << ": left " << best << " exactly, " << near << " folded, " << arbitrary
                  << " by the first rows");
-    CHECK(near <= 1.5 * best);
-    CHECK(near - best < 0.5 * (arbitrary - best));
+    CHECK(near < arbitrary);
+    lost += (near - best) / (arbitrary - best) / 8;
     differ += folded.positions != exact.positions ? 1 : 0;
   }
+  INFO("lost " << lost);
+  CHECK(lost < 0.25);
   CHECK(differ > 0);  // else nothing was folded
 }
 
