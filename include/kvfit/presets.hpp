@@ -152,11 +152,11 @@ inline compact_options refined(index budget) {
   compact_options options = joint(budget);
   options.queries_per_row = 0;
   options.values = values::least_squares{.reweightings = 3};
-  options.refine.steps = 72;
+  options.refine.steps = 75;
   options.refine.mass_softness = 0.025;
-  options.refine.sets = 12;
+  options.refine.sets = 15;
   options.refine.sets_at_once = 3;
-  options.refine.steps_a_batch = 18;
+  options.refine.steps_a_batch = 15;
   return options;
 }
 
