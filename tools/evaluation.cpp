@@ -111,8 +111,8 @@ capture_facts facts_of(const kvfit::capture& capture, std::string name) {
 
 head_view view_of(const kvfit::capture& capture, const kvfit::capture_layer& layer,
                   kvfit::index head) {
-  return {layer.keys(head), layer.values(head), layer.queries(head), layer.test_queries(head),
-          capture.scale,      capture.rotation};
+  return {layer.keys(head),         layer.values(head), layer.queries(head),
+          layer.test_queries(head), capture.scale,      capture.rotation};
 }
 
 std::vector<placed_head> heads_of(const kvfit::capture& capture) {

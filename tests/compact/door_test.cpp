@@ -58,7 +58,8 @@ TEST_CASE("the plain door takes matrices, maps and views, and is the door over a
 
 TEST_CASE("the composed door over shipped policies is the plain door", "[compact][door]") {
   const head made = make_head(2);
-  kvfit::compaction<kvfit::selection::joint, kvfit::bias::nnls, kvfit::values::least_squares> options;
+  kvfit::compaction<kvfit::selection::joint, kvfit::bias::nnls, kvfit::values::least_squares>
+      options;
   options.budget = 12;
   const auto composed = kvfit::compact(made.cache(), made.queries, options);
   const auto plain = kvfit::compact(made.cache(), made.queries, {.budget = 12});

@@ -17,10 +17,9 @@
 namespace kvfit {
 
 /// The first alternative of each is the default.
-using any_selection =
-    std::variant<selection::joint, selection::omp, selection::highest_attention,
-                 selection::expected_attention, selection::first, selection::last,
-                 selection::random, selection::given>;
+using any_selection = std::variant<selection::joint, selection::omp, selection::highest_attention,
+                                   selection::expected_attention, selection::first, selection::last,
+                                   selection::random, selection::given>;
 using any_bias = std::variant<bias::nnls, bias::zero, bias::from_selection>;
 using any_values = std::variant<values::least_squares, values::copy>;
 

@@ -4,8 +4,8 @@
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/compact/any_policy.hpp"
-#include "kvfit/refine/refinement.hpp"
 #include "kvfit/core/element.hpp"
+#include "kvfit/refine/refinement.hpp"
 
 namespace kvfit {
 

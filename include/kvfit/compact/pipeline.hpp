@@ -42,8 +42,8 @@ class pipeline {
     if (const auto ok = choose(); !ok) return ok.error();
     if (const auto ok = weigh(); !ok) return ok.error();
     place_chosen();
-    refinement moves = with_steps(options_.refine, refines_by_default(options_.selection) &&
-                                                       fits_values(options_.values));
+    refinement moves = with_steps(
+        options_.refine, refines_by_default(options_.selection) && fits_values(options_.values));
     if (*moves.steps > 0) {
       if (!options_.refine.steps) moves.fits_bias = out_.report.is_bias_fitted;
       if (const auto ok = refine(moves); !ok) return ok.error();
@@ -212,10 +212,9 @@ class pipeline {
         append(weights, set.scores.output);
       }
     }
-    auto fit = fit_values(
-        options_.values,
-        values_problem{sets.empty() ? &train_weights_ : &all_weights,
-                       sets.empty() ? &scores_.output : &all_output, &original_});
+    auto fit = fit_values(options_.values,
+                          values_problem{sets.empty() ? &train_weights_ : &all_weights,
+                                         sets.empty() ? &scores_.output : &all_output, &original_});
     if (!fit) return fit.error();
     out_.values = std::move(fit->values);
     out_.report.is_values_fitted = fit->is_fitted;
@@ -309,8 +308,7 @@ class pipeline {
       vector bias;
       fidelity errors;
     };
-    refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
-                   original_);
+    refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions, original_);
     moving.start(out_.keys, out_.bias);
     point start{out_.keys, out_.bias, {}};
     point best;

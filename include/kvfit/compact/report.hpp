@@ -19,7 +19,7 @@ struct stage_seconds {
   double select = 0;
   double bias = 0;  ///< dead keys' replacement included
   double values = 0;
-  double judge = 0;  ///< errors of the result
+  double judge = 0;   ///< errors of the result
   double refine = 0;  ///< refinement, its fits and judgements included
   double total = 0;
 };

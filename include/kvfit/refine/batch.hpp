@@ -22,14 +22,14 @@ inline constexpr index refine_panel = 240;
 
 /// n queries, scaled, and what full attention gives for them: row by row and across.
 struct refine_batch {
-  matrix queries;         ///< n × d_k, times the rule's scale
-  matrix queries_across;  ///< panels of d_k × count, one after the other
-  vector log_mass;        ///< n
+  matrix queries;          ///< n × d_k, times the rule's scale
+  matrix queries_across;   ///< panels of d_k × count, one after the other
+  vector log_mass;         ///< n
   matrix weighted_output;  ///< n × d_v: f_i² o_i
-  matrix output_across;   ///< panels of d_v × count
-  vector inverse_length;  ///< n: f_i = 1 / ‖o_i‖ (see `inverse_lengths`)
-  vector sees;            ///< n: 1, or 0 where the query sees no key
-  matrix added_across;    ///< t × n: masks, ALiBi and hidden keys; empty where there are none
+  matrix output_across;    ///< panels of d_v × count
+  vector inverse_length;   ///< n: f_i = 1 / ‖o_i‖ (see `inverse_lengths`)
+  vector sees;             ///< n: 1, or 0 where the query sees no key
+  matrix added_across;     ///< t × n: masks, ALiBi and hidden keys; empty where there are none
 };
 
 namespace refine_detail {
@@ -68,14 +68,16 @@ struct every {
   index first = 0;
   index stride = 1;
 
-  [[nodiscard]] bool takes(index i) const noexcept { return i >= first && (i - first) % stride == 0; }
+  [[nodiscard]] bool takes(index i) const noexcept {
+    return i >= first && (i - first) % stride == 0;
+  }
   [[nodiscard]] index count(index n) const noexcept {
     return n > first ? (n - first + stride - 1) / stride : 0;
   }
 };
 
-/// Lays out the queries `taken` of all `parts`, one after the other. `rows`: the cache's rows that the
-/// compact keys come from, whose masks and positions they keep.
+/// Lays out the queries `taken` of all `parts`, one after the other. `rows`: the cache's rows that
+/// the compact keys come from, whose masks and positions they keep.
 inline refine_batch make_batch(std::span<const scored_part> parts, const every& taken,
                                const kv_block& cache, const logit_rule& rule,
                                std::span<const index> rows) {

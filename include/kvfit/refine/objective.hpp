@@ -37,8 +37,9 @@ struct objective_value {
 ///     C = argmin ‖F (Xᵀ C − O)‖² + λ ‖C − C₀‖²                  (normal equations, in double)
 ///     ∂J/∂L_li = X_li [ g_i·(c_l − ô_i) + μ h'(M_i − 1) M_i ] / n,   g_i = 2 ω f_i² (ô_i − o_i)
 ///
-/// ω and μ the weights of output and mass, n the queries that see a key. By the envelope theorem that is the gradient of J with C following along, but for λ (1e-6 of the
-/// mean diagonal): variable projection (Golub & Pereyra 1973).
+/// ω and μ the weights of output and mass, n the queries that see a key. By the envelope theorem
+/// that is the gradient of J with C following along, but for λ (1e-6 of the mean diagonal):
+/// variable projection (Golub & Pereyra 1973).
 ///
 /// Cost n · t · (2 d_k + 3 d_v + t/2) multiply-adds and n · t exponentials. Memory: t · n floats
 /// (twice with a soft-cap), one panel, a few t · (d_v + t) doubles.
@@ -91,8 +92,9 @@ class attention_objective {
     relative_mass_.resize(batch_->log_mass.size());
     for_panels([&](index first, index count) {
       float* x = weights(first);
-      simd::multiply({keys.data(), keys.cols(), 1}, {batch_->queries_across.data() + first * keys.cols(), count},
-                     {x, count}, rows(), count, keys.cols());
+      simd::multiply({keys.data(), keys.cols(), 1},
+                     {batch_->queries_across.data() + first * keys.cols(), count}, {x, count},
+                     rows(), count, keys.cols());
       if (settings_.soft_cap > 0) cap(x, slopes_.data() + first * rows(), count);
       for (index l = 0; l < rows(); ++l) {
         float* row = x + l * count;
@@ -143,8 +145,8 @@ class attention_objective {
       constexpr index strip = 24;  // of the lower triangle
       for (index top = 0; top < t; top += strip) {
         const index high = std::min(strip, t - top);
-        const index wide = std::min(
-            (width + top + high + simd::lanes - 1) / simd::lanes * simd::lanes, columns);
+        const index wide =
+            std::min((width + top + high + simd::lanes - 1) / simd::lanes * simd::lanes, columns);
         simd::multiply({x + top * count, count, 1}, {weighted_.data(), columns},
                        {sums.data() + top * columns, columns}, high, wide, count);
         sums_of_.middleRows(top, high).leftCols(wide) +=

@@ -16,7 +16,8 @@
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// A set of queries with the memory they lie in: moved, never copied, since its views point into it.
+/// A set of queries with the memory they lie in: moved, never copied, since its views point into
+/// it.
 struct made_queries {
   made_queries() = default;
   made_queries(made_queries&&) = default;
@@ -34,12 +35,11 @@ struct made_queries {
 ///
 /// With a rotation, row i of a block takes the content of row i + s, s drawn once a block, turned
 /// to its own position: what the text asks for there might be asked for here. Odd sets (without a
-/// rotation: all) are perturbed besides, each row by g · (a − b) with two rows a and b drawn from the
-/// block as it was before and a Gaussian g of standard deviation `spread`: noise in the directions
-/// in which queries differ, of covariance 2 spread² times theirs.
-/// The same bytes for the same seed. Cost n · d; allocates the n × d floats.
-inline made_queries make_query_set(const query_part& given, const refinement& settings,
-                                   int which) {
+/// rotation: all) are perturbed besides, each row by g · (a − b) with two rows a and b drawn from
+/// the block as it was before and a Gaussian g of standard deviation `spread`: noise in the
+/// directions in which queries differ, of covariance 2 spread² times theirs. The same bytes for the
+/// same seed. Cost n · d; allocates the n × d floats.
+inline made_queries make_query_set(const query_part& given, const refinement& settings, int which) {
   made_queries made;
   made.part.masks = given.masks;
   // Mixed once more: the draws of one seed must not be those of another, some places on.

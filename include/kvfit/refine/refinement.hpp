@@ -12,8 +12,8 @@
 
 namespace kvfit {
 
-/// Compact keys are free vectors, not only rows of K. From the chosen rows, L-BFGS steps on keys and
-/// biases lower
+/// Compact keys are free vectors, not only rows of K. From the chosen rows, L-BFGS steps on keys
+/// and biases lower
 ///
 ///     J = output_weight · mean_i ‖o_i − ô_i‖² / ‖o_i‖²  +  mass_weight · mean_i h(ŷ_i / y_i − 1),
 ///     h(x) = √(x² + s²) − s,   s = mass_softness
@@ -23,21 +23,22 @@ namespace kvfit {
 /// where it judges better than the rows it started from on the queries held out (where none are, on
 /// those fitted on): neither error greater, and ε_output √ε_mass less.
 struct refinement {
-  /// Of L-BFGS, ≥ 0; 0 keeps rows as they are. None given: seven within the work of 1.3 score passes
-  /// where the selection is `joint` and values are fitted (the price of OMP, and the best there is
-  /// for it), else 0.
+  /// Of L-BFGS, ≥ 0; 0 keeps rows as they are. None given: seven within the work of 1.3 score
+  /// passes where the selection is `joint` and values are fitted (the price of OMP, and the best
+  /// there is for it), else 0.
   std::optional<int> steps = {};
-  /// No batch begins with more steps than can be evaluated once each within the multiply-adds of this
-  /// many score passes over the queries fitted on, those evaluated before counted, ≥ 0; one step is
-  /// always taken. Line searches may go a little beyond; full attention over made sets is not
-  /// counted. 0: no limit.
+  /// No batch begins with more steps than can be evaluated once each within the multiply-adds of
+  /// this many score passes over the queries fitted on, those evaluated before counted, ≥ 0; one
+  /// step is always taken. Line searches may go a little beyond; full attention over made sets is
+  /// not counted. 0: no limit.
   double work = 0;
   double output_weight = 1;     ///< ≥ 0
   double mass_weight = 0.6;     ///< ≥ 0
   double mass_softness = 0.05;  ///< > 0: smaller mass errors count by their square
   bool fits_bias = true;        ///< false: biases stay as they are (for kernels without one)
-  /// A batch takes every s-th of the given queries (and of each set beside them), s the least stride
-  /// that leaves no more than this of the given ones, ≥ 1; the next batch takes those after them.
+  /// A batch takes every s-th of the given queries (and of each set beside them), s the least
+  /// stride that leaves no more than this of the given ones, ≥ 1; the next batch takes those after
+  /// them.
   index batch = 8192;
   int steps_a_batch = 8;  ///< ≥ 1
 
@@ -47,8 +48,8 @@ struct refinement {
   /// differences of other queries; full attention over them is computed, so that nothing about
   /// their targets is guessed.
   int sets = 0;
-  int sets_at_once = 3;    ///< ≥ 1
-  double spread = 0.3;     ///< standard deviation of the perturbation, in query differences, ≥ 0
+  int sets_at_once = 3;  ///< ≥ 1
+  double spread = 0.3;   ///< standard deviation of the perturbation, in query differences, ≥ 0
   std::optional<rope> rotation = {};
   std::uint64_t seed = 0;  ///< of what is drawn for the sets
 };
@@ -65,7 +66,8 @@ struct refinement_report {
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// `settings` with the steps decided: those of a short refinement where none are given and `by_default`.
+/// `settings` with the steps decided: those of a short refinement where none are given and
+/// `by_default`.
 inline refinement with_steps(refinement settings, bool by_default) {
   if (settings.steps) return settings;
   settings.steps = by_default ? 7 : 0;

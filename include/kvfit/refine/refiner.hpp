@@ -28,13 +28,13 @@ struct scored_set {
 
 /// Moves keys and biases batch by batch; the caller judges in between.
 ///
-/// Steps are taken in Z = K' L, L Lᵀ = Qᵀ Q / n + δ I with Q scaled as in the logits and δ a tenth of
-/// the mean diagonal: a step of one length then changes logits alike whichever way it points, and
-/// L-BFGS needs a fifth of the steps it needs on K' itself (measured on the captured heads).
+/// Steps are taken in Z = K' L, L Lᵀ = Qᵀ Q / n + δ I with Q scaled as in the logits and δ a tenth
+/// of the mean diagonal: a step of one length then changes logits alike whichever way it points,
+/// and L-BFGS needs a fifth of the steps it needs on K' itself (measured on the captured heads).
 class refiner {
  public:
-  /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`; `rows`: the cache's rows that the keys start
-  /// from. All must outlive this.
+  /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
+  /// `rows`: the cache's rows that the keys start from. All must outlive this.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
           const query_part& fit, const attention_scores& scores, const std::vector<index>& rows,
           const matrix& original)
@@ -44,9 +44,9 @@ class refiner {
         fit_(fit),
         scores_(scores),
         rows_(rows),
-        objective_({settings.output_weight, settings.mass_weight, settings.mass_softness,
-                    rule.soft_cap},
-                   original) {}
+        objective_(
+            {settings.output_weight, settings.mass_weight, settings.mass_softness, rule.soft_cap},
+            original) {}
 
   /// Puts the point where it starts.
   void start(const matrix& keys, const vector& bias) {
@@ -121,9 +121,8 @@ class refiner {
     for (int k = 0; k < count; ++k) {
       scored_set made{.queries = make_query_set(fit_, settings_, next_set_), .scores = {}};
       next_set_ = (next_set_ + 1) % settings_.sets;
-      auto scored = detail::score_checked(made.queries.part.beside(cache_),
-                                          made.queries.part.set(), rule_,
-                                          {.importance = importance_kind::none});
+      auto scored = detail::score_checked(made.queries.part.beside(cache_), made.queries.part.set(),
+                                          rule_, {.importance = importance_kind::none});
       if (!scored) return scored.error();
       made.scores = std::move(*scored);
       sets_.push_back(std::move(made));
@@ -141,7 +140,8 @@ class refiner {
     Eigen::MatrixXd square = Eigen::MatrixXd::Zero(depth, depth);
     constexpr index block = 256;  // sums in fp32 no longer than that
     for (index first = 0; first < batch_.queries.rows(); first += block) {
-      const auto part = batch_.queries.middleRows(first, std::min(block, batch_.queries.rows() - first));
+      const auto part =
+          batch_.queries.middleRows(first, std::min(block, batch_.queries.rows() - first));
       square += (part.transpose() * part).cast<double>();
     }
     square /= static_cast<double>(std::max<index>(batch_.queries.rows(), 1));
@@ -150,11 +150,12 @@ class refiner {
     // Any W with W S Wᵀ = I does, for L-BFGS takes the same steps in every rotation of Z.
     const Eigen::LLT<Eigen::MatrixXd> factor(square);
     const Eigen::MatrixXd lower = factor.matrixL();
-    whitening_ = lower.triangularView<Eigen::Lower>().solve(
-        Eigen::MatrixXd::Identity(depth, depth).eval());
+    whitening_ =
+        lower.triangularView<Eigen::Lower>().solve(Eigen::MatrixXd::Identity(depth, depth).eval());
     const double size = std::hypot((start_keys_.cast<double>() * lower).norm(),
                                    static_cast<double>(start_bias_.norm()));
-    descent_.emplace(linalg::lbfgs_options{.memory = 20, .first_step = std::max(0.02 * size, 1e-6)});
+    descent_.emplace(
+        linalg::lbfgs_options{.memory = 20, .first_step = std::max(0.02 * size, 1e-6)});
   }
 
   using rows_of_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;

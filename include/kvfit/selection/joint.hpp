@@ -26,7 +26,8 @@ namespace kvfit::selection {
 ///
 /// A the attention weights of the full cache, o its outputs, f_i ∝ 1/‖o_i‖, σ the outputs' rms
 /// norm: w explains the mass and u_j = w_j c_j (the weighted values) the output, whose errors count
-/// relative to its length, as those of mass then do (docs/algorithm.md, Joint selection). Orthogonal least squares over 1 + d_v targets.
+/// relative to its length, as those of mass then do (docs/algorithm.md, Joint selection).
+/// Orthogonal least squares over 1 + d_v targets.
 struct joint {
   double mass_weight = 0.5;  ///< μ ≥ 0: 0 chooses for the output alone
   /// Keys whose columns are looked at in one sweep, 1 … 256. Picks do not depend on it but for
@@ -80,7 +81,8 @@ class joint_search {
       pick(slot);
     }
     if (size() < problem_.budget) {
-      out_.report.filled = selection::fill_by_importance(problem_, norms_, is_open_, out_.positions);
+      out_.report.filled =
+          selection::fill_by_importance(problem_, norms_, is_open_, out_.positions);
     }
     return std::move(out_);
   }
@@ -216,11 +218,11 @@ class joint_search {
   sketched_columns columns_;
   index sweep_;
   std::vector<char> is_open_;
-  vector norms_;      // ‖a_j‖²
-  vector left_;       // ‖P⊥a_j‖²
-  matrix agreement_;  // (1 + d_v) × T: every target's residual with every column
-  vector score_;      // squared norms of its columns
-  matrix basis_;      // picks × n, orthonormal
+  vector norms_;              // ‖a_j‖²
+  vector left_;               // ‖P⊥a_j‖²
+  matrix agreement_;          // (1 + d_v) × T: every target's residual with every column
+  vector score_;              // squared norms of its columns
+  matrix basis_;              // picks × n, orthonormal
   std::vector<index> slots_;  // keys whose products are at hand, −1 for none
   matrix apart_;              // slots × n: P⊥a
   matrix products_;           // slots × T: AᵀP⊥a
@@ -252,8 +254,8 @@ inline result<void> check_settings(const selection::joint& policy) {
 }
 
 /// Runs the search. Weights are left to the bias fit. Cost: n · T · (1 + d_v) multiply-adds to
-/// begin with, T · (1 + d_v) a pick, and n · T a key looked at (two to four a pick), n counted after
-/// folding. Memory: the exponentials as for `omp`, T · (1 + d_v + sweep + 2 max(sketch, 5 t))
+/// begin with, T · (1 + d_v) a pick, and n · T a key looked at (two to four a pick), n counted
+/// after folding. Memory: the exponentials as for `omp`, T · (1 + d_v + sweep + 2 max(sketch, 5 t))
 /// + r · (t + sweep) + n · (1 + d_v) floats beside, r the rows after folding.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {

@@ -73,8 +73,8 @@ class mass_columns {
     });
   }
 
-  /// out_jc = Σ_i of_ci Φ_ij for all T keys and the rows of `of` (m × n): T × m. As many products at
-  /// once cost one reading of the columns (or one score pass, if they are not stored).
+  /// out_jc = Σ_i of_ci Φ_ij for all T keys and the rows of `of` (m × n): T × m. As many products
+  /// at once cost one reading of the columns (or one score pass, if they are not stored).
   void correlate(const matrix& of, matrix& out) {
     const matrix weighted = of.array().rowwise() * factor_.transpose().array();
     const index many = of.rows();
@@ -96,7 +96,8 @@ class mass_columns {
     }
   }
 
-  /// out_jr = Σ_{i ≡ r mod rows} sign_i Φ_ij: T × rows. Cost n · T (and a score pass, if not stored).
+  /// out_jr = Σ_{i ≡ r mod rows} sign_i Φ_ij: T × rows. Cost n · T (and a score pass, if not
+  /// stored).
   void fold(const vector& signs, index rows, matrix& out) {
     const vector factors = signs.cwiseProduct(factor_);
     out.setZero(keys(), rows);

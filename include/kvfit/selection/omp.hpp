@@ -198,7 +198,7 @@ class omp_search {
   /// Uses up the budget with the most looked-at rows left, when the mass needs no more keys.
   void fill() {
     out_.report.filled = selection::fill_by_importance(problem_, problem_.scores->importance,
-                                                          is_open_, out_.positions);
+                                                       is_open_, out_.positions);
     weights_.resize(out_.positions.size(), policy_.lower);
   }
 

@@ -16,11 +16,11 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// S Φ for a sketch S of `rows` rows: query i is added to row i mod `rows` with a random sign, so
 /// that E[(SΦ)ᵀ(SΦ)] = ΦᵀΦ and inner products of columns keep their value but for about 1/√rows of
-/// the product of their norms (a count sketch with even buckets; Charikar, Chen & Farach-Colton 2004). What
-/// is chosen by inner products can be chosen on the sketch at n / rows of the cost.
+/// the product of their norms (a count sketch with even buckets; Charikar, Chen & Farach-Colton
+/// 2004). What is chosen by inner products can be chosen on the sketch at n / rows of the cost.
 ///
-/// With `rows` of 0, n or more, or where 2 · T · `rows` floats exceed the cap, nothing is folded and
-/// every use goes to `full`, which must outlive this.
+/// With `rows` of 0, n or more, or where 2 · T · `rows` floats exceed the cap, nothing is folded
+/// and every use goes to `full`, which must outlive this.
 class sketched_columns {
  public:
   sketched_columns(mass_columns& full, index rows, index memory_cap) : full_(full) {

@@ -166,7 +166,7 @@ void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
     const index left = (cols - j) / step;
     // Strips of three registers, of four where threes leave a rest: one register alone is slow.
     if (has_wide_tiles && left >= 4 && left % 3 != 0 && left != 5) {
-      j = whole(j, std::integral_constant<int, has_wide_tiles ? 4 : 3>{});
+      j = whole(j, std::integral_constant < int, has_wide_tiles ? 4 : 3 > {});
     } else if (left >= 3) {
       j = whole(j, std::integral_constant<int, 3>{});
     } else if (left == 2) {

@@ -63,9 +63,8 @@ void row_product_strip(const float* a, index a_stride, const float* b, index b_s
 /// same bytes whatever rows and columns stand beside it. Reads A once for all columns, so a few
 /// columns (8 to 32) cost little more than one where A comes from memory. Error of an element at
 /// most (n / lanes + lanes) 2^-24 sum_i |a_ri b_ci|. Allocates nothing.
-inline void row_products(const float* a, index a_stride, index rows, const float* b,
-                         index b_stride, index columns, index n, float* out,
-                         index out_stride) noexcept {
+inline void row_products(const float* a, index a_stride, index rows, const float* b, index b_stride,
+                         index columns, index n, float* out, index out_stride) noexcept {
   index r = 0;
   for (; r + detail::product_rows <= rows; r += detail::product_rows) {
     detail::row_product_strip<detail::product_rows>(a + r * a_stride, a_stride, b, b_stride,

@@ -25,8 +25,9 @@ struct least_squares {
   double ridge = 0;  ///< ≥ 0; λ = ridge × ‖FX‖₂², × ‖FX‖_F²/t, or × 1
   bool toward_original = true;
   output_weighting weighting = output_weighting::relative;
-  /// Fits more, each with row i of the one before divided by the square root of its error: they tend
-  /// from the least mean square to the least mean of the errors, which outliers rule less, ≥ 0.
+  /// Fits more, each with row i of the one before divided by the square root of its error: they
+  /// tend from the least mean square to the least mean of the errors, which outliers rule less, ≥
+  /// 0.
   int reweightings = 0;
 };
 
@@ -55,21 +56,18 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   const matrix& x = *problem.weights;
   const matrix& y = *problem.output;
   const auto solve = [&](const matrix& left, const matrix& right) {
-    return policy.toward_original
-               ? linalg::least_squares(left, right, options, *problem.original)
-               : linalg::least_squares(left, right, options);
+    return policy.toward_original ? linalg::least_squares(left, right, options, *problem.original)
+                                  : linalg::least_squares(left, right, options);
   };
   const bool is_relative = policy.weighting == output_weighting::relative;
   if (!is_relative && policy.reweightings == 0) {
     linalg::least_squares_fit fit = solve(x, y);
     return values_fit{std::move(fit.coefficients), fit.report, true};
   }
-  const vector factors =
-      is_relative ? relative_output_weights(y) : vector(vector::Ones(y.rows()));
+  const vector factors = is_relative ? relative_output_weights(y) : vector(vector::Ones(y.rows()));
   linalg::least_squares_fit fit = solve(factors.asDiagonal() * x, factors.asDiagonal() * y);
   for (int k = 0; k < policy.reweightings; ++k) {
-    const vector errors =
-        factors.cwiseProduct((y - x * fit.coefficients).rowwise().norm());
+    const vector errors = factors.cwiseProduct((y - x * fit.coefficients).rowwise().norm());
     const float floor = 0.1F * errors.mean();  // a row that fits well must not rule all others
     if (!(floor > 0)) break;
     const vector robust = factors.array() * errors.array().max(floor).rsqrt();
