@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "compact/door.hpp"
+#include "kvfit/compact.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/refine/refinement.hpp"
 #include "support/catch.hpp"
@@ -17,6 +18,15 @@ using kvfit::compact_options;
 using kvfit::compacted;
 
 namespace {
+
+/// Weights so large that exponentials under them overflow.
+struct overwhelming_bias {};
+
+kvfit::result<kvfit::bias_fit> fit_bias(const overwhelming_bias&,
+                                        const kvfit::bias_problem& problem) {
+  return kvfit::bias_fit{.weights = Eigen::VectorXd::Constant(problem.columns->cols(), 1e200),
+                         .is_fitted = true};
+}
 
 constexpr head_shape refined_head{.queries = 320, .keys = 64, .depth = 8, .width = 6};
 
@@ -54,6 +64,40 @@ void check_not_worse(const compacted& refined, const compacted& plain) {
 }
 
 }  // namespace
+
+TEST_CASE("where J is beyond all numbers the rows stay, as without refinement",
+          "[compact][refine]") {
+  const head made = make_head(2, refined_head);
+  kvfit::compaction<kvfit::selection::joint, overwhelming_bias, kvfit::values::least_squares>
+      options;
+  options.budget = 8;
+  for (const double held_out : {0.125, 0.0}) {
+    options.held_out = held_out;
+    options.refine.steps = 0;
+    const auto unrefined = kvfit::compact(made.cache(), made.queries, options);
+    options.refine.steps = 5;
+    const auto refined = kvfit::compact(made.cache(), made.queries, options);
+    REQUIRE(unrefined);
+    REQUIRE(refined);
+    CHECK(refined->report.refinement.kept_steps == 0);
+    CHECK(refined->keys == unrefined->keys);
+    CHECK(refined->bias == unrefined->bias);
+    CHECK(refined->values == unrefined->values);
+  }
+}
+
+TEST_CASE("biases that are not to be moved are not, whether steps are given or left open",
+          "[compact][refine][zero_bias]") {
+  const head made = make_head(4, refined_head);
+  compact_options options = refined_options(10, 0);
+  const compacted plain = compacted_head(made.cache(), made.queries, options);
+  options.refine.fits_bias = false;
+  options.refine.steps.reset();
+  const compacted refined = compacted_head(made.cache(), made.queries, options);
+  REQUIRE(refined.report.refinement.kept_steps > 0);
+  CHECK(refined.bias == plain.bias);
+  CHECK(refined.keys != plain.keys);
+}
 
 TEST_CASE("refinement is never worse on queries held out, and better on most heads",
           "[compact][refine]") {

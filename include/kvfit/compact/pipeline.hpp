@@ -9,15 +9,17 @@
 #include <utility>
 #include <vector>
 
-#include "kvfit/attention/row_logits.hpp"
 #include "kvfit/attention/split.hpp"
+#include "kvfit/compact/compact_attention.hpp"
 #include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/guarded_refinement.hpp"
+#include "kvfit/compact/head_judge.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/compact/weight_fit.hpp"
 #include "kvfit/refine/refiner.hpp"
-#include "kvfit/simd/softmax.hpp"
+#include "kvfit/view/load.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -45,7 +47,7 @@ class pipeline {
     refinement moves = with_steps(
         options_.refine, refines_by_default(options_.selection) && fits_values(options_.values));
     if (*moves.steps > 0) {
-      if (!options_.refine.steps) moves.fits_bias = out_.report.is_bias_fitted;
+      if (!out_.report.is_bias_fitted && !options_.refine.steps) moves.fits_bias = false;
       if (const auto ok = refine(moves); !ok) return ok.error();
     } else if (const auto ok = complete({}); !ok) {
       return ok.error();
@@ -83,6 +85,7 @@ class pipeline {
       }
       return error{errc::all_masked, "queries", 0, scores_.max.size(), "no query sees any key"};
     }
+    judge_.emplace(cache_, options_.rule, parts_, scores_);
     out_.report.seconds.score = clock_.lap();
     return {};
   }
@@ -162,42 +165,14 @@ class pipeline {
     return judge();
   }
 
-  /// Logits over the result as it stands: stored keys and stored bias.
-  [[nodiscard]] matrix compact_logits(const query_part& part) const {
-    // The stored bias stands in for the cache's own.
-    std::vector<float> bias(static_cast<std::size_t>(cache_.keys.rows()), 0.0F);
-    for (index j = 0; j < out_.bias.size(); ++j) {
-      bias[static_cast<std::size_t>(out_.positions[static_cast<std::size_t>(j)])] = out_.bias[j];
-    }
-    kv_block stored = part.beside(cache_);
-    stored.bias = bias;
-    matrix logits;
-    row_logits_into(stored, part.set(), options_.rule, out_.positions, out_.keys, logits);
-    return logits;
-  }
-
-  /// Turns logits into softmax rows, in place; returns the log-mass of each.
-  static vector softmax_rows(matrix& logits) {
-    vector log_mass(logits.rows());
-    for (index i = 0; i < logits.rows(); ++i) {
-      float* row = logits.row(i).data();
-      const float max = simd::max_value(row, logits.cols());
-      const double mass = simd::exp_shifted_sum(row, logits.cols(), max);
-      log_mass[i] = static_cast<float>(static_cast<double>(max) + std::log(mass));
-      if (mass > 0) logits.row(i) *= static_cast<float>(1.0 / mass);
-    }
-    return log_mass;
-  }
-
   result<void> fit_outputs(const std::vector<scored_set>& sets) {
-    train_weights_ = compact_logits(parts_.fit);
-    train_log_mass_ = softmax_rows(train_weights_);
+    train_ = attend_compact(parts_.fit, cache_, options_.rule, out_);
     matrix all_weights;  // of the queries given and of the sets
     matrix all_output;
     if (!sets.empty()) {
-      index n = train_weights_.rows();
+      index n = train_.weights.rows();
       for (const scored_set& set : sets) n += set.scores.output.rows();
-      all_weights.resize(n, train_weights_.cols());
+      all_weights.resize(n, train_.weights.cols());
       all_output.resize(n, scores_.output.cols());
       index at = 0;
       const auto append = [&](const matrix& weights, const matrix& output) {
@@ -205,15 +180,14 @@ class pipeline {
         all_output.middleRows(at, weights.rows()) = output;
         at += weights.rows();
       };
-      append(train_weights_, scores_.output);
+      append(train_.weights, scores_.output);
       for (const scored_set& set : sets) {
-        matrix weights = compact_logits(set.queries.part);
-        softmax_rows(weights);
-        append(weights, set.scores.output);
+        append(attend_compact(set.queries.part, cache_, options_.rule, out_).weights,
+               set.scores.output);
       }
     }
     auto fit = fit_values(options_.values,
-                          values_problem{sets.empty() ? &train_weights_ : &all_weights,
+                          values_problem{sets.empty() ? &train_.weights : &all_weights,
                                          sets.empty() ? &scores_.output : &all_output, &original_});
     if (!fit) return fit.error();
     out_.values = std::move(fit->values);
@@ -230,13 +204,13 @@ class pipeline {
   }
 
   result<void> judge() {
-    matrix train_output = train_weights_ * out_.values;
-    out_.report.train = compare(scores_.output, scores_.log_mass, train_output, train_log_mass_);
+    matrix train_output = train_.weights * out_.values;
+    out_.report.train = compare(scores_.output, scores_.log_mass, train_output, train_.log_mass);
     double squares = 0;
     index seen = 0;
     for (index i = 0; i < scores_.log_mass.size(); ++i) {
       if (std::isinf(scores_.log_mass[i])) continue;
-      const double relative = std::expm1(static_cast<double>(train_log_mass_[i]) -
+      const double relative = std::expm1(static_cast<double>(train_.log_mass[i]) -
                                          static_cast<double>(scores_.log_mass[i]));
       squares += relative * relative;
       ++seen;
@@ -246,22 +220,22 @@ class pipeline {
     const bool may_copy =
         options_.keep_better_values && out_.report.is_values_fitted && copies_fit_;
     const auto train_with_copies = [&] {
-      train_output.noalias() = train_weights_ * original_;
-      return compare(scores_.output, scores_.log_mass, train_output, train_log_mass_);
+      train_output.noalias() = train_.weights * original_;
+      return compare(scores_.output, scores_.log_mass, train_output, train_.log_mass);
     };
     bool is_judged = false;
-    if (!parts_.judge.blocks.empty()) {
-      const auto full = judge_scores();
+    if (judge_->has_held_out()) {
+      const auto full = judge_->held_out_scores();
       if (!full) return full.error();
-      matrix weights = compact_logits(parts_.judge);
-      const vector log_mass = softmax_rows(weights);
+      const compact_attention found = judge_->held_out_attention(out_);
+      const matrix& weights = found.weights;
       const fidelity fitted =
-          compare((*full)->output, (*full)->log_mass, weights * out_.values, log_mass);
+          compare((*full)->output, (*full)->log_mass, weights * out_.values, found.log_mass);
       is_judged = fitted.queries > 0;  // queries that see nothing judge nothing
       if (is_judged) out_.report.held_out = fitted;
       if (is_judged && may_copy) {
         const fidelity copied =
-            compare((*full)->output, (*full)->log_mass, weights * original_, log_mass);
+            compare((*full)->output, (*full)->log_mass, weights * original_, found.log_mass);
         if (!(fitted.output_error <= copied.output_error) &&  // true for NaN, too
             !mostly_closer((*full)->output, weights * out_.values, weights * original_)) {
           out_.report.held_out = copied;
@@ -288,86 +262,26 @@ class pipeline {
     return 2 * closer > output.rows();
   }
 
-  /// Full attention of the judging queries, computed once.
-  result<const attention_scores*> judge_scores() {
-    if (!judge_scores_) {
-      auto full = score_checked(parts_.judge.beside(cache_), parts_.judge.set(), options_.rule,
-                                {.importance = importance_kind::none});
-      if (!full) return full.error();
-      judge_scores_ = std::move(*full);
-    }
-    return &*judge_scores_;
-  }
-
-  /// Moves keys and biases. Of the points after each batch, that of the least output error times
-  /// root of mass error is kept, provided that it is less than that of the rows and neither error
-  /// is greater; else the rows are, as if there had been no refinement.
+  /// Moves keys and biases where that judges better; else the rows are completed as if there had
+  /// been no refinement.
   result<void> refine(const refinement& moves) {
-    struct point {
-      matrix keys;
-      vector bias;
-      fidelity errors;
-    };
     refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions, original_);
-    moving.start(out_.keys, out_.bias);
-    point start{out_.keys, out_.bias, {}};
-    point best;
-    int kept_steps = 0;
-    const auto judge_here = [&](const matrix& values) -> result<fidelity> {
-      const bool fits = round_to_storage(out_.keys, options_.storage, "keys").has_value() &&
-                        round_to_storage(out_.bias, options_.bias_storage, "bias").has_value();
-      if (!fits) return fidelity{.output_error = std::numeric_limits<double>::infinity()};
-      return errors_with(values);
-    };
-    while (!moving.is_done()) {
-      if (const auto ok = moving.step(); !ok) return ok;
-      if (best.keys.size() == 0) {
-        const auto errors = judge_here(moving.start_values());
-        if (!errors) return errors.error();
-        start.errors = *errors;
-        best = start;
-      }
-      out_.keys = moving.keys();
-      out_.bias = moving.bias();
-      const auto now = judge_here(moving.values());
-      if (!now) return now.error();
-      const auto both = [](const fidelity& of) {
-        return of.output_error * std::sqrt(of.mass_error);
-      };
-      if (now->output_error <= start.errors.output_error &&
-          now->mass_error <= start.errors.mass_error && both(*now) < both(best.errors)) {
-        best = {out_.keys, out_.bias, *now};
-        kept_steps = moving.report().steps;
-      }
-    }
+    const auto start_keys = out_.keys;
+    const auto start_bias = out_.bias;
+    const auto kept_steps =
+        refine_guarded(moving, *judge_, {options_.storage, options_.bias_storage}, out_);
+    if (!kept_steps) return kept_steps.error();
     out_.report.refinement = moving.report();
-    out_.report.refinement.kept_steps = kept_steps;
+    out_.report.refinement.kept_steps = *kept_steps;
     out_.report.seconds.refine = clock_.lap();
-    if (kept_steps > 0) {
-      out_.keys = std::move(best.keys);
-      out_.bias = std::move(best.bias);
+    if (*kept_steps > 0) {
       if (complete(moving.sets())) return {};
       out_.report.refinement.kept_steps = 0;  // their values do not fit the storage
       original_ = gather_rows(cache_.values, out_.positions);  // not rounded
+      out_.keys = start_keys;
+      out_.bias = start_bias;
     }
-    out_.keys = std::move(start.keys);
-    out_.bias = std::move(start.bias);
     return complete({});
-  }
-
-  /// Errors of the keys and biases as they stand, with these values, on the queries held out (or
-  /// on those fitted on, where none are).
-  result<fidelity> errors_with(const matrix& values) {
-    if (parts_.judge.blocks.empty()) {
-      matrix weights = compact_logits(parts_.fit);
-      const vector log_mass = softmax_rows(weights);
-      return compare(scores_.output, scores_.log_mass, weights * values, log_mass);
-    }
-    const auto full = judge_scores();
-    if (!full) return full.error();
-    matrix weights = compact_logits(parts_.judge);
-    const vector log_mass = softmax_rows(weights);
-    return compare((*full)->output, (*full)->log_mass, weights * values, log_mass);
   }
 
   void take_copies(const fidelity& train) {
@@ -389,9 +303,8 @@ class pipeline {
   Eigen::VectorXd weights_;
   matrix original_;
   bool copies_fit_ = true;  // the kept rows' own values fit their storage type
-  std::optional<attention_scores> judge_scores_;
-  matrix train_weights_;
-  vector train_log_mass_;
+  std::optional<head_judge> judge_;
+  compact_attention train_;  // of the queries fitted on, over the result
   compacted out_;
   stopwatch clock_;
 };

@@ -30,7 +30,7 @@ struct scored_set {
 ///
 /// Steps are taken in Z = K' L, L Lᵀ = Qᵀ Q / n + δ I with Q scaled as in the logits and δ a tenth
 /// of the mean diagonal: a step of one length then changes logits alike whichever way it points,
-/// and L-BFGS needs a fifth of the steps it needs on K' itself (measured on the captured heads).
+/// so that L-BFGS need not learn which directions matter first.
 class refiner {
  public:
   /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
