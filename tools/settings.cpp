@@ -192,6 +192,8 @@ std::vector<setting> make_settings() {
              std::string(ranked_code) + "window"),
       number("queries_per_row", "queries fitted on for each row kept, 0 for all", 0, 1e9,
              own(&options::queries_per_row), "options.queries_per_row"),
+      number("queries_at_least", "and no fewer queries than this", 1, 1e9,
+             own(&options::queries_at_least), "options.queries_at_least"),
       number("reweightings", "value fits toward the least mean error", 0, 100,
              of(&options::values, &values::least_squares::reweightings),
              std::string(fit_code) + "reweightings"),
@@ -213,6 +215,9 @@ std::vector<setting> make_settings() {
              refining(&kvfit::refinement::spread), "options.refine.spread"),
       number("bias_lower", "lower bound of the fitted weights", 1e-12, 1e6,
              of(&options::bias, &bias::nnls::lower), std::string(nnls_code) + "lower"),
+      number("cross_validate_below", "the ridge is cross-validated below this many queries a key",
+             0, 1e6, of(&options::values, &values::least_squares::cross_validate_below),
+             std::string(fit_code) + "cross_validate_below"),
       ridge(),
       choice<linalg::ridge_mode>(
           "ridge_scaling", "what a ridge is multiplied by, spectral if not set",

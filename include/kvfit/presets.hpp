@@ -18,6 +18,7 @@ namespace kvfit::presets {
 inline compact_options published(index budget) {
   compact_options options{.budget = budget};
   options.values = values::least_squares{.method = linalg::least_squares_method::qr_unpivoted,
+                                         .cross_validate_below = 0,
                                          .toward_original = false,
                                          .weighting = output_weighting::absolute};
   options.replace_dead_keys = false;
@@ -152,11 +153,12 @@ inline compact_options refined(index budget) {
   compact_options options = joint(budget);
   options.queries_per_row = 0;
   options.values = values::least_squares{.reweightings = 3};
-  options.refine.steps = 75;
+  options.refine.steps = 60;
+  options.refine.mass_weight = 0.5;
   options.refine.mass_softness = 0.025;
   options.refine.sets = 15;
   options.refine.sets_at_once = 3;
-  options.refine.steps_a_batch = 15;
+  options.refine.steps_a_batch = 12;
   return options;
 }
 

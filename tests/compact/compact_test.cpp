@@ -459,7 +459,8 @@ TEST_CASE("the whole method follows the double-precision oracle", "[compact][ora
     const head made = make_head(seed);
     compact_options options = without_holdout(12);
     options.selection = kvfit::selection::omp{};
-    options.values = kvfit::values::least_squares{.weighting = kvfit::output_weighting::absolute};
+    options.values = kvfit::values::least_squares{.cross_validate_below = 0,
+                                                  .weighting = kvfit::output_weighting::absolute};
     options.replace_dead_keys = false;
     options.keep_better_values = false;
     const auto equation =

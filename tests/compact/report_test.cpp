@@ -209,7 +209,8 @@ TEST_CASE("results are rounded to their storage types, and values fitted with th
   const head made = make_head(8);
   compact_options options{
       .budget = 15, .refine = {.steps = 0}, .held_out = 0, .keep_better_values = false};
-  options.values = kvfit::values::least_squares{.weighting = kvfit::output_weighting::absolute};
+  options.values = kvfit::values::least_squares{.cross_validate_below = 0,
+                                                .weighting = kvfit::output_weighting::absolute};
   options.storage = options.bias_storage = storage;
   const compacted c = compacted_head(made.cache(), made.queries, options);
   const auto stored = [&](float x) {
@@ -280,7 +281,10 @@ TEST_CASE("queries that see nothing are counted and left out", "[compact][report
 TEST_CASE("§9.9 numerical trouble is a status beside the best answer", "[compact][report]") {
   using kvfit::linalg::least_squares_status;
   const head few = make_head(10, {.queries = 6});
-  const compacted c = compacted_head(few.cache(), few.queries, {.budget = 20, .held_out = 0});
+  compact_options options{.budget = 20, .held_out = 0};
+  CHECK(compacted_head(few.cache(), few.queries, options).report.values.lambda > 0);
+  options.values = kvfit::values::least_squares{.cross_validate_below = 0};
+  const compacted c = compacted_head(few.cache(), few.queries, options);
   CHECK(c.report.values.status == least_squares_status::rank_deficient);
   CHECK(c.report.values.rank == 6);
   CHECK(c.report.bias.rank_deficient);

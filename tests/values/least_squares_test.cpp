@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "kvfit/linalg/cross_validated_ridge.hpp"
 #include "kvfit/values/copy.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
@@ -39,7 +40,12 @@ struct sample {
 
   [[nodiscard]] kvfit::values_problem problem() const { return {&weights, &output, &original}; }
 
-  [[nodiscard]] kvfit::values_fit fit(const least_squares& policy) const {
+  /// Without a ridge that nobody asked for.
+  [[nodiscard]] kvfit::values_fit fit(least_squares policy) const {
+    policy.cross_validate_below = 0;
+    return fit_as_is(policy);
+  }
+  [[nodiscard]] kvfit::values_fit fit_as_is(const least_squares& policy) const {
     const auto fitted = fit_values(policy, problem());
     INFO((fitted ? "fitted" : fitted.error().message()));
     REQUIRE(fitted);
@@ -370,4 +376,63 @@ TEST_CASE("copied values are the rows' own, to the byte", "[values][copy]") {
   REQUIRE(copied);
   CHECK(copied->values == made.original);
   CHECK_FALSE(copied->is_fitted);
+}
+
+TEST_CASE("where queries are few, the ridge is cross-validated, of the rows as weighted",
+          "[values][least_squares][ridge]") {
+  const bool toward_original = GENERATE(true, false);
+  const auto weighting = GENERATE(output_weighting::absolute, output_weighting::relative);
+  sample made(21, 16, 40);
+  made.output += kvfit_test::random_matrix(40, made.output.cols(), 77, 0.2F);
+  const auto fit = made.fit_as_is({.toward_original = toward_original, .weighting = weighting});
+  Eigen::VectorXd factors = Eigen::VectorXd::Ones(40);
+  if (weighting == output_weighting::relative) factors = relative_factors(made.y());
+  const kvfit::matrix x = (factors.asDiagonal() * made.x()).cast<float>();
+  Eigen::MatrixXd wanted = factors.asDiagonal() * made.y();
+  if (toward_original) wanted -= x.cast<double>() * made.own();
+  const double lambda = kvfit::linalg::cross_validated_ridge(x, wanted.cast<float>());
+  CHECK(lambda > 0);
+  CHECK(fit.report.lambda == Approx(lambda).epsilon(1e-4));
+  const Eigen::MatrixXd expected =
+      kvfit_test::fitted_values(x.cast<double>(), factors.asDiagonal() * made.y(),
+                                toward_original ? made.own() : made.zero(), lambda);
+  check_close(fit.values, expected, 1e-4);
+}
+
+TEST_CASE("with many queries, with a ridge of one's own or when told not to, none is sought",
+          "[values][least_squares][ridge]") {
+  sample made(22, 8, 128);  // sixteen queries a key
+  made.output += kvfit_test::random_matrix(128, made.output.cols(), 78, 0.2F);
+  CHECK(made.fit_as_is({}).report.lambda == 0);
+  CHECK(made.fit_as_is({.cross_validate_below = 16.01}).report.lambda > 0);
+  CHECK(made.fit_as_is({.cross_validate_below = 0}).report.lambda == 0);
+  const least_squares own{.ridge_scaling = ridge_mode::fixed, .ridge = 0.125};
+  least_squares eager = own;
+  eager.cross_validate_below = 1e6;
+  CHECK(made.fit_as_is(eager).report.lambda == 0.125);
+  CHECK(made.fit_as_is(eager).values == made.fit_as_is(own).values);
+  for (const double wrong : {-1.0, std::numeric_limits<double>::quiet_NaN()}) {
+    const auto refused = fit_values(least_squares{.cross_validate_below = wrong}, made.problem());
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == errc::invalid_option);
+  }
+}
+
+TEST_CASE("a cross-validated ridge brings values nearer to the truth on most noisy heads",
+          "[values][least_squares][ridge]") {
+  int nearer = 0;
+  for (std::uint64_t seed = 31; seed < 51; ++seed) {
+    sample made(seed, 24, 30);
+    const Eigen::MatrixXd truth = made.own();
+    made.output = made.weights * made.original +
+                  kvfit_test::random_matrix(30, made.output.cols(), seed + 100, 0.1F);
+    const auto with = made.fit_as_is({.toward_original = false});
+    const auto without = made.fit({.toward_original = false});
+    nearer +=
+        (with.values.cast<double>() - truth).norm() < (without.values.cast<double>() - truth).norm()
+            ? 1
+            : 0;
+  }
+  INFO(nearer << " of 20 nearer");
+  CHECK(nearer >= 18);
 }

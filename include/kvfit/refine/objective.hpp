@@ -3,17 +3,20 @@
 /// biases, values fitted anew at every point.
 #pragma once
 
-#include <Eigen/Cholesky>
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/linalg/solve_positive_definite.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/product.hpp"
+#include "kvfit/simd/residuals.hpp"
 #include "kvfit/simd/softmax.hpp"
+#include "kvfit/simd/transpose.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -104,12 +107,12 @@ class attention_objective {
         }
         simd::scale_and_add(row, 1, bias[l], count);
       }
-      sums_.assign(static_cast<std::size_t>(count), 0);
+      mass_.assign(static_cast<std::size_t>(count), 0);
       simd::exp_shifted_columns(x, count, rows(), count, batch_->log_mass.data() + first,
-                                sums_.data());
+                                mass_.data());
       shares_.resize(count);
       for (index i = 0; i < count; ++i) {
-        const double sum = sums_[static_cast<std::size_t>(i)];
+        const double sum = mass_[static_cast<std::size_t>(i)];
         relative_mass_[first + i] = sum;
         shares_[i] = sum > 0 ? static_cast<float>(1 / sum) : 0.0F;
       }
@@ -131,44 +134,57 @@ class attention_objective {
   bool fit_values() {
     const index t = rows();
     const index width = original_.cols();
-    // Sums of O and X side by side, so that each strip of rows is one product; whole registers.
-    const index columns = (width + t + simd::lanes - 1) / simd::lanes * simd::lanes;
-    sums_of_.setZero(t, columns);
-    matrix sums(t, columns);
-    weighted_.setZero(refine_panel, columns);
-    for_panels([&](index first, index count) {
-      const float* x = weights(first);
-      weighted_.topLeftCorner(count, width) = batch_->weighted_output.middleRows(first, count);
-      weighted_.block(0, width, count, t).noalias() =
-          batch_->inverse_length.segment(first, count).cwiseAbs2().asDiagonal() *
-          Eigen::Map<const matrix>(x, t, count).transpose();
-      constexpr index strip = 24;  // of the lower triangle
-      for (index top = 0; top < t; top += strip) {
-        const index high = std::min(strip, t - top);
-        const index wide =
-            std::min((width + top + high + simd::lanes - 1) / simd::lanes * simd::lanes, columns);
-        simd::multiply({x + top * count, count, 1}, {weighted_.data(), columns},
-                       {sums.data() + top * columns, columns}, high, wide, count);
-        sums_of_.middleRows(top, high).leftCols(wide) +=
-            sums.middleRows(top, high).leftCols(wide).cast<double>();
-      }
-    });
-    const Eigen::MatrixXd gram = sums_of_.middleCols(width, t);
-    Eigen::MatrixXd moment = sums_of_.leftCols(width);
-    const double ridge = gram.trace() / static_cast<double>(t);
+    sum_moments();
+    double ridge = 0;
+    for (index l = 0; l < t; ++l) ridge += moments_(l, l) / static_cast<double>(t);
     if (!std::isfinite(ridge)) return false;
-    const Eigen::MatrixXd start = original_.cast<double>();
-    moment -= gram.selfadjointView<Eigen::Lower>() * start;
     // Sums in fp32 may leave a singular matrix slightly indefinite.
     for (double share = 1e-6; share < 1; share *= 100) {
-      Eigen::MatrixXd shifted = gram;
-      shifted.diagonal().array() += share * ridge + std::numeric_limits<double>::min();
-      const Eigen::LLT<Eigen::MatrixXd> factor(shifted);
-      if (factor.info() != Eigen::Success) continue;
-      values_ = (start + factor.solve(moment)).cast<float>();
+      const double lambda = share * ridge + std::numeric_limits<double>::min();
+      system_ = moments_;
+      system_.rightCols(width) += lambda * original_.cast<double>();
+      system_.diagonal().array() += lambda;
+      if (!linalg::solve_positive_definite(system_, moments_.cols() - width, width)) continue;
+      values_ = system_.rightCols(width).cast<float>();
       return values_.allFinite();
     }
     return false;
+  }
+
+  /// X F² Xᵀ (its upper triangle), rounded up to whole registers, and X F² O beside it.
+  void sum_moments() {
+    const index t = rows();
+    const index width = original_.cols();
+    const auto whole = [](index x) { return x / simd::lanes * simd::lanes; };
+    const index square = whole(t + simd::lanes - 1);
+    const index columns = square + width;
+    moments_.setZero(t, columns);
+    sums_.resize(t, columns);
+    weighted_.setZero(refine_panel, square);
+    constexpr index fold = 4;  // panels summed in fp32
+    const index n = batch_->log_mass.size();
+    for_panels([&](index first, index count) {
+      const float* x = weights(first);
+      factors_ = batch_->inverse_length.segment(first, count).cwiseAbs2();
+      simd::transpose_scaled(x, count, factors_.data(), count, t, weighted_.data(), square);
+      const index place = first / refine_panel % fold;
+      const auto mode = place == 0 ? simd::product_mode::assign : simd::product_mode::add;
+      simd::multiply({x, count, 1}, {batch_->weighted_output.row(first).data(), width},
+                     {sums_.data() + square, columns}, t, width, count, mode);
+      constexpr index strip = 24;
+      for (index top = 0; top < t; top += strip) {
+        const index from = whole(top);
+        simd::multiply({x + top * count, count, 1}, {weighted_.data() + from, square},
+                       {sums_.row(top).data() + from, columns}, std::min(strip, t - top),
+                       square - from, count, mode);
+      }
+      if (place == fold - 1 || first + count == n) {
+        for (index l = 0; l < t; ++l) {
+          const index from = whole(l / strip * strip);
+          moments_.row(l).tail(columns - from) += sums_.row(l).tail(columns - from).cast<double>();
+        }
+      }
+    });
   }
 
   objective_value differentiate(matrix& keys_gradient, vector& bias_gradient) {
@@ -218,34 +234,17 @@ class attention_objective {
     const index t = rows();
     const index width = original_.cols();
     const float* output = batch_->output_across.data() + first * width;
-    error_ = Eigen::Map<const matrix>(output, width, count);
-    simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t,
-                   simd::product_mode::subtract);  // o − ô
-    // Down the rows of numbers across the queries: ‖o − ô‖² and (o − ô)·o.
-    squares_.assign(static_cast<std::size_t>(count), 0);
-    along_.assign(static_cast<std::size_t>(count), 0);
-    for (index k = 0; k < width; ++k) {
-      const float* error = error_.row(k).data();
-      const float* full = output + k * count;
-      for (index i = 0; i < count; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        squares_[at] += error[i] * error[i];
-        along_[at] += error[i] * full[i];
-      }
-    }
-    weight_.resize(count);
-    double sum = 0;
-    for (index i = 0; i < count; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      const double f = batch_->inverse_length[first + i];
-      sum += f * f * static_cast<double>(squares_[at]);
-      const double weight = -2 * settings_.output_weight * f * f / seen;  // g = weight (o − ô)
-      weight_[i] = static_cast<float>(weight);
-      pull_[i] -= static_cast<float>(weight * static_cast<double>(along_[at] - squares_[at]));
-    }
-    for (index k = 0; k < width; ++k) {
-      simd::multiply_each(error_.row(k).data(), weight_.data(), count);
-    }
+    error_.resize(width, count);
+    simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t);
+    // g = factor (o − ô), with ‖o − ô‖² and (o − ô)·o beside.
+    const auto weights = batch_->inverse_length.segment(first, count).cwiseAbs2();
+    factors_ = static_cast<float>(-2 * settings_.output_weight / seen) * weights;
+    squares_.resize(count);
+    along_.resize(count);
+    simd::scaled_residuals(output, error_.data(), count, width, count, factors_.data(),
+                           squares_.data(), along_.data());
+    pull_.array() -= factors_.array() * (along_ - squares_).array();
+    const double sum = weights.cwiseProduct(squares_).template cast<double>().sum();
     simd::multiply({values_.data(), width, 1}, {error_.data(), count}, {slope_.data(), count}, t,
                    count, width);
     return sum;
@@ -257,15 +256,17 @@ class attention_objective {
   vector weights_;  // X, panel by panel
   vector slopes_;   // of the soft-cap
   Eigen::VectorXd relative_mass_;
-  std::vector<double> sums_;
+  std::vector<double> mass_;
   vector shares_;
   matrix weighted_;
-  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> sums_of_;
+  matrix sums_;
+  linalg::row_major_double moments_;
+  linalg::row_major_double system_;
   matrix values_;
   matrix error_;  // o − ô, then g; queries across
-  std::vector<float> squares_;
-  std::vector<float> along_;
-  vector weight_;
+  vector factors_;
+  vector squares_;
+  vector along_;
   vector pull_;
   matrix slope_;
 };

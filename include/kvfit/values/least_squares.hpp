@@ -8,6 +8,7 @@
 #include "kvfit/attention/output_weights.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/linalg/cross_validated_ridge.hpp"
 #include "kvfit/linalg/least_squares.hpp"
 #include "kvfit/values/problem.hpp"
 
@@ -23,6 +24,9 @@ struct least_squares {
   linalg::least_squares_method method = linalg::least_squares_method::qr;
   linalg::ridge_mode ridge_scaling = linalg::ridge_mode::none;
   double ridge = 0;  ///< ≥ 0; λ = ridge × ‖FX‖₂², × ‖FX‖_F²/t, or × 1
+  /// Where no ridge is asked for (`ridge_scaling` none) and the queries are fewer than this many
+  /// times the keys, ≥ 0, λ is what generalised cross-validation calls for. 0: never.
+  double cross_validate_below = 16;
   bool toward_original = true;
   output_weighting weighting = output_weighting::relative;
   /// Fits more, each with row i of the one before divided by the square root of its error: they
@@ -41,39 +45,55 @@ inline result<void> check_settings(const values::least_squares& policy) {
     return error{errc::invalid_option, "least_squares.reweightings", policy.reweightings, 0,
                  "must not be negative"};
   }
+  if (!(policy.cross_validate_below >= 0)) {
+    return error{errc::invalid_option, "least_squares.cross_validate_below", error::none,
+                 error::none, "must not be negative"};
+  }
   if (policy.ridge >= 0 && std::isfinite(policy.ridge)) return {};
   return error{errc::invalid_option, "least_squares.ridge", error::none, error::none,
                "must be finite and not negative"};
 }
 
-/// Rank loss is regularised and reported, never an error. Cost and memory as
-/// `linalg::least_squares`, with a copy of X and Y for relative weighting.
+/// Rank loss is regularised and reported, never an error; the report's λ is the one used. Cost and
+/// memory as `linalg::least_squares`, with a copy of X and Y for relative weighting, and those of
+/// `linalg::cross_validated_ridge` where queries are few.
 inline result<values_fit> fit_values(const values::least_squares& policy,
                                      const values_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
-  const linalg::least_squares_options options{
+  linalg::least_squares_options options{
       .method = policy.method, .mode = policy.ridge_scaling, .ridge = policy.ridge};
   const matrix& x = *problem.weights;
   const matrix& y = *problem.output;
-  const auto solve = [&](const matrix& left, const matrix& right) {
-    return policy.toward_original ? linalg::least_squares(left, right, options, *problem.original)
-                                  : linalg::least_squares(left, right, options);
+  const auto solve = [&](const linalg::least_squares_options& how, const matrix& left,
+                         const matrix& right) {
+    return policy.toward_original ? linalg::least_squares(left, right, how, *problem.original)
+                                  : linalg::least_squares(left, right, how);
+  };
+  const auto finish = [&](const matrix& left, const matrix& right) {
+    const double many = policy.cross_validate_below * static_cast<double>(x.cols());
+    if (policy.ridge_scaling == linalg::ridge_mode::none && static_cast<double>(x.rows()) < many) {
+      options.mode = linalg::ridge_mode::fixed;
+      options.ridge = linalg::cross_validated_ridge(
+          left, policy.toward_original ? right - left * *problem.original : right);
+    }
+    linalg::least_squares_fit fit = solve(options, left, right);
+    return values_fit{std::move(fit.coefficients), fit.report, true};
   };
   const bool is_relative = policy.weighting == output_weighting::relative;
-  if (!is_relative && policy.reweightings == 0) {
-    linalg::least_squares_fit fit = solve(x, y);
-    return values_fit{std::move(fit.coefficients), fit.report, true};
-  }
-  const vector factors = is_relative ? relative_output_weights(y) : vector(vector::Ones(y.rows()));
-  linalg::least_squares_fit fit = solve(factors.asDiagonal() * x, factors.asDiagonal() * y);
+  if (!is_relative && policy.reweightings == 0) return finish(x, y);
+  const vector given = is_relative ? relative_output_weights(y) : vector(vector::Ones(y.rows()));
+  linalg::least_squares_options quick = options;  // its errors alone are looked at
+  quick.method = linalg::least_squares_method::cholesky;
+  vector factors = given;
   for (int k = 0; k < policy.reweightings; ++k) {
-    const vector errors = factors.cwiseProduct((y - x * fit.coefficients).rowwise().norm());
+    const matrix trial =
+        solve(quick, factors.asDiagonal() * x, factors.asDiagonal() * y).coefficients;
+    const vector errors = given.cwiseProduct((y - x * trial).rowwise().norm());
     const float floor = 0.1F * errors.mean();  // a row that fits well must not rule all others
     if (!(floor > 0)) break;
-    const vector robust = factors.array() * errors.array().max(floor).rsqrt();
-    fit = solve(robust.asDiagonal() * x, robust.asDiagonal() * y);
+    factors = given.array() * errors.array().max(floor).rsqrt();
   }
-  return values_fit{std::move(fit.coefficients), fit.report, true};
+  return finish(factors.asDiagonal() * x, factors.asDiagonal() * y);
 }
 
 static_assert(values_policy<values::least_squares>);

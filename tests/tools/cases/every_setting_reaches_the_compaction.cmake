@@ -36,6 +36,11 @@ check(NOT spectral STREQUAL fixed)
 measure(replaced --methods default --set bias_lower=1)
 measure(kept --methods default --set bias_lower=1 --set replace_dead_keys=false)
 check(NOT replaced STREQUAL kept)
+# Where queries are few for the keys, the ridge is cross-validated unless told not to.
+set(few --methods default --set queries_per_row=2 --set queries_at_least=1)
+measure(validated ${few})
+measure(plain ${few} --set cross_validate_below=0)
+check(NOT validated STREQUAL plain)
 # Where values are held fast by nothing (few queries fitted, none judged), copies may be better.
 small_capture(small)
 run(0 ${KVFIT} eval small --methods omp --ratios 1.1 --set held_out=0.5

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+/// Symmetric positive definite systems in double, solved where they lie.
+#pragma once
+
+#include <Eigen/Core>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/linalg/detail/triangular.hpp"
+
+namespace kvfit::linalg::inline KVFIT_ISA {
+
+/// A matrix in double whose rows are contiguous.
+using row_major_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+/// Solves A X = B by A = UᵀU (Cholesky): A, t × t, stands in the first columns of the t rows of
+/// `system`, B in the `width` columns from `first` ≥ t on. X takes the place of B, U that of A's
+/// upper triangle, which alone is read. False where A is not finite or, to rounding, not positive
+/// definite; `system` then is of no use any more.
+///
+/// Cost t³/3 + 2 t² width flops; allocates up to 256 (t + width) numbers.
+[[nodiscard]] inline bool solve_positive_definite(row_major_double& system, index first,
+                                                  index width) {
+  const index t = system.rows();
+  double* upper = system.data();
+  const index stride = system.cols();
+  if (!detail::factor_upper(upper, stride, t)) return false;
+  detail::solve_transposed(upper, stride, t, upper + first, stride, width);
+  detail::solve_upper(upper, stride, t, upper + first, stride, width);
+  return true;
+}
+
+}  // namespace kvfit::linalg::inline KVFIT_ISA

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/linalg/solve_positive_definite.hpp"
+
+#include <Eigen/Cholesky>
+#include <limits>
+
+#include "support/catch.hpp"
+#include "support/random_matrix.hpp"
+
+using kvfit::linalg::row_major_double;
+using kvfit::linalg::solve_positive_definite;
+
+TEST_CASE("positive definite systems are solved where they lie, the gap beside A unread",
+          "[linalg][solve_positive_definite]") {
+  const Eigen::Index t = GENERATE(1, 7, 24, 25, 100);
+  const Eigen::Index gap = GENERATE(0, 5);
+  const Eigen::Index width = GENERATE(1, 16, 33);
+  const Eigen::MatrixXd factor = kvfit_test::random_matrix(t + 10, t, 3, 1).cast<double>();
+  const Eigen::MatrixXd a = factor.transpose() * factor;
+  const Eigen::MatrixXd b = kvfit_test::random_matrix(t, width, 4, 1).cast<double>();
+  row_major_double system =
+      row_major_double::Constant(t, t + gap + width, std::numeric_limits<double>::quiet_NaN());
+  system.leftCols(t) = a;
+  system.leftCols(t).triangularView<Eigen::StrictlyLower>().setConstant(1e30);
+  system.rightCols(width) = b;
+  REQUIRE(solve_positive_definite(system, t + gap, width));
+  const Eigen::MatrixXd expected = a.llt().solve(b);
+  CHECK((system.rightCols(width) - expected).norm() <= 1e-9 * expected.norm());
+}
+
+TEST_CASE("what is not positive definite is said to be so", "[linalg][solve_positive_definite]") {
+  row_major_double system = row_major_double::Zero(30, 31);
+  system.leftCols(30).setIdentity();
+  system(20, 20) = -1;
+  CHECK_FALSE(solve_positive_definite(system, 30, 1));
+  system.leftCols(30).setIdentity();
+  system(29, 29) = std::numeric_limits<double>::quiet_NaN();
+  CHECK_FALSE(solve_positive_definite(system, 30, 1));
+}
