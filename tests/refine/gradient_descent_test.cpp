@@ -3,10 +3,8 @@
 
 #include <cmath>
 #include <limits>
-#include <span>
 #include <string>
 
-#include "kvfit/attention/score_pass.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/matching_loss.hpp"
@@ -21,14 +19,7 @@ using kvfit::gradient_loss;
 using kvfit::gradient_optimiser;
 using kvfit::gradient_report;
 using kvfit_test::refine_case;
-
-kvfit::refine_batch batch_of(const refine_case& of) {
-  const kvfit::query_part part = of.part();
-  const auto scores = kvfit::score_pass(part.beside(of.made.cache()), part.set(), of.rule);
-  REQUIRE(scores);
-  const kvfit::scored_part one{&part, &*scores};
-  return kvfit::make_batch(std::span(&one, 1), {}, of.cache(), of.rule, of.rows);
-}
+using kvfit_test::whole_batch;
 
 compact_point start_of(const refine_case& of) {
   return {of.gather(of.made.keys), kvfit::vector::Zero(6), of.original};
@@ -63,7 +54,7 @@ TEST_CASE("gradient methods leave the least loss seen, that of their report, bel
   refine_case of(1);
   if (is_masked) of.add_masks();
   of.rule.soft_cap = is_masked ? 5.0F : 0.0F;
-  const kvfit::refine_batch batch = batch_of(of);
+  const kvfit::refine_batch batch = whole_batch(of);
   const gradient_keys settings{
       .loss = kind, .optimiser = optimiser, .steps = 60, .learning_rate = rate};
   CAPTURE(static_cast<int>(kind), static_cast<int>(optimiser), rate, is_masked);
@@ -86,7 +77,7 @@ TEST_CASE("more steps of a gradient method bring the loss far down", "[refine][g
   const auto kind = GENERATE(gradient_loss::log_mass, gradient_loss::joint);
   const auto optimiser = GENERATE(gradient_optimiser::adam, gradient_optimiser::lbfgs);
   const refine_case of(2);
-  const kvfit::refine_batch batch = batch_of(of);
+  const kvfit::refine_batch batch = whole_batch(of);
   compact_point point = start_of(of);
   const gradient_keys settings{.loss = kind, .optimiser = optimiser, .steps = 1000};
   const gradient_report report = kvfit::descend(settings, batch, 0, point);
@@ -97,7 +88,7 @@ TEST_CASE("more steps of a gradient method bring the loss far down", "[refine][g
 TEST_CASE("a gradient method gives the same bytes again", "[refine][gradient]") {
   const auto optimiser = GENERATE(gradient_optimiser::adam, gradient_optimiser::lbfgs);
   const refine_case of(3);
-  const kvfit::refine_batch batch = batch_of(of);
+  const kvfit::refine_batch batch = whole_batch(of);
   compact_point once = start_of(of);
   compact_point again = once;
   const gradient_keys settings{.optimiser = optimiser, .steps = 50};
@@ -111,7 +102,7 @@ TEST_CASE("no steps, and starts of no finite loss, leave the point as it is",
   const auto kind = GENERATE(gradient_loss::log_mass, gradient_loss::joint);
   const auto optimiser = GENERATE(gradient_optimiser::adam, gradient_optimiser::lbfgs);
   const refine_case of(4);
-  const kvfit::refine_batch batch = batch_of(of);
+  const kvfit::refine_batch batch = whole_batch(of);
   compact_point start = start_of(of);
   gradient_keys settings{.loss = kind, .optimiser = optimiser, .steps = 0};
   compact_point point = start;
@@ -135,7 +126,7 @@ TEST_CASE("rates that throw keys beyond all numbers leave the best point, and fi
   const auto kind = GENERATE(gradient_loss::log_mass, gradient_loss::joint);
   const auto rate = GENERATE(1e2, 1e4, 1e6);
   const refine_case of(5);
-  const kvfit::refine_batch batch = batch_of(of);
+  const kvfit::refine_batch batch = whole_batch(of);
   const compact_point start = start_of(of);
   compact_point point = start;
   const gradient_keys settings{.loss = kind, .steps = 200, .learning_rate = rate};
@@ -152,7 +143,7 @@ TEST_CASE("a gradient method ends where it improves too little for its patience"
           "[refine][gradient]") {
   const auto optimiser = GENERATE(gradient_optimiser::adam, gradient_optimiser::lbfgs);
   const refine_case of(6);
-  const kvfit::refine_batch batch = batch_of(of);
+  const kvfit::refine_batch batch = whole_batch(of);
   gradient_keys settings{.loss = gradient_loss::log_mass,
                          .optimiser = optimiser,
                          .steps = 400,

@@ -7,7 +7,6 @@
 #include <span>
 #include <vector>
 
-#include "kvfit/attention/score_pass.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 #include "refine/refine_case.hpp"
@@ -22,14 +21,7 @@ using kvfit_test::MatrixXd;
 using kvfit_test::moved_logits;
 using kvfit_test::refine_case;
 using kvfit_test::VectorXd;
-
-kvfit::refine_batch whole_batch(const refine_case& of) {
-  const kvfit::query_part part = of.part();
-  const auto scores = kvfit::score_pass(part.beside(of.made.cache()), part.set(), of.rule);
-  REQUIRE(scores);
-  const kvfit::scored_part one{&part, &*scores};
-  return kvfit::make_batch(std::span(&one, 1), {}, of.cache(), of.rule, of.rows);
-}
+using kvfit_test::whole_batch;
 
 /// Keys, biases and, of the joint loss, some values.
 VectorXd point_of(const refine_case& of, gradient_loss loss) {

@@ -7,9 +7,12 @@
 #include <span>
 #include <vector>
 
+#include "kvfit/attention/score_pass.hpp"
 #include "kvfit/attention/split.hpp"
+#include "kvfit/refine/batch.hpp"
 #include "selection/heads.hpp"
 #include "support/attention_oracle.hpp"
+#include "support/catch.hpp"
 
 namespace kvfit_test {
 
@@ -70,6 +73,15 @@ struct refine_case {
     return block;
   }
 };
+
+/// All queries of a case, laid out with their scores.
+inline kvfit::refine_batch whole_batch(const refine_case& of) {
+  const kvfit::query_part part = of.part();
+  const auto scores = kvfit::score_pass(part.beside(of.made.cache()), part.set(), of.rule);
+  REQUIRE(scores);
+  const kvfit::scored_part one{&part, &*scores};
+  return kvfit::make_batch(std::span(&one, 1), {}, of.cache(), of.rule, of.rows);
+}
 
 /// Logits of a case's queries over six keys in double: n × 6, with scale, soft-cap, and what the
 /// rows that the keys come from have of masks and positions.

@@ -25,8 +25,8 @@ struct compaction {
   Values values = {};
   refinement refine = {};  ///< of the chosen keys; with 0 steps they stay the rows they are
   /// The published gradient methods instead of refinement: what they leave is returned without a
-  /// guard, as published. Not beside `refine.steps` > 0 (with none given, none are taken), nor
-  /// under copied values.
+  /// guard, as published. Biases move, whatever `bias` started them from. Not beside `refine.steps`
+  /// > 0 (with none given, none are taken), nor under copied values.
   std::optional<gradient_keys> gradient = {};
 
   /// Rows at either end (sinks, recent tokens) that keep their key, value and bias, rounded to

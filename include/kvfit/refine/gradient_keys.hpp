@@ -24,7 +24,7 @@ enum class gradient_loss : std::uint8_t {
 
 enum class gradient_optimiser : std::uint8_t {
   adam,   ///< `linalg/adam.hpp`
-  lbfgs,  ///< `linalg/lbfgs.hpp`, which looks at `learning_rate` and `least_share` no more
+  lbfgs,  ///< `linalg/lbfgs.hpp`, for which `learning_rate` and `least_share` mean nothing
 };
 
 /// The gradient methods of Attention Matching (arXiv:2602.16284), which start from rows and move
