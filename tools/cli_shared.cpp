@@ -48,7 +48,9 @@ void add_threads(CLI::App& command, int& threads) {
 }
 
 void add_seed(CLI::App& command, std::uint64_t& seed) {
-  command.add_option("--seed", seed, "seed of methods that draw: random")
+  command
+      .add_option("--seed", seed,
+                  "seed of methods that draw: random, gradient_mass, gradient_joint")
       ->type_name("N")
       ->capture_default_str();
 }

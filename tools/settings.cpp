@@ -59,15 +59,27 @@ auto of(Any compact_options::*place, T Policy::*field) {
   };
 }
 
-/// A field of the refinement.
+/// A field of the refinement; null where a gradient method stands in its place.
 template <class T>
 auto refining(T kvfit::refinement::*field) {
-  return [field](compact_options& options) { return &(options.refine.*field); };
+  return [field](compact_options& options) -> T* {
+    return options.gradient ? nullptr : &(options.refine.*field);
+  };
 }
 
 /// Its steps, which the options may leave open.
 auto refinement_steps() {
-  return [](compact_options& options) { return &options.refine.steps.emplace(0); };
+  return [](compact_options& options) -> int* {
+    return options.gradient ? nullptr : &options.refine.steps.emplace(0);
+  };
+}
+
+/// A field of the gradient method.
+template <class T>
+auto descending(T kvfit::gradient_keys::*field) {
+  return [field](compact_options& options) -> T* {
+    return options.gradient ? &(*options.gradient.*field) : nullptr;
+  };
 }
 
 /// A field of OMP that a schedule of steps would overrule.
@@ -213,6 +225,25 @@ std::vector<setting> make_settings() {
              refining(&kvfit::refinement::steps_a_batch), "options.refine.steps_a_batch"),
       number("refine_spread", "perturbation of made queries", 0, 100,
              refining(&kvfit::refinement::spread), "options.refine.spread"),
+      choice<kvfit::gradient_optimiser>(
+          "gradient_optimiser", "what moves keys down a gradient",
+          {{"adam", kvfit::gradient_optimiser::adam}, {"lbfgs", kvfit::gradient_optimiser::lbfgs}},
+          descending(&kvfit::gradient_keys::optimiser), "options.gradient->optimiser",
+          "kvfit::gradient_optimiser::"),
+      number("gradient_steps", "most steps of a gradient method", 0, 1e6,
+             descending(&kvfit::gradient_keys::steps), "options.gradient->steps"),
+      number("gradient_rate", "learning rate of Adam", 1e-9, 1e6,
+             descending(&kvfit::gradient_keys::learning_rate), "options.gradient->learning_rate"),
+      number("gradient_least_share", "share of the rate that its cosine decay ends at, 1 for none",
+             0, 1, descending(&kvfit::gradient_keys::least_share), "options.gradient->least_share"),
+      number("gradient_mass_weight", "weight of the mass in the joint loss", 0, 1e6,
+             descending(&kvfit::gradient_keys::mass_weight), "options.gradient->mass_weight"),
+      number("gradient_penalty", "weight of the squares of all variables in the loss", 0, 1e6,
+             descending(&kvfit::gradient_keys::penalty), "options.gradient->penalty"),
+      number("gradient_patience", "ends after as many steps that improve too little", 1, 1e6,
+             descending(&kvfit::gradient_keys::patience), "options.gradient->patience"),
+      number("gradient_improvement", "of the loss: what is not more is too little", 0, 1e6,
+             descending(&kvfit::gradient_keys::improvement), "options.gradient->improvement"),
       number("bias_lower", "lower bound of the fitted weights", 1e-12, 1e6,
              of(&options::bias, &bias::nnls::lower), std::string(nnls_code) + "lower"),
       number("cross_validate_below", "the ridge is cross-validated below this many queries a key",

@@ -72,6 +72,25 @@ inline compact_options omp_progressive(index budget) {
   return options;
 }
 
+/// Keys and biases moved from random rows under zero bias until their log-masses match, then values
+/// fitted. Constant rate, as published; the published code leaves the number of steps to its
+/// caller.
+inline compact_options gradient_mass(index budget) {
+  compact_options options = published(budget);
+  options.selection = selection::random{};
+  options.bias = bias::zero{};
+  options.gradient = gradient_keys{.loss = gradient_loss::log_mass, .least_share = 1};
+  return options;
+}
+
+/// Keys, biases and values moved together from random rows under zero bias and values fitted to
+/// them: Adam at 0.02 with cosine decay, 2000 steps, mass weight 0.05.
+inline compact_options gradient_joint(index budget) {
+  compact_options options = gradient_mass(budget);
+  options.gradient = gradient_keys{.loss = gradient_loss::joint};
+  return options;
+}
+
 /// Rows kept as they are: zero bias, copied values. Safe for any attention kernel.
 inline compact_options evicting(index budget, any_selection kept) {
   compact_options options{.budget = budget};
@@ -184,7 +203,7 @@ struct preset {
 };
 
 /// All presets, baselines first.
-inline constexpr std::array<preset, 19> all = {{
+inline constexpr std::array<preset, 21> all = {{
     {"first", "keep the first rows, copied values, no bias", first},
     {"last", "keep the last rows, copied values, no bias", last},
     {"random", "keep random rows, copied values, no bias", random},
@@ -199,6 +218,10 @@ inline constexpr std::array<preset, 19> all = {{
     {"omp", "AM-OMP, as published", omp},
     {"omp_fast", "AM-OMP-fast, as published", omp_fast},
     {"omp_progressive", "AM-OMP on the progressive schedule, as published", omp_progressive},
+    {"gradient_mass", "keys and biases moved by Adam to match log-masses, as published",
+     gradient_mass},
+    {"gradient_joint", "keys, biases and values moved by Adam together, as published",
+     gradient_joint},
     {"select_only", "kvfit's selection, copied values, no bias", select_only},
     {"zero_bias", "highest attention, fitted values, no bias (flash-safe)", zero_bias},
     {"joint", "kvfit's own: rows for mass and output together, moved a little", joint},

@@ -71,7 +71,7 @@ inline void check_sound(const kvfit::compacted& c, const kvfit::kv_block& cache,
     }
   }
   CHECK(is_ascending);
-  if (c.report.refinement.kept_steps == 0) CHECK(has_own_keys);
+  if (c.report.refinement.kept_steps + c.report.gradient.kept_steps == 0) CHECK(has_own_keys);
   CHECK(c.bias.allFinite());
   CHECK(c.values.allFinite());
 }

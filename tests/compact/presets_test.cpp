@@ -74,11 +74,27 @@ TEST_CASE("presets are found by their names, which are all different", "[presets
     names.insert(preset.name);
   }
   CHECK(names.size() == presets::all.size());
-  CHECK(names == std::set<std::string_view>{"first", "last", "random", "topk", "h2o", "snapkv",
-                                            "kvzip", "expected_attention", "highest_attention",
-                                            "omp", "omp_fast", "omp_progressive", "select_only",
-                                            "zero_bias", "joint", "refined", "joint_zero_bias",
-                                            "refined_zero_bias", "default"});
+  CHECK(names == std::set<std::string_view>{"first",
+                                            "last",
+                                            "random",
+                                            "topk",
+                                            "h2o",
+                                            "snapkv",
+                                            "kvzip",
+                                            "expected_attention",
+                                            "highest_attention",
+                                            "omp",
+                                            "omp_fast",
+                                            "omp_progressive",
+                                            "gradient_mass",
+                                            "gradient_joint",
+                                            "select_only",
+                                            "zero_bias",
+                                            "joint",
+                                            "refined",
+                                            "joint_zero_bias",
+                                            "refined_zero_bias",
+                                            "default"});
   CHECK_FALSE(presets::find("Default"));
   CHECK_FALSE(presets::find(""));
 }
@@ -108,6 +124,31 @@ TEST_CASE("published presets carry the published settings", "[presets]") {
     CHECK(schedule[s].limit == expected[s][0]);
     CHECK(schedule[s].keys_per_round == expected[s][1]);
     CHECK(schedule[s].refit_interval == expected[s][2]);
+  }
+}
+
+TEST_CASE("the published gradient methods carry the published settings", "[presets]") {
+  for (const std::string_view name : {"gradient_mass", "gradient_joint"}) {
+    INFO(name);
+    const compact_options options = named(name);
+    check_published(options);
+    CHECK(std::holds_alternative<selection::random>(options.selection));
+    CHECK(std::holds_alternative<bias::zero>(options.bias));
+    REQUIRE(options.gradient);
+    CHECK(options.gradient->optimiser == kvfit::gradient_optimiser::adam);
+    CHECK(options.gradient->steps == 2000);
+    CHECK(options.gradient->learning_rate == 0.02);
+    CHECK(options.gradient->penalty == 0);
+    CHECK(options.gradient->patience == 2000);
+    CHECK(options.gradient->improvement == 1e-6);
+  }
+  CHECK(named("gradient_mass").gradient->loss == kvfit::gradient_loss::log_mass);
+  CHECK(named("gradient_mass").gradient->least_share == 1);
+  CHECK(named("gradient_joint").gradient->loss == kvfit::gradient_loss::joint);
+  CHECK(named("gradient_joint").gradient->least_share == 0);
+  CHECK(named("gradient_joint").gradient->mass_weight == 0.05);
+  for (const auto& preset : presets::all) {
+    if (!preset.name.starts_with("gradient_")) CHECK_FALSE(preset.make(7).gradient);
   }
 }
 

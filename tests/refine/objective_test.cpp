@@ -10,79 +10,22 @@
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/refine/batch.hpp"
-#include "selection/heads.hpp"
+#include "refine/refine_case.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
 
 namespace {
 
 using kvfit_test::MatrixXd;
+using kvfit_test::moved_logits;
+using kvfit_test::refine_case;
 using kvfit_test::VectorXd;
-
-/// A head, some of its rows, and a point (keys and biases) some way from them.
-struct refine_case {
-  kvfit_test::head made;
-  std::vector<kvfit::query_block> blocks;
-  kvfit::matrix mask;  ///< n × T, or empty
-  std::vector<kvfit::row_view> masks;
-  kvfit::logit_rule rule;
-  std::vector<kvfit::index> rows = {1, 5, 9, 14, 20, 26};
-  kvfit::matrix original;
-  kvfit::matrix keys;
-  kvfit::vector bias;
-
-  /// 277 queries: a whole panel and a part of one.
-  explicit refine_case(std::uint64_t seed, kvfit::index queries = 277)
-      : made(
-            kvfit_test::make_head(seed, {.queries = queries, .keys = 30, .depth = 8, .width = 5})) {
-    original = gather(made.values);
-    keys = gather(made.keys) + kvfit_test::random_matrix(6, 8, seed + 40, 0.2F);
-    bias = kvfit_test::random_matrix(6, 1, seed + 41, 0.5F).array() + 1.0F;
-    blocks = {kvfit::query_block(made.queries)};
-  }
-  refine_case(const refine_case&) = delete;  // views point into it
-  refine_case& operator=(const refine_case&) = delete;
-
-  [[nodiscard]] kvfit::matrix gather(const kvfit::matrix& from) const {
-    kvfit::matrix out(6, from.cols());
-    for (kvfit::index l = 0; l < 6; ++l) out.row(l) = from.row(rows[static_cast<std::size_t>(l)]);
-    return out;
-  }
-
-  /// Numbers in every logit, hidden keys, and a query that sees none of them.
-  void add_masks() {
-    mask = kvfit_test::random_matrix(made.queries.rows(), 30, 77, 0.4F);
-    mask.block(20, 3, 60, 12).setConstant(kvfit_test::hidden_key);
-    mask.row(11).setConstant(kvfit_test::hidden_key);
-    mask.row(250).setConstant(kvfit_test::hidden_key);
-    masks = {mask};
-  }
-
-  /// Two heads with slopes, the second at positions that the causal rule and the window cut into.
-  void add_positions() {
-    const kvfit::row_view all = made.queries;
-    blocks = {kvfit::query_block(all.middle_rows(0, 200), 5, 0.02F),
-              kvfit::query_block(all.middle_rows(200, 77), 12, 0.05F)};
-    blocks[1].position_step = 2;
-    rule.causal = true;
-    rule.window = 195;
-  }
-
-  [[nodiscard]] kvfit::query_part part() const {
-    return kvfit::split_queries(std::span<const kvfit::query_block>(blocks), masks, 0).fit;
-  }
-  [[nodiscard]] kvfit::kv_block cache() const {
-    kvfit::kv_block block = made.cache();
-    block.masks = masks;
-    return block;
-  }
-};
 
 /// J as `objective.hpp` writes it, in double.
 class naive_objective {
  public:
   naive_objective(const refine_case& of, const kvfit::objective_settings& settings)
-      : of_(of), settings_(settings) {
+      : of_(of), settings_(settings), logits_(of) {
     const std::span<const kvfit::query_block> blocks(of.blocks);
     full_ = kvfit_test::attend_in_double(blocks, of.cache(), of.rule);
     const kvfit::index n = full_.output.rows();
@@ -90,11 +33,6 @@ class naive_objective {
     const auto nonzero = static_cast<double>((lengths.array() > 0).count());
     const double floor = 0.01 * std::sqrt(lengths.squaredNorm() / nonzero);
     f_ = VectorXd::Zero(n);
-    // What keys of zero leave of a logit: mask and positions, for the rows kept.
-    kvfit::matrix nothing = kvfit::matrix::Zero(of.made.keys.rows(), of.made.keys.cols());
-    kvfit::kv_block rest = of.cache();
-    rest.keys = nothing;
-    added_ = pick(kvfit_test::make_logits(rest, blocks, of.rule).logit);
     for (kvfit::index i = 0; i < n; ++i) {
       if (lengths[i] > 0) f_[i] = 1 / std::max(lengths[i], floor);
       seen_ += full_.log_mass[i] > -kvfit_test::infinity ? 1 : 0;
@@ -112,13 +50,7 @@ class naive_objective {
 
   /// `ridge`: λ; the header's share of the mean diagonal at this point where negative.
   [[nodiscard]] parts at(const MatrixXd& keys, const VectorXd& bias, double ridge = -1) const {
-    const MatrixXd queries = of_.made.queries.cast<double>();
-    const double scale = of_.rule.scale ? static_cast<double>(*of_.rule.scale) : 1 / std::sqrt(8.0);
-    MatrixXd logits = scale * queries * keys.transpose();
-    const auto cap = static_cast<double>(of_.rule.soft_cap);
-    if (cap > 0) logits = (logits / cap).unaryExpr([](double x) { return std::tanh(x); }) * cap;
-    logits += added_;
-    logits.rowwise() += bias.transpose();
+    const MatrixXd logits = logits_(keys, bias);
     const kvfit::index n = logits.rows();
     MatrixXd x = MatrixXd::Zero(n, logits.cols());
     parts out{0, 0, 0, 0, 0, {}};
@@ -147,18 +79,10 @@ class naive_objective {
   }
 
  private:
-  [[nodiscard]] MatrixXd pick(const MatrixXd& of_all_keys) const {
-    MatrixXd out(of_all_keys.rows(), static_cast<kvfit::index>(of_.rows.size()));
-    for (std::size_t l = 0; l < of_.rows.size(); ++l) {
-      out.col(static_cast<kvfit::index>(l)) = of_all_keys.col(of_.rows[l]);
-    }
-    return out;
-  }
-
   const refine_case& of_;
   kvfit::objective_settings settings_;
+  moved_logits logits_;
   kvfit_test::oracle_attention full_;
-  MatrixXd added_;
   VectorXd f_;
   double seen_ = 0;
 };

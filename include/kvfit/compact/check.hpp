@@ -7,6 +7,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/refinement.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -25,6 +26,17 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
   if (options.refine.steps.value_or(0) > 0 && !fits_values(options.values)) {
     return error{errc::invalid_option, "refine.steps", *options.refine.steps, 0,
                  "keys can't be moved under values that are copied"};
+  }
+  if (options.gradient) {
+    if (const auto ok = check_gradient_keys(*options.gradient); !ok) return ok;
+    if (options.refine.steps.value_or(0) > 0) {
+      return error{errc::invalid_option, "gradient, refine.steps", *options.refine.steps, 0,
+                   "keys are moved by one of them, not both"};
+    }
+    if (!fits_values(options.values)) {
+      return error{errc::invalid_option, "gradient", error::none, error::none,
+                   "keys can't be moved under values that are copied"};
+    }
   }
   const index rows = cache.keys.rows();
   if (options.budget < 1) {

@@ -2,9 +2,12 @@
 /// What `compact()` is asked: a composition of three policies and a few numbers, all with defaults.
 #pragma once
 
+#include <optional>
+
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/compact/any_policy.hpp"
 #include "kvfit/core/element.hpp"
+#include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/refinement.hpp"
 
 namespace kvfit {
@@ -21,6 +24,10 @@ struct compaction {
   Bias bias = {};
   Values values = {};
   refinement refine = {};  ///< of the chosen keys; with 0 steps they stay the rows they are
+  /// The published gradient methods instead of refinement: what they leave is returned without a
+  /// guard, as published. Biases move, whatever `bias` started them from. Not beside `refine.steps`
+  /// > 0 (with none given, none are taken), nor under copied values.
+  std::optional<gradient_keys> gradient = {};
 
   /// Rows at either end (sinks, recent tokens) that keep their key, value and bias, rounded to
   /// `storage` and no more (rows hidden by their bias are left out). They count towards the budget;

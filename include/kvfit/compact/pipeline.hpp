@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,8 @@
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/compact/weight_fit.hpp"
+#include "kvfit/refine/batch.hpp"
+#include "kvfit/refine/gradient_descent.hpp"
 #include "kvfit/refine/refiner.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -44,6 +47,10 @@ class pipeline {
     if (const auto ok = choose(); !ok) return ok.error();
     if (const auto ok = weigh(); !ok) return ok.error();
     place_chosen();
+    if (options_.gradient) {
+      if (const auto ok = descend_gradient(*options_.gradient); !ok) return ok.error();
+      return std::move(out_);
+    }
     refinement moves = with_steps(
         options_.refine, refines_by_default(options_.selection) && fits_values(options_.values));
     if (*moves.steps > 0) {
@@ -159,14 +166,21 @@ class pipeline {
   /// Rounds keys and biases to what will be stored, fits values to what is left of them (on the
   /// `sets` besides the queries given) and judges.
   result<void> complete(const std::vector<scored_set>& sets) {
-    if (const auto ok = round_to_storage(out_.keys, options_.storage, "keys"); !ok) return ok;
-    if (const auto ok = round_to_storage(out_.bias, options_.bias_storage, "bias"); !ok) return ok;
+    if (const auto ok = store_keys(); !ok) return ok;
     if (const auto ok = fit_outputs(sets); !ok) return ok;
+    if (const auto ok = store_values(); !ok) return ok;
     return judge();
   }
 
-  result<void> fit_outputs(const std::vector<scored_set>& sets) {
+  /// Rounds keys and biases, and attends to them.
+  result<void> store_keys() {
+    if (const auto ok = round_to_storage(out_.keys, options_.storage, "keys"); !ok) return ok;
+    if (const auto ok = round_to_storage(out_.bias, options_.bias_storage, "bias"); !ok) return ok;
     train_ = attend_compact(parts_.fit, cache_, options_.rule, out_);
+    return {};
+  }
+
+  result<void> fit_outputs(const std::vector<scored_set>& sets) {
     matrix all_weights;  // of the queries given and of the sets
     matrix all_output;
     if (!sets.empty()) {
@@ -197,6 +211,10 @@ class pipeline {
       return error{errc::shape_mismatch, "value policy's values", out_.values.rows(),
                    original_.rows()};
     }
+    return {};
+  }
+
+  result<void> store_values() {
     copies_fit_ = round_to_storage(original_, options_.storage, "values").has_value();
     if (const auto ok = round_to_storage(out_.values, options_.storage, "values"); !ok) return ok;
     out_.report.seconds.values += clock_.lap();
@@ -282,6 +300,29 @@ class pipeline {
       out_.bias = start_bias;
     }
     return complete({});
+  }
+
+  /// Moves keys and biases, and with the joint loss values, by a published gradient method.
+  result<void> descend_gradient(const gradient_keys& how) {
+    const bool moves_values = how.loss == gradient_loss::joint;
+    if (moves_values) {
+      train_ = attend_compact(parts_.fit, cache_, options_.rule, out_);
+      if (const auto ok = fit_outputs({}); !ok) return ok;
+    }
+    const scored_part all{&parts_.fit, &scores_};
+    const refine_batch batch =
+        make_batch(std::span(&all, 1), {}, cache_, options_.rule, out_.positions);
+    compact_point point{std::move(out_.keys), std::move(out_.bias), std::move(out_.values)};
+    out_.report.gradient = descend(how, batch, options_.rule.soft_cap, point);
+    out_.keys = std::move(point.keys);
+    out_.bias = std::move(point.bias);
+    out_.values = std::move(point.values);
+    out_.report.seconds.refine = clock_.lap();
+    if (!moves_values) return complete({});
+    out_.report.values = {};  // of the start
+    if (const auto ok = store_keys(); !ok) return ok;
+    if (const auto ok = store_values(); !ok) return ok;
+    return judge();
   }
 
   void take_copies(const fidelity& train) {

@@ -7,6 +7,7 @@
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/linalg/bounded_fit.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
+#include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/refinement.hpp"
 #include "kvfit/selection/problem.hpp"
 
@@ -20,7 +21,7 @@ struct stage_seconds {
   double bias = 0;  ///< dead keys' replacement included
   double values = 0;
   double judge = 0;   ///< errors of the result
-  double refine = 0;  ///< refinement, its fits and judgements included
+  double refine = 0;  ///< refinement, its fits and judgements included, or gradient method
   double total = 0;
 };
 
@@ -39,8 +40,9 @@ struct compact_report {
   index dead_keys_replaced = 0;       ///< slots that were given to another key
   bool is_values_fitted = false;      ///< false: copied, by request or because copies judged better
   bool copies_judged_better = false;  ///< the fitted values lost against copied ones
-  linalg::least_squares_report values;
+  linalg::least_squares_report values;  ///< empty where the joint loss moved them
   refinement_report refinement;
+  gradient_report gradient;  ///< zeros without `compaction::gradient`
   index masked_queries = 0;  ///< queries that see no key: left out of every fit
 
   stage_seconds seconds;

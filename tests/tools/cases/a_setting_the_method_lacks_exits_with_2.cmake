@@ -2,7 +2,8 @@ include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 small_capture(small)
 # Each: method, setting.
 foreach(one "topk keys_per_round=2" "highest_attention norm_power=1" "omp bias_lower=0.5"
-    "topk ridge=0.1" "omp_progressive keys_per_round=2")
+    "topk ridge=0.1" "omp_progressive keys_per_round=2"
+    "joint gradient_steps=5" "gradient_joint refine_steps=5")
   separate_arguments(one)
   list(GET one 0 method)
   list(GET one 1 setting)

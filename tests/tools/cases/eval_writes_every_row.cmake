@@ -1,6 +1,6 @@
 include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 small_capture(small)
-set(methods first,last,random,topk,h2o,snapkv,kvzip,expected_attention,highest_attention,omp,omp_fast,omp_progressive,select_only,zero_bias,default)
+set(methods first,last,random,topk,h2o,snapkv,kvzip,expected_attention,highest_attention,omp,omp_fast,omp_progressive,gradient_mass,gradient_joint,select_only,zero_bias,default)
 run(0 ${KVFIT} eval small --methods ${methods} --ratios 1,2,7.5 --json rows.json --svg error.svg)
 check_silent(err)  # no terminal, so no progress bar
 run(0 ${SUPPORT} check_rows rows.json test 4 ${methods} 1 2 7.5)

@@ -13,13 +13,20 @@ set(tried
   "zero_bias ridge=0.1" "default mass_weight=2" "default sketch=0" "topk window=16"
   "default queries_per_row=4" "default reweightings=2" "default refine_steps=2"
   "default refine_work=0.1" "default refine_mass_weight=2" "default refine_mass_softness=1"
-  "default refine_sets=2")
+  "default refine_sets=2" "gradient_mass gradient_steps=9" "gradient_joint gradient_steps=9")
 foreach(one IN LISTS tried)
   separate_arguments(one)
   list(GET one 0 method)
   list(GET one 1 setting)
   measure(before --methods ${method})
   measure(after --methods ${method} --set ${setting})
+  check(NOT before STREQUAL after)
+endforeach()
+# Few steps are enough to see how they are made.
+foreach(setting gradient_optimiser=lbfgs gradient_rate=0.1 gradient_least_share=1
+    gradient_mass_weight=1 gradient_penalty=1 "gradient_improvement=1000;--set;gradient_patience=3")
+  measure(before --methods gradient_joint --set gradient_steps=30)
+  measure(after --methods gradient_joint --set gradient_steps=30 --set ${setting})
   check(NOT before STREQUAL after)
 endforeach()
 # These say how made sets are used; the steps must be long enough to see them.

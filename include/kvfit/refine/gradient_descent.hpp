@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+/// The published gradient methods: keys, biases and values moved down a loss.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/linalg/adam.hpp"
+#include "kvfit/linalg/lbfgs.hpp"
+#include "kvfit/refine/batch.hpp"
+#include "kvfit/refine/gradient_keys.hpp"
+#include "kvfit/refine/matching_loss.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// A compact cache's numbers, t rows each.
+struct compact_point {
+  matrix keys;    ///< C1: t × d_k
+  vector bias;    ///< β: t
+  matrix values;  ///< C2: t × d_v; for `log_mass` left alone, and may be empty
+};
+
+namespace refine_detail {
+
+/// L-BFGS in runs as long as the patience, ended by one that improves too little.
+template <class Loss>
+gradient_report descend_lbfgs(const gradient_keys& settings, Loss& loss, Eigen::VectorXd& x) {
+  linalg::lbfgs descent({.memory = settings.loss == gradient_loss::log_mass ? 100 : 10,
+                         .first_step = std::max(0.02 * x.norm(), 1e-6)});
+  gradient_report report;
+  do {
+    const int left = settings.steps - report.steps;
+    const linalg::lbfgs_report run = descent.minimise(loss, x, std::min(settings.patience, left));
+    if (report.evaluations == 0) report.start_loss = run.start;
+    report.loss = run.end;
+    report.steps += run.steps;
+    report.evaluations += run.evaluations;
+    if (run.steps < settings.patience || !(run.start - run.end > settings.improvement)) break;
+  } while (report.steps < settings.steps);
+  report.kept_steps = report.steps;
+  return report;
+}
+
+template <class Loss>
+gradient_report descend_adam(const gradient_keys& settings, Loss& loss, Eigen::VectorXd& x) {
+  const linalg::adam descent({.learning_rate = settings.learning_rate,
+                              .least_share = settings.least_share,
+                              .patience = settings.patience,
+                              .improvement = settings.improvement});
+  const linalg::adam_report run = descent.minimise(loss, x, settings.steps);
+  return {.steps = run.steps,
+          .evaluations = run.evaluations,
+          .kept_steps = run.best_step,
+          .start_loss = run.start,
+          .loss = run.end};
+}
+
+}  // namespace refine_detail
+
+/// Moves `point` to the least loss that the optimiser meets on its way over `batch`, its start
+/// included; where the loss isn't finite there, the point stays. What is left is finite and has the
+/// loss reported, to the bit. `soft_cap`: of the logits, 0 for none. The settings are not checked.
+///
+/// The same bytes for the same input. Cost: an evaluation of `matching_loss` a step, with L-BFGS
+/// one or two. Memory: that loss and, in vectors like the point but of doubles, five for Adam, and
+/// for L-BFGS two for each of the pairs it keeps (100 for `log_mass`, 10 for `joint`).
+inline gradient_report descend(const gradient_keys& settings, const refine_batch& batch,
+                               float soft_cap, compact_point& point) {
+  matching_loss loss(settings, batch, point.keys.rows(), soft_cap);
+  const point_layout& at = loss.layout();
+  Eigen::VectorXd x(at.size());
+  const auto numbers = [](auto& rows) { return Eigen::Map<vector>(rows.data(), rows.size()); };
+  x.head(at.bias()) = numbers(point.keys).template cast<double>();
+  x.segment(at.bias(), at.rows) = point.bias.cast<double>();
+  const bool has_values = at.width > 0;
+  if (has_values) x.tail(at.rows * at.width) = numbers(point.values).template cast<double>();
+
+  const gradient_report report = settings.optimiser == gradient_optimiser::adam
+                                     ? refine_detail::descend_adam(settings, loss, x)
+                                     : refine_detail::descend_lbfgs(settings, loss, x);
+  numbers(point.keys) = x.head(at.bias()).cast<float>();
+  point.bias = x.segment(at.bias(), at.rows).cast<float>();
+  if (has_values) numbers(point.values) = x.tail(at.rows * at.width).cast<float>();
+  return report;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+/// What the published gradient methods lower, with its gradient.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/refine/batch.hpp"
+#include "kvfit/refine/gradient_keys.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/product.hpp"
+#include "kvfit/simd/softmax.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// A compact cache as one vector: keys row by row, biases, and values row by row where they count.
+struct point_layout {
+  index rows = 0;   ///< t
+  index depth = 0;  ///< d_k
+  index width = 0;  ///< d_v; 0 where values are no variables
+
+  [[nodiscard]] index bias() const noexcept { return rows * depth; }
+  [[nodiscard]] index values() const noexcept { return rows * (depth + 1); }
+  [[nodiscard]] index size() const noexcept { return rows * (depth + 1 + width); }
+};
+
+/// The losses of `gradient_loss` (their λ and μ as there) on a batch of n queries that see a key.
+/// With X the softmax of the logits over the compact keys (t × n, keys down), e_i = ô_i − o_i and
+/// Δ_i = LSE'_i − LSE_i,
+///
+///     ∂/∂s_li = X_li [ 2 e_i·(c_l − ô_i) / (n d_v) + 2 μ Δ_i / n ]        (log_mass: μ = 1 alone)
+///     ∂/∂c_l = Σ_i X_li 2 e_i / (n d_v),   ∂/∂k'_l = Σ_i ∂/∂s_li q_i,   ∂/∂β_l = Σ_i ∂/∂s_li
+///
+/// plus 2 λ times the variable; ∂/∂k'_l times the slope of the soft-cap. A query that sees none of
+/// the compact keys counts no Δ_i, which no variable can change.
+///
+/// Variables are rounded to fp32; sums within a panel of queries are fp32, over panels double.
+/// Cost n · t · (2 d_k + 3 d_v) multiply-adds (log_mass: 2 d_k) and n · t exponentials. Memory:
+/// a few panels of t · `refine_panel` floats, allocated once.
+class matching_loss {
+ public:
+  /// `batch` must outlive this; `rows`: t; `soft_cap`: of the logits, 0 for none.
+  matching_loss(const gradient_keys& settings, const refine_batch& batch, index rows,
+                float soft_cap)
+      : batch_(batch),
+        has_output_(settings.loss == gradient_loss::joint),
+        layout_{rows, batch.queries.cols(), has_output_ ? batch.weighted_output.cols() : 0},
+        mass_weight_(has_output_ ? settings.mass_weight : 1),
+        penalty_(settings.penalty),
+        soft_cap_(soft_cap),
+        seen_(std::max(1.0, static_cast<double>(batch.sees.sum()))),
+        rounded_(layout_.size()),
+        weights_(rows * refine_panel),
+        slopes_(soft_cap > 0 ? weights_.size() : 0),
+        pull_(weights_.size()),
+        shifts_(refine_panel),
+        per_query_(refine_panel),
+        sums_(static_cast<std::size_t>(refine_panel)),
+        error_(layout_.width * refine_panel),
+        error_down_(layout_.width * refine_panel),
+        squares_(refine_panel),
+        along_(refine_panel),
+        keys_part_(rows, layout_.depth),
+        values_part_(rows, layout_.width) {}
+
+  [[nodiscard]] const point_layout& layout() const noexcept { return layout_; }
+
+  /// The loss at `x`, and its gradient, both of `layout().size()` numbers. Infinite or NaN where
+  /// numbers overflow; the gradient then means nothing.
+  double operator()(const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
+    rounded_ = x.cast<float>();
+    if (!rounded_.allFinite()) return std::numeric_limits<double>::infinity();
+    gradient.setZero();
+    double mass = 0;
+    double output = 0;
+    const index n = batch_.log_mass.size();
+    for (index first = 0; first < n; first += refine_panel) {
+      const index count = std::min(refine_panel, n - first);
+      mass += attend(first, count);
+      if (has_output_) {
+        output += compare_output(first, count, gradient);
+      } else {
+        std::fill_n(pull_.data(), layout_.rows * count, 0.0F);
+      }
+      add_slopes(first, count, gradient);
+    }
+    gradient += 2 * penalty_ * rounded_.cast<double>();
+    const double outputs = static_cast<double>(std::max<index>(layout_.width, 1));
+    return output / (seen_ * outputs) + mass_weight_ * mass / seen_ +
+           penalty_ * rounded_.cast<double>().squaredNorm();
+  }
+
+ private:
+  [[nodiscard]] const float* keys() const noexcept { return rounded_.data(); }
+  [[nodiscard]] const float* values() const noexcept { return rounded_.data() + layout_.values(); }
+
+  /// X of a panel; the slope 2 μ Δ_i / n goes to `per_query_`. Returns Σ_i Δ_i².
+  double attend(index first, index count) {
+    const index t = layout_.rows;
+    const index depth = layout_.depth;
+    float* x = weights_.data();
+    simd::multiply({keys(), depth, 1}, {batch_.queries_across.data() + first * depth, count},
+                   {x, count}, t, count, depth);
+    if (soft_cap_ > 0) cap(t * count);
+    std::fill_n(shifts_.data(), count, -std::numeric_limits<float>::infinity());
+    for (index l = 0; l < t; ++l) {
+      float* row = x + l * count;
+      if (batch_.added_across.size() > 0) {
+        Eigen::Map<Eigen::RowVectorXf>(row, count) +=
+            batch_.added_across.row(l).segment(first, count);
+      }
+      simd::scale_and_add(row, 1, rounded_[layout_.bias() + l], count);
+      simd::keep_larger(shifts_.data(), row, count);
+    }
+    std::fill_n(sums_.data(), count, 0.0);
+    simd::exp_shifted_columns(x, count, t, count, shifts_.data(), sums_.data());
+    double squares = 0;
+    for (index i = 0; i < count; ++i) {
+      const double sum = sums_[static_cast<std::size_t>(i)];
+      const bool sees = sum != 0 && batch_.sees[first + i] > 0;  // true for NaN, which must show
+      const double missing = sees ? static_cast<double>(shifts_[i]) + std::log(sum) -
+                                        static_cast<double>(batch_.log_mass[first + i])
+                                  : 0.0;
+      squares += missing * missing;
+      per_query_[i] = static_cast<float>(2 * mass_weight_ * missing / seen_);
+      shifts_[i] = sum != 0 ? static_cast<float>(1 / sum) : 0.0F;
+    }
+    for (index l = 0; l < t; ++l) simd::multiply_each(x + l * count, shifts_.data(), count);
+    return squares;
+  }
+
+  /// Logits to capped ones; `slopes_` gets the derivative.
+  void cap(index size) {
+    const float inverse = 1 / soft_cap_;
+    for (index k = 0; k < size; ++k) {
+      const float bent = std::tanh(weights_[k] * inverse);
+      weights_[k] = soft_cap_ * bent;
+      slopes_[k] = 1 - bent * bent;
+    }
+  }
+
+  /// A panel's Σ_i ‖e_i‖². The errors' slopes along the logits, before X weighs them, go to `pull_`
+  /// (2 e_i·c_l / (n d_v)) and onto `per_query_` (the rest); those along the values to `gradient`.
+  double compare_output(index first, index count, Eigen::VectorXd& gradient) {
+    const index t = layout_.rows;
+    const index width = layout_.width;
+    const float* output = batch_.output_across.data() + first * width;
+    const float* x = weights_.data();
+    std::copy_n(output, width * count, error_.data());
+    simd::multiply({values(), 1, width}, {x, count}, {error_.data(), count}, width, count, t,
+                   simd::product_mode::subtract);  // −e = o − ô
+    std::fill_n(squares_.data(), count, 0.0F);
+    std::fill_n(along_.data(), count, 0.0F);
+    for (index k = 0; k < width; ++k) {
+      const float* error = error_.data() + k * count;
+      simd::add_products(squares_.data(), error, error, count);
+      simd::add_products(along_.data(), error, output + k * count, count);
+    }
+    const double factor = -2 / (seen_ * static_cast<double>(width));  // e is the negative
+    double sum = 0;
+    for (index i = 0; i < count; ++i) {
+      const auto square = static_cast<double>(squares_[i]);
+      sum += square;
+      // e·ô = −(o − ô)·o + ‖o − ô‖²
+      per_query_[i] -= static_cast<float>(factor * (static_cast<double>(along_[i]) - square));
+    }
+    Eigen::Map<vector>(error_.data(), width * count) *= static_cast<float>(factor);
+    simd::multiply({values(), width, 1}, {error_.data(), count}, {pull_.data(), count}, t, count,
+                   width);
+    Eigen::Map<matrix>(error_down_.data(), count, width) =
+        Eigen::Map<const matrix>(error_.data(), width, count).transpose();
+    simd::multiply({x, count, 1}, {error_down_.data(), width}, {values_part_.data(), width}, t,
+                   width, count);
+    add(values_part_, layout_.values(), gradient);
+    return sum;
+  }
+
+  /// ∂/∂s of a panel, from `pull_` and `per_query_`, and what it adds to the gradient.
+  void add_slopes(index first, index count, Eigen::VectorXd& gradient) {
+    const index t = layout_.rows;
+    const Eigen::Map<const Eigen::RowVectorXf> shared(per_query_.data(), count);
+    for (index l = 0; l < t; ++l) {
+      Eigen::Map<Eigen::RowVectorXf> slope(pull_.data() + l * count, count);
+      slope += shared;
+      simd::multiply_each(slope.data(), weights_.data() + l * count, count);
+      gradient[layout_.bias() + l] += static_cast<double>(slope.sum());
+      if (soft_cap_ > 0) simd::multiply_each(slope.data(), slopes_.data() + l * count, count);
+    }
+    simd::multiply({pull_.data(), count, 1},
+                   {batch_.queries.data() + first * layout_.depth, layout_.depth},
+                   {keys_part_.data(), layout_.depth}, t, layout_.depth, count);
+    add(keys_part_, 0, gradient);
+  }
+
+  static void add(const matrix& part, index at, Eigen::VectorXd& gradient) {
+    gradient.segment(at, part.size()) +=
+        Eigen::Map<const vector>(part.data(), part.size()).cast<double>();
+  }
+
+  const refine_batch& batch_;
+  bool has_output_;
+  point_layout layout_;
+  double mass_weight_;
+  double penalty_;
+  float soft_cap_;
+  double seen_;
+  vector rounded_;  // the variables
+  vector weights_;  // X of a panel, queries across, like all that follow
+  vector slopes_;   // of the soft-cap
+  vector pull_;
+  vector shifts_;  // the largest logits, then one over the sums
+  vector per_query_;
+  std::vector<double> sums_;
+  vector error_;
+  vector error_down_;  // queries down
+  vector squares_;
+  vector along_;
+  matrix keys_part_;
+  matrix values_part_;
+};
+
+}  // namespace kvfit::inline KVFIT_ISA
