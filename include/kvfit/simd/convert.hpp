@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-/// Arrays of fp16 and bf16 to fp32 and back.
+/// Arrays of fp16, bf16 and fp8 to fp32 and back, and int8 to fp32.
 ///
-/// Bit for bit what core/element.hpp specifies, on every machine: exact on the way up; to nearest
-/// even on the way down, overflow to infinity, NaN stays NaN. AVX-512 BF16's own conversion is not
-/// used: it flushes subnormals.
+/// Bit for bit what core/element.hpp and core/fp8.hpp specify, on every machine: exact on the way
+/// up; to nearest even on the way down, overflow to infinity (E4M3: NaN), NaN stays NaN. AVX-512
+/// BF16's own conversion is not used: it flushes subnormals.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -160,10 +161,32 @@ void narrow(const float* x, void* y, index n, Half type) noexcept {
   for (index i = whole; i < n; ++i) narrow_one(x[i], bytes + 2 * i, type);
 }
 
+/// The values of all 256 numbers of an fp8 type.
+template <class Fp8>
+inline constexpr std::array<float, 256> fp8_values = [] {
+  std::array<float, 256> values{};
+  for (std::size_t bits = 0; bits < 256; ++bits) {
+    values[bits] = kvfit::to_float(Fp8{static_cast<std::uint8_t>(bits)});
+  }
+  return values;
+}();
+
+template <class Fp8>
+void widen_fp8(const void* x, float* y, index n) noexcept {
+  const auto* bytes = static_cast<const std::uint8_t*>(x);
+  for (index i = 0; i < n; ++i) y[i] = fp8_values<Fp8>[bytes[i]];
+}
+
+inline void widen_int8(const void* x, float* y, index n) noexcept {
+  const auto* bytes = static_cast<const std::int8_t*>(x);
+  for (index i = 0; i < n; ++i) y[i] = static_cast<float>(bytes[i]);
+}
+
 }  // namespace detail
 
-/// y_i <- x_i: n contiguous elements of `type` at x, aligned as that type, become floats. Exact.
-/// x and y must not overlap. Allocates nothing.
+/// y_i <- x_i: n contiguous elements of `type` at x, aligned as that type, become floats; those of
+/// int8 without their scales. Exact. x and y must not overlap. Allocates nothing. Not for blocks
+/// (simd/blocks.hpp).
 inline void widen(dtype type, const void* x, float* y, index n) noexcept {
   if (n <= 0) return;
   switch (type) {
@@ -176,12 +199,26 @@ inline void widen(dtype type, const void* x, float* y, index n) noexcept {
     case dtype::bf16:
       detail::widen(x, y, n, bf16{});
       return;
+    case dtype::fp8_e4m3:
+      detail::widen_fp8<fp8_e4m3>(x, y, n);
+      return;
+    case dtype::fp8_e5m2:
+      detail::widen_fp8<fp8_e5m2>(x, y, n);
+      return;
+    case dtype::int8:
+      detail::widen_int8(x, y, n);
+      return;
+    case dtype::q8_0:
+    case dtype::q4_0:
+    case dtype::decoded:
+      return;
   }
 }
 
 /// y_i <- x_i, rounded to nearest even: n floats become contiguous elements of `type` at y, aligned
-/// as that type. Beyond the largest finite element the result is infinite, so test the range first
-/// if that matters. x and y must not overlap. Allocates nothing.
+/// as that type: one of `is_number`. Beyond the largest finite element the result is infinite
+/// (E4M3: NaN), so test the range first if that matters. x and y must not overlap. Allocates
+/// nothing.
 inline void narrow(dtype type, const float* x, void* y, index n) noexcept {
   if (n <= 0) return;
   switch (type) {
@@ -193,6 +230,17 @@ inline void narrow(dtype type, const float* x, void* y, index n) noexcept {
       return;
     case dtype::bf16:
       detail::narrow(x, y, n, bf16{});
+      return;
+    case dtype::fp8_e4m3:
+      for (index i = 0; i < n; ++i) static_cast<fp8_e4m3*>(y)[i] = to_fp8_e4m3(x[i]);
+      return;
+    case dtype::fp8_e5m2:
+      for (index i = 0; i < n; ++i) static_cast<fp8_e5m2*>(y)[i] = to_fp8_e5m2(x[i]);
+      return;
+    case dtype::q8_0:
+    case dtype::q4_0:
+    case dtype::int8:
+    case dtype::decoded:
       return;
   }
 }

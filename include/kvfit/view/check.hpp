@@ -47,7 +47,7 @@ inline result<void> check_view(const row_view& view, std::string_view argument) 
         errc::empty_input, std::string(argument), view.rows(), error::none,
         std::to_string(view.rows()) + " rows x " + std::to_string(view.cols()) + " columns"};
   }
-  if (view.data() == nullptr) return error{errc::null_data, std::string(argument)};
+  if (!view.is_backed()) return error{errc::null_data, std::string(argument)};
   std::vector<float> row(static_cast<std::size_t>(view.cols()));
   for (index i = 0; i < view.rows(); ++i) {
     const float_tile tile = load_rows(view, i, 1, row.data());
