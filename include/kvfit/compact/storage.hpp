@@ -11,22 +11,6 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// The nearest number of a storage type, one of `is_number`; infinite or NaN where it does not fit.
-inline float as_stored(float x, dtype type) noexcept {
-  switch (type) {
-    case dtype::fp16:
-      return to_float(to_fp16(x));
-    case dtype::bf16:
-      return to_float(to_bf16(x));
-    case dtype::fp8_e4m3:
-      return to_float(to_fp8_e4m3(x));
-    case dtype::fp8_e5m2:
-      return to_float(to_fp8_e5m2(x));
-    default:
-      return x;
-  }
-}
-
 /// Rounds to a storage type, in place; `storage_overflow` at the first number that does not fit.
 template <class Numbers>
 result<void> round_to_storage(Numbers& numbers, dtype type, const char* argument) {

@@ -157,4 +157,21 @@ constexpr bf16 to_bf16(float x) noexcept {
   return {static_cast<std::uint16_t>(rounded >> 16)};
 }
 
+/// The nearest number of a type that is one of `is_number`, as fp32: infinite, or NaN of fp8_e4m3,
+/// where x does not fit.
+constexpr float as_stored(float x, dtype type) noexcept {
+  switch (type) {
+    case dtype::fp16:
+      return to_float(to_fp16(x));
+    case dtype::bf16:
+      return to_float(to_bf16(x));
+    case dtype::fp8_e4m3:
+      return to_float(to_fp8_e4m3(x));
+    case dtype::fp8_e5m2:
+      return to_float(to_fp8_e5m2(x));
+    default:
+      return x;
+  }
+}
+
 }  // namespace kvfit
