@@ -9,6 +9,10 @@
 #include "support/stored_rows.hpp"
 
 namespace kvfit_test {
+
+using kvfit::index;
+using kvfit::row_view;
+
 namespace {
 
 template <class M>

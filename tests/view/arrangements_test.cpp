@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Every type in every layout: what is loaded is what stands there, however it is asked for.
+#include <algorithm>
 #include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
 
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"

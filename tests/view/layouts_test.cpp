@@ -1,11 +1,21 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/view/layouts.hpp"
 
+#include <cstdint>
+#include <limits>
 #include <numeric>
+#include <span>
+#include <string_view>
+#include <vector>
 
 #include "support/catch.hpp"
 
 namespace kvfit_test {
+
+using kvfit::dtype;
+using kvfit::index;
+using kvfit::row_view;
+
 namespace {
 
 using kvfit::errc;

@@ -2,12 +2,20 @@
 #include "kvfit/view/store.hpp"
 
 #include <array>
+#include <cmath>
+#include <limits>
+#include <vector>
 
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
 #include "support/stored_rows.hpp"
 
 namespace kvfit_test {
+
+using kvfit::dtype;
+using kvfit::index;
+using kvfit::row_view;
+
 namespace {
 
 using kvfit::store_rows;
