@@ -11,38 +11,35 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/quantised.hpp"
+#include "kvfit/simd/bytes.hpp"
 
 namespace kvfit::simd::inline KVFIT_ISA {
 namespace detail {
 
-inline void widen_block(const q8_0_block& block, float* y) noexcept {
-  const float scale = to_float(block.scale);
-  for (std::size_t j = 0; j < 32; ++j) y[j] = scale * static_cast<float>(block.numbers[j]);
+// One block: a scale of two bytes, then 32 numbers.
+inline void widen_block(const std::byte* block, float* y, q8_0_block) noexcept {
+  widen_scaled(block + 2, take_scale(block), y, block_length);
 }
-inline void widen_block(const q4_0_block& block, float* y) noexcept {
-  const float scale = to_float(block.scale);
-  for (std::size_t j = 0; j < 16; ++j) {
-    const int pair = block.nibbles[j];
-    y[j] = scale * static_cast<float>((pair & 15) - 8);
-    y[j + 16] = scale * static_cast<float>((pair >> 4) - 8);
-  }
+inline void widen_block(const std::byte* block, float* y, q4_0_block) noexcept {
+  std::array<std::int8_t, block_length> numbers;  // NOLINT(*-init)
+  unpack_nibbles(block + 2, numbers.data());
+  widen_scaled(numbers.data(), take_scale(block), y, block_length);
 }
 
 template <class Block>
-void widen_blocks(const void* blocks, index first, index count, float* y) noexcept {
+void widen_blocks(const void* blocks, index first, index count, float* y, Block type) noexcept {
   const auto* bytes = static_cast<const std::byte*>(blocks);
   const index last = first + count;
   for (index at = first; at < last;) {
     const index number = at >> 5;  // rounds down, negative ones too
     const index lane = at & (block_length - 1);
     const index width = block_length - lane < last - at ? block_length - lane : last - at;
-    Block block;
-    std::memcpy(&block, bytes + number * static_cast<index>(sizeof block), sizeof block);
+    const std::byte* const block = bytes + number * static_cast<index>(sizeof(Block));
     if (width == block_length) {
-      widen_block(block, y);
+      widen_block(block, y, type);
     } else {
       std::array<float, block_length> whole;  // NOLINT(*-init)
-      widen_block(block, whole.data());
+      widen_block(block, whole.data(), type);
       std::memcpy(y, whole.data() + lane, static_cast<std::size_t>(width) * sizeof(float));
     }
     y += width;
@@ -57,8 +54,8 @@ void widen_blocks(const void* blocks, index first, index count, float* y) noexce
 inline void widen_blocks(dtype type, const void* blocks, index first, index count,
                          float* y) noexcept {
   if (count <= 0) return;
-  if (type == dtype::q8_0) detail::widen_blocks<q8_0_block>(blocks, first, count, y);
-  if (type == dtype::q4_0) detail::widen_blocks<q4_0_block>(blocks, first, count, y);
+  if (type == dtype::q8_0) detail::widen_blocks(blocks, first, count, y, q8_0_block{});
+  if (type == dtype::q4_0) detail::widen_blocks(blocks, first, count, y, q4_0_block{});
 }
 
 }  // namespace kvfit::simd::inline KVFIT_ISA

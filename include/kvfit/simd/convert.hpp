@@ -6,7 +6,6 @@
 /// BF16's own conversion is not used: it flushes subnormals.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -14,6 +13,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/simd/bytes.hpp"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -161,27 +161,6 @@ void narrow(const float* x, void* y, index n, Half type) noexcept {
   for (index i = whole; i < n; ++i) narrow_one(x[i], bytes + 2 * i, type);
 }
 
-/// The values of all 256 numbers of an fp8 type.
-template <class Fp8>
-inline constexpr std::array<float, 256> fp8_values = [] {
-  std::array<float, 256> values{};
-  for (std::size_t bits = 0; bits < 256; ++bits) {
-    values[bits] = kvfit::to_float(Fp8{static_cast<std::uint8_t>(bits)});
-  }
-  return values;
-}();
-
-template <class Fp8>
-void widen_fp8(const void* x, float* y, index n) noexcept {
-  const auto* bytes = static_cast<const std::uint8_t*>(x);
-  for (index i = 0; i < n; ++i) y[i] = fp8_values<Fp8>[bytes[i]];
-}
-
-inline void widen_int8(const void* x, float* y, index n) noexcept {
-  const auto* bytes = static_cast<const std::int8_t*>(x);
-  for (index i = 0; i < n; ++i) y[i] = static_cast<float>(bytes[i]);
-}
-
 }  // namespace detail
 
 /// y_i <- x_i: n contiguous elements of `type` at x, aligned as that type, become floats; those of
@@ -200,19 +179,24 @@ inline void widen(dtype type, const void* x, float* y, index n) noexcept {
       detail::widen(x, y, n, bf16{});
       return;
     case dtype::fp8_e4m3:
-      detail::widen_fp8<fp8_e4m3>(x, y, n);
+      detail::widen_bytes(x, y, n, fp8_e4m3{});
       return;
     case dtype::fp8_e5m2:
-      detail::widen_fp8<fp8_e5m2>(x, y, n);
+      detail::widen_bytes(x, y, n, fp8_e5m2{});
       return;
     case dtype::int8:
-      detail::widen_int8(x, y, n);
+      detail::widen_bytes(x, y, n, std::int8_t{});
       return;
     case dtype::q8_0:
     case dtype::q4_0:
     case dtype::decoded:
       return;
   }
+}
+
+/// y_i <- scale · x_i: n int8 at x, each product rounded once. Allocates nothing.
+inline void widen_scaled(const void* x, float scale, float* y, index n) noexcept {
+  if (n > 0) detail::widen_scaled(x, scale, y, n);
 }
 
 /// y_i <- x_i, rounded to nearest even: n floats become contiguous elements of `type` at y, aligned

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Parts of a `row_memory` as fp32, for views that are not plain. Include kvfit/view/load.hpp.
+/// Parts of a `row_memory` as fp32. Include kvfit/view/load.hpp.
 #pragma once
 
 #include <Eigen/Core>
@@ -40,6 +40,11 @@ inline void decode_run(const row_memory& memory, index offset, index count, floa
     }
   };
   if (gap == 1) return widen(offset, count, out);
+  if (memory.type == dtype::fp32) {
+    const auto* from = reinterpret_cast<const float*>(memory.address(offset));
+    for (index k = 0; k < count; ++k) out[k * gap] = from[k];
+    return;
+  }
   constexpr index piece = 256;
   std::array<float, piece> buffer;  // NOLINT(*-init)
   for (index first = 0; first < count; first += piece) {
@@ -58,9 +63,15 @@ inline void apply_scales(const row_memory& memory, stepped rows, stepped cols,
     for (index l = 0; l < cols.count;) {
       const index col = cols.at(l);
       const float scale = memory.scale(rows.at(k), col);
-      const index end =
-          std::min(cols.count, l + ((col / group + 1) * group - col + cols.step - 1) / cols.step);
-      for (; l < end; ++l) row[l * out.col_gap] *= scale;
+      const index left = (col / group + 1) * group - col;  // columns of the group from here on
+      const index end = std::min(cols.count, l + (left + cols.step - 1) / cols.step);
+      using strided = Eigen::Map<Eigen::ArrayXf, 0, Eigen::InnerStride<>>;
+      if (out.col_gap == 1) {
+        Eigen::Map<Eigen::ArrayXf>(row + l, end - l) *= scale;
+      } else {
+        strided(row + l * out.col_gap, end - l, Eigen::InnerStride<>(out.col_gap)) *= scale;
+      }
+      l = end;
     }
   }
 }
@@ -78,34 +89,72 @@ inline void decode_own_format(const row_memory& memory, stepped rows, stepped co
   }
 }
 
+/// Contiguous rows of int8, group by group, to contiguous rows of floats.
+inline void decode_int8_rows(const row_memory& memory, stepped rows, stepped cols,
+                             decode_target out) noexcept {
+  const index group = memory.scales.group;
+  for (index k = 0; k < rows.count; ++k) {
+    const std::byte* const from = memory.address(memory.offset(rows.at(k), cols.first));
+    float* const to = out.data + k * out.row_gap;
+    index left = group - cols.first % group;  // columns of the group from here on
+    for (index l = 0; l < cols.count; left = group) {
+      const index n = std::min(left, cols.count - l);
+      simd::widen_scaled(from + l, memory.scale(rows.at(k), cols.first + l), to + l, n);
+      l += n;
+    }
+  }
+}
+
+/// Rows that are contiguous, each of a run of columns.
+inline void decode_by_rows(const row_memory& memory, stepped rows, stepped cols,
+                           decode_target out) noexcept {
+  if (memory.type == dtype::int8 && out.col_gap == 1) {
+    return decode_int8_rows(memory, rows, cols, out);
+  }
+  for (index k = 0; k < rows.count; ++k) {
+    decode_run(memory, memory.offset(rows.at(k), cols.first), cols.count,
+               out.data + k * out.row_gap, out.col_gap);
+  }
+  if (memory.type == dtype::int8) apply_scales(memory, rows, cols, out);
+}
+
+inline void decode_one_by_one(const row_memory& memory, stepped rows, stepped cols,
+                              decode_target out) noexcept {
+  for (index k = 0; k < rows.count; ++k) {
+    for (index l = 0; l < cols.count; ++l) {
+      out.data[k * out.row_gap + l * out.col_gap] = memory.element(rows.at(k), cols.at(l));
+    }
+  }
+}
+
+/// Columns that are contiguous, in runs of rows.
+inline void decode_by_cols(const row_memory& memory, stepped rows, stepped cols,
+                           decode_target out) noexcept {
+  constexpr index worthwhile = 4;  // a quantised block is decoded as a whole, whatever the run
+  for (index k = 0; k < rows.count;) {
+    const stepped run{rows.at(k), 1, memory.map.run(rows.at(k), rows.count - k)};
+    const decode_target to{out.data + k * out.row_gap, out.row_gap, out.col_gap};
+    k += run.count;
+    if (run.count < worthwhile) {
+      decode_one_by_one(memory, run, cols, to);
+      continue;
+    }
+    for (index l = 0; l < cols.count; ++l) {
+      decode_run(memory, memory.offset(run.first, cols.at(l)), run.count, to.data + l * to.col_gap,
+                 to.row_gap);
+    }
+    if (memory.type == dtype::int8) apply_scales(memory, run, cols, to);
+  }
+}
+
 /// Elements rows × cols of `memory`, walked along its contiguous direction where it has one. No
 /// allocation.
 inline void decode_part(const row_memory& memory, stepped rows, stepped cols,
                         decode_target out) noexcept {
   if (memory.type == dtype::decoded) return decode_own_format(memory, rows, cols, out);
-  if (memory.col_stride == 1 && cols.step == 1) {
-    for (index k = 0; k < rows.count; ++k) {
-      decode_run(memory, memory.offset(rows.at(k), cols.first), cols.count,
-                 out.data + k * out.row_gap, out.col_gap);
-    }
-  } else if (memory.row_stride == 1 && rows.step == 1 && !memory.map.is_listed()) {
-    for (index k = 0; k < rows.count;) {
-      const index count = std::min(rows.count - k, memory.map.run(rows.at(k)));
-      for (index l = 0; l < cols.count; ++l) {
-        decode_run(memory, memory.offset(rows.at(k), cols.at(l)), count,
-                   out.data + k * out.row_gap + l * out.col_gap, out.row_gap);
-      }
-      k += count;
-    }
-  } else {
-    for (index k = 0; k < rows.count; ++k) {
-      for (index l = 0; l < cols.count; ++l) {
-        out.data[k * out.row_gap + l * out.col_gap] = memory.element(rows.at(k), cols.at(l));
-      }
-    }
-    return;  // with their scales
-  }
-  if (memory.type == dtype::int8) apply_scales(memory, rows, cols, out);
+  if (memory.col_stride == 1 && cols.step == 1) return decode_by_rows(memory, rows, cols, out);
+  if (memory.row_stride == 1 && rows.step == 1) return decode_by_cols(memory, rows, cols, out);
+  decode_one_by_one(memory, rows, cols, out);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -25,8 +25,8 @@ inline void decode_rows(const row_view& view, index first, index count, float* o
   decode_part(view.memory(), memory_rows, memory_cols, {out, cols, 1});
 }
 
-/// Rows of fp32 in one page, in ascending order and each contiguous, or nothing.
-inline const float* rows_in_page(const row_view& view, index first, index count) noexcept {
+/// Rows of fp32 in neighbouring slots, each contiguous, or nothing.
+inline const float* rows_in_place(const row_view& view, index first, index count) noexcept {
   const row_memory& memory = view.memory();
   const row_view::window& where = view.where();
   if (memory.type != dtype::fp32 || memory.col_stride != 1 || memory.row_stride < 0 ||
@@ -34,7 +34,7 @@ inline const float* rows_in_page(const row_view& view, index first, index count)
     return nullptr;
   }
   const index row = where.first_row + first;
-  if (memory.map.run(row) < count) return nullptr;
+  if (memory.map.run(row, count) < count) return nullptr;
   return reinterpret_cast<const float*>(memory.address(memory.offset(row, where.first_col)));
 }
 
@@ -61,13 +61,14 @@ inline void load_row(const row_view& view, index i, float* out) noexcept {
 }
 
 /// Rows first … first + count − 1 as fp32. Returns the memory of the view itself where its rows are
-/// contiguous fp32 in ascending order (of paged rows: in one page), else fills `buffer` (count ×
-/// cols floats). The tile's stride is never negative: Eigen's maps refuse that. No allocation.
+/// contiguous fp32 in ascending order (rows by number or in pages: in neighbouring slots), else
+/// fills `buffer` (count × cols floats). The tile's stride is never negative: Eigen's maps refuse
+/// that. No allocation.
 inline float_tile load_rows(const row_view& view, index first, index count,
                             float* buffer) noexcept {
   if (count <= 0 || view.cols() <= 0) return {buffer, view.cols()};
   if (!view.is_plain()) {
-    if (const float* rows = detail::rows_in_page(view, first, count); rows != nullptr) {
+    if (const float* rows = detail::rows_in_place(view, first, count); rows != nullptr) {
       return {rows, view.memory().row_stride};
     }
     detail::decode_rows(view, first, count, buffer);
@@ -79,9 +80,7 @@ inline float_tile load_rows(const row_view& view, index first, index count,
   const index cols = view.cols();
   if (view.row_stride() == 1 && view.col_stride() != 1) {
     // Transposed memory: walk along the contiguous direction, or every element costs a cache line.
-    for (index j = 0; j < cols; ++j) {
-      for (index i = 0; i < count; ++i) buffer[i * cols + j] = view(first + i, j);
-    }
+    detail::decode_by_cols(view.memory(), {first, 1, count}, {0, 1, cols}, {buffer, cols, 1});
     return {buffer, cols};
   }
   for (index i = 0; i < count; ++i) load_row(view, first + i, buffer + i * cols);

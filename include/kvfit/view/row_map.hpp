@@ -2,9 +2,9 @@
 /// `row_map`: which place of memory holds row i of a sequence.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 
 #include "kvfit/core/matrix.hpp"
 
@@ -50,14 +50,18 @@ class row_map {
   /// `page_stride` apart and `group` consecutive slots share an element.
   [[nodiscard]] index offset(index i, index stride, index page_stride,
                              index group = 1) const noexcept {
-    if (is_paged()) return page(i / page_size_) * page_stride + i % page_size_ / group * stride;
-    return slot(i) / group * stride;
+    const auto shared = [group](index slot) { return group == 1 ? slot : slot / group; };
+    if (is_paged()) return page(i / page_size_) * page_stride + shared(i % page_size_) * stride;
+    return shared(slot(i)) * stride;
   }
 
-  /// Rows from i on, itself included, that surely lie in consecutive slots.
-  [[nodiscard]] index run(index i) const noexcept {
-    if (is_strided()) return std::numeric_limits<index>::max();
-    return is_paged() ? page_size_ - i % page_size_ : 1;
+  /// Of rows i … i + most − 1, how many from the first on lie in consecutive slots; most ≥ 1.
+  [[nodiscard]] index run(index i, index most) const noexcept {
+    if (is_strided()) return most;
+    if (is_paged()) return std::min(most, page_size_ - i % page_size_);
+    index count = 1;
+    while (count < most && slot(i + count) == slot(i) + count) ++count;
+    return count;
   }
 
  private:
