@@ -67,8 +67,8 @@ class row_map {
  private:
   enum class kind : std::uint8_t { strided, listed, paged_32, paged_64 };
 
-  row_map(kind kind, const void* table, index page_size, index page_stride) noexcept
-      : table_(table), page_size_(page_size), page_stride_(page_stride), kind_(kind) {}
+  row_map(kind how, const void* table, index page_size, index page_stride) noexcept
+      : table_(table), page_size_(page_size), page_stride_(page_stride), kind_(how) {}
 
   [[nodiscard]] index page(index p) const noexcept {
     if (kind_ == kind::paged_32) return static_cast<const std::int32_t*>(table_)[p];
