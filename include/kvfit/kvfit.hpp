@@ -14,4 +14,8 @@
 #include "kvfit/parallel/serial.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
+#include "kvfit/view/layouts.hpp"
+#include "kvfit/view/make_view.hpp"
 #include "kvfit/view/row_view.hpp"
+#include "kvfit/view/store.hpp"
+#include "kvfit/view/writable_view.hpp"

@@ -10,6 +10,7 @@
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/attention/state.hpp"
 #include "kvfit/view/load.hpp"
+#include "support/stored_rows.hpp"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define KVFIT_TEST_ASAN 1
@@ -244,6 +245,38 @@ TEST_CASE("merge, compare and load_rows allocate nothing", "[attention][workspac
   });
   CHECK(std::isfinite(sum));
   CHECK(counted.calls == 0);
+}
+
+TEST_CASE("Keys and values of any type in any layout are never copied as a whole",
+          "[attention][workspace][layout]") {
+  if (!can_count) return;
+  constexpr index keys = 16384;
+  constexpr index depth = 64;
+  constexpr std::ptrdiff_t copy = keys * depth * 4;
+  const kvfit::matrix queries = random_matrix(16, depth, 1);
+  std::vector<float> buffer(100 * depth);
+  for (const arrangement& how : all_arrangements()) {
+    if (how.where != arrangement::place::paged_32 || how.is_flipped) continue;
+    CAPTURE(how.name());
+    const stored_rows stored(how, keys, depth, 3);
+    bool is_done = false;
+    const auto count_pass = [&](const kvfit::row_view& rows) {
+      const kvfit::kv_block cache{.keys = rows, .values = rows};
+      return count_allocations([&] { is_done = kvfit::score_pass(cache, queries).has_value(); });
+    };
+    const allocations plain = count_pass(stored.exact());
+    CHECK(is_done);
+    const allocations decoded = count_pass(stored.view());
+    CHECK(is_done);
+    INFO("peak beyond contiguous fp32: " << decoded.peak_bytes - plain.peak_bytes << " bytes");
+    CHECK(decoded.peak_bytes - plain.peak_bytes < copy / 16);
+    const allocations loaded = count_allocations([&] {
+      kvfit::load_rows(stored.view(), 77, 100, buffer.data());
+      kvfit::load_rows(stored.view().transposed().middle_cols(9, 99), 3, 40, buffer.data());
+      kvfit::load_row(stored.view(), 5, buffer.data());
+    });
+    CHECK(loaded.calls == 0);
+  }
 }
 
 }  // namespace kvfit_test

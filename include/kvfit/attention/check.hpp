@@ -49,7 +49,7 @@ inline result<void> check_mask(const row_view& mask, index queries, index keys) 
   if (mask.cols() != keys) {
     return error{errc::shape_mismatch, "masks", mask.cols(), keys, "one column per key"};
   }
-  if (mask.data() == nullptr) return error{errc::null_data, "masks"};
+  if (!mask.is_backed()) return error{errc::null_data, "masks"};
   std::vector<float> row(static_cast<std::size_t>(keys));
   for (index i = 0; i < queries; ++i) {
     const float* entries = load_rows(mask, i, 1, row.data()).data;

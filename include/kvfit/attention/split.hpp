@@ -33,7 +33,7 @@ struct query_split {
 };
 
 /// Holds out every s-th query of every block, s = round(1 / fraction) ≥ 2, so that both parts span
-/// the whole range of each query head. No query is copied: a part is a set of strided views. Blocks
+/// the whole range of each query head. No query is copied: a part is a set of views. Blocks
 /// with fewer than s rows are fitted on whole. fraction in [0, 0.5]; 0 holds out nothing.
 ///
 /// share in (0, 1]: about this share of the queries that are not held out is fitted on, evenly
@@ -47,30 +47,24 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
       fraction > 0 ? std::max<index>(2, std::llround(std::min(1 / fraction, most))) : index{0};
   const auto blocks = queries.blocks();
   for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const auto every = [](const row_view& rows, index first, index step) {
-      const index count = (rows.rows() - first + step - 1) / step;
-      const void* start = rows.empty() ? rows.data() : rows.address(first, 0);
-      return row_view(start, rows.type(), count, rows.cols(), rows.row_stride() * step,
-                      rows.col_stride());
-    };
     const auto take = [&](query_part& part, index first, index step) {
       query_block block = blocks[b];
-      block.rows = every(block.rows, first, step);
+      block.rows = block.rows.every_row(first, step);
       block.first_position += first * block.position_step;
       block.position_step *= step;
       part.blocks.push_back(block);
       part.origins.push_back({b, first, step});
-      if (!masks.empty()) part.masks.push_back(every(masks[b], first, step));
+      if (!masks.empty()) part.masks.push_back(masks[b].every_row(first, step));
     };
     const auto take_run = [&](index first, index count) {
       query_block block = blocks[b];
-      block.rows = every(block.rows.middle_rows(first, count), 0, thin);
+      block.rows = block.rows.middle_rows(first, count).every_row(0, thin);
       block.first_position += first * block.position_step;
       block.position_step *= thin;
       parts.fit.blocks.push_back(block);
       parts.fit.origins.push_back({b, first, thin});
       if (!masks.empty()) {
-        parts.fit.masks.push_back(every(masks[b].middle_rows(first, count), 0, thin));
+        parts.fit.masks.push_back(masks[b].middle_rows(first, count).every_row(0, thin));
       }
     };
     if (stride == 0 || blocks[b].rows.rows() < stride) {

@@ -2,6 +2,8 @@
 /// Refuses what `compact()` can't do, before anything is computed.
 #pragma once
 
+#include <string>
+
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/config.hpp"
@@ -60,6 +62,12 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
   }
   if (!(options.held_out >= 0 && options.held_out <= 0.5)) {
     return error{errc::invalid_option, "held_out", error::none, error::none, "must be in [0, 0.5]"};
+  }
+  if (!is_number(options.storage) || !is_number(options.bias_storage)) {
+    const dtype type = is_number(options.storage) ? options.bias_storage : options.storage;
+    return error{errc::invalid_option, is_number(options.storage) ? "bias_storage" : "storage",
+                 error::none, error::none,
+                 std::string(name(type)) + " is no type of single numbers"};
   }
   if (options.queries_per_row < 0) {
     return error{errc::invalid_option, "queries_per_row", options.queries_per_row, 0,

@@ -51,7 +51,7 @@ struct compaction {
   bool keep_better_values = true;
 
   /// How the caller will store keys and values: they are rounded to it, and what is fitted later
-  /// sees the rounded ones.
+  /// sees the rounded ones. A type whose numbers stand on their own (fp32, fp16, bf16, fp8).
   dtype storage = dtype::fp32;
   dtype bias_storage = dtype::fp32;  ///< the same for the bias
   /// Bytes a selection may spend on n × T numbers; where they do not fit it makes them anew, and

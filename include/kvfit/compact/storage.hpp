@@ -18,7 +18,7 @@ result<void> round_to_storage(Numbers& numbers, dtype type, const char* argument
   for (index i = 0; i < numbers.rows(); ++i) {
     for (index j = 0; j < numbers.cols(); ++j) {
       float& x = numbers(i, j);
-      const float stored = type == dtype::fp16 ? to_float(to_fp16(x)) : to_float(to_bf16(x));
+      const float stored = as_stored(x, type);
       if (!is_finite(stored)) {
         return error{errc::storage_overflow, argument, i, j, "exceeds " + std::string(name(type))};
       }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// One stored number: fp32, fp16 or bf16, and its exact conversions to and from `float`.
+/// How numbers are stored, and fp32, fp16 and bf16 with their exact conversions to and from
+/// `float`.
 ///
 /// The conversions here are the specification. They are plain bit arithmetic, `constexpr`, the same
 /// on every machine; the array versions in simd/convert.hpp must give these very bits.
@@ -20,6 +21,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "kvfit/core/fp8.hpp"
+
 namespace kvfit {
 
 /// IEEE 754 binary16 as it lies in memory. Equality compares bits.
@@ -34,28 +37,54 @@ struct bf16 {
   friend constexpr bool operator==(bf16, bf16) = default;
 };
 
-/// How one number is stored.
-enum class dtype : std::uint8_t { fp32, fp16, bf16 };
+/// How numbers are stored: each on its own (the first five), in blocks of 32 with a scale before
+/// them (q8_0, q4_0; core/quantised.hpp), as bytes whose scales lie elsewhere (int8), or so that
+/// only a function of the caller can tell (decoded).
+enum class dtype : std::uint8_t {
+  fp32,
+  fp16,
+  bf16,
+  fp8_e4m3,
+  fp8_e5m2,
+  q8_0,
+  q4_0,
+  int8,
+  decoded,
+};
 
-/// Bytes of one number.
-constexpr std::size_t size_of(dtype type) noexcept {
-  return type == dtype::fp32 ? 4 : 2;
+/// Whether each number stands on its own, so that it can be read without any other.
+constexpr bool is_number(dtype type) noexcept {
+  return type <= dtype::fp8_e5m2;
 }
 
-/// "fp32", "fp16", "bf16".
+/// Whether numbers stand in blocks of 32 along the contiguous direction of memory.
+constexpr bool is_block(dtype type) noexcept {
+  return type == dtype::q8_0 || type == dtype::q4_0;
+}
+
+/// Bytes of one number, of one block, or of one int8 without its scale; 0 for `decoded`.
+constexpr std::size_t size_of(dtype type) noexcept {
+  constexpr std::array<std::size_t, 9> sizes = {4, 2, 2, 1, 1, 34, 18, 1, 0};
+  const auto place = static_cast<std::size_t>(type);
+  return place < sizes.size() ? sizes[place] : 0;
+}
+
+/// As written above: "fp32".
 constexpr std::string_view name(dtype type) noexcept {
-  constexpr std::array<std::string_view, 3> names = {"fp32", "fp16", "bf16"};
+  constexpr std::array<std::string_view, 9> names = {"fp32", "fp16", "bf16", "fp8_e4m3", "fp8_e5m2",
+                                                     "q8_0", "q4_0", "int8", "decoded"};
   const auto place = static_cast<std::size_t>(type);
   return place < names.size() ? names[place] : "unknown";
 }
 
 // clang-format off
-/// A C++ type that a `dtype` describes, const or not.
+/// A C++ type of a number that a `dtype` describes, const or not.
 template <class T>
 concept storable =
     std::same_as<std::remove_cv_t<T>, float> || std::same_as<std::remove_cv_t<T>, fp16> ||
     std::same_as<std::remove_cv_t<T>, bf16> || std::same_as<std::remove_cv_t<T>, Eigen::half> ||
-    std::same_as<std::remove_cv_t<T>, Eigen::bfloat16>;
+    std::same_as<std::remove_cv_t<T>, Eigen::bfloat16> ||
+    std::same_as<std::remove_cv_t<T>, fp8_e4m3> || std::same_as<std::remove_cv_t<T>, fp8_e5m2>;
 // clang-format on
 
 /// The `dtype` of a C++ type: `dtype_of<Eigen::half> == dtype::fp16`.
@@ -65,6 +94,8 @@ inline constexpr dtype dtype_of = [] {
   if constexpr (std::same_as<type, float>) return dtype::fp32;
   if constexpr (std::same_as<type, fp16> || std::same_as<type, Eigen::half>) return dtype::fp16;
   if constexpr (std::same_as<type, bf16> || std::same_as<type, Eigen::bfloat16>) return dtype::bf16;
+  if constexpr (std::same_as<type, fp8_e4m3>) return dtype::fp8_e4m3;
+  if constexpr (std::same_as<type, fp8_e5m2>) return dtype::fp8_e5m2;
 }();
 
 static_assert(sizeof(fp16) == 2 && sizeof(bf16) == 2 && sizeof(float) == 4);
@@ -124,6 +155,23 @@ constexpr bf16 to_bf16(float x) noexcept {
   const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
   const std::uint32_t rounded = is_nan ? bits | 0x00400000u : bits + 0x7fffu + ((bits >> 16) & 1u);
   return {static_cast<std::uint16_t>(rounded >> 16)};
+}
+
+/// The nearest number of a type that is one of `is_number`, as fp32: infinite, or NaN of fp8_e4m3,
+/// where x does not fit.
+constexpr float as_stored(float x, dtype type) noexcept {
+  switch (type) {
+    case dtype::fp16:
+      return to_float(to_fp16(x));
+    case dtype::bf16:
+      return to_float(to_bf16(x));
+    case dtype::fp8_e4m3:
+      return to_float(to_fp8_e4m3(x));
+    case dtype::fp8_e5m2:
+      return to_float(to_fp8_e5m2(x));
+    default:
+      return x;
+  }
 }
 
 }  // namespace kvfit

@@ -92,7 +92,7 @@ inline result<void> check_compact_head(const compact_head& head, const compact_h
     const char* const what = view == &head.keys ? "keys" : "values";
     if (view->cols() <= 0)
       return error{errc::empty_input, place + what, view->cols(), error::none, "columns"};
-    if (rows > 0 && view->data() == nullptr) {
+    if (rows > 0 && !view->is_backed()) {
       return error{errc::null_data, place + what, error::none, error::none, {}};
     }
   }

@@ -92,14 +92,18 @@ constexpr std::optional<tensor_type> tensor_type_named(std::string_view spelled)
   return std::nullopt;
 }
 
-/// The type in a file of numbers kvfit computes with.
+/// The type in a file of numbers kvfit computes with; `type` must be one of `is_number`.
 constexpr tensor_type tensor_type_of(dtype type) noexcept {
   switch (type) {
     case dtype::fp16:
       return tensor_type::f16;
     case dtype::bf16:
       return tensor_type::bf16;
-    case dtype::fp32:
+    case dtype::fp8_e4m3:
+      return tensor_type::f8_e4m3;
+    case dtype::fp8_e5m2:
+      return tensor_type::f8_e5m2;
+    default:
       break;
   }
   return tensor_type::f32;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-/// Arrays of fp16 and bf16 to fp32 and back.
+/// Arrays of fp16, bf16 and fp8 to fp32 and back, and int8 to fp32.
 ///
-/// Bit for bit what core/element.hpp specifies, on every machine: exact on the way up; to nearest
-/// even on the way down, overflow to infinity, NaN stays NaN. AVX-512 BF16's own conversion is not
-/// used: it flushes subnormals.
+/// Bit for bit what core/element.hpp and core/fp8.hpp specify, on every machine: exact on the way
+/// up; to nearest even on the way down, overflow to infinity (E4M3: NaN), NaN stays NaN. AVX-512
+/// BF16's own conversion is not used: it flushes subnormals.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +13,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/simd/bytes.hpp"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -162,8 +163,9 @@ void narrow(const float* x, void* y, index n, Half type) noexcept {
 
 }  // namespace detail
 
-/// y_i <- x_i: n contiguous elements of `type` at x, aligned as that type, become floats. Exact.
-/// x and y must not overlap. Allocates nothing.
+/// y_i <- x_i: n contiguous elements of `type` at x, aligned as that type, become floats; those of
+/// int8 without their scales. Exact. x and y must not overlap. Allocates nothing. Not for blocks
+/// (simd/blocks.hpp).
 inline void widen(dtype type, const void* x, float* y, index n) noexcept {
   if (n <= 0) return;
   switch (type) {
@@ -176,12 +178,31 @@ inline void widen(dtype type, const void* x, float* y, index n) noexcept {
     case dtype::bf16:
       detail::widen(x, y, n, bf16{});
       return;
+    case dtype::fp8_e4m3:
+      detail::widen_bytes(x, y, n, fp8_e4m3{});
+      return;
+    case dtype::fp8_e5m2:
+      detail::widen_bytes(x, y, n, fp8_e5m2{});
+      return;
+    case dtype::int8:
+      detail::widen_bytes(x, y, n, std::int8_t{});
+      return;
+    case dtype::q8_0:
+    case dtype::q4_0:
+    case dtype::decoded:
+      return;
   }
 }
 
+/// y_i <- scale · x_i: n int8 at x, each product rounded once. Allocates nothing.
+inline void widen_scaled(const void* x, float scale, float* y, index n) noexcept {
+  if (n > 0) detail::widen_scaled(x, scale, y, n);
+}
+
 /// y_i <- x_i, rounded to nearest even: n floats become contiguous elements of `type` at y, aligned
-/// as that type. Beyond the largest finite element the result is infinite, so test the range first
-/// if that matters. x and y must not overlap. Allocates nothing.
+/// as that type: one of `is_number`. Beyond the largest finite element the result is infinite
+/// (E4M3: NaN), so test the range first if that matters. x and y must not overlap. Allocates
+/// nothing.
 inline void narrow(dtype type, const float* x, void* y, index n) noexcept {
   if (n <= 0) return;
   switch (type) {
@@ -193,6 +214,17 @@ inline void narrow(dtype type, const float* x, void* y, index n) noexcept {
       return;
     case dtype::bf16:
       detail::narrow(x, y, n, bf16{});
+      return;
+    case dtype::fp8_e4m3:
+      for (index i = 0; i < n; ++i) static_cast<fp8_e4m3*>(y)[i] = to_fp8_e4m3(x[i]);
+      return;
+    case dtype::fp8_e5m2:
+      for (index i = 0; i < n; ++i) static_cast<fp8_e5m2*>(y)[i] = to_fp8_e5m2(x[i]);
+      return;
+    case dtype::q8_0:
+    case dtype::q4_0:
+    case dtype::int8:
+    case dtype::decoded:
       return;
   }
 }

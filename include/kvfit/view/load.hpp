@@ -6,7 +6,39 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/simd/convert.hpp"
+#include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_view.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Rows first … first + count − 1 of a view that is not plain, cols floats each.
+inline void decode_rows(const row_view& view, index first, index count, float* out) noexcept {
+  const row_view::window& where = view.where();
+  const index cols = view.cols();
+  if (where.is_transposed) {
+    const stepped memory_rows{where.first_row, where.row_step, cols};
+    const stepped memory_cols{where.first_col + first * where.col_step, where.col_step, count};
+    return decode_part(view.memory(), memory_rows, memory_cols, {out, 1, cols});
+  }
+  const stepped memory_rows{where.first_row + first * where.row_step, where.row_step, count};
+  const stepped memory_cols{where.first_col, where.col_step, cols};
+  decode_part(view.memory(), memory_rows, memory_cols, {out, cols, 1});
+}
+
+/// Rows of fp32 in neighbouring slots, each contiguous, or nothing.
+inline const float* rows_in_place(const row_view& view, index first, index count) noexcept {
+  const row_memory& memory = view.memory();
+  const row_view::window& where = view.where();
+  if (memory.type != dtype::fp32 || memory.col_stride != 1 || memory.row_stride < 0 ||
+      where.is_transposed || where.col_step != 1 || where.row_step != 1) {
+    return nullptr;
+  }
+  const index row = where.first_row + first;
+  if (memory.map.run(row, count) < count) return nullptr;
+  return reinterpret_cast<const float*>(memory.address(memory.offset(row, where.first_col)));
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -20,6 +52,7 @@ struct float_tile {
 inline void load_row(const row_view& view, index i, float* out) noexcept {
   const index cols = view.cols();
   if (cols <= 0) return;
+  if (!view.is_plain()) return detail::decode_rows(view, i, 1, out);
   if (view.col_stride() == 1) {
     simd::widen(view.type(), view.address(i, 0), out, cols);
     return;
@@ -28,20 +61,26 @@ inline void load_row(const row_view& view, index i, float* out) noexcept {
 }
 
 /// Rows first … first + count − 1 as fp32. Returns the memory of the view itself where its rows are
-/// contiguous fp32 in ascending order, else fills `buffer` (count × cols floats). The tile's stride
-/// is never negative: Eigen's maps refuse that. No allocation.
+/// contiguous fp32 in ascending order (rows by number or in pages: in neighbouring slots), else
+/// fills `buffer` (count × cols floats). The tile's stride is never negative: Eigen's maps refuse
+/// that. No allocation.
 inline float_tile load_rows(const row_view& view, index first, index count,
                             float* buffer) noexcept {
   if (count <= 0 || view.cols() <= 0) return {buffer, view.cols()};
+  if (!view.is_plain()) {
+    if (const float* rows = detail::rows_in_place(view, first, count); rows != nullptr) {
+      return {rows, view.memory().row_stride};
+    }
+    detail::decode_rows(view, first, count, buffer);
+    return {buffer, view.cols()};
+  }
   if (view.type() == dtype::fp32 && view.col_stride() == 1 && view.row_stride() >= 0) {
     return {reinterpret_cast<const float*>(view.address(first, 0)), view.row_stride()};
   }
   const index cols = view.cols();
   if (view.row_stride() == 1 && view.col_stride() != 1) {
     // Transposed memory: walk along the contiguous direction, or every element costs a cache line.
-    for (index j = 0; j < cols; ++j) {
-      for (index i = 0; i < count; ++i) buffer[i * cols + j] = view(first + i, j);
-    }
+    detail::decode_by_cols(view.memory(), {first, 1, count}, {0, 1, cols}, {buffer, cols, 1});
     return {buffer, cols};
   }
   for (index i = 0; i < count; ++i) load_row(view, first + i, buffer + i * cols);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// `row_view`: where the rows of a cache lie, without owning them.
+/// `row_view`: rows of a cache where they lie, without owning them.
 #pragma once
 
 #include <Eigen/Core>
@@ -9,10 +9,12 @@
 #include <limits>
 #include <ranges>
 #include <type_traits>
+#include <utility>
 
 #include "kvfit/core/element.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/view/row_memory.hpp"
 
 namespace kvfit {
 
@@ -48,15 +50,18 @@ concept dying_matrix = std::is_rvalue_reference_v<M&&> && owns_memory<M>;
 
 }  // namespace detail
 
-/// A non-owning, strided view of rows × cols elements of fp32, fp16 or bf16.
+/// A non-owning view of rows × cols numbers, whatever their type and layout.
 ///
-/// Element (i, j) lies at `data + i · row_stride + j · col_stride`, strides counted in elements and
-/// free to be zero or negative. The memory must outlive the view; nothing is ever copied: a
-/// temporary matrix, or an expression such as `A + B`, does not convert and so does not compile.
+/// Of a plain view, element (i, j) lies at `data + i · row_stride + j · col_stride`, strides
+/// counted in elements and free to be zero or negative. Others are windows onto a `row_memory`:
+/// rows by number or in pages, quantised blocks, int8 with scales, rows that the caller decodes.
+/// Memory, tables and scales must outlive the view; nothing is ever copied: a temporary matrix, or
+/// an expression such as `A + B`, does not convert and so does not compile.
 ///
 ///     row_view keys = eigen_matrix;                               // lvalues, maps, blocks
 ///     row_view values(half_pointer, tokens, head_dim, row_stride);  // raw memory
 ///     row_view v_t = row_view(v_pointer, head_dim, tokens).transposed();
+///     auto paged = make_paged_view(memory, table, page);          // view/make_view.hpp
 class row_view {
  public:
   row_view() = default;
@@ -64,26 +69,28 @@ class row_view {
   /// rows × cols elements from raw memory; consecutive rows are `row_stride` elements apart.
   template <storable T>
   row_view(const T* data, index rows, index cols, index row_stride, index col_stride = 1) noexcept
-      : data_(reinterpret_cast<const std::byte*>(data)),
-        type_(dtype_of<T>),
-        rows_(rows),
-        cols_(cols),
-        row_stride_(row_stride),
-        col_stride_(col_stride) {}
+      : row_view(static_cast<const void*>(data), dtype_of<T>, rows, cols, row_stride, col_stride) {}
 
   /// rows × cols elements, row-major without gaps.
   template <storable T>
   row_view(const T* data, index rows, index cols) noexcept : row_view(data, rows, cols, cols) {}
 
-  /// The same for a type known only at run time.
+  /// The same for a type known only at run time: a number or a block type. Of blocks, one stride is
+  /// 1 and the other a multiple of 32.
   row_view(const void* data, dtype type, index rows, index cols, index row_stride,
            index col_stride = 1) noexcept
-      : data_(static_cast<const std::byte*>(data)),
-        type_(type),
-        rows_(rows),
-        cols_(cols),
-        row_stride_(row_stride),
-        col_stride_(col_stride) {}
+      : row_view(row_memory{.data = data,
+                            .type = type,
+                            .rows = rows,
+                            .cols = cols,
+                            .row_stride = row_stride,
+                            .col_stride = col_stride}) {
+    assert(is_number(type) || is_block(type));
+  }
+
+  /// All of `memory`, unchecked; `make_view` checks.
+  explicit row_view(const row_memory& memory) noexcept
+      : memory_(memory), rows_(memory.rows), cols_(memory.cols), is_plain_(memory.is_plain()) {}
 
   // clang-format off
   /// An Eigen matrix, map, block or transpose, of either storage order.
@@ -95,42 +102,69 @@ class row_view {
 
   [[nodiscard]] index rows() const noexcept { return rows_; }
   [[nodiscard]] index cols() const noexcept { return cols_; }
-  [[nodiscard]] index row_stride() const noexcept { return row_stride_; }
-  [[nodiscard]] index col_stride() const noexcept { return col_stride_; }
-  [[nodiscard]] dtype type() const noexcept { return type_; }
-  [[nodiscard]] const void* data() const noexcept { return data_; }
+  [[nodiscard]] dtype type() const noexcept { return memory_.type; }
+  [[nodiscard]] const void* data() const noexcept { return memory_.data; }
   [[nodiscard]] bool empty() const noexcept { return rows_ <= 0 || cols_ <= 0; }
 
-  /// Element (i, j) as fp32: exact for all three types.
+  /// Whether two strides say where everything is: a number type, rows neither listed nor paged.
+  [[nodiscard]] bool is_plain() const noexcept { return is_plain_; }
+  /// Whether memory, table, scales or decoder are there.
+  [[nodiscard]] bool is_backed() const noexcept { return memory_.is_backed(); }
+
+  /// Of a plain view.
+  [[nodiscard]] index row_stride() const noexcept {
+    assert(is_plain_);
+    return memory_.row_stride;
+  }
+  [[nodiscard]] index col_stride() const noexcept {
+    assert(is_plain_);
+    return memory_.col_stride;
+  }
+
+  /// Element (i, j) as fp32: exact for all types but int8, whose product with its scale is rounded.
   [[nodiscard]] float operator()(index i, index j) const noexcept {
+    if (!is_plain_) return element_elsewhere(i, j);
     const std::byte* at = address(i, j);
-    switch (type_) {
+    switch (type()) {
       case dtype::fp16:
         return to_float(*reinterpret_cast<const fp16*>(at));
       case dtype::bf16:
         return to_float(*reinterpret_cast<const bf16*>(at));
-      case dtype::fp32:
+      case dtype::fp8_e4m3:
+        return to_float(*reinterpret_cast<const fp8_e4m3*>(at));
+      case dtype::fp8_e5m2:
+        return to_float(*reinterpret_cast<const fp8_e5m2*>(at));
+      default:
         break;
     }
     return *reinterpret_cast<const float*>(at);
   }
 
-  /// Where element (i, j) lies.
+  /// Where element (i, j) of a plain view lies.
   [[nodiscard]] const std::byte* address(index i, index j) const noexcept {
+    assert(is_plain_);
     assert(i >= 0 && i < rows_ && j >= 0 && j < cols_);
-    return data_ + (i * row_stride_ + j * col_stride_) * static_cast<index>(size_of(type_));
+    return static_cast<const std::byte*>(memory_.data) +
+           (i * memory_.row_stride + j * memory_.col_stride) *
+               static_cast<index>(size_of(memory_.type));
   }
 
   /// Rows and columns exchanged.
   [[nodiscard]] row_view transposed() const noexcept {
-    return {data_, type_, cols_, rows_, col_stride_, row_stride_};
+    row_view view = *this;
+    std::swap(view.rows_, view.cols_);
+    if (is_plain_) {
+      std::swap(view.memory_.row_stride, view.memory_.col_stride);
+    } else {
+      view.window_.is_transposed = !window_.is_transposed;
+    }
+    return view;
   }
 
   /// Rows first … first + count − 1.
   [[nodiscard]] row_view middle_rows(index first, index count) const noexcept {
     assert(first >= 0 && count >= 0 && first + count <= rows_);
-    const std::byte* start = count > 0 && cols_ > 0 ? address(first, 0) : data_;
-    return {start, type_, count, cols_, row_stride_, col_stride_};
+    return stepped_rows(first, 1, count);
   }
 
   /// Columns first … first + count − 1.
@@ -138,14 +172,57 @@ class row_view {
     return transposed().middle_rows(first, count).transposed();
   }
 
+  /// Rows first, first + step, first + 2 · step, … as far as there are any; step ≥ 1.
+  [[nodiscard]] row_view every_row(index first, index step) const noexcept {
+    assert(first >= 0 && step >= 1);
+    return stepped_rows(first, step, first < rows_ ? (rows_ - first + step - 1) / step : 0);
+  }
+
+  /// What lies between a view that is not plain and its memory.
+  struct window {
+    index first_row = 0;  ///< of the memory
+    index row_step = 1;
+    index first_col = 0;
+    index col_step = 1;
+    bool is_transposed = false;  ///< the view's rows are columns of the memory
+  };
+  /// For those who decode: element (i, j) of a view that is not plain is element
+  /// (first_row + i · row_step, first_col + j · col_step) of the memory, or with i and j exchanged.
+  [[nodiscard]] const row_memory& memory() const noexcept { return memory_; }
+  [[nodiscard]] const window& where() const noexcept { return window_; }
+
  private:
-  const std::byte* data_ = nullptr;
-  dtype type_ = dtype::fp32;
+  [[nodiscard]] float element_elsewhere(index i, index j) const noexcept {
+    assert(i >= 0 && i < rows_ && j >= 0 && j < cols_);
+    if (window_.is_transposed) std::swap(i, j);
+    return memory_.element(window_.first_row + i * window_.row_step,
+                           window_.first_col + j * window_.col_step);
+  }
+
+  [[nodiscard]] row_view stepped_rows(index first, index step, index count) const noexcept {
+    row_view view = *this;
+    view.rows_ = count;
+    if (is_plain_) {
+      if (count > 0 && cols_ > 0) view.memory_.data = address(first, 0);
+      view.memory_.row_stride *= step;
+    } else if (window_.is_transposed) {
+      view.window_.first_col += first * window_.col_step;
+      view.window_.col_step *= step;
+    } else {
+      view.window_.first_row += first * window_.row_step;
+      view.window_.row_step *= step;
+    }
+    return view;
+  }
+
+  row_memory memory_;  // of a plain view: strides and start are the view's own, and the window none
+  window window_;
   index rows_ = 0;
   index cols_ = 0;
-  index row_stride_ = 0;
-  index col_stride_ = 1;
+  bool is_plain_ = true;
 };
+
+static_assert(std::is_trivially_copyable_v<row_view>);
 
 // clang-format off
 /// A row-major view of a contiguous range (`std::span`, `std::vector`, `std::array`), whose length

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+/// Blocks of 32 numbers with one scale: q8_0 and q4_0 as ggml defines them (ggml-common.h,
+/// ggml-quants.c of ggml-org/ggml), and groups of int8.
+///
+/// | type | bytes | layout                                  | element j |
+/// |------|-------|-----------------------------------------|--------------------------------------|
+/// | q8_0 | 34    | fp16 scale, 32 × int8                   | scale · q_j | | q4_0 | 18    | fp16
+/// scale, 16 bytes of two nibbles     | scale · (nibble − 8); j < 16: low    | |      |       | |
+/// nibble of byte j, else high of j − 16 |
+///
+/// The functions here are the specification; simd/blocks.hpp must give these very bits. Products of
+/// an fp16 and a byte are exact in fp32.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <span>
+
+#include "kvfit/core/element.hpp"
+
+namespace kvfit {
+
+/// Elements of a block of q8_0 or q4_0.
+inline constexpr std::int64_t block_length = 32;
+
+/// One block of q8_0.
+struct q8_0_block {
+  fp16 scale;
+  std::array<std::int8_t, 32> numbers{};
+  friend constexpr bool operator==(const q8_0_block&, const q8_0_block&) = default;
+};
+
+/// One block of q4_0.
+struct q4_0_block {
+  fp16 scale;
+  std::array<std::uint8_t, 16> nibbles{};
+  friend constexpr bool operator==(const q4_0_block&, const q4_0_block&) = default;
+};
+
+static_assert(sizeof(q8_0_block) == 34 && sizeof(q4_0_block) == 18);
+
+/// Element j of a block, 0 ≤ j < 32.
+constexpr float element(const q8_0_block& block, std::size_t j) noexcept {
+  return to_float(block.scale) * static_cast<float>(block.numbers[j]);
+}
+constexpr float element(const q4_0_block& block, std::size_t j) noexcept {
+  const auto pair = static_cast<unsigned>(block.nibbles[j % 16]);
+  const int nibble = static_cast<int>(j < 16 ? pair & 15U : pair >> 4U);
+  return to_float(block.scale) * static_cast<float>(nibble - 8);
+}
+
+namespace detail {
+
+/// 1 / scale, or 0 where that is no number: the scale is 0 or so small that its fp16 is.
+inline float inverse(float scale) noexcept {
+  const float inverse = 1.0F / scale;
+  return std::isfinite(inverse) ? inverse : 0.0F;
+}
+
+inline float largest_magnitude(std::span<const float> x) noexcept {
+  float largest = 0;
+  for (const float value : x) largest = std::max(largest, std::abs(value));
+  return largest;
+}
+
+}  // namespace detail
+
+/// 32 finite numbers as q8_0, by ggml's reference: scale = max |x| / 127, q = x · (1 / scale)
+/// rounded to nearest, ties away from 0. The scale overflows fp16 where max |x| ≥ 65520 · 127.
+inline q8_0_block to_q8_0(std::span<const float, 32> x) noexcept {
+  const float scale = detail::largest_magnitude(x) / 127.0F;
+  const float inverse = detail::inverse(scale);
+  q8_0_block block{.scale = to_fp16(scale)};
+  for (std::size_t j = 0; j < 32; ++j) {
+    block.numbers[j] = static_cast<std::int8_t>(std::round(x[j] * inverse));
+  }
+  return block;
+}
+
+/// 32 finite numbers as q4_0, by ggml's reference: scale = (the first number of greatest
+/// magnitude) / −8, nibble = min(15, ⌊x · (1 / scale) + 8.5⌋). The scale overflows fp16 where
+/// max |x| ≥ 65520 · 8.
+inline q4_0_block to_q4_0(std::span<const float, 32> x) noexcept {
+  float extreme = 0;
+  for (const float value : x) {
+    if (std::abs(value) > std::abs(extreme)) extreme = value;
+  }
+  const float scale = extreme / -8.0F;
+  const float inverse = detail::inverse(scale);
+  const auto nibble = [&](float value) {
+    // The sum is rounded to fp32 once, as in the reference; in fp32 throughout, a compiler may fuse
+    // product and sum.
+    const auto sum = static_cast<float>(static_cast<double>(value * inverse) + 8.5);
+    return static_cast<unsigned>(std::min(15, static_cast<int>(sum)));
+  };
+  q4_0_block block{.scale = to_fp16(scale)};
+  for (std::size_t j = 0; j < 16; ++j) {
+    block.nibbles[j] = static_cast<std::uint8_t>(nibble(x[j]) | (nibble(x[j + 16]) << 4U));
+  }
+  return block;
+}
+
+/// The scale of a group of int8: max |x| / 127.
+inline float int8_scale(std::span<const float> x) noexcept {
+  return detail::largest_magnitude(x) / 127.0F;
+}
+
+/// x / scale rounded to nearest (ties away from 0), within ±127; 0 where the scale, as it is
+/// stored, is 0.
+inline std::int8_t to_int8(float x, float scale) noexcept {
+  if (scale == 0) return 0;
+  return static_cast<std::int8_t>(std::clamp(std::round(x / scale), -127.0F, 127.0F));
+}
+
+}  // namespace kvfit

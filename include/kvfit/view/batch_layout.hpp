@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+/// Caches of Hugging Face transformers and MLX: one head's keys or values as a view.
+///
+/// Errors: `shape_mismatch` (a size below 1, sizes beyond 64 bits, more tokens or entries than
+/// there is room for, dims that are no multiples of a block, memory that is too small),
+/// `invalid_option` (a head or the like that is not there, a type without a layout),
+/// `invalid_position` (a cell or page that is not there), `null_data`. No numbers are read; nothing
+/// is allocated.
+#pragma once
+
+#include <array>
+#include <cstddef>
+
+#include "kvfit/core/result.hpp"
+#include "kvfit/view/layout_sizes.hpp"
+
+namespace kvfit {
+
+/// One layer's K or V tensor of Hugging Face or MLX: [sequences, heads, allocated, dim], of which
+/// the first tokens of each sequence are in use.
+struct batch_cache {
+  const void* data = nullptr;
+  dtype type = dtype::fp16;
+  index sequences = 1;
+  index heads = 0;
+  index allocated = 0;  ///< tokens there is room for
+  index dim = 0;
+  cache_scales scales = {};
+  std::size_t bytes = 0;  ///< of the memory at `data`; 0: not known, not checked
+};
+
+/// The first `tokens` tokens of one head of one sequence: tokens × dim.
+inline result<row_view> batch_head(const batch_cache& cache, index sequence, index head,
+                                   index tokens) {
+  const std::array<detail::named_size, 4> sizes = {{{"sequences", cache.sequences},
+                                                    {"heads", cache.heads},
+                                                    {"allocated", cache.allocated},
+                                                    {"dim", cache.dim}}};
+  if (const auto ok = detail::check_sizes(sizes); !ok) return ok.error();
+  if (const auto ok = detail::check_place("sequence", sequence, cache.sequences); !ok) {
+    return ok.error();
+  }
+  if (const auto ok = detail::check_place("head", head, cache.heads); !ok) return ok.error();
+  if (tokens < 0 || tokens > cache.allocated) {
+    return detail::refuse_memory("tokens", tokens, cache.allocated, "no more than allocated");
+  }
+  const detail::dense<4> axes({cache.sequences, cache.heads, cache.allocated, cache.dim});
+  if (const auto ok = detail::check_room(cache.type, axes.total, cache.dim, cache.bytes); !ok) {
+    return ok.error();
+  }
+  if (const auto ok = detail::check_groups(cache.type, cache.scales, cache.dim); !ok) {
+    return ok.error();
+  }
+  const index before = (sequence * cache.heads + head) * cache.allocated;  // rows
+  row_memory memory{.data = detail::advance(cache.data, cache.type, before * cache.dim),
+                    .type = cache.type,
+                    .rows = tokens,
+                    .cols = cache.dim,
+                    .row_stride = cache.dim};
+  if (cache.type == dtype::int8) {
+    const index groups = cache.dim / cache.scales.group;
+    memory.scales = {.data = detail::advance(cache.scales.data, cache.scales.type, before * groups),
+                     .type = cache.scales.type,
+                     .group = cache.scales.group,
+                     .row_stride = groups};
+  }
+  return make_view(memory);
+}
+
+}  // namespace kvfit

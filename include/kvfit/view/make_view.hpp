@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+/// Checked views of memory in any layout and type: what does not fit is an error, not a crash.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+
+#include "kvfit/core/result.hpp"
+#include "kvfit/view/row_view.hpp"
+
+namespace kvfit {
+
+/// How a pool is cut into pages.
+struct paging {
+  index pages = 0;        ///< in the pool: block table entries must be in [0, pages)
+  index page_size = 0;    ///< rows of a page, ≥ 1
+  index page_stride = 0;  ///< elements between pages
+};
+
+namespace detail {
+
+/// A sum of products of sizes, or the news that it does not fit 64 bits.
+class extent {
+ public:
+  /// Adds |count − 1| · |stride|: how far `count` steps reach.
+  void add_reach(index count, index stride) noexcept {
+    if (count > 1) add_product(count - 1, stride);
+  }
+  void multiply(index factor) noexcept {
+    const index sum = sum_;
+    sum_ = 0;
+    add_product(sum, factor);
+  }
+  [[nodiscard]] bool fits() const noexcept { return fits_; }
+  [[nodiscard]] index value() const noexcept { return sum_; }
+
+ private:
+  void add_product(index a, index b) noexcept {  // a ≥ 0
+    constexpr index most = std::numeric_limits<index>::max();
+    if (b == std::numeric_limits<index>::min()) {
+      fits_ = fits_ && a == 0;
+      return;
+    }
+    const index magnitude = b < 0 ? -b : b;
+    if (magnitude != 0 && a > (most - sum_) / magnitude) {
+      fits_ = false;
+    } else {
+      sum_ += a * magnitude;
+    }
+  }
+
+  index sum_ = 0;
+  bool fits_ = true;
+};
+
+inline error refuse_memory(const char* what, index actual, index expected, const char* detail) {
+  return error{errc::shape_mismatch, what, actual, expected, detail};
+}
+
+/// `slots` consecutive ones in each of `pages` pages.
+inline result<void> check_scales(const row_memory& memory, index slots, index pages) {
+  const group_scales& scales = memory.scales;
+  if (scales.type != dtype::fp32 && scales.type != dtype::fp16) {
+    return error{errc::invalid_option, "scales.type", error::none, error::none,
+                 std::string(name(scales.type)) + " is neither fp32 nor fp16"};
+  }
+  if (scales.group < 1) return error{errc::invalid_option, "scales.group", scales.group, 1};
+  if (scales.row_group < 1) {
+    return error{errc::invalid_option, "scales.row_group", scales.row_group, 1};
+  }
+  extent reach;
+  reach.add_reach((slots - 1) / scales.row_group + 1, scales.row_stride);
+  reach.add_reach((memory.cols - 1) / scales.group + 1, scales.group_stride);
+  reach.add_reach(pages, scales.page_stride);
+  reach.multiply(sizeof(float));
+  if (!reach.fits()) return refuse_memory("scales", error::none, error::none, "exceed 64 bits");
+  return {};
+}
+
+/// Blocks of 32 run along one direction, and all other steps are whole blocks.
+inline result<void> check_blocks(const row_memory& memory, index pages, index page_stride) {
+  const bool by_cols = memory.col_stride == 1;
+  if (!by_cols && memory.row_stride != 1) {
+    return refuse_memory("col_stride", memory.col_stride, 1,
+                         "blocks need rows or columns without gaps");
+  }
+  const index other = by_cols ? memory.row_stride : memory.col_stride;
+  if (other % block_length != 0) {
+    return refuse_memory(by_cols ? "row_stride" : "col_stride", other, block_length,
+                         "must be a multiple of the block");
+  }
+  if (pages > 1 && page_stride % block_length != 0) {
+    return refuse_memory("page_stride", page_stride, block_length,
+                         "must be a multiple of the block");
+  }
+  if (by_cols && memory.cols % block_length != 0) {
+    return refuse_memory("cols", memory.cols, block_length, "must be a multiple of the block");
+  }
+  return {};
+}
+
+/// Everything but the tables: `slots` consecutive ones in each of `pages` pages.
+inline result<void> check_memory(const row_memory& memory, index slots, index pages,
+                                 index page_stride) {
+  if (memory.rows < 0) return refuse_memory("rows", memory.rows, 0, "must not be negative");
+  if (memory.cols < 0) return refuse_memory("cols", memory.cols, 0, "must not be negative");
+  if (memory.type > dtype::decoded) {
+    return error{errc::invalid_option, "type", static_cast<index>(memory.type),
+                 static_cast<index>(dtype::decoded), "is no dtype"};
+  }
+  if (memory.type == dtype::decoded && memory.cols > decoded_cols_limit) {
+    return error{errc::invalid_option, "cols", memory.cols, decoded_cols_limit,
+                 "of rows with their own decoder"};
+  }
+  if (memory.rows == 0 || memory.cols == 0) return {};
+  if (!memory.is_backed()) return error{errc::null_data, "memory"};
+  if (memory.type == dtype::decoded) return {};
+  extent reach;
+  reach.add_reach(slots, memory.row_stride);
+  reach.add_reach(memory.cols, memory.col_stride);
+  reach.add_reach(pages, page_stride);
+  reach.multiply(is_block(memory.type) ? 2 : static_cast<index>(size_of(memory.type)));
+  if (!reach.fits()) return refuse_memory("memory", error::none, error::none, "exceeds 64 bits");
+  if (memory.type == dtype::int8) return check_scales(memory, slots, pages);
+  if (is_block(memory.type)) return check_blocks(memory, pages, page_stride);
+  return {};
+}
+
+template <class Entry>
+result<row_view> make_paged_view(row_memory memory, std::span<const Entry> table,
+                                 const paging& page, index rows) {
+  if (page.page_size < 1) return error{errc::invalid_option, "page_size", page.page_size, 1};
+  if (page.pages < 0) return error{errc::invalid_option, "pages", page.pages, 0};
+  memory.rows = rows;
+  memory.map = row_map::paged(table.data(), page.page_size, page.page_stride);
+  const index used = rows > 0 ? (rows - 1) / page.page_size + 1 : 0;
+  if (static_cast<index>(table.size()) < used) {
+    return refuse_memory("table", static_cast<index>(table.size()), used,
+                         "one entry per page of the sequence");
+  }
+  if (const auto ok = check_memory(memory, page.page_size, page.pages, page.page_stride); !ok) {
+    return ok.error();
+  }
+  extent slots;
+  slots.add_reach(page.pages + 1, page.page_size);
+  if (!slots.fits()) return refuse_memory("pages", page.pages, error::none, "exceed 64 bits");
+  for (index p = 0; p < used; ++p) {
+    const auto entry = static_cast<index>(table[static_cast<std::size_t>(p)]);
+    if (entry < 0 || entry >= page.pages) {
+      return error{errc::invalid_position, "table", entry, page.pages,
+                   "entry " + std::to_string(p) + " of the block table, pages in the pool"};
+    }
+  }
+  return row_view(memory);
+}
+
+}  // namespace detail
+
+/// Rows that lie a stride apart: all of `memory`, whose map must be the default. Errors:
+/// `shape_mismatch` (sizes below 0, beyond 64 bits, or no multiples of a block), `invalid_option`,
+/// `null_data`.
+///
+///     make_view({.data = v, .type = dtype::q8_0, .rows = 128, .cols = cells,
+///                .row_stride = cells})           // V transposed; `.transposed()` of it: tokens
+inline result<row_view> make_view(const row_memory& memory) {
+  if (!memory.map.is_strided()) {
+    return error{errc::invalid_option, "map", error::none, error::none,
+                 "make_listed_view and make_paged_view take lists and tables"};
+  }
+  if (const auto ok = detail::check_memory(memory, memory.rows, 1, 0); !ok) return ok.error();
+  return row_view(memory);
+}
+
+/// Rows by number, in any order: row i is row rows[i] of `memory`. `invalid_position` (entry, rows
+/// of the memory) where that is not there; else as `make_view`. Cost: one read of the list.
+inline result<row_view> make_listed_view(row_memory memory, std::span<const index> rows) {
+  if (const auto ok = make_view(memory); !ok) return ok.error();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i] < 0 || rows[i] >= memory.rows) {
+      return error{errc::invalid_position, "rows", rows[i], memory.rows,
+                   "entry " + std::to_string(i) + " of the row list, rows of the memory"};
+    }
+  }
+  memory.rows = static_cast<index>(rows.size());
+  memory.map = row_map::listed(rows.data());
+  return row_view(memory);
+}
+
+/// `rows` rows in pages: row i lies in slot i mod page_size of page table[i / page_size].
+/// `memory.rows` is not used. `invalid_position` (entry, pages of the pool) for an entry that is
+/// not there, `shape_mismatch` for a table that is too short; else as `make_view`. Cost: one read
+/// of the table.
+inline result<row_view> make_paged_view(const row_memory& memory,
+                                        std::span<const std::int32_t> table, const paging& page,
+                                        index rows) {
+  return detail::make_paged_view(memory, table, page, rows);
+}
+inline result<row_view> make_paged_view(const row_memory& memory, std::span<const index> table,
+                                        const paging& page, index rows) {
+  return detail::make_paged_view(memory, table, page, rows);
+}
+
+}  // namespace kvfit

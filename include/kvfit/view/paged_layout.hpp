@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+/// Pools of pages: one head's keys or values as a view.
+///
+/// The orders are those of vLLM (get_kv_cache_shape of its attention backends), FlashInfer
+/// ("KV-Cache Layout in FlashInfer") and TensorRT-LLM (its paged KV cache). Engines change: compare
+/// with yours.
+///
+/// Errors: `shape_mismatch` (a size below 1, sizes beyond 64 bits, more tokens or entries than
+/// there is room for, dims that are no multiples of a block, memory that is too small),
+/// `invalid_option` (a head or the like that is not there, a type without a layout),
+/// `invalid_position` (a cell or page that is not there), `null_data`. No numbers are read; nothing
+/// is allocated.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kvfit/core/result.hpp"
+#include "kvfit/view/layout_sizes.hpp"
+
+namespace kvfit {
+
+/// Which of the two a view is of.
+enum class kv_part : std::uint8_t { keys, values };
+
+/// How a pool of pages is ordered.
+enum class page_order : std::uint8_t {
+  vllm_nhd,        ///< [2, pages, page_size, heads, dim]
+  vllm_hnd,        ///< [2, pages, heads, page_size, dim]
+  vllm_packed,     ///< [pages, heads, page_size, dim + value_dim]: a key, then its value
+  flashinfer_nhd,  ///< [pages, 2, page_size, heads, dim]
+  flashinfer_hnd,  ///< [pages, 2, heads, page_size, dim]
+  separate_nhd,    ///< [pages, page_size, heads, dim]: keys and values are two tensors
+  separate_hnd,    ///< [pages, heads, page_size, dim]
+  tensorrt_llm = flashinfer_hnd,
+};
+
+/// One layer's pool of pages. Axis "2" is keys, then values.
+struct paged_cache {
+  const void* data = nullptr;
+  dtype type = dtype::fp16;
+  page_order order = page_order::vllm_nhd;
+  index pages = 0;
+  index page_size = 0;  ///< tokens of a page
+  index heads = 0;
+  index dim = 0;
+  index value_dim = 0;       ///< of `vllm_packed`; 0: dim
+  index page_stride = 0;     ///< elements between pages, where layers share a pool; 0: no gaps
+  cache_scales scales = {};  ///< of int8, whose pages must have no gaps
+  std::size_t bytes = 0;     ///< of the memory at `data`; 0: not known, not checked
+};
+
+namespace detail {
+
+/// Where one head of a pool of pages lies, in numbers.
+struct page_axes {
+  index start = 0;
+  index page = 0;
+  index slot = 0;
+  index total = 0;
+};
+
+/// `total` is −1 where the pool is beyond 64 bits.
+inline page_axes axes_of(const paged_cache& cache, index dim, index value_dim, kv_part part,
+                         index head) noexcept {
+  constexpr std::size_t none = 4;  // no axis of its own for keys and values
+  const index which = part == kv_part::values ? 1 : 0;
+  const auto place = [&](const auto& shape, std::size_t page, std::size_t slot, std::size_t heads,
+                         std::size_t half) {
+    const dense axes(shape);
+    if (axes.total < 0) return page_axes{.total = -1};
+    const index start = head * axes.stride[heads] + (half == none ? 0 : which * axes.stride[half]);
+    return page_axes{start, axes.stride[page], axes.stride[slot], axes.total};
+  };
+  using four = std::array<index, 4>;
+  using five = std::array<index, 5>;
+  const index pages = cache.pages;
+  const index size = cache.page_size;
+  const index heads = cache.heads;
+  switch (cache.order) {
+    case page_order::vllm_nhd:
+      return place(five{2, pages, size, heads, dim}, 1, 2, 3, 0);
+    case page_order::vllm_hnd:
+      return place(five{2, pages, heads, size, dim}, 1, 3, 2, 0);
+    case page_order::flashinfer_nhd:
+      return place(five{pages, 2, size, heads, dim}, 0, 2, 3, 1);
+    case page_order::flashinfer_hnd:
+      return place(five{pages, 2, heads, size, dim}, 0, 3, 2, 1);
+    case page_order::separate_nhd:
+      return place(four{pages, size, heads, dim}, 0, 1, 2, none);
+    case page_order::separate_hnd:
+      return place(four{pages, heads, size, dim}, 0, 2, 1, none);
+    case page_order::vllm_packed:
+      break;
+  }
+  page_axes axes = place(four{pages, heads, size, dim + value_dim}, 0, 2, 1, none);
+  if (axes.total > 0) axes.start += which * dim;
+  return axes;
+}
+
+template <class Entry>
+result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
+                            std::span<const Entry> table, index tokens) {
+  const index value_dim = cache.value_dim == 0 ? cache.dim : cache.value_dim;
+  const std::array<named_size, 5> sizes = {{{"pages", cache.pages},
+                                            {"page_size", cache.page_size},
+                                            {"heads", cache.heads},
+                                            {"dim", cache.dim},
+                                            {"value_dim", value_dim}}};
+  if (const auto ok = check_sizes(sizes); !ok) return ok.error();
+  if (const auto ok = check_place("head", head, cache.heads); !ok) return ok.error();
+  if (cache.order > page_order::separate_hnd) {
+    return error{errc::invalid_option, "order", static_cast<index>(cache.order),
+                 static_cast<index>(page_order::separate_hnd)};
+  }
+  const bool is_packed = cache.order == page_order::vllm_packed;
+  const index cols = is_packed && part == kv_part::values ? value_dim : cache.dim;
+  // Below 2^62 each, or their sum may wrap before it is looked at.
+  constexpr index large = index{1} << 61U;
+  const bool is_huge = cache.dim > large || value_dim > large;
+  page_axes axes = axes_of(cache, is_huge ? 1 : cache.dim, is_huge ? 1 : value_dim, part, head);
+  if (is_huge) axes.total = -1;
+  for (const index run : {cache.dim, is_packed ? value_dim : cache.dim}) {
+    if (const auto ok = check_room(cache.type, axes.total, run, 0); !ok) return ok.error();
+  }
+  if (const auto ok = check_groups(cache.type, cache.scales, cache.dim); !ok) return ok.error();
+  row_memory memory{.data = advance(cache.data, cache.type, axes.start),
+                    .type = cache.type,
+                    .rows = tokens,
+                    .cols = cols,
+                    .row_stride = axes.slot};
+  if (cache.type == dtype::int8) {
+    const index group = cache.scales.group;
+    if (const auto ok = check_groups(cache.type, cache.scales, value_dim); is_packed && !ok) {
+      return ok.error();
+    }
+    const page_axes of_scales = axes_of(cache, cache.dim / group, value_dim / group, part, head);
+    memory.scales = {.data = advance(cache.scales.data, cache.scales.type, of_scales.start),
+                     .type = cache.scales.type,
+                     .group = group,
+                     .row_stride = of_scales.slot,
+                     .page_stride = of_scales.page};
+  }
+  index page_stride = axes.page;
+  if (cache.page_stride != 0) {
+    if (cache.page_stride < axes.page) {
+      return refuse_memory("page_stride", cache.page_stride, axes.page, "pages overlap");
+    }
+    const bool halves_hold_pages =
+        cache.order == page_order::vllm_nhd || cache.order == page_order::vllm_hnd;
+    if (halves_hold_pages || cache.type == dtype::int8) {
+      return error{errc::invalid_option, "page_stride", cache.page_stride, axes.page,
+                   "gaps between pages have no meaning here"};
+    }
+    page_stride = cache.page_stride;
+    extent reach;
+    reach.add_reach(cache.pages + 1, page_stride);
+    axes.total = reach.fits() ? reach.value() : -1;
+  }
+  if (const auto ok = check_room(cache.type, axes.total, cols, cache.bytes); !ok) return ok.error();
+  return make_paged_view(memory, table, {cache.pages, cache.page_size, page_stride}, tokens);
+}
+
+}  // namespace detail
+
+/// The first `tokens` tokens of the sequence whose pages are `table`: tokens × dim (or value_dim).
+/// The table must outlive the view.
+///
+///     paged_head({.data = pool, .order = page_order::tensorrt_llm, .pages = 512, .page_size = 32,
+///                 .heads = 8, .dim = 128}, kv_part::keys, head, block_table, tokens)
+inline result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
+                                   std::span<const std::int32_t> table, index tokens) {
+  return detail::paged_head(cache, part, head, table, tokens);
+}
+inline result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
+                                   std::span<const index> table, index tokens) {
+  return detail::paged_head(cache, part, head, table, tokens);
+}
+
+}  // namespace kvfit

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+/// `row_memory`: how rows of numbers lie in an engine's memory, whatever their layout and type.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "kvfit/core/element.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/core/quantised.hpp"
+#include "kvfit/view/row_map.hpp"
+
+namespace kvfit {
+
+/// Scales of int8: element (r, c) is its byte times the scale at
+///
+///     slot(r) / row_group · row_stride + c / group · group_stride       (fp32 or fp16)
+///
+/// in elements of `type`; of paged rows, at page · page_stride + the same within the page. One
+/// scale a row: group = the row's columns. One a channel and 32 tokens: group = 1, row_group = 32.
+struct group_scales {
+  const void* data = nullptr;
+  dtype type = dtype::fp32;  ///< fp32 or fp16
+  index group = 32;          ///< columns that share a scale, ≥ 1
+  index row_stride = 0;
+  index group_stride = 1;
+  index page_stride = 0;
+  index row_group = 1;  ///< consecutive slots that share a scale, ≥ 1
+};
+
+/// Decodes memory row `row` of a format that kvfit does not know: writes all its columns to `out`.
+/// Called from any thread, for any row, more than once; must be a pure function of its arguments.
+using decode_row = void (*)(const void* context, index row, float* out) noexcept;
+
+/// Most columns of a decoded row: one row must fit a buffer on the stack (16 KB).
+inline constexpr index decoded_cols_limit = 4096;
+
+/// rows × cols numbers as they lie, by reference to all that is the caller's.
+///
+/// Element (r, c) is number map.offset(r) + c · col_stride of the memory at `data`; numbers of q8_0
+/// and q4_0 are counted through the blocks: number e is the (e mod 32)th of block e / 32, so that
+/// blocks run along whichever direction has stride 1. Nothing is checked here: `make_view` does.
+///
+///     row_memory keys{.data = k, .type = dtype::q8_0, .rows = tokens, .cols = 128,
+///                     .row_stride = 8 * 128, .map = row_map::listed(cells)};
+struct row_memory {
+  const void* data = nullptr;  ///< of decoded rows: the context
+  dtype type = dtype::fp32;
+  index rows = 0;
+  index cols = 0;
+  index row_stride = 0;  ///< elements between slots
+  index col_stride = 1;  ///< elements between columns
+  row_map map = {};
+  group_scales scales = {};     ///< of int8
+  decode_row decode = nullptr;  ///< of decoded rows: gets slot numbers
+
+  /// Numbers that are addressed by two strides alone.
+  [[nodiscard]] bool is_plain() const noexcept { return is_number(type) && map.is_strided(); }
+
+  /// Whether all that is referred to is there.
+  [[nodiscard]] bool is_backed() const noexcept {
+    if (!map.has_table()) return false;
+    if (type == dtype::decoded) return decode != nullptr;
+    return data != nullptr && (type != dtype::int8 || scales.data != nullptr);
+  }
+
+  [[nodiscard]] index offset(index r, index c) const noexcept {
+    return map.offset(r, row_stride, map.page_stride()) + c * col_stride;
+  }
+
+  /// Where number `offset` lies, or the block it is in.
+  [[nodiscard]] const std::byte* address(index offset) const noexcept {
+    const index unit = is_block(type) ? offset >> 5 : offset;  // rounds down, negative ones too
+    return static_cast<const std::byte*>(data) + unit * static_cast<index>(size_of(type));
+  }
+
+  /// Where the scale of int8 element (r, c) lies, in scales from `scales.data`.
+  [[nodiscard]] index scale_offset(index r, index c) const noexcept {
+    return map.offset(r, scales.row_stride, scales.page_stride, scales.row_group) +
+           c / scales.group * scales.group_stride;
+  }
+  [[nodiscard]] float scale(index r, index c) const noexcept {
+    const index at = scale_offset(r, c);
+    if (scales.type == dtype::fp16) return to_float(static_cast<const fp16*>(scales.data)[at]);
+    return static_cast<const float*>(scales.data)[at];
+  }
+
+  /// Element (r, c) as fp32. Not inlined: a compiler must not fuse the product with a scale into
+  /// the sums of a caller, or they would differ from those of decoded rows.
+  [[nodiscard, gnu::noinline]] float element(index r, index c) const noexcept {
+    if (type == dtype::decoded) {
+      std::array<float, static_cast<std::size_t>(decoded_cols_limit)> row;  // NOLINT(*-init)
+      decode(data, map.slot(r), row.data());
+      return row[static_cast<std::size_t>(c)];
+    }
+    const index at = offset(r, c);
+    const std::byte* start = address(at);
+    const auto lane = static_cast<std::size_t>(at & (block_length - 1));
+    switch (type) {
+      case dtype::fp16:
+        return to_float(read<fp16>(start));
+      case dtype::bf16:
+        return to_float(read<bf16>(start));
+      case dtype::fp8_e4m3:
+        return to_float(read<fp8_e4m3>(start));
+      case dtype::fp8_e5m2:
+        return to_float(read<fp8_e5m2>(start));
+      case dtype::q8_0:
+        return kvfit::element(read<q8_0_block>(start), lane);
+      case dtype::q4_0:
+        return kvfit::element(read<q4_0_block>(start), lane);
+      case dtype::int8:
+        return static_cast<float>(read<std::int8_t>(start)) * scale(r, c);
+      case dtype::fp32:
+      case dtype::decoded:
+        break;
+    }
+    return read<float>(start);
+  }
+
+ private:
+  template <class T>
+  static T read(const std::byte* at) noexcept {
+    T value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+  }
+};
+
+}  // namespace kvfit
