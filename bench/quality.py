@@ -97,8 +97,9 @@ def error_by_time(rows):
         axis.plot(*zip(*points), "-", color=colour, lw=0.8)
         for (x, y), r in zip(points, ratios):
             axis.plot(x, y, "o", color=colour, ms={10: 8, 20: 5, 50: 3}[r])
-        axis.annotate(method, points[1], textcoords="offset points", xytext=(6, 4), fontsize=7, color=colour)
+        axis.annotate(method, points[0], textcoords="offset points", xytext=(8, -2), fontsize=7, color=colour)
     axis.set_xscale("log")
+    axis.set_xlim(2.5, 8000)
     axis.set_xlabel("milliseconds a head, one thread (large dots 10×, small ones 50×)")
     axis.set_ylabel("output error over AM-OMP's")
     axis.grid(alpha=0.3)

@@ -148,7 +148,7 @@ inline compact_options random(index budget) {
 /// kvfit's selection, nothing fitted: for kernels without a bias whose cache must hold original
 /// values.
 inline compact_options select_only(index budget) {
-  return evicting(budget, selection::omp{});
+  return evicting(budget, selection::joint{});
 }
 
 /// Values fitted under zero bias: for fused kernels that take no bias per key.
@@ -173,6 +173,7 @@ inline compact_options refined(index budget) {
   options.queries_per_row = 0;
   options.values = values::least_squares{.reweightings = 3};
   options.refine.steps = 60;
+  options.refine.work = 64;
   options.refine.mass_weight = 0.5;
   options.refine.mass_softness = 0.025;
   options.refine.sets = 15;
