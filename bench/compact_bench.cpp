@@ -57,7 +57,7 @@ void add_rows(bool is_full) {
     what.stage = "compact_omp";
     if (keys <= 8192 || is_full) add_omp(what, {}, presets::omp);
     what.stage = "compact_default";  // has no published counterpart
-    add_kvfit(what, presets::standard);
+    add_kvfit(what, presets::joint);
   });
 }
 

@@ -237,7 +237,7 @@ int main() {
   bool is_within =
       measure("preset highest_attention", head, kvfit::presets::highest_attention(budget));
 
-  kvfit::compact_options ours = kvfit::presets::standard(budget);
+  kvfit::compact_options ours = kvfit::presets::joint(budget);
   ours.selection = kvfit::selection::highest_attention{};
   is_within &= measure("highest attention, kvfit's bias and values", head, ours);
 

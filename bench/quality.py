@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Turns results/quality.json into the README's table and the plots of docs/algorithm.md: quality.py
+"""Turns results/quality.json into the tables of both READMEs and the plots of docs/algorithm.md: quality.py
 
 The JSON is what `kvfit eval CAPTURES --methods … --ratios 10,20,50 --reference REFERENCE.json --json` writes. Errors
 are those of held-out queries over the published AM-OMP's on the same head, geometric means over all heads.
@@ -20,8 +20,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 here = pathlib.Path(__file__).parent
 ratios = (10, 20, 50)
 in_table = (
-    "first", "snapkv", "h2o", "zero_bias", "joint_zero_bias", "refined_zero_bias", "highest_attention", "gradient_mass",
-    "gradient_joint", "omp_fast", "omp", "joint", "refined",
+    "first", "last", "random", "topk", "h2o", "snapkv", "kvzip", "expected_attention", "select_only", "zero_bias", "joint_zero_bias", "refined_zero_bias",
+    "highest_attention", "gradient_mass", "gradient_joint", "omp_fast", "omp", "joint", "refined",
 )  # fmt: skip
 colours = {
     "highest_attention": "#9c755f", "gradient_mass": "#bab0ac", "gradient_joint": "#76736f", "omp_fast": "#edc948",
@@ -57,6 +57,19 @@ def table(rows):
         cells = [f"{mean(rows[method, r], e):.3g}" for e in ("output_error", "mass_error") for r in ratios]
         cells.append("/".join(str(sum(row["against"]["output_worse"] for row in rows[method, r])) for r in ratios))
         cells.append(" / ".join(f"{milliseconds(rows[method, r]):.3g}" for r in ratios))
+        lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def means(rows):
+    """Plain means over all heads."""
+    lines = ["| method | output 10× | 20× | 50× | mass 10× | 20× | 50× |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for method in in_table:
+        cells = []
+        for error in ("output_error", "mass_error"):
+            for r in ratios:
+                of_heads = [head[error] for row in rows[method, r] for head in row["heads"]]
+                cells.append(f"{sum(of_heads) / len(of_heads):.3g}")
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -127,6 +140,7 @@ def main():
     rows = read(here / "results" / "quality.json")
     (here.parent / "docs" / "plots").mkdir(exist_ok=True)
     put_between(here.parent / "README.md", "fidelity", table(rows))
+    put_between(here / "README.md", "means", means(rows))
     errors_by_ratio(rows)
     error_by_time(rows)
     errors_by_head(rows)

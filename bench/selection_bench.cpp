@@ -88,7 +88,7 @@ void add_rows(bool is_full) {
     if (keys <= 8192 || is_full) add_omp(what, {}, presets::omp(1));
     what.stage = "select_default";  // has no published counterpart
     what.method = "kvfit";
-    add_kvfit(what, presets::standard(1).selection);
+    add_kvfit(what, presets::joint(1).selection);
   });
 }
 

@@ -64,8 +64,15 @@ void add_rows(bool /*is_full*/) {
     add_eigen(what, "eigen", [](const baseline::columns& x, const baseline::rows& y) {
       return baseline::least_squares(x, y);
     });
-    add_kvfit(what, "kvfit_unpivoted",
-              {.method = least_squares_method::qr_unpivoted, .toward_original = false});
+    // The baseline's problem: plain least squares, no ridge sought.
+    const auto plain = [](least_squares_method method) {
+      return values::least_squares{.method = method,
+                                   .cross_validate_below = 0,
+                                   .toward_original = false,
+                                   .weighting = output_weighting::absolute};
+    };
+    add_kvfit(what, "kvfit_unpivoted", plain(least_squares_method::qr_unpivoted));
+    add_kvfit(what, "kvfit_qr", plain(least_squares_method::qr));
     add_kvfit(what, "kvfit_default", {});
 
     what.stage = "values_cholesky";
@@ -73,7 +80,7 @@ void add_rows(bool /*is_full*/) {
     add_eigen(what, "eigen", [](const baseline::columns& x, const baseline::rows& y) {
       return baseline::least_squares_cholesky(x, y);
     });
-    add_kvfit(what, "kvfit", {.method = least_squares_method::cholesky, .toward_original = false});
+    add_kvfit(what, "kvfit", plain(least_squares_method::cholesky));
   });
 }
 

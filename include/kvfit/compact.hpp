@@ -30,7 +30,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// where a value does not fit its storage type, `out_of_memory`. Numerical trouble is no error but
 /// a status in the report. Nothing is thrown, printed or kept. Same input, same bytes.
 ///
-/// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit.
+/// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit (where queries are
+/// few some 25 min(n, t)³ flops more, see `linalg::cross_validated_ridge`), the refinement's own.
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<compacted> compact(const kv_block& cache, const query_set& queries,
                                         const compaction<Selection, Bias, Values>& options);

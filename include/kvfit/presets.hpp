@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Named compositions: the published methods, exact to the paper's code, and the baselines.
+/// Named compositions: the published methods, baselines, and kvfit's own.
 #pragma once
 
 #include <array>
@@ -166,7 +166,7 @@ inline compact_options joint(index budget) {
   return {.budget = budget};
 }
 
-/// The same rows moved until little is gained: the most faithful, at up to twenty times the price.
+/// The same rows moved for sixty steps, or as many as 64 score passes pay for: the most faithful.
 /// Give `refine.rotation` where you can: queries moved to other positions keep it from overfitting.
 inline compact_options refined(index budget) {
   compact_options options = joint(budget);
@@ -219,9 +219,9 @@ inline constexpr std::array<preset, 21> all = {{
     {"omp", "AM-OMP, as published", omp},
     {"omp_fast", "AM-OMP-fast, as published", omp_fast},
     {"omp_progressive", "AM-OMP on the progressive schedule, as published", omp_progressive},
-    {"gradient_mass", "keys and biases moved by Adam to match log-masses, as published",
+    {"gradient_mass", "keys and biases moved by Adam to match log-masses, after the paper",
      gradient_mass},
-    {"gradient_joint", "keys, biases and values moved by Adam together, as published",
+    {"gradient_joint", "keys, biases and values moved by Adam together, after the paper",
      gradient_joint},
     {"select_only", "kvfit's selection, copied values, no bias", select_only},
     {"zero_bias", "highest attention, fitted values, no bias (flash-safe)", zero_bias},

@@ -96,7 +96,14 @@ TEST_CASE("§9.9 zeros, dependent columns and what is not finite give a finite r
   kvfit::matrix x = oracle::exponentials(30, 10, 1, 11);
   const kvfit::matrix y = noisy(x, 3, 0.5, 70);
   CHECK(cross_validated_ridge(kvfit::matrix::Zero(30, 10), y) == 0);
-  CHECK(std::isfinite(cross_validated_ridge(x, kvfit::matrix::Zero(30, 3))));
+  CHECK(cross_validated_ridge(x, kvfit::matrix::Zero(30, 3)) == 0);
+  CHECK(cross_validated_ridge(x.topRows(1), y.topRows(1)) == 0);
+  CHECK(cross_validated_ridge(x.leftCols(1), y) >= 0);
+  kvfit::matrix padded_x = kvfit::matrix::Zero(40, 10);  // queries that see nothing
+  kvfit::matrix padded_y = kvfit::matrix::Zero(40, 3);
+  padded_x.middleRows(5, 30) = x;
+  padded_y.middleRows(5, 30) = y;
+  CHECK(cross_validated_ridge(padded_x, padded_y) == cross_validated_ridge(x, y));
   x.col(4) = x.col(3);
   const double dependent = cross_validated_ridge(x, y);
   CHECK(std::isfinite(dependent));

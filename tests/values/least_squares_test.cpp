@@ -436,3 +436,29 @@ TEST_CASE("a cross-validated ridge brings values nearer to the truth on most noi
   INFO(nearer << " of 20 nearer");
   CHECK(nearer >= 18);
 }
+
+TEST_CASE("where queries are too few to have errors, reweighting does not follow their rounding",
+          "[values][least_squares][reweighting]") {
+  const int reweightings = GENERATE(0, 3);
+  sample made(41, 56, 40);
+  made.output += kvfit_test::random_matrix(40, made.output.cols(), 91, 0.1F);
+  const auto before = made.fit_as_is({.reweightings = reweightings});
+  made.output(7, 2) = std::nextafter(made.output(7, 2), 10.0F);
+  const auto after = made.fit_as_is({.reweightings = reweightings});
+  CHECK(before.report.lambda == Approx(after.report.lambda));
+  CHECK((before.values - after.values).norm() < 1e-4F * before.values.norm());
+}
+
+TEST_CASE("a ridge is cross-validated up to a size alone", "[values][least_squares][ridge]") {
+  const kvfit::matrix x = kvfit_test::random_matrix(520, 515, 1).cwiseAbs();
+  const kvfit::matrix y = kvfit_test::random_matrix(520, 2, 2);
+  const kvfit::matrix own = kvfit::matrix::Zero(515, 2);
+  const auto beyond = fit_values(least_squares{}, kvfit::values_problem{&x, &y, &own});
+  REQUIRE(beyond);
+  CHECK(beyond->report.lambda == 0);
+  const kvfit::matrix fewer = x.leftCols(512);
+  const kvfit::matrix fewer_own = own.topRows(512);
+  const auto within = fit_values(least_squares{}, kvfit::values_problem{&fewer, &y, &fewer_own});
+  REQUIRE(within);
+  CHECK(within->report.lambda > 0);
+}

@@ -187,6 +187,12 @@ TEST_CASE("Pages of several layers in one pool lie a stride apart", "[view][layo
       kvfit::paged_head(layer_1, kv_part::values, 0, table, 8), 8, 2, [&](index t, index c) {
         return ((table[static_cast<std::size_t>(t / 4)] * 4 + 1) * 2 + 1) * 8 + t % 4 * 2 + c;
       });
+  kvfit::paged_cache told = layer_1;  // the last layer's last page ends before the stride does
+  told.bytes = (memory.size() - 16) * 4;
+  CHECK(kvfit::paged_head(told, kv_part::values, 0, table, 8));
+  told.bytes = (2 * 64 + 16) * 4 - 1;
+  check_refused(kvfit::paged_head(told, kv_part::values, 0, table, 8), errc::shape_mismatch,
+                "memory", (2 * 64 + 16) * 4 - 1, (2 * 64 + 16) * 4);
   kvfit::paged_cache wrong = layer_1;
   wrong.page_stride = 15;
   check_refused(kvfit::paged_head(wrong, kv_part::keys, 0, table, 8), errc::shape_mismatch,
@@ -349,6 +355,51 @@ TEST_CASE("§9.21 size products beyond 64 bits are refused", "[view][layouts]") 
       kvfit::make_view(
           {.data = &number, .rows = 2, .cols = 2, .row_stride = std::numeric_limits<index>::min()}),
       errc::shape_mismatch, "memory", none, none);
+}
+
+TEST_CASE("§9.21 pools and groups near 64 bits are refused, or read without overflow",
+          "[view][layouts]") {
+  constexpr index most = std::numeric_limits<index>::max();
+  const std::vector<float> memory(64);
+  const std::vector<std::int32_t> table = {0};
+  const auto decode = [](const void*, index, float* out) noexcept { *out = 0; };
+  for (const index page_size : {index{2}, most}) {
+    const auto view = kvfit::make_paged_view(
+        kvfit::row_memory{
+            .data = memory.data(), .type = dtype::decoded, .cols = 1, .decode = decode},
+        std::span<const std::int32_t>(table), {.pages = most, .page_size = page_size}, 1);
+    check_refused(view, errc::shape_mismatch, "pages", most, kvfit::error::none);
+  }
+  const kvfit::paged_cache pool{.data = memory.data(),
+                                .type = dtype::fp32,
+                                .order = page_order::tensorrt_llm,
+                                .pages = 2,
+                                .page_size = 1,
+                                .heads = 1,
+                                .dim = 2,
+                                .page_stride = index{1} << 61};
+  CHECK_FALSE(kvfit::paged_head(pool, kv_part::keys, 0, std::vector<index>{0}, 1));
+
+  std::vector<std::int8_t> numbers(32);
+  for (std::size_t k = 0; k < 32; ++k) numbers[k] = static_cast<std::int8_t>(k);
+  const std::vector<float> scales = {2, 3, 5, 7};
+  const auto rows =
+      kvfit::make_view({.data = numbers.data(),
+                        .type = dtype::int8,
+                        .rows = 4,
+                        .cols = 8,
+                        .row_stride = 8,
+                        .scales = {.data = scales.data(), .group = most, .row_stride = 1}});
+  REQUIRE(rows);
+  const row_view thinned = rows->transposed().every_row(1, 2).transposed();
+  std::array<float, 16> buffer{};
+  const auto tile = kvfit::load_rows(thinned, 0, 4, buffer.data());
+  for (index r = 0; r < 4; ++r) {
+    for (index c = 0; c < 4; ++c) {
+      CHECK(tile.data[r * tile.stride + c] ==
+            static_cast<float>(r * 8 + 2 * c + 1) * scales[static_cast<std::size_t>(r)]);
+    }
+  }
 }
 
 TEST_CASE("Lists and tables that lead out of the memory are refused", "[view][layouts]") {

@@ -212,6 +212,41 @@ TEST_CASE("§9.22 a number that does not fit is an error before anything is writ
   }
 }
 
+TEST_CASE("A scale that several rows, groups or pages share can be read and not written",
+          "[view][store]") {
+  std::vector<std::int8_t> numbers(32, 7);
+  std::vector<float> scales = {0.5F, 0.25F};
+  kvfit::row_memory memory{.data = numbers.data(),
+                           .type = dtype::int8,
+                           .rows = 4,
+                           .cols = 8,
+                           .row_stride = 8,
+                           .scales = {.data = scales.data(), .group = 8, .row_stride = 0}};
+  const kvfit::matrix rows = random_matrix(4, 8, 1);
+  const auto refused = [&](const row_view& view) {
+    const auto before = numbers;
+    const auto stored = store_rows(rows.topRows(view.rows()), writable_view(view));
+    if (stored) return false;
+    CHECK(numbers == before);
+    return stored.error().code == kvfit::errc::invalid_option;
+  };
+  const auto all = kvfit::make_view(memory);
+  REQUIRE(all);
+  CHECK((*all)(3, 2) == 3.5F);
+  CHECK(refused(*all));
+  CHECK_FALSE(refused(all->middle_rows(1, 1)));
+  memory.scales = {.data = scales.data(), .group = 4, .row_stride = 1, .group_stride = 0};
+  memory.rows = 1;
+  CHECK(refused(*kvfit::make_view(memory)));
+  memory.scales = {.data = scales.data(), .group = 8, .row_stride = 1, .page_stride = 0};
+  const std::vector<index> table = {0, 1};
+  const auto paged =
+      kvfit::make_paged_view(memory, table, {.pages = 2, .page_size = 2, .page_stride = 16}, 4);
+  REQUIRE(paged);
+  CHECK(refused(*paged));
+  CHECK_FALSE(refused(paged->middle_rows(2, 2)));
+}
+
 TEST_CASE("BF16 holds what fp16 does not", "[view][store]") {
   kvfit::matrix source = kvfit::matrix::Constant(2, 3, 70000);
   std::vector<Eigen::bfloat16> brains(6);

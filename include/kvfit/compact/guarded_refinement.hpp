@@ -21,12 +21,18 @@ struct stored_types {
   dtype bias = dtype::fp32;
 };
 
+/// What is left after a guarded refinement: the steps it took there, 0 for the start.
+struct guarded_steps {
+  int kept = 0;
+  fidelity start;
+};
+
 /// Runs `moving` from the keys and biases of `compact` and leaves the best there: of the points
 /// after each batch, that of the least output error times root of mass error, provided that it is
 /// less than that of the start and neither error is greater; else the start. Returns the steps it
-/// took to what is left: 0 for the start.
-inline result<int> refine_guarded(refiner& moving, head_judge& judge, const stored_types& types,
-                                  compacted& compact) {
+/// took to what is left, and the start's errors.
+inline result<guarded_steps> refine_guarded(refiner& moving, head_judge& judge,
+                                            const stored_types& types, compacted& compact) {
   struct point {
     matrix keys;
     vector bias;
@@ -67,7 +73,7 @@ inline result<int> refine_guarded(refiner& moving, head_judge& judge, const stor
   const bool is_start = kept_steps == 0;
   compact.keys = std::move(is_start ? start.keys : best.keys);
   compact.bias = std::move(is_start ? start.bias : best.bias);
-  return kept_steps;
+  return guarded_steps{kept_steps, start.errors};
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -236,7 +236,8 @@ class pipeline {
     out_.report.mass_residual = std::sqrt(squares / static_cast<double>(std::max<index>(seen, 1)));
 
     const bool may_copy =
-        options_.keep_better_values && out_.report.is_values_fitted && copies_fit_;
+        options_.keep_better_values && out_.report.is_values_fitted && copies_fit_ &&
+        !options_.gradient;  // whose keys have left their rows, and which nothing guards
     const auto train_with_copies = [&] {
       train_output.noalias() = train_.weights * original_;
       return compare(scores_.output, scores_.log_mass, train_output, train_.log_mass);
@@ -286,20 +287,29 @@ class pipeline {
     refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions, original_);
     const auto start_keys = out_.keys;
     const auto start_bias = out_.bias;
-    const auto kept_steps =
+    const auto steps =
         refine_guarded(moving, *judge_, {options_.storage, options_.bias_storage}, out_);
-    if (!kept_steps) return kept_steps.error();
+    if (!steps) return steps.error();
     out_.report.refinement = moving.report();
-    out_.report.refinement.kept_steps = *kept_steps;
+    out_.report.refinement.start = steps->start;
+    out_.report.refinement.kept_steps = steps->kept;
     out_.report.seconds.refine = clock_.lap();
-    if (*kept_steps > 0) {
-      if (complete(moving.sets())) return {};
-      out_.report.refinement.kept_steps = 0;  // their values do not fit the storage
+    if (steps->kept > 0) {
+      // The last fit of values may lose what refinement gained, or not fit the storage.
+      if (complete(moving.sets()) && !is_worse(steps->start)) return {};
+      out_.report.refinement.kept_steps = 0;
+      out_.report.copies_judged_better = false;
       original_ = gather_rows(cache_.values, out_.positions);  // not rounded
       out_.keys = start_keys;
       out_.bias = start_bias;
     }
     return complete({});
+  }
+
+  /// Whether the completed result is worse than `start` on the queries that judge.
+  [[nodiscard]] bool is_worse(const fidelity& start) const {
+    const fidelity& now = out_.report.held_out ? *out_.report.held_out : out_.report.train;
+    return !(now.output_error <= start.output_error && now.mass_error <= start.mass_error);
   }
 
   /// Moves keys and biases, and with the joint loss values, by a published gradient method.

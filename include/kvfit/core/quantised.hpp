@@ -2,11 +2,9 @@
 /// Blocks of 32 numbers with one scale: q8_0 and q4_0 as ggml defines them (ggml-common.h,
 /// ggml-quants.c of ggml-org/ggml), and groups of int8.
 ///
-/// | type | bytes | layout                                  | element j |
-/// |------|-------|-----------------------------------------|--------------------------------------|
-/// | q8_0 | 34    | fp16 scale, 32 × int8                   | scale · q_j | | q4_0 | 18    | fp16
-/// scale, 16 bytes of two nibbles     | scale · (nibble − 8); j < 16: low    | |      |       | |
-/// nibble of byte j, else high of j − 16 |
+/// - q8_0, 34 bytes: fp16 scale, 32 × int8; element j is scale · q_j.
+/// - q4_0, 18 bytes: fp16 scale, 16 bytes of two nibbles; element j is scale · (nibble − 8), the
+///   nibble the low half of byte j for j < 16, else the high half of byte j − 16.
 ///
 /// The functions here are the specification; simd/blocks.hpp must give these very bits. Products of
 /// an fp16 and a byte are exact in fp32.
@@ -18,6 +16,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kvfit/core/config.hpp"
 #include "kvfit/core/element.hpp"
 
 namespace kvfit {
@@ -51,7 +50,9 @@ constexpr float element(const q4_0_block& block, std::size_t j) noexcept {
   return to_float(block.scale) * static_cast<float>(nibble - 8);
 }
 
-namespace detail {
+}  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
 
 /// 1 / scale, or 0 where that is no number: the scale is 0 or so small that its fp16 is.
 inline float inverse(float scale) noexcept {
@@ -65,7 +66,9 @@ inline float largest_magnitude(std::span<const float> x) noexcept {
   return largest;
 }
 
-}  // namespace detail
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
 
 /// 32 finite numbers as q8_0, by ggml's reference: scale = max |x| / 127, q = x · (1 / scale)
 /// rounded to nearest, ties away from 0. The scale overflows fp16 where max |x| ≥ 65520 · 127.
@@ -114,4 +117,4 @@ inline std::int8_t to_int8(float x, float scale) noexcept {
   return static_cast<std::int8_t>(std::clamp(std::round(x / scale), -127.0F, 127.0F));
 }
 
-}  // namespace kvfit
+}  // namespace kvfit::inline KVFIT_ISA

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "kvfit/attention/fidelity.hpp"
 #include "kvfit/attention/rope.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
@@ -58,6 +59,9 @@ struct refinement {
 struct refinement_report {
   int steps = 0;        ///< taken
   int evaluations = 0;  ///< of J and its gradient
+  /// Errors of the rows it started from, under values as J fits them, on the queries that judge. A
+  /// refined result is never worse on these, in output or mass.
+  fidelity start;
   /// Steps after which the returned keys stood; 0: none judged better, and the rows are returned.
   int kept_steps = 0;
 };

@@ -2,6 +2,7 @@
 /// Values from attention output, by least squares (docs/algorithm.md, Values).
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -14,6 +15,9 @@
 
 namespace kvfit::values {
 
+/// The most queries or keys, whichever are fewer, that a ridge is cross-validated for.
+inline constexpr index cross_validated_at_most = 512;
+
 /// min_C ‖F (X C − Y)‖²_F + λ‖C − C₀‖²_F, X the n × t softmax weights, Y the full outputs, F by
 /// `output_weighting`.
 ///
@@ -25,7 +29,9 @@ struct least_squares {
   linalg::ridge_mode ridge_scaling = linalg::ridge_mode::none;
   double ridge = 0;  ///< ≥ 0; λ = ridge × ‖FX‖₂², × ‖FX‖_F²/t, or × 1
   /// Where no ridge is asked for (`ridge_scaling` none) and the queries are fewer than this many
-  /// times the keys, ≥ 0, λ is what generalised cross-validation calls for. 0: never.
+  /// times the keys, ≥ 0, λ is what generalised cross-validation calls for, on the rows as
+  /// `weighting` has them. 0: never. Nor where queries and keys both are more than
+  /// `cross_validated_at_most`: its cost grows with the cube of the smaller number.
   double cross_validate_below = 16;
   bool toward_original = true;
   output_weighting weighting = output_weighting::relative;
@@ -60,6 +66,9 @@ inline result<void> check_settings(const values::least_squares& policy) {
 inline result<values_fit> fit_values(const values::least_squares& policy,
                                      const values_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
+  const auto finished = [](linalg::least_squares_fit fit) {
+    return values_fit{std::move(fit.coefficients), fit.report, true};
+  };
   linalg::least_squares_options options{
       .method = policy.method, .mode = policy.ridge_scaling, .ridge = policy.ridge};
   const matrix& x = *problem.weights;
@@ -69,31 +78,35 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
     return policy.toward_original ? linalg::least_squares(left, right, how, *problem.original)
                                   : linalg::least_squares(left, right, how);
   };
-  const auto finish = [&](const matrix& left, const matrix& right) {
-    const double many = policy.cross_validate_below * static_cast<double>(x.cols());
-    if (policy.ridge_scaling == linalg::ridge_mode::none && static_cast<double>(x.rows()) < many) {
-      options.mode = linalg::ridge_mode::fixed;
-      options.ridge = linalg::cross_validated_ridge(
-          left, policy.toward_original ? right - left * *problem.original : right);
-    }
-    linalg::least_squares_fit fit = solve(options, left, right);
-    return values_fit{std::move(fit.coefficients), fit.report, true};
-  };
+  const double many = policy.cross_validate_below * static_cast<double>(x.cols());
+  const bool are_few = static_cast<double>(x.rows()) < many &&
+                       std::min(x.rows(), x.cols()) <= cross_validated_at_most;
   const bool is_relative = policy.weighting == output_weighting::relative;
-  if (!is_relative && policy.reweightings == 0) return finish(x, y);
-  const vector given = is_relative ? relative_output_weights(y) : vector(vector::Ones(y.rows()));
+  const bool is_plain = !is_relative && policy.reweightings == 0;
+  vector factors = is_relative ? relative_output_weights(y) : vector(vector::Ones(y.rows()));
+  if (policy.ridge_scaling == linalg::ridge_mode::none && are_few) {
+    const matrix left = factors.asDiagonal() * x;
+    matrix right = factors.asDiagonal() * y;
+    if (policy.toward_original) right -= left * *problem.original;
+    options.mode = linalg::ridge_mode::fixed;
+    options.ridge = linalg::cross_validated_ridge(left, right);
+  }
+  if (is_plain) return finished(solve(options, x, y));
+  const vector given = factors;
   linalg::least_squares_options quick = options;  // its errors alone are looked at
   quick.method = linalg::least_squares_method::cholesky;
-  vector factors = given;
   for (int k = 0; k < policy.reweightings; ++k) {
     const matrix trial =
         solve(quick, factors.asDiagonal() * x, factors.asDiagonal() * y).coefficients;
     const vector errors = given.cwiseProduct((y - x * trial).rowwise().norm());
-    const float floor = 0.1F * errors.mean();  // a row that fits well must not rule all others
-    if (!(floor > 0)) break;
-    factors = given.array() * errors.array().max(floor).rsqrt();
+    // Below the noise of fp32 errors say nothing; and a row that fits well must not rule all
+    // others.
+    const float mean = errors.mean();
+    if (!(mean > 1e-5F * given.cwiseProduct(y.rowwise().norm()).mean())) break;
+    factors = given.array() * errors.array().max(0.1F * mean).rsqrt();
+    factors *= given.norm() / factors.norm();  // so that a ridge stays what it was beside the rows
   }
-  return finish(factors.asDiagonal() * x, factors.asDiagonal() * y);
+  return finished(solve(options, factors.asDiagonal() * x, factors.asDiagonal() * y));
 }
 
 static_assert(values_policy<values::least_squares>);

@@ -63,8 +63,9 @@ inline void apply_scales(const row_memory& memory, stepped rows, stepped cols,
     for (index l = 0; l < cols.count;) {
       const index col = cols.at(l);
       const float scale = memory.scale(rows.at(k), col);
-      const index left = (col / group + 1) * group - col;  // columns of the group from here on
-      const index end = std::min(cols.count, l + (left + cols.step - 1) / cols.step);
+      // Columns of the group after this one; a group may be larger than any number of columns.
+      const index after = group - 1 - col % group;
+      const index end = std::min(cols.count, l + after / cols.step + 1);
       using strided = Eigen::Map<Eigen::ArrayXf, 0, Eigen::InnerStride<>>;
       if (out.col_gap == 1) {
         Eigen::Map<Eigen::ArrayXf>(row + l, end - l) *= scale;
@@ -122,7 +123,7 @@ inline void decode_one_by_one(const row_memory& memory, stepped rows, stepped co
                               decode_target out) noexcept {
   for (index k = 0; k < rows.count; ++k) {
     for (index l = 0; l < cols.count; ++l) {
-      out.data[k * out.row_gap + l * out.col_gap] = memory.element(rows.at(k), cols.at(l));
+      out.data[k * out.row_gap + l * out.col_gap] = element(memory, rows.at(k), cols.at(l));
     }
   }
 }

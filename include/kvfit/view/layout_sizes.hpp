@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 
@@ -72,8 +73,12 @@ inline result<void> check_room(dtype type, index total, index run, std::size_t b
   if (is_block(type) && run % block_length != 0) {
     return refuse_memory("dim", run, block_length, "must be a multiple of the block");
   }
-  const index needed =
-      (is_block(type) ? total / block_length : total) * static_cast<index>(size_of(type));
+  const index units = is_block(type) ? total / block_length : total;
+  constexpr index most = std::numeric_limits<index>::max();
+  if (units > most / static_cast<index>(size_of(type))) {
+    return refuse_memory("memory", error::none, error::none, "exceeds 64 bits");
+  }
+  const index needed = units * static_cast<index>(size_of(type));
   if (bytes > 0 && bytes < static_cast<std::size_t>(needed)) {
     return refuse_memory("memory", static_cast<index>(bytes), needed, "bytes of the whole tensor");
   }

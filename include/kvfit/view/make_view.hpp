@@ -144,7 +144,8 @@ result<row_view> make_paged_view(row_memory memory, std::span<const Entry> table
     return ok.error();
   }
   extent slots;
-  slots.add_reach(page.pages + 1, page.page_size);
+  slots.add_reach(page.pages, page.page_size);
+  slots.add_reach(2, page.page_size);
   if (!slots.fits()) return refuse_memory("pages", page.pages, error::none, "exceed 64 bits");
   for (index p = 0; p < used; ++p) {
     const auto entry = static_cast<index>(table[static_cast<std::size_t>(p)]);

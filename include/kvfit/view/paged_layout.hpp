@@ -155,9 +155,10 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
                    "gaps between pages have no meaning here"};
     }
     page_stride = cache.page_stride;
-    extent reach;
-    reach.add_reach(cache.pages + 1, page_stride);
-    axes.total = reach.fits() ? reach.value() : -1;
+    extent reach;  // the last page ends where its own numbers do
+    reach.add_reach(cache.pages, page_stride);
+    reach.add_reach(2, axes.page);
+    axes.total = cache.pages > 0 ? (reach.fits() ? reach.value() : -1) : 0;
   }
   if (const auto ok = check_room(cache.type, axes.total, cols, cache.bytes); !ok) return ok.error();
   return make_paged_view(memory, table, {cache.pages, cache.page_size, page_stride}, tokens);

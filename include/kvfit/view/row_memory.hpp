@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kvfit/core/config.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/quantised.hpp"
@@ -86,47 +87,48 @@ struct row_memory {
     if (scales.type == dtype::fp16) return to_float(static_cast<const fp16*>(scales.data)[at]);
     return static_cast<const float*>(scales.data)[at];
   }
-
-  /// Element (r, c) as fp32. Not inlined: a compiler must not fuse the product with a scale into
-  /// the sums of a caller, or they would differ from those of decoded rows.
-  [[nodiscard, gnu::noinline]] float element(index r, index c) const noexcept {
-    if (type == dtype::decoded) {
-      std::array<float, static_cast<std::size_t>(decoded_cols_limit)> row;  // NOLINT(*-init)
-      decode(data, map.slot(r), row.data());
-      return row[static_cast<std::size_t>(c)];
-    }
-    const index at = offset(r, c);
-    const std::byte* start = address(at);
-    const auto lane = static_cast<std::size_t>(at & (block_length - 1));
-    switch (type) {
-      case dtype::fp16:
-        return to_float(read<fp16>(start));
-      case dtype::bf16:
-        return to_float(read<bf16>(start));
-      case dtype::fp8_e4m3:
-        return to_float(read<fp8_e4m3>(start));
-      case dtype::fp8_e5m2:
-        return to_float(read<fp8_e5m2>(start));
-      case dtype::q8_0:
-        return kvfit::element(read<q8_0_block>(start), lane);
-      case dtype::q4_0:
-        return kvfit::element(read<q4_0_block>(start), lane);
-      case dtype::int8:
-        return static_cast<float>(read<std::int8_t>(start)) * scale(r, c);
-      case dtype::fp32:
-      case dtype::decoded:
-        break;
-    }
-    return read<float>(start);
-  }
-
- private:
-  template <class T>
-  static T read(const std::byte* at) noexcept {
-    T value;
-    std::memcpy(&value, at, sizeof value);
-    return value;
-  }
 };
 
 }  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Element (r, c) of `memory` as fp32. Not inlined: a compiler must not fuse the product with a
+/// scale into the sums of a caller, or they would differ from those of decoded rows.
+[[nodiscard, gnu::noinline]] inline float element(const row_memory& memory, index r,
+                                                  index c) noexcept {
+  if (memory.type == dtype::decoded) {
+    std::array<float, static_cast<std::size_t>(decoded_cols_limit)> row;  // NOLINT(*-init)
+    memory.decode(memory.data, memory.map.slot(r), row.data());
+    return row[static_cast<std::size_t>(c)];
+  }
+  const index at = memory.offset(r, c);
+  const std::byte* start = memory.address(at);
+  const auto lane = static_cast<std::size_t>(at & (block_length - 1));
+  const auto read = [start](auto value) {
+    std::memcpy(&value, start, sizeof value);
+    return value;
+  };
+  switch (memory.type) {
+    case dtype::fp16:
+      return to_float(read(fp16{}));
+    case dtype::bf16:
+      return to_float(read(bf16{}));
+    case dtype::fp8_e4m3:
+      return to_float(read(fp8_e4m3{}));
+    case dtype::fp8_e5m2:
+      return to_float(read(fp8_e5m2{}));
+    case dtype::q8_0:
+      return element(read(q8_0_block{}), lane);
+    case dtype::q4_0:
+      return element(read(q4_0_block{}), lane);
+    case dtype::int8:
+      return static_cast<float>(read(std::int8_t{})) * memory.scale(r, c);
+    case dtype::fp32:
+    case dtype::decoded:
+      break;
+  }
+  return read(float{});
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

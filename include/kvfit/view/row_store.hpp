@@ -50,6 +50,21 @@ class row_store {
     }
     if (memory_.type != dtype::int8) return {};
     const group_scales& scales = memory_.scales;
+    const auto shares = [](index stride, index groups, const char* what) -> result<void> {
+      if (stride != 0 || groups <= 1) return {};
+      return error{errc::invalid_option, "target", groups, 1,
+                   std::string("a scale shared by several ") + what + " can't be written"};
+    };
+    if (const auto ok = shares(scales.group_stride, count_groups(cols_, scales.group), "groups");
+        !ok) {
+      return ok;
+    }
+    const index row_groups = count_groups(rows_, scales.row_group);
+    if (const auto ok = shares(scales.row_stride, row_groups, "rows"); !ok) return ok;
+    if (memory_.map.is_paged()) {
+      const index pages = count_groups(rows_, memory_.map.page_size());
+      if (const auto ok = shares(scales.page_stride, pages, "pages"); !ok) return ok;
+    }
     const bool ends = cols_.first + cols_.count == memory_.cols;  // no one else's columns follow
     if (const auto ok = check_whole(cols_, scales.group, ends, "columns"); !ok) return ok;
     if (scales.row_group == 1) return {};
@@ -74,6 +89,11 @@ class row_store {
   }
   [[nodiscard]] error overflow(index row, index col, dtype type) const {
     return refuse(errc::storage_overflow, row, col, "exceeds " + std::string(name(type)));
+  }
+
+  /// Groups of `group` that a range reaches into.
+  static index count_groups(const stepped& range, index group) noexcept {
+    return range.count < 1 ? 0 : range.at(range.count - 1) / group - range.first / group + 1;
   }
 
   static result<void> check_whole(const stepped& range, index group, bool may_end_short,

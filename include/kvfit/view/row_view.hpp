@@ -195,8 +195,8 @@ class row_view {
   [[nodiscard]] float element_elsewhere(index i, index j) const noexcept {
     assert(i >= 0 && i < rows_ && j >= 0 && j < cols_);
     if (window_.is_transposed) std::swap(i, j);
-    return memory_.element(window_.first_row + i * window_.row_step,
-                           window_.first_col + j * window_.col_step);
+    return element(memory_, window_.first_row + i * window_.row_step,
+                   window_.first_col + j * window_.col_step);
   }
 
   [[nodiscard]] row_view stepped_rows(index first, index step, index count) const noexcept {
