@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "cache/budget_cases.hpp"
+#include "kvfit/cache/dynamic_programming.hpp"
+#include "kvfit/cache/water_filling.hpp"
+#include "support/catch.hpp"
+
+using kvfit::errc;
+using kvfit::influence_curve;
+using kvfit::influence_plan;
+using kvfit::plan_by_dynamic_programming;
+using kvfit::plan_by_water_filling;
+using kvfit::row_bounds;
+using kvfit_test::sum_of;
+
+namespace {
+
+constexpr kvfit::index longest = 9;
+
+/// Some heads with bounds, curves and a total.
+struct plan_case {
+  std::vector<row_bounds> bounds;
+  std::vector<influence_curve> curves;
+  kvfit::index total = 0;
+
+  plan_case(std::uint64_t seed, bool is_convex) {
+    kvfit::random_source random(seed);
+    bounds = kvfit_test::random_bounds(random, 1 + random.below(4), longest);
+    for (std::size_t h = 0; h < bounds.size(); ++h) {
+      curves.push_back(is_convex ? kvfit_test::convex_curve(random, longest)
+                                 : kvfit_test::random_curve(random, longest));
+    }
+    total = kvfit_test::random_total(random, bounds);
+  }
+
+  [[nodiscard]] double loss(const std::vector<kvfit::index>& rows) const {
+    double sum = 0;
+    for (std::size_t h = 0; h < rows.size(); ++h) {
+      sum += kvfit_test::plain_loss(curves[h], static_cast<double>(rows[h]));
+    }
+    return sum;
+  }
+
+  /// The least loss of all allocations, by trying them.
+  [[nodiscard]] double best() const {
+    double least = std::numeric_limits<double>::infinity();
+    kvfit_test::for_all_allocations(bounds, total, [&](const std::vector<kvfit::index>& rows) {
+      least = std::min(least, loss(rows));
+    });
+    return least;
+  }
+
+  /// The same under the envelopes.
+  [[nodiscard]] double best_on_envelopes() const {
+    std::vector<std::vector<double>> envelopes(bounds.size());
+    for (std::size_t h = 0; h < bounds.size(); ++h) {
+      for (kvfit::index t = bounds[h].least; t <= bounds[h].most; ++t) {
+        envelopes[h].push_back(kvfit_test::plain_envelope(curves[h], bounds[h], t));
+      }
+    }
+    double least = std::numeric_limits<double>::infinity();
+    kvfit_test::for_all_allocations(bounds, total, [&](const std::vector<kvfit::index>& rows) {
+      double sum = 0;
+      for (std::size_t h = 0; h < rows.size(); ++h) {
+        sum += envelopes[h][static_cast<std::size_t>(rows[h] - bounds[h].least)];
+      }
+      least = std::min(least, sum);
+    });
+    return least;
+  }
+
+  void check_rows(const influence_plan& plan) const {
+    REQUIRE(plan.rows.size() == bounds.size());
+    REQUIRE(sum_of(plan.rows) == total);
+    for (std::size_t h = 0; h < bounds.size(); ++h) {
+      REQUIRE(plan.rows[h] >= bounds[h].least);
+      REQUIRE(plan.rows[h] <= bounds[h].most);
+    }
+    REQUIRE(std::abs(plan.loss - loss(plan.rows)) < 1e-12);
+    REQUIRE(plan.lower_bound <= plan.loss);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("dynamic programming finds the best of all allocations", "[cache][influence]") {
+  for (std::uint64_t seed = 0; seed < 600; ++seed) {
+    const plan_case made(seed, seed % 4 == 0);
+    const auto plan = plan_by_dynamic_programming(made.curves, made.bounds, made.total);
+    INFO("seed " << seed);
+    REQUIRE(plan);
+    made.check_rows(*plan);
+    REQUIRE(std::abs(plan->loss - made.best()) < 1e-12);
+  }
+}
+
+TEST_CASE("water filling is the best on the envelopes, and its gap bounds what is lost",
+          "[cache][influence]") {
+  double worst_gap = 0;
+  for (std::uint64_t seed = 0; seed < 600; ++seed) {
+    const plan_case made(seed, false);
+    const auto plan = plan_by_water_filling(made.curves, made.bounds, made.total);
+    const auto exact = plan_by_dynamic_programming(made.curves, made.bounds, made.total);
+    INFO("seed " << seed);
+    REQUIRE(plan);
+    made.check_rows(*plan);
+    REQUIRE(std::abs(plan->lower_bound - made.best_on_envelopes()) < 1e-12);
+    REQUIRE(plan->lower_bound == Approx(exact->lower_bound).margin(1e-12));
+    REQUIRE(exact->loss <= plan->loss + 1e-12);
+    REQUIRE(exact->loss >= plan->lower_bound - 1e-12);
+    worst_gap = std::max(worst_gap, plan->loss - exact->loss);
+    // The gap comes from one head: all others end on corners of their envelopes.
+    std::size_t off_corner = 0;
+    for (std::size_t h = 0; h < made.bounds.size(); ++h) {
+      const double above =
+          kvfit_test::plain_loss(made.curves[h], static_cast<double>(plan->rows[h])) -
+          kvfit_test::plain_envelope(made.curves[h], made.bounds[h], plan->rows[h]);
+      off_corner += above > 1e-12 ? 1 : 0;
+    }
+    REQUIRE(off_corner <= 1);
+  }
+  CHECK(worst_gap > 0);  // or the cases show nothing
+}
+
+TEST_CASE("on convex curves water filling is the best there is", "[cache][influence]") {
+  for (std::uint64_t seed = 0; seed < 400; ++seed) {
+    const plan_case made(seed, true);
+    const auto plan = plan_by_water_filling(made.curves, made.bounds, made.total);
+    INFO("seed " << seed);
+    REQUIRE(plan);
+    made.check_rows(*plan);
+    REQUIRE(std::abs(plan->loss - made.best()) < 1e-12);
+    REQUIRE(plan->loss - plan->lower_bound < 1e-12);
+  }
+}
+
+TEST_CASE("more rows never cost on falling convex curves", "[cache][influence]") {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    plan_case made(seed, true);
+    kvfit::index least = 0;
+    kvfit::index most = 0;
+    for (const auto& b : made.bounds) {
+      least += b.least;
+      most += b.most;
+    }
+    double before = std::numeric_limits<double>::infinity();
+    for (kvfit::index total = least; total <= most; ++total) {
+      const auto plan = plan_by_water_filling(made.curves, made.bounds, total);
+      REQUIRE(plan->loss <= before + 1e-12);
+      before = plan->loss;
+    }
+  }
+}
+
+TEST_CASE("equal slopes share what is left in proportion to their length", "[cache][influence]") {
+  const std::vector<row_bounds> bounds = {{0, 40}, {0, 80}, {0, 40}};
+  const influence_curve flat{{{0, 1.0}}};
+  const auto plan =
+      plan_by_water_filling(std::vector<influence_curve>{flat, flat, flat}, bounds, 80);
+  CHECK(plan->rows == std::vector<kvfit::index>{20, 40, 20});
+}
+
+TEST_CASE("the order of heads changes no loss", "[cache][influence]") {
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    plan_case made(seed, false);
+    const auto filled = plan_by_water_filling(made.curves, made.bounds, made.total);
+    const auto exact = plan_by_dynamic_programming(made.curves, made.bounds, made.total);
+    std::reverse(made.curves.begin(), made.curves.end());
+    std::reverse(made.bounds.begin(), made.bounds.end());
+    const auto filled_back = plan_by_water_filling(made.curves, made.bounds, made.total);
+    const auto exact_back = plan_by_dynamic_programming(made.curves, made.bounds, made.total);
+    REQUIRE(std::abs(filled->lower_bound - filled_back->lower_bound) < 1e-12);
+    REQUIRE(std::abs(exact->loss - exact_back->loss) < 1e-12);
+  }
+}
+
+TEST_CASE("a coarser grid still meets the total, and is the best of its own allocations",
+          "[cache][influence]") {
+  for (std::uint64_t seed = 0; seed < 400; ++seed) {
+    const plan_case made(seed, false);
+    for (const kvfit::index step : {2, 3, 50}) {
+      const auto plan =
+          plan_by_dynamic_programming(made.curves, made.bounds, made.total, {.step = step});
+      INFO("seed " << seed << ", step " << step);
+      REQUIRE(plan);
+      made.check_rows(*plan);
+      REQUIRE(plan->loss >= made.best() - 1e-12);
+      // Where the grid reaches the total it is no worse than any allocation on it.
+      kvfit_test::for_all_allocations(
+          made.bounds, made.total, [&](const std::vector<kvfit::index>& rows) {
+            bool is_on_grid = true;
+            for (std::size_t h = 0; h < rows.size(); ++h) {
+              is_on_grid = is_on_grid && (rows[h] - made.bounds[h].least) % step == 0;
+            }
+            if (is_on_grid && plan->loss > made.loss(rows) + 1e-12) FAIL("beaten on the grid");
+          });
+    }
+  }
+}
+
+TEST_CASE("§9.26 dynamic programming keeps its memory cap, or says what it needs",
+          "[cache][influence]") {
+  const std::vector<row_bounds> bounds(4, {0, 1000});
+  const std::vector<influence_curve> curves(4, {{{0, 1.0}, {1000, 0.0}}});
+  const auto refused = plan_by_dynamic_programming(curves, bounds, 2000, {.memory = 1000});
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == errc::memory_cap_exceeded);
+  CHECK(refused.error().actual == 2001 * (4 * 4 + 24));
+  CHECK(refused.error().expected == 1000);
+  CHECK(
+      plan_by_dynamic_programming(curves, bounds, 2000, {.step = 100, .memory = 1000}).has_value());
+  // Lengths that no memory holds are refused, not tried.
+  const std::vector<row_bounds> endless = {{0, std::numeric_limits<kvfit::index>::max()}};
+  const std::vector<influence_curve> one = {{{{0, 1.0}}}};
+  CHECK(plan_by_dynamic_programming(one, endless, endless[0].most).error().code ==
+        errc::memory_cap_exceeded);
+  CHECK(plan_by_water_filling(one, endless, endless[0].most)->rows[0] == endless[0].most);
+}
+
+TEST_CASE("plans refuse totals, curves and settings out of range", "[cache][influence]") {
+  const std::vector<row_bounds> bounds(2, {1, 10});
+  const std::vector<influence_curve> curves(2, {{{0, 1.0}}});
+  CHECK(plan_by_water_filling(curves, bounds, 1).error().code == errc::budget_out_of_range);
+  CHECK(plan_by_water_filling(curves, bounds, 21).error().code == errc::budget_out_of_range);
+  CHECK(plan_by_dynamic_programming(curves, bounds, 21).error().code == errc::budget_out_of_range);
+  CHECK(plan_by_dynamic_programming(curves, bounds, 9, {.step = 0}).error().code ==
+        errc::invalid_option);
+  CHECK(plan_by_dynamic_programming(curves, bounds, 9, {.memory = -1}).error().code ==
+        errc::invalid_option);
+  const std::vector<influence_curve> wild(2, {{{0, std::nan("")}}});
+  CHECK(plan_by_water_filling(wild, bounds, 9).error().code == errc::non_finite);
+  CHECK(plan_by_dynamic_programming(wild, bounds, 9).error().code == errc::non_finite);
+}
