@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <limits>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "cache/budget_cases.hpp"
@@ -19,6 +21,14 @@ using kvfit_test::sum_of;
 namespace {
 
 using list = std::vector<kvfit::index>;
+
+/// A caller's own policy: later heads of a layer get more.
+struct by_head {};
+kvfit::result<std::vector<double>> shares_of(const by_head&, std::span<const head_rows> heads) {
+  std::vector<double> shares;
+  for (const head_rows& h : heads) shares.push_back(static_cast<double>(h.id.head + 1));
+  return shares;
+}
 
 kvfit::error cause(const kvfit::result<list>& rows) {
   REQUIRE_FALSE(rows.has_value());
@@ -55,6 +65,10 @@ TEST_CASE("pyramid: caps of the first layers pass their excess on", "[cache][all
   // 97.5, 65.8, 34.2 and 2.5 without the cap; with it the second meets it too, and 50 rows are left
   // for 41 : 3.
   CHECK(*rows == list{75, 75, 47, 3});
+}
+
+TEST_CASE("a caller's own policy needs no registration", "[cache][allocate]") {
+  CHECK(*allocate(equal_heads(2, 2, 100), 60, by_head{}) == list{10, 20, 10, 20});
 }
 
 TEST_CASE("given shares are taken by head, in any order", "[cache][allocate]") {
