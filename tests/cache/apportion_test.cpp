@@ -126,6 +126,7 @@ TEST_CASE("heads of share 0 get more than their least only when all others are f
   CHECK(*apportion(std::vector<double>{1, 0, 0}, bounds, 20) == rows_list{18, 2, 0});
   CHECK(*apportion(std::vector<double>{1, 0, 0}, bounds, 32) == rows_list{30, 2, 0});
   CHECK(*apportion(std::vector<double>{1, 0, 0}, bounds, 70) == rows_list{30, 20, 20});
+  CHECK(*apportion(std::vector<double>{1, 5e-324, 0}, bounds, 70) == rows_list{30, 20, 20});
   // So far below the largest share that a level for it would overflow.
   CHECK(*apportion(std::vector<double>{1e300, 5e-324, 0}, bounds, 70) == rows_list{30, 20, 20});
 }

@@ -56,6 +56,14 @@ TEST_CASE("the envelope is the least chord everywhere, convex, with corners on t
   }
 }
 
+TEST_CASE("points on one line are one piece of the envelope", "[cache][influence]") {
+  const influence_curve curve{{{0, 4.0}, {1, 3.0}, {2, 2.0}, {3, 2.5}, {4, 1.0}, {6, 0.5}}};
+  const auto corners = kvfit::detail::convex_envelope(curve, {0, 6});
+  REQUIRE(corners.size() == 4);
+  CHECK(corners[1].rows == 2);
+  CHECK(corners[2].rows == 4);
+}
+
 TEST_CASE("curves that can't be used are refused with their place", "[cache][influence]") {
   const std::vector<row_bounds> bounds = {{0, 9}, {0, 9}};
   const influence_curve good{{{1, 2.0}, {3, 1.0}}};

@@ -189,6 +189,8 @@ TEST_CASE("a coarser grid still meets the total, and is the best of its own allo
       REQUIRE(plan);
       made.check_rows(*plan);
       REQUIRE(plan->loss >= made.best() - 1e-12);
+      REQUIRE(plan->loss <=
+              plan_by_water_filling(made.curves, made.bounds, made.total)->loss + 1e-12);
       // Where the grid reaches the total it is no worse than any allocation on it.
       kvfit_test::for_all_allocations(
           made.bounds, made.total, [&](const std::vector<kvfit::index>& rows) {
@@ -200,6 +202,15 @@ TEST_CASE("a coarser grid still meets the total, and is the best of its own allo
           });
     }
   }
+}
+
+TEST_CASE("rows that a grid leaves over go where the loss grows least", "[cache][influence]") {
+  const std::vector<row_bounds> bounds(3, {0, 4});
+  const std::vector<influence_curve> curves = {
+      {{{0, 1.0}, {4, 0.6}}}, {{{0, 1.0}, {2, 0.0}, {4, 2.0}}}, {{{0, 1.0}, {4, 0.6}}}};
+  std::vector<kvfit::index> rows = {1, 0, 0};
+  kvfit::detail::place_rest(curves, bounds, 5, rows);
+  CHECK(rows == std::vector<kvfit::index>{4, 2, 0});
 }
 
 TEST_CASE("§9.26 dynamic programming keeps its memory cap, or says what it needs",

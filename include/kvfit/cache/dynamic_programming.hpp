@@ -138,16 +138,17 @@ inline result<influence_plan> plan_on_grid(std::span<const influence_curve> curv
     return error{errc::invalid_option, "dynamic_programming.step", options.step, error::none,
                  "more than 32 bits of steps"};
   }
+  influence_plan filled = fill_envelopes(curves, bounds, total);
   influence_plan plan;
-  plan.lower_bound = fill_envelopes(curves, bounds, total).lower_bound;
   const auto taken = minimise_on_grid(curves, bounds, grid);
   for (std::size_t h = 0; h < bounds.size(); ++h) {
     plan.rows.push_back(bounds[h].least + taken[h] * options.step);
   }
   place_rest(curves, bounds, left - grid.steps * options.step, plan.rows);
   plan.loss = total_loss(curves, plan.rows);
-  plan.lower_bound = std::min(plan.lower_bound, plan.loss);
-  return plan;
+  plan.lower_bound = std::min(filled.lower_bound, plan.loss);
+  // Its rows stand on no grid, so that a coarse one may lose against it.
+  return filled.loss < plan.loss ? filled : plan;
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
@@ -161,7 +162,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// With `step` 1 no allocation is better. With a step g > 1 the t_h are best among least_h + k g
 /// for the largest multiple of g rows that can be given so; the rest, fewer than g rows or less
 /// than g in each head, goes row by row to where the loss grows least, so that the total is exact.
-/// Of allocations that are equally good, the one that gives later heads less.
+/// A coarse grid misses the corners of the curves, where `plan_by_water_filling` puts its rows:
+/// where that does better, its plan is returned.
 ///
 /// curves, bounds: H. Errors: those of `check_total` and `check_curves`; `invalid_option` for a
 /// step below 1 or a cap below 0; `memory_cap_exceeded` with the bytes needed; `out_of_memory`.

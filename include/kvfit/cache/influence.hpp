@@ -50,9 +50,9 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
     const influence_weights& weights = {}) {
   if (budgets.empty()) return error{errc::empty_input, "budgets", 0, error::none, {}};
   for (std::size_t i = 0; i < budgets.size(); ++i) {
-    const index least = i > 0 ? budgets[i - 1] + 1 : 1;
-    if (budgets[i] < least) {
-      return error{errc::invalid_option, "budgets", budgets[i], least,
+    const index before = i > 0 ? budgets[i - 1] : 0;
+    if (budgets[i] <= before) {
+      return error{errc::invalid_option, "budgets", budgets[i], before,
                    "must be at least 1 and ascend"};
     }
   }
