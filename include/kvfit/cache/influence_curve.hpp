@@ -58,8 +58,9 @@ namespace kvfit::inline KVFIT_ISA {
 /// Refuses curves that can't be used.
 ///
 /// Errors: `shape_mismatch` where there is not one curve for each of the bounds; `empty_input` for
-/// a curve without points; `non_finite` and `invalid_option` for losses and rows out of range or
-/// order, with the curve's place in `actual` and the point's in `expected`. Cost: O(points).
+/// a curve without points; `non_finite` for a loss, the curve's place as row and the point's as
+/// column; `invalid_option` for losses and rows out of range or order, the curve's place in
+/// `actual`, the point's in `detail`. Cost: O(points).
 [[nodiscard]] inline result<void> check_curves(std::span<const influence_curve> curves,
                                                std::span<const row_bounds> bounds) {
   if (curves.size() != bounds.size()) {
@@ -68,20 +69,19 @@ namespace kvfit::inline KVFIT_ISA {
   }
   for (std::size_t h = 0; h < curves.size(); ++h) {
     const auto& points = curves[h].points;
-    const auto refuse = [h](errc code, std::size_t i, const char* what) {
-      return error{code, "curves", static_cast<index>(h), static_cast<index>(i), what};
+    const auto curve = static_cast<index>(h);
+    const auto refuse = [curve](std::size_t i, const std::string& what) {
+      return error{errc::invalid_option, "curves", curve, error::none,
+                   "point " + std::to_string(i) + ": " + what};
     };
-    if (points.empty()) {
-      return error{errc::empty_input, "curves", static_cast<index>(h), error::none, "no point"};
-    }
+    if (points.empty()) return error{errc::empty_input, "curves", curve, error::none, "no point"};
     for (std::size_t i = 0; i < points.size(); ++i) {
-      if (!std::isfinite(points[i].loss)) return refuse(errc::non_finite, i, "loss");
-      if (std::abs(points[i].loss) > 1e150) {
-        return refuse(errc::invalid_option, i, "loss beyond 1e150 at this curve and point");
+      if (!std::isfinite(points[i].loss)) {
+        return error{errc::non_finite, "curves", curve, static_cast<index>(i), "loss of a point"};
       }
+      if (std::abs(points[i].loss) > 1e150) return refuse(i, "a loss beyond 1e150");
       if (points[i].rows < 0 || (i > 0 && points[i].rows <= points[i - 1].rows)) {
-        return refuse(errc::invalid_option, i,
-                      "rows must be at least 0 and ascend, but not at this curve and point");
+        return refuse(i, "rows must be at least 0 and ascend");
       }
     }
   }
