@@ -7,6 +7,8 @@
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/attention/state.hpp"
+#include "kvfit/cache/allocate.hpp"
+#include "kvfit/cache/influence.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/core/version.hpp"
 #include "kvfit/parallel/caller.hpp"

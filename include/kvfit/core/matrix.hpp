@@ -3,12 +3,10 @@
 #pragma once
 
 #include <Eigen/Core>
-#include <cstdint>
+
+#include "kvfit/core/index.hpp"
 
 namespace kvfit {
-
-/// Sizes and row numbers: signed 64-bit, so that products of sizes do not wrap.
-using index = std::int64_t;
 
 /// rows × columns, fp32, contiguous row-major.
 using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;

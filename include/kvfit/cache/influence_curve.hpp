@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+/// What is lost in a head that keeps so many rows, and the convex envelope of that.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <iterator>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kvfit/cache/row_bounds.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit {
+
+/// One measurement. The unit of the loss is the caller's, the same for all heads.
+struct influence_point {
+  index rows = 0;   ///< ≥ 0
+  double loss = 0;  ///< finite, at most 1e150 in magnitude
+};
+
+/// f_h of one head: linear between the points, flat outside (arXiv:2602.16284, influence curves).
+/// Losses need neither fall nor be convex.
+struct influence_curve {
+  std::vector<influence_point> points;  ///< at least one; rows strictly ascending
+};
+
+/// Rows for each head by their curves.
+struct influence_plan {
+  std::vector<index> rows;  ///< t_h in the order of the curves
+  double loss = 0;          ///< Σ f_h(t_h)
+  /// The least Σ of the curves' convex envelopes, which no allocation can be below:
+  /// `loss − lower_bound` is at least what the plan is short of the best.
+  double lower_bound = 0;
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// f(rows); the curve must be one that `check_curves` lets through. Cost: O(log points).
+[[nodiscard]] inline double loss_at(const influence_curve& curve, index rows) noexcept {
+  const auto after = std::lower_bound(
+      curve.points.begin(), curve.points.end(), rows,
+      [](const influence_point& point, index wanted) { return point.rows < wanted; });
+  if (after == curve.points.end()) return curve.points.back().loss;
+  if (after == curve.points.begin() || after->rows == rows) return after->loss;
+  const influence_point& before = *std::prev(after);
+  const double way =
+      static_cast<double>(rows - before.rows) / static_cast<double>(after->rows - before.rows);
+  return before.loss + (after->loss - before.loss) * way;
+}
+
+/// Refuses curves that can't be used.
+///
+/// Errors: `shape_mismatch` where there is not one curve for each of the bounds; `empty_input` for
+/// a curve without points; `non_finite` for a loss, the curve's place as row and the point's as
+/// column; `invalid_option` for losses and rows out of range or order, the curve's place in
+/// `actual`, the point's in `detail`. Cost: O(points).
+[[nodiscard]] inline result<void> check_curves(std::span<const influence_curve> curves,
+                                               std::span<const row_bounds> bounds) {
+  if (curves.size() != bounds.size()) {
+    return error{errc::shape_mismatch, "curves", static_cast<index>(curves.size()),
+                 static_cast<index>(bounds.size()), "one for each of the bounds"};
+  }
+  for (std::size_t h = 0; h < curves.size(); ++h) {
+    const auto& points = curves[h].points;
+    const auto curve = static_cast<index>(h);
+    const auto refuse = [curve](std::size_t i, const std::string& what) {
+      return error{errc::invalid_option, "curves", curve, error::none,
+                   "point " + std::to_string(i) + ": " + what};
+    };
+    if (points.empty()) return error{errc::empty_input, "curves", curve, error::none, "no point"};
+    for (std::size_t i = 0; i < points.size(); ++i) {
+      if (!std::isfinite(points[i].loss)) {
+        return error{errc::non_finite, "curves", curve, static_cast<index>(i), "loss of a point"};
+      }
+      if (std::abs(points[i].loss) > 1e150) return refuse(i, "a loss beyond 1e150");
+      if (points[i].rows < 0 || (i > 0 && points[i].rows <= points[i - 1].rows)) {
+        return refuse(i, "rows must be at least 0 and ascend");
+      }
+    }
+  }
+  return {};
+}
+
+/// Σ f_h(t_h), summed in the order of the curves. Cost: O(H log points).
+[[nodiscard]] inline double total_loss(std::span<const influence_curve> curves,
+                                       std::span<const index> rows) noexcept {
+  double sum = 0;
+  for (std::size_t h = 0; h < curves.size(); ++h) sum += loss_at(curves[h], rows[h]);
+  return sum;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Loss a row, from a to b. The slope of an envelope's pieces, wherever they are compared.
+inline double slope(const influence_point& a, const influence_point& b) noexcept {
+  return (b.loss - a.loss) / static_cast<double>(b.rows - a.rows);
+}
+
+/// Corners of the largest convex function below `curve` on [least, most]; slopes ascend strictly.
+/// They stand on whole rows, so that between them every whole number of rows is on the line.
+inline std::vector<influence_point> convex_envelope(const influence_curve& curve,
+                                                    const row_bounds& bounds) {
+  std::vector<influence_point> corners;
+  const auto add = [&corners](const influence_point& point) {
+    while (corners.size() > 1) {
+      const influence_point& last = corners.back();
+      if (slope(corners[corners.size() - 2], last) < slope(last, point)) break;
+      corners.pop_back();
+    }
+    corners.push_back(point);
+  };
+  add({bounds.least, loss_at(curve, bounds.least)});
+  for (const influence_point& point : curve.points) {
+    if (point.rows > bounds.least && point.rows < bounds.most) add(point);
+  }
+  if (bounds.most > bounds.least) add({bounds.most, loss_at(curve, bounds.most)});
+  return corners;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
