@@ -74,6 +74,10 @@ class weight_fit {
       weights_ = std::move(fit->weights);
       if (const auto ok = check_weights(); !ok) return ok.error();
       const std::vector<std::size_t> dead = dead_slots(fit->floor);
+      if (round == 0 && (dead.empty() || !may_replace_)) {
+        return weighed_rows{std::move(chosen_), std::move(weights_), fit->report, fit->is_fitted,
+                            static_cast<index>(dead.size())};
+      }
       const vector missing = missing_mass(*columns);
       const double norm = static_cast<double>(missing.norm());
       if (round == 0 || norm < best.missing) {

@@ -12,6 +12,7 @@
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/simd/transpose.hpp"
 #include "kvfit/view/load.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -47,10 +48,12 @@ inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
 /// `count` rows lies at first · cols + k · count + i − first.
 inline matrix across(const matrix& from) {
   matrix to(from.rows(), from.cols());
+  const vector ones = vector::Ones(from.cols());
   for (index first = 0; first < from.rows(); first += refine_panel) {
     const index count = std::min(refine_panel, from.rows() - first);
-    Eigen::Map<matrix>(to.data() + first * from.cols(), from.cols(), count) =
-        from.middleRows(first, count).transpose();
+    float* const start = to.data() + first * from.cols();
+    simd::transpose_scaled(from.data() + first * from.cols(), from.cols(), ones.data(), from.cols(),
+                           count, start, count);
   }
   return to;
 }

@@ -98,7 +98,10 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   for (int k = 0; k < policy.reweightings; ++k) {
     const matrix trial =
         solve(quick, factors.asDiagonal() * x, factors.asDiagonal() * y).coefficients;
-    const vector errors = given.cwiseProduct((y - x * trial).rowwise().norm());
+    matrix missing = y;
+    missing.noalias() -= x * trial;
+    vector errors(y.rows());
+    for (index i = 0; i < y.rows(); ++i) errors[i] = given[i] * missing.row(i).norm();
     // Below the noise of fp32 errors say nothing; and a row that fits well must not rule all
     // others.
     const float mean = errors.mean();
