@@ -226,7 +226,7 @@ inline constexpr std::array<preset, 21> all = {{
     {"select_only", "kvfit's selection, copied values, no bias", select_only},
     {"zero_bias", "highest attention, fitted values, no bias (flash-safe)", zero_bias},
     {"joint", "kvfit's own: rows for mass and output together, moved a little", joint},
-    {"refined", "the same, moved until little is gained: most faithful, slower", refined},
+    {"refined", "the same, moved for sixty steps: most faithful, slower", refined},
     {"joint_zero_bias", "joint without biases (flash-safe)", joint_zero_bias},
     {"refined_zero_bias", "refined without biases (flash-safe)", refined_zero_bias},
     {"default", "joint: the best at the price of OMP", joint},
