@@ -2,7 +2,6 @@
 #include "fixture.hpp"
 
 #include <chrono>
-#include <fstream>
 #include <numeric>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/core/version.hpp"
 #include "kvfit/simd/batch.hpp"
+#include "process.hpp"
 
 namespace kvfit::bench {
 namespace {
@@ -146,14 +146,6 @@ double measure_roof() {
     best = std::max(best, 2.0 * chains * rounds * static_cast<double>(simd::lanes) / seconds / 1e9);
   }
   return best;
-}
-
-std::string cpu_name() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
 }
 
 void add_context() {

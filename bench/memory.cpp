@@ -9,21 +9,18 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <string>
 
 #include "kvfit/compact.hpp"
 #include "kvfit/presets.hpp"
+#include "process.hpp"
 #include "synthetic.hpp"
 
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+using kvfit::bench::now;
+using kvfit::bench::status_megabytes;
 
 /// What the allocator was asked for. One thread.
 struct ledger {
@@ -135,15 +132,6 @@ namespace {
 constexpr double megabyte = 1024.0 * 1024.0;
 constexpr double allowed = 64;  // MB over the inputs
 
-/// A line of /proc/self/status, in MB.
-double status(const std::string& key) {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(key + ":")) return std::stod(line.substr(key.size() + 1)) / 1024;
-  }
-  return 0;
-}
-
 struct stage {
   const char* name;
   double seconds;
@@ -171,11 +159,10 @@ std::size_t stage_at(const std::array<stage, 6>& stages, double seconds) {
 bool measure(const char* title, const kvfit::bench::head& head,
              const kvfit::compact_options& options) {
   malloc_trim(0);
-  std::ofstream("/proc/self/clear_refs")
-      << 5;  // the resident high-water mark starts again from here
+  kvfit::bench::forget_peak();
   book.blocks = {};
   book.events_used = 0;
-  const double resident = status("VmRSS");
+  const double resident = status_megabytes("VmRSS");
   book.peak_of_big = 0;
   const std::size_t live = book.live;
   book.peak = live;
@@ -184,7 +171,7 @@ bool measure(const char* title, const kvfit::bench::head& head,
   const auto fitted = kvfit::compact(head.keys, head.values, head.queries, options);
   book.is_open = false;
   const std::size_t peak = book.peak;
-  const double peak_resident = status("VmHWM");
+  const double peak_resident = status_megabytes("VmHWM");
   if (!fitted) {
     std::printf("%s: %s\n", title, fitted.error().message().c_str());
     return false;
@@ -232,7 +219,7 @@ int main() {
       "T = %td, n = %td, d = %td, budget %td; inputs %.1f MB, resident "
       "before %.1f MB\n",
       head.keys.rows(), head.queries.rows(), head.keys.cols(), static_cast<std::ptrdiff_t>(budget),
-      inputs / megabyte, status("VmRSS"));
+      inputs / megabyte, status_megabytes("VmRSS"));
 
   bool is_within =
       measure("preset highest_attention", head, kvfit::presets::highest_attention(budget));

@@ -2,6 +2,7 @@
 /// What is measured: a method with some of its settings changed.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,9 @@ struct setting_value {
   std::string text;
   friend bool operator==(const setting_value&, const setting_value&) = default;
 };
+
+/// Who shares rows out among heads.
+enum class share_policy : std::uint8_t { uniform, pyramid, global, given };
 
 /// A preset and what is set on top of it, in the order of the table of settings.
 struct candidate {

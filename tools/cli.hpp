@@ -18,6 +18,7 @@ namespace kvfit_tool {
 struct typed_methods {
   std::vector<std::string> names;
   std::vector<std::string> settings;
+  std::string budgets = "uniform";  ///< of `compact`
 };
 
 CLI::App* add_compact(CLI::App& app, compact_arguments& to, typed_methods& typed);

@@ -55,6 +55,14 @@ CLI::App* add_compact(CLI::App& app, compact_arguments& to, typed_methods& typed
       ->check(check_count)
       ->type_name("N")
       ->capture_default_str();
+  command
+      ->add_option("--budgets", typed.budgets,
+                   "how heads share the rows: uniform, pyramid, global (one ranking of all keys), "
+                   "or a JSON file of shares (docs/formats.md)")
+      ->type_name("NAME|FILE.json")
+      ->capture_default_str();
+  command->add_flag("--copy-failed", to.copies_failed,
+                    "where a head's method fails, keep copied rows and say so, instead of ending");
   add_seed(*command, to.seed);
   add_threads(*command, to.threads);
   command->footer(list_of_settings());
@@ -62,6 +70,15 @@ CLI::App* add_compact(CLI::App& app, compact_arguments& to, typed_methods& typed
 }
 
 void finish_compact(compact_arguments& arguments, const typed_methods& typed) {
+  if (typed.budgets == "pyramid") {
+    arguments.shares = share_policy::pyramid;
+  } else if (typed.budgets == "global") {
+    arguments.shares = share_policy::global;
+  } else if (typed.budgets != "uniform") {
+    arguments.shares = share_policy::given;
+    arguments.shares_file = typed.budgets;
+    refuse_own_input({arguments.shares_file}, {arguments.output});
+  }
   refuse_own_input({arguments.capture}, {arguments.output});
   const auto all = candidates_of({{arguments.what.method}, typed.settings});
   if (all.size() != 1) throw CLI::ValidationError("--set", "takes one value here");

@@ -20,6 +20,9 @@ struct compact_arguments {
   std::optional<kvfit::dtype> storage = {};  ///< none: the type of the capture's keys
   std::int64_t protect_first = 0;
   std::int64_t protect_last = 0;
+  share_policy shares = share_policy::uniform;
+  std::string shares_file;     ///< for `share_policy::given`
+  bool copies_failed = false;  ///< heads whose method fails keep copied rows
   std::uint64_t seed = 0;
   int threads = 0;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,33 +10,33 @@
 #include "eval_output.hpp"
 #include "evaluation.hpp"
 #include "exit_code.hpp"
+#include "heads.hpp"
 #include "interrupt.hpp"
+#include "kvfit/io/budgets_file.hpp"
 #include "kvfit/io/capture.hpp"
 #include "kvfit/io/compact_file.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
+#include "row_spool.hpp"
 #include "say.hpp"
 
 namespace kvfit_tool {
 
 namespace {
 
-/// Where a head lies in the capture.
-struct place {
-  const kvfit::capture_layer* layer;
-  kvfit::index head;
+/// What is kept in memory of a head that is done; its keys and values are in the spool.
+struct done_head {
+  spooled_rows keys;
+  spooled_rows values;
+  kvfit::vector bias;
+  std::vector<kvfit::index> positions;
+  kvfit::fidelity train;
+  std::optional<kvfit::fidelity> held_out;
+  std::optional<kvfit::error> fallback;
 };
 
-std::vector<place> places_of(const kvfit::capture& capture) {
-  std::vector<place> all;
-  for (const kvfit::capture_layer& layer : capture.layers) {
-    for (kvfit::index head = 0; head < layer.heads(); ++head) all.push_back({&layer, head});
-  }
-  return all;
-}
-
-std::string name_of(const place& at) {
-  return "layer " + std::to_string(at.layer->number()) + " head " + std::to_string(at.head);
+std::string name_of(const placed_head& at) {
+  return "layer " + std::to_string(at.layer) + " head " + std::to_string(at.head);
 }
 
 /// Mean and worst over heads of one of the compaction's own errors.
@@ -45,7 +46,7 @@ struct own_error {
   std::size_t worst_head = 0;
 };
 
-own_error over(const std::vector<small_head>& heads, double kvfit::fidelity::*what) {
+own_error over(const std::vector<done_head>& heads, double kvfit::fidelity::*what) {
   own_error sum;
   for (std::size_t h = 0; h < heads.size(); ++h) {
     const double x = (heads[h].held_out ? *heads[h].held_out : heads[h].train).*what;
@@ -63,24 +64,26 @@ kvfit::index bytes_of(const kvfit::row_view& rows) {
   return rows.rows() * rows.cols() * static_cast<kvfit::index>(size_of(rows.type()));
 }
 
-void print_summary(const compact_arguments& arguments, const std::vector<place>& places,
-                   const std::vector<small_head>& heads, kvfit::dtype storage, double seconds,
+void print_summary(const compact_arguments& arguments, const std::vector<placed_head>& places,
+                   const std::vector<done_head>& heads, kvfit::dtype storage, double seconds,
                    int threads) {
   kvfit::index rows_before = 0;
   kvfit::index rows_after = 0;
   kvfit::index bytes_before = 0;
   kvfit::index bytes_after = 0;
+  kvfit::index copied = 0;
   bool is_held_out = true;
   for (std::size_t h = 0; h < heads.size(); ++h) {
-    const kvfit::row_view keys = places[h].layer->keys(places[h].head);
-    const kvfit::row_view values = places[h].layer->values(places[h].head);
+    const kvfit::row_view& keys = places[h].view.keys;
+    const kvfit::row_view& values = places[h].view.values;
     rows_before += keys.rows();
     bytes_before += bytes_of(keys) + bytes_of(values);
-    const kvfit::index kept = heads[h].keys.rows();
+    const kvfit::index kept = heads[h].keys.rows;
     rows_after += kept;
     bytes_after +=
         kept * (keys.cols() + values.cols()) * static_cast<kvfit::index>(size_of(storage)) +
         kept * static_cast<kvfit::index>(sizeof(float));
+    copied += heads[h].fallback ? 1 : 0;
     is_held_out = is_held_out && heads[h].held_out.has_value();
   }
   const auto ratio_of = [](kvfit::index before, kvfit::index after) {
@@ -108,20 +111,28 @@ void print_summary(const compact_arguments& arguments, const std::vector<place>&
                                           ? "queries held out from the fit"
                                           : "the queries fitted on: new queries will fare worse");
   }
+  if (copied > 0) {
+    std::printf("copied        %lld heads, whose method failed:\n", static_cast<long long>(copied));
+    for (std::size_t h = 0; h < heads.size(); ++h) {
+      if (!heads[h].fallback) continue;
+      std::printf("  %s: %s\n", name_of(places[h]).c_str(), heads[h].fallback->message().c_str());
+    }
+  }
   std::printf("seconds       %.2f with %d %s\n", seconds, threads,
               threads == 1 ? "thread" : "threads");
 }
 
-std::vector<kvfit::compact_layer> layers_of(const std::vector<place>& places,
-                                            const std::vector<small_head>& heads) {
+std::vector<kvfit::compact_layer> layers_of(const std::vector<placed_head>& places,
+                                            const std::vector<done_head>& heads,
+                                            const row_spool& spool) {
   std::vector<kvfit::compact_layer> layers;
   for (std::size_t h = 0; h < heads.size(); ++h) {
-    const kvfit::index number = places[h].layer->number();
+    const kvfit::index number = places[h].layer;
     if (layers.empty() || layers.back().number != number) layers.push_back({number, {}});
-    const small_head& head = heads[h];
+    const done_head& head = heads[h];
     layers.back().heads.push_back(
-        {.keys = head.keys,
-         .values = head.values,
+        {.keys = spool.view(head.keys),
+         .values = spool.view(head.values),
          .bias = {head.bias.data(), static_cast<std::size_t>(head.bias.size())},
          .positions = head.positions});
   }
@@ -143,44 +154,62 @@ int run_compact(const compact_arguments& arguments) {
   check_threads(pool, arguments.threads);
   const kvfit::dtype storage = arguments.storage.value_or(capture->layers.front().keys(0).type());
 
-  const std::vector<place> places = places_of(*capture);
-  std::vector<std::optional<kvfit::result<small_head>>> results(places.size());
+  cache_request request{.head = {.what = arguments.what,
+                                 .storage = storage,
+                                 .protect_first = arguments.protect_first,
+                                 .protect_last = arguments.protect_last,
+                                 .seed = arguments.seed},
+                        .ratio = arguments.ratio,
+                        .shares = arguments.shares,
+                        .given = {},
+                        .copies_failed = arguments.copies_failed};
+  if (arguments.shares == share_policy::given) {
+    auto shares = kvfit::read_budgets_file(arguments.shares_file);
+    if (!shares) return fail(arguments.shares_file, shares.error());
+    request.given = std::move(*shares);
+  }
+
+  const std::vector<placed_head> places = heads_of(*capture);
+  std::vector<done_head> heads(places.size());
+  row_spool spool(storage);
+  if (const auto ok = spool.open(std::filesystem::path(arguments.output).parent_path()); !ok) {
+    return fail(arguments.output, ok.error());
+  }
   const auto start = std::chrono::steady_clock::now();
   {
     progress_bar bar(static_cast<kvfit::index>(places.size()), "heads");
     bar.show(0);
-    const auto all = kvfit::run_watched(
-        pool, static_cast<kvfit::index>(places.size()),
-        [&](kvfit::index i) noexcept {
-          const auto h = static_cast<std::size_t>(i);
-          const place& at = places[h];
-          results[h].emplace(compact(view_of(*capture, *at.layer, at.head),
-                                     {.what = arguments.what,
-                                      .budget = budget_at(at.layer->rows(), arguments.ratio),
-                                      .storage = storage,
-                                      .protect_first = arguments.protect_first,
-                                      .protect_last = arguments.protect_last,
-                                      .seed = arguments.seed}));
-        },
-        {.cancel = &interrupt(),
-         .progress = [&bar](kvfit::index done, kvfit::index) { bar.show(done); }});
+    const auto all =
+        compact_capture(*capture, request, pool,
+                        [&](finished_head&& done) -> kvfit::result<void> {
+                          const auto keys = spool.append(done.rows.keys);
+                          if (!keys) return keys.error();
+                          const auto values = spool.append(done.rows.values);
+                          if (!values) return values.error();
+                          heads[done.place] = {*keys,
+                                               *values,
+                                               std::move(done.rows.bias),
+                                               std::move(done.rows.positions),
+                                               done.rows.train,
+                                               done.rows.held_out,
+                                               std::move(done.fallback)};
+                          return {};
+                        },
+                        {.cancel = &interrupt(),
+                         .progress = [&bar](kvfit::index done, kvfit::index) { bar.show(done); }});
     if (!all) return fail(arguments.capture, all.error());
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  if (const auto ok = spool.finish(); !ok) return fail(arguments.output, ok.error());
 
-  std::vector<small_head> heads;
-  for (std::size_t h = 0; h < results.size(); ++h) {
-    kvfit::result<small_head>& one = *results[h];
-    if (!one) return fail(arguments.capture + ": " + name_of(places[h]), one.error());
-    heads.push_back(std::move(*one));
-  }
   const kvfit::compact_file_info info{.method = label_of(arguments.what),
                                       .logical_length = capture->logical_length,
                                       .scale = capture->scale,
                                       .storage = storage};
   {
     const uninterrupted guard;
-    const auto done = kvfit::write_compact_file(arguments.output, info, layers_of(places, heads));
+    const auto done =
+        kvfit::write_compact_file(arguments.output, info, layers_of(places, heads, spool));
     if (!done) return fail(arguments.output, done.error());
   }
   print_summary(arguments, places, heads, storage, seconds.count(), pool.threads());

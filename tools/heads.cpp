@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <chrono>
 #include <new>
+#include <numeric>
 #include <utility>
 #include <variant>
 
+#include "evaluation.hpp"
 #include "kvfit/attention/attend.hpp"
+#include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/presets.hpp"
 #include "settings.hpp"
@@ -29,6 +32,42 @@ auto without_bad_alloc(Step&& step) -> decltype(step()) {
   } catch (const std::bad_alloc&) {
     return kvfit::error{kvfit::errc::out_of_memory, "attend"};
   }
+}
+
+/// The options of a preset with what the plan sets on top.
+kvfit::result<kvfit::compact_options> options_of(const head_plan& plan, float scale,
+                                                 const std::optional<kvfit::rope>& rotation) {
+  const auto preset = kvfit::presets::find(plan.what.method);
+  if (!preset) {
+    return kvfit::error{kvfit::errc::invalid_option, "method", kvfit::error::none,
+                        kvfit::error::none, "no method " + plan.what.method};
+  }
+  kvfit::compact_options options = preset->make(plan.budget);
+  options.rule.scale = scale;
+  options.refine.rotation = rotation;
+  options.refine.seed = plan.seed;
+  options.storage = plan.storage;
+  options.protect_first = plan.protect_first;
+  options.protect_last = plan.protect_last;
+  if (auto* drawn = std::get_if<kvfit::selection::random>(&options.selection)) {
+    drawn->seed = plan.seed;
+  }
+  if (const std::string wrong = apply_settings(options, plan.what.method, plan.what.settings);
+      !wrong.empty()) {
+    return kvfit::error{kvfit::errc::invalid_option, "settings", kvfit::error::none,
+                        kvfit::error::none, wrong};
+  }
+  return options;
+}
+
+small_head small_of(kvfit::compacted&& fitted, double seconds) {
+  return {.positions = std::move(fitted.positions),
+          .keys = std::move(fitted.keys),
+          .bias = std::move(fitted.bias),
+          .values = std::move(fitted.values),
+          .train = fitted.report.train,
+          .held_out = fitted.report.held_out,
+          .seconds = seconds};
 }
 
 }  // namespace
@@ -54,40 +93,64 @@ const method* find_method(std::string_view name) {
 }
 
 kvfit::result<small_head> compact(const head_view& head, const head_plan& plan) {
-  const auto preset = kvfit::presets::find(plan.what.method);
-  if (!preset) {
-    return kvfit::error{kvfit::errc::invalid_option, "method", kvfit::error::none,
-                        kvfit::error::none, "no method " + plan.what.method};
-  }
-  kvfit::compact_options options = preset->make(plan.budget);
-  options.rule.scale = head.scale;
-  options.refine.rotation = head.rotation;
-  options.refine.seed = plan.seed;
-  options.storage = plan.storage;
-  options.protect_first = plan.protect_first;
-  options.protect_last = plan.protect_last;
-  if (auto* drawn = std::get_if<kvfit::selection::random>(&options.selection)) {
-    drawn->seed = plan.seed;
-  }
-  if (const std::string wrong = apply_settings(options, plan.what.method, plan.what.settings);
-      !wrong.empty()) {
-    return kvfit::error{kvfit::errc::invalid_option, "settings", kvfit::error::none,
-                        kvfit::error::none, wrong};
-  }
+  const auto options = options_of(plan, head.scale, head.rotation);
+  if (!options) return options.error();
   return without_bad_alloc([&]() -> kvfit::result<small_head> {
     const std::vector<kvfit::query_block> queries = blocks_of(head.queries);
     const auto start = std::chrono::steady_clock::now();
     auto fitted = kvfit::compact(head.keys, head.values,
-                                 std::span<const kvfit::query_block>(queries), options);
+                                 std::span<const kvfit::query_block>(queries), *options);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     if (!fitted) return fitted.error();
-    return small_head{.positions = std::move(fitted->positions),
-                      .keys = std::move(fitted->keys),
-                      .bias = std::move(fitted->bias),
-                      .values = std::move(fitted->values),
-                      .train = fitted->report.train,
-                      .held_out = fitted->report.held_out,
-                      .seconds = taken.count()};
+    return small_of(std::move(*fitted), taken.count());
+  });
+}
+
+kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_request& request,
+                                    kvfit::thread_pool& pool,
+                                    const std::function<kvfit::result<void>(finished_head&&)>& take,
+                                    const kvfit::watch& by) {
+  kvfit::cache_view cache;
+  kvfit::cache_queries queries;
+  std::vector<kvfit::index> rows;
+  for (const placed_head& at : heads_of(capture)) {
+    if (cache.layers.empty() || cache.layers.back().number != at.layer) {
+      cache.layers.push_back({.number = at.layer, .rotation = at.view.rotation});
+      queries.push_back({.layer = at.layer, .heads = {}});
+    }
+    cache.layers.back().heads.push_back({.keys = at.view.keys, .values = at.view.values});
+    for (const kvfit::row_view& block : at.view.queries) queries.back().heads.emplace_back(block);
+    rows.push_back(budget_at(at.view.keys.rows(), request.ratio));
+  }
+  const auto head = options_of(request.head, capture.scale, std::nullopt);
+  if (!head) return head.error();
+  kvfit::cache_options options{.budget = std::accumulate(rows.begin(), rows.end(), kvfit::index{0}),
+                               .head = *head};
+  if (request.copies_failed) options.fallback = kvfit::head_fallback::copies;
+  switch (request.shares) {
+    case share_policy::uniform:
+      options.shares = kvfit::budgets::rows{std::move(rows)};
+      break;
+    case share_policy::pyramid:
+      options.shares = kvfit::budgets::pyramid{};
+      break;
+    case share_policy::global:
+      options.shares = kvfit::budgets::global_ranking{};
+      break;
+    case share_policy::given:
+      options.shares = kvfit::budgets::given{request.given};
+      break;
+  }
+  return without_bad_alloc([&]() -> kvfit::result<void> {
+    const auto plan = kvfit::plan_cache(cache, queries, options, pool, by);
+    if (!plan) return plan.error();
+    return kvfit::compact_heads(
+        cache, *plan, options, pool,
+        [&](std::size_t place, kvfit::compacted_head&& done) {
+          return take({place, small_of(std::move(done.rows), done.report.report.seconds.total),
+                       done.report.cause});
+        },
+        by);
   });
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
-/// The tool's only way to the library's arithmetic: one head compacted, one head judged.
+/// The tool's only way to the library's arithmetic: heads compacted, one or all, and judged.
 ///
 /// compact.hpp takes long to compile, so heads.cpp alone includes it and all else sees plain data.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,8 +16,12 @@
 #include "candidate.hpp"
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/attention/rope.hpp"
+#include "kvfit/cache/heads.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/io/capture.hpp"
+#include "kvfit/parallel/progress.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/view/row_view.hpp"
 
 namespace kvfit_tool {
@@ -65,6 +71,30 @@ struct small_head {
 };
 
 kvfit::result<small_head> compact(const head_view& head, const head_plan& plan);
+
+/// How a whole capture is compacted.
+struct cache_request {
+  head_plan head;  ///< its budget is not looked at
+  double ratio = 1;
+  share_policy shares = share_policy::uniform;
+  std::vector<kvfit::head_share> given = {};  ///< for `share_policy::given`
+  bool copies_failed = false;  ///< a head whose method fails keeps copied rows, and is counted
+};
+
+/// A head of a capture as it is done.
+struct finished_head {
+  std::size_t place = 0;  ///< in the order of `heads_of`
+  small_head rows;
+  std::optional<kvfit::error> fallback;  ///< why rows were copied instead
+};
+
+/// Compacts every head of a capture on the pool's threads and hands each to `take` as it is done,
+/// never two at once. Under `uniform` a head keeps floor(T / ratio) rows; else all heads together
+/// keep the sum of that.
+kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_request& request,
+                                    kvfit::thread_pool& pool,
+                                    const std::function<kvfit::result<void>(finished_head&&)>& take,
+                                    const kvfit::watch& by);
 
 /// Attention of the test queries over the full cache.
 struct full_attention {

@@ -320,8 +320,7 @@ TEST_CASE("§9.11 systems that double can solve get no ridge, whatever their sha
           "[linalg][least_squares]") {
   const Eigen::Index n = 700;
   const auto t = GENERATE(as<Eigen::Index>{}, 200, 511, 512);
-  const double condition = GENERATE(1e2, 1e3, 2e4);
-  const auto how = GENERATE(method::qr, method::cholesky);
+  const double condition = GENERATE(1e2, 2e4);
   const auto orthonormal = [](Eigen::Index rows, Eigen::Index cols, std::uint64_t seed) {
     const Eigen::MatrixXd any = oracle::gaussian(rows, cols, seed).cast<double>();
     return Eigen::MatrixXd(any.householderQr().householderQ() *
@@ -333,17 +332,19 @@ TEST_CASE("§9.11 systems that double can solve get no ridge, whatever their sha
       (orthonormal(n, t, 41) * sigma.asDiagonal() * orthonormal(t, t, 42).transpose())
           .cast<float>();
   const kvfit::matrix y = oracle::gaussian(n, 3, 43);
-  const auto fit = least_squares(x, y, {.method = how});
   const Eigen::MatrixXd exact = x.cast<double>();
   const Eigen::MatrixXd truth = exact.householderQr().solve(y.cast<double>());
   const double best = (exact * truth - y.cast<double>()).norm();
-  INFO("t " << t << ", tier " << name(fit.report.tier) << ", condition " << fit.report.condition);
-  CHECK_FALSE(fit.report.escalated);
-  CHECK(fit.report.lambda == 0);
-  CHECK(fit.report.status == status::solved);
-  CHECK(fit.report.rank == t);
-  CHECK((exact * fit.coefficients.cast<double>() - y.cast<double>()).norm() < best * (1 + 1e-5));
-  CHECK(difference(fit.coefficients, truth) < (how == method::qr ? 1e-4 : 0.1));
+  for (const auto how : {method::qr, method::cholesky}) {
+    const auto fit = least_squares(x, y, {.method = how});
+    INFO("t " << t << ", tier " << name(fit.report.tier) << ", condition " << fit.report.condition);
+    CHECK_FALSE(fit.report.escalated);
+    CHECK(fit.report.lambda == 0);
+    CHECK(fit.report.status == status::solved);
+    CHECK(fit.report.rank == t);
+    CHECK((exact * fit.coefficients.cast<double>() - y.cast<double>()).norm() < best * (1 + 1e-5));
+    CHECK(difference(fit.coefficients, truth) < (how == method::qr ? 1e-4 : 0.1));
+  }
 }
 
 TEST_CASE("Cholesky does not lose numbers near the ends of fp32", "[linalg][least_squares]") {
