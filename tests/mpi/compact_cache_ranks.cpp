@@ -292,6 +292,29 @@ TEST_CASE("the default composition gives the serial bytes on ranks", "[mpi][cach
   CHECK(identity->rows == 416);
 }
 
+TEST_CASE("rows hidden by their bias count on no rank", "[mpi][cache]") {
+  mpi_ranks ranks = world();
+  cache_case given = four_layers();
+  std::vector<float> bias(96, 0.0F);
+  for (std::size_t row = 0; row < 60; ++row) bias[row] = -std::numeric_limits<float>::infinity();
+  given.view.layers[2].heads[2].bias = bias;
+  for (const any_budget& shares : every_budget()) {
+    cache_options options = options_with(shares);
+    const auto serial = compact_cache(given.view, given.queries, options);
+    REQUIRE(serial);
+    const auto whole = compact_cache(ranks, given.view, given.queries, options);
+    REQUIRE(whole);
+    CHECK(kvfit_test::same_cache(*serial, whole->cache));
+    const shard own = shard_of(given, cut::heads, ranks.rank(), ranks.size());
+    options.shares = own_part(shares, own);
+    const auto parts =
+        compact_cache(ranks, own.view, own.queries, options, {.holds = rank_holds::shard});
+    REQUIRE(parts);
+    CHECK(kvfit_test::same_cache(*serial, parts->cache));
+    check_sums(ranks, *parts, *serial);
+  }
+}
+
 TEST_CASE("a head that fails on one rank fails all with the serial error", "[mpi][cache]") {
   mpi_ranks ranks = world();
   cache_case given = four_layers();
