@@ -37,7 +37,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// Every function but `rank` and `size` is collective: all ranks call it, in the same order, each
 /// from one thread at a time. Between steps that may fail on one rank alone stands `agree`, so that
 /// either all ranks go on to the next exchange or none does. Ranks run the same program on machines
-/// of one kind: numbers are sent as they lie in memory.
+/// of one kind: numbers are sent as they lie in memory. A rank whose executor has threads asks MPI
+/// for MPI_THREAD_FUNNELED at least.
 ///
 ///     MPI_Init(&argc, &argv);  // and MPI_Finalize: the caller's
 ///     {
