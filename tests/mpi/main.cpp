@@ -10,9 +10,14 @@
 #include "kvfit/parallel/mpi.hpp"
 
 int main(int argc, char** argv) {
+  const auto is_refused = [] {
+    const auto early = kvfit::mpi_ranks::over(MPI_COMM_WORLD);
+    return !early && early.error().code == kvfit::errc::communication_failed;
+  };
+  if (!is_refused()) return 3;  // MPI was not begun
   int provided = 0;
-  if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return 2;
+  if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) return 4;
   const int failed = Catch::Session().run(argc, argv);
   MPI_Finalize();
-  return failed;
+  return is_refused() ? failed : 5;  // MPI has ended
 }
