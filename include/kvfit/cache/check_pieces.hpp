@@ -12,6 +12,7 @@
 
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
+#include "kvfit/cache/compacted_layers.hpp"
 #include "kvfit/cache/rope.hpp"
 #include "kvfit/cache/text_piece.hpp"
 #include "kvfit/core/config.hpp"
@@ -19,18 +20,12 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-template <class Options>
-bool is_compacted(const cache_layer& layer, const Options& options) {
-  return layer.kind == layer_kind::global &&
-         std::find(options.skip.begin(), options.skip.end(), layer.number) == options.skip.end();
-}
-
 /// The layers of a piece that are compacted.
 template <class Options>
 std::vector<const cache_layer*> compacted_layers(const text_piece& piece, const Options& options) {
   std::vector<const cache_layer*> layers;
   for (const cache_layer& layer : piece.cache.layers) {
-    if (is_compacted(layer, options)) layers.push_back(&layer);
+    if (is_compacted(layer, options.skip)) layers.push_back(&layer);
   }
   return layers;
 }

@@ -41,7 +41,7 @@ template <class Selection, class Bias, class Values, executor E>
   }
   std::optional<index> rows;
   for (const cache_layer& layer : cache.layers) {
-    if (!detail::is_compacted(layer, options)) continue;
+    if (!detail::is_compacted(layer, options.skip)) continue;
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
       const index own = layer.heads[h].keys.rows();
       if (own != rows.value_or(own)) {

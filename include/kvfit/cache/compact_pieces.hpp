@@ -143,7 +143,7 @@ class piece_compaction {
       }
     }
     for (const cache_layer& layer : pieces_.front().cache.layers) {
-      if (!is_compacted(layer, options_)) out.cache.skipped.push_back(layer.number);
+      if (!is_compacted(layer, options_.skip)) out.cache.skipped.push_back(layer.number);
     }
     return out;
   }

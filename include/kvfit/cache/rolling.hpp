@@ -2,17 +2,13 @@
 /// `rolling_cache`: the book of a cache that is compacted again and again while it is used.
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
-#include "kvfit/attention/check.hpp"
-#include "kvfit/cache/check_pieces.hpp"
 #include "kvfit/cache/rolling_options.hpp"
 #include "kvfit/cache/rolling_round.hpp"
+#include "kvfit/cache/stack_round.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
@@ -172,14 +168,8 @@ class rolling_cache {
       state->before = now_.block;
       state->taken = {now_.live_first, count};
       state->options = options_.cache;
-      if (const auto ok = stack(live, *state); !ok) return ok.error();
-      index heads = 0;
-      for (const cache_layer& layer : state->view.layers) {
-        if (is_taken(layer)) heads += static_cast<index>(layer.heads.size());
-      }
-      if (heads == 0) {
-        return error{errc::empty_input, "layers", 0, error::none, "no layer is to be compacted"};
-      }
+      if (const auto ok = detail::stack_round(live, live_rows(), *state); !ok) return ok.error();
+      const auto heads = static_cast<index>(state->stacks.size());
       state->options.budget = heads * (options_.target - options_.recent);
       state->options.head.protect_first = options_.sinks;
       under_way_ = state;
@@ -236,10 +226,6 @@ class rolling_cache {
     return {};
   }
 
-  [[nodiscard]] bool is_taken(const cache_layer& layer) const {
-    return detail::is_compacted(layer, options_.cache);
-  }
-
   [[nodiscard]] index block_heads() const noexcept {
     if (!now_.block) return 0;
     index heads = 0;
@@ -247,95 +233,6 @@ class rolling_cache {
       heads += static_cast<index>(layer.heads.size());
     }
     return heads;
-  }
-
-  /// The round's view: every head's compact rows with the live ones below.
-  result<void> stack(const cache_view& live, detail::round_state& state) const {
-    std::size_t of_block = 0;
-    for (const cache_layer& layer : live.layers) {
-      state.view.layers.push_back(layer);
-      if (!is_taken(layer)) continue;
-      const std::string where = "layer " + std::to_string(layer.number);
-      const compacted_layer* before = nullptr;
-      if (state.before) {
-        const auto& layers = state.before->layers;
-        if (of_block == layers.size() || layers[of_block].number != layer.number) {
-          return error{errc::missing_entry, where, error::none, error::none,
-                       "the compact block has other layers"};
-        }
-        before = &layers[of_block++];
-        if (before->heads.size() != layer.heads.size()) {
-          return error{errc::shape_mismatch, where + ": heads",
-                       static_cast<index>(layer.heads.size()),
-                       static_cast<index>(before->heads.size()), "as many as in the compact block"};
-        }
-      }
-      for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-        const head_id id{layer.number, static_cast<index>(h)};
-        const auto ok = stack_head(layer.heads[h], before, h, state);
-        if (!ok) return detail::in_head(ok.error(), id);
-        state.view.layers.back().heads[h] = stacked_block(state.stacks.back());
-      }
-    }
-    if (state.before && of_block != state.before->layers.size()) {
-      return error{errc::missing_entry,
-                   "layer " + std::to_string(state.before->layers[of_block].number), error::none,
-                   error::none, "is in the compact block"};
-    }
-    return {};
-  }
-
-  result<void> stack_head(const kv_block& live, const compacted_layer* before, std::size_t head,
-                          detail::round_state& state) const {
-    const index rows = live_rows();
-    for (const row_view* view : {&live.keys, &live.values}) {
-      const bool is_keys = view == &live.keys;
-      if (view->rows() != rows) {
-        return error{errc::shape_mismatch, is_keys ? "keys" : "values", view->rows(), rows,
-                     "must be the live rows"};
-      }
-      const index width = is_keys ? (before ? before->keys.cols() : view->cols())
-                                  : (before ? before->values.cols() : view->cols());
-      if (view->cols() != width) {
-        return error{errc::shape_mismatch, is_keys ? "keys" : "values", view->cols(), width,
-                     "columns must equal those of the compact block"};
-      }
-    }
-    if (!live.masks.empty()) {
-      return error{errc::invalid_option, "masks", static_cast<index>(live.masks.size()), 0,
-                   "single logits of rows that are gone can't be changed"};
-    }
-    if (!live.bias.empty() && static_cast<index>(live.bias.size()) != rows) {
-      return error{errc::shape_mismatch, "bias", static_cast<index>(live.bias.size()), rows,
-                   "one number per key"};
-    }
-    const chunk& taken = state.taken;
-    detail::head_stack& stack = state.stacks.emplace_back();
-    stack.keys.bottom = live.keys.middle_rows(0, taken.rows);
-    stack.values.bottom = live.values.middle_rows(0, taken.rows);
-    if (before != nullptr) {
-      const kv_block block = before->block(head);
-      stack.keys.top = block.keys;
-      stack.values.top = block.values;
-      stack.bias.assign(block.bias.begin(), block.bias.end());
-      stack.positions.assign(block.positions.begin(), block.positions.end());
-    }
-    for (index row = 0; row < taken.rows; ++row) {
-      stack.bias.push_back(live.bias.empty() ? 0.0F : live.bias[static_cast<std::size_t>(row)]);
-      stack.positions.push_back(taken.first + row);
-    }
-    for (const stacked_rows* both : {&stack.keys, &stack.values}) {
-      if (const auto view = stacked_view(*both); !view) return view.error();
-    }
-    return {};
-  }
-
-  /// The two parts as one block; `stacked_view` has accepted them.
-  static kv_block stacked_block(const detail::head_stack& stack) {
-    return {.keys = *stacked_view(stack.keys),
-            .values = *stacked_view(stack.values),
-            .bias = stack.bias,
-            .positions = stack.positions};
   }
 
   rolling_options options_;
