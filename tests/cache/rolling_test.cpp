@@ -415,6 +415,11 @@ TEST_CASE("§9.20 a fork and a restored book go on as the original does", "[cach
   wrong.block = nullptr;
   CHECK(rolling_cache::make(options, wrong).error().argument == "live_first");
   wrong = roll.state();
+  auto torn = *wrong.block;
+  torn.layers[1].bias.conservativeResize(torn.layers[1].bias.size() - 1);
+  wrong.block = std::make_shared<const kvfit::compacted_cache>(torn);
+  CHECK(rolling_cache::make(options, wrong).error().code == errc::shape_mismatch);
+  wrong = roll.state();
   wrong.length = -1;
   CHECK(rolling_cache::make(options, wrong).error().argument == "length");
 }

@@ -2,9 +2,11 @@
 /// `rolling_cache`: the book of a cache that is compacted again and again while it is used.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kvfit/cache/rolling_options.hpp"
 #include "kvfit/cache/rolling_round.hpp"
@@ -61,7 +63,8 @@ class rolling_cache {
   }
 
   /// Of a text that was left as `saved` says. Errors besides: `invalid_option` for counts that do
-  /// not fit together, `invalid_position` for a block with rows that are live or not in the text.
+  /// not fit together, `shape_mismatch` for a block whose arrays do not, `invalid_position` for one
+  /// with rows that are live or not in the text.
   [[nodiscard]] static result<rolling_cache> make(rolling_options options, rolling_state saved) {
     if (const auto ok = check_rolling(options); !ok) return ok.error();
     if (const auto ok = check_saved(saved); !ok) return ok.error();
@@ -201,6 +204,17 @@ class rolling_cache {
 
   static index end_of(const chunk& part) noexcept { return part.first + part.rows; }
 
+  /// Whether a layer's arrays have the rows that its offsets say.
+  static bool is_whole(const compacted_layer& layer) {
+    const std::vector<index>& offsets = layer.offsets;
+    const index rows = layer.keys.rows();
+    const auto has_rows = [rows](const auto& of) { return static_cast<index>(of.size()) == rows; };
+    return offsets.size() == layer.heads.size() + 1 && offsets.front() == 0 &&
+           offsets.back() == rows && std::is_sorted(offsets.begin(), offsets.end()) &&
+           layer.values.rows() == rows && has_rows(layer.bias) && has_rows(layer.positions) &&
+           has_rows(layer.key_positions);
+  }
+
   static result<void> check_saved(const rolling_state& saved) {
     constexpr index largest = index{1} << 53U;
     if (saved.length < 0 || saved.length > largest) {
@@ -215,6 +229,11 @@ class rolling_cache {
     }
     if (saved.block == nullptr) return {};
     for (const compacted_layer& layer : saved.block->layers) {
+      if (!is_whole(layer)) {
+        return error{
+            errc::shape_mismatch, "block", error::none, error::none,
+            "the arrays of layer " + std::to_string(layer.number) + " do not fit together"};
+      }
       for (const auto* of : {&layer.positions, &layer.key_positions}) {
         for (const index position : *of) {
           if (position >= 0 && position < saved.live_first) continue;
