@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -19,6 +18,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/io/byte_source.hpp"
 #include "kvfit/io/guarded.hpp"
 #include "kvfit/io/safetensors_header.hpp"
 #include "kvfit/io/tensor_view.hpp"
@@ -47,36 +47,6 @@ struct safetensors_file {
 namespace kvfit::inline KVFIT_ISA {
 
 namespace io_detail {
-
-/// Bytes handed out from the front of a span.
-class span_source {
- public:
-  explicit span_source(std::span<const std::byte> bytes) : rest_(bytes) {}
-  bool read(void* to, std::size_t count) noexcept {
-    if (count > rest_.size()) return false;
-    if (count != 0) std::memcpy(to, rest_.data(), count);
-    rest_ = rest_.subspan(count);
-    return true;
-  }
-
- private:
-  std::span<const std::byte> rest_;
-};
-
-/// Bytes handed out from the front of a file.
-class stream_source {
- public:
-  explicit stream_source(std::ifstream& stream) : stream_(stream) {}
-  bool read(void* to, std::size_t count) {
-    if (count > static_cast<std::size_t>(std::numeric_limits<std::streamsize>::max())) return false;
-    if (count == 0) return true;
-    stream_.read(static_cast<char*>(to), static_cast<std::streamsize>(count));
-    return stream_.good() && static_cast<std::size_t>(stream_.gcount()) == count;
-  }
-
- private:
-  std::ifstream& stream_;
-};
 
 /// The first multiple of `alignment` from `offset` on.
 constexpr std::uint64_t align_up(std::uint64_t offset, std::uint64_t alignment) noexcept {
