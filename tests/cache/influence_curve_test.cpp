@@ -88,3 +88,24 @@ TEST_CASE("curves that can't be used are refused with their place", "[cache][inf
   CHECK(cause({good, {{{3, 1.0}, {3, 1.0}}}}).code == errc::invalid_option);
   CHECK(cause({good, {{{3, 1.0}, {2, 1.0}}}}).code == errc::invalid_option);
 }
+
+TEST_CASE("smoothing takes means of odd windows and leaves the ends", "[cache][influence]") {
+  const influence_curve rough{{{1, 9.0}, {2, 0.0}, {4, 6.0}, {8, 0.0}, {16, 3.0}, {32, 1.0}}};
+  const auto smooth = kvfit::smoothed(rough, 5);
+  REQUIRE(smooth);
+  const std::vector<double> expected = {9.0, 5.0, 3.6, 2.0, 4.0 / 3, 1.0};
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    CHECK(smooth->points[i].rows == rough.points[i].rows);
+    CHECK(smooth->points[i].loss == Approx(expected[i]));
+  }
+  const auto same = kvfit::smoothed(rough, 1);
+  REQUIRE(same);
+  CHECK(same->points[2].loss == 6.0);
+  for (const kvfit::index width : {0, -1, 4}) {
+    const auto refused = kvfit::smoothed(rough, width);
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == errc::invalid_option);
+    CHECK(refused.error().actual == width);
+  }
+  CHECK(kvfit::smoothed({}, 3).error().code == errc::empty_input);
+}

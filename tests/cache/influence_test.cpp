@@ -18,8 +18,7 @@ using kvfit_test::make_head;
 
 namespace {
 
-using composition = kvfit::compaction<kvfit::selection::highest_attention, kvfit::bias::nnls,
-                                      kvfit::values::least_squares>;
+using composition = kvfit::compact_options;
 
 const std::vector<kvfit::index> grid = {4, 16, 48, 64, 200};
 
@@ -85,8 +84,8 @@ TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
   const auto head = make_head(5);
   const composition options{.held_out = 0.25};
   const auto cause = [&](const composition& asked, const std::vector<kvfit::index>& budgets,
-                         const kvfit::influence_weights& weights = {}) {
-    const auto curve = measure_influence(head.cache(), head.queries, asked, budgets, weights);
+                         const kvfit::influence_settings& settings = {}) {
+    const auto curve = measure_influence(head.cache(), head.queries, asked, budgets, settings);
     REQUIRE_FALSE(curve.has_value());
     INFO(curve.error().message());
     return curve.error();
@@ -95,12 +94,30 @@ TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
   CHECK(cause(options, {0, 4}).code == errc::invalid_option);
   CHECK(cause(options, {4, 4}).argument == "budgets");
   CHECK(cause({.held_out = 0}, {4}).argument == "held_out");
-  CHECK(cause(options, {4}, {.weight = -1}).argument == "weights");
-  CHECK(cause(options, {4}, {.mass = std::nan("")}).argument == "weights");
+  CHECK(cause(options, {4}, {.weight = -1}).argument == "settings");
+  CHECK(cause(options, {4}, {.mass = std::nan("")}).argument == "settings");
   CHECK(cause({.protect_first = 8, .held_out = 0.25}, {4}).code == errc::budget_out_of_range);
 
   const kvfit::matrix few = head.queries.topRows(1);
   const auto lone = measure_influence(head.cache(), few, options, grid);
   REQUIRE_FALSE(lone.has_value());
   CHECK(lone.error().argument == "held_out");
+}
+
+TEST_CASE("one selection gives a curve near that of a selection a budget", "[cache][influence]") {
+  const auto head = make_head(3);
+  const composition options{.selection = kvfit::selection::highest_attention{}, .held_out = 0.25};
+  const auto each = measure_influence(head.cache(), head.queries, options, grid);
+  const auto once =
+      measure_influence(head.cache(), head.queries, options, grid, {.one_selection = true});
+  REQUIRE(each);
+  REQUIRE(once);
+  const auto whole = kvfit::compact_progressive(head.cache(), head.queries, options, grid);
+  REQUIRE(whole);
+  for (std::size_t i = 0; i < grid.size(); ++i) {
+    CHECK(once->points[i].rows == grid[i]);
+    CHECK(once->points[i].loss == Approx(each->points[i].loss).epsilon(0.25).margin(1e-9));
+    const auto& held_out = (*whole)[i].report.held_out;
+    CHECK(once->points[i].loss == (held_out ? held_out->output_error : 0.0));
+  }
 }

@@ -217,7 +217,7 @@ TEST_CASE("positions that can't be shared are errors", "[cache][shared]") {
     made.layer.heads[1].bias = bias;
     const auto hidden = cause(own);
     CHECK(hidden.code == errc::invalid_position);
-    CHECK(hidden.detail.find("L3H1") != std::string::npos);
+    CHECK(hidden.argument.find("L3H1") != std::string::npos);
   }
   SECTION("a sliding layer") {
     made.layer.kind = kvfit::layer_kind::sliding;
@@ -280,5 +280,5 @@ TEST_CASE("a cache with a bias of its own can't do without", "[cache][zero_bias]
   REQUIRE_FALSE(fused.has_value());
   CHECK(fused.error().code == errc::invalid_option);
   CHECK(fused.error().actual == own.positions[6]);
-  CHECK(fused.error().detail.find("L3H1") != std::string::npos);
+  CHECK(fused.error().argument.find("L3H1") != std::string::npos);
 }

@@ -230,3 +230,36 @@ TEST_CASE("a file is replaced, also by a bare name in the current folder", "[io]
   CHECK(file_bytes(folder / "file") == kvfit_test::raw_file("{}      ", ""));
   CHECK(folder.count() == 1);
 }
+
+TEST_CASE("tensors can be made while they are written; a wrong length leaves the old file",
+          "[io]") {
+  const scratch_folder folder;
+  const auto tensors = some_tensors();
+  REQUIRE(kvfit::write_safetensors(folder / "whole", tensors, {}).has_value());
+  std::vector<kvfit::tensor_spec> specs;
+  for (const tensor_view& tensor : tensors)
+    specs.push_back({tensor.name, tensor.type, tensor.shape});
+  const auto write = [&](std::size_t missing, std::size_t failing) {
+    return kvfit::write_safetensors_by(
+        folder / "file", specs, {},
+        [&](std::size_t i, const kvfit::io_detail::byte_sink& sink) -> kvfit::result<void> {
+          if (i == failing) return kvfit::error{errc::non_finite, "mine"};
+          const auto bytes = tensors[i].bytes;
+          for (std::size_t at = 0; at < bytes.size() - (i == 2 ? missing : 0); ++at) {
+            if (auto ok = sink(bytes.subspan(at, 1)); !ok) return ok;
+          }
+          return {};
+        });
+  };
+  REQUIRE(write(0, 9).has_value());
+  CHECK(file_bytes(folder / "file") == file_bytes(folder / "whole"));
+  const auto cut = write(1, 9);
+  REQUIRE_FALSE(cut.has_value());
+  CHECK(cut.error().code == errc::shape_mismatch);
+  CHECK(cut.error().argument == "a");
+  CHECK(cut.error().actual == 23);
+  CHECK(cut.error().expected == 24);
+  CHECK(write(0, 1).error().argument == "mine");
+  CHECK(file_bytes(folder / "file") == file_bytes(folder / "whole"));
+  CHECK(folder.count() == 2);
+}

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/io/state.hpp"
 
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -123,11 +122,6 @@ void seal(bytes& file) {
   }
   remainder = ~remainder;
   std::memcpy(&file[file.size() - 4], &remainder, 4);
-}
-
-template <class T>
-void put_at(bytes& file, std::size_t place, T number) {
-  std::memcpy(&file.at(place), &number, sizeof number);
 }
 
 std::uint32_t crc_of(const bytes& all) {

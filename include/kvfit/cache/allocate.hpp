@@ -31,14 +31,39 @@ struct influence {
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// Rows for each head, in the order of `heads`: `total` in all, in proportion to the policy's
-/// shares and within the limits (`apportion` says how exactly).
+/// Rows for each head, in the order of `heads`, within bounds of the caller's own: `total` in all.
 ///
-/// policy: `budgets::uniform{}`, `budgets::pyramid{}` or `budgets::given{shares}`, or a caller's
-/// own type with a function `shares_of(policy, heads)` beside it that returns
-/// `result<std::vector<double>>`. Errors: those of `bounds_of`, `shares_of` and `apportion`; among
-/// them `budget_out_of_range` where the total is below all minima together or above all caps.
-/// Cost: O(H log H). Same input, same bytes.
+/// policy: as `allocate` takes it. bounds: one a head. Errors: those of `shares_of` and
+/// `apportion`, or of the plan's function. Cost: O(H log H).
+template <class Policy>
+[[nodiscard]] result<std::vector<index>> allocate_within(std::span<const head_rows> heads,
+                                                         std::span<const row_bounds> bounds,
+                                                         index total, const Policy& policy) {
+  const auto shares = shares_of(policy, heads);
+  if (!shares) return shares.error();
+  return apportion(*shares, bounds, total);
+}
+
+/// The same by influence curves. The plans' own functions report the loss besides.
+[[nodiscard]] inline result<std::vector<index>> allocate_within(std::span<const head_rows>,
+                                                                std::span<const row_bounds> bounds,
+                                                                index total,
+                                                                const budgets::influence& policy) {
+  auto plan = policy.exact
+                  ? plan_by_dynamic_programming(policy.curves, bounds, total, *policy.exact)
+                  : plan_by_water_filling(policy.curves, bounds, total);
+  if (!plan) return plan.error();
+  return std::move(plan->rows);
+}
+
+/// Rows for each head, in the order of `heads`: `total` in all, by the policy and within the limits
+/// (`apportion` says how exactly shares become rows).
+///
+/// policy: `budgets::uniform{}`, `budgets::pyramid{}`, `budgets::given{shares}`,
+/// `budgets::influence{curves}`, or a caller's own type with a function `shares_of(policy, heads)`
+/// beside it that returns `result<std::vector<double>>`. Errors: those of `bounds_of` and
+/// `allocate_within`; among them `budget_out_of_range` where the total is below all minima together
+/// or above all caps. Cost: O(H log H). Same input, same bytes.
 ///
 ///     auto rows = kvfit::allocate(heads, 4096, kvfit::budgets::pyramid{.last_share = 0.1},
 ///                                 {.at_least = 8, .max_ratio = 0.75});
@@ -48,25 +73,7 @@ template <class Policy>
                                                   const head_limits& limits = {}) {
   const auto bounds = bounds_of(heads, limits);
   if (!bounds) return bounds.error();
-  const auto shares = shares_of(policy, heads);
-  if (!shares) return shares.error();
-  return apportion(*shares, *bounds, total);
-}
-
-/// The same by influence curves. The plans' own functions report the loss besides.
-///
-/// Errors: those of `bounds_of` and of the plan's function.
-[[nodiscard]] inline result<std::vector<index>> allocate(std::span<const head_rows> heads,
-                                                         index total,
-                                                         const budgets::influence& policy,
-                                                         const head_limits& limits = {}) {
-  const auto bounds = bounds_of(heads, limits);
-  if (!bounds) return bounds.error();
-  auto plan = policy.exact
-                  ? plan_by_dynamic_programming(policy.curves, *bounds, total, *policy.exact)
-                  : plan_by_water_filling(policy.curves, *bounds, total);
-  if (!plan) return plan.error();
-  return std::move(plan->rows);
+  return allocate_within(heads, *bounds, total, policy);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

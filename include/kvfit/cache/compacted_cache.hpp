@@ -66,10 +66,10 @@ struct compacted_layer {
 /// What `compact_cache()` returns.
 struct compacted_cache {
   std::vector<compacted_layer> layers;  ///< those that were compacted, in the order of the view
-  std::vector<index> skipped;           ///< numbers of sliding layers, left as they are
-  index rows_before = 0;                ///< of all heads compacted
-  index rows = 0;                       ///< Σ t_h
-  index fallbacks = 0;                  ///< heads whose method failed
+  std::vector<index> skipped;  ///< numbers of layers left as they are: sliding, or to be skipped
+  index rows_before = 0;       ///< of all heads compacted
+  index rows = 0;              ///< Σ t_h
+  index fallbacks = 0;         ///< heads whose method failed
 };
 
 }  // namespace kvfit

@@ -9,6 +9,7 @@
 
 #include "kvfit/cache/influence_curve.hpp"
 #include "kvfit/compact.hpp"
+#include "kvfit/compact/progressive.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
@@ -17,10 +18,12 @@
 namespace kvfit {
 
 /// How a report becomes a loss: weight · (output_error + mass · mass_error), both of the held-out
-/// queries.
-struct influence_weights {
+/// queries; and what is compacted for it.
+struct influence_settings {
   double weight = 1;  ///< of this head beside the others, ≥ 0: what its errors do to the answer
   double mass = 0;    ///< of the mass error beside the output error, ≥ 0
+  /// One selection serves all budgets (`compact_progressive`): cheaper, and near.
+  bool one_selection = false;
 };
 
 }  // namespace kvfit
@@ -32,12 +35,12 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// A proxy. The paper's curves are changes of the answer's log-perplexity (arXiv:2602.16284,
 /// influence curves), which only a model can measure; an error of the head's own output says
-/// nothing of what later layers make of it, unless `weights.weight` does. A budget that keeps every
-/// row costs 0.
+/// nothing of what later layers make of it, unless `settings.weight` does. A budget that keeps
+/// every row costs 0.
 ///
 /// budgets: rows, ≥ 1, strictly ascending, protected rows included; `options.budget` is not looked
 /// at. options: those of the compactions to come, with `held_out` above 0.
-/// Errors: `empty_input` for no budget; `invalid_option` for budgets out of order, weights out of
+/// Errors: `empty_input` for no budget; `invalid_option` for budgets out of order, settings out of
 /// range or no held-out share, and where there are too few queries to hold any out; those of
 /// `compact`. Cost: one `compact` a budget, and 16 bytes. Same input, same bytes.
 ///
@@ -47,7 +50,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<influence_curve> measure_influence(
     const kv_block& cache, const query_set& queries,
     const compaction<Selection, Bias, Values>& options, std::span<const index> budgets,
-    const influence_weights& weights = {}) {
+    const influence_settings& settings = {}) {
   if (budgets.empty()) return error{errc::empty_input, "budgets", 0, error::none, {}};
   for (std::size_t i = 0; i < budgets.size(); ++i) {
     const index before = i > 0 ? budgets[i - 1] : 0;
@@ -56,9 +59,9 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
                    "must be at least 1 and ascend"};
     }
   }
-  for (const double weight : {weights.weight, weights.mass}) {
+  for (const double weight : {settings.weight, settings.mass}) {
     if (!(weight >= 0 && std::isfinite(weight))) {
-      return error{errc::invalid_option, "weights", error::none, error::none,
+      return error{errc::invalid_option, "settings", error::none, error::none,
                    "must be finite and not negative"};
     }
   }
@@ -69,21 +72,32 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
   return detail::guard_memory("measure_influence", [&]() -> result<influence_curve> {
     influence_curve curve;
     curve.points.reserve(budgets.size());
-    auto asked = options;
-    for (const index rows : budgets) {
-      asked.budget = rows;
-      const auto fitted = compact(cache, queries, asked);
-      if (!fitted) return fitted.error();
-      const compact_report& report = fitted->report;
+    const auto add = [&](index rows, const compact_report& report) -> result<void> {
       double loss = 0;
       if (report.held_out) {
-        loss = weights.weight *
-               (report.held_out->output_error + weights.mass * report.held_out->mass_error);
+        loss = settings.weight *
+               (report.held_out->output_error + settings.mass * report.held_out->mass_error);
       } else if (!report.is_identity && report.masked_queries < queries.rows()) {
         return error{errc::invalid_option, "held_out", error::none, error::none,
                      "too few queries to hold any out"};
       }
       curve.points.push_back({rows, loss});
+      return {};
+    };
+    if (settings.one_selection) {
+      const auto all = compact_progressive(cache, queries, options, budgets);
+      if (!all) return all.error();
+      for (std::size_t i = 0; i < budgets.size(); ++i) {
+        if (const auto ok = add(budgets[i], (*all)[i].report); !ok) return ok.error();
+      }
+      return curve;
+    }
+    auto asked = options;
+    for (const index rows : budgets) {
+      asked.budget = rows;
+      const auto fitted = compact(cache, queries, asked);
+      if (!fitted) return fitted.error();
+      if (const auto ok = add(rows, fitted->report); !ok) return ok.error();
     }
     return curve;
   });
@@ -92,9 +106,9 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 /// The same with policies chosen at run time.
 [[nodiscard]] inline result<influence_curve> measure_influence(
     const kv_block& cache, const query_set& queries, const compact_options& options,
-    std::span<const index> budgets, const influence_weights& weights = {}) {
+    std::span<const index> budgets, const influence_settings& settings = {}) {
   return measure_influence<any_selection, any_bias, any_values>(cache, queries, options, budgets,
-                                                                weights);
+                                                                settings);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -12,6 +12,7 @@
 
 #include "kvfit/cache/row_bounds.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -94,6 +95,34 @@ namespace kvfit::inline KVFIT_ISA {
   double sum = 0;
   for (std::size_t h = 0; h < curves.size(); ++h) sum += loss_at(curves[h], rows[h]);
   return sum;
+}
+
+/// The curve with every loss replaced by the mean of up to `width` losses around it, an odd number:
+/// measured curves are noisy, and plans follow their noise (arXiv:2602.16284 smooths them for
+/// decisions alone; look up what a plan really costs in the curves as measured). Near an end the
+/// window shrinks on both sides alike, so that the first and the last loss stay.
+///
+/// Errors: `invalid_option` for a width that is even or below 1; those of `check_curves` for the
+/// curve. Cost: O(points · width).
+[[nodiscard]] inline result<influence_curve> smoothed(const influence_curve& curve, index width) {
+  if (width < 1 || width % 2 == 0) {
+    return error{errc::invalid_option, "width", width, error::none, "must be odd and at least 1"};
+  }
+  const row_bounds any{0, 0};
+  if (auto ok = check_curves(std::span(&curve, 1), std::span(&any, 1)); !ok) return ok.error();
+  return detail::guard_memory("smoothed", [&]() -> result<influence_curve> {
+    influence_curve smooth = curve;
+    const auto last = static_cast<index>(curve.points.size()) - 1;
+    for (index i = 0; i <= last; ++i) {
+      const index reach = std::min({width / 2, i, last - i});
+      double sum = 0;
+      for (index k = i - reach; k <= i + reach; ++k) {
+        sum += curve.points[static_cast<std::size_t>(k)].loss;
+      }
+      smooth.points[static_cast<std::size_t>(i)].loss = sum / static_cast<double>(2 * reach + 1);
+    }
+    return smooth;
+  });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

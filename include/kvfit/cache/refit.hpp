@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -14,7 +13,11 @@
 #include <vector>
 
 #include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/check_cache.hpp"
+#include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/fit_head.hpp"
+#include "kvfit/cache/over_heads.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
@@ -23,13 +26,6 @@
 #include "kvfit/parallel/serial.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
-
-/// `cause` with the head it was met in.
-inline error in_head(error cause, const head_id& id) {
-  if (!cause.detail.empty()) cause.detail += "; ";
-  cause.detail += name(id);
-  return cause;
-}
 
 /// Query heads that read each KV head, or `shape_mismatch` where they do not divide.
 inline result<std::size_t> group_size_of(const cache_layer& layer,
@@ -99,58 +95,34 @@ inline result<void> check_rows(const kv_block& cache, const std::vector<index>& 
   return need(length - std::min(options.protect_last, length), length);
 }
 
-inline result<compacted> refit_head(const cache_layer& layer, std::size_t head,
-                                    const std::vector<index>& rows,
-                                    std::span<const query_block> queries,
-                                    const compact_options& options) {
-  return guard_memory("refit", [&]() -> result<compacted> {
-    const kv_block& cache = layer.heads[head];
-    if (const auto ok = check_rows(cache, rows, options); !ok) return ok.error();
-    auto fitted = compact(cache, queries, refit_options(layer, options, rows, cache.keys.rows()));
-    if (!fitted) return fitted.error();
-    if (fitted->positions != rows) {
-      return error{errc::invalid_position, "rows", static_cast<index>(rows.size()), error::none,
-                   "the bias hides one of them"};
-    }
-    return std::move(*fitted);
-  });
-}
-
-/// Results of a layer's heads, one below the other; an empty optional is a head without rows.
-inline compacted_layer join_heads(const cache_layer& layer,
-                                  std::vector<std::optional<compacted>> heads) {
-  compacted_layer out;
-  out.number = layer.number;
-  out.offsets.push_back(0);
-  for (const auto& head : heads) {
-    out.offsets.push_back(out.offsets.back() + (head ? head->keys.rows() : 0));
+inline result<compacted_head> refit_head(const cache_layer& layer, std::size_t head,
+                                         const std::vector<index>& rows,
+                                         std::span<const query_block> queries,
+                                         const compact_options& options) {
+  const kv_block& cache = layer.heads[head];
+  compacted_head out;
+  out.report = {.id = {layer.number, static_cast<index>(head)},
+                .rows_before = cache.keys.rows(),
+                .rows = static_cast<index>(rows.size()),
+                .outcome = head_outcome::empty,
+                .cause = {},
+                .report = {}};
+  if (rows.empty()) {
+    out.rows.keys.resize(0, cache.keys.cols());
+    out.rows.values.resize(0, cache.values.cols());
+    return out;
   }
-  const index rows = out.offsets.back();
-  out.keys.resize(rows, layer.heads.front().keys.cols());
-  out.values.resize(rows, layer.heads.front().values.cols());
-  out.bias.resize(rows);
-  out.positions.reserve(static_cast<std::size_t>(rows));
-  out.key_positions.reserve(static_cast<std::size_t>(rows));
-  for (std::size_t h = 0; h < heads.size(); ++h) {
-    head_report report{.id = {layer.number, static_cast<index>(h)},
-                       .rows_before = layer.heads[h].keys.rows(),
-                       .rows = out.rows(h),
-                       .outcome = head_outcome::empty,
-                       .cause = {},
-                       .report = {}};
-    if (heads[h]) {
-      compacted& one = *heads[h];
-      out.keys.middleRows(out.offsets[h], report.rows) = one.keys;
-      out.values.middleRows(out.offsets[h], report.rows) = one.values;
-      out.bias.segment(out.offsets[h], report.rows) = one.bias;
-      out.positions.insert(out.positions.end(), one.positions.begin(), one.positions.end());
-      out.key_positions.insert(out.key_positions.end(), one.key_positions.begin(),
-                               one.key_positions.end());
-      report.outcome = one.report.is_identity ? head_outcome::identity : head_outcome::fitted;
-      report.report = std::move(one.report);
-    }
-    out.heads.push_back(std::move(report));
+  if (const auto ok = check_rows(cache, rows, options); !ok) return ok.error();
+  auto fitted = compact(cache, queries, refit_options(layer, options, rows, cache.keys.rows()));
+  if (!fitted) return fitted.error();
+  if (fitted->positions != rows) {
+    return error{errc::invalid_position, "rows", static_cast<index>(rows.size()), error::none,
+                 "the bias hides one of them"};
   }
+  const bool is_whole = fitted->report.is_identity;
+  out.report.outcome = is_whole ? head_outcome::identity : head_outcome::fitted;
+  out.report.report = fitted->report;
+  out.rows = std::move(*fitted);
   return out;
 }
 
@@ -170,8 +142,8 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors: `invalid_option` for a layer that is not global; `empty_input`; `shape_mismatch`;
 /// `invalid_position` for rows that can't be kept; those of `compact`, of the first head that has
-/// one, named in `detail`; `out_of_memory`. Nothing is returned then. Cost: one `compact` a head,
-/// spread over the executor; the same bytes for every one of them.
+/// one, with its name in front; `out_of_memory`. Nothing is returned then. Cost: one `compact` a
+/// head, spread over the executor; the same bytes for every one of them.
 ///
 ///     const std::vector<std::vector<index>> rows = {{0, 3, 9}, {0, 4, 9}};
 ///     auto refitted = kvfit::refit_layer(layer, rows, queries, options, pool);
@@ -179,7 +151,7 @@ template <executor E>
 [[nodiscard]] result<compacted_layer> refit_layer(const cache_layer& layer,
                                                   std::span<const std::vector<index>> rows,
                                                   std::span<const query_block> queries,
-                                                  const compact_options& options, E& how) {
+                                                  const compact_options& options, E&& how) {
   return detail::guard_memory("refit_layer", [&]() -> result<compacted_layer> {
     const auto group = detail::group_size_of(layer, queries);
     if (!group) return group.error();
@@ -196,25 +168,18 @@ template <executor E>
       return error{errc::shape_mismatch, "layer " + std::to_string(layer.number), head.keys.cols(),
                    first.keys.cols(), "columns must be the same in all heads"};
     }
-    std::vector<std::optional<compacted>> done(heads);
-    std::vector<std::optional<error>> failed(heads);
-    how.run(static_cast<index>(heads), [&](index i) noexcept {
-      const auto h = static_cast<std::size_t>(i);
-      if (rows[h].empty()) return;
-      auto one =
-          detail::refit_head(layer, h, rows[h], queries.subspan(h * *group, *group), options);
-      if (one) {
-        done[h] = std::move(*one);
-      } else {
-        failed[h] = one.error();
-      }
-    });
-    for (std::size_t h = 0; h < heads; ++h) {
-      if (failed[h]) {
-        return detail::in_head(std::move(*failed[h]), {layer.number, static_cast<index>(h)});
-      }
-    }
-    return detail::join_heads(layer, std::move(done));
+    std::vector<compacted_head> done(heads);
+    const auto ran =
+        detail::over_heads(how, static_cast<index>(heads), 0, {}, [&](index i) -> result<void> {
+          const auto h = static_cast<std::size_t>(i);
+          auto one =
+              detail::refit_head(layer, h, rows[h], queries.subspan(h * *group, *group), options);
+          if (!one) return detail::in_head(one.error(), {layer.number, i});
+          done[h] = std::move(*one);
+          return {};
+        });
+    if (!ran) return ran.error();
+    return detail::stack_heads(done);
   });
 }
 
@@ -223,8 +188,7 @@ template <executor E>
                                                          std::span<const std::vector<index>> rows,
                                                          std::span<const query_block> queries,
                                                          const compact_options& options) {
-  const serial how;
-  return refit_layer(layer, rows, queries, options, how);
+  return refit_layer(layer, rows, queries, options, serial{});
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

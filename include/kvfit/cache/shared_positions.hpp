@@ -125,7 +125,7 @@ template <executor E>
                                                       const compacted_layer& fitted,
                                                       std::span<const query_block> queries,
                                                       const compact_options& options,
-                                                      index most_rows, E& how) {
+                                                      index most_rows, E&& how) {
   return detail::guard_memory("share_positions", [&]() -> result<compacted_layer> {
     const auto group = detail::group_size_of(layer, queries);
     if (!group) return group.error();
@@ -161,8 +161,7 @@ template <executor E>
                                                              std::span<const query_block> queries,
                                                              const compact_options& options,
                                                              index most_rows = 0) {
-  const serial how;
-  return share_positions(layer, fitted, queries, options, most_rows, how);
+  return share_positions(layer, fitted, queries, options, most_rows, serial{});
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -42,7 +42,7 @@ template <executor E>
 [[nodiscard]] result<compacted_layer> refit_without_bias(const cache_layer& layer,
                                                          const compacted_layer& fitted,
                                                          std::span<const query_block> queries,
-                                                         const compact_options& options, E& how) {
+                                                         const compact_options& options, E&& how) {
   return detail::guard_memory("refit_without_bias", [&]() -> result<compacted_layer> {
     if (const auto ok = check_layer(fitted); !ok) return ok.error();
     if (fitted.number != layer.number || fitted.heads.size() != layer.heads.size()) {
@@ -73,8 +73,7 @@ template <executor E>
 [[nodiscard]] inline result<compacted_layer> refit_without_bias(
     const cache_layer& layer, const compacted_layer& fitted, std::span<const query_block> queries,
     const compact_options& options) {
-  const serial how;
-  return refit_without_bias(layer, fitted, queries, options, how);
+  return refit_without_bias(layer, fitted, queries, options, serial{});
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

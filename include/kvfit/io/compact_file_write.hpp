@@ -2,11 +2,12 @@
 /// Writes result files: compact keys, values, biases and positions (docs/formats.md).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
-#include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
@@ -19,51 +20,61 @@
 #include "kvfit/io/guarded.hpp"
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/io/safetensors_write.hpp"
-#include "kvfit/view/row_view.hpp"
+#include "kvfit/view/load.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
 namespace io_detail {
 
-/// Appends `view` in the type `storage`. `non_finite` or `storage_overflow` with row and column.
-inline result<void> append_rows(std::vector<std::byte>& out, const row_view& view, dtype storage,
-                                const std::string& argument) {
+/// One row in the type `storage`, at `to`. `non_finite` or `storage_overflow` with row and column.
+inline result<void> encode_row(const float* numbers, index cols, dtype storage, index row,
+                               const std::string& argument, std::byte* to) {
   const std::size_t size = size_of(storage);
-  for (index i = 0; i < view.rows(); ++i) {
-    std::size_t place = out.size();
-    out.resize(place + static_cast<std::size_t>(view.cols()) * size);
-    for (index j = 0; j < view.cols(); ++j, place += size) {
-      const float number = view(i, j);
-      float stored = number;
-      if (storage == dtype::fp16) {
-        const fp16 half = to_fp16(number);
-        stored = to_float(half);
-        std::memcpy(&out[place], &half, sizeof half);
-      } else if (storage == dtype::bf16) {
-        const bf16 brain = to_bf16(number);
-        stored = to_float(brain);
-        std::memcpy(&out[place], &brain, sizeof brain);
-      } else {
-        std::memcpy(&out[place], &number, sizeof number);
-      }
-      if (is_infinite_or_nan(number)) return error{errc::non_finite, argument, i, j, {}};
-      if (is_infinite_or_nan(stored)) {
-        return error{errc::storage_overflow, argument, i, j,
-                     print_float(number) + " as " + std::string(name(storage))};
-      }
+  for (index j = 0; j < cols; ++j, to += size) {
+    const float number = numbers[j];
+    float stored = number;
+    if (storage == dtype::fp16) {
+      const fp16 half = to_fp16(number);
+      stored = to_float(half);
+      std::memcpy(to, &half, sizeof half);
+    } else if (storage == dtype::bf16) {
+      const bf16 brain = to_bf16(number);
+      stored = to_float(brain);
+      std::memcpy(to, &brain, sizeof brain);
+    } else {
+      std::memcpy(to, &number, sizeof number);
+    }
+    if (is_infinite_or_nan(number)) return error{errc::non_finite, argument, row, j, {}};
+    if (is_infinite_or_nan(stored)) {
+      return error{errc::storage_overflow, argument, row, j,
+                   print_float(number) + " as " + std::string(name(storage))};
     }
   }
   return {};
 }
 
-/// The bytes of one layer's tensors.
-struct layer_bytes {
-  std::vector<std::byte> keys;
-  std::vector<std::byte> values;
-  std::vector<float> bias;
-  std::vector<std::int32_t> positions;
-  std::vector<std::int32_t> head_offsets{0};
-};
+/// Hands `view` to `sink` in the type `storage`, some rows at a time.
+template <class Sink>
+result<void> encode_rows(const row_view& view, dtype storage, const std::string& argument,
+                         const Sink& sink) {
+  constexpr index rows_at_once = 64;
+  const index cols = view.cols();
+  const std::size_t row_bytes = static_cast<std::size_t>(cols) * size_of(storage);
+  std::vector<float> numbers(static_cast<std::size_t>(rows_at_once * cols));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(rows_at_once) * row_bytes);
+  for (index first = 0; first < view.rows(); first += rows_at_once) {
+    const index count = std::min(rows_at_once, view.rows() - first);
+    const auto loaded = load_rows(view, first, count, numbers.data());
+    for (index i = 0; i < count; ++i) {
+      const auto ok = encode_row(loaded.data + i * loaded.stride, cols, storage, first + i,
+                                 argument, bytes.data() + static_cast<std::size_t>(i) * row_bytes);
+      if (!ok) return ok;
+    }
+    const auto filled = static_cast<std::size_t>(count) * row_bytes;
+    if (auto ok = sink(std::span<const std::byte>(bytes.data(), filled)); !ok) return ok;
+  }
+  return {};
+}
 
 /// Shapes, biases and positions of one head against its layer's first.
 inline result<void> check_compact_head(const compact_head& head, const compact_head& first,
@@ -110,7 +121,12 @@ inline result<void> check_compact_head(const compact_head& head, const compact_h
   return {};
 }
 
-inline result<layer_bytes> encode_layer(const compact_layer& layer, const compact_file_info& info) {
+inline std::string place_of(const compact_layer& layer, std::size_t head) {
+  return "layers." + std::to_string(layer.number) + " head " + std::to_string(head) + " ";
+}
+
+/// All that can be wrong with one layer, its numbers in the type they will be stored in included.
+inline result<void> check_compact_layer(const compact_layer& layer, const compact_file_info& info) {
   const std::string name = "layers." + std::to_string(layer.number);
   if (layer.number < 0) {
     return error{errc::invalid_option, name, layer.number, 0, "layer numbers start at 0"};
@@ -118,32 +134,65 @@ inline result<layer_bytes> encode_layer(const compact_layer& layer, const compac
   if (layer.heads.empty()) {
     return error{errc::empty_input, name, error::none, error::none, "has no heads"};
   }
-  layer_bytes bytes;
+  const auto nowhere = [](std::span<const std::byte>) { return result<void>(); };
   index total = 0;
   for (std::size_t h = 0; h < layer.heads.size(); ++h) {
     const compact_head& head = layer.heads[h];
-    const std::string place = name + " head " + std::to_string(h) + " ";
-    if (auto checked = check_compact_head(head, layer.heads.front(), info.logical_length, place);
-        !checked) {
-      return checked.error();
+    const std::string place = place_of(layer, h);
+    if (auto ok = check_compact_head(head, layer.heads.front(), info.logical_length, place); !ok) {
+      return ok;
     }
     if (head.keys.rows() > max_i32 - total) {
       return error{errc::invalid_option, name, error::none, max_i32, "rows of all heads together"};
     }
     total += head.keys.rows();
-    if (auto done = append_rows(bytes.keys, head.keys, info.storage, place + "keys"); !done) {
-      return done.error();
-    }
-    if (auto done = append_rows(bytes.values, head.values, info.storage, place + "values"); !done) {
-      return done.error();
-    }
-    bytes.bias.insert(bytes.bias.end(), head.bias.begin(), head.bias.end());
-    for (const index position : head.positions) {
-      bytes.positions.push_back(static_cast<std::int32_t>(position));
-    }
-    bytes.head_offsets.push_back(static_cast<std::int32_t>(total));
+    if (auto ok = encode_rows(head.keys, info.storage, place + "keys", nowhere); !ok) return ok;
+    if (auto ok = encode_rows(head.values, info.storage, place + "values", nowhere); !ok) return ok;
   }
-  return bytes;
+  return {};
+}
+
+/// Types and shapes of a layer's five parts, in the order in which `write_part` counts them.
+inline void add_specs(const compact_layer& layer, dtype storage, std::vector<tensor_spec>& specs) {
+  index rows = 0;
+  for (const compact_head& head : layer.heads) rows += head.keys.rows();
+  const compact_head& first = layer.heads.front();
+  const tensor_type stored = tensor_type_of(storage);
+  const auto offsets = static_cast<index>(layer.heads.size()) + 1;
+  specs.push_back({part_name(layer.number, "k"), stored, {rows, first.keys.cols()}});
+  specs.push_back({part_name(layer.number, "v"), stored, {rows, first.values.cols()}});
+  specs.push_back({part_name(layer.number, "bias"), tensor_type::f32, {rows}});
+  specs.push_back({part_name(layer.number, "positions"), tensor_type::i32, {rows}});
+  specs.push_back({part_name(layer.number, "head_offsets"), tensor_type::i32, {offsets}});
+}
+
+/// Hands one part of a layer to `sink`, head by head.
+inline result<void> write_part(const compact_layer& layer, std::size_t part, dtype storage,
+                               const byte_sink& sink) {
+  if (part == 4) {
+    std::vector<std::int32_t> offsets{0};
+    for (const compact_head& head : layer.heads) {
+      offsets.push_back(offsets.back() + static_cast<std::int32_t>(head.keys.rows()));
+    }
+    return sink(std::as_bytes(std::span(offsets)));
+  }
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+    const compact_head& head = layer.heads[h];
+    result<void> done;
+    if (part == 0) {
+      done = encode_rows(head.keys, storage, place_of(layer, h) + "keys", sink);
+    } else if (part == 1) {
+      done = encode_rows(head.values, storage, place_of(layer, h) + "values", sink);
+    } else if (part == 2) {
+      done = sink(std::as_bytes(head.bias));
+    } else {
+      std::vector<std::int32_t> positions;
+      for (const index row : head.positions) positions.push_back(static_cast<std::int32_t>(row));
+      done = sink(std::as_bytes(std::span(positions)));
+    }
+    if (!done) return done;
+  }
+  return {};
 }
 
 }  // namespace io_detail
@@ -153,13 +202,12 @@ inline result<layer_bytes> encode_layer(const compact_layer& layer, const compac
 /// Errors, before anything is written: `shape_mismatch`, `empty_input`, `null_data`, `non_finite`
 /// and `storage_overflow` (row and column within the head named), `invalid_position`,
 /// `invalid_option` (scale not positive and finite, logical length outside I32, a layer twice);
-/// then `file_unwritable`. Cost: the length of the file in memory.
+/// then `file_unwritable`. Cost: two reads of all rows; holds some rows and one head's positions.
 [[nodiscard]] inline result<void> write_compact_file(const std::filesystem::path& path,
                                                      const compact_file_info& info,
                                                      std::span<const compact_layer> layers) {
   return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
     using io_detail::max_i32;
-    using io_detail::part_name;
     if (info.logical_length < 0 || info.logical_length > max_i32) {
       return error{errc::invalid_option, "logical_length", info.logical_length, max_i32, {}};
     }
@@ -174,42 +222,27 @@ inline result<layer_bytes> encode_layer(const compact_layer& layer, const compac
     }
     if (layers.empty()) return error{errc::empty_input, "layers", 0, error::none, {}};
 
-    std::map<index, io_detail::layer_bytes> encoded;
-    std::vector<tensor_view> tensors;
+    std::set<index> numbers;
+    std::vector<tensor_spec> specs;
     for (const compact_layer& layer : layers) {
-      auto bytes = io_detail::encode_layer(layer, info);
-      if (!bytes) return bytes.error();
-      const auto [at, fresh] = encoded.emplace(layer.number, std::move(*bytes));
-      if (!fresh) {
+      if (auto ok = io_detail::check_compact_layer(layer, info); !ok) return ok;
+      if (!numbers.insert(layer.number).second) {
         return error{errc::invalid_option, "layers", layer.number, error::none, "appears twice"};
       }
-      const auto& [number, parts] = *at;
-      const auto rows = static_cast<index>(parts.bias.size());
-      const compact_head& first = layer.heads.front();
-      const tensor_type stored = tensor_type_of(info.storage);
-      tensors.push_back({part_name(number, "k"), stored, {rows, first.keys.cols()}, parts.keys});
-      tensors.push_back(
-          {part_name(number, "v"), stored, {rows, first.values.cols()}, parts.values});
-      tensors.push_back({part_name(number, "bias"),
-                         tensor_type::f32,
-                         {rows},
-                         std::as_bytes(std::span(parts.bias))});
-      tensors.push_back({part_name(number, "positions"),
-                         tensor_type::i32,
-                         {rows},
-                         std::as_bytes(std::span(parts.positions))});
-      tensors.push_back({part_name(number, "head_offsets"),
-                         tensor_type::i32,
-                         {static_cast<index>(parts.head_offsets.size())},
-                         std::as_bytes(std::span(parts.head_offsets))});
+      io_detail::add_specs(layer, info.storage, specs);
     }
-    return write_safetensors(path, tensors,
-                             {{"format", "kvfit-compact"},
-                              {"version", "1"},
-                              {"method", info.method},
-                              {"logical_length", std::to_string(info.logical_length)},
-                              {"scale", scale},
-                              {"library_version", version}});
+    constexpr std::size_t parts = 5;
+    return write_safetensors_by(path, specs,
+                                {{"format", "kvfit-compact"},
+                                 {"version", "1"},
+                                 {"method", info.method},
+                                 {"logical_length", std::to_string(info.logical_length)},
+                                 {"scale", scale},
+                                 {"library_version", version}},
+                                [&](std::size_t i, const io_detail::byte_sink& sink) {
+                                  return io_detail::write_part(layers[i / parts], i % parts,
+                                                               info.storage, sink);
+                                });
   });
 }
 

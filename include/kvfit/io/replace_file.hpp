@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <system_error>
@@ -87,15 +88,20 @@ class temporary_file {
   bool is_there_ = false;
 };
 
-/// Makes `path` a file of these pieces, one after the other.
+/// Takes a file's bytes, one piece after the other; `file_unwritable` where the device takes no
+/// more.
+using byte_sink = std::function<result<void>(std::span<const std::byte>)>;
+
+/// Makes `path` a file of what `fill(sink)` hands to the sink; `fill` returns `result<void>`.
 ///
-/// They go to a temporary file in the same folder, which is synced and then renamed: whoever opens
-/// `path`, even after a crash, sees the old file or the new one whole. The new one has the owner
-/// and permissions of a fresh file; a symbolic link is replaced, not followed. A path that names
-/// anything but a file (a folder, a device, a pipe) is refused.
-/// Errors: `file_unwritable`, with the system's reason; the temporary file is gone then.
-inline result<void> replace_file(const std::filesystem::path& path,
-                                 std::span<const std::span<const std::byte>> pieces) {
+/// The bytes go to a temporary file in the same folder, which is synced and then renamed: whoever
+/// opens `path`, even after a crash, sees the old file or the new one whole. The new one has the
+/// owner and permissions of a fresh file; a symbolic link is replaced, not followed. A path that
+/// names anything but a file (a folder, a device, a pipe) is refused.
+/// Errors: `file_unwritable`, with the system's reason; those of `fill`. The temporary file is gone
+/// then.
+template <class Fill>
+result<void> replace_file_by(const std::filesystem::path& path, const Fill& fill) {
   const auto fail = [&](const std::string& why) {
     return error{errc::file_unwritable, path.string(), error::none, error::none, why};
   };
@@ -110,12 +116,25 @@ inline result<void> replace_file(const std::filesystem::path& path,
   errno = 0;
   temporary_file file(path.parent_path());
   if (!file.is_open()) return fail("no file can be created beside it: " + system_reason());
-  for (const auto piece : pieces) {
+  const byte_sink sink = [&](std::span<const std::byte> piece) -> result<void> {
     if (!file.write(piece)) return fail(system_reason());
-  }
+    return {};
+  };
+  if (const result<void> filled = fill(sink); !filled) return filled;
   if (!file.finish()) return fail(system_reason());
   if (!file.rename_to(path, failure)) return fail(failure.message());
   return {};
+}
+
+/// The same of these pieces, one after the other.
+inline result<void> replace_file(const std::filesystem::path& path,
+                                 std::span<const std::span<const std::byte>> pieces) {
+  return replace_file_by(path, [&](const byte_sink& sink) -> result<void> {
+    for (const auto piece : pieces) {
+      if (auto ok = sink(piece); !ok) return ok;
+    }
+    return {};
+  });
 }
 
 }  // namespace io_detail

@@ -46,7 +46,7 @@ inline void append_json(std::string& out, std::string_view text) {
 }
 
 /// The header of `tensors` laid one after the other, padded with spaces to a multiple of 8.
-inline std::string header_text(const std::vector<const tensor_view*>& tensors,
+inline std::string header_text(std::span<const tensor_spec* const> tensors,
                                const tensor_metadata& metadata) {
   std::string text = "{";
   const auto separate = [&text] {
@@ -63,7 +63,7 @@ inline std::string header_text(const std::vector<const tensor_view*>& tensors,
     text += '}';
   }
   std::uint64_t place = 0;
-  for (const tensor_view* tensor : tensors) {
+  for (const tensor_spec* tensor : tensors) {
     separate();
     append_json(text, tensor->name);
     text += ":{\"dtype\":";
@@ -73,7 +73,7 @@ inline std::string header_text(const std::vector<const tensor_view*>& tensors,
       text += (i == 0 ? "" : ",") + std::to_string(tensor->shape[i]);
     }
     text += "],\"data_offsets\":[" + std::to_string(place);
-    place += tensor->bytes.size();
+    place += byte_size(tensor->type, tensor->shape).value_or(0);
     text += "," + std::to_string(place) + "]}";
   }
   text += '}';
@@ -83,31 +83,33 @@ inline std::string header_text(const std::vector<const tensor_view*>& tensors,
 
 }  // namespace io_detail
 
-/// Writes `tensors` and `metadata` to `path`, replacing a file there (`replace_file.hpp` says how).
+/// Writes tensors that are made while they are written, replacing a file at `path`
+/// (`replace_file.hpp` says how): `fill(i, sink)` hands the bytes of tensor i to the sink, in as
+/// many pieces as it likes. It is called once a tensor, in the order of the file.
 ///
 /// Tensors are laid out by descending element size, then by name, behind a header padded to 8
 /// bytes: every tensor lies aligned in the file, and equal input gives equal bytes. Errors:
-/// `shape_mismatch` where a tensor's bytes are not what its type and shape need; `invalid_option`
-/// where the header could not be read back (a name twice, the name `__metadata__`, a text that is
-/// not UTF-8); `file_unwritable`; `out_of_memory`. Nothing is written then. Cost: the length of the
-/// header in memory.
-[[nodiscard]] inline result<void> write_safetensors(const std::filesystem::path& path,
-                                                    std::span<const tensor_view> tensors,
-                                                    const tensor_metadata& metadata) {
+/// `invalid_option` where the header could not be read back (a name twice, the name `__metadata__`,
+/// a text that is not UTF-8); `shape_mismatch` for sizes beyond 64 bits, and where `fill` hands
+/// over other than the bytes its tensor needs; those of `fill`; `file_unwritable`; `out_of_memory`.
+/// The file is left as it was then. Cost: the length of the header in memory.
+template <class Fill>
+[[nodiscard]] result<void> write_safetensors_by(const std::filesystem::path& path,
+                                                std::span<const tensor_spec> tensors,
+                                                const tensor_metadata& metadata, const Fill& fill) {
   return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
-    std::vector<const tensor_view*> ordered;
+    std::vector<const tensor_spec*> ordered;
     std::uint64_t data_size = 0;
-    for (const tensor_view& tensor : tensors) {
+    for (const tensor_spec& tensor : tensors) {
       const auto needed = io_detail::byte_size(tensor.type, tensor.shape);
-      if (!needed || *needed != tensor.bytes.size()) {
-        return error{errc::shape_mismatch, tensor.name, static_cast<index>(tensor.bytes.size()),
-                     needed ? static_cast<index>(*needed) : error::none,
-                     "bytes against what type and shape need"};
+      if (!needed) {
+        return error{errc::shape_mismatch, tensor.name, error::none, error::none,
+                     "its size exceeds 64 bits"};
       }
-      data_size += tensor.bytes.size();
+      data_size += *needed;
       ordered.push_back(&tensor);
     }
-    std::sort(ordered.begin(), ordered.end(), [](const tensor_view* a, const tensor_view* b) {
+    std::sort(ordered.begin(), ordered.end(), [](const tensor_spec* a, const tensor_spec* b) {
       const auto size_a = size_of(a->type);
       const auto size_b = size_of(b->type);
       return size_a != size_b ? size_a > size_b : a->name < b->name;
@@ -122,13 +124,52 @@ inline std::string header_text(const std::vector<const tensor_view*>& tensors,
                    too_long ? "the header exceeds its limit" : parsed.error().detail};
     }
 
-    const std::uint64_t header_size = header.size();
-    std::array<std::byte, 8> length{};
-    std::memcpy(length.data(), &header_size, length.size());
-    std::vector<std::span<const std::byte>> pieces = {std::span<const std::byte>(length),
-                                                      std::as_bytes(std::span(header))};
-    for (const tensor_view* tensor : ordered) pieces.push_back(tensor->bytes);
-    return io_detail::replace_file(path, pieces);
+    return io_detail::replace_file_by(path, [&](const io_detail::byte_sink& sink) -> result<void> {
+      const std::uint64_t header_size = header.size();
+      std::array<std::byte, 8> length{};
+      std::memcpy(length.data(), &header_size, length.size());
+      if (auto ok = sink(length); !ok) return ok;
+      if (auto ok = sink(std::as_bytes(std::span(header))); !ok) return ok;
+      for (const tensor_spec* tensor : ordered) {
+        std::uint64_t written = 0;
+        const io_detail::byte_sink counted = [&](std::span<const std::byte> piece) {
+          written += piece.size();
+          return sink(piece);
+        };
+        const auto place = static_cast<std::size_t>(tensor - tensors.data());
+        if (result<void> ok = fill(place, counted); !ok) return ok;
+        const auto needed = *io_detail::byte_size(tensor->type, tensor->shape);
+        if (written != needed) {
+          return error{errc::shape_mismatch, tensor->name, static_cast<index>(written),
+                       static_cast<index>(needed), "bytes against what type and shape need"};
+        }
+      }
+      return {};
+    });
+  });
+}
+
+/// Writes `tensors` and `metadata` to `path`, laid out as `write_safetensors_by` does.
+///
+/// Errors: those; `shape_mismatch` where a tensor's bytes are not what its type and shape need.
+/// Nothing is written then.
+[[nodiscard]] inline result<void> write_safetensors(const std::filesystem::path& path,
+                                                    std::span<const tensor_view> tensors,
+                                                    const tensor_metadata& metadata) {
+  return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
+    std::vector<tensor_spec> specs;
+    for (const tensor_view& tensor : tensors) {
+      const auto needed = io_detail::byte_size(tensor.type, tensor.shape);
+      if (!needed || *needed != tensor.bytes.size()) {
+        return error{errc::shape_mismatch, tensor.name, static_cast<index>(tensor.bytes.size()),
+                     needed ? static_cast<index>(*needed) : error::none,
+                     "bytes against what type and shape need"};
+      }
+      specs.push_back({tensor.name, tensor.type, tensor.shape});
+    }
+    return write_safetensors_by(
+        path, specs, metadata,
+        [&](std::size_t i, const io_detail::byte_sink& sink) { return sink(tensors[i].bytes); });
   });
 }
 

@@ -2,14 +2,13 @@
 /// Writes the state of a compact cache, to memory or to a file (docs/formats.md).
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "kvfit/cache/check_layer.hpp"
@@ -24,58 +23,70 @@ namespace kvfit::inline KVFIT_ISA {
 
 namespace io_detail {
 
-/// Appends to the bytes of a state.
+/// Hands the parts of a state to a sink, one after the other, and adds up their checksum. After the
+/// first failure nothing more is handed over.
 class state_writer {
  public:
-  explicit state_writer(std::size_t size) { bytes_.reserve(size); }
+  explicit state_writer(const byte_sink& sink) : sink_(sink) {}
 
-  void put(const void* from, std::size_t count) {
-    const std::size_t place = bytes_.size();
-    bytes_.resize(place + count);
-    if (count > 0) std::memcpy(bytes_.data() + place, from, count);
+  void put(std::span<const std::byte> piece) {
+    if (!done_ || piece.empty()) return;
+    sum_.add(piece);
+    written_ += piece.size();
+    done_ = sink_(piece);
   }
   template <class T>
-  void put(const T& record) {
-    put(&record, sizeof record);
+  void put_record(const T& record) {
+    put(std::as_bytes(std::span(&record, 1)));
   }
   template <class T>
-  void put_all(const std::vector<T>& numbers) {
-    put(numbers.data(), numbers.size() * sizeof(T));
+  void put_all(const T* numbers, std::size_t count) {
+    put(std::as_bytes(std::span(numbers, count)));
   }
-  void pad() { bytes_.resize(bytes_.size() + state_padding(bytes_.size())); }
+  void pad() {
+    constexpr std::array<std::byte, 8> zeros{};
+    put(std::span(zeros).first(state_padding(written_)));
+  }
 
   /// `numbers` in the type they are stored in.
-  result<void> put_numbers(const matrix& numbers, dtype storage, const std::string& argument) {
+  void put_numbers(const matrix& numbers, dtype storage, const std::string& argument) {
     if (storage == dtype::fp32) {
-      put(numbers.data(), static_cast<std::size_t>(numbers.size()) * sizeof(float));
+      put_all(numbers.data(), static_cast<std::size_t>(numbers.size()));
     } else {
-      std::size_t place = bytes_.size();
-      bytes_.resize(place + static_cast<std::size_t>(numbers.size()) * 2);
-      for (index i = 0; i < numbers.rows(); ++i) {
-        for (index j = 0; j < numbers.cols(); ++j, place += 2) {
-          const float x = numbers(i, j);
-          const std::uint16_t bits = storage == dtype::fp16 ? to_fp16(x).bits : to_bf16(x).bits;
-          if (!kvfit::detail::is_finite(as_stored(x, storage))) {
-            return error{errc::storage_overflow, argument, i, j,
-                         "exceeds " + std::string(name(storage))};
-          }
-          std::memcpy(bytes_.data() + place, &bits, sizeof bits);
-        }
-      }
+      put_halves(numbers, storage, argument);
     }
     pad();
-    return {};
   }
 
-  std::vector<std::byte> finish() && {
-    crc32c sum;
-    sum.add(bytes_);
-    put(sum.value());
-    return std::move(bytes_);
+  [[nodiscard]] result<void> finish() {
+    put_record(sum_.value());
+    return done_;
   }
 
  private:
-  std::vector<std::byte> bytes_;
+  void put_halves(const matrix& numbers, dtype storage, const std::string& argument) {
+    std::array<std::uint16_t, 4096> buffer;  // NOLINT(*-member-init)
+    const index cols = numbers.cols();
+    std::size_t filled = 0;
+    for (index at = 0; at < numbers.size() && done_; ++at) {
+      const float x = numbers.data()[at];
+      if (!kvfit::detail::is_finite(as_stored(x, storage))) {
+        done_ = error{errc::storage_overflow, argument, at / cols, at % cols,
+                      "exceeds " + std::string(name(storage))};
+        return;
+      }
+      buffer[filled++] = storage == dtype::fp16 ? to_fp16(x).bits : to_bf16(x).bits;
+      if (filled < buffer.size()) continue;
+      put_all(buffer.data(), filled);
+      filled = 0;
+    }
+    put_all(buffer.data(), filled);
+  }
+
+  const byte_sink& sink_;
+  crc32c sum_;
+  std::uint64_t written_ = 0;
+  result<void> done_;
 };
 
 /// Bytes of one layer, text of causes included.
@@ -191,13 +202,12 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
   return {};
 }
 
-inline result<void> put_layer(state_writer& out, const compacted_layer& layer,
-                              const state_info& info) {
+inline void put_layer(state_writer& out, const compacted_layer& layer, const state_info& info) {
   using kvfit::detail::part_of;
-  out.put(state_layer{layer.number, layer.heads.size(),
-                      static_cast<std::uint64_t>(layer.keys.rows()),
-                      static_cast<std::uint64_t>(layer.keys.cols()),
-                      static_cast<std::uint64_t>(layer.values.cols())});
+  out.put_record(state_layer{layer.number, layer.heads.size(),
+                             static_cast<std::uint64_t>(layer.keys.rows()),
+                             static_cast<std::uint64_t>(layer.keys.cols()),
+                             static_cast<std::uint64_t>(layer.values.cols())});
   for (const head_report& head : layer.heads) {
     state_head_2 record;
     record.rows = static_cast<std::uint64_t>(head.rows);
@@ -210,42 +220,43 @@ inline result<void> put_layer(state_writer& out, const compacted_layer& layer,
       record.argument_bytes = static_cast<std::uint32_t>(head.cause->argument.size());
       record.detail_bytes = static_cast<std::uint32_t>(head.cause->detail.size());
     }
-    out.put(record);
+    out.put_record(record);
   }
   for (const head_report& head : layer.heads) {
     if (!head.cause) continue;
-    out.put(head.cause->argument.data(), head.cause->argument.size());
-    out.put(head.cause->detail.data(), head.cause->detail.size());
+    out.put_all(head.cause->argument.data(), head.cause->argument.size());
+    out.put_all(head.cause->detail.data(), head.cause->detail.size());
   }
   out.pad();
-  out.put_all(layer.positions);
-  out.put_all(layer.key_positions);
-  out.put(layer.bias.data(), static_cast<std::size_t>(layer.bias.size()) * sizeof(float));
+  out.put_all(layer.positions.data(), layer.positions.size());
+  out.put_all(layer.key_positions.data(), layer.key_positions.size());
+  out.put_all(layer.bias.data(), static_cast<std::size_t>(layer.bias.size()));
   out.pad();
-  if (auto ok = out.put_numbers(layer.keys, info.key_storage, part_of(layer, "keys")); !ok) {
-    return ok;
-  }
-  return out.put_numbers(layer.values, info.value_storage, part_of(layer, "values"));
+  out.put_numbers(layer.keys, info.key_storage, part_of(layer, "keys"));
+  out.put_numbers(layer.values, info.value_storage, part_of(layer, "values"));
 }
 
-inline result<std::vector<std::byte>> encode_state(const compacted_cache& cache,
-                                                   const state_info& info) {
-  if (const auto ok = check_state(cache, info); !ok) return ok.error();
+inline std::uint64_t state_length(const compacted_cache& cache, const state_info& info) {
+  std::uint64_t length = sizeof(state_header) + 8 * cache.skipped.size() + state_checksum_bytes;
+  for (const compacted_layer& layer : cache.layers) length += state_bytes_of(layer, info);
+  return length;
+}
+
+/// Hands the bytes of a state that was checked to `sink`.
+inline result<void> put_state(const compacted_cache& cache, const state_info& info,
+                              const byte_sink& sink) {
   state_header header;
+  header.length = state_length(cache, info);
   header.logical_length = info.logical_length;
   header.layers = cache.layers.size();
   header.skipped = cache.skipped.size();
   header.key_storage = static_cast<std::uint8_t>(info.key_storage);
   header.value_storage = static_cast<std::uint8_t>(info.value_storage);
-  header.length = sizeof header + 8 * header.skipped + state_checksum_bytes;
-  for (const compacted_layer& layer : cache.layers) header.length += state_bytes_of(layer, info);
-  state_writer out(static_cast<std::size_t>(header.length));
-  out.put(header);
-  out.put_all(cache.skipped);
-  for (const compacted_layer& layer : cache.layers) {
-    if (const auto ok = put_layer(out, layer, info); !ok) return ok.error();
-  }
-  return std::move(out).finish();
+  state_writer out(sink);
+  out.put_record(header);
+  out.put_all(cache.skipped.data(), cache.skipped.size());
+  for (const compacted_layer& layer : cache.layers) put_layer(out, layer, info);
+  return out.finish();
 }
 
 }  // namespace io_detail
@@ -256,24 +267,33 @@ inline result<std::vector<std::byte>> encode_state(const compacted_cache& cache,
 /// was, and nothing is lost. Errors: those of `check_layer`; `invalid_option` (layers or skipped
 /// ones out of order, storage other than fp32, fp16 or bf16, heads in the wrong place);
 /// `invalid_position` at or above the logical length; `shape_mismatch` where reports, totals and
-/// arrays disagree; `storage_overflow` with row and column; `out_of_memory`. Cost: the length of
-/// the state in memory.
+/// arrays disagree; `storage_overflow` with row and column; `out_of_memory`. Cost: the state's
+/// length.
 [[nodiscard]] inline result<std::vector<std::byte>> write_state(const compacted_cache& cache,
                                                                 const state_info& info) {
-  return io_detail::guarded(errc::file_unwritable,
-                            [&] { return io_detail::encode_state(cache, info); });
+  return io_detail::guarded(errc::file_unwritable, [&]() -> result<std::vector<std::byte>> {
+    if (const auto ok = io_detail::check_state(cache, info); !ok) return ok.error();
+    std::vector<std::byte> bytes;
+    bytes.reserve(static_cast<std::size_t>(io_detail::state_length(cache, info)));
+    const auto append = [&](std::span<const std::byte> piece) -> result<void> {
+      bytes.insert(bytes.end(), piece.begin(), piece.end());
+      return {};
+    };
+    if (const auto ok = io_detail::put_state(cache, info, append); !ok) return ok.error();
+    return bytes;
+  });
 }
 
-/// The same to a file, whole or not at all (`replace_file.hpp` says how). Errors besides, with
-/// nothing written: `file_unwritable`.
+/// The same to a file, whole or not at all (`replace_file.hpp` says how). Errors besides, which
+/// leave what was there before: `file_unwritable`. Cost: no memory beside 8 KB.
 [[nodiscard]] inline result<void> write_state(const std::filesystem::path& path,
                                               const compacted_cache& cache,
                                               const state_info& info) {
   return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
-    const auto bytes = io_detail::encode_state(cache, info);
-    if (!bytes) return bytes.error();
-    const std::span<const std::byte> piece = *bytes;
-    return io_detail::replace_file(path, std::span(&piece, 1));
+    if (const auto ok = io_detail::check_state(cache, info); !ok) return ok;
+    return io_detail::replace_file_by(path, [&](const io_detail::byte_sink& sink) {
+      return io_detail::put_state(cache, info, sink);
+    });
   });
 }
 

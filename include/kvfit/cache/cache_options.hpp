@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+/// What `compact_cache()` is asked: how each head is compacted, and how rows are shared out.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+#include <vector>
+
+#include "kvfit/cache/allocate.hpp"
+#include "kvfit/cache/global_ranking.hpp"
+#include "kvfit/cache/row_bounds.hpp"
+#include "kvfit/cache/shares.hpp"
+#include "kvfit/compact/options.hpp"
+#include "kvfit/core/index.hpp"
+
+namespace kvfit::budgets {
+
+/// So many rows for each head that is compacted, in the order of the view: a plan made elsewhere.
+/// The total is their sum.
+struct rows {
+  std::vector<index> each;
+};
+
+}  // namespace kvfit::budgets
+
+namespace kvfit {
+
+/// Any way to share rows out among heads; the first is the default.
+using any_budget = std::variant<budgets::uniform, budgets::pyramid, budgets::given,
+                                budgets::influence, budgets::global_ranking, budgets::rows>;
+
+/// What becomes of a head whose method fails on the way (no query sees a key of it, a product
+/// overflows, a fitted value does not fit its storage). Input that is wrong is always an error.
+enum class head_fallback : std::uint8_t {
+  none,  ///< the whole call fails with that head's error, and nothing is returned
+  /// The rows that queries look at most, or the last ones where no query sees any, are kept with
+  /// their values and biases as they are; the head's report and the result's count say so.
+  copies,
+};
+
+/// One compaction of a whole cache.
+///
+///     cache_options asked{.budget = rows_of(cache) / 20, .shares = budgets::pyramid{}};
+///     asked.head.storage = dtype::fp16;
+template <selection_policy Selection, bias_policy Bias, values_policy Values>
+struct cache_compaction {
+  /// Σ t_h ≥ 1 over all heads that are compacted; as many rows as there are or more keep
+  /// everything. Not looked at under `budgets::rows`.
+  index budget = 0;
+  /// How each head is compacted. Its own `budget` is not looked at; its rule and rotation hold for
+  /// layers without their own.
+  compaction<Selection, Bias, Values> head = {};
+  any_budget shares = budgets::uniform{};
+  head_limits limits = {};       ///< with `at_least = 0` a head may be left without rows
+  std::vector<index> skip = {};  ///< numbers of layers to leave as they are, besides sliding ones
+  head_fallback fallback = head_fallback::none;
+  /// Heads under way at the same time, each with a workspace of its own; 0: as many as the executor
+  /// runs.
+  index heads_at_once = 0;
+};
+
+/// The third door's options: the composition over all shipped policies.
+using cache_options = cache_compaction<any_selection, any_bias, any_values>;
+
+}  // namespace kvfit

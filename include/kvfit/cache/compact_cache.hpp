@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+/// `compact_cache()`: all heads of all layers in, a ragged compact cache out.
+#pragma once
+
+#include <cstddef>
+#include <mutex>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kvfit/cache/cache_options.hpp"
+#include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/fit_head.hpp"
+#include "kvfit/cache/over_heads.hpp"
+#include "kvfit/cache/plan_cache.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/progress.hpp"
+#include "kvfit/parallel/serial.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Puts the heads of one layer one after the other, and lets go of each when it has been copied.
+inline compacted_layer stack_heads(std::span<compacted_head> heads) {
+  compacted_layer layer;
+  layer.number = heads.front().report.id.layer;
+  layer.offsets = {0};
+  for (const compacted_head& head : heads) {
+    layer.offsets.push_back(layer.offsets.back() + head.rows.keys.rows());
+  }
+  const index rows = layer.offsets.back();
+  layer.keys.resize(rows, heads.front().rows.keys.cols());
+  layer.values.resize(rows, heads.front().rows.values.cols());
+  layer.bias.resize(rows);
+  layer.positions.reserve(static_cast<std::size_t>(rows));
+  layer.key_positions.reserve(static_cast<std::size_t>(rows));
+  index first = 0;
+  for (compacted_head& head : heads) {
+    const compacted own = std::move(head.rows);
+    const index count = own.keys.rows();
+    layer.keys.middleRows(first, count) = own.keys;
+    layer.values.middleRows(first, count) = own.values;
+    layer.bias.segment(first, count) = own.bias;
+    layer.positions.insert(layer.positions.end(), own.positions.begin(), own.positions.end());
+    layer.key_positions.insert(layer.key_positions.end(), own.key_positions.begin(),
+                               own.key_positions.end());
+    layer.heads.push_back(std::move(head.report));
+    first += count;
+  }
+  return layer;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Carries out a plan, handing over each head as it is done, so that no more than those under way
+/// are held: for results that go to a file or back into the engine's memory.
+///
+/// take(place, head): `result<void>(std::size_t, compacted_head&&)`, called once a task, `place`
+/// its number in the plan; never by two threads at once, in no order. Its error ends the call. What
+/// it was given before an error is the caller's to undo.
+///
+/// Errors: those of `compact` that are found on the way, with the head's name in front ("L3H1:
+/// values"), of several heads the first in order; those of `take`; `cancelled`. An exception can
+/// only be one of a caller's own policy, and passes after the heads under way have ended.
+template <class Selection, class Bias, class Values, executor E, class Take>
+[[nodiscard]] result<void> compact_heads(const cache_view& cache, const cache_plan& plan,
+                                         const cache_compaction<Selection, Bias, Values>& options,
+                                         E&& how, Take&& take, const watch& by = {}) {
+  std::mutex taking;
+  return detail::over_heads(how, static_cast<index>(plan.tasks.size()), options.heads_at_once, by,
+                            [&](index i) -> result<void> {
+                              const auto place = static_cast<std::size_t>(i);
+                              const head_task& task = plan.tasks[place];
+                              const auto own = detail::head_options(
+                                  options, cache.layers[task.layer], plan.rows[place]);
+                              auto head = detail::fit_head(task, own, options.fallback);
+                              if (!head) return head.error();
+                              const std::lock_guard<std::mutex> guard(taking);
+                              return take(place, std::move(*head));
+                            });
+}
+
+/// Compacts every head of every global layer to the rows that the budget policy gives it, on the
+/// executor's threads; a head is one item.
+///
+/// Each head is `compact(block, queries of its group, options.head)` with its own budget, bit for
+/// bit. Sliding layers and those in `options.skip` are left as they are and listed. A head's rows
+/// are those of its own budget; none are padded.
+///
+/// Errors, before anything is compacted: those of `plan_cache`. On the way: those of
+/// `compact_heads`; then nothing is returned. Same input, same bytes, at any number of threads.
+/// Cost: that of the heads; holds the results, once more those of one layer, and the workspaces of
+/// the heads under way (`heads_at_once`).
+///
+///     thread_pool pool;
+///     auto small = compact_cache(cache, queries, {.budget = rows_of(cache) / 20}, pool);
+///     if (!small) return small.error();
+///     attend(query, {small->layers[l].block(h), live[l][h]});
+template <class Selection, class Bias, class Values, executor E>
+[[nodiscard]] result<compacted_cache> compact_cache(
+    const cache_view& cache, const cache_queries& queries,
+    const cache_compaction<Selection, Bias, Values>& options, E&& how, const watch& by = {}) {
+  return detail::guard_memory("compact_cache", [&]() -> result<compacted_cache> {
+    const auto plan = plan_cache(cache, queries, options, how, by);
+    if (!plan) return plan.error();
+    std::vector<compacted_head> heads(plan->tasks.size());
+    const auto all = compact_heads(
+        cache, *plan, options, how,
+        [&](std::size_t place, compacted_head&& head) -> result<void> {
+          heads[place] = std::move(head);
+          return {};
+        },
+        by);
+    if (!all) return all.error();
+    compacted_cache out;
+    for (const compacted_head& head : heads) {
+      out.rows_before += head.report.rows_before;
+      out.rows += head.report.rows;
+      out.fallbacks += head.report.outcome == head_outcome::fallback ? 1 : 0;
+    }
+    for (std::size_t place = 0, first = 0; place < cache.layers.size(); ++place) {
+      std::size_t end = first;
+      while (end < heads.size() && plan->tasks[end].layer == place) ++end;
+      if (end > first) {
+        out.layers.push_back(detail::stack_heads(std::span(heads).subspan(first, end - first)));
+      } else {
+        out.skipped.push_back(cache.layers[place].number);
+      }
+      first = end;
+    }
+    return out;
+  });
+}
+
+/// The same with policies chosen at run time.
+template <executor E>
+[[nodiscard]] result<compacted_cache> compact_cache(const cache_view& cache,
+                                                    const cache_queries& queries,
+                                                    const cache_options& options, E&& how,
+                                                    const watch& by = {}) {
+  return compact_cache<any_selection, any_bias, any_values>(cache, queries, options, how, by);
+}
+
+/// The same on the calling thread.
+[[nodiscard]] inline result<compacted_cache> compact_cache(const cache_view& cache,
+                                                           const cache_queries& queries,
+                                                           const cache_options& options) {
+  return compact_cache<any_selection, any_bias, any_values>(cache, queries, options, serial{});
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+/// One head of a cache through `compact()`, or what is kept of it where that fails.
+#pragma once
+
+#include <utility>
+
+#include "kvfit/cache/cache_options.hpp"
+#include "kvfit/cache/check_cache.hpp"
+#include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/compact.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit {
+
+/// One head's compact cache and how it came about.
+struct compacted_head {
+  compacted rows;
+  head_report report;  ///< its `report` is that of `rows`
+};
+
+}  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Whether a method failed on numbers it met on the way, rather than on input that is wrong.
+inline bool is_numerical(const error& cause) {
+  return cause.code == errc::all_masked || cause.code == errc::storage_overflow ||
+         (cause.code == errc::non_finite && cause.argument == "logits");
+}
+
+/// The last rows as they are: what is left to keep where no query tells rows apart. (Protected rows
+/// that queries see are kept by `compact` itself.)
+inline result<compacted> keep_last(const kv_block& cache, const compact_options& options) {
+  const index first = cache.keys.rows() - options.budget;
+  compacted out;
+  out.keys.resize(0, cache.keys.cols());
+  out.values.resize(0, cache.values.cols());
+  const auto ok =
+      append_exact(cache, first, options.budget, options.storage, options.bias_storage, out);
+  if (!ok) return ok.error();
+  for (const index row : out.positions) out.key_positions.push_back(cache.position(row));
+  return out;
+}
+
+/// Rows of the cache with their own values and biases: those most looked at, or the last.
+inline result<compacted> keep_copies(const head_task& task, compact_options options) {
+  options.selection = selection::highest_attention{};
+  options.bias = bias::zero{};
+  options.values = values::copy{};
+  options.refine = {.steps = 0};
+  options.gradient.reset();
+  auto kept = compact(task.block, task.queries, options);
+  if (kept || kept.error().code == errc::storage_overflow || !is_numerical(kept.error())) {
+    return kept;
+  }
+  return keep_last(task.block, options);
+}
+
+/// What of a composition every policy shares.
+template <class Selection, class Bias, class Values>
+compact_options without_policies(const compaction<Selection, Bias, Values>& from) {
+  return {.budget = from.budget,
+          .rule = from.rule,
+          .protect_first = from.protect_first,
+          .protect_last = from.protect_last,
+          .held_out = from.held_out,
+          .storage = from.storage,
+          .bias_storage = from.bias_storage};
+}
+
+/// The head's rows by `options`, whose budget may be 0.
+template <class Options>
+result<compacted_head> fit_head(const head_task& task, const Options& options,
+                                head_fallback fallback) {
+  compacted_head out;
+  out.report.id = task.id;
+  out.report.rows_before = task.block.keys.rows();
+  if (options.budget == 0) {
+    out.rows.keys.resize(0, task.block.keys.cols());
+    out.rows.values.resize(0, task.block.values.cols());
+    out.report.outcome = head_outcome::empty;
+    return out;
+  }
+  auto fitted = compact(task.block, task.queries, options);
+  if (!fitted && fallback == head_fallback::copies && is_numerical(fitted.error())) {
+    out.report.outcome = head_outcome::fallback;
+    out.report.cause = fitted.error();
+    fitted = keep_copies(task, without_policies(options));
+  }
+  if (!fitted) return in_head(fitted.error(), task.id);
+  out.rows = std::move(*fitted);
+  out.report.rows = static_cast<index>(out.rows.positions.size());
+  if (out.rows.report.is_identity) out.report.outcome = head_outcome::identity;
+  out.report.report = out.rows.report;
+  return out;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

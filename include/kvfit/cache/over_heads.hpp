@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+/// A loop over heads that ends with the first head's error, whoever met it when.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/progress.hpp"
+
+#if KVFIT_HAS_EXCEPTIONS
+#include <exception>
+#endif
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// What went wrong in a loop, of which only the failure at the lowest place is kept.
+class first_failure {
+ public:
+  /// Whether items at `place` still matter: nothing before it has failed.
+  [[nodiscard]] bool matters(index place) const noexcept {
+    return place < lowest_.load(std::memory_order_relaxed);
+  }
+
+  void record(index place, error cause) noexcept {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    if (!matters(place)) return;
+    lowest_.store(place, std::memory_order_relaxed);
+    cause_ = std::move(cause);
+#if KVFIT_HAS_EXCEPTIONS
+    thrown_ = nullptr;
+#endif
+  }
+
+#if KVFIT_HAS_EXCEPTIONS
+  /// The exception under way: one of a caller's own policy.
+  void record_thrown(index place) noexcept {
+    const std::lock_guard<std::mutex> guard(mutex_);
+    if (!matters(place)) return;
+    lowest_.store(place, std::memory_order_relaxed);
+    cause_.reset();
+    thrown_ = std::current_exception();
+  }
+#endif
+
+  /// After the loop, on the caller's thread: the error, or the exception thrown on.
+  [[nodiscard]] result<void> outcome() const {
+#if KVFIT_HAS_EXCEPTIONS
+    if (thrown_) std::rethrow_exception(thrown_);
+#endif
+    if (cause_) return *cause_;
+    return {};
+  }
+
+ private:
+  std::mutex mutex_;
+  std::atomic<index> lowest_ = std::numeric_limits<index>::max();
+  std::optional<error> cause_;
+#if KVFIT_HAS_EXCEPTIONS
+  std::exception_ptr thrown_;
+#endif
+};
+
+/// `body(i)`, which returns `result<void>`, for each i in [0, count), at most `at_once` at a time
+/// (0: as many as `how` runs). The error is that of the lowest i that fails, at any number of
+/// threads; items above one that failed are not begun. `cancelled` where `by` wished to stop.
+template <executor E, class Body>
+result<void> over_heads(E&& how, index count, index at_once, const watch& by, const Body& body) {
+  first_failure failure;
+  const auto guarded = [&](index i) noexcept {
+    if (!failure.matters(i)) return;
+#if KVFIT_HAS_EXCEPTIONS
+    try {
+#endif
+      if (const auto ok = guard_memory("heads", [&] { return body(i); }); !ok) {
+        failure.record(i, ok.error());
+      }
+#if KVFIT_HAS_EXCEPTIONS
+    } catch (...) {
+      failure.record_thrown(i);
+    }
+#endif
+  };
+  result<void> ran;
+  if (at_once == 0 || at_once >= count) {
+    ran = run_watched(how, count, guarded, by);
+  } else {
+    // As many lanes as may be under way, each taking the next item there is.
+    std::atomic<index> next = 0;
+    std::atomic<index> done = 0;
+    std::atomic<bool> is_cut = false;
+    std::mutex reporting;
+    how.run(at_once, [&](index) noexcept {
+      for (index i = next++; i < count; i = next++) {
+        if (by.cancel != nullptr && by.cancel->is_requested()) {
+          is_cut = true;
+          return;
+        }
+        guarded(i);
+        const std::lock_guard<std::mutex> guard(reporting);
+        ++done;
+        if (by.progress) by.progress(done, count);
+      }
+    });
+    if (is_cut) ran = error{errc::cancelled, "items", done, count};
+  }
+  if (const auto failed = failure.outcome(); !failed) return failed;
+  return ran;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
