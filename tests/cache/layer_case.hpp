@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/cache_case.hpp"
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
@@ -106,12 +107,6 @@ inline double error_of(const layer_case& made, std::size_t h, const kvfit::kv_bl
   REQUIRE(small);
   const kvfit::vector off = (full->output - small->output).rowwise().norm();
   return static_cast<double>((off.array() / full->output.rowwise().norm().array()).mean());
-}
-
-inline bool is_same(const kvfit::compacted_layer& a, const kvfit::compacted_layer& b) {
-  return a.number == b.number && a.offsets == b.offsets && a.positions == b.positions &&
-         a.key_positions == b.key_positions && a.keys == b.keys && a.bias == b.bias &&
-         a.values == b.values && a.heads.size() == b.heads.size();
 }
 
 }  // namespace kvfit_test

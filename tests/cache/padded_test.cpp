@@ -60,7 +60,7 @@ TEST_CASE("what is padded is unpadded to the same bits", "[cache][padded]") {
   REQUIRE(padded);
   const auto again = kvfit::unpad(*padded);
   REQUIRE(again);
-  CHECK(kvfit_test::is_same(*again, layer));
+  CHECK(kvfit_test::same_layer(*again, layer));
   CHECK(again->heads[1].outcome == kvfit::head_outcome::fallback);
   REQUIRE(again->heads[1].cause);
   CHECK(again->heads[1].cause->message() == layer.heads[1].cause->message());

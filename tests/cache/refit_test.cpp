@@ -48,7 +48,7 @@ TEST_CASE("heads that chose the same rows already are fitted as they were", "[ca
                                               kvfit_test::compact_to(made, 1, rows, options)});
   const auto shared = kvfit::share_positions(made.layer, own, made.queries, options);
   REQUIRE(shared);
-  CHECK(kvfit_test::is_same(*shared, own));
+  CHECK(kvfit_test::same_layer(*shared, own));
 }
 
 TEST_CASE("§9.3 heads are fitted on the union, not on their own rows and masked",
@@ -89,7 +89,7 @@ TEST_CASE("the same bytes on any executor", "[cache][shared]") {
   kvfit::thread_pool pool(3);
   const auto spread = kvfit::share_positions(made.layer, own, made.queries, few_steps(), 10, pool);
   REQUIRE(spread);
-  CHECK(kvfit_test::is_same(*serial, *spread));
+  CHECK(kvfit_test::same_layer(*serial, *spread));
 }
 
 TEST_CASE("of a union above its cap the rows that the heads attend to most stay",
