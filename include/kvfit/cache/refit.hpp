@@ -52,8 +52,8 @@ inline compact_options refit_options(const cache_layer& layer, const compact_opt
   compact_options asked = options;
   asked.budget = static_cast<index>(rows.size());
   if (layer.rule) asked.rule = *layer.rule;
-  if (!asked.refine.rotation) asked.refine.rotation = layer.rotation;
-  // The selection asked for would have been refined; rows that are given are not, unless told so.
+  if (layer.rotation) asked.refine.rotation = layer.rotation;
+  // Rows that are given are refined only where steps are, which then move biases, too.
   if (!asked.refine.steps && std::holds_alternative<bias::zero>(asked.bias)) {
     asked.refine.fits_bias = false;
   }
