@@ -13,6 +13,7 @@
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/core/guarded.hpp"
+#include "kvfit/parallel/stop.hpp"
 #include "kvfit/simd/dot.hpp"
 
 namespace kvfit {
@@ -102,10 +103,12 @@ inline void add_importance(const attention_panel& panel, const vector& scale, in
 }
 
 /// `score_pass` on inputs and options that were checked before. `origins`: one per query block
-/// where these are parts of the caller's, whose ends `options.window` then counts from.
+/// where these are parts of the caller's, whose ends `options.window` then counts from. `cancelled`
+/// where `stop` is due before a panel.
 inline result<attention_scores> score_checked(const kv_block& cache, const query_set& queries,
                                               const logit_rule& rule, const score_options& options,
-                                              std::span<const block_origin> origins = {}) {
+                                              std::span<const block_origin> origins = {},
+                                              const stop_when& stop = {}) {
   const index n = queries.rows();
   const index keys = cache.keys.rows();
   attention_scores scores;
@@ -128,6 +131,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   attention_panel panel(cache, queries, rule);
   vector scale;
   for (const query_panel& part : cut_panels(queries, panel_rows(keys))) {
+    if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const auto ok = is_kept ? panel.compute(part, scores.exponentials.data() + part.offset, n)
                             : panel.compute(part);
     if (!ok) return ok.error();

@@ -34,12 +34,13 @@ class pipeline {
 
   /// `first_row`: the caller's number of the cache's row 0.
   pipeline(const kv_block& cache, const query_set& queries, const options_type& options,
-           index first_row)
+           index first_row, const stop_when& stop)
       : options_(options),
         cache_(cache),
         queries_(queries),
         budget_(options.budget),
         first_row_(first_row),
+        stop_(stop),
         parts_(split_queries(queries, cache.masks, options.held_out, fitted_share())) {}
 
   result<compacted> run() {
@@ -77,7 +78,7 @@ class pipeline {
     score_options wanted = wanted_scores(options_.selection);
     wanted.keep_exponentials = std::min(wanted.keep_exponentials, options_.selection_memory);
     auto scores = score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, wanted,
-                                parts_.fit.origins);
+                                parts_.fit.origins, stop_);
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
     for (index i = 0; i < scores_.max.size(); ++i) {
@@ -92,14 +93,21 @@ class pipeline {
       }
       return error{errc::all_masked, "queries", 0, scores_.max.size(), "no query sees any key"};
     }
-    judge_.emplace(cache_, options_.rule, parts_, scores_);
+    judge_.emplace(cache_, options_.rule, parts_, scores_, stop_);
     out_.report.seconds.score = clock_.lap();
     return {};
   }
 
   [[nodiscard]] selection_problem problem() const {
-    return {parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,     &scores_, budget_,
-            options_.selection_memory, first_row_,       parts_.fit.origins};
+    return {.cache = parts_.fit.beside(cache_),
+            .queries = parts_.fit.set(),
+            .rule = options_.rule,
+            .scores = &scores_,
+            .budget = budget_,
+            .memory_cap = options_.selection_memory,
+            .first_row = first_row_,
+            .origins = parts_.fit.origins,
+            .stop = stop_};
   }
 
   result<void> choose() {
@@ -166,6 +174,7 @@ class pipeline {
   /// Rounds keys and biases to what will be stored, fits values to what is left of them (on the
   /// `sets` besides the queries given) and judges.
   result<void> complete(const std::vector<scored_set>& sets) {
+    if (const auto ok = check_stop(stop_, "values"); !ok) return ok;
     if (const auto ok = store_keys(); !ok) return ok;
     if (const auto ok = fit_outputs(sets); !ok) return ok;
     if (const auto ok = store_values(); !ok) return ok;
@@ -284,7 +293,8 @@ class pipeline {
   /// Moves keys and biases where that judges better; else the rows are completed as if there had
   /// been no refinement.
   result<void> refine(const refinement& moves) {
-    refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions, original_);
+    refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions, original_,
+                   stop_);
     const auto start_keys = out_.keys;
     const auto start_bias = out_.bias;
     const auto steps =
@@ -296,7 +306,9 @@ class pipeline {
     out_.report.seconds.refine = clock_.lap();
     if (steps->kept > 0) {
       // The last fit of values may lose what refinement gained, or not fit the storage.
-      if (complete(moving.sets()) && !is_worse(steps->start)) return {};
+      const auto done = complete(moving.sets());
+      if (done && !is_worse(steps->start)) return {};
+      if (!done && done.error().code == errc::cancelled) return done;
       out_.report.refinement.kept_steps = 0;
       out_.report.copies_judged_better = false;
       original_ = gather_rows(cache_.values, out_.positions);  // not rounded
@@ -323,7 +335,8 @@ class pipeline {
     const refine_batch batch =
         make_batch(std::span(&all, 1), {}, cache_, options_.rule, out_.positions);
     compact_point point{std::move(out_.keys), std::move(out_.bias), std::move(out_.values)};
-    out_.report.gradient = descend(how, batch, options_.rule.soft_cap, point);
+    out_.report.gradient = descend(how, batch, options_.rule.soft_cap, point, stop_);
+    if (const auto ok = check_stop(stop_, "gradient"); !ok) return ok;
     out_.keys = std::move(point.keys);
     out_.bias = std::move(point.bias);
     out_.values = std::move(point.values);
@@ -348,6 +361,7 @@ class pipeline {
   query_set queries_;
   index budget_;
   index first_row_;
+  stop_when stop_;
   query_split parts_;
   attention_scores scores_;
   selected_rows chosen_;

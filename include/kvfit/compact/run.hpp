@@ -16,9 +16,11 @@ inline bool protects_visible(const kv_block& cache, index head, index tail) {
 
 template <class Selection, class Bias, class Values>
 result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
-                                  const compaction<Selection, Bias, Values>& options) {
+                                  const compaction<Selection, Bias, Values>& options,
+                                  const stop_when& stop) {
   stopwatch clock;
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
+  if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
   const double checking = clock.lap();
   const index rows = cache.keys.rows();
   compacted out;
@@ -46,7 +48,8 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
       return cause;
     };
     if (count_visible(cache, head, rows - head - tail) > 0) {
-      auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head).run();
+      auto fitted =
+          pipeline<Selection, Bias, Values>(open.block(), queries, inner, head, stop).run();
       if (fitted) {
         append(out, *fitted, head);
         out.report = std::move(fitted->report);
@@ -75,9 +78,10 @@ namespace kvfit::inline KVFIT_ISA {
 
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 result<compacted> compact(const kv_block& cache, const query_set& queries,
-                          const compaction<Selection, Bias, Values>& options) {
-  return detail::guard_memory("compact",
-                              [&] { return detail::compact_checked(cache, queries, options); });
+                          const compaction<Selection, Bias, Values>& options,
+                          const stop_when& stop) {
+  return detail::guard_memory(
+      "compact", [&] { return detail::compact_checked(cache, queries, options, stop); });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

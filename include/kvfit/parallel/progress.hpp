@@ -9,21 +9,9 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/executor.hpp"
+#include "kvfit/parallel/stop.hpp"
 
 namespace kvfit {
-
-/// The wish to stop. Any thread may express it, and a signal handler too.
-class cancellation {
- public:
-  void request() noexcept { is_requested_.store(true, std::memory_order_relaxed); }
-  [[nodiscard]] bool is_requested() const noexcept {
-    return is_requested_.load(std::memory_order_relaxed);
-  }
-
- private:
-  std::atomic<bool> is_requested_{false};
-  static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may use no lock");
-};
 
 /// Who watches a loop. Nobody, by default.
 struct watch {

@@ -5,6 +5,7 @@
 #include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/linalg/lbfgs.hpp"
+#include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/objective.hpp"
 #include "kvfit/refine/query_sets.hpp"
@@ -34,16 +36,18 @@ struct scored_set {
 class refiner {
  public:
   /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
-  /// `rows`: the cache's rows that the keys start from. All must outlive this.
+  /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
+  /// looked at before every evaluation of J, `step` ends with `cancelled`.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
           const query_part& fit, const attention_scores& scores, const std::vector<index>& rows,
-          const matrix& original)
+          const matrix& original, const stop_when& stop = {})
       : settings_(settings),
         cache_(cache),
         rule_(rule),
         fit_(fit),
         scores_(scores),
         rows_(rows),
+        stop_(stop),
         objective_(
             {settings.output_weight, settings.mass_weight, settings.mass_softness, rule.soft_cap},
             original) {}
@@ -80,6 +84,7 @@ class refiner {
       return evaluate(x, gradient);
     };
     const linalg::lbfgs_report done = descent_->minimise(value_at, variables_, steps);
+    if (const auto ok = check_stop(stop_, "refinement"); !ok) return ok;
     report_.steps += done.steps;
     report_.evaluations += done.evaluations;
     is_stuck_ = done.steps == 0;
@@ -122,7 +127,7 @@ class refiner {
       scored_set made{.queries = make_query_set(fit_, settings_, next_set_), .scores = {}};
       next_set_ = (next_set_ + 1) % settings_.sets;
       auto scored = detail::score_checked(made.queries.part.beside(cache_), made.queries.part.set(),
-                                          rule_, {.importance = importance_kind::none});
+                                          rule_, {.importance = importance_kind::none}, {}, stop_);
       if (!scored) return scored.error();
       made.scores = std::move(*scored);
       sets_.push_back(std::move(made));
@@ -168,6 +173,7 @@ class refiner {
   }
 
   double evaluate(const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
+    if (stop_.is_due()) return std::numeric_limits<double>::infinity();  // ends the descent
     place(x);
     const objective_value value = objective_(keys_, bias_, keys_gradient_, bias_gradient_);
     if (start_values_.size() == 0) {  // the first point is where it starts
@@ -188,6 +194,7 @@ class refiner {
   const query_part& fit_;
   const attention_scores& scores_;
   const std::vector<index>& rows_;
+  stop_when stop_;
   attention_objective objective_;
   std::vector<scored_set> sets_;
   int next_set_ = 0;

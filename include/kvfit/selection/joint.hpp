@@ -68,9 +68,10 @@ class joint_search {
     out_.report.recomputed = !full_.is_stored() && !columns_.is_folded();
   }
 
-  selected_rows run() {
+  result<selected_rows> run() {
     start();
     while (size() < problem_.budget) {
+      if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
       const index best = best_open();
       if (best < 0) break;
       index slot = slot_of(best);

@@ -90,10 +90,10 @@ class omp_search {
   omp_search& operator=(const omp_search&) = delete;
   ~omp_search() = default;
 
-  selected_rows run() {
+  result<selected_rows> run() {
     int passes = 0;
     for (;;) {
-      grow();
+      if (const auto ok = grow(); !ok) return ok.error();
       if (!policy_.drop_below || passes == policy_.drop_passes) break;
       ++passes;
       refit();
@@ -121,13 +121,14 @@ class omp_search {
   }
 
   /// Rounds until the budget is used, mass is explained or keys run out.
-  void grow() {
+  result<void> grow() {
     while (size() < problem_.budget && !is_explained()) {
+      if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
       const selection::omp_step now = step();
       residual_float_ = residual_.cast<float>();
       const auto rows = ranking_.best(residual_float_, is_open_,
                                       std::min(now.keys_per_round, problem_.budget - size()));
-      if (rows.empty()) return;
+      if (rows.empty()) break;
       add(rows);
       if (!has_weights_ || out_.report.rounds % now.refit_interval == 0) {
         refit();
@@ -138,6 +139,7 @@ class omp_search {
       }
       ++out_.report.rounds;
     }
+    return {};
   }
 
   void add(std::span<const index> rows) {
