@@ -25,7 +25,8 @@ namespace kvfit::inline KVFIT_ISA {
 ///     use(fitted->keys, fitted->bias, fitted->values);
 ///
 /// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity
-/// anywhere, budget < 1 or not above the protected rows, options out of range. Found on the way:
+/// anywhere, budget < 1 or not above the protected rows, options out of range, `memory_cap_exceeded`
+/// where `options.memory` is less than can do. Found on the way:
 /// rows given by name that are not there, a rule that the selection has no model of, `all_masked`
 /// where no query sees a key, `non_finite` "logits" where a product overflows, `storage_overflow`
 /// where a value does not fit its storage type, `out_of_memory`, and `cancelled` once `stop` is
@@ -36,6 +37,7 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit (where queries are
 /// few some 25 min(n, t)³ flops more, see `linalg::cross_validated_ridge`), the refinement's own.
+/// Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp), `report.memory` afterwards.
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<compacted> compact(const kv_block& cache, const query_set& queries,
                                         const compaction<Selection, Bias, Values>& options,

@@ -94,4 +94,16 @@ inline gradient_report descend(const gradient_keys& settings, const refine_batch
   return report;
 }
 
+/// Bytes that `descend` holds at most for t = `sizes.budget` rows, batch and point aside.
+inline double descend_bytes(const gradient_keys& settings, const head_sizes& sizes,
+                            bool is_capped) noexcept {
+  const bool has_values = settings.loss == gradient_loss::joint;
+  const point_layout layout{sizes.budget, sizes.depth, has_values ? sizes.width : 0};
+  const double minimiser =
+      settings.optimiser == gradient_optimiser::adam
+          ? double_bytes(4, layout.size())
+          : linalg::lbfgs_bytes({.memory = has_values ? 10 : 100}, settings.steps, layout.size());
+  return matching_loss_bytes(layout, is_capped) + double_bytes(layout.size()) + minimiser;
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

@@ -78,4 +78,11 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
   return made;
 }
 
+/// Bytes of a set of made queries, with what is held while it is made.
+inline double query_set_bytes(const head_sizes& sizes) noexcept {
+  const auto views = static_cast<double>(sizeof(query_block) + sizeof(row_view) + sizeof(matrix));
+  return float_bytes(sizes.queries + sizes.largest_block, sizes.depth) +
+         grown_bytes(views * static_cast<double>(sizes.blocks));
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

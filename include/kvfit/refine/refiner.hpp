@@ -70,8 +70,9 @@ class refiner {
     return report_.steps >= wanted_steps() || is_stuck_ ||
            (report_.steps > 0 && steps_within_work() < 1);
   }
-  /// The sets of the batch last stepped on, beside the queries given.
-  [[nodiscard]] const std::vector<scored_set>& sets() const noexcept { return sets_; }
+  /// The sets of the batch last stepped on, beside the queries given. Nothing else of the refiner
+  /// is of use afterwards.
+  [[nodiscard]] std::vector<scored_set> take_sets() noexcept { return std::move(sets_); }
 
   /// Makes the next batch and steps on it. Errors are those of the score pass over made queries.
   result<void> step() {
@@ -121,6 +122,7 @@ class refiner {
   result<void> next_batch() {
     if (is_one_batch() && batch_.queries.size() > 0) return {};
     sets_.clear();
+    batch_ = {};  // before the next one is made beside it
     const int count = std::min(settings_.sets_at_once, settings_.sets);
     sets_.reserve(static_cast<std::size_t>(count));
     for (int k = 0; k < count; ++k) {
@@ -213,5 +215,40 @@ class refiner {
   bool is_stuck_ = false;
   refinement_report report_;
 };
+
+/// Bytes that a refinement holds: `own` between steps (with its sets), `most` within one.
+struct refiner_bytes {
+  double own = 0;
+  double most = 0;
+};
+
+/// Of a `refiner` for the sizes of the queries fitted on. `adds` as for `batch_bytes`.
+inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& sizes, bool adds,
+                              bool is_capped) {
+  const index t = sizes.budget;
+  const index depth = sizes.depth;
+  const index stride = std::max<index>(sizes.queries - 1, 0) / settings.batch + 1;
+  const index sets = std::min(settings.sets, settings.sets_at_once);
+  const index taken = many_times(1 + sets, (sizes.queries + stride - 1) / stride);
+  const score_options plain{.importance = importance_kind::none};
+  const double variables = double_bytes(t, depth + 1);
+  const linalg::lbfgs_options descent{.memory = 20};
+  const double made =
+      static_cast<double>(sets) * (query_set_bytes(sizes) + scores_bytes(sizes, plain));
+  const double batch = batch_bytes(sizes, taken, adds);
+  const double points = float_bytes(4, t, depth + 1) + float_bytes(t, sizes.width) + variables +
+                        double_bytes(6, depth, depth);
+  const double descending =
+      linalg::lbfgs_bytes(descent, settings.steps.value_or(0), t * (depth + 1));
+  const double objective = objective_bytes(sizes, taken, is_capped);
+  refiner_bytes bytes;
+  bytes.own = made + batch + points + descending + objective;
+  const double moving = 3 * variables + packed_bytes(t, depth, depth);
+  const double making = make_batch_bytes(sizes, taken, adds);
+  // The pass over a made set runs before the batch is there.
+  bytes.most = std::max(bytes.own + std::max(moving, making),
+                        bytes.own - batch + score_pass_bytes(sizes, plain));
+  return bytes;
+}
 
 }  // namespace kvfit::inline KVFIT_ISA

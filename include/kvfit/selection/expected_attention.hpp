@@ -196,6 +196,14 @@ inline result<selected_rows> select(const selection::expected_attention& policy,
   return selected_rows{.positions = highest_rows(problem, scores, problem.budget)};
 }
 
+/// Bytes that `select` holds at most, its result included.
+inline double select_bytes(const selection::expected_attention&, const head_sizes& sizes) {
+  constexpr index tile = 256;
+  return double_bytes(2, sizes.keys) + double_bytes(2, sizes.depth, sizes.depth) +
+         float_bytes(tile, sizes.depth) + double_bytes(2, tile, sizes.depth) +
+         double_bytes(4, sizes.depth) + float_bytes(sizes.width) + highest_rows_bytes(sizes.budget);
+}
+
 constexpr bool may_replace(const selection::expected_attention&) {
   return true;
 }

@@ -273,6 +273,23 @@ inline result<selected_rows> select(const selection::omp& policy,
   return detail::omp_search(policy, problem).run();
 }
 
+/// Bytes that `select` holds at most, its result included.
+inline double select_bytes(const selection::omp& policy, const head_sizes& sizes) {
+  index most = policy.keys_per_round;
+  for (const selection::omp_step& step : policy.schedule) {
+    most = std::max(most, step.keys_per_round);
+  }
+  most = std::min(most, sizes.budget);
+  const double search = mass_columns_bytes(sizes) + residual_ranking_bytes(sizes, most) +
+                        linalg::growing_cholesky_bytes(sizes.queries, sizes.budget) +
+                        static_cast<double>(sizes.keys) + float_bytes(3, sizes.queries) +
+                        double_bytes(2, sizes.budget) + grown_bytes(double_bytes(4, sizes.budget));
+  const double steps = policy.gradient_steps > 0 ? float_bytes(sizes.queries, sizes.budget) +
+                                                       double_bytes(12, sizes.budget)
+                                                 : 0;
+  return search + std::max({columns_bytes(sizes, most), steps, fill_bytes(sizes)});
+}
+
 constexpr bool may_replace(const selection::omp&) {
   return true;
 }

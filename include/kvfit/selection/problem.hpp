@@ -56,7 +56,9 @@ struct selected_rows {
 };
 
 /// A selection: a type S with `score_options wanted_scores(const S&)` and
-/// `result<selected_rows> select(const S&, const selection_problem&)`, found beside S.
+/// `result<selected_rows> select(const S&, const selection_problem&)`, found beside S. What it
+/// holds at most it may say by `double select_bytes(const S&, const head_sizes&)`
+/// (`planned_memory`).
 template <class S>
 concept selection_policy = requires(const S& policy, const selection_problem& problem) {
   { wanted_scores(policy) } -> std::same_as<score_options>;
