@@ -199,7 +199,7 @@ TEST_CASE("the estimate of a large call is no more than twice what it takes", "[
   }
 }
 
-TEST_CASE("a cap is kept or refused, and what it took is reported in the documented order",
+TEST_CASE("§9.26 a cap is kept or refused, and what it took is reported in the documented order",
           "[compact][memory]") {
   if (!can_count) return;
   const memory_call call({"capped", {.queries = 2000, .keys = 800, .depth = 8}, 20});
