@@ -110,29 +110,29 @@ TEST_CASE("score_pass_bytes and attend_bytes are never below what is taken, nor 
         const kvfit::score_options options{.pooling = kvfit::pooling_kind::max,
                                            .keep_exponentials = kept};
         bool is_done = false;
-        const auto peak = static_cast<double>(
+        const auto held = static_cast<double>(
             count_allocations([&] {
               is_done = kvfit::score_pass(cache, head.queries, {}, options).has_value();
             }).peak_bytes);
         const double estimate = kvfit::score_pass_bytes(sizes, options);
-        CAPTURE(n, keys, is_masked, kept, peak, estimate);
+        CAPTURE(n, keys, is_masked, kept, held, estimate);
         CHECK(is_done);
         // Reading the mask for what is not finite takes a row of it, before anything else.
-        CHECK(peak <=
+        CHECK(held <=
               std::max(estimate, 262144.0 + 8.0 * static_cast<double>(keys)) + small_change);
-        if (n * keys > 100000) CHECK(estimate <= 1.5 * peak);
+        if (n * keys > 100000) CHECK(estimate <= 1.5 * held);
       }
       const std::vector<kvfit::kv_block> blocks = {cache, cache};
       bool is_done = false;
-      const auto peak = static_cast<double>(count_allocations([&] {
+      const auto held = static_cast<double>(count_allocations([&] {
                                               is_done =
                                                   kvfit::attend(head.queries, blocks).has_value();
                                             }).peak_bytes);
       const double estimate = kvfit::attend_bytes(head.queries, blocks);
-      CAPTURE(n, keys, is_masked, peak, estimate);
+      CAPTURE(n, keys, is_masked, held, estimate);
       CHECK(is_done);
-      CHECK(peak <= std::max(estimate, 262144.0 + 8.0 * static_cast<double>(keys)) + small_change);
-      if (n * keys > 100000) CHECK(estimate <= 1.5 * peak);
+      CHECK(held <= std::max(estimate, 262144.0 + 8.0 * static_cast<double>(keys)) + small_change);
+      if (n * keys > 100000) CHECK(estimate <= 1.5 * held);
     }
   }
 }

@@ -299,11 +299,11 @@ TEST_CASE("where the queries chosen see nothing, all of them are counted", "[com
   REQUIRE(plan);
   CHECK(plan->fitted_queries < 300);
   kvfit::result<kvfit::compacted> fitted = kvfit::error{};
-  const auto peak =
+  const auto held =
       count_allocations([&] { fitted = try_compact(cache, block, options); }).peak_bytes;
   REQUIRE(fitted);
   CHECK(fitted->report.masked_queries == 1750);
-  CHECK(peak <= plan->needed);
+  CHECK(held <= plan->needed);
   // Under a cap that leaves no room for them all, as many as were chosen are spread over all.
   options.memory = 0;
   const auto refused = kvfit::planned_memory(sizes, options);
