@@ -207,8 +207,7 @@ class logit_source {
   void place_queries(const query_panel& panel, const query_block& block) {
     query_positions_.resize(static_cast<std::size_t>(panel.count));
     for (index i = 0; i < panel.count; ++i) {
-      query_positions_[static_cast<std::size_t>(i)] =
-          block.first_position + (panel.first + i) * block.position_step;
+      query_positions_[static_cast<std::size_t>(i)] = block.position(panel.first + i);
     }
   }
 

@@ -62,8 +62,12 @@ inline position_range positions_of(const kv_block& cache) {
 
 inline position_range positions_of(const query_block& block) {
   position_range range;
-  range.take(block.first_position);
-  range.take(block.first_position + (block.rows.rows() - 1) * block.position_step);
+  if (block.positions.empty()) {
+    range.take(block.position(0));
+    range.take(block.position(block.rows.rows() - 1));
+  } else {
+    for (index i = 0; i < block.rows.rows(); ++i) range.take(block.position(i));
+  }
   return range;
 }
 
