@@ -10,7 +10,6 @@
 #include <span>
 #include <vector>
 
-#include "kvfit/parallel/thread_pool.hpp"
 #include "queries/tiny_text.hpp"
 
 namespace kvfit_test {
@@ -275,13 +274,6 @@ TEST_CASE("every round of self-study has a seed of its own, and the same seed th
   const reference_queries other = make(8);
   for (const auto& reading : other.readings) conversations.insert(reading.tokens);
   CHECK(conversations.size() == 8);
-
-  kvfit::thread_pool pool(3);
-  const auto threads = kvfit::make_reader(model, pool);
-  study.seed = 7;
-  const auto again = gather_queries(*threads, text.tokens, text.prefix, study);
-  REQUIRE(again);
-  CHECK(same_bytes(first, *again));
 }
 
 TEST_CASE("an answer ends at a stop token, by the sampler's wish, or where positions do",
