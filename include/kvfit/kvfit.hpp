@@ -22,6 +22,7 @@
 #include "kvfit/queries/hold_out.hpp"
 #include "kvfit/queries/prefill.hpp"
 #include "kvfit/queries/refine_passes.hpp"
+#include "kvfit/queries/refit_by_layers.hpp"
 #include "kvfit/view/layouts.hpp"
 #include "kvfit/view/make_view.hpp"
 #include "kvfit/view/row_view.hpp"

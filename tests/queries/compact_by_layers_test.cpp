@@ -5,12 +5,15 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <utility>
 #include <vector>
 
+#include "kvfit/queries/gather.hpp"
 #include "kvfit/queries/held_out_judge.hpp"
 #include "kvfit/queries/hold_out.hpp"
 #include "kvfit/queries/refine_passes.hpp"
+#include "kvfit/queries/refit_by_layers.hpp"
 #include "queries/tiny_text.hpp"
 
 namespace kvfit_test {
@@ -355,6 +358,41 @@ TEST_CASE("the judge's loss is the mean error of the heads", "[queries][judge]")
   CHECK((*judge)(cache).error().code == errc::missing_entry);
   CHECK(kvfit::held_out_judge::make(full, {}).error().code == errc::empty_input);
   CHECK(kvfit::held_out_judge::make(full, asked, {.mass = -1}).error().argument == "mass");
+}
+
+TEST_CASE("a causal judge holds queries against the keys that stand before them alone",
+          "[queries][judge]") {
+  const tiny_engine model;
+  const tiny_text text(model, context_length);
+  const kvfit::cache_view full = text.full.cache.view();
+  const reference_queries all = gathered(text, {{sources::context{}, 1}});
+  std::vector<index> first_half(context_length / 2);
+  std::iota(first_half.begin(), first_half.end(), index{0});
+  const reference_queries early = kvfit::detail::take_queries(all, first_half);
+  // The first half of every head, as it is: all that these queries saw.
+  kvfit::compacted_cache half;
+  for (const kvfit::cache_layer& layer : full.layers) {
+    kvfit::compacted_layer kept;
+    kept.number = layer.number;
+    kept.offsets = {0, 16, 32};
+    kept.keys.resize(32, 8);
+    kept.values.resize(32, 6);
+    kept.bias = kvfit::vector::Zero(32);
+    for (index row = 0; row < 32; ++row) {
+      const kvfit::kv_block& head = layer.heads[static_cast<std::size_t>(row / 16)];
+      kept.positions.push_back(row % 16);
+      for (index k = 0; k < 8; ++k) kept.keys(row, k) = head.keys(row % 16, k);
+      for (index k = 0; k < 6; ++k) kept.values(row, k) = head.values(row % 16, k);
+    }
+    kept.key_positions = kept.positions;
+    half.layers.push_back(std::move(kept));
+  }
+  const auto causal = kvfit::held_out_judge::make(full, early.view(), {.is_causal = true});
+  const auto blind = kvfit::held_out_judge::make(full, early.view());
+  REQUIRE(causal);
+  REQUIRE(blind);
+  CHECK(*(*causal)(half) < 1e-5);
+  CHECK(*(*blind)(half) > 0.1);
 }
 
 TEST_CASE("the best pass is returned, and described, whatever comes after it",

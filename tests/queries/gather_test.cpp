@@ -302,6 +302,39 @@ TEST_CASE("an answer ends at a stop token, by the sampler's wish, or where posit
   CHECK(length() == 3);
 }
 
+TEST_CASE("a text goes on from logits given, and not from anything else", "[queries][generate]") {
+  const tiny_engine model;
+  const tiny_text text(model, 20);
+  const auto greedy = kvfit::make_sampler(kvfit::greedy{});
+  kvfit::random_source random(1);
+  kvfit::live_cache live(text.read.shapes(), 20);
+  const auto start = model.logits(text.full.hidden.bottomRows(1));
+  REQUIRE(start);
+  const auto more =
+      kvfit::generate(text.read, text.prefix, live, *start, greedy, random, {.tokens = 6});
+  REQUIRE(more);
+  CHECK(more->size() == 6);
+  CHECK(live.rows(0) == 5);  // the last one has not been read
+  const oracle_run oracle = oracle_read(model, joined(text.tokens, *more));
+  for (std::size_t i = 0; i < 6; ++i) {
+    const numbers& logits = oracle.logits[19 + i];
+    CHECK((*more)[i] == std::max_element(logits.begin(), logits.end()) - logits.begin());
+  }
+
+  const auto refused = [&](const kvfit::matrix& logits, const kvfit::sampler& draw, index tokens) {
+    const auto none =
+        kvfit::generate(text.read, text.prefix, live, logits, draw, random, {.tokens = tokens});
+    REQUIRE_FALSE(none.has_value());
+    CHECK(live.rows(0) == 5);
+    return none.error().argument;
+  };
+  CHECK(refused(start->leftCols(3), greedy, 6) == "logits");
+  CHECK(refused(*start, {}, 6) == "sampler");
+  CHECK(refused(*start, greedy, -1) == "tokens");
+  kvfit::live_cache elsewhere(text.read.shapes().first(2), 20);
+  CHECK_FALSE(kvfit::generate(text.read, text.prefix, elsewhere, *start, greedy, random));
+}
+
 TEST_CASE("a memory cap lowers the number of queries, and says so", "[queries][gather]") {
   const tiny_engine model;
   const tiny_text text(model, 40);

@@ -7,7 +7,6 @@
 #include <concepts>
 #include <cstddef>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -19,7 +18,7 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/queries/cache_prefix.hpp"
-#include "kvfit/queries/gather.hpp"
+#include "kvfit/queries/keep_rows.hpp"
 #include "kvfit/queries/reader.hpp"
 #include "kvfit/queries/reference_queries.hpp"
 
@@ -29,13 +28,6 @@ namespace kvfit {
 template <class F>
 concept layer_compaction = requires(F& compact, index layer, const layer_queries& queries) {
   { compact(layer, queries) } -> std::same_as<result<compacted_layer>>;
-};
-
-/// Refits one layer: `refit_layer(layer, queries, current)`, where `current` is what stands now.
-template <class F>
-concept layer_refit = requires(F& refit, index layer, const layer_queries& queries,
-                               const compacted_layer& current) {
-  { refit(layer, queries, current) } -> std::same_as<result<compacted_layer>>;
 };
 
 /// What `compact_by_layers` returns.
@@ -254,29 +246,6 @@ template <engine E, executor X, layer_compaction Compact>
   return detail::guard_memory("compact_by_layers", [&] {
     return detail::layerwise<E, X>(read, full, std::move(queries), range).run(compact_layer);
   });
-}
-
-/// The same for a cache that is compact already, each layer's fit renewed with the queries that it
-/// gets from renewed layers below: `refit_layer` is handed what stands, and keeps of it what it
-/// likes (its positions, say: `selection::given`).
-///
-/// Errors besides: `missing_entry` (layer) where `current` lacks a layer.
-template <engine E, executor X, layer_refit Refit>
-[[nodiscard]] result<layerwise_compaction> refit_by_layers(
-    const reader<E, X>& read, const cache_prefix& full, reference_queries queries,
-    const token_range& range, const compacted_cache& current, Refit&& refit_layer) {
-  return compact_by_layers(
-      read, full, std::move(queries), range,
-      [&](index layer, const layer_queries& given) -> result<compacted_layer> {
-        const auto& layers = current.layers;
-        const auto now =
-            std::find_if(layers.begin(), layers.end(),
-                         [layer](const compacted_layer& one) { return one.number == layer; });
-        if (now == layers.end()) {
-          return error{errc::missing_entry, "current", layer, error::none, "layer"};
-        }
-        return refit_layer(layer, given, *now);
-      });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

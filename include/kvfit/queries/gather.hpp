@@ -3,10 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <utility>
 #include <variant>
@@ -16,16 +14,16 @@
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
-#include "kvfit/core/random.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/queries/cache_prefix.hpp"
+#include "kvfit/queries/keep_rows.hpp"
 #include "kvfit/queries/mixture_rows.hpp"
 #include "kvfit/queries/reader.hpp"
 #include "kvfit/queries/readings.hpp"
 #include "kvfit/queries/reference_queries.hpp"
 #include "kvfit/queries/sources.hpp"
 #include "kvfit/queries/subsample.hpp"
-#include "kvfit/view/load.hpp"
+#include "kvfit/queries/synthetic_rows.hpp"
 
 namespace kvfit {
 
@@ -43,29 +41,6 @@ struct gather_options {
 }  // namespace kvfit
 
 namespace kvfit::detail::inline KVFIT_ISA {
-
-/// The layers whose queries are wanted: those that remember every row.
-inline std::vector<index> global_layers(std::span<const layer_shape> shapes) {
-  std::vector<index> wanted;
-  for (std::size_t l = 0; l < shapes.size(); ++l) {
-    if (shapes[l].kind == layer_kind::global) wanted.push_back(static_cast<index>(l));
-  }
-  return wanted;
-}
-
-/// Copies the rows of a reading that are wanted out of tokens first, first + 1, … of one layer.
-inline void keep_rows(const query_reading& reading, index first, const layer_rows& rows,
-                      reference_queries::layer& into) {
-  const index end = first + rows.queries.front().rows();
-  const auto from = std::lower_bound(reading.rows.begin(), reading.rows.end(), first);
-  const auto to = std::lower_bound(from, reading.rows.end(), end);
-  for (auto row = from; row != to; ++row) {
-    const index place = reading.first_row + static_cast<index>(row - reading.rows.begin());
-    for (std::size_t h = 0; h < into.heads.size(); ++h) {
-      into.heads[h].row(place) = rows.queries[h].row(*row - first);
-    }
-  }
-}
 
 /// One gathering, from settings to queries.
 template <engine E, executor X>
@@ -164,7 +139,8 @@ class gathering {
     index rows = 0;
     for (const query_reading& one : *readings) rows += static_cast<index>(one.tokens.size());
     rows -= unsampled(s);
-    if (std::holds_alternative<sources::cache_keys>(mixture_[s].source)) rows = fewest_keys();
+    if (std::holds_alternative<sources::cache_keys>(mixture_[s].source))
+      rows = fewest_keys(cache_, layers_, read_.shapes());
     if (std::holds_alternative<sources::random_vectors>(mixture_[s].source)) rows = asked_[s];
     if (rows < 1) {
       return error{errc::empty_input, "cache_keys", rows, 1,
@@ -179,25 +155,6 @@ class gathering {
   [[nodiscard]] index unsampled(std::size_t s) const {
     const auto* context = std::get_if<sources::context>(&mixture_[s].source);
     return context == nullptr ? 0 : context->first;
-  }
-
-  /// Keys a query head: those of a KV head are dealt out among its query heads.
-  [[nodiscard]] index fewest_keys() const {
-    index fewest = std::numeric_limits<index>::max();
-    for (const index l : layers_) {
-      const layer_shape& shape = read_.shape(l);
-      const auto layer = static_cast<std::size_t>(l);
-      for (index h = 0; h < shape.kv_heads; ++h) {
-        index keys = 0;
-        if (layer < cache_.blocks.size() && !cache_.blocks[layer].empty()) {
-          for (const kv_block& block : cache_.blocks[layer][static_cast<std::size_t>(h)]) {
-            keys += block.keys.rows();
-          }
-        }
-        fewest = std::min(fewest, keys / (shape.query_heads / shape.kv_heads));
-      }
-    }
-    return fewest;
   }
 
   /// Which rows are kept, where they lie and where they stand; room for all.
@@ -245,9 +202,15 @@ class gathering {
 
   result<void> fill(std::size_t s) {
     const auto& source = mixture_[s].source;
-    if (std::holds_alternative<sources::cache_keys>(source)) return fill_keys(s);
+    if (std::holds_alternative<sources::cache_keys>(source)) {
+      for (reference_queries::layer& layer : out_.layers) {
+        deal_keys(cache_.blocks[static_cast<std::size_t>(layer.number)], {first_rows_[s], kept_[s]},
+                  options_.how, seed_of(options_.seed, s), layer);
+      }
+      return {};
+    }
     if (const auto* random = std::get_if<sources::random_vectors>(&source)) {
-      fill_random(s, *random);
+      draw_rows(*random, {first_rows_[s], kept_[s]}, out_);
       return {};
     }
     for (const query_reading& reading : readings_[s]) {
@@ -272,49 +235,6 @@ class gathering {
     const auto hidden = read_.read(before, live, reading.tokens, keep);
     if (!hidden) return hidden.error();
     return {};
-  }
-
-  result<void> fill_keys(std::size_t s) {
-    for (reference_queries::layer& layer : out_.layers) {
-      const layer_shape& shape = read_.shape(layer.number);
-      const index group = shape.query_heads / shape.kv_heads;
-      const auto& heads = cache_.blocks[static_cast<std::size_t>(layer.number)];
-      for (std::size_t h = 0; h < heads.size(); ++h) {
-        index keys = 0;
-        for (const kv_block& block : heads[h]) keys += block.keys.rows();
-        const std::vector<index> rows =
-            sample_rows(keys, kept_[s] * group, options_.how, seed_of(options_.seed, s));
-        index start = 0;
-        std::size_t next = 0;
-        for (const kv_block& block : heads[h]) {
-          for (; next < rows.size() && rows[next] < start + block.keys.rows(); ++next) {
-            const auto dealt = static_cast<index>(next);
-            matrix& queries = layer.heads[h * static_cast<std::size_t>(group) +
-                                          static_cast<std::size_t>(dealt % group)];
-            load_row(block.keys, rows[next] - start,
-                     queries.row(first_rows_[s] + dealt / group).data());
-          }
-          start += block.keys.rows();
-        }
-      }
-    }
-    return {};
-  }
-
-  void fill_random(std::size_t s, const sources::random_vectors& source) {
-    std::uint64_t stream = 0;
-    for (reference_queries::layer& layer : out_.layers) {
-      for (matrix& head : layer.heads) {
-        random_source random(seed_of(source.seed, stream++));
-        for (index i = 0; i < kept_[s]; ++i) {
-          for (index k = 0; k < head.cols(); ++k) {
-            double gaussian = -6;  // the sum of twelve uniforms: the same bits on every machine
-            for (int draw = 0; draw < 12; ++draw) gaussian += random.uniform();
-            head(first_rows_[s] + i, k) = static_cast<float>(gaussian * source.spread);
-          }
-        }
-      }
-    }
   }
 
   const reader<E, X>& read_;
