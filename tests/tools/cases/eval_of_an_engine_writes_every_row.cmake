@@ -9,9 +9,9 @@ check(out MATCHES "answers right, %")
 figure(count rows.json rows)
 foreach(entry format version texts text_tokens recall_documents questions prefix queries)
   figure(value rows.json ${entry})
-  list(APPEND facts ${value})
+  string(APPEND facts "${value} ")
 endforeach()
-check("${facts}" STREQUAL "kvfit-engine-eval;1;1;511;1;4;1024;repeat")
+check("${facts}" STREQUAL "kvfit-engine-eval 1 1 511 1 4 1024 repeat ")
 
 # row(PLACE METHOD RATIO): leaves kl, ppl_change, top1, recall.
 macro(row place expected_method expected_ratio)
