@@ -64,6 +64,12 @@ void add_engine(CLI::App& command, engine_arguments& to) {
       ->type_name("SOURCE")
       ->capture_default_str()
       ->needs(engine);
+  command
+      .add_option("--budgets", to.budgets,
+                  "with --engine: the heads' shares of the rows (docs/formats.md) [default: as "
+                  "many for each]")
+      ->type_name("FILE.json")
+      ->needs(engine);
   for (const char* other : {"captures", "--html", "--resume", "--against", "--reference"}) {
     engine->excludes(other);
   }
@@ -123,7 +129,9 @@ void finish_eval(eval_arguments& arguments, engine_arguments& engine, typed_meth
   if (!is_engine && arguments.captures.empty()) throw CLI::RequiredError("captures or --engine");
   if (typed.names.empty()) typed.names = is_engine ? engine_methods() : capture_methods();
   if (is_engine) {
-    refuse_own_input({}, {arguments.json, arguments.svg});
+    std::vector<std::string> inputs;
+    if (!engine.budgets.empty()) inputs.push_back(engine.budgets);
+    refuse_own_input(inputs, {arguments.json, arguments.svg});
     refuse_repeats(arguments.ratios, "--ratios");
     engine.candidates = candidates_of(typed);
     engine.ratios = arguments.ratios;

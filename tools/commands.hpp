@@ -49,8 +49,9 @@ struct engine_arguments {
   std::vector<double> ratios;
   std::int64_t documents = 0;  ///< of each kind; 0: all
   std::string queries = "repeat";
-  std::string json;  ///< empty: not written
-  std::string svg;   ///< empty: not written
+  std::string budgets;  ///< file of the heads' shares; empty: uniform
+  std::string json;     ///< empty: not written
+  std::string svg;      ///< empty: not written
   std::uint64_t seed = 0;
   int threads = 0;
 };

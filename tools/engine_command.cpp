@@ -2,12 +2,14 @@
 #include <cstdio>
 #include <filesystem>
 #include <string>
+#include <utility>
 
 #include "commands.hpp"
 #include "engine_eval.hpp"
 #include "engine_output.hpp"
 #include "exit_code.hpp"
 #include "interrupt.hpp"
+#include "kvfit/io/budgets_file.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
 #include "say.hpp"
@@ -31,6 +33,11 @@ int run_engine_eval(const engine_arguments& arguments) {
 
   engine_plan plan{
       .rows = {}, .queries = find_query_source(arguments.queries), .seed = arguments.seed};
+  if (!arguments.budgets.empty()) {
+    auto shares = kvfit::read_budgets_file(arguments.budgets);
+    if (!shares) return fail(arguments.budgets, shares.error());
+    plan.shares = std::move(*shares);
+  }
   for (const candidate& what : arguments.candidates) {
     for (const double ratio : arguments.ratios) plan.rows.push_back({what, ratio});
   }
@@ -46,6 +53,7 @@ int run_engine_eval(const engine_arguments& arguments) {
   }();
   if (!measured) return fail(arguments.folder, measured.error());
   measured->folder = arguments.folder;
+  measured->budgets = arguments.budgets;
 
   std::fputs(to_table(*measured).c_str(), stdout);
   if (!arguments.json.empty()) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "heads.hpp"
+#include "kvfit/cache/allocate.hpp"
 
 namespace kvfit_tool {
 
@@ -107,10 +108,30 @@ struct item_score {
   double seconds = 0;
 };
 
-kvfit::result<item_score> score(const llama::model& engine, const prepared& at,
-                                const row_plan& plan, std::uint64_t seed) {
+/// Rows for every head, layer by layer.
+kvfit::result<std::vector<index>> rows_for(const kvfit::cache_view& cache, double ratio,
+                                           const engine_plan& plan) {
+  std::vector<kvfit::head_rows> heads;
+  std::vector<index> uniform;
+  index total = 0;
+  for (const kvfit::cache_layer& layer : cache.layers) {
+    for (const kvfit::kv_block& block : layer.heads) {
+      const auto number = static_cast<index>(&block - layer.heads.data());
+      heads.push_back({{layer.number, number}, block.keys.rows()});
+      uniform.push_back(budget_at(block.keys.rows(), ratio));
+      total += uniform.back();
+    }
+  }
+  if (!plan.shares) return uniform;
+  return kvfit::allocate(heads, total, kvfit::budgets::given{*plan.shares}, {.at_least = 1});
+}
+
+kvfit::result<item_score> score(const llama::model& engine, const prepared& at, const row_plan& row,
+                                const engine_plan& plan) {
   item_score made;
   kvfit::cache_view past = at.prefix.cache.view();
+  const auto budgets = rows_for(past, row.ratio, plan);
+  if (!budgets) return budgets.error();
   std::vector<small_head> fitted;
   fitted.reserve(past.layers.size() * past.layers[0].heads.size());  // views point into it
   for (kvfit::cache_layer& layer : past.layers) {
@@ -121,14 +142,14 @@ kvfit::result<item_score> score(const llama::model& engine, const prepared& at,
       const std::vector<kvfit::row_view> asked(
           queries.begin() + static_cast<std::ptrdiff_t>(h * group),
           queries.begin() + static_cast<std::ptrdiff_t>((h + 1) * group));
-      auto small = compact(
-          {.keys = block.keys,
-           .values = block.values,
-           .queries = asked,
-           .test_queries = {},
-           .scale = *layer.rule->scale,
-           .rotation = layer.rotation},
-          {.what = plan.what, .budget = budget_at(block.keys.rows(), plan.ratio), .seed = seed});
+      auto small =
+          compact({.keys = block.keys,
+                   .values = block.values,
+                   .queries = asked,
+                   .test_queries = {},
+                   .scale = *layer.rule->scale,
+                   .rotation = layer.rotation},
+                  {.what = row.what, .budget = (*budgets)[fitted.size()], .seed = plan.seed});
       if (!small) return small.error();
       made.seconds += small->seconds;
       fitted.push_back(std::move(*small));
@@ -249,9 +270,8 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
         [&](index i) noexcept {
           // From the end, where the slowest methods stand.
           const auto at = static_cast<std::size_t>(items - 1 - i);
-          scores[at].emplace(without_bad_alloc([&] {
-            return score(engine, **ready[at % count], plan.rows[at / count], plan.seed);
-          }));
+          scores[at].emplace(without_bad_alloc(
+              [&] { return score(engine, **ready[at % count], plan.rows[at / count], plan); }));
         },
         watched());
     for (std::size_t i = 0; i < scores.size(); ++i) {

@@ -13,6 +13,7 @@
 #include "documents.hpp"
 #include "engine/model.hpp"
 #include "evaluation.hpp"
+#include "kvfit/cache/heads.hpp"
 #include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "query_source.hpp"
@@ -54,6 +55,7 @@ struct engine_row {
 struct engine_evaluation {
   std::string folder;
   std::string queries;  ///< name of the source
+  std::string budgets;  ///< file of the heads' shares; empty: uniform
   kvfit::index layers = 0;
   kvfit::index heads = 0;  ///< KV heads of all layers
   kvfit::index texts = 0;
@@ -67,12 +69,15 @@ struct engine_evaluation {
 
 struct engine_plan {
   std::vector<row_plan> rows;
+  /// Shares of all heads' rows together; nothing: every head keeps as many of its own.
+  std::optional<std::vector<kvfit::head_share>> shares = {};
   const query_source* queries = nullptr;
   std::uint64_t seed = 0;
 };
 
 /// Reads every document's prefix, makes its queries, compacts every KV head with every candidate
-/// and reads the passages over the result. All ratios are of rows a head. Documents are held as
+/// and reads the passages over the result. At ratio r a cache of H heads of T rows keeps
+/// H · floor(T / r) in all, floor(T / r) a head or by the shares, at least 1. Documents are held as
 /// many at a time as there are threads; figures do not depend on the threads, seconds do.
 ///
 /// Progress counts documents × (1 + rows). The first error in the order of documents and rows;

@@ -97,6 +97,7 @@ std::string heading(const engine_evaluation& measured) {
   std::string out = measured.folder + ": " + std::to_string(measured.layers) + " layers, " +
                     std::to_string(measured.heads) + " KV heads; prefixes of up to " +
                     counted(measured.prefix, "token") + ", reference queries: " + measured.queries +
+                    "; rows a head: " + (measured.budgets.empty() ? "uniform" : measured.budgets) +
                     "; " + counted(measured.threads, "thread") + "\n";
   const spoken& text = measured.full.text;
   if (measured.texts > 0) {
@@ -220,6 +221,7 @@ std::string to_json(const engine_evaluation& measured) {
               {"library_version", kvfit::version},
               {"engine", measured.folder},
               {"queries", measured.queries},
+              {"budgets", measured.budgets.empty() ? json() : json(measured.budgets)},
               {"texts", measured.texts},
               {"text_tokens", text.tokens},
               {"recall_documents", measured.recall_documents},
