@@ -60,3 +60,22 @@ macro(kvfit_need_benchmark)
   kvfit_dependency(benchmark "1.6" benchmark::benchmark_main
     https://github.com/google/benchmark.git v1.9.0)
 endmacro()
+
+# The system's MPI, never fetched: it belongs to the machine's network. Defines MPI::MPI_CXX, unless
+# KVFIT_MPI is OFF, or AUTO and there is none.
+macro(kvfit_find_mpi)
+  if(KVFIT_MPI AND NOT TARGET MPI::MPI_CXX)
+    set(MPI_CXX_SKIP_MPICXX ON)  # the C interface alone
+    if(KVFIT_MPI STREQUAL "AUTO")
+      find_package(MPI QUIET COMPONENTS CXX)
+    else()
+      find_package(MPI REQUIRED COMPONENTS CXX)
+    endif()
+    if(TARGET MPI::MPI_CXX)
+      message(STATUS "kvfit: MPI ${MPI_CXX_VERSION}: kvfit::mpi is offered")
+      set_target_properties(MPI::MPI_CXX PROPERTIES IMPORTED_GLOBAL TRUE)
+    else()
+      message(STATUS "kvfit: no MPI on this system: kvfit::mpi and its tests are left out")
+    endif()
+  endif()
+endmacro()

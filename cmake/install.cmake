@@ -1,4 +1,5 @@
-# `cmake --install`: headers, the targets kvfit::kvfit and kvfit::io, and how to find them.
+# `cmake --install`: headers, the targets kvfit::kvfit, kvfit::io and kvfit::mpi, and how to find
+# them.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -14,6 +15,11 @@ if(KVFIT_IO)
   # A set of its own, so that who does not ask for io needs no JSON library.
   install(TARGETS kvfit_io EXPORT kvfit_io_targets)
   install(EXPORT kvfit_io_targets NAMESPACE kvfit:: FILE kvfitIoTargets.cmake
+    DESTINATION ${package_dir})
+endif()
+if(TARGET kvfit_mpi)  # likewise
+  install(TARGETS kvfit_mpi EXPORT kvfit_mpi_targets)
+  install(EXPORT kvfit_mpi_targets NAMESPACE kvfit:: FILE kvfitMpiTargets.cmake
     DESTINATION ${package_dir})
 endif()
 

@@ -24,8 +24,10 @@ struct typed_methods {
 CLI::App* add_compact(CLI::App& app, compact_arguments& to, typed_methods& typed);
 void finish_compact(compact_arguments& arguments, const typed_methods& typed);
 
-CLI::App* add_eval(CLI::App& app, eval_arguments& to, typed_methods& typed);
-void finish_eval(eval_arguments& arguments, const typed_methods& typed);
+CLI::App* add_eval(CLI::App& app, eval_arguments& to, engine_arguments& engine,
+                   typed_methods& typed);
+/// `engine.folder` says which of the two is meant; that one is complete afterwards.
+void finish_eval(eval_arguments& arguments, engine_arguments& engine, typed_methods& typed);
 
 CLI::App* add_tune(CLI::App& app, tune_arguments& to, typed_methods& typed);
 void finish_tune(tune_arguments& arguments, const typed_methods& typed);

@@ -1,20 +1,90 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "cli.hpp"
 #include "cli_shared.hpp"
+#include "query_source.hpp"
 
 namespace kvfit_tool {
 
-CLI::App* add_eval(CLI::App& app, eval_arguments& to, typed_methods& typed) {
-  typed.names = {"first", "last",     "random",    "topk",   "highest_attention",
-                 "omp",   "omp_fast", "zero_bias", "default"};
+namespace {
+
+std::vector<std::string> capture_methods() {
+  return {"first", "last",     "random",    "topk",   "highest_attention",
+          "omp",   "omp_fast", "zero_bias", "default"};
+}
+
+std::vector<std::string> engine_methods() {
+  return {"last", "first", "h2o", "snapkv", "highest_attention", "omp", "default", "refined"};
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string list;
+  for (const std::string& name : names) list += (list.empty() ? "" : ",") + name;
+  return list;
+}
+
+std::string check_queries(const std::string& name) {
+  if (find_query_source(name) != nullptr) return {};
+  std::string names;
+  for (const query_source& each : query_sources()) {
+    names += (names.empty() ? "" : ", ") + std::string(each.name);
+  }
+  return "unknown source of queries \"" + name + "\"; there are " + names;
+}
+
+/// What a model is asked for, beside what captures are.
+void add_engine(CLI::App& command, engine_arguments& to) {
+  CLI::Option* const engine =
+      command
+          .add_option("--engine", to.folder,
+                      "instead of captures: a folder of a small model and its documents "
+                      "(examples/data/tinybooks); measures what the model says over compact caches")
+          ->type_name("FOLDER")
+          ->check(CLI::Validator(
+              [](const std::string& name) { return std::string(name.empty() ? "no name" : ""); },
+              ""));
+  command
+      .add_option("--documents", to.documents,
+                  "with --engine: so many texts and so many recall documents; 0: all")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1000000}).description(""))
+      ->type_name("N")
+      ->capture_default_str()
+      ->needs(engine);
+  std::string sources;
+  for (const query_source& each : query_sources()) {
+    sources += "; " + std::string(each.name) + ": " + std::string(each.summary);
+  }
+  command
+      .add_option("--queries", to.queries,
+                  "with --engine: where reference queries are from" + sources)
+      ->check(CLI::Validator(check_queries, ""))
+      ->type_name("SOURCE")
+      ->capture_default_str()
+      ->needs(engine);
+  command
+      .add_option("--budgets", to.budgets,
+                  "with --engine: the heads' shares of the rows (docs/formats.md) [default: as "
+                  "many for each]")
+      ->type_name("FILE.json")
+      ->needs(engine);
+  for (const char* other : {"captures", "--html", "--resume", "--against", "--reference"}) {
+    engine->excludes(other);
+  }
+}
+
+}  // namespace
+
+CLI::App* add_eval(CLI::App& app, eval_arguments& to, engine_arguments& engine,
+                   typed_methods& typed) {
   to.ratios = {5, 10, 20, 50};
   CLI::App* const command = app.add_subcommand(
       "eval", "Compact the heads of captures by several methods and compare with full attention");
-  add_captures(*command, to.captures, "captures to measure on (docs/formats.md)");
-  add_methods(*command, typed.names)->capture_default_str();
+  add_captures(*command, to.captures, "captures to measure on (docs/formats.md)")->required(false);
+  add_methods(*command, typed.names)
+      ->default_str(joined(capture_methods()) + "; with --engine " + joined(engine_methods()));
   command->add_option("--ratios", to.ratios, "ratios T / t, separated by commas")
       ->type_name("NUMBER,...")
       ->delimiter(',')
@@ -43,6 +113,7 @@ CLI::App* add_eval(CLI::App& app, eval_arguments& to, typed_methods& typed) {
       ->add_option("--reference", to.reference,
                    "hold them against figures published in this file (docs/formats.md)")
       ->type_name("FILE.json");
+  add_engine(*command, engine);
   add_seed(*command, to.seed);
   add_threads(*command, to.threads);
   command->footer(
@@ -53,7 +124,23 @@ CLI::App* add_eval(CLI::App& app, eval_arguments& to, typed_methods& typed) {
   return command;
 }
 
-void finish_eval(eval_arguments& arguments, const typed_methods& typed) {
+void finish_eval(eval_arguments& arguments, engine_arguments& engine, typed_methods& typed) {
+  const bool is_engine = !engine.folder.empty();
+  if (!is_engine && arguments.captures.empty()) throw CLI::RequiredError("captures or --engine");
+  if (typed.names.empty()) typed.names = is_engine ? engine_methods() : capture_methods();
+  if (is_engine) {
+    std::vector<std::string> inputs;
+    if (!engine.budgets.empty()) inputs.push_back(engine.budgets);
+    refuse_own_input(inputs, {arguments.json, arguments.svg});
+    refuse_repeats(arguments.ratios, "--ratios");
+    engine.candidates = candidates_of(typed);
+    engine.ratios = arguments.ratios;
+    engine.json = arguments.json;
+    engine.svg = arguments.svg;
+    engine.seed = arguments.seed;
+    engine.threads = arguments.threads;
+    return;
+  }
   std::vector<std::string> inputs = arguments.captures;
   if (!arguments.reference.empty()) inputs.push_back(arguments.reference);
   refuse_own_input(inputs, {arguments.json, arguments.svg, arguments.html});

@@ -55,9 +55,11 @@ void add_seed(CLI::App& command, std::uint64_t& seed) {
       ->capture_default_str();
 }
 
-void add_captures(CLI::App& command, std::vector<std::string>& captures,
-                  const std::string& summary) {
-  command.add_option("captures", captures, summary)->required()->type_name("CAPTURE.safetensors");
+CLI::Option* add_captures(CLI::App& command, std::vector<std::string>& captures,
+                          const std::string& summary) {
+  return command.add_option("captures", captures, summary)
+      ->required()
+      ->type_name("CAPTURE.safetensors");
 }
 
 CLI::Option* add_methods(CLI::App& command, std::vector<std::string>& methods) {

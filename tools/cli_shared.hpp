@@ -20,8 +20,8 @@ std::string check_sweep(const std::string& text);
 void add_threads(CLI::App& command, int& threads);
 void add_seed(CLI::App& command, std::uint64_t& seed);
 /// CAPTURE..., one or more.
-void add_captures(CLI::App& command, std::vector<std::string>& captures,
-                  const std::string& summary);
+CLI::Option* add_captures(CLI::App& command, std::vector<std::string>& captures,
+                          const std::string& summary);
 CLI::Option* add_methods(CLI::App& command, std::vector<std::string>& methods);
 void add_sweeps(CLI::App& command, std::vector<std::string>& settings);
 

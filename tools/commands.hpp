@@ -45,6 +45,22 @@ struct eval_arguments {
 
 int run_eval(const eval_arguments& arguments);
 
+/// `kvfit eval --engine`.
+struct engine_arguments {
+  std::string folder;  ///< of a model and its documents; empty: captures are evaluated instead
+  std::vector<candidate> candidates;
+  std::vector<double> ratios;
+  std::int64_t documents = 0;  ///< of each kind; 0: all
+  std::string queries = "repeat";
+  std::string budgets;  ///< file of the heads' shares; empty: uniform
+  std::string json;     ///< empty: not written
+  std::string svg;      ///< empty: not written
+  std::uint64_t seed = 0;
+  int threads = 0;
+};
+
+int run_engine_eval(const engine_arguments& arguments);
+
 /// Which error is to be small.
 enum class tune_goal : std::uint8_t {
   joint,  ///< the root of the sum of their squares, head by head

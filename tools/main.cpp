@@ -26,13 +26,14 @@ int run(int argc, char** argv) {
 
   compact_arguments compacting;
   eval_arguments evaluating;
+  engine_arguments asking;
   tune_arguments tuning;
   typed_methods typed_compact;
   typed_methods typed_eval;
   typed_methods typed_tune;
   bool as_json = false;
   const CLI::App* const compact_command = add_compact(app, compacting, typed_compact);
-  const CLI::App* const eval_command = add_eval(app, evaluating, typed_eval);
+  const CLI::App* const eval_command = add_eval(app, evaluating, asking, typed_eval);
   const CLI::App* const tune_command = add_tune(app, tuning, typed_tune);
   CLI::App* const methods_command = app.add_subcommand("methods", "List the methods");
   methods_command->add_flag("--json", as_json, "as JSON");
@@ -40,7 +41,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     if (*compact_command) finish_compact(compacting, typed_compact);
-    if (*eval_command) finish_eval(evaluating, typed_eval);
+    if (*eval_command) finish_eval(evaluating, asking, typed_eval);
     if (*tune_command) finish_tune(tuning, typed_tune);
   } catch (const CLI::ParseError& wrong) {
     // CLI11 has a code of its own for each mistake; ours are fewer.
@@ -48,7 +49,9 @@ int run(int argc, char** argv) {
   }
   catch_interrupt();
   if (*compact_command) return run_compact(compacting);
-  if (*eval_command) return run_eval(evaluating);
+  if (*eval_command) {
+    return asking.folder.empty() ? run_eval(evaluating) : run_engine_eval(asking);
+  }
   if (*tune_command) return run_tune(tuning);
   return run_methods(as_json);
 }

@@ -14,11 +14,12 @@ bool can_be_drawn(double value) {
   return std::isfinite(value) && value > 0;
 }
 
-double log_axis::operator()(double value) const {
+double axis::operator()(double value) const {
+  if (is_linear) return from + (to - from) * (value - low) / (high - low);
   return from + (to - from) * std::log(value / low) / std::log(high / low);
 }
 
-log_axis axis_around(const std::vector<double>& values, double least, double from, double to) {
+axis axis_around(const std::vector<double>& values, double least, double from, double to) {
   double low = std::numeric_limits<double>::infinity();
   double high = 0;
   for (const double value : values) {
@@ -26,9 +27,9 @@ log_axis axis_around(const std::vector<double>& values, double least, double fro
     low = std::min(low, value);
     high = std::max(high, value);
   }
-  if (high == 0) return {0.1, 1, from, to};  // nothing to draw
+  if (high == 0) return {0.1, 1, from, to, false};  // nothing to draw
   const double air = std::max(least, std::pow(high / low, 0.05));
-  return {low / air, high * air, from, to};
+  return {low / air, high * air, from, to, false};
 }
 
 std::vector<double> ticks_between(double low, double high, std::size_t most) {

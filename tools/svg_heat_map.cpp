@@ -64,7 +64,7 @@ std::vector<double> values_of(const heat_table& drawn) {
   return values;
 }
 
-std::string draw_scale(const heat_table& drawn, const svg::log_axis& scale, double left) {
+std::string draw_scale(const heat_table& drawn, const svg::axis& scale, double left) {
   std::string out = svg::text_at(left, 14, drawn.scale_label, " class=\"axis\"");
   const double step = scale_width / scale_steps;
   for (int k = 0; k < scale_steps; ++k) {
@@ -92,7 +92,7 @@ std::string to_svg(const heat_table& drawn) {
   const auto lines = static_cast<double>(drawn.lines.size());
   const double width = std::max(left + columns * (map_width + gap), left + scale_width + 24);
   const double height = scale_room + heading_height + lines * (map_height + gap);
-  const svg::log_axis scale = svg::axis_around(values_of(drawn), 1.02, 0, 1);
+  const svg::axis scale = svg::axis_around(values_of(drawn), 1.02, 0, 1);
 
   const std::string size = number(width) + "\" height=\"" + number(height);
   std::string out = "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" width=\"" + size +

@@ -95,26 +95,29 @@ void spread_out(std::vector<end_label>& labels, double top, double bottom) {
 }
 
 // ---- Panels
-bool is_drawn(const plot_point& point) {
-  return svg::can_be_drawn(point.x) && svg::can_be_drawn(point.y);
+bool is_drawn(const plot_panel& panel, const plot_point& point) {
+  const bool is_share = panel.is_share && point.y >= 0 && point.y <= 1;
+  return svg::can_be_drawn(point.x) && (is_share || svg::can_be_drawn(point.y));
 }
 
 std::vector<double> places_of(const plot_panel& panel, double plot_point::*what) {
   std::vector<double> places;
   for (const plot_line& line : panel.lines) {
     for (const plot_point& point : line.points) {
-      if (is_drawn(point)) places.push_back(point.*what);
+      if (is_drawn(panel, point)) places.push_back(point.*what);
     }
   }
   return places;
 }
 
-std::string draw_frame(const plot_panel& panel, const svg::log_axis& x, const svg::log_axis& y,
-                       double left, double top, double bottom) {
+std::string draw_frame(const plot_panel& panel, const svg::axis& x, const svg::axis& y, double left,
+                       double top, double bottom) {
   const double right = left + axes_width;
   std::string out = svg::text_at(left, top - 14, panel.title, " class=\"panel\"");
   const std::string grid = " class=\"grid\"" + attribute("stroke", svg::grid_ink);
-  for (const double tick : svg::ticks_between(y.low, y.high)) {
+  const std::vector<double> levels = panel.is_share ? std::vector<double>{0, 0.2, 0.4, 0.6, 0.8, 1}
+                                                    : svg::ticks_between(y.low, y.high);
+  for (const double tick : levels) {
     out += svg::line_from(left, y(tick), right, y(tick), grid);
     out += svg::text_at(left - 8, y(tick) + 4.5, svg::short_number(tick),
                         " class=\"tick\" text-anchor=\"end\"");
@@ -143,8 +146,8 @@ std::string draw_frame(const plot_panel& panel, const svg::log_axis& x, const sv
 }
 
 /// Lines first and marks after them, so that no line crosses a mark.
-std::string draw_lines(const plot_panel& panel, const svg::looks& style, const svg::log_axis& x,
-                       const svg::log_axis& y, std::vector<end_label>& labels) {
+std::string draw_lines(const plot_panel& panel, const svg::looks& style, const svg::axis& x,
+                       const svg::axis& y, std::vector<end_label>& labels) {
   std::string strokes;
   std::string marks;
   for (const plot_line& line : panel.lines) {
@@ -153,7 +156,7 @@ std::string draw_lines(const plot_panel& panel, const svg::looks& style, const s
     end_label label{line.label, as, 0, 0, 0};
     bool is_broken = true;  // after a place that can't be drawn a new stroke starts
     for (const plot_point& point : line.points) {
-      if (!is_drawn(point)) {
+      if (!is_drawn(panel, point)) {
         is_broken = true;
         continue;
       }
@@ -195,7 +198,7 @@ std::string draw_labels(const plot_panel& panel, const std::vector<end_label>& l
 
 /// What is written beside points, each clear of all points and of the notes before it; where there
 /// is no such place the note is left out, for the point's title says the same.
-std::string draw_notes(const plot_panel& panel, const svg::log_axis& x, const svg::log_axis& y) {
+std::string draw_notes(const plot_panel& panel, const svg::axis& x, const svg::axis& y) {
   struct spot {
     double x;
     double y;
@@ -203,14 +206,14 @@ std::string draw_notes(const plot_panel& panel, const svg::log_axis& x, const sv
   std::vector<spot> points;
   for (const plot_line& line : panel.lines) {
     for (const plot_point& point : line.points) {
-      if (is_drawn(point)) points.push_back({x(point.x), y(point.y)});
+      if (is_drawn(panel, point)) points.push_back({x(point.x), y(point.y)});
     }
   }
   std::vector<spot> taken;  // middles of notes
   std::string out;
   for (const plot_line& line : panel.lines) {
     for (const plot_point& point : line.points) {
-      if (point.note.empty() || !is_drawn(point)) continue;
+      if (point.note.empty() || !is_drawn(panel, point)) continue;
       const double width = static_cast<double>(point.note.size()) * 6.2;
       const double aside = 9 + width / 2;
       const spot at{x(point.x), y(point.y)};
@@ -244,8 +247,10 @@ std::string draw_panel(const plot_panel& panel, const svg::looks& style, const m
   const double bottom = top + sizes.axes_height;
   std::vector<double> across = places_of(panel, &plot_point::x);
   across.insert(across.end(), panel.ticks.begin(), panel.ticks.end());
-  const svg::log_axis x = svg::axis_around(across, 1.08, left, left + axes_width);
-  const svg::log_axis y = svg::axis_around(places_of(panel, &plot_point::y), 1.12, bottom, top);
+  const svg::axis x = svg::axis_around(across, 1.08, left, left + axes_width);
+  const svg::axis y = panel.is_share
+                          ? svg::axis{0, 1, bottom, top, true}
+                          : svg::axis_around(places_of(panel, &plot_point::y), 1.12, bottom, top);
   std::vector<end_label> labels;
   std::string out = draw_frame(panel, x, y, left, top, bottom);
   out += draw_lines(panel, style, x, y, labels);

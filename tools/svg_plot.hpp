@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Line plots on logarithmic axes, as SVG text.
+/// Line plots on logarithmic axes, or of shares on a linear one, as SVG text.
 ///
 /// Our own, for Debian 12 packages no C++ library that writes SVG plots (gnuplot-iostream only
 /// talks to the gnuplot program), and the tool's plots need lines, ticks and labels. The same plot
@@ -13,8 +13,8 @@ namespace kvfit_tool {
 
 /// A place on the axes.
 struct plot_point {
-  double x = 0;  ///< x or y ≤ 0 or not finite: left out
-  double y = 0;
+  double x = 0;            ///< ≤ 0 or not finite: left out
+  double y = 0;            ///< the same, but a share may be 0
   std::string title = {};  ///< read on hover; empty: the line's label
   std::string note = {};   ///< written beside it
   bool is_ringed = false;
@@ -34,6 +34,7 @@ struct plot_panel {
   std::string x_suffix = {};  ///< behind each tick's number
   std::string y_label = {};
   std::vector<double> ticks = {};  ///< of x, > 0; empty: at round numbers
+  bool is_share = false;           ///< y is linear, from 0 to 1
   bool has_legend = false;         ///< labels stand in a list, not beside the lines' ends
   std::vector<plot_line> lines = {};
 };

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 // What attention allocates, counted at malloc: Eigen does not ask operator new.
-#include <atomic>
-#include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 
@@ -10,127 +8,11 @@
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/attention/state.hpp"
 #include "kvfit/view/load.hpp"
+#include "support/allocations.hpp"
 #include "support/stored_rows.hpp"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define KVFIT_TEST_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define KVFIT_TEST_ASAN 1
-#endif
-#endif
-
-#if defined(KVFIT_TEST_ASAN)
-#include <sanitizer/allocator_interface.h>
-#elif defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
-namespace {
-
-/// Bytes and calls of the whole program since the last `start`.
-std::atomic<bool> is_counting{false};
-std::atomic<std::ptrdiff_t> live{0};
-std::atomic<std::ptrdiff_t> peak{0};
-std::atomic<std::ptrdiff_t> calls{0};
-
-void note_allocated(std::size_t size) {
-  if (!is_counting) return;
-  ++calls;
-  const std::ptrdiff_t now = live += static_cast<std::ptrdiff_t>(size);
-  if (now > peak) peak = now;  // one thread
-}
-void note_freed(std::size_t size) {
-  if (is_counting) live -= static_cast<std::ptrdiff_t>(size);
-}
-
-}  // namespace
-
-#if defined(KVFIT_TEST_ASAN)
-
-namespace {
-constexpr bool can_count = true;
-const int hooks_installed = __sanitizer_install_malloc_and_free_hooks(
-    [](const volatile void*, std::size_t size) { note_allocated(size); },
-    [](const volatile void* p) {
-      if (p != nullptr) note_freed(__sanitizer_get_allocated_size(const_cast<const void*>(p)));
-    });
-}  // namespace
-
-#elif defined(__GLIBC__)
-
-// glibc lets a program bring its own malloc; these count and pass on to the original.
-extern "C" {
-void* __libc_malloc(std::size_t);                 // NOLINT(bugprone-reserved-identifier)
-void* __libc_calloc(std::size_t, std::size_t);    // NOLINT(bugprone-reserved-identifier)
-void* __libc_realloc(void*, std::size_t);         // NOLINT(bugprone-reserved-identifier)
-void* __libc_memalign(std::size_t, std::size_t);  // NOLINT(bugprone-reserved-identifier)
-void __libc_free(void*);                          // NOLINT(bugprone-reserved-identifier)
-
-void* malloc(std::size_t size) {
-  void* p = __libc_malloc(size);
-  if (p != nullptr) note_allocated(malloc_usable_size(p));
-  return p;
-}
-void* calloc(std::size_t count, std::size_t size) {
-  void* p = __libc_calloc(count, size);
-  if (p != nullptr) note_allocated(malloc_usable_size(p));
-  return p;
-}
-void* realloc(void* old, std::size_t size) {
-  if (old != nullptr) note_freed(malloc_usable_size(old));
-  void* p = __libc_realloc(old, size);
-  if (p != nullptr) note_allocated(malloc_usable_size(p));
-  return p;
-}
-void* memalign(std::size_t alignment, std::size_t size) {
-  void* p = __libc_memalign(alignment, size);
-  if (p != nullptr) note_allocated(malloc_usable_size(p));
-  return p;
-}
-void* aligned_alloc(std::size_t alignment, std::size_t size) {
-  return memalign(alignment, size);
-}
-int posix_memalign(void** p, std::size_t alignment, std::size_t size) {
-  *p = memalign(alignment, size);
-  return *p == nullptr ? ENOMEM : 0;
-}
-void free(void* p) {
-  if (p != nullptr) note_freed(malloc_usable_size(p));
-  __libc_free(p);
-}
-}
-
-namespace {
-constexpr bool can_count = true;
-}
-
-#else
-
-namespace {
-constexpr bool can_count = false;
-}
-
-#endif
 
 namespace kvfit_test {
 namespace {
-
-struct allocations {
-  std::ptrdiff_t calls = 0;
-  std::ptrdiff_t peak_bytes = 0;
-};
-
-template <class Work>
-allocations count_allocations(Work&& work) {
-  live = 0;
-  peak = 0;
-  calls = 0;
-  is_counting = true;
-  work();
-  is_counting = false;
-  return {calls, peak};
-}
 
 /// "peak 3.4 MB of 17.1 MB, n × T 128.0 MB"
 std::string megabytes(std::ptrdiff_t peak_bytes, index bound, index product) {
@@ -204,6 +86,54 @@ TEST_CASE("The score pass and attend never hold n × T numbers", "[attention][wo
     CHECK(is_done);
     INFO("attend: " << megabytes(attended.peak_bytes, bound, product));
     CHECK(attended.peak_bytes <= bound);
+  }
+}
+
+TEST_CASE("score_pass_bytes and attend_bytes are never below what is taken, nor far above",
+          "[attention][workspace]") {
+  if (!can_count) return;
+  constexpr double small_change = 32768;  // of the allocator and of lists
+  struct size {
+    index n;
+    index keys;
+  };
+  for (const auto [n, keys] :
+       {size{1, 1}, size{5, 3000}, size{700, 40}, size{900, 5000}, size{100, 90000}}) {
+    const sample head(n, keys, 24, 40);
+    const kvfit::matrix mask = random_matrix(n, keys, 9);
+    const std::vector<kvfit::row_view> masks = {mask};
+    for (const bool is_masked : {false, true}) {
+      kvfit::kv_block cache{.keys = kvfit::row_view(head.keys), .values = head.values};
+      if (is_masked) cache.masks = masks;
+      const kvfit::head_sizes sizes = kvfit::sizes_of_head(cache, head.queries);
+      for (const index kept : {index{0}, 4 * n * keys}) {
+        const kvfit::score_options options{.pooling = kvfit::pooling_kind::max,
+                                           .keep_exponentials = kept};
+        bool is_done = false;
+        const auto held = static_cast<double>(
+            count_allocations([&] {
+              is_done = kvfit::score_pass(cache, head.queries, {}, options).has_value();
+            }).peak_bytes);
+        const double estimate = kvfit::score_pass_bytes(sizes, options);
+        CAPTURE(n, keys, is_masked, kept, held, estimate);
+        CHECK(is_done);
+        // Reading the mask for what is not finite takes a row of it, before anything else.
+        CHECK(held <=
+              std::max(estimate, 262144.0 + 8.0 * static_cast<double>(keys)) + small_change);
+        if (n * keys > 100000) CHECK(estimate <= 1.5 * held);
+      }
+      const std::vector<kvfit::kv_block> blocks = {cache, cache};
+      bool is_done = false;
+      const auto held = static_cast<double>(count_allocations([&] {
+                                              is_done =
+                                                  kvfit::attend(head.queries, blocks).has_value();
+                                            }).peak_bytes);
+      const double estimate = kvfit::attend_bytes(head.queries, blocks);
+      CAPTURE(n, keys, is_masked, held, estimate);
+      CHECK(is_done);
+      CHECK(held <= std::max(estimate, 262144.0 + 8.0 * static_cast<double>(keys)) + small_change);
+      if (n * keys > 100000) CHECK(estimate <= 1.5 * held);
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 #include "kvfit/cache/compact_cache.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -439,6 +440,58 @@ TEST_CASE("a cache's compaction can be watched and stopped", "[cache][compact_ca
     CHECK(cut.error().expected == 4);
     CHECK(seen == std::vector<kvfit::index>{1, 2});
   }
+}
+
+TEST_CASE("a cap on memory runs fewer heads at a time, then gives each less, or is refused",
+          "[cache][compact_cache]") {
+  const cache_case given({{.number = 0}, {.number = 3, .rows = 96}}, 600);
+  cache_options options{.budget = 40};
+  const auto free = compact_cache(given.view, given.queries, options);
+  REQUIRE(free);
+  kvfit::index largest = 0;
+  for (const auto& layer : free->layers) {
+    for (const auto& head : layer.heads) {
+      largest = std::max(largest, head.report.memory.needed);
+    }
+  }
+  kvfit::thread_pool pool(4);
+  for (const kvfit::index cap : {largest, 3 * largest, 100 * largest}) {
+    options.memory = cap;
+    const auto capped = compact_cache(given.view, given.queries, options, pool);
+    REQUIRE(capped);
+    CHECK(kvfit_test::same_cache(*free, *capped));
+  }
+  options.memory = largest - largest / 10;
+  const auto less = compact_cache(given.view, given.queries, options, pool);
+  REQUIRE(less);
+  int lowered = 0;
+  for (const auto& layer : less->layers) {
+    for (const auto& head : layer.heads) {
+      const auto& memory = head.report.memory;
+      CHECK(memory.needed <= *options.memory);
+      lowered +=
+          memory.lowers_selection || memory.lowers_refinement || memory.lowers_queries ? 1 : 0;
+    }
+  }
+  CHECK(lowered > 0);
+  options.memory = 1'000;
+  bool has_begun = false;
+  const auto refused =
+      compact_cache(given.view, given.queries, options, pool,
+                    {.progress = [&](kvfit::index, kvfit::index) { has_begun = true; }});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == errc::memory_cap_exceeded);
+  CHECK(refused.error().argument == "L0H0: memory");
+  CHECK(refused.error().expected == 1'000);
+  CHECK_FALSE(has_begun);
+}
+
+TEST_CASE("a cache's compaction ends at a deadline", "[cache][compact_cache]") {
+  const cache_case given = two_layers();
+  const auto late = compact_cache(given.view, given.queries, whole_options(40), kvfit::serial{},
+                                  {.deadline = std::chrono::steady_clock::now()});
+  REQUIRE_FALSE(late);
+  CHECK(late.error().code == errc::cancelled);
 }
 
 TEST_CASE("heads can be taken one by one, and the taker's error ends the call",

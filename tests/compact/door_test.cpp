@@ -12,8 +12,9 @@ namespace kvfit_test {
 
 kvfit::result<kvfit::compacted> try_compact(const kvfit::kv_block& cache,
                                             const kvfit::query_set& queries,
-                                            const kvfit::compact_options& options) {
-  return kvfit::compact(cache, queries, options);
+                                            const kvfit::compact_options& options,
+                                            const kvfit::stop_when& stop) {
+  return kvfit::compact(cache, queries, options, stop);
 }
 
 kvfit::compacted compacted_head(const kvfit::kv_block& cache, const kvfit::query_set& queries,

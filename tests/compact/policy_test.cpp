@@ -4,6 +4,7 @@
 
 #include "compact/door.hpp"
 #include "kvfit/compact.hpp"
+#include "kvfit/compact/memory_plan.hpp"
 #include "support/catch.hpp"
 
 /// A user's own policies, in the user's own namespace, found beside their types.
@@ -49,6 +50,13 @@ struct negated {};
 
 kvfit::result<kvfit::values_fit> fit_values(const negated&, const kvfit::values_problem& problem) {
   return kvfit::values_fit{.values = -*problem.original};
+}
+
+/// The same selection, saying what it takes.
+struct measured : every_other {};
+
+double select_bytes(const measured&, const kvfit::head_sizes& sizes) {
+  return kvfit::grown_bytes(kvfit::double_bytes(2, sizes.budget)) + 1e9;
 }
 
 static_assert(kvfit::selection_policy<every_other> && kvfit::bias_policy<halved> &&
@@ -104,4 +112,23 @@ TEST_CASE("protected rows and the identity hold for a user's policies too", "[co
   const auto all = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE(all);
   CHECK(same_numbers(all->values, made.values));
+}
+
+TEST_CASE("a user's policy counts in the estimate where it says what it takes",
+          "[compact][policy]") {
+  const kvfit::compaction_sizes sizes{.keys = 50, .depth = 8, .width = 8, .query_rows = {40}};
+  users options;
+  options.budget = 5;
+  const auto silent = kvfit::planned_memory(sizes, options);
+  REQUIRE(silent);
+  CHECK_FALSE(silent->is_complete);
+  CHECK(silent->needed < 10000000);
+  kvfit::compaction<a_users_own::measured, kvfit::bias::nnls, kvfit::values::copy> telling;
+  telling.budget = 5;
+  const auto told = kvfit::planned_memory(sizes, telling);
+  REQUIRE(told);
+  CHECK(told->is_complete);
+  CHECK(told->needed > 1000000000);
+  telling.memory = 500000000;
+  CHECK(kvfit::planned_memory(sizes, telling).error().code == kvfit::errc::memory_cap_exceeded);
 }

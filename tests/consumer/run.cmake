@@ -16,7 +16,7 @@ endif()
 
 execute_process(
   COMMAND ${CMAKE_COMMAND} -S ${PROJECT} -B ${WORK}/build -G ${GENERATOR} ${where}
-    "-DCMAKE_CXX_FLAGS=${FLAGS}" -DEXPECT_IO=${IO}
+    "-DCMAKE_CXX_FLAGS=${FLAGS}" -DEXPECT_IO=${IO} -DEXPECT_MPI=${MPI}
   COMMAND_ERROR_IS_FATAL ANY)
 execute_process(COMMAND ${CMAKE_COMMAND} --build ${WORK}/build COMMAND_ERROR_IS_FATAL ANY)
 execute_process(COMMAND ${CMAKE_COMMAND} --build ${WORK}/build --target run

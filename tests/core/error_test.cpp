@@ -30,14 +30,16 @@ TEST_CASE("Every error code has a name of its own", "[core][error]") {
   CHECK(name(errc::unsupported_file) == "unsupported_file");
   CHECK(name(errc::missing_entry) == "missing_entry");
   CHECK(name(errc::cancelled) == "cancelled");
+  CHECK(name(errc::policy_threw) == "policy_threw");
+  CHECK(name(errc::communication_failed) == "communication_failed");
 
   std::set<std::string_view> names;
-  for (int code = 0; code <= static_cast<int>(errc::cancelled); ++code) {
+  for (int code = 0; code <= static_cast<int>(errc::communication_failed); ++code) {
     names.insert(name(static_cast<errc>(code)));
   }
-  CHECK(names.size() == static_cast<std::size_t>(errc::cancelled) + 1);
+  CHECK(names.size() == static_cast<std::size_t>(errc::communication_failed) + 1);
   CHECK(names.count("unknown") == 0);
-  CHECK(name(static_cast<errc>(static_cast<int>(errc::cancelled) + 1)) == "unknown");
+  CHECK(name(static_cast<errc>(static_cast<int>(errc::communication_failed) + 1)) == "unknown");
   CHECK(name(static_cast<errc>(255)) == "unknown");
 }
 

@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "io/files.hpp"
+#include "io/state_samples.hpp"
 #include "kvfit/io/capture.hpp"
 #include "kvfit/io/compact_file.hpp"
+#include "kvfit/io/state.hpp"
 #include "support/catch.hpp"
 
 // ---- Counting operator new: bytes alive, and their peak
@@ -333,4 +335,172 @@ TEST_CASE("a header of many small entries costs in proportion to its length", "[
   CHECK(accepted);
   INFO(used << " bytes for a header of " << header.size());
   CHECK(used <= 12 * header.size());
+}
+
+// ---- States
+
+namespace {
+
+/// The two stored samples and a state of some size.
+std::vector<bytes> states() {
+  std::vector<bytes> made;
+  for (const std::string_view text :
+       {kvfit_test::state_of_version_1, kvfit_test::state_of_version_2}) {
+    bytes file;
+    for (std::size_t i = 0; i < text.size(); i += 2) {
+      const std::string digits(text.substr(i, 2));
+      file.push_back(static_cast<std::byte>(std::stoi(digits, nullptr, 16)));
+    }
+    made.push_back(std::move(file));
+  }
+  return made;
+}
+
+/// Length and checksum as they would be if this had been meant.
+void seal_state(bytes& file) {
+  const std::uint64_t length = file.size();
+  std::memcpy(file.data() + 16, &length, sizeof length);
+  kvfit::crc32c sum;
+  sum.add(std::span(file).first(file.size() - 4));
+  const std::uint32_t value = sum.value();
+  std::memcpy(file.data() + file.size() - 4, &value, sizeof value);
+}
+
+/// Reads; false where the memory used is out of proportion.
+bool state_behaves(const bytes& file, bool* is_accepted = nullptr) {
+  bool accepted = false;
+  const std::size_t used = peak_of([&] { accepted = kvfit::read_state(file).has_value(); });
+  if (is_accepted != nullptr) *is_accepted = accepted;
+  return used <= 2 * file.size() + slack;
+}
+
+}  // namespace
+
+TEST_CASE("§9.20 a state cut anywhere is refused", "[io][state]") {
+  for (const bytes& whole : states()) {
+    REQUIRE(kvfit::read_state(whole).has_value());
+    for (std::size_t size = 0; size < whole.size(); ++size) {
+      bytes cut(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size));
+      bool is_accepted = true;
+      CHECK(state_behaves(cut, &is_accepted));
+      CHECK_FALSE(is_accepted);
+      if (size < 68) continue;
+      seal_state(cut);  // not by its length or checksum either
+      CHECK(state_behaves(cut, &is_accepted));
+      CHECK_FALSE(is_accepted);
+    }
+  }
+}
+
+TEST_CASE("§9.20 a state with any one bit flipped is refused", "[io][state]") {
+  for (const bytes& whole : states()) {
+    std::size_t accepted = 0;
+    std::size_t greedy = 0;
+    for (std::size_t bit = 0; bit < 8 * whole.size(); ++bit) {
+      bytes file = whole;
+      file[bit / 8] ^= static_cast<std::byte>(1U << (bit % 8));
+      bool is_accepted = true;
+      greedy += state_behaves(file, &is_accepted) ? 0U : 1U;
+      accepted += is_accepted ? 1U : 0U;
+      // With the checksum made to fit, what is read may be accepted; it costs no more for that.
+      seal_state(file);
+      greedy += state_behaves(file) ? 0U : 1U;
+    }
+    CHECK(accepted == 0);
+    CHECK(greedy == 0);
+  }
+}
+
+TEST_CASE("§9.20 a state whose sizes claim much allocates nothing of it", "[io][state]") {
+  const std::uint64_t claims[] = {0,
+                                  1,
+                                  7,
+                                  1000,
+                                  std::uint64_t{1} << 31U,
+                                  std::uint64_t{1} << 32U,
+                                  std::uint64_t{1} << 60U,
+                                  (std::uint64_t{1} << 61U) - 1,
+                                  std::uint64_t{1} << 63U,
+                                  ~std::uint64_t{0}};
+  for (const bytes& whole : states()) {
+    std::size_t greedy = 0;
+    for (std::size_t place = 24; place + 12 <= whole.size(); place += 4) {
+      for (const std::uint64_t claim : claims) {
+        bytes file = whole;
+        std::memcpy(file.data() + place, &claim, sizeof claim);
+        seal_state(file);
+        greedy += state_behaves(file) ? 0U : 1U;
+      }
+    }
+    CHECK(greedy == 0);
+  }
+}
+
+TEST_CASE("reading a state costs the cache it holds, from memory and from a file", "[io][state]") {
+  kvfit::compacted_cache cache;
+  kvfit::compacted_layer layer;
+  layer.offsets = {0};
+  for (kvfit::index h = 0; h < 4; ++h) {
+    for (kvfit::index row = 0; row < 500; ++row) {
+      layer.positions.push_back(3 * row);
+      layer.key_positions.push_back(3 * row + 1);
+    }
+    layer.offsets.push_back(500 * (h + 1));
+    layer.heads.push_back({{0, h}, 2000, 500, kvfit::head_outcome::fitted, {}, {}});
+  }
+  layer.keys = kvfit::matrix::Random(2000, 32);
+  layer.values = kvfit::matrix::Random(2000, 16);
+  layer.bias = kvfit::vector::Random(2000);
+  cache.layers.push_back(std::move(layer));
+  cache.rows = 2000;
+  cache.rows_before = 8000;
+  const kvfit::dtype type = GENERATE(kvfit::dtype::fp32, kvfit::dtype::bf16);
+  const kvfit_test::scratch_folder folder;
+  REQUIRE(kvfit::write_state(folder / "state", cache, {1500, type, type}));
+  const bytes file = kvfit_test::file_bytes(folder / "state");
+  const std::size_t held = 2000 * (48 * 4 + 4 + 16) + 4 * sizeof(kvfit::head_report);
+  bool is_accepted = false;
+  const std::size_t from_memory =
+      peak_of([&] { is_accepted = kvfit::read_state(file).has_value(); });
+  CHECK(is_accepted);
+  const std::filesystem::path path = folder / "state";
+  const std::size_t from_file = peak_of([&] { is_accepted = kvfit::read_state(path).has_value(); });
+  CHECK(is_accepted);
+  INFO(held << " held, " << from_memory << " and " << from_file << " used");
+  CHECK(from_memory <= held + 8192);
+  CHECK(from_file <= held + slack);
+  CHECK(from_file <= 2 * file.size() + slack);
+}
+
+TEST_CASE("a state of many heads without rows costs in proportion to its length", "[io][state]") {
+  const auto state_of = [](std::size_t heads) {
+    kvfit::compacted_cache cache;
+    cache.layers.emplace_back();
+    kvfit::compacted_layer& layer = cache.layers.back();
+    layer.keys.resize(0, 8);
+    layer.values.resize(0, 8);
+    layer.offsets.assign(heads + 1, 0);
+    for (std::size_t h = 0; h < heads; ++h) {
+      layer.heads.push_back(
+          {{0, static_cast<kvfit::index>(h)}, 0, 0, kvfit::head_outcome::empty, {}, {}});
+    }
+    return kvfit::write_state(cache, {});
+  };
+  const auto file = state_of(5000);
+  REQUIRE(file);
+  bool is_accepted = false;
+  const std::size_t used = peak_of([&] { is_accepted = kvfit::read_state(*file).has_value(); });
+  CHECK(is_accepted);
+  INFO(used << " bytes for " << file->size() << ", " << sizeof(kvfit::head_report) << " a report");
+  CHECK(used <= 5000 * 1000 + slack);
+
+  CHECK(state_of(kvfit::max_state_heads + 1).error().code == kvfit::errc::invalid_option);
+  bytes many(64 + 40 + 48 * (kvfit::max_state_heads + 1) + 4);
+  std::memcpy(many.data(), file->data(), 64 + 40);
+  const std::uint64_t heads = kvfit::max_state_heads + 1;
+  std::memcpy(many.data() + 64 + 8, &heads, sizeof heads);
+  seal_state(many);
+  const std::size_t refusing = peak_of([&] { is_accepted = kvfit::read_state(many).has_value(); });
+  CHECK_FALSE(is_accepted);
+  CHECK(refusing <= slack);
 }

@@ -107,23 +107,29 @@ TEST_CASE("a rotation moves content: each row is another one turned to its posit
   const int which = GENERATE(0, 1);  // without a spread odd sets are turned alone, too
   const kvfit::matrix first = random_matrix(17, 8, 5);
   const kvfit::matrix second = random_matrix(9, 8, 6);
-  std::vector<kvfit::query_block> blocks = {kvfit::query_block(first, 40),
-                                            kvfit::query_block(second, 3)};
+  const kvfit::matrix third = random_matrix(7, 8, 7);
+  const std::vector<kvfit::index> table = {4, 6, 1, 30, 31, 90, 50};
+  std::vector<kvfit::query_block> blocks = {
+      kvfit::query_block(first, 40), kvfit::query_block(second, 3), kvfit::query_block(third)};
   blocks[1].position_step = 5;
+  blocks[2].positions = table;
   const auto made = kvfit::make_query_set(
       part_of(blocks), {.sets = 2, .spread = 0, .rotation = rotation, .seed = 3}, which);
-  REQUIRE(made.rows.size() == 2);
-  for (std::size_t b = 0; b < 2; ++b) {
+  REQUIRE(made.rows.size() == 3);
+  for (std::size_t b = 0; b < 3; ++b) {
     const Eigen::MatrixXd given = to_double(blocks[b].rows);
     const Eigen::MatrixXd found = made.rows[b].cast<double>();
     const kvfit::index n = given.rows();
-    const auto step = static_cast<double>(blocks[b].position_step);
+    const auto place = [&](kvfit::index i) {
+      if (b == 2) return static_cast<double>(table[static_cast<std::size_t>(i)]);
+      return static_cast<double>(i * blocks[b].position_step);
+    };
     int shifts = 0;
     for (kvfit::index s = 1; s < n; ++s) {
       double worst = 0;
       for (kvfit::index i = 0; i < n; ++i) {
         const kvfit::index from = (i + s) % n;
-        const double distance = static_cast<double>(i - from) * step;
+        const double distance = place(i) - place(from);
         worst = std::max(
             worst,
             (turned(rotation, given.row(from), distance) - found.row(i)).cwiseAbs().maxCoeff());

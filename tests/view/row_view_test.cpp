@@ -2,8 +2,10 @@
 #include "kvfit/view/row_view.hpp"
 
 #include <array>
+#include <limits>
 #include <numeric>
 
+#include "kvfit/view/make_view.hpp"
 #include "support/catch.hpp"
 
 namespace kvfit_test {
@@ -228,6 +230,25 @@ TEST_CASE("Middle rows of a view without columns, and the other way round", "[vi
   CHECK(no_rows.middle_cols(1, 3).cols() == 3);
   CHECK(no_rows.middle_cols(1, 3).empty());
   CHECK(row_view().middle_rows(0, 0).empty());
+}
+
+TEST_CASE("Steps and strides that mean nothing are not multiplied", "[view][row_view]") {
+  constexpr index huge = std::numeric_limits<index>::max() / 2 + 3;
+  const std::array<float, 2> numbers = {1, 2};
+  const row_view one(numbers.data(), 1, 2, huge);
+  const row_view still = one.every_row(0, 3).every_row(0, huge);
+  REQUIRE(still.rows() == 1);
+  CHECK(still(0, 1) == 2);
+  CHECK(one.every_row(huge, 2).rows() == 0);
+
+  const std::array<index, 3> rows = {1, 0, 1};
+  const auto listed = kvfit::make_listed_view(
+      {.data = numbers.data(), .rows = 2, .cols = 1, .row_stride = 1}, rows);
+  REQUIRE(listed);
+  const row_view last = listed->every_row(2, huge).every_row(0, huge);
+  REQUIRE(last.rows() == 1);
+  CHECK(last(0, 0) == 2);
+  CHECK(listed->every_row(1, 2).every_row(huge, huge).rows() == 0);
 }
 
 TEST_CASE("§9.21 addresses are 64-bit", "[view][row_view]") {

@@ -98,11 +98,28 @@ namespace kvfit::inline KVFIT_ISA {
 ///     auto y = attend(queries, {fitted.block(), {.keys = live_keys, .values = live_values}});
 ///
 /// Errors as for `score_pass`; all values must have the same width. A query that sees nothing gets
-/// output 0 and log-mass −∞. Workspace: one panel of at most max(16 MB, 8 · T · 4 bytes) a block.
+/// output 0 and log-mass −∞. Workspace: one panel of at most max(16 MB, 8 · T · 4 bytes) a block
+/// (`attend_bytes`).
 inline result<attention_output> attend(const query_set& queries, std::span<const kv_block> blocks,
                                        const logit_rule& rule = {}) {
   return detail::guard_memory("attend",
                               [&] { return detail::attend_unguarded(queries, blocks, rule); });
+}
+
+/// Bytes that `attend` holds at most, its result included.
+inline double attend_bytes(const query_set& queries, std::span<const kv_block> blocks) noexcept {
+  double bytes = 0;
+  index longest = 0;
+  for (const kv_block& cache : blocks) longest = std::max(longest, cache.keys.rows());
+  for (const kv_block& cache : blocks) {
+    head_sizes sizes = sizes_of_head(cache, queries);
+    bytes += attention_panel_bytes(sizes, false) + static_cast<double>(sizeof(attention_panel));
+    if (&cache != blocks.data()) continue;
+    bytes += float_bytes(sizes.queries + 1, sizes.width + 1);
+    sizes.keys = longest;
+    bytes += logit_source_bytes(sizes, longest);  // with the list of panels
+  }
+  return bytes;
 }
 
 /// The same for blocks written in place.

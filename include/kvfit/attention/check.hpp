@@ -75,6 +75,26 @@ inline result<void> check_masks(const kv_block& cache, std::span<const query_blo
   return {};
 }
 
+/// A table of positions: every row has a place in it, and no difference of two overflows.
+inline result<void> check_query_positions(const query_block& block) {
+  if (block.positions.empty()) return {};
+  const auto places = static_cast<index>(block.positions.size());
+  const index last = block.first_position + (block.rows.rows() - 1) * block.position_step;
+  for (const index place : {block.first_position, last}) {
+    if (place < 0 || place >= places) {
+      return error{errc::shape_mismatch, "queries.positions", places, place + 1,
+                   "every row needs a place in the table"};
+    }
+  }
+  constexpr index largest = index{1} << 53U;
+  for (const index position : block.positions) {
+    if (position > largest || position < -largest) {
+      return error{errc::invalid_option, "queries.positions", position, largest};
+    }
+  }
+  return {};
+}
+
 inline result<void> check_query_block(const query_block& block, index depth) {
   if (const auto ok = check_view(block.rows, "queries"); !ok) return ok;
   if (block.rows.cols() != depth) {
@@ -88,6 +108,7 @@ inline result<void> check_query_block(const query_block& block, index depth) {
     return error{errc::invalid_option, "queries.first_position, queries.position_step",
                  block.first_position, largest};
   }
+  if (const auto ok = check_query_positions(block); !ok) return ok;
   if (!is_finite(block.alibi_slope)) {
     return error{errc::invalid_option, "queries.alibi_slope", error::none, error::none,
                  "must be finite"};

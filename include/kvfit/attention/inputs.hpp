@@ -3,6 +3,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <limits>
 #include <optional>
 #include <span>
@@ -42,6 +43,14 @@ struct query_block {
   /// Logit of an attention sink: adds exp(sink_logit) to the mass and nothing to the output. Used
   /// by `attend` alone: a sink stays beside the compacted block, so fitting leaves it out.
   float sink_logit = -std::numeric_limits<float>::infinity();
+  /// Where rows stand at no even distance: a table, and row i stands at
+  /// positions[first_position + i · position_step], which then count places in it. Empty: no table.
+  std::span<const index> positions = {};
+
+  [[nodiscard]] index position(index i) const noexcept {
+    const index place = first_position + i * position_step;
+    return positions.empty() ? place : positions[static_cast<std::size_t>(place)];
+  }
 };
 
 /// One or several query blocks, by reference: `compact(k, v, queries)` takes a matrix, a view, a

@@ -8,7 +8,9 @@
 #include <span>
 #include <vector>
 
+#include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/product.hpp"
@@ -49,6 +51,11 @@ inline index panel_rows(index keys) noexcept {
   constexpr index panel_floats = index{4} << 20;
   const index rows = std::clamp<index>(panel_floats / std::max<index>(keys, 1), 8, 96);
   return rows < 16 ? rows : rows - rows % 16;
+}
+
+/// Rows of the largest panel that the queries of `sizes` are cut into for `keys` keys.
+inline index largest_panel(const head_sizes& sizes, index keys) noexcept {
+  return std::min(panel_rows(keys), sizes.largest_block);
 }
 
 /// Makes logits by `logit_rule`, tile by tile of keys.
@@ -207,8 +214,7 @@ class logit_source {
   void place_queries(const query_panel& panel, const query_block& block) {
     query_positions_.resize(static_cast<std::size_t>(panel.count));
     for (index i = 0; i < panel.count; ++i) {
-      query_positions_[static_cast<std::size_t>(i)] =
-          block.first_position + (panel.first + i) * block.position_step;
+      query_positions_[static_cast<std::size_t>(i)] = block.position(panel.first + i);
     }
   }
 
@@ -236,5 +242,16 @@ class logit_source {
   std::vector<float> mask_buffer_;
   std::vector<float> largest_keys_;  ///< largest |k| of each tile; negative until it is seen
 };
+
+/// Bytes of a `logit_source` over `keys` keys for the queries of `sizes`, with the list of panels.
+inline double logit_source_bytes(const head_sizes& sizes, index keys) noexcept {
+  constexpr index tile = logit_source::key_tile;
+  const index panel = largest_panel(sizes, keys);
+  const index panels = sizes.queries / panel_rows(keys) + sizes.blocks;
+  const double mask = sizes.has_masks ? float_bytes(panel, tile) : 0;
+  return float_bytes(2, panel, sizes.depth) + double_bytes(panel) + float_bytes(tile, sizes.depth) +
+         mask + float_bytes(keys / tile + 1) +
+         grown_bytes(static_cast<double>(sizeof(query_panel)) * static_cast<double>(panels));
+}
 
 }  // namespace kvfit::inline KVFIT_ISA

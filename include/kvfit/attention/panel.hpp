@@ -164,6 +164,19 @@ class attention_panel {
   std::vector<double> sum_;
   std::vector<raise> raised_;
   std::vector<float> value_buffer_;
+
+  friend double attention_panel_bytes(const head_sizes& sizes, bool has_room) noexcept;
 };
+
+/// Bytes of an `attention_panel`; `has_room`: the caller gives room for E.
+inline double attention_panel_bytes(const head_sizes& sizes, bool has_room) noexcept {
+  constexpr index tile = logit_source::key_tile;
+  const index panel = largest_panel(sizes, sizes.keys);
+  const double raises = static_cast<double>(sizeof(attention_panel::raise)) *
+                        static_cast<double>(panel) * static_cast<double>(sizes.keys / tile);
+  return logit_source_bytes(sizes, sizes.keys) + (has_room ? 0 : float_bytes(panel, sizes.keys)) +
+         float_bytes(2 * panel + tile, sizes.width) + float_bytes(3, panel) + double_bytes(panel) +
+         grown_bytes(raises);
+}
 
 }  // namespace kvfit::inline KVFIT_ISA

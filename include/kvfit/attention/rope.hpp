@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kvfit/attention/rope_scaling.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -18,12 +19,14 @@ enum class rope_pairing : std::uint8_t {
   interleaved,  ///< 2i and 2i + 1 (the RoPE paper, GPT-J, llama.cpp's "norm")
 };
 
-/// How an engine turned rows at position p: pair i by the angle p · base^(−2i / dims) (Su et al.
-/// 2021, RoFormer, §3.2.2). A scaling of frequencies other than by base is not described.
+/// How an engine turned rows at position p: pair i by the angle p · θ_i, θ_i = base^(−2i / dims)
+/// (Su et al. 2021, RoFormer, §3.2.2), where `scaling` makes no other θ_i of it. Rows keep their
+/// lengths: a factor of attention that an engine multiplies keys by is not described.
 struct rope {
   double base = 10000;
   index dims = 0;  ///< leading elements that turn; 0: all
   rope_pairing pairing = rope_pairing::half_split;
+  any_rope_scaling scaling = {};
 };
 
 }  // namespace kvfit
@@ -31,7 +34,7 @@ struct rope {
 namespace kvfit::inline KVFIT_ISA {
 
 /// `invalid_option` where the base is not a finite number above 0 or the dims are odd, negative or
-/// more than `width`.
+/// more than `width`, or where the scaling is outside its ranges.
 inline result<void> check_rope(const rope& rotation, index width) {
   if (!(rotation.base > 0 && std::isfinite(rotation.base))) {
     return error{errc::invalid_option, "rope.base", error::none, error::none,
@@ -41,19 +44,25 @@ inline result<void> check_rope(const rope& rotation, index width) {
   if (dims < 0 || dims > width || dims % 2 != 0) {
     return error{errc::invalid_option, "rope.dims", dims, width, "must be even, within a row"};
   }
-  return {};
+  return detail::check_scaling(rotation.scaling, rotation.base, dims / 2);
 }
 
-/// Turns rows by a number of positions. Angles are made once, in double.
+/// θ of each pair, radians a position, for rows of `width` elements; `check_rope` must have passed.
+inline std::vector<double> rope_frequencies(const rope& rotation, index width) {
+  const index dims = rotation.dims == 0 ? width : rotation.dims;
+  return detail::scaled_frequencies(rotation.scaling, rotation.base, dims / 2);
+}
+
+/// Turns rows by a number of positions. Angles are made once, in double: they are off by
+/// some 2⁻⁵² · distance, which is less than a float tells up to distances of 2²⁸.
 class row_rotation {
  public:
   /// By `distance` positions forward (back where negative), for rows of `width` elements;
   /// `check_rope` must have passed.
   row_rotation(const rope& rotation, index width, index distance)
       : pairing_(rotation.pairing), pairs_((rotation.dims == 0 ? width : rotation.dims) / 2) {
-    for (index i = 0; i < pairs_; ++i) {
-      const double share = static_cast<double>(i) / static_cast<double>(pairs_);
-      const double angle = static_cast<double>(distance) * std::pow(rotation.base, -share);
+    for (const double frequency : rope_frequencies(rotation, width)) {
+      const double angle = static_cast<double>(distance) * frequency;
       cosine_.push_back(static_cast<float>(std::cos(angle)));
       sine_.push_back(static_cast<float>(std::sin(angle)));
     }

@@ -34,6 +34,12 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
   }
 }
 
+/// Bytes that `row_logits_into` holds at most for `rows` rows, the n × |rows| logits included.
+inline double row_logits_bytes(const head_sizes& sizes, index rows) noexcept {
+  return float_bytes(sizes.queries, rows) + grown_bytes(float_bytes(3, rows)) +
+         logit_source_bytes(sizes, rows) + float_bytes(largest_panel(sizes, rows), rows);
+}
+
 /// The same for the cache's own keys, as a new matrix.
 inline matrix row_logits(const kv_block& cache, const query_set& queries, const logit_rule& rule,
                          std::span<const index> rows) {

@@ -13,6 +13,7 @@
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/core/guarded.hpp"
+#include "kvfit/parallel/stop.hpp"
 #include "kvfit/simd/dot.hpp"
 
 namespace kvfit {
@@ -102,10 +103,12 @@ inline void add_importance(const attention_panel& panel, const vector& scale, in
 }
 
 /// `score_pass` on inputs and options that were checked before. `origins`: one per query block
-/// where these are parts of the caller's, whose ends `options.window` then counts from.
+/// where these are parts of the caller's, whose ends `options.window` then counts from. `cancelled`
+/// where `stop` is due before a panel.
 inline result<attention_scores> score_checked(const kv_block& cache, const query_set& queries,
                                               const logit_rule& rule, const score_options& options,
-                                              std::span<const block_origin> origins = {}) {
+                                              std::span<const block_origin> origins = {},
+                                              const stop_when& stop = {}) {
   const index n = queries.rows();
   const index keys = cache.keys.rows();
   attention_scores scores;
@@ -128,6 +131,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   attention_panel panel(cache, queries, rule);
   vector scale;
   for (const query_panel& part : cut_panels(queries, panel_rows(keys))) {
+    if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const auto ok = is_kept ? panel.compute(part, scores.exponentials.data() + part.offset, n)
                             : panel.compute(part);
     if (!ok) return ok.error();
@@ -171,6 +175,32 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
 
 namespace kvfit::inline KVFIT_ISA {
 
+/// Whether a score pass of these sizes keeps the exponentials.
+inline bool keeps_exponentials(const head_sizes& sizes, const score_options& options) noexcept {
+  return float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(options.keep_exponentials);
+}
+
+/// Bytes of the `attention_scores` that a score pass returns.
+inline double scores_bytes(const head_sizes& sizes, const score_options& options) noexcept {
+  const double kept = keeps_exponentials(sizes, options)
+                          ? float_bytes(sizes.queries, sizes.keys) + float_bytes(sizes.queries)
+                          : 0;
+  const bool has_importance = options.importance != importance_kind::none;
+  return float_bytes(sizes.queries, sizes.width + 3) + kept +
+         (has_importance ? float_bytes(sizes.keys) : 0);
+}
+
+/// Bytes that `score_pass` holds at most, its result included.
+inline double score_pass_bytes(const head_sizes& sizes, const score_options& options) noexcept {
+  const bool has_importance = options.importance != importance_kind::none;
+  const bool is_pooled = has_importance && options.pooling != pooling_kind::none;
+  return scores_bytes(sizes, options) +
+         attention_panel_bytes(sizes, keeps_exponentials(sizes, options)) +
+         (has_importance ? double_bytes(sizes.keys) : 0) +
+         (is_pooled ? float_bytes(sizes.keys) : 0) + double_bytes(sizes.blocks) +
+         float_bytes(largest_panel(sizes, sizes.keys));
+}
+
 /// `invalid_option` where the pooling window has no centre, or the observation window is negative.
 inline result<void> check_score_options(const score_options& options) {
   if (options.pooling_width < 1 || options.pooling_width % 2 == 0) {
@@ -186,12 +216,12 @@ inline result<void> check_score_options(const score_options& options) {
 /// Sweeps all keys once for every panel of queries: log-mass, output and importance.
 ///
 /// Never holds n × T numbers, unless `keep_exponentials` asks for them: the workspace is one panel
-/// of at most max(16 MB, 8 · T · 4 bytes) plus the results. Cost n · T · (d_k + d_v) multiply-adds
-/// and n · T exponentials, pooling T · width. Errors: everything that `check_cache` and
-/// `check_queries` refuse, `invalid_option`, and `non_finite` where fp32 overflows in a product of
-/// query and key or a logit (argument "logits"), or in the values' weighted sum ("output"); the row
-/// is the query's. A bias and a mask that overflow downwards together hide the key. A query that
-/// sees no key at all is no error here.
+/// of at most max(16 MB, 8 · T · 4 bytes) plus the results (`score_pass_bytes`). Cost n · T · (d_k
+/// + d_v) multiply-adds and n · T exponentials, pooling T · width. Errors: everything that
+/// `check_cache` and `check_queries` refuse, `invalid_option`, and `non_finite` where fp32
+/// overflows in a product of query and key or a logit (argument "logits"), or in the values'
+/// weighted sum ("output"); the row is the query's. A bias and a mask that overflow downwards
+/// together hide the key. A query that sees no key at all is no error here.
 inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
                                            const logit_rule& rule = {},
                                            const score_options& options = {}) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,6 +33,51 @@ struct query_split {
   query_part judge;  ///< empty where nothing is held out
 };
 
+/// Rows first, first + step, … of a query block: `count` of them.
+struct row_run {
+  index first = 0;
+  index count = 0;
+  index step = 1;
+};
+
+/// How one query block is parted.
+struct block_cut {
+  std::vector<row_run> fit;
+  std::optional<row_run> judge;
+};
+
+/// `split_queries` for one block of `rows` rows, as row numbers.
+inline block_cut cut_block(index rows, double fraction, double share = 1) {
+  block_cut cut;
+  const auto run = [](index first, index end, index step) {
+    return row_run{first, (end - first + step - 1) / step, step};
+  };
+  const index thin = std::max<index>(1, static_cast<index>(1 / share));
+  constexpr double most = 1e15;  // more than any block has rows, and llround can still hold it
+  const index stride =
+      fraction > 0 ? std::max<index>(2, std::llround(std::min(1 / fraction, most))) : index{0};
+  if (stride == 0 || rows < stride) {
+    cut.fit.push_back(run(0, rows, thin));
+    return cut;
+  }
+  cut.judge = run(stride - 1, rows, stride);
+  // The others in as few runs as can be, since each is a sweep over the keys of its own: s − 1
+  // interleaved ones, or those between held-out rows.
+  if (rows / stride >= stride - 1) {
+    const auto lanes = static_cast<double>(stride - 1);
+    const auto kept = static_cast<index>(std::ceil(std::max(1.0, share * lanes - 1e-9)));
+    const auto rest = std::max<index>(1, static_cast<index>(1 / (share * lanes)));
+    for (index k = 0; k < kept; ++k) {
+      cut.fit.push_back(run(k * (stride - 1) / kept, rows, stride * rest));
+    }
+  } else {
+    for (index first = 0; first < rows; first += stride) {
+      cut.fit.push_back(run(first, std::min(first + stride - 1, rows), thin));
+    }
+  }
+  return cut;
+}
+
 /// Holds out every s-th query of every block, s = round(1 / fraction) ≥ 2, so that both parts span
 /// the whole range of each query head. No query is copied: a part is a set of views. Blocks
 /// with fewer than s rows are fitted on whole. fraction in [0, 0.5]; 0 holds out nothing.
@@ -41,50 +87,24 @@ struct query_split {
 inline query_split split_queries(const query_set& queries, std::span<const row_view> masks,
                                  double fraction, double share = 1) {
   query_split parts;
-  const index thin = std::max<index>(1, static_cast<index>(1 / share));
-  constexpr double most = 1e15;  // more than any block has rows, and llround can still hold it
-  const index stride =
-      fraction > 0 ? std::max<index>(2, std::llround(std::min(1 / fraction, most))) : index{0};
   const auto blocks = queries.blocks();
   for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const auto take = [&](query_part& part, index first, index step) {
+    const auto take = [&](query_part& part, const row_run& run) {
+      const index span = std::max<index>(0, (run.count - 1) * run.step + 1);
+      const auto rows_of = [&](const row_view& view) {
+        return view.middle_rows(run.first, span).every_row(0, run.step);
+      };
       query_block block = blocks[b];
-      block.rows = block.rows.every_row(first, step);
-      block.first_position += first * block.position_step;
-      block.position_step *= step;
+      block.rows = rows_of(block.rows);
+      block.first_position += run.first * block.position_step;
+      block.position_step *= run.step;
       part.blocks.push_back(block);
-      part.origins.push_back({b, first, step});
-      if (!masks.empty()) part.masks.push_back(masks[b].every_row(first, step));
+      part.origins.push_back({b, run.first, run.step});
+      if (!masks.empty()) part.masks.push_back(rows_of(masks[b]));
     };
-    const auto take_run = [&](index first, index count) {
-      query_block block = blocks[b];
-      block.rows = block.rows.middle_rows(first, count).every_row(0, thin);
-      block.first_position += first * block.position_step;
-      block.position_step *= thin;
-      parts.fit.blocks.push_back(block);
-      parts.fit.origins.push_back({b, first, thin});
-      if (!masks.empty()) {
-        parts.fit.masks.push_back(masks[b].middle_rows(first, count).every_row(0, thin));
-      }
-    };
-    if (stride == 0 || blocks[b].rows.rows() < stride) {
-      take(parts.fit, 0, thin);
-      continue;
-    }
-    take(parts.judge, stride - 1, stride);
-    // The others in as few blocks as can be, since each block is a sweep over the keys of its own:
-    // s − 1 interleaved ones, or the runs between held-out rows.
-    const index rows = blocks[b].rows.rows();
-    if (rows / stride >= stride - 1) {
-      const auto lanes = static_cast<double>(stride - 1);
-      const auto kept = static_cast<index>(std::ceil(std::max(1.0, share * lanes - 1e-9)));
-      const auto rest = std::max<index>(1, static_cast<index>(1 / (share * lanes)));
-      for (index k = 0; k < kept; ++k) take(parts.fit, k * (stride - 1) / kept, stride * rest);
-    } else {
-      for (index first = 0; first < rows; first += stride) {
-        take_run(first, std::min(stride - 1, rows - first));
-      }
-    }
+    const block_cut cut = cut_block(blocks[b].rows.rows(), fraction, share);
+    for (const row_run& run : cut.fit) take(parts.fit, run);
+    if (cut.judge) take(parts.judge, *cut.judge);
   }
   return parts;
 }

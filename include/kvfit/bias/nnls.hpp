@@ -106,6 +106,21 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
   return out;
 }
 
+/// Bytes that `fit_bias` holds at most, its result included.
+inline double fit_bias_bytes(const bias::nnls& policy, const head_sizes& sizes) {
+  const index n = sizes.queries;
+  const index t = sizes.budget;
+  const double rows = float_bytes(n) + double_bytes(n) + double_bytes(2, t);
+  if (policy.solver == nnls_solver::projected_gradient) {
+    const double scaled = policy.weighting == mass_weighting::relative ? float_bytes(n, t) : 0;
+    return rows + scaled + std::max(linalg::gradient_start_bytes(n, t), double_bytes(16, t));
+  }
+  const double solving =
+      policy.solver == nnls_solver::exact ? linalg::bounded_nnls_bytes(t) : double_bytes(20, t);
+  return rows + double_bytes(t, t) +
+         std::max(linalg::normal_equations_bytes(n, t) - double_bytes(t, t), solving);
+}
+
 static_assert(bias_policy<bias::nnls>);
 
 }  // namespace kvfit::bias::inline KVFIT_ISA

@@ -32,6 +32,14 @@ inline result<bias_fit> fit_bias(const bias::from_selection&, const bias_problem
                       Eigen::Map<const Eigen::VectorXd>(given.data(), problem.columns->cols())};
 }
 
+/// Bytes that `fit_bias` holds: its result.
+inline double fit_bias_bytes(const bias::zero&, const head_sizes& sizes) {
+  return double_bytes(sizes.budget);
+}
+inline double fit_bias_bytes(const bias::from_selection&, const head_sizes& sizes) {
+  return double_bytes(sizes.budget);
+}
+
 static_assert(bias_policy<bias::zero> && bias_policy<bias::from_selection>);
 
 }  // namespace kvfit::bias::inline KVFIT_ISA

@@ -72,6 +72,38 @@ inline result<void> add_tasks(const cache_layer& layer, std::size_t place,
   return {};
 }
 
+inline error refuse_layer(index number, const char* why) {
+  return error{errc::invalid_option, "layer", number, error::none, why};
+}
+
+/// `tasks_of`, but for what must hold of all layers together.
+inline result<void> add_layers(const cache_view& cache, const cache_queries& queries,
+                               std::span<const index> skip, std::vector<head_task>& tasks) {
+  index before = -1;
+  for (std::size_t place = 0; place < cache.layers.size(); ++place) {
+    const cache_layer& layer = cache.layers[place];
+    if (layer.number <= before) return refuse_layer(layer.number, "layers must ascend from 0");
+    before = layer.number;
+    if (std::find(skip.begin(), skip.end(), layer.number) != skip.end()) continue;
+    if (layer.kind == layer_kind::recurrent) {
+      return refuse_layer(layer.number, "recurrent: it has no keys; leave it out or skip it");
+    }
+    if (layer.kind == layer_kind::sliding) continue;
+    const auto asked = std::find_if(queries.begin(), queries.end(), [&](const layer_queries& of) {
+      return of.layer == layer.number;
+    });
+    if (asked == queries.end()) {
+      return error{errc::missing_entry,
+                   "queries of layer " + std::to_string(layer.number),
+                   error::none,
+                   error::none,
+                   {}};
+    }
+    if (const auto ok = add_tasks(layer, place, *asked, tasks); !ok) return ok.error();
+  }
+  return {};
+}
+
 }  // namespace kvfit::detail::inline KVFIT_ISA
 
 namespace kvfit::inline KVFIT_ISA {
@@ -97,37 +129,13 @@ inline index rows_of(const cache_view& cache) {
 [[nodiscard]] inline result<std::vector<head_task>> tasks_of(const cache_view& cache,
                                                              const cache_queries& queries,
                                                              std::span<const index> skip = {}) {
-  const auto refuse_layer = [](index number, const char* why) {
-    return error{errc::invalid_option, "layer", number, error::none, why};
-  };
   for (const index number : skip) {
     const bool is_there = std::any_of(cache.layers.begin(), cache.layers.end(),
                                       [&](const auto& layer) { return layer.number == number; });
-    if (!is_there) return refuse_layer(number, "to be skipped, is not in the cache");
+    if (!is_there) return detail::refuse_layer(number, "to be skipped, is not in the cache");
   }
   std::vector<head_task> tasks;
-  index before = -1;
-  for (std::size_t place = 0; place < cache.layers.size(); ++place) {
-    const cache_layer& layer = cache.layers[place];
-    if (layer.number <= before) return refuse_layer(layer.number, "layers must ascend from 0");
-    before = layer.number;
-    if (std::find(skip.begin(), skip.end(), layer.number) != skip.end()) continue;
-    if (layer.kind == layer_kind::recurrent) {
-      return refuse_layer(layer.number, "recurrent: it has no keys; leave it out or skip it");
-    }
-    if (layer.kind == layer_kind::sliding) continue;
-    const auto asked = std::find_if(queries.begin(), queries.end(), [&](const layer_queries& of) {
-      return of.layer == layer.number;
-    });
-    if (asked == queries.end()) {
-      return error{errc::missing_entry,
-                   "queries of layer " + std::to_string(layer.number),
-                   error::none,
-                   error::none,
-                   {}};
-    }
-    if (const auto ok = detail::add_tasks(layer, place, *asked, tasks); !ok) return ok.error();
-  }
+  if (const auto ok = detail::add_layers(cache, queries, skip, tasks); !ok) return ok.error();
   if (tasks.empty()) {
     return error{errc::empty_input, "layers", 0, error::none, "no layer is to be compacted"};
   }

@@ -52,6 +52,50 @@ inline compacted_layer stack_heads(std::span<compacted_head> heads) {
   return layer;
 }
 
+/// `compact_heads`; `failed_at`, if given, is told the place in the plan whose error is returned.
+template <class Options, executor E, class Take>
+result<void> compact_tasks(const cache_view& cache, const cache_plan& plan, const Options& options,
+                           E&& how, Take&& take, const watch& by, index* failed_at = nullptr) {
+  const auto at_once = heads_within_memory(cache, plan, options);
+  if (!at_once) return at_once.error();
+  std::mutex taking;
+  return over_heads(
+      how, static_cast<index>(plan.tasks.size()), *at_once, by,
+      [&](index i) -> result<void> {
+        const auto place = static_cast<std::size_t>(i);
+        const head_task& task = plan.tasks[place];
+        const auto own = head_options(options, cache.layers[task.layer], plan.rows[place]);
+        auto head = fit_head(task, own, options.fallback, by.stop());
+        if (!head) return head.error();
+        const std::lock_guard<std::mutex> guard(taking);
+        return take(place, std::move(*head));
+      },
+      failed_at);
+}
+
+/// The heads of `tasks`, layer after layer of `cache`, each of which is let go of when it has been
+/// copied; a layer without any is listed as skipped.
+inline compacted_cache assemble(const cache_view& cache, std::span<const head_task> tasks,
+                                std::span<compacted_head> heads) {
+  compacted_cache out;
+  for (const compacted_head& head : heads) {
+    out.rows_before += head.report.rows_before;
+    out.rows += head.report.rows;
+    out.fallbacks += head.report.outcome == head_outcome::fallback ? 1 : 0;
+  }
+  for (std::size_t place = 0, first = 0; place < cache.layers.size(); ++place) {
+    std::size_t end = first;
+    while (end < heads.size() && tasks[end].layer == place) ++end;
+    if (end > first) {
+      out.layers.push_back(stack_heads(heads.subspan(first, end - first)));
+    } else {
+      out.skipped.push_back(cache.layers[place].number);
+    }
+    first = end;
+  }
+  return out;
+}
+
 }  // namespace kvfit::detail::inline KVFIT_ISA
 
 namespace kvfit::inline KVFIT_ISA {
@@ -70,18 +114,7 @@ template <class Selection, class Bias, class Values, executor E, class Take>
 [[nodiscard]] result<void> compact_heads(const cache_view& cache, const cache_plan& plan,
                                          const cache_compaction<Selection, Bias, Values>& options,
                                          E&& how, Take&& take, const watch& by = {}) {
-  std::mutex taking;
-  return detail::over_heads(how, static_cast<index>(plan.tasks.size()), options.heads_at_once, by,
-                            [&](index i) -> result<void> {
-                              const auto place = static_cast<std::size_t>(i);
-                              const head_task& task = plan.tasks[place];
-                              const auto own = detail::head_options(
-                                  options, cache.layers[task.layer], plan.rows[place]);
-                              auto head = detail::fit_head(task, own, options.fallback);
-                              if (!head) return head.error();
-                              const std::lock_guard<std::mutex> guard(taking);
-                              return take(place, std::move(*head));
-                            });
+  return detail::compact_tasks(cache, plan, options, how, take, by);
 }
 
 /// Compacts every head of every global layer to the rows that the budget policy gives it, on the
@@ -116,23 +149,7 @@ template <class Selection, class Bias, class Values, executor E>
         },
         by);
     if (!all) return all.error();
-    compacted_cache out;
-    for (const compacted_head& head : heads) {
-      out.rows_before += head.report.rows_before;
-      out.rows += head.report.rows;
-      out.fallbacks += head.report.outcome == head_outcome::fallback ? 1 : 0;
-    }
-    for (std::size_t place = 0, first = 0; place < cache.layers.size(); ++place) {
-      std::size_t end = first;
-      while (end < heads.size() && plan->tasks[end].layer == place) ++end;
-      if (end > first) {
-        out.layers.push_back(detail::stack_heads(std::span(heads).subspan(first, end - first)));
-      } else {
-        out.skipped.push_back(cache.layers[place].number);
-      }
-      first = end;
-    }
-    return out;
+    return detail::assemble(cache, plan->tasks, heads);
   });
 }
 

@@ -44,13 +44,14 @@ inline result<compacted> keep_last(const kv_block& cache, const compact_options&
 }
 
 /// Rows of the cache with their own values and biases: those most looked at, or the last.
-inline result<compacted> keep_copies(const head_task& task, compact_options options) {
+inline result<compacted> keep_copies(const head_task& task, compact_options options,
+                                     const stop_when& stop) {
   options.selection = selection::highest_attention{};
   options.bias = bias::zero{};
   options.values = values::copy{};
   options.refine = {.steps = 0};
   options.gradient.reset();
-  auto kept = compact(task.block, task.queries, options);
+  auto kept = compact(task.block, task.queries, options, stop);
   if (kept || kept.error().code == errc::storage_overflow || !is_numerical(kept.error())) {
     return kept;
   }
@@ -66,13 +67,14 @@ compact_options without_policies(const compaction<Selection, Bias, Values>& from
           .protect_last = from.protect_last,
           .held_out = from.held_out,
           .storage = from.storage,
-          .bias_storage = from.bias_storage};
+          .bias_storage = from.bias_storage,
+          .memory = from.memory};
 }
 
 /// The head's rows by `options`, whose budget may be 0.
 template <class Options>
 result<compacted_head> fit_head(const head_task& task, const Options& options,
-                                head_fallback fallback) {
+                                head_fallback fallback, const stop_when& stop) {
   compacted_head out;
   out.report.id = task.id;
   out.report.rows_before = task.block.keys.rows();
@@ -82,11 +84,11 @@ result<compacted_head> fit_head(const head_task& task, const Options& options,
     out.report.outcome = head_outcome::empty;
     return out;
   }
-  auto fitted = compact(task.block, task.queries, options);
+  auto fitted = compact(task.block, task.queries, options, stop);
   if (!fitted && fallback == head_fallback::copies && is_numerical(fitted.error())) {
     out.report.outcome = head_outcome::fallback;
     out.report.cause = fitted.error();
-    fitted = keep_copies(task, without_policies(options));
+    fitted = keep_copies(task, without_policies(options), stop);
   }
   if (!fitted) return in_head(fitted.error(), task.id);
   out.rows = std::move(*fitted);

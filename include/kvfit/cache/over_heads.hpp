@@ -29,6 +29,10 @@ class first_failure {
     return place < lowest_.load(std::memory_order_relaxed);
   }
 
+  /// The lowest place that failed; `nowhere` where none did.
+  static constexpr index nowhere = std::numeric_limits<index>::max();
+  [[nodiscard]] index place() const noexcept { return lowest_; }
+
   void record(index place, error cause) noexcept {
     const std::lock_guard<std::mutex> guard(mutex_);
     if (!matters(place)) return;
@@ -61,7 +65,7 @@ class first_failure {
 
  private:
   std::mutex mutex_;
-  std::atomic<index> lowest_ = std::numeric_limits<index>::max();
+  std::atomic<index> lowest_ = nowhere;
   std::optional<error> cause_;
 #if KVFIT_HAS_EXCEPTIONS
   std::exception_ptr thrown_;
@@ -70,16 +74,20 @@ class first_failure {
 
 /// `body(i)`, which returns `result<void>`, for each i in [0, count), at most `at_once` at a time
 /// (0: as many as `how` runs). The error is that of the lowest i that fails, at any number of
-/// threads; items above one that failed are not begun. `cancelled` where `by` wished to stop.
+/// threads; items above one that failed are not begun. `cancelled` (items done, of how many) where
+/// it was time to stop, and no other error. `failed_at`, if given, is told that i, before an
+/// exception goes on, or `first_failure::nowhere`.
 template <executor E, class Body>
-result<void> over_heads(E&& how, index count, index at_once, const watch& by, const Body& body) {
+result<void> over_heads(E&& how, index count, index at_once, const watch& by, const Body& body,
+                        index* failed_at = nullptr) {
   first_failure failure;
-  const auto guarded = [&](index i) noexcept {
-    if (!failure.matters(i)) return;
+  const auto guarded = [&](index i) noexcept -> bool {
+    if (!failure.matters(i)) return true;
 #if KVFIT_HAS_EXCEPTIONS
     try {
 #endif
       if (const auto ok = guard_memory("heads", [&] { return body(i); }); !ok) {
+        if (ok.error().code == errc::cancelled && by.stop().is_due()) return false;
         failure.record(i, ok.error());
       }
 #if KVFIT_HAS_EXCEPTIONS
@@ -87,30 +95,10 @@ result<void> over_heads(E&& how, index count, index at_once, const watch& by, co
       failure.record_thrown(i);
     }
 #endif
+    return true;
   };
-  result<void> ran;
-  if (at_once == 0 || at_once >= count) {
-    ran = run_watched(how, count, guarded, by);
-  } else {
-    // As many lanes as may be under way, each taking the next item there is.
-    std::atomic<index> next = 0;
-    std::atomic<index> done = 0;
-    std::atomic<bool> is_cut = false;
-    std::mutex reporting;
-    how.run(at_once, [&](index) noexcept {
-      for (index i = next++; i < count; i = next++) {
-        if (by.cancel != nullptr && by.cancel->is_requested()) {
-          is_cut = true;
-          return;
-        }
-        guarded(i);
-        const std::lock_guard<std::mutex> guard(reporting);
-        ++done;
-        if (by.progress) by.progress(done, count);
-      }
-    });
-    if (is_cut) ran = error{errc::cancelled, "items", done, count};
-  }
+  const result<void> ran = run_watched(how, count, guarded, by, at_once);
+  if (failed_at != nullptr) *failed_at = failure.place();
   if (const auto failed = failure.outcome(); !failed) return failed;
   return ran;
 }

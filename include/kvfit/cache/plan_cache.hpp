@@ -16,6 +16,7 @@
 #include "kvfit/cache/check_cache.hpp"
 #include "kvfit/cache/over_heads.hpp"
 #include "kvfit/compact/check.hpp"
+#include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/progress.hpp"
@@ -42,6 +43,7 @@ compaction<Selection, Bias, Values> head_options(
   own.budget = rows;
   if (layer.rule) own.rule = *layer.rule;
   if (layer.rotation) own.refine.rotation = layer.rotation;
+  if (options.memory) own.memory = std::min(*options.memory, own.memory.value_or(*options.memory));
   return own;
 }
 
@@ -50,6 +52,12 @@ inline std::vector<head_rows> lengths_of(std::span<const head_task> tasks) {
   heads.reserve(tasks.size());
   for (const head_task& task : tasks) heads.push_back({task.id, task.visible});
   return heads;
+}
+
+/// Rows of all heads; `check_heads` lets through no lengths whose sum does not fit.
+inline index total_length(std::span<const head_rows> heads) {
+  return std::accumulate(heads.begin(), heads.end(), index{0},
+                         [](index sum, const head_rows& head) { return sum + head.rows; });
 }
 
 /// The limits of the options, and room in every head for its protected rows and one besides.
@@ -71,16 +79,20 @@ result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads
   return bounds;
 }
 
-/// Importance of the keys of each head that may be kept.
-template <executor E>
-result<std::vector<std::vector<float>>> importance_of_heads(const cache_view& cache,
+/// Importance of the keys of each head that may be kept, under `budgets::global_ranking`.
+template <class Options, executor E>
+result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& cache,
                                                             std::span<const head_task> tasks,
-                                                            const logit_rule& rule,
-                                                            const score_options& wanted, E&& how,
-                                                            index at_once, const watch& by) {
+                                                            const Options& options, E&& how,
+                                                            const watch& by,
+                                                            index* failed_at = nullptr) {
+  const auto wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
+  const logit_rule& rule = options.head.rule;
   std::vector<std::vector<float>> importance(tasks.size());
-  const auto measured =
-      over_heads(how, static_cast<index>(tasks.size()), at_once, by, [&](index i) -> result<void> {
+  const auto measured = over_heads(
+      how, static_cast<index>(tasks.size()), options.heads_at_once,
+      {.cancel = by.cancel, .progress = {}, .deadline = by.deadline},
+      [&](index i) -> result<void> {
         const head_task& task = tasks[static_cast<std::size_t>(i)];
         const auto scores = score_checked(task.block, task.queries,
                                           cache.layers[task.layer].rule.value_or(rule), wanted);
@@ -93,7 +105,8 @@ result<std::vector<std::vector<float>>> importance_of_heads(const cache_view& ca
           if (!is_hidden) own.push_back(scores->importance[j]);
         }
         return {};
-      });
+      },
+      failed_at);
   if (!measured) return measured.error();
   return importance;
 }
@@ -119,34 +132,45 @@ result<std::vector<index>> given_rows(const std::vector<index>& each,
   return rows;
 }
 
-/// Rows by the policy of the options, within bounds and with an exact sum.
-template <class Options, executor E>
-result<std::vector<index>> share_out(const cache_view& cache, std::span<const head_task> tasks,
-                                     const Options& options, E&& how, const watch& by) {
-  const std::vector<head_rows> heads = lengths_of(tasks);
+/// Refuses budgets before any key is looked at. True where the policy ranks keys and not all can be
+/// kept: `share_out` then needs their importance.
+template <class Options>
+result<bool> check_shares(std::span<const head_rows> heads, const Options& options) {
   if (const auto ok = check_heads(heads); !ok) return ok.error();
-  const auto* given = std::get_if<budgets::rows>(&options.shares);
-  if (given != nullptr) return given_rows(given->each, heads, options);
+  if (std::holds_alternative<budgets::rows>(options.shares)) return false;
   if (options.budget < 1) {
     return error{errc::budget_out_of_range, "budget", options.budget, 1, "must be at least 1"};
   }
-  std::vector<index> all;
-  for (const head_rows& head : heads) all.push_back(head.rows);
-  if (options.budget >= std::accumulate(all.begin(), all.end(), index{0})) return all;
+  if (options.budget >= total_length(heads)) return false;
   const auto bounds = bounds_of_tasks(heads, options);
   if (!bounds) return bounds.error();
   if (const auto ok = check_total(*bounds, options.budget); !ok) return ok.error();
+  const auto* ranking = std::get_if<budgets::global_ranking>(&options.shares);
+  if (ranking == nullptr) return false;
+  if (const auto ok = check_settings(ranking->by); !ok) return ok.error();
+  return true;
+}
+
+/// Rows by the policy of options that `check_shares` lets through, within bounds and with an exact
+/// sum. importance: of the keys of each head, where `check_shares` asks for it; sorted.
+template <class Options>
+result<std::vector<index>> share_out(std::span<const head_rows> heads, const Options& options,
+                                     std::span<std::vector<float>> importance) {
+  const auto* given = std::get_if<budgets::rows>(&options.shares);
+  if (given != nullptr) return given_rows(given->each, heads, options);
+  if (options.budget >= total_length(heads)) {
+    std::vector<index> all;
+    for (const head_rows& head : heads) all.push_back(head.rows);
+    return all;
+  }
+  const auto bounds = bounds_of_tasks(heads, options);
+  if (!bounds) return bounds.error();
   return std::visit(
       [&]<class Policy>(const Policy& policy) -> result<std::vector<index>> {
         if constexpr (std::is_same_v<Policy, budgets::rows>) {
           return given_rows(policy.each, heads, options);
         } else if constexpr (std::is_same_v<Policy, budgets::global_ranking>) {
-          if (const auto ok = check_settings(policy.by); !ok) return ok.error();
-          auto importance =
-              importance_of_heads(cache, tasks, options.head.rule, wanted_scores(policy.by), how,
-                                  options.heads_at_once, {.cancel = by.cancel});
-          if (!importance) return importance.error();
-          return rank_globally(*importance, *bounds, options.budget);
+          return rank_globally(importance, *bounds, options.budget);
         } else {
           return allocate_within(heads, *bounds, options.budget, policy);
         }
@@ -154,19 +178,43 @@ result<std::vector<index>> share_out(const cache_view& cache, std::span<const he
       options.shares);
 }
 
+/// Heads that may be under way together within `options.memory`, no more than `heads_at_once`; 0:
+/// as many as the executor runs. Fewer at a time change no byte of the result, so they go first; a
+/// head that needs more than the cap alone does with less, in the order of `planned_memory`.
+template <class Options>
+result<index> heads_within_memory(const cache_view& cache, const cache_plan& plan,
+                                  const Options& options) {
+  if (!options.memory) return options.heads_at_once;
+  index largest = 1;
+  for (std::size_t h = 0; h < plan.tasks.size(); ++h) {
+    const head_task& task = plan.tasks[h];
+    if (plan.rows[h] == 0) continue;
+    const auto own = head_options(options, cache.layers[task.layer], plan.rows[h]);
+    const auto planned = planned_memory(sizes_of(task.block, task.queries), own);
+    if (!planned) return in_head(planned.error(), task.id);
+    largest = std::max(largest, planned->needed);
+  }
+  const index lanes = std::max<index>(1, *options.memory / largest);
+  return options.heads_at_once == 0 ? lanes : std::min(lanes, options.heads_at_once);
+}
+
 /// Everything that `compact` would refuse of every head, but for budgets.
 template <class Options, executor E>
 result<void> check_tasks(const cache_view& cache, std::span<const head_task> tasks,
-                         const Options& options, E&& how, const watch& by) {
-  return over_heads(how, static_cast<index>(tasks.size()), options.heads_at_once,
-                    {.cancel = by.cancel}, [&](index i) -> result<void> {
-                      const head_task& task = tasks[static_cast<std::size_t>(i)];
-                      const index rows = std::max<index>(task.block.keys.rows(), 1);
-                      const auto own = head_options(options, cache.layers[task.layer], rows);
-                      const auto ok = check_compaction(task.block, task.queries, own);
-                      if (!ok) return in_head(ok.error(), task.id);
-                      return {};
-                    });
+                         const Options& options, E&& how, const watch& by,
+                         index* failed_at = nullptr) {
+  return over_heads(
+      how, static_cast<index>(tasks.size()), options.heads_at_once,
+      {.cancel = by.cancel, .progress = {}, .deadline = by.deadline},
+      [&](index i) -> result<void> {
+        const head_task& task = tasks[static_cast<std::size_t>(i)];
+        const index rows = std::max<index>(task.block.keys.rows(), 1);
+        const auto own = head_options(options, cache.layers[task.layer], rows);
+        const auto ok = check_compaction(task.block, task.queries, own);
+        if (!ok) return in_head(ok.error(), task.id);
+        return {};
+      },
+      failed_at);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
@@ -193,7 +241,16 @@ template <class Selection, class Bias, class Values, executor E>
     // A score pass must not read what is not there.
     if (const auto ok = detail::check_tasks(cache, plan.tasks, options, how, by); !ok)
       return ok.error();
-    auto rows = detail::share_out(cache, plan.tasks, options, how, by);
+    const std::vector<head_rows> heads = detail::lengths_of(plan.tasks);
+    const auto ranks = detail::check_shares(heads, options);
+    if (!ranks) return ranks.error();
+    std::vector<std::vector<float>> importance;
+    if (*ranks) {
+      auto measured = detail::importance_of_tasks(cache, plan.tasks, options, how, by);
+      if (!measured) return measured.error();
+      importance = std::move(*measured);
+    }
+    auto rows = detail::share_out(heads, options, importance);
     if (!rows) return rows.error();
     plan.rows = std::move(*rows);
     return plan;

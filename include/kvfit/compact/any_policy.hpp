@@ -53,6 +53,10 @@ inline bool refines_by_default(const any_selection& policy) {
       policy);
 }
 
+inline double select_bytes(const any_selection& policy, const head_sizes& sizes) {
+  return std::visit([&](const auto& chosen) { return select_bytes(chosen, sizes); }, policy);
+}
+
 static_assert(selection_policy<any_selection>);
 
 }  // namespace kvfit::selection::inline KVFIT_ISA
@@ -61,6 +65,10 @@ namespace kvfit::bias::inline KVFIT_ISA {
 
 inline result<bias_fit> fit_bias(const any_bias& policy, const bias_problem& problem) {
   return std::visit([&](const auto& chosen) { return fit_bias(chosen, problem); }, policy);
+}
+
+inline double fit_bias_bytes(const any_bias& policy, const head_sizes& sizes) {
+  return std::visit([&](const auto& chosen) { return fit_bias_bytes(chosen, sizes); }, policy);
 }
 
 static_assert(bias_policy<any_bias>);
@@ -80,6 +88,10 @@ inline bool fits_values(const any_values& policy) {
         return fits_values(chosen);
       },
       policy);
+}
+
+inline double fit_values_bytes(const any_values& policy, const head_sizes& sizes) {
+  return std::visit([&](const auto& chosen) { return fit_values_bytes(chosen, sizes); }, policy);
 }
 
 static_assert(values_policy<any_values>);

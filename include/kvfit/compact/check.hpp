@@ -14,17 +14,14 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
+/// The options for T = `rows` keys of `depth` numbers.
 template <class Options>
-result<void> check_compaction(const kv_block& cache, const query_set& queries,
-                              const Options& options) {
-  if (const auto ok = check_rule(options.rule); !ok) return ok;
-  if (const auto ok = check_cache(cache, queries); !ok) return ok;
-  if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok;
+result<void> check_options(const Options& options, index rows, index depth) {
   if (const auto ok = check_settings(options.selection); !ok) return ok;
   if (const auto ok = check_score_options(wanted_scores(options.selection)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;
   if (const auto ok = check_settings(options.values); !ok) return ok;
-  if (const auto ok = check_refinement(options.refine, cache.keys.cols()); !ok) return ok;
+  if (const auto ok = check_refinement(options.refine, depth); !ok) return ok;
   if (options.refine.steps.value_or(0) > 0 && !fits_values(options.values)) {
     return error{errc::invalid_option, "refine.steps", *options.refine.steps, 0,
                  "keys can't be moved under values that are copied"};
@@ -40,7 +37,6 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
                    "keys can't be moved under values that are copied"};
     }
   }
-  const index rows = cache.keys.rows();
   if (options.budget < 1) {
     return error{errc::budget_out_of_range, "budget", options.budget, rows, "must be at least 1"};
   }
@@ -81,7 +77,19 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
     return error{errc::invalid_option, "selection_memory", options.selection_memory, 0,
                  "must not be negative"};
   }
+  if (options.memory.value_or(0) < 0) {
+    return error{errc::invalid_option, "memory", *options.memory, 0, "must not be negative"};
+  }
   return {};
+}
+
+template <class Options>
+result<void> check_compaction(const kv_block& cache, const query_set& queries,
+                              const Options& options) {
+  if (const auto ok = check_rule(options.rule); !ok) return ok;
+  if (const auto ok = check_cache(cache, queries); !ok) return ok;
+  if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok;
+  return check_options(options, cache.keys.rows(), cache.keys.cols());
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

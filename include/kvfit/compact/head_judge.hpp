@@ -21,8 +21,8 @@ class head_judge {
  public:
   /// `fitted`: full attention of the queries fitted on. All must outlive this.
   head_judge(const kv_block& cache, const logit_rule& rule, const query_split& parts,
-             const attention_scores& fitted)
-      : cache_(cache), rule_(rule), parts_(parts), fitted_(fitted) {}
+             const attention_scores& fitted, const stop_when& stop)
+      : cache_(cache), rule_(rule), parts_(parts), fitted_(fitted), stop_(stop) {}
 
   [[nodiscard]] bool has_held_out() const noexcept { return !parts_.judge.blocks.empty(); }
 
@@ -30,7 +30,7 @@ class head_judge {
   result<const attention_scores*> held_out_scores() {
     if (!held_out_) {
       auto full = score_checked(parts_.judge.beside(cache_), parts_.judge.set(), rule_,
-                                {.importance = importance_kind::none});
+                                {.importance = importance_kind::none}, {}, stop_);
       if (!full) return full.error();
       held_out_ = std::move(*full);
     }
@@ -63,6 +63,7 @@ class head_judge {
   const logit_rule& rule_;
   const query_split& parts_;
   const attention_scores& fitted_;
+  stop_when stop_;
   std::optional<attention_scores> held_out_;
 };
 

@@ -57,6 +57,11 @@ struct compaction {
   /// Bytes a selection may spend on n × T numbers; where they do not fit it makes them anew, and
   /// chooses the same but for what rounding decides.
   index selection_memory = index{1} << 30;
+  /// Bytes, ≥ 0, that the call may hold at once beyond its inputs, its result included; none: as
+  /// many as it takes. Where its estimate (compact/memory_plan.hpp) says more it does with less, in
+  /// the order given there, and `compact_report::memory` says how; where nothing helps, it ends
+  /// with `memory_cap_exceeded` before anything is computed.
+  std::optional<index> memory = {};
 };
 
 /// The plain door's options: the composition over all shipped policies.

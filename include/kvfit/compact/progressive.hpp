@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "kvfit/compact.hpp"
-#include "kvfit/compact/fitted_share.hpp"
+#include "kvfit/compact/parted_sizes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
@@ -31,7 +31,7 @@ result<std::vector<index>> order_of_choice(const kv_block& cache, const query_se
   const index budget = std::min(options.budget - head - options.protect_last, visible);
   if (budget < 1) return std::vector<index>{};
   query_split parts = split_queries(queries, block.masks, options.held_out,
-                                    fitted_share(options, budget, queries.rows()));
+                                    fitted_share(options, queries.rows(), budget));
   score_options wanted = wanted_scores(options.selection);
   wanted.keep_exponentials = std::min(wanted.keep_exponentials, options.selection_memory);
   const auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule, wanted,
@@ -82,7 +82,8 @@ auto with_rows(const compaction<Selection, Bias, Values>& from, std::vector<inde
       .keep_better_values = from.keep_better_values,
       .storage = from.storage,
       .bias_storage = from.bias_storage,
-      .selection_memory = from.selection_memory};
+      .selection_memory = from.selection_memory,
+      .memory = from.memory};
   return options;
 }
 

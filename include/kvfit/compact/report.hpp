@@ -25,6 +25,26 @@ struct stage_seconds {
   double total = 0;
 };
 
+/// The memory of a call, known before it begins: what it holds at most beyond its inputs, and what
+/// `compaction::memory` made it do without.
+struct memory_report {
+  index needed = 0;  ///< bytes: an upper bound, the result included
+  index wanted = 0;  ///< the same where there is no cap
+  index result = 0;  ///< bytes of keys, values, biases and positions returned
+  /// False: a policy of the caller's does not say what it takes, and counts as nothing.
+  bool is_complete = true;
+
+  /// The cap took from the selection: it makes n × T numbers anew, or does not fold them
+  /// (`selection::joint::sketch`).
+  bool lowers_selection = false;
+  bool lowers_refinement = false;  ///< fewer made sets beside a batch, or smaller batches
+  bool lowers_queries = false;     ///< fewer queries are fitted on, or never more than were chosen
+  index selection_memory = 0;      ///< as it was used
+  index refine_batch = 0;          ///< `refinement::batch` as it was used
+  int refine_sets_at_once = 0;     ///< made sets beside the given queries, as many as were used
+  index fitted_queries = 0;        ///< queries not held out that are fitted on
+};
+
 /// Everything describes the result that is returned, and the rows that were open to selection
 /// (protected rows are exact and left out).
 struct compact_report {
@@ -44,6 +64,8 @@ struct compact_report {
   refinement_report refinement;
   gradient_report gradient;  ///< zeros without `compaction::gradient`
   index masked_queries = 0;  ///< queries that see no key: left out of every fit
+
+  memory_report memory;
 
   stage_seconds seconds;
 };

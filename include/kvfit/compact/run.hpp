@@ -4,6 +4,7 @@
 
 #include "kvfit/compact/check.hpp"
 #include "kvfit/compact/exact_rows.hpp"
+#include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/compact/pipeline.hpp"
 #include "kvfit/core/guarded.hpp"
 
@@ -16,9 +17,13 @@ inline bool protects_visible(const kv_block& cache, index head, index tail) {
 
 template <class Selection, class Bias, class Values>
 result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
-                                  const compaction<Selection, Bias, Values>& options) {
+                                  const compaction<Selection, Bias, Values>& options,
+                                  const stop_when& stop) {
   stopwatch clock;
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
+  if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
+  auto plan = memory_planner<Selection, Bias, Values>(sizes_of(cache, queries), options).run();
+  if (!plan) return plan.error();
   const double checking = clock.lap();
   const index rows = cache.keys.rows();
   compacted out;
@@ -38,7 +43,7 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
   } else {
     const index tail = options.protect_last;
     const block_slice open(cache, head, rows - head - tail);
-    auto inner = options;
+    auto& inner = plan->options;
     inner.budget = options.budget - head - tail;
     const auto below_kept = [&out](error cause) {  // a place in the result, not in a part of it
       const auto kept = static_cast<index>(out.positions.size());
@@ -46,7 +51,9 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
       return cause;
     };
     if (count_visible(cache, head, rows - head - tail) > 0) {
-      auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head).run();
+      auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head,
+                                                      plan->report.lowers_queries, stop)
+                        .run();
       if (fitted) {
         append(out, *fitted, head);
         out.report = std::move(fitted->report);
@@ -64,6 +71,7 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
     }
   }
   for (const index row : out.positions) out.key_positions.push_back(cache.position(row));
+  out.report.memory = plan->report;
   out.report.seconds.check = checking;
   out.report.seconds.total = checking + clock.lap();
   return out;
@@ -75,9 +83,10 @@ namespace kvfit::inline KVFIT_ISA {
 
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 result<compacted> compact(const kv_block& cache, const query_set& queries,
-                          const compaction<Selection, Bias, Values>& options) {
-  return detail::guard_memory("compact",
-                              [&] { return detail::compact_checked(cache, queries, options); });
+                          const compaction<Selection, Bias, Values>& options,
+                          const stop_when& stop) {
+  return detail::guard_memory(
+      "compact", [&] { return detail::compact_checked(cache, queries, options, stop); });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -67,6 +67,7 @@ class weight_fit {
     weighed_rows best;
     index replaced = 0;
     for (int round = 0;; ++round) {
+      if (const auto ok = check_stop(problem_.stop, "weights"); !ok) return ok.error();
       const auto columns = mass_matrix();
       if (!columns) return columns.error();
       auto fit = fit_bias(bias_, bias_problem{&*columns, &scores_, chosen_.weights});

@@ -23,24 +23,28 @@ enum class errc : std::uint8_t {
   invalid_position,     ///< a row number that is out of range, repeated or out of order
   all_masked,           ///< no key is visible to query `actual`, of `expected`
   storage_overflow,  ///< a result does not fit its storage type, at row `actual`, column `expected`
-  memory_cap_exceeded,  ///< needs `actual` bytes, the caller allows `expected`
-  out_of_memory,        ///< an allocation failed
-  file_unreadable,      ///< the file can't be opened or read
-  file_unwritable,      ///< the file can't be created or written
-  malformed_file,       ///< the file breaks its format; `detail` says where
-  unsupported_file,     ///< a well-formed file of another version or with types not handled here
-  missing_entry,        ///< the file lacks a tensor or metadata entry that is needed
-  cancelled,            ///< the caller asked to stop
+  memory_cap_exceeded,   ///< needs `actual` bytes, the caller allows `expected`
+  out_of_memory,         ///< an allocation failed
+  file_unreadable,       ///< the file can't be opened or read
+  file_unwritable,       ///< the file can't be created or written
+  malformed_file,        ///< the file breaks its format; `detail` says where
+  unsupported_file,      ///< a well-formed file of another version or with types not handled here
+  missing_entry,         ///< the file lacks a tensor or metadata entry that is needed
+  cancelled,             ///< the caller asked to stop
+  policy_threw,          ///< a caller's own policy threw on one of several machines
+  communication_failed,  ///< machines could not talk: the library's own code is `actual`
 };
 
 /// The code's name, as written above.
 constexpr std::string_view name(errc code) noexcept {
-  constexpr std::array<std::string_view, 17> names = {
-      "shape_mismatch",      "empty_input",         "null_data",        "non_finite",
-      "budget_out_of_range", "invalid_option",      "invalid_position", "all_masked",
-      "storage_overflow",    "memory_cap_exceeded", "out_of_memory",    "file_unreadable",
-      "file_unwritable",     "malformed_file",      "unsupported_file", "missing_entry",
-      "cancelled",
+  constexpr std::array<std::string_view, 19> names = {
+      "shape_mismatch",       "empty_input",         "null_data",
+      "non_finite",           "budget_out_of_range", "invalid_option",
+      "invalid_position",     "all_masked",          "storage_overflow",
+      "memory_cap_exceeded",  "out_of_memory",       "file_unreadable",
+      "file_unwritable",      "malformed_file",      "unsupported_file",
+      "missing_entry",        "cancelled",           "policy_threw",
+      "communication_failed",
   };
   const auto at = static_cast<std::size_t>(code);
   return at < names.size() ? names[at] : "unknown";

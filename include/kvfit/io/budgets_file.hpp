@@ -171,21 +171,13 @@ inline std::string budgets_text(std::span<const head_share> shares) {
     const std::filesystem::path& path) {
   return io_detail::guarded(errc::file_unreadable, [&]() -> result<std::vector<head_share>> {
     const std::string name = path.string();
-    const auto fail = [&](std::string what) {
-      return error{errc::file_unreadable, name, error::none, error::none, std::move(what)};
-    };
-    std::error_code failure;
-    const auto status = std::filesystem::status(path, failure);
-    if (!std::filesystem::exists(status)) return fail("there is no such file");
-    if (!std::filesystem::is_regular_file(status)) return fail("is no regular file");
-    const std::uint64_t size = std::filesystem::file_size(path, failure);
-    if (failure) return fail(failure.message());
-    if (auto ok = io_detail::check_budgets_size(size, name); !ok) return ok.error();
-    std::ifstream stream(path, std::ios::binary);
-    if (!stream) return fail("can't be opened");
-    std::string text(static_cast<std::size_t>(size), '\0');
-    if (!io_detail::stream_source(stream).read(text.data(), text.size())) {
-      return fail("reading stopped before the end");
+    auto file = io_detail::open_file(path);
+    if (!file) return file.error();
+    if (auto ok = io_detail::check_budgets_size(file->size, name); !ok) return ok.error();
+    std::string text(static_cast<std::size_t>(file->size), '\0');
+    if (!io_detail::stream_source(file->stream).read(text.data(), text.size())) {
+      return error{errc::file_unreadable, name, error::none, error::none,
+                   "reading stopped before the end"};
     }
     return io_detail::parse_budgets(text, name);
   });

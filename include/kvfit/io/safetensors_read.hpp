@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -19,6 +18,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/io/byte_source.hpp"
 #include "kvfit/io/guarded.hpp"
 #include "kvfit/io/safetensors_header.hpp"
 #include "kvfit/io/tensor_view.hpp"
@@ -47,36 +47,6 @@ struct safetensors_file {
 namespace kvfit::inline KVFIT_ISA {
 
 namespace io_detail {
-
-/// Bytes handed out from the front of a span.
-class span_source {
- public:
-  explicit span_source(std::span<const std::byte> bytes) : rest_(bytes) {}
-  bool read(void* to, std::size_t count) noexcept {
-    if (count > rest_.size()) return false;
-    if (count != 0) std::memcpy(to, rest_.data(), count);
-    rest_ = rest_.subspan(count);
-    return true;
-  }
-
- private:
-  std::span<const std::byte> rest_;
-};
-
-/// Bytes handed out from the front of a file.
-class stream_source {
- public:
-  explicit stream_source(std::ifstream& stream) : stream_(stream) {}
-  bool read(void* to, std::size_t count) {
-    if (count > static_cast<std::size_t>(std::numeric_limits<std::streamsize>::max())) return false;
-    if (count == 0) return true;
-    stream_.read(static_cast<char*>(to), static_cast<std::streamsize>(count));
-    return stream_.good() && static_cast<std::size_t>(stream_.gcount()) == count;
-  }
-
- private:
-  std::ifstream& stream_;
-};
 
 /// The first multiple of `alignment` from `offset` on.
 constexpr std::uint64_t align_up(std::uint64_t offset, std::uint64_t alignment) noexcept {
@@ -163,18 +133,9 @@ result<safetensors_file> load_safetensors(Source source, std::uint64_t size,
 [[nodiscard]] inline result<safetensors_file> read_safetensors(const std::filesystem::path& path) {
   return io_detail::guarded(errc::file_unreadable, [&]() -> result<safetensors_file> {
     const std::string name = path.string();
-    const auto fail = [&](std::string what) {
-      return error{errc::file_unreadable, name, error::none, error::none, std::move(what)};
-    };
-    std::error_code failure;
-    const auto status = std::filesystem::status(path, failure);
-    if (!std::filesystem::exists(status)) return fail("there is no such file");
-    if (!std::filesystem::is_regular_file(status)) return fail("is no regular file");
-    const std::uint64_t size = std::filesystem::file_size(path, failure);
-    if (failure) return fail(failure.message());
-    std::ifstream stream(path, std::ios::binary);
-    if (!stream) return fail("can't be opened");
-    return io_detail::load_safetensors(io_detail::stream_source(stream), size, name);
+    auto file = io_detail::open_file(path);
+    if (!file) return file.error();
+    return io_detail::load_safetensors(io_detail::stream_source(file->stream), file->size, name);
   });
 }
 

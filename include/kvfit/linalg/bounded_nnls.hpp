@@ -104,4 +104,9 @@ struct bounded_nnls_options {
   return out;
 }
 
+/// Bytes that `bounded_nnls` of t weights holds at most, its result included.
+constexpr double bounded_nnls_bytes(index t) noexcept {
+  return double_bytes(t, t) + detail::triangular_bytes(t, t) + double_bytes(32, t);
+}
+
 }  // namespace kvfit::linalg::inline KVFIT_ISA

@@ -11,6 +11,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
@@ -127,6 +128,16 @@ inline double cross_validated_ridge(const matrix& x, const matrix& y) {
     }
   }
   return best;
+}
+
+/// Bytes that `cross_validated_ridge` of n × t and n × d holds at most.
+constexpr double cross_validated_ridge_bytes(index n, index t, index d) noexcept {
+  const index m = std::min(n, t);
+  const double rows = double_bytes(n, t + d) + double_bytes(n);
+  const double across = double_bytes(n, t);  // while rows are cut off, or the Gram matrix is made
+  return rows +
+         std::max(across + double_bytes(m, m), double_bytes(4, m, m) + double_bytes(2, m, d) +
+                                                   double_bytes(6, m) + packed_bytes(m, m, m));
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

@@ -36,4 +36,10 @@ struct gradient_start {
           largest_singular_value(m, converged).sigma};
 }
 
+/// Bytes that `find_gradient_start` of n × t holds at most, its result included.
+constexpr double gradient_start_bytes(index n, index t) noexcept {
+  return double_bytes(2, t) + double_bytes(2, n) +
+         least_squares_bytes(n, t, 1, least_squares_method::qr_unpivoted, false);
+}
+
 }  // namespace kvfit::linalg::inline KVFIT_ISA

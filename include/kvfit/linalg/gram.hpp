@@ -8,6 +8,7 @@
 #include <cassert>
 #include <utility>
 
+#include "kvfit/linalg/detail/solver_bytes.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 
@@ -117,6 +118,22 @@ inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale
   Eigen::MatrixXd out;
   gram_into(m, out, scale);
   return out;
+}
+
+/// Bytes that `gram` of n × t holds at most, the answer included.
+constexpr double gram_bytes(index n, index t) noexcept {
+  return double_bytes(t, t) + detail::strips_bytes(n, t);
+}
+
+/// Bytes that `moment` of n × t by n × d holds at most, the answer included.
+constexpr double moment_bytes(index n, index t, index d) noexcept {
+  return double_bytes(t, d) + detail::strips_bytes(n, t) +
+         double_bytes(std::min(n, detail::strip_rows), d);
+}
+
+/// Bytes that `form_normal_equations` of n × t holds at most, the answer included.
+constexpr double normal_equations_bytes(index n, index t) noexcept {
+  return double_bytes(t, t) + moment_bytes(n, t, 1);
 }
 
 /// Writes K = M Mᵀ, the inner products between rows: the small side when n < t.

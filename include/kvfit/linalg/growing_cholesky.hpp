@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
@@ -215,5 +216,12 @@ class growing_cholesky {
   Eigen::VectorXd projected_target_;
   Eigen::VectorXd solution_;
 };
+
+/// Bytes of a `growing_cholesky` of `capacity` columns of `rows` numbers.
+constexpr double growing_cholesky_bytes(index rows, index capacity) noexcept {
+  const index most = std::min(rows, capacity);
+  return float_bytes(rows, capacity) + double_bytes(most, most + 1) / 2 +
+         double_bytes(2 * rows + 4 * capacity + most);
+}
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

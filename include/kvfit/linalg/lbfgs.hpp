@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
@@ -119,5 +120,12 @@ class lbfgs {
   lbfgs_options options_;
   std::deque<pair> pairs_;
 };
+
+/// Bytes of an `lbfgs` with the vectors that a run of at most `steps` steps on `size` variables
+/// holds besides, x aside.
+inline double lbfgs_bytes(const lbfgs_options& options, int steps, Eigen::Index size) noexcept {
+  const int pairs = std::min(options.memory, steps) + 1;
+  return double_bytes(2 * pairs + 8, size);
+}
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

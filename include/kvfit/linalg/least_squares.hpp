@@ -136,6 +136,77 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
   return detail::solve_toward(x, y, options, nullptr);
 }
 
+namespace detail {
+
+/// What the solvers below `least_squares` hold beside x, right-hand side and answer, at most: n × t
+/// and n × d; `may_have_ridge`: λ > 0 may be asked for.
+struct solver_bytes {
+  index n;
+  index t;
+  index d;
+  bool may_have_ridge;
+
+  [[nodiscard]] constexpr index small() const noexcept { return std::min(n, t); }
+  [[nodiscard]] constexpr double answer() const noexcept { return double_bytes(t, d); }
+
+  /// A Gram matrix, its factor and the solve.
+  [[nodiscard]] constexpr double by_gram() const noexcept {
+    const index m = small();
+    const double right = n < t ? double_bytes(n, d) : answer();
+    return double_bytes(2, m, m) + right + double_bytes(8, m) +
+           std::max({strips_bytes(n < t ? t : n, m), moment_bytes(n, t, d) + answer(),
+                     triangular_bytes(m, std::max(m, d)) + double_bytes(4, m, d)});
+  }
+  [[nodiscard]] constexpr double by_float_qr() const noexcept {
+    const index extra = may_have_ridge ? t : 0;
+    const index rows = std::max(n, t) + extra;
+    const index cols = may_have_ridge ? t : small();
+    const double solving = float_bytes(2, rows, d) + 3 * answer() + double_bytes(2, small(), d);
+    const double correcting = double_bytes(n, d) + double_bytes(64, t) + moment_bytes(n, t, d) +
+                              4 * answer() + triangular_bytes(cols, d);
+    // The triangle's own Gram matrix and factor, where it is ill-conditioned.
+    const double squaring = float_bytes(2, cols, cols) + double_bytes(cols, cols) +
+                            triangular_bytes(cols, cols) + float_bytes(rows, d) + 4 * answer();
+    return strip_qr_bytes(rows, cols) + std::max({solving, correcting, squaring});
+  }
+  [[nodiscard]] constexpr double by_pivoted_qr() const noexcept {
+    const index rows = may_have_ridge ? n + t : std::max(n, t);
+    const index cols = may_have_ridge ? t : small();
+    constexpr index block = 48;
+    return double_bytes(rows, cols) + double_bytes(3, rows, d) + double_bytes(n, d) +
+           double_bytes(2, cols, cols) + double_bytes(2 * block, rows + cols) +
+           double_bytes(3, cols, d) + double_bytes(12, cols) + packed_bytes(rows, cols, block);
+  }
+
+  [[nodiscard]] constexpr double most(least_squares_method method) const noexcept {
+    switch (method) {
+      case least_squares_method::cholesky:
+        return by_gram();
+      case least_squares_method::qr_unpivoted:
+        return std::max(by_float_qr(), by_pivoted_qr());
+      case least_squares_method::qr:
+        break;
+    }
+    const bool is_square = t >= 512 && n >= t && n < 2 * t;
+    const bool may_pivot = may_have_ridge || small() <= largest_pivoted_system;
+    const double pivoted =
+        may_pivot ? by_pivoted_qr() + double_bytes(small(), small()) + 2 * answer() : 0;
+    return std::max({by_gram(), is_square ? by_float_qr() : 0, pivoted});
+  }
+};
+
+}  // namespace detail
+
+/// Bytes that `least_squares` of n × t and n × d holds at most, its result included.
+/// `may_have_ridge`: a λ > 0 may be asked for.
+constexpr double least_squares_bytes(index n, index t, index d, least_squares_method method,
+                                     bool may_have_ridge) noexcept {
+  const detail::solver_bytes solver{n, t, d, may_have_ridge};
+  const double toward = double_bytes(n, d) + double_bytes(64, t);
+  return float_bytes(t, d) + double_bytes(n, d) + 2 * solver.answer() +
+         std::max(toward, solver.most(method)) + double_bytes(8, t);
+}
+
 /// min_C ‖X C − Y‖²_F + λ‖C − C₀‖²_F: the ridge pulls toward `toward` (t × d), and where the data
 /// leave a choice C is the nearest to it.
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,

@@ -135,4 +135,19 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
   return batch;
 }
 
+/// Bytes of a `refine_batch` of `taken` queries for t = `sizes.budget` rows. `adds`: the rule, a
+/// mask or a slope adds to logits.
+inline double batch_bytes(const head_sizes& sizes, index taken, bool adds) noexcept {
+  return float_bytes(taken, 2 * sizes.depth + 2 * sizes.width + 3) +
+         (adds ? float_bytes(taken, sizes.budget) : 0);
+}
+
+/// Bytes that `make_batch` holds beside the batch it makes.
+inline double make_batch_bytes(const head_sizes& sizes, index taken, bool adds) noexcept {
+  const double added =
+      adds ? float_bytes(sizes.budget, sizes.depth) + row_logits_bytes(sizes, sizes.budget) : 0;
+  return float_bytes(taken, sizes.width) + added + double_bytes(3, taken) +
+         float_bytes(sizes.depth + sizes.width);
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

@@ -5,10 +5,12 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/linalg/adam.hpp"
 #include "kvfit/linalg/lbfgs.hpp"
+#include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/matching_loss.hpp"
@@ -26,7 +28,7 @@ namespace refine_detail {
 
 /// L-BFGS in runs as long as the patience, ended by one that improves too little.
 template <class Loss>
-gradient_report descend_lbfgs(const gradient_keys& settings, Loss& loss, Eigen::VectorXd& x) {
+gradient_report descend_lbfgs(const gradient_keys& settings, const Loss& loss, Eigen::VectorXd& x) {
   linalg::lbfgs descent({.memory = settings.loss == gradient_loss::log_mass ? 100 : 10,
                          .first_step = std::max(0.02 * x.norm(), 1e-6)});
   gradient_report report;
@@ -44,7 +46,7 @@ gradient_report descend_lbfgs(const gradient_keys& settings, Loss& loss, Eigen::
 }
 
 template <class Loss>
-gradient_report descend_adam(const gradient_keys& settings, Loss& loss, Eigen::VectorXd& x) {
+gradient_report descend_adam(const gradient_keys& settings, const Loss& loss, Eigen::VectorXd& x) {
   const linalg::adam descent({.learning_rate = settings.learning_rate,
                               .least_share = settings.least_share,
                               .patience = settings.patience,
@@ -63,13 +65,19 @@ gradient_report descend_adam(const gradient_keys& settings, Loss& loss, Eigen::V
 /// included; where the loss isn't finite there, the point stays. What is left is finite and has the
 /// loss reported, to the bit. `soft_cap`: of the logits, 0 for none. The settings are not checked.
 ///
+/// Once `stop` is due, looked at before every evaluation, the descent ends as where the loss isn't
+/// finite; the caller asks it whether it was.
+///
 /// The same bytes for the same input. Cost: an evaluation of `matching_loss` a step, with L-BFGS
 /// one or two. Memory: that loss and, in vectors like the point but of doubles, five for Adam, and
 /// for L-BFGS two for each of the pairs it keeps (100 for `log_mass`, 10 for `joint`).
 inline gradient_report descend(const gradient_keys& settings, const refine_batch& batch,
-                               float soft_cap, compact_point& point) {
-  matching_loss loss(settings, batch, point.keys.rows(), soft_cap);
-  const point_layout& at = loss.layout();
+                               float soft_cap, compact_point& point, const stop_when& stop = {}) {
+  matching_loss whole(settings, batch, point.keys.rows(), soft_cap);
+  const auto loss = [&](const Eigen::VectorXd& at, Eigen::VectorXd& gradient) {
+    return stop.is_due() ? std::numeric_limits<double>::infinity() : whole(at, gradient);
+  };
+  const point_layout& at = whole.layout();
   Eigen::VectorXd x(at.size());
   const auto numbers = [](auto& rows) { return Eigen::Map<vector>(rows.data(), rows.size()); };
   x.head(at.bias()) = numbers(point.keys).template cast<double>();
@@ -84,6 +92,18 @@ inline gradient_report descend(const gradient_keys& settings, const refine_batch
   point.bias = x.segment(at.bias(), at.rows).cast<float>();
   if (has_values) numbers(point.values) = x.tail(at.rows * at.width).cast<float>();
   return report;
+}
+
+/// Bytes that `descend` holds at most for t = `sizes.budget` rows, batch and point aside.
+inline double descend_bytes(const gradient_keys& settings, const head_sizes& sizes,
+                            bool is_capped) noexcept {
+  const bool has_values = settings.loss == gradient_loss::joint;
+  const point_layout layout{sizes.budget, sizes.depth, has_values ? sizes.width : 0};
+  const double minimiser =
+      settings.optimiser == gradient_optimiser::adam
+          ? double_bytes(4, layout.size())
+          : linalg::lbfgs_bytes({.memory = has_values ? 10 : 100}, settings.steps, layout.size());
+  return matching_loss_bytes(layout, is_capped) + double_bytes(layout.size()) + minimiser;
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -224,4 +224,10 @@ class matching_loss {
   matrix values_part_;
 };
 
+/// Bytes of a `matching_loss` over `layout`.
+inline double matching_loss_bytes(const point_layout& layout, bool is_capped) noexcept {
+  return float_bytes(2, layout.size()) + float_bytes(is_capped ? 3 : 2, layout.rows, refine_panel) +
+         float_bytes(2 * layout.width + 8, refine_panel);
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

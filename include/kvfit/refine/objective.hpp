@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/linalg/detail/solver_bytes.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/simd/accumulate.hpp"
@@ -270,5 +271,16 @@ class attention_objective {
   vector pull_;
   matrix slope_;
 };
+
+/// Bytes of an `attention_objective` on batches of `taken` queries.
+inline double objective_bytes(const head_sizes& sizes, index taken, bool is_capped) noexcept {
+  const index t = sizes.budget;
+  const index square = t + simd::lanes;
+  const index columns = square + sizes.width;
+  return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +
+         float_bytes(refine_panel, square + sizes.width + t + 8) + float_bytes(t, columns) +
+         double_bytes(2, t, columns) + float_bytes(t, sizes.width) +
+         linalg::detail::triangular_bytes(t, std::max(t, sizes.width));
+}
 
 }  // namespace kvfit::inline KVFIT_ISA

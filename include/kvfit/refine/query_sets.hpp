@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -53,11 +54,14 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
     const index shift = settings.rotation && n > 1 ? 1 + below(n - 1) : 0;
     for (index i = 0; i < n; ++i) load_row(block.rows, (i + shift) % n, content.row(i).data());
     if (shift > 0) {
-      // Rows that wrapped around come from before, the others from behind.
-      const row_rotation back(*settings.rotation, content.cols(), -shift * block.position_step);
-      const row_rotation ahead(*settings.rotation, content.cols(),
-                               (n - shift) * block.position_step);
-      for (index i = 0; i < n; ++i) (i + shift < n ? back : ahead).turn(content.row(i).data());
+      // Of rows at even distances, those that wrapped around come from as far before as each other,
+      // the rest from as far behind: two rotations in all.
+      std::map<index, row_rotation> by;
+      for (index i = 0; i < n; ++i) {
+        const index distance = block.position(i) - block.position((i + shift) % n);
+        by.try_emplace(distance, *settings.rotation, content.cols(), distance)
+            .first->second.turn(content.row(i).data());
+      }
     }
     matrix rows = content;
     if (which % 2 == 1 || !settings.rotation) {
@@ -76,6 +80,13 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
     made.part.blocks.push_back(moved);
   }
   return made;
+}
+
+/// Bytes of a set of made queries, with what is held while it is made.
+inline double query_set_bytes(const head_sizes& sizes) noexcept {
+  const auto views = static_cast<double>(sizeof(query_block) + sizeof(row_view) + sizeof(matrix));
+  return float_bytes(sizes.queries + sizes.largest_block, sizes.depth) +
+         grown_bytes(views * static_cast<double>(sizes.blocks));
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -5,6 +5,7 @@
 #include <Eigen/Cholesky>
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/linalg/lbfgs.hpp"
+#include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/objective.hpp"
 #include "kvfit/refine/query_sets.hpp"
@@ -34,16 +36,18 @@ struct scored_set {
 class refiner {
  public:
   /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
-  /// `rows`: the cache's rows that the keys start from. All must outlive this.
+  /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
+  /// looked at before every evaluation of J, `step` ends with `cancelled`.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
           const query_part& fit, const attention_scores& scores, const std::vector<index>& rows,
-          const matrix& original)
+          const matrix& original, const stop_when& stop = {})
       : settings_(settings),
         cache_(cache),
         rule_(rule),
         fit_(fit),
         scores_(scores),
         rows_(rows),
+        stop_(stop),
         objective_(
             {settings.output_weight, settings.mass_weight, settings.mass_softness, rule.soft_cap},
             original) {}
@@ -66,8 +70,9 @@ class refiner {
     return report_.steps >= wanted_steps() || is_stuck_ ||
            (report_.steps > 0 && steps_within_work() < 1);
   }
-  /// The sets of the batch last stepped on, beside the queries given.
-  [[nodiscard]] const std::vector<scored_set>& sets() const noexcept { return sets_; }
+  /// The sets of the batch last stepped on, beside the queries given. Nothing else of the refiner
+  /// is of use afterwards.
+  [[nodiscard]] std::vector<scored_set> take_sets() noexcept { return std::move(sets_); }
 
   /// Makes the next batch and steps on it. Errors are those of the score pass over made queries.
   result<void> step() {
@@ -80,6 +85,7 @@ class refiner {
       return evaluate(x, gradient);
     };
     const linalg::lbfgs_report done = descent_->minimise(value_at, variables_, steps);
+    if (const auto ok = check_stop(stop_, "refinement"); !ok) return ok;
     report_.steps += done.steps;
     report_.evaluations += done.evaluations;
     is_stuck_ = done.steps == 0;
@@ -116,13 +122,14 @@ class refiner {
   result<void> next_batch() {
     if (is_one_batch() && batch_.queries.size() > 0) return {};
     sets_.clear();
+    batch_ = {};  // before the next one is made beside it
     const int count = std::min(settings_.sets_at_once, settings_.sets);
     sets_.reserve(static_cast<std::size_t>(count));
     for (int k = 0; k < count; ++k) {
       scored_set made{.queries = make_query_set(fit_, settings_, next_set_), .scores = {}};
       next_set_ = (next_set_ + 1) % settings_.sets;
       auto scored = detail::score_checked(made.queries.part.beside(cache_), made.queries.part.set(),
-                                          rule_, {.importance = importance_kind::none});
+                                          rule_, {.importance = importance_kind::none}, {}, stop_);
       if (!scored) return scored.error();
       made.scores = std::move(*scored);
       sets_.push_back(std::move(made));
@@ -168,6 +175,7 @@ class refiner {
   }
 
   double evaluate(const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
+    if (stop_.is_due()) return std::numeric_limits<double>::infinity();  // ends the descent
     place(x);
     const objective_value value = objective_(keys_, bias_, keys_gradient_, bias_gradient_);
     if (start_values_.size() == 0) {  // the first point is where it starts
@@ -188,6 +196,7 @@ class refiner {
   const query_part& fit_;
   const attention_scores& scores_;
   const std::vector<index>& rows_;
+  stop_when stop_;
   attention_objective objective_;
   std::vector<scored_set> sets_;
   int next_set_ = 0;
@@ -206,5 +215,40 @@ class refiner {
   bool is_stuck_ = false;
   refinement_report report_;
 };
+
+/// Bytes that a refinement holds: `own` between steps (with its sets), `most` within one.
+struct refiner_bytes {
+  double own = 0;
+  double most = 0;
+};
+
+/// Of a `refiner` for the sizes of the queries fitted on. `adds` as for `batch_bytes`.
+inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& sizes, bool adds,
+                              bool is_capped) {
+  const index t = sizes.budget;
+  const index depth = sizes.depth;
+  const index stride = std::max<index>(sizes.queries - 1, 0) / settings.batch + 1;
+  const index sets = std::min(settings.sets, settings.sets_at_once);
+  const index taken = many_times(1 + sets, (sizes.queries + stride - 1) / stride);
+  const score_options plain{.importance = importance_kind::none};
+  const double variables = double_bytes(t, depth + 1);
+  const linalg::lbfgs_options descent{.memory = 20};
+  const double made =
+      static_cast<double>(sets) * (query_set_bytes(sizes) + scores_bytes(sizes, plain));
+  const double batch = batch_bytes(sizes, taken, adds);
+  const double points = float_bytes(4, t, depth + 1) + float_bytes(t, sizes.width) + variables +
+                        double_bytes(6, depth, depth);
+  const double descending =
+      linalg::lbfgs_bytes(descent, settings.steps.value_or(0), t * (depth + 1));
+  const double objective = objective_bytes(sizes, taken, is_capped);
+  refiner_bytes bytes;
+  bytes.own = made + batch + points + descending + objective;
+  const double moving = 3 * variables + packed_bytes(t, depth, depth);
+  const double making = make_batch_bytes(sizes, taken, adds);
+  // The pass over a made set runs before the batch is there.
+  bytes.most = std::max(bytes.own + std::max(moving, making),
+                        bytes.own - batch + score_pass_bytes(sizes, plain));
+  return bytes;
+}
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -62,8 +62,12 @@ inline position_range positions_of(const kv_block& cache) {
 
 inline position_range positions_of(const query_block& block) {
   position_range range;
-  range.take(block.first_position);
-  range.take(block.first_position + (block.rows.rows() - 1) * block.position_step);
+  if (block.positions.empty()) {
+    range.take(block.position(0));
+    range.take(block.position(block.rows.rows() - 1));
+  } else {
+    for (index i = 0; i < block.rows.rows(); ++i) range.take(block.position(i));
+  }
   return range;
 }
 
@@ -194,6 +198,14 @@ inline result<selected_rows> select(const selection::expected_attention& policy,
   if (const auto ok = detail::check_gaussian(problem); !ok) return ok.error();
   const Eigen::VectorXd scores = detail::expected_log_scores(policy.epsilon, problem);
   return selected_rows{.positions = highest_rows(problem, scores, problem.budget)};
+}
+
+/// Bytes that `select` holds at most, its result included.
+inline double select_bytes(const selection::expected_attention&, const head_sizes& sizes) {
+  constexpr index tile = 256;
+  return double_bytes(2, sizes.keys) + double_bytes(2, sizes.depth, sizes.depth) +
+         float_bytes(tile, sizes.depth) + double_bytes(2, tile, sizes.depth) +
+         double_bytes(4, sizes.depth) + float_bytes(sizes.width) + highest_rows_bytes(sizes.budget);
 }
 
 constexpr bool may_replace(const selection::expected_attention&) {

@@ -31,4 +31,10 @@ inline index fill_by_importance(const selection_problem& problem, const vector& 
   return static_cast<index>(positions.size() - before);
 }
 
+/// Bytes that `fill_by_importance` holds, the budget's positions included.
+constexpr double fill_bytes(const head_sizes& sizes) noexcept {
+  return highest_rows_bytes(sizes.keys) + static_cast<double>(sizes.keys) +
+         grown_bytes(double_bytes(sizes.budget));
+}
+
 }  // namespace kvfit::selection::inline KVFIT_ISA

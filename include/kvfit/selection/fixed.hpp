@@ -123,6 +123,20 @@ inline result<selected_rows> select(const selection::given& policy,
   return chosen;
 }
 
+/// Bytes that `select` holds at most, its result included.
+inline double select_bytes(const selection::first&, const head_sizes& sizes) {
+  return double_bytes(sizes.keys);
+}
+inline double select_bytes(const selection::last&, const head_sizes& sizes) {
+  return double_bytes(sizes.keys);
+}
+inline double select_bytes(const selection::random&, const head_sizes& sizes) {
+  return double_bytes(sizes.keys);
+}
+inline double select_bytes(const selection::given&, const head_sizes& sizes) {
+  return static_cast<double>(sizes.keys) + grown_bytes(double_bytes(sizes.budget));
+}
+
 static_assert(selection_policy<selection::first> && selection_policy<selection::last> &&
               selection_policy<selection::random> && selection_policy<selection::given>);
 

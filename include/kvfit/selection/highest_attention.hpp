@@ -37,6 +37,11 @@ inline score_options wanted_scores(const selection::highest_attention& policy) {
           .window = policy.window};
 }
 
+/// Bytes that `select` holds at most, its result included.
+inline double select_bytes(const selection::highest_attention&, const head_sizes& sizes) {
+  return highest_rows_bytes(sizes.budget);
+}
+
 inline result<void> check_settings(const selection::highest_attention& policy) {
   if (policy.importance == importance_kind::none) {
     return error{errc::invalid_option, "importance", error::none, error::none,

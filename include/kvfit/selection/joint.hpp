@@ -68,9 +68,10 @@ class joint_search {
     out_.report.recomputed = !full_.is_stored() && !columns_.is_folded();
   }
 
-  selected_rows run() {
+  result<selected_rows> run() {
     start();
     while (size() < problem_.budget) {
+      if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
       const index best = best_open();
       if (best < 0) break;
       index slot = slot_of(best);
@@ -262,6 +263,31 @@ inline result<selected_rows> select(const selection::joint& policy,
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_problem(problem); !ok) return ok.error();
   return detail::joint_search(policy, problem).run();
+}
+
+/// Bytes that `select` holds at most, its result included.
+inline double select_bytes(const selection::joint& policy, const head_sizes& sizes) {
+  const index keys = sizes.keys;
+  const index targets = 1 + sizes.width;
+  const index sweep = std::min(policy.sweep, keys);
+  const index folded = policy.sketch > 0 ? std::max(policy.sketch, 5 * sizes.budget) : 0;
+  const bool folds = folds_columns(sizes, folded);
+  const index rows = folds ? folded : sizes.queries;
+  const double begun = target_columns_bytes(sizes) + mass_columns_bytes(sizes);
+  const double fold = folds ? float_bytes(rows, keys) : 0;  // a second time while it is made
+  const double search = begun + fold + float_bytes(sizes.queries) + static_cast<double>(keys) +
+                        float_bytes(targets + sweep + 4, keys) +
+                        float_bytes(sizes.budget + sweep, rows) +
+                        grown_bytes(double_bytes(sizes.budget));
+  const auto products = [&](index many) {  // of as many rows, result aside
+    return float_bytes(many, rows) + (folds ? 0 : correlation_bytes(sizes, many));
+  };
+  const double look = grown_bytes(double_bytes(2, keys)) + double_bytes(4, sweep) +
+                      products(sweep) + float_bytes(sweep, keys) +
+                      float_bytes(sweep, sizes.budget) + (folds ? 0 : columns_bytes(sizes, sweep)) +
+                      packed_bytes(sweep, std::max(rows, sizes.budget), rows);
+  return std::max(begun + 2 * fold + float_bytes(2, sizes.queries),
+                  search + std::max({products(targets), look, fill_bytes(sizes)}));
 }
 
 constexpr bool may_replace(const selection::joint&) {

@@ -186,4 +186,34 @@ class mass_columns {
   matrix own_;                     // what is stored here, or a panel
 };
 
+/// Whether `mass_columns` of these sizes has all columns at hand.
+inline bool stores_mass_columns(const head_sizes& sizes) noexcept {
+  return sizes.has_exponentials ||
+         float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(sizes.memory_cap);
+}
+
+/// Bytes of `mass_columns` with what its uses hold besides, but for `correlate` of a matrix and
+/// `columns`.
+inline double mass_columns_bytes(const head_sizes& sizes) noexcept {
+  const index panel = largest_panel(sizes, sizes.keys);
+  const index stored = stores_mass_columns(sizes) ? sizes.queries : panel;
+  return logit_source_bytes(sizes, sizes.keys) + float_bytes(4, sizes.queries) +
+         double_bytes(panel) + (sizes.has_exponentials ? 0 : float_bytes(sizes.keys, stored));
+}
+
+/// Bytes that `correlate` of a matrix of `many` rows holds besides, its result included.
+inline double correlation_bytes(const head_sizes& sizes, index many) noexcept {
+  const int results = stores_mass_columns(sizes) ? 1 : 2;
+  return float_bytes(many, sizes.queries) + float_bytes(results, many, sizes.keys);
+}
+
+/// Bytes that `columns` of `many` rows holds besides, its result included.
+inline double columns_bytes(const head_sizes& sizes, index many) noexcept {
+  const double made = stores_mass_columns(sizes)
+                          ? 0
+                          : row_logits_bytes(sizes, many) + float_bytes(many, sizes.depth) +
+                                double_bytes(sizes.queries);
+  return float_bytes(many, sizes.queries) + made;
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

@@ -90,10 +90,10 @@ class omp_search {
   omp_search& operator=(const omp_search&) = delete;
   ~omp_search() = default;
 
-  selected_rows run() {
+  result<selected_rows> run() {
     int passes = 0;
     for (;;) {
-      grow();
+      if (const auto ok = grow(); !ok) return ok.error();
       if (!policy_.drop_below || passes == policy_.drop_passes) break;
       ++passes;
       refit();
@@ -121,13 +121,14 @@ class omp_search {
   }
 
   /// Rounds until the budget is used, mass is explained or keys run out.
-  void grow() {
+  result<void> grow() {
     while (size() < problem_.budget && !is_explained()) {
+      if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
       const selection::omp_step now = step();
       residual_float_ = residual_.cast<float>();
       const auto rows = ranking_.best(residual_float_, is_open_,
                                       std::min(now.keys_per_round, problem_.budget - size()));
-      if (rows.empty()) return;
+      if (rows.empty()) break;
       add(rows);
       if (!has_weights_ || out_.report.rounds % now.refit_interval == 0) {
         refit();
@@ -138,6 +139,7 @@ class omp_search {
       }
       ++out_.report.rounds;
     }
+    return {};
   }
 
   void add(std::span<const index> rows) {
@@ -269,6 +271,23 @@ inline result<selected_rows> select(const selection::omp& policy,
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
   return detail::omp_search(policy, problem).run();
+}
+
+/// Bytes that `select` holds at most, its result included.
+inline double select_bytes(const selection::omp& policy, const head_sizes& sizes) {
+  index most = policy.keys_per_round;
+  for (const selection::omp_step& step : policy.schedule) {
+    most = std::max(most, step.keys_per_round);
+  }
+  most = std::min(most, sizes.budget);
+  const double search = mass_columns_bytes(sizes) + residual_ranking_bytes(sizes, most) +
+                        linalg::growing_cholesky_bytes(sizes.queries, sizes.budget) +
+                        static_cast<double>(sizes.keys) + float_bytes(3, sizes.queries) +
+                        double_bytes(2, sizes.budget) + grown_bytes(double_bytes(4, sizes.budget));
+  const double steps = policy.gradient_steps > 0 ? float_bytes(sizes.queries, sizes.budget) +
+                                                       double_bytes(12, sizes.budget)
+                                                 : 0;
+  return search + std::max({columns_bytes(sizes, most), steps, fill_bytes(sizes)});
 }
 
 constexpr bool may_replace(const selection::omp&) {

@@ -12,6 +12,7 @@
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/parallel/stop.hpp"
 
 namespace kvfit {
 
@@ -29,6 +30,8 @@ struct selection_problem {
   index first_row = 0;
   /// One per query block where these are parts of the caller's; empty: each is a query head's own.
   std::span<const block_origin> origins = {};
+  /// Greedy selections look at it before every round, and end with `cancelled` once it is due.
+  stop_when stop = {};
 
   /// A key whose own bias hides it from every query is never kept.
   [[nodiscard]] bool may_keep(index row) const noexcept {
@@ -53,7 +56,9 @@ struct selected_rows {
 };
 
 /// A selection: a type S with `score_options wanted_scores(const S&)` and
-/// `result<selected_rows> select(const S&, const selection_problem&)`, found beside S.
+/// `result<selected_rows> select(const S&, const selection_problem&)`, found beside S. What it
+/// holds at most it may say by `double select_bytes(const S&, const head_sizes&)`
+/// (`planned_memory`).
 template <class S>
 concept selection_policy = requires(const S& policy, const selection_problem& problem) {
   { wanted_scores(policy) } -> std::same_as<score_options>;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/selection/problem.hpp"
 
@@ -48,6 +49,11 @@ std::vector<index> highest_rows(const selection_problem& problem, const Scores& 
   std::vector<index> rows(best.size());
   for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = best[k].row;
   return rows;
+}
+
+/// Bytes that `highest_rows` of `count` rows holds, its result included.
+constexpr double highest_rows_bytes(index count) noexcept {
+  return double_bytes(2 * 2 + 1, count);
 }
 
 }  // namespace kvfit::selection::inline KVFIT_ISA

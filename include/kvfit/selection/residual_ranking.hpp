@@ -169,6 +169,16 @@ class residual_ranking {
   std::vector<index> rows_;
   std::vector<index> probable_;
   index looked_at_in_all_ = 0;
+
+  friend double residual_ranking_bytes(const head_sizes& sizes, index count) noexcept;
 };
+
+/// Bytes of a `residual_ranking` that is asked for `count` rows at most.
+inline double residual_ranking_bytes(const head_sizes& sizes, index count) noexcept {
+  const auto entry = static_cast<double>(sizeof(residual_ranking::ranked));
+  return float_bytes(4, sizes.keys) + float_bytes(sizes.queries) + static_cast<double>(sizes.keys) +
+         grown_bytes(entry * static_cast<double>(sizes.keys)) +
+         grown_bytes(2 * entry * static_cast<double>(6 * count + 32));
+}
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -99,4 +99,10 @@ class sketched_columns {
   matrix folded_;  // rows × T
 };
 
+/// Whether `sketched_columns` of `rows` rows folds.
+inline bool folds_columns(const head_sizes& sizes, index rows) noexcept {
+  return rows >= 1 && rows < sizes.queries &&
+         2 * float_bytes(rows, sizes.keys) <= static_cast<double>(sizes.memory_cap);
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

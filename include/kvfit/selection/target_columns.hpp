@@ -44,4 +44,9 @@ class target_columns {
   matrix rows_;
 };
 
+/// Bytes of `target_columns`, with what is held while they are made.
+inline double target_columns_bytes(const head_sizes& sizes) noexcept {
+  return float_bytes(2 + sizes.width, sizes.queries) + double_bytes(2, sizes.queries);
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

@@ -2,6 +2,7 @@
 /// Values as they were: eviction, and the baseline of every fit.
 #pragma once
 
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/values/problem.hpp"
 
@@ -16,6 +17,11 @@ namespace kvfit::values::inline KVFIT_ISA {
 
 inline result<values_fit> fit_values(const values::copy&, const values_problem& problem) {
   return values_fit{.values = *problem.original};
+}
+
+/// Bytes that `fit_values` holds: its result.
+inline double fit_values_bytes(const values::copy&, const head_sizes& sizes) {
+  return float_bytes(sizes.budget, sizes.width);
 }
 
 constexpr bool fits_values(const values::copy&) {

@@ -112,6 +112,35 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   return finished(solve(options, factors.asDiagonal() * x, factors.asDiagonal() * y));
 }
 
+/// Bytes that `fit_values` holds at most, its result included.
+inline double fit_values_bytes(const values::least_squares& policy, const head_sizes& sizes) {
+  const index n = sizes.queries;
+  const index t = sizes.budget;
+  const index d = sizes.width;
+  const bool is_plain = policy.weighting == output_weighting::absolute && policy.reweightings == 0;
+  const bool may_validate =
+      policy.ridge_scaling == linalg::ridge_mode::none &&
+      static_cast<double>(n) < policy.cross_validate_below * static_cast<double>(t) &&
+      std::min(n, t) <= cross_validated_at_most;
+  const bool may_have_ridge = may_validate || policy.ridge_scaling != linalg::ridge_mode::none;
+  const auto fit = [&](linalg::least_squares_method method) {
+    return linalg::least_squares_bytes(n, t, d, method, may_have_ridge);
+  };
+  const double weighted = is_plain ? 0 : float_bytes(n, t + d);
+  double most = weighted + fit(policy.method);
+  if (may_validate) {
+    const double missing = policy.toward_original ? float_bytes(n, d) + packed_bytes(n, d, t) : 0;
+    most = std::max(most, float_bytes(n, t + d) +
+                              std::max(missing, linalg::cross_validated_ridge_bytes(n, t, d)));
+  }
+  if (policy.reweightings > 0) {
+    const double looking = float_bytes(n, d) + float_bytes(n) + packed_bytes(n, d, t);
+    most = std::max({most, weighted + fit(linalg::least_squares_method::cholesky),
+                     float_bytes(t, d) + looking});
+  }
+  return most + float_bytes(3, n) + double_bytes(2, n);
+}
+
 static_assert(values_policy<values::least_squares>);
 
 }  // namespace kvfit::values::inline KVFIT_ISA

@@ -4,6 +4,7 @@
 
 #include <concepts>
 
+#include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
@@ -24,7 +25,8 @@ struct values_fit {
 };
 
 /// A value policy: a type V with `result<values_fit> fit_values(const V&, const values_problem&)`
-/// beside it.
+/// beside it, and perhaps `double fit_values_bytes(const V&, const head_sizes&)`
+/// (`planned_memory`).
 template <class V>
 concept values_policy = requires(const V& policy, const values_problem& problem) {
   { fit_values(policy, problem) } -> std::same_as<result<values_fit>>;

@@ -175,7 +175,7 @@ class row_view {
   /// Rows first, first + step, first + 2 · step, … as far as there are any; step ≥ 1.
   [[nodiscard]] row_view every_row(index first, index step) const noexcept {
     assert(first >= 0 && step >= 1);
-    return stepped_rows(first, step, first < rows_ ? (rows_ - first + step - 1) / step : 0);
+    return stepped_rows(first, step, first < rows_ ? (rows_ - first - 1) / step + 1 : 0);
   }
 
   /// What lies between a view that is not plain and its memory.
@@ -202,6 +202,9 @@ class row_view {
   [[nodiscard]] row_view stepped_rows(index first, index step, index count) const noexcept {
     row_view view = *this;
     view.rows_ = count;
+    // What means nothing, the stride of a single row say, may be too large to be multiplied.
+    if (count <= 1) step = 1;
+    if (count == 0) first = 0;
     if (is_plain_) {
       if (count > 0 && cols_ > 0) view.memory_.data = address(first, 0);
       view.memory_.row_stride *= step;

@@ -230,13 +230,17 @@ inline rows_of<double> solve_by_pivoted_qr(const const_matrix_ref& x, const rows
 inline rows_of<double> solve_unpivoted(const const_matrix_ref& x, const rows_of<double>& b,
                                        double lambda, double tolerance,
                                        least_squares_report& report) {
-  float_qr qr(x, lambda);
-  rows_of<double> out = qr.solve(b);
-  if (!out.allFinite()) return solve_by_pivoted_qr(x, b, lambda, tolerance, report);
-  report.tier = least_squares_tier::qr_unpivoted;
-  report.condition = qr.condition();
-  report.rank = lambda > 0 ? x.cols() : std::min(x.rows(), x.cols());
-  return out;
+  {
+    float_qr qr(x, lambda);
+    rows_of<double> out = qr.solve(b);
+    if (out.allFinite()) {
+      report.tier = least_squares_tier::qr_unpivoted;
+      report.condition = qr.condition();
+      report.rank = lambda > 0 ? x.cols() : std::min(x.rows(), x.cols());
+      return out;
+    }
+  }
+  return solve_by_pivoted_qr(x, b, lambda, tolerance, report);
 }
 
 /// Up to this size a system found ill-conditioned is pivoted; larger ones get a ridge.

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+/// The live part of a KV cache: rows that are appended as tokens are read.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "engine/model.hpp"
+#include "kvfit/cache/cache_view.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/queries/engine.hpp"
+
+namespace llama {
+
+/// Keys and values of tokens at positions first, first + 1, …, every layer and KV head. Alone it is
+/// a full cache; behind a compact prefix it is the suffix.
+class live_cache {
+ public:
+  /// Empty; its first row will stand at `first_position`: 0, or the logical length of the prefix.
+  explicit live_cache(const model& of, index first_position = 0);
+
+  [[nodiscard]] index first_position() const noexcept { return first_position_; }
+  /// Tokens held in all layers.
+  [[nodiscard]] index length() const noexcept { return length_; }
+  [[nodiscard]] index next_position() const noexcept { return first_position_ + length_; }
+
+  /// One head's rows to attend over, by reference until the next `append` or `cut_to`.
+  [[nodiscard]] kvfit::kv_block block(index layer, index head) const;
+
+  /// All of it, the same way: what kvfit compacts.
+  [[nodiscard]] kvfit::cache_view view() const;
+
+  /// Puts one layer's new rows behind its own; `keep` makes them count.
+  void append(index layer, const kvfit::layer_rows& rows);
+
+  /// All layers have been given `count` more rows.
+  void keep(index count) noexcept { length_ += count; }
+
+  /// Forgets all rows but the first `length`, and those not kept.
+  void cut_to(index length);
+
+ private:
+  struct head_memory {
+    std::vector<float> keys;
+    std::vector<float> values;
+  };
+  [[nodiscard]] const head_memory& at(index layer, index head) const;
+
+  index first_position_;
+  index length_ = 0;
+  std::vector<kvfit::layer_shape> shapes_;        ///< one a layer
+  std::vector<std::vector<head_memory>> layers_;  ///< one a KV head
+};
+
+}  // namespace llama

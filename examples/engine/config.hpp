@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+/// The sizes of a Llama model, as its config.json gives them.
+#pragma once
+
+#include <filesystem>
+
+#include "kvfit/core/index.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace llama {
+
+using kvfit::index;
+using kvfit::result;
+
+/// The fields of Hugging Face's config.json that a Llama decoder needs, under their names there.
+struct config {
+  index vocab_size = 0;
+  index hidden_size = 0;
+  index intermediate_size = 0;  ///< of the feed-forward layers
+  index num_hidden_layers = 0;
+  index num_attention_heads = 0;
+  index num_key_value_heads = 0;  ///< divides num_attention_heads
+  index head_dim = 0;             ///< even
+  index max_position_embeddings = 0;
+  double rope_theta = 0;
+  /// Not among Hugging Face's: true where elements 2i and 2i + 1 of a head turn together, as in the
+  /// RoPE paper and llama.cpp; false for i and i + head_dim / 2.
+  bool rope_interleaved = false;
+  double rms_norm_eps = 0;
+  index bos_token_id = 0;
+  index eos_token_id = 0;
+};
+
+/// Reads and checks a config.json.
+///
+/// Errors: `file_unreadable`; `malformed_file` where it is no JSON object; `missing_entry` for a
+/// field that is absent or of another kind; `invalid_option` for one out of range (at most 2^20
+/// tokens and positions, 2^16 of any other size, so that nothing absurd is allocated);
+/// `unsupported_file` for another architecture or untied embeddings.
+result<config> read_config(const std::filesystem::path& path);
+
+}  // namespace llama

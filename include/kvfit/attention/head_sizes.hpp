@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+/// The sizes of one head's problem, from which every stage says what memory it takes.
+#pragma once
+
+#include <algorithm>
+
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/core/index.hpp"
+
+namespace kvfit {
+
+/// Sizes alone. Types and layouts of the inputs don't matter: rows are converted tile by tile.
+///
+/// Functions named `…_bytes(…, sizes)` stand beside what they describe and give the most bytes that
+/// it holds at once, its result included, inputs and what the caller holds besides not.
+struct head_sizes {
+  index keys = 0;           ///< T
+  index depth = 0;          ///< d_k
+  index width = 0;          ///< d_v
+  index queries = 0;        ///< n, rows of all query blocks
+  index blocks = 1;         ///< query blocks
+  index largest_block = 0;  ///< rows of the longest
+  bool has_masks = false;
+  index budget = 0;      ///< t rows to keep
+  index memory_cap = 0;  ///< of the selection, see `selection_problem`
+  /// The score pass kept the exponentials: they are an input of the selection.
+  bool has_exponentials = false;
+};
+
+/// The sizes of these inputs, for `score_pass_bytes`, `attend_bytes` and the like:
+///
+///     if (score_pass_bytes(sizes_of_head(cache, queries), options) > free_bytes) …
+inline head_sizes sizes_of_head(const kv_block& cache, const query_set& queries) noexcept {
+  head_sizes sizes{.keys = cache.keys.rows(),
+                   .depth = cache.keys.cols(),
+                   .width = cache.values.cols(),
+                   .queries = queries.rows(),
+                   .blocks = static_cast<index>(queries.blocks().size()),
+                   .has_masks = !cache.masks.empty()};
+  for (const query_block& block : queries.blocks()) {
+    sizes.largest_block = std::max(sizes.largest_block, block.rows.rows());
+  }
+  return sizes;
+}
+
+}  // namespace kvfit

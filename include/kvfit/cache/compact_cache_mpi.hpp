@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT
+/// `compact_cache()` by several processes, on one machine or many: heads are independent.
+///
+/// Needs <mpi.h>: link `kvfit::mpi`.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kvfit/cache/cache_options.hpp"
+#include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/compact_cache.hpp"
+#include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/mpi/exchange.hpp"
+#include "kvfit/cache/mpi/plan.hpp"
+#include "kvfit/cache/mpi/ranked_heads.hpp"
+#include "kvfit/cache/mpi/step.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/mpi.hpp"
+#include "kvfit/parallel/progress.hpp"
+#include "kvfit/parallel/serial.hpp"
+
+namespace kvfit {
+
+/// What every rank gets.
+struct ranked_cache {
+  /// With `rank_options::gathers_rows` all heads: the serial call's result. Else the heads that
+  /// this rank compacted and sums over them; a layer without one is left out. `skipped` always is
+  /// that of all ranks.
+  compacted_cache cache;
+  std::vector<head_report> heads;  ///< of all ranks, in the order of the serial call
+  std::vector<int> ranks;          ///< which rank compacted each of `heads`
+  index rows_before = 0;           ///< of all heads of all ranks
+  index rows = 0;                  ///< Σ t_h over all ranks
+  index fallbacks = 0;             ///< heads of all ranks whose method failed
+};
+
+}  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// About what it takes to compact each head: T_h · t_h, and one read where all or nothing stays.
+inline std::vector<double> work_of(std::span<const head_task> tasks, std::span<const index> rows) {
+  std::vector<double> work;
+  for (std::size_t h = 0; h < tasks.size(); ++h) {
+    const index length = tasks[h].block.keys.rows();
+    const bool is_fitted = rows[h] > 0 && rows[h] < length;
+    work.push_back(static_cast<double>(length) * (is_fitted ? static_cast<double>(rows[h]) : 1));
+  }
+  return work;
+}
+
+/// All heads by the plan, each by its rank; those of others are empty.
+template <class Options, executor E>
+result<std::vector<compacted_head>> fit_own_heads(mpi_ranks& ranks, const cache_view& cache,
+                                                  const ranked_heads& all,
+                                                  std::span<const index> rows,
+                                                  const Options& options, E&& how,
+                                                  const watch& by) {
+  std::vector<compacted_head> heads;
+  const auto ok = in_step(ranks, all, [&](index& failed_at) -> result<void> {
+    heads.resize(all.tasks.size());
+    cache_plan own{all.own, {}};
+    for (const std::size_t place : all.places) own.rows.push_back(rows[place]);
+    return compact_tasks(
+        cache, own, options, how,
+        [&](std::size_t i, compacted_head&& head) -> result<void> {
+          heads[all.places[i]] = std::move(head);
+          return {};
+        },
+        by, &failed_at);
+  });
+  if (!ok) return ok.error();
+  return heads;
+}
+
+/// The heads as every rank is to have them.
+inline ranked_cache assemble_ranked(ranked_heads&& all, std::vector<compacted_head>&& heads,
+                                    bool has_all_rows) {
+  ranked_cache out;
+  for (const compacted_head& head : heads) {
+    out.heads.push_back(head.report);
+    out.rows_before += head.report.rows_before;
+    out.rows += head.report.rows;
+    out.fallbacks += head.report.outcome == head_outcome::fallback ? 1 : 0;
+  }
+  if (has_all_rows) {
+    out.cache = assemble(all.cache, all.tasks, heads);
+  } else {
+    std::vector<head_task> tasks;
+    std::vector<compacted_head> own;
+    for (const std::size_t place : all.places) {
+      tasks.push_back(all.tasks[place]);
+      own.push_back(std::move(heads[place]));
+    }
+    out.cache = assemble(all.cache, tasks, own);
+    std::erase_if(out.cache.skipped, [&](index number) {
+      return std::any_of(all.tasks.begin(), all.tasks.end(),
+                         [&](const head_task& task) { return task.id.layer == number; });
+    });
+  }
+  out.ranks = std::move(all.ranks);
+  return out;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// The serial `compact_cache` of the whole cache, done by all ranks together: the same rows and the
+/// same bytes, each head compacted by one rank on its own executor.
+///
+/// Collective: every rank calls it with the same options and, under `rank_holds::whole`, views of
+/// one shape. Then heads go to ranks by their work, T_h · t_h, the longest first, each to the rank
+/// with the least. Under `rank_holds::shard` each rank compacts what it has; heads are named as the
+/// whole cache names them (layer's number, place among the heads of all ranks), and so are
+/// `budgets::given` and `options.skip`, while `budgets::rows` and the curves of
+/// `budgets::influence` are those of the rank's own heads, in the order of its view. The budget is
+/// that of all ranks together. `heads_at_once` and `by` are each rank's own: progress counts its
+/// heads.
+///
+/// Errors: those of the serial call, and `invalid_option` where ranks were called with different
+/// options (policies and refinement are not compared), `shape_mismatch` or `invalid_option` where
+/// their parts do not make one cache, `policy_threw` with the head's name for an exception of a
+/// caller's own policy, `communication_failed` (see `mpi_ranks`). Whatever fails on one rank is the
+/// same error on all: that of the first head in order. The others end their own heads first, so a
+/// wish to stop is best expressed on all. Same input, same bytes, for any number of ranks and
+/// threads, on machines of one kind.
+///
+/// Messages besides a few numbers: reports (about 1.3 KB a head), under `budgets::global_ranking` 4
+/// bytes a row of the cache, and the compact rows where they are gathered. Holds on each rank what
+/// the serial call holds for its own heads, the reports, and all compact rows where they are
+/// gathered.
+///
+///     auto ranks = mpi_ranks::over(MPI_COMM_WORLD);
+///     thread_pool pool;
+///     auto small = compact_cache(*ranks, my_layers, my_queries, {.budget = 4'096},
+///                                {.holds = rank_holds::shard, .gathers_rows = false}, pool);
+///     if (!small) return small.error();  // the same on every rank
+template <class Selection, class Bias, class Values, executor E>
+[[nodiscard]] result<ranked_cache> compact_cache(
+    mpi_ranks& ranks, const cache_view& cache, const cache_queries& queries,
+    const cache_compaction<Selection, Bias, Values>& options, const rank_options& spread, E&& how,
+    const watch& by = {}) {
+  auto all = detail::heads_of_ranks(ranks, cache, queries, options, spread);
+  if (!all) return all.error();
+  const auto rows = detail::rows_of_ranks(ranks, cache, *all, options, spread, how, by);
+  if (!rows) return rows.error();
+  if (spread.holds == rank_holds::whole) {
+    const auto dealt = detail::in_step(ranks, *all, [&](index&) -> result<void> {
+      all->deal(detail::work_of(all->tasks, *rows), ranks.rank(), ranks.size());
+      return {};
+    });
+    if (!dealt) return dealt.error();
+  }
+  auto heads = detail::fit_own_heads(ranks, cache, *all, *rows, options, how, by);
+  if (!heads) return heads.error();
+  auto ok = detail::exchange_reports(ranks, *all, *heads);
+  if (ok && spread.gathers_rows) ok = detail::exchange_rows(ranks, *all, *heads);
+  if (!ok) return ok.error();
+  std::optional<ranked_cache> out;
+  const auto none = detail::ranked_heads{};
+  ok = detail::in_step(ranks, none, [&](index&) -> result<void> {
+    out = detail::assemble_ranked(std::move(*all), std::move(*heads), spread.gathers_rows);
+    return {};
+  });
+  if (!ok) return ok.error();
+  return std::move(*out);
+}
+
+/// The same with policies chosen at run time.
+template <executor E>
+[[nodiscard]] result<ranked_cache> compact_cache(mpi_ranks& ranks, const cache_view& cache,
+                                                 const cache_queries& queries,
+                                                 const cache_options& options,
+                                                 const rank_options& spread, E&& how,
+                                                 const watch& by = {}) {
+  return compact_cache<any_selection, any_bias, any_values>(ranks, cache, queries, options, spread,
+                                                            how, by);
+}
+
+/// The same, each rank on its calling thread.
+[[nodiscard]] inline result<ranked_cache> compact_cache(mpi_ranks& ranks, const cache_view& cache,
+                                                        const cache_queries& queries,
+                                                        const cache_options& options,
+                                                        const rank_options& spread = {}) {
+  return compact_cache<any_selection, any_bias, any_values>(ranks, cache, queries, options, spread,
+                                                            serial{});
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+/// A compacted layer as a tensor [heads, length, d], and back: for engines without ragged heads.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/cache/check_layer.hpp"
+#include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit {
+
+/// The heads of one layer, all `length` rows long: head h owns rows h · length to
+/// (h + 1) · length − 1 of every array, of which the first `lengths[h]` are its own. The rest is
+/// padding: key and value 0, bias −∞, position −1, key position 0. A head without any row of its
+/// own attends to nothing: output 0, log-mass −∞.
+struct padded_layer {
+  index number = 0;
+  index length = 0;                  ///< rows of each head
+  std::vector<index> lengths;        ///< one a head, ≤ length
+  std::vector<index> positions;      ///< heads · length
+  std::vector<index> key_positions;  ///< heads · length
+  matrix keys;                       ///< heads · length × d_k
+  vector bias;                       ///< heads · length: finite, or −∞ in the padding
+  matrix values;                     ///< heads · length × d_v
+  std::vector<head_report> heads;    ///< one a head
+
+  /// One head to attend over, padding included, by reference.
+  [[nodiscard]] kv_block block(std::size_t head) const& noexcept {
+    const index first = static_cast<index>(head) * length;
+    const auto start = static_cast<std::size_t>(first);
+    const auto count = static_cast<std::size_t>(length);
+    return {.keys = row_view(keys).middle_rows(first, length),
+            .values = row_view(values).middle_rows(first, length),
+            .bias = {bias.data() + start, count},
+            .positions = std::span(key_positions).subspan(start, count)};
+  }
+  kv_block block(std::size_t head) const&& = delete;  // it would refer to what is gone
+};
+
+}  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// `rows` rounded up to a multiple of `step`, or `invalid_option`.
+inline result<index> round_up(index rows, index step, const char* argument) {
+  if (step < 1) return error{errc::invalid_option, argument, step, 1, "must be at least 1"};
+  const index missing = (step - rows % step) % step;
+  if (rows > std::numeric_limits<index>::max() - missing) {
+    return error{errc::invalid_option, argument, step, error::none, "rows exceed 63 bits"};
+  }
+  return rows + missing;
+}
+
+inline index longest_head(const compacted_layer& layer) {
+  index longest = 0;
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) longest = std::max(longest, layer.rows(h));
+  return longest;
+}
+
+/// Copies `count` rows of everything; `To` and `From` are layers, ragged or padded.
+template <class To, class From>
+void copy_rows(To& to, index to_row, const From& from, index from_row, index count) {
+  const auto move_list = [&](auto& target, const auto& source) {
+    std::copy_n(source.begin() + from_row, count, target.begin() + to_row);
+  };
+  move_list(to.positions, from.positions);
+  move_list(to.key_positions, from.key_positions);
+  to.keys.middleRows(to_row, count) = from.keys.middleRows(from_row, count);
+  to.values.middleRows(to_row, count) = from.values.middleRows(from_row, count);
+  to.bias.segment(to_row, count) = from.bias.segment(from_row, count);
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// `layer` with every head as long as the longest, rounded up to a multiple of `multiple`.
+///
+/// Attention over a padded head is that over the head itself, for exp(−∞) = 0. Padding may cost
+/// most of what compaction saves (with the published head budgets, more than half of the slots are
+/// padding): where an engine can, keep heads ragged, or share positions (`shared_positions.hpp`).
+///
+/// multiple: ≥ 1, what a kernel wants lengths to divide by. Errors: those of `check_layer`;
+/// `invalid_option`; `out_of_memory`. Cost: heads · length · (d_k + d_v + 5) numbers.
+///
+///     auto padded = kvfit::pad(cache.layers[3], 256);
+///     if (!padded) return padded.error();
+///     upload(padded->keys.data(), heads, padded->length, d_k);
+[[nodiscard]] inline result<padded_layer> pad(const compacted_layer& layer, index multiple = 1) {
+  return detail::guard_memory("pad", [&]() -> result<padded_layer> {
+    if (const auto ok = check_layer(layer); !ok) return ok.error();
+    const auto length = detail::round_up(detail::longest_head(layer), multiple, "multiple");
+    if (!length) return length.error();
+    const auto heads = static_cast<index>(layer.heads.size());
+    const index width = std::max(layer.keys.cols(), layer.values.cols());
+    constexpr index most = std::numeric_limits<index>::max() / index{sizeof(index)};
+    if (*length > most / heads / width) return error{errc::out_of_memory, "pad"};
+    const index rows = heads * *length;
+
+    padded_layer padded;
+    padded.number = layer.number;
+    padded.length = *length;
+    padded.positions.assign(static_cast<std::size_t>(rows), -1);
+    padded.key_positions.assign(static_cast<std::size_t>(rows), 0);
+    padded.keys = matrix::Zero(rows, layer.keys.cols());
+    padded.values = matrix::Zero(rows, layer.values.cols());
+    padded.bias = vector::Constant(rows, -std::numeric_limits<float>::infinity());
+    padded.heads = layer.heads;
+    for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+      padded.lengths.push_back(layer.rows(h));
+      detail::copy_rows(padded, static_cast<index>(h) * *length, layer, layer.offsets[h],
+                        layer.rows(h));
+    }
+    return padded;
+  });
+}
+
+/// The ragged layer again: what `pad` made of it, without the padding, bit for bit.
+///
+/// Rows behind a head's own length are not looked at. Errors: `shape_mismatch` where the arrays are
+/// not heads · length rows long, or a head is longer than that; those of `check_layer` for what is
+/// left; `out_of_memory`. Cost: one copy.
+[[nodiscard]] inline result<compacted_layer> unpad(const padded_layer& padded) {
+  return detail::guard_memory("unpad", [&]() -> result<compacted_layer> {
+    const auto heads = static_cast<index>(padded.heads.size());
+    const auto mismatch = [](const char* part, index actual, index expected, const char* why) {
+      return error{errc::shape_mismatch, part, actual, expected, why};
+    };
+    if (static_cast<index>(padded.lengths.size()) != heads) {
+      return mismatch("lengths", static_cast<index>(padded.lengths.size()), heads, "one a head");
+    }
+    if (padded.length < 0 ||
+        (heads > 0 && padded.length > std::numeric_limits<index>::max() / heads)) {
+      return error{errc::invalid_option, "length", padded.length, error::none, {}};
+    }
+    const index rows = heads * padded.length;
+    const std::pair<const char*, index> sizes[] = {
+        {"keys", padded.keys.rows()},
+        {"values", padded.values.rows()},
+        {"bias", padded.bias.size()},
+        {"positions", static_cast<index>(padded.positions.size())},
+        {"key_positions", static_cast<index>(padded.key_positions.size())}};
+    for (const auto& [part, size] : sizes) {
+      if (size != rows) return mismatch(part, size, rows, "heads times length");
+    }
+    compacted_layer layer;
+    layer.number = padded.number;
+    layer.offsets.push_back(0);
+    for (const index own : padded.lengths) {
+      if (own < 0 || own > padded.length) {
+        return mismatch("lengths", own, padded.length, "from 0 to the length of all");
+      }
+      layer.offsets.push_back(layer.offsets.back() + own);
+    }
+    const index kept = layer.offsets.back();
+    layer.positions.resize(static_cast<std::size_t>(kept));
+    layer.key_positions.resize(static_cast<std::size_t>(kept));
+    layer.keys.resize(kept, padded.keys.cols());
+    layer.values.resize(kept, padded.values.cols());
+    layer.bias.resize(kept);
+    layer.heads = padded.heads;
+    for (std::size_t h = 0; h < padded.lengths.size(); ++h) {
+      detail::copy_rows(layer, layer.offsets[h], padded, static_cast<index>(h) * padded.length,
+                        padded.lengths[h]);
+    }
+    if (const auto ok = check_layer(layer); !ok) return ok.error();
+    return layer;
+  });
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

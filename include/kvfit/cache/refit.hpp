@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT
+/// Fits a layer's heads on rows that are chosen already: the same rows for all of them, or those of
+/// a result that is to do without biases.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/check_cache.hpp"
+#include "kvfit/cache/compact_cache.hpp"
+#include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/fit_head.hpp"
+#include "kvfit/cache/over_heads.hpp"
+#include "kvfit/compact.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/executor.hpp"
+#include "kvfit/parallel/serial.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Query heads that read each KV head, or `shape_mismatch` where they do not divide.
+inline result<std::size_t> group_size_of(const cache_layer& layer,
+                                         std::span<const query_block> queries) {
+  const std::size_t heads = layer.heads.size();
+  if (layer.kind != layer_kind::global) {
+    return error{errc::invalid_option, "layer " + std::to_string(layer.number), error::none,
+                 error::none, "only global layers are compacted"};
+  }
+  if (heads == 0) {
+    return error{errc::empty_input, "layer " + std::to_string(layer.number), 0, error::none,
+                 "no heads"};
+  }
+  if (queries.empty() || queries.size() % heads != 0) {
+    return error{errc::shape_mismatch, "queries", static_cast<index>(queries.size()),
+                 static_cast<index>(heads), "heads must be a multiple of the KV heads"};
+  }
+  return queries.size() / heads;
+}
+
+/// The options of one head's refit; `rows` ascend, protected ones among them.
+inline compact_options refit_options(const cache_layer& layer, const compact_options& options,
+                                     const std::vector<index>& rows, index length) {
+  compact_options asked = options;
+  asked.budget = static_cast<index>(rows.size());
+  if (layer.rule) asked.rule = *layer.rule;
+  if (layer.rotation) asked.refine.rotation = layer.rotation;
+  // Rows that are given are refined only where steps are, which then move biases, too.
+  if (!asked.refine.steps && std::holds_alternative<bias::zero>(asked.bias)) {
+    asked.refine.fits_bias = false;
+  }
+  if (!asked.gradient) {
+    asked.refine = with_steps(asked.refine, selection::refines_by_default(asked.selection) &&
+                                                values::fits_values(asked.values));
+  }
+  selection::given named;
+  for (const index row : rows) {
+    if (row >= asked.protect_first && row < length - asked.protect_last) {
+      named.positions.push_back(row);
+    }
+  }
+  asked.selection = std::move(named);
+  return asked;
+}
+
+/// Rows that ascend within 0 … T − 1, every protected row among them.
+inline result<void> check_rows(const kv_block& cache, const std::vector<index>& rows,
+                               const compact_options& options) {
+  const index length = cache.keys.rows();
+  index last = -1;
+  for (const index row : rows) {
+    if (row <= last || row >= length) {
+      return error{errc::invalid_position, "rows", row, length, "must ascend within the cache"};
+    }
+    last = row;
+  }
+  const auto need = [&](index first, index end) -> result<void> {
+    for (index row = std::max<index>(first, 0); row < std::min(end, length); ++row) {
+      const bool is_hidden =
+          !cache.bias.empty() && std::isinf(cache.bias[static_cast<std::size_t>(row)]);
+      if (is_hidden || std::binary_search(rows.begin(), rows.end(), row)) continue;
+      return error{errc::invalid_position, "rows", row, error::none, "is protected, and not there"};
+    }
+    return {};
+  };
+  if (const auto ok = need(0, options.protect_first); !ok) return ok;
+  return need(length - std::min(options.protect_last, length), length);
+}
+
+inline result<compacted_head> refit_head(const cache_layer& layer, std::size_t head,
+                                         const std::vector<index>& rows,
+                                         std::span<const query_block> queries,
+                                         const compact_options& options) {
+  const kv_block& cache = layer.heads[head];
+  compacted_head out;
+  out.report = {.id = {layer.number, static_cast<index>(head)},
+                .rows_before = cache.keys.rows(),
+                .rows = static_cast<index>(rows.size()),
+                .outcome = head_outcome::empty,
+                .cause = {},
+                .report = {}};
+  if (rows.empty()) {
+    out.rows.keys.resize(0, cache.keys.cols());
+    out.rows.values.resize(0, cache.values.cols());
+    return out;
+  }
+  if (const auto ok = check_rows(cache, rows, options); !ok) return ok.error();
+  auto fitted = compact(cache, queries, refit_options(layer, options, rows, cache.keys.rows()));
+  if (!fitted) return fitted.error();
+  if (fitted->positions != rows) {
+    return error{errc::invalid_position, "rows", static_cast<index>(rows.size()), error::none,
+                 "the bias hides one of them"};
+  }
+  const bool is_whole = fitted->report.is_identity;
+  out.report.outcome = is_whole ? head_outcome::identity : head_outcome::fitted;
+  out.report.report = fitted->report;
+  out.rows = std::move(*fitted);
+  return out;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Compacts every head of `layer` to the rows named for it: `compact` with `selection::given`, so
+/// biases and values are fitted to full attention for these very rows.
+///
+/// rows: one list a head, ascending, hidden rows not among them; an empty list leaves the head
+/// without rows. Rows that `options` protects must be named. queries: one block per query head, in
+/// the engine's order, a multiple of the KV heads. options: of each head; `budget` and `selection`
+/// are not looked at, but where the selection would have been refined by default the rows are, too.
+/// `bias::from_selection` has nothing to take weights from and is an error. The layer's own rule
+/// and rotation stand in for those of the options.
+///
+/// Errors: `invalid_option` for a layer that is not global; `empty_input`; `shape_mismatch`;
+/// `invalid_position` for rows that can't be kept; those of `compact`, of the first head that has
+/// one, with its name in front; `out_of_memory`. Nothing is returned then. Cost: one `compact` a
+/// head, spread over the executor; the same bytes for every one of them.
+///
+///     const std::vector<std::vector<index>> rows = {{0, 3, 9}, {0, 4, 9}};
+///     auto refitted = kvfit::refit_layer(layer, rows, queries, options, pool);
+template <executor E>
+[[nodiscard]] result<compacted_layer> refit_layer(const cache_layer& layer,
+                                                  std::span<const std::vector<index>> rows,
+                                                  std::span<const query_block> queries,
+                                                  const compact_options& options, E&& how) {
+  return detail::guard_memory("refit_layer", [&]() -> result<compacted_layer> {
+    const auto group = detail::group_size_of(layer, queries);
+    if (!group) return group.error();
+    const std::size_t heads = layer.heads.size();
+    if (rows.size() != heads) {
+      return error{errc::shape_mismatch, "rows", static_cast<index>(rows.size()),
+                   static_cast<index>(heads), "one list a head"};
+    }
+    for (const kv_block& head : layer.heads) {
+      const kv_block& first = layer.heads.front();
+      if (head.keys.cols() == first.keys.cols() && head.values.cols() == first.values.cols()) {
+        continue;
+      }
+      return error{errc::shape_mismatch, "layer " + std::to_string(layer.number), head.keys.cols(),
+                   first.keys.cols(), "columns must be the same in all heads"};
+    }
+    std::vector<compacted_head> done(heads);
+    const auto ran =
+        detail::over_heads(how, static_cast<index>(heads), 0, {}, [&](index i) -> result<void> {
+          const auto h = static_cast<std::size_t>(i);
+          auto one =
+              detail::refit_head(layer, h, rows[h], queries.subspan(h * *group, *group), options);
+          if (!one) return detail::in_head(one.error(), {layer.number, i});
+          done[h] = std::move(*one);
+          return {};
+        });
+    if (!ran) return ran.error();
+    return detail::stack_heads(done);
+  });
+}
+
+/// The same on the calling thread.
+[[nodiscard]] inline result<compacted_layer> refit_layer(const cache_layer& layer,
+                                                         std::span<const std::vector<index>> rows,
+                                                         std::span<const query_block> queries,
+                                                         const compact_options& options) {
+  return refit_layer(layer, rows, queries, options, serial{});
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

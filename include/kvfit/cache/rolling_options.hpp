@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+/// When a cache in use is compacted again, and what every round leaves.
+#pragma once
+
+#include <algorithm>
+
+#include "kvfit/cache/cache_options.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit {
+
+/// Lengths are rows a head, on average over the heads that are compacted: as memory counts them.
+struct rolling_options {
+  index trigger = 8192;  ///< rows, compact and live ones together, from which a round is due
+  index target = 1024;   ///< rows that a round leaves, the recent ones included; < trigger
+  index sinks = 4;       ///< ≥ 0 first rows of the text that stay as they are
+  index recent = 256;    ///< ≥ 0 last rows, which stay live: no round takes them
+  /// How heads are compacted and share the rows. Its budget and the protected rows of its head are
+  /// set by each round. Under `budgets::rows` a round leaves those rows, whatever the target.
+  cache_options cache = {};
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// `invalid_option` for lengths that no round could keep: negative ones, a target that does not
+/// exceed sinks and recent rows, a trigger that does not exceed the target, and for protected rows
+/// or a budget in `cache`.
+[[nodiscard]] inline result<void> check_rolling(const rolling_options& options) {
+  constexpr index largest = index{1} << 40U;  // times the heads of any cache stays within 63 bits
+  const auto refuse = [](const char* field, index found, index limit, const char* why) {
+    return error{errc::invalid_option, field, found, limit, why};
+  };
+  if (options.sinks < 0 || options.sinks > largest) {
+    return refuse("sinks", options.sinks, 0, "must not be negative");
+  }
+  if (options.recent < 0 || options.recent > largest) {
+    return refuse("recent", options.recent, 0, "must not be negative");
+  }
+  if (options.target <= options.sinks + options.recent) {
+    return refuse("target", options.target, options.sinks + options.recent + 1,
+                  "must exceed sinks and recent rows");
+  }
+  if (options.trigger <= options.target || options.trigger > largest) {
+    return refuse("trigger", options.trigger, options.target + 1, "must exceed the target");
+  }
+  const auto& head = options.cache.head;
+  if (head.protect_first != 0 || head.protect_last != 0) {
+    return refuse("cache.head.protect_first, protect_last",
+                  std::max(head.protect_first, head.protect_last), 0,
+                  "are set by sinks and recent rows");
+  }
+  if (options.cache.budget != 0) {
+    return refuse("cache.budget", options.cache.budget, 0, "is set by the target");
+  }
+  return {};
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+/// One round of a rolling cache: what it compacts, the work itself, and what comes of it.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/chunks.hpp"
+#include "kvfit/cache/compact_cache.hpp"
+#include "kvfit/cache/rolling_options.hpp"
+#include "kvfit/cache/stacked_rows.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/progress.hpp"
+
+namespace kvfit {
+
+/// Who watches a round. To stop it: `rolling_round::cancel`.
+struct round_watch {
+  /// As of `watch`: called after each head with 1, 2, …, count.
+  std::function<void(index done, index count)> progress = {};
+  /// Looked at before the first head and after each: heads begun are ended. Once it has passed the
+  /// round is cancelled for good; another one may be begun.
+  std::optional<std::chrono::steady_clock::time_point> deadline = {};
+};
+
+namespace detail {
+
+/// One head's input: its compact rows, and the live ones to go with them.
+struct head_stack {
+  stacked_rows keys;
+  stacked_rows values;
+  std::vector<float> bias;       ///< of the compact rows as fitted, then the live rows' own or 0
+  std::vector<index> positions;  ///< in the text
+};
+
+/// What a round refers to: shared by the round, its outcome and the rolling cache.
+struct round_state {
+  std::shared_ptr<const compacted_cache> before;  ///< none in the first round
+  cache_view view;                                ///< refers to `stacks`
+  std::deque<head_stack> stacks;
+  cache_options options;
+  chunk taken;  ///< live rows that go into the round, in the text
+  cancellation stop;
+};
+
+}  // namespace detail
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// What a round came to: a cache or an error. `rolling_cache::apply` takes it.
+class rolling_outcome {
+ public:
+  /// What the cache would be, with a report of every head; or why there is none.
+  [[nodiscard]] const result<std::shared_ptr<const compacted_cache>>& cache() const noexcept {
+    return cache_;
+  }
+
+ private:
+  friend class rolling_round;
+  friend class rolling_cache;
+  rolling_outcome(std::shared_ptr<const detail::round_state> of,
+                  result<std::shared_ptr<const compacted_cache>> cache)
+      : of_(std::move(of)), cache_(std::move(cache)) {}
+
+  std::shared_ptr<const detail::round_state> of_;
+  result<std::shared_ptr<const compacted_cache>> cache_;
+};
+
+/// The rows that one round compacts, by reference: from `rolling_cache::begin`, to be run on any
+/// thread. The live rows that it takes must stay where and as they are until `run` has returned;
+/// rows may be added behind them, and the rolling cache used and asked as ever.
+class rolling_round {
+ public:
+  /// The live rows that go into the round, counted in the text.
+  [[nodiscard]] const chunk& taken() const noexcept { return state_->taken; }
+
+  /// Compacts, on the threads of `how` and the calling one. Nothing of the rolling cache changes.
+  ///
+  /// queries: of every layer that is compacted, as `compact_cache` wants them; they see old compact
+  /// rows and live rows alike, all at their places in the text.
+  /// The outcome's error: those of `compact_cache`; `cancelled`, whose detail says whether by wish
+  /// or deadline. Cost: that of `compact_cache`; live rows are read where they lie.
+  template <executor E>
+  [[nodiscard]] rolling_outcome run(const cache_queries& queries, E&& how,
+                                    const round_watch& by = {}) const {
+    return {state_,
+            detail::guard_memory("rolling_round", [&] { return compact(queries, how, by); })};
+  }
+
+  /// Ends `run` with `cancelled` after the heads under way. Any thread may ask, and a signal
+  /// handler.
+  void cancel() const noexcept { state_->stop.request(); }
+
+ private:
+  friend class rolling_cache;
+  explicit rolling_round(std::shared_ptr<detail::round_state> state) : state_(std::move(state)) {}
+
+  template <executor E>
+  result<std::shared_ptr<const compacted_cache>> compact(const cache_queries& queries, E&& how,
+                                                         const round_watch& by) const {
+    const watch watching{.cancel = &state_->stop, .progress = by.progress, .deadline = by.deadline};
+    if (const auto ok = check_stop(watching.stop(), "round"); !ok) return ok.error();
+    auto fitted = compact_cache(state_->view, queries, state_->options, how, watching);
+    if (!fitted) {
+      error cause = fitted.error();
+      const auto why = check_stop(watching.stop(), "round");
+      if (cause.code == errc::cancelled && !why) cause.detail = why.error().detail;
+      return cause;
+    }
+    // Rows of the input are no rows of the text; where their keys stand is.
+    for (compacted_layer& layer : fitted->layers) layer.positions = layer.key_positions;
+    return std::make_shared<const compacted_cache>(std::move(*fitted));
+  }
+
+  std::shared_ptr<detail::round_state> state_;
+};
+
+}  // namespace kvfit::inline KVFIT_ISA

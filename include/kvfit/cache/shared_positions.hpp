@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT
+/// One list of positions for all heads of a layer, for engines whose heads share their cells.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/check_layer.hpp"
+#include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/refit.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/serial.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// What the attention of one head's queries says of its compact rows: mean_i Â_ij.
+inline result<vector> mean_attention(const kv_block& cache, const compacted_layer& fitted,
+                                     std::size_t head, std::span<const query_block> queries,
+                                     const logit_rule& rule) {
+  kv_block block = fitted.block(head);
+  const auto rows = std::span(fitted.positions)
+                        .subspan(static_cast<std::size_t>(fitted.offsets[head]),
+                                 static_cast<std::size_t>(fitted.rows(head)));
+  // Masks are of the original rows: those of the rows kept are gathered.
+  std::vector<matrix> masks;
+  std::vector<row_view> mask_views;
+  for (const row_view& mask : cache.masks) masks.push_back(gather_rows(mask.transposed(), rows));
+  for (const matrix& mask : masks) mask_views.push_back(row_view(mask).transposed());
+  block.masks = mask_views;
+  auto scores = score_pass(block, query_set(queries), rule, {.importance = importance_kind::mean});
+  if (!scores) return scores.error();
+  return std::move(scores->importance);
+}
+
+/// The `most` rows of highest importance and the protected ones among `rows`; both lists ascend.
+inline result<std::vector<index>> rows_within(std::vector<index> rows,
+                                              const std::vector<double>& importance, index most,
+                                              const compact_options& options, index length) {
+  const auto is_protected = [&](index row) {
+    return row < options.protect_first || row >= length - options.protect_last;
+  };
+  std::vector<std::size_t> order(rows.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    if (is_protected(rows[a]) != is_protected(rows[b])) return is_protected(rows[a]);
+    return importance[a] != importance[b] ? importance[a] > importance[b] : a < b;
+  });
+  const index kept_for_sure = std::count_if(rows.begin(), rows.end(), is_protected);
+  if (most <= kept_for_sure) {
+    return error{errc::budget_out_of_range, "most_rows", most, kept_for_sure + 1,
+                 "must exceed the protected rows"};
+  }
+  order.resize(static_cast<std::size_t>(most));
+  std::sort(order.begin(), order.end());
+  std::vector<index> kept;
+  for (const std::size_t at : order) kept.push_back(rows[at]);
+  return kept;
+}
+
+/// The rows of any head, ascending; where they are more than `most` > 0, the most important.
+inline result<std::vector<index>> shared_rows(const cache_layer& layer,
+                                              const compacted_layer& fitted,
+                                              std::span<const query_block> queries,
+                                              std::size_t group, const compact_options& options,
+                                              index most) {
+  std::vector<index> rows = fitted.positions;
+  std::sort(rows.begin(), rows.end());
+  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  if (most == 0 || static_cast<index>(rows.size()) <= most) return rows;
+  std::vector<double> importance(rows.size(), 0.0);
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+    if (fitted.rows(h) == 0) continue;
+    const auto part = mean_attention(layer.heads[h], fitted, h, queries.subspan(h * group, group),
+                                     layer.rule.value_or(options.rule));
+    if (!part) return in_head(part.error(), {layer.number, static_cast<index>(h)});
+    for (index j = 0; j < part->size(); ++j) {
+      const index row = fitted.positions[static_cast<std::size_t>(fitted.offsets[h] + j)];
+      const auto at = std::lower_bound(rows.begin(), rows.end(), row) - rows.begin();
+      importance[static_cast<std::size_t>(at)] += static_cast<double>((*part)[j]);
+    }
+  }
+  return rows_within(std::move(rows), importance, most, options, layer.heads.front().keys.rows());
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// `fitted` with the same positions in every head: the union of the heads' own, on which every head
+/// is fitted anew.
+///
+/// A bias that hides the rows a head did not choose would keep its fit, but spend the slots and
+/// lose what the rows could do; and a fit made before hiding is no fit. So biases and values of
+/// each head are fitted to full attention over the union's rows (`refit_layer`), and all biases are
+/// finite. Where every head chose the same rows the result is that of `compact` with these rows
+/// given.
+///
+/// layer: what `fitted` was made of, all heads of the same T. queries, options: as for
+/// `refit_layer`. most_rows: rows that may stay, 0 for all. Of a larger union those stay that the
+/// heads attend to most, protected rows before all others,
+///
+///     Σ_h mean_i Â_ij^h,   Â^h = softmax(s + β) of head h's compact rows, 0 for rows it lacks,
+///
+/// of equal ones the first.
+///
+/// Errors: those of `check_layer` and `refit_layer`; `shape_mismatch` where `fitted` is not of this
+/// layer; `invalid_position` where a head hides a row of the union; `budget_out_of_range` for
+/// `most_rows` below 0, or not above the protected rows. Cost: that of `refit_layer` for the
+/// union's rows, n · t · d_k a head for the importance. Same input, same bytes.
+///
+///     auto shared = kvfit::share_positions(view.layers[0], cache.layers[0], queries, options,
+///     512);
+///     // shared->positions: the union's rows, once for each head
+template <executor E>
+[[nodiscard]] result<compacted_layer> share_positions(const cache_layer& layer,
+                                                      const compacted_layer& fitted,
+                                                      std::span<const query_block> queries,
+                                                      const compact_options& options,
+                                                      index most_rows, E&& how) {
+  return detail::guard_memory("share_positions", [&]() -> result<compacted_layer> {
+    const auto group = detail::group_size_of(layer, queries);
+    if (!group) return group.error();
+    if (const auto ok = check_layer(fitted); !ok) return ok.error();
+    const auto mismatch = [&](const char* part, index actual, index expected, const char* why) {
+      return error{errc::shape_mismatch, detail::part_of(fitted, part), actual, expected, why};
+    };
+    if (fitted.number != layer.number) {
+      return mismatch("number", fitted.number, layer.number, "of another layer");
+    }
+    if (fitted.heads.size() != layer.heads.size()) {
+      return mismatch("heads", static_cast<index>(fitted.heads.size()),
+                      static_cast<index>(layer.heads.size()), "as many as the layer has");
+    }
+    const index length = layer.heads.front().keys.rows();
+    for (const kv_block& head : layer.heads) {
+      if (head.keys.rows() == length) continue;
+      return mismatch("rows", head.keys.rows(), length, "must be the same in all heads");
+    }
+    if (most_rows < 0) {
+      return error{errc::budget_out_of_range, "most_rows", most_rows, 0, "must not be negative"};
+    }
+    auto rows = detail::shared_rows(layer, fitted, queries, *group, options, most_rows);
+    if (!rows) return rows.error();
+    const std::vector<std::vector<index>> same(layer.heads.size(), *rows);
+    return refit_layer(layer, same, queries, options, how);
+  });
+}
+
+/// The same on the calling thread.
+[[nodiscard]] inline result<compacted_layer> share_positions(const cache_layer& layer,
+                                                             const compacted_layer& fitted,
+                                                             std::span<const query_block> queries,
+                                                             const compact_options& options,
+                                                             index most_rows = 0) {
+  return share_positions(layer, fitted, queries, options, most_rows, serial{});
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT
+/// From chosen keys and biases to a finished result: store, fit values, judge.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kvfit/compact/compact_attention.hpp"
+#include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/head_judge.hpp"
+#include "kvfit/compact/options.hpp"
+#include "kvfit/compact/stopwatch.hpp"
+#include "kvfit/compact/storage.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/stop.hpp"
+#include "kvfit/refine/refiner.hpp"
+#include "kvfit/view/load.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// What a completion reads. All of it must outlive the completion.
+struct scored_head {
+  const kv_block& cache;
+  const query_split& parts;
+  const attention_scores& scores;  ///< of the queries fitted on
+};
+
+/// Completes `out`, whose positions, keys and biases stand. May be asked again, for other ones.
+template <class Options>
+class completion {
+ public:
+  completion(const Options& options, const scored_head& head, head_judge& judge,
+             const stop_when& stop, stopwatch& clock, compacted& out)
+      : options_(options), head_(head), judge_(judge), stop_(stop), clock_(clock), out_(out) {
+    gather_original();
+  }
+
+  /// The kept rows' own values, until they are rounded to storage.
+  [[nodiscard]] const matrix& original() const noexcept { return original_; }
+  /// Undoes that rounding.
+  void gather_original() { original_ = gather_rows(head_.cache.values, out_.positions); }
+
+  /// Rounds keys and biases to what will be stored, fits values to what is left of them (on the
+  /// `sets` besides the queries given) and judges.
+  result<void> run(const std::vector<scored_set>& sets) {
+    if (const auto ok = check_stop(stop_, "values"); !ok) return ok;
+    if (const auto ok = store_keys(); !ok) return ok;
+    if (const auto ok = fit_values_to(sets); !ok) return ok;
+    return store_and_judge();
+  }
+
+  /// Fits values to keys and biases as they are, neither rounded nor judged.
+  result<void> fit_unstored() {
+    attend_fitted();
+    const auto ok = fit_values_to({});
+    train_ = {};
+    return ok;
+  }
+
+  /// The same as `run` for values that stand already.
+  result<void> run_with_values() {
+    if (const auto ok = store_keys(); !ok) return ok;
+    return store_and_judge();
+  }
+
+ private:
+  /// Rounds keys and biases, and attends to them.
+  result<void> store_keys() {
+    if (const auto ok = round_to_storage(out_.keys, options_.storage, "keys"); !ok) return ok;
+    if (const auto ok = round_to_storage(out_.bias, options_.bias_storage, "bias"); !ok) return ok;
+    attend_fitted();
+    return {};
+  }
+
+  void attend_fitted() {
+    train_ = {};  // before the next one is made beside it
+    train_ = attend_compact(head_.parts.fit, head_.cache, options_.rule, out_);
+  }
+
+  result<void> fit_values_to(const std::vector<scored_set>& sets) {
+    matrix all_weights;  // of the queries given and of the sets
+    matrix all_output;
+    if (!sets.empty()) stack(sets, all_weights, all_output);
+    auto fit =
+        fit_values(options_.values,
+                   values_problem{sets.empty() ? &train_.weights : &all_weights,
+                                  sets.empty() ? &head_.scores.output : &all_output, &original_});
+    if (!fit) return fit.error();
+    out_.values = std::move(fit->values);
+    out_.report.is_values_fitted = fit->is_fitted;
+    out_.report.values = fit->report;
+    if (out_.values.rows() != original_.rows() || out_.values.cols() != original_.cols()) {
+      return error{errc::shape_mismatch, "value policy's values", out_.values.rows(),
+                   original_.rows()};
+    }
+    return {};
+  }
+
+  /// Weights over the kept rows, and full outputs, of the queries given and of the sets.
+  void stack(const std::vector<scored_set>& sets, matrix& weights, matrix& output) const {
+    index n = train_.weights.rows();
+    for (const scored_set& set : sets) n += set.scores.output.rows();
+    weights.resize(n, train_.weights.cols());
+    output.resize(n, head_.scores.output.cols());
+    index at = 0;
+    const auto append = [&](const matrix& some_weights, const matrix& some_output) {
+      weights.middleRows(at, some_weights.rows()) = some_weights;
+      output.middleRows(at, some_weights.rows()) = some_output;
+      at += some_weights.rows();
+    };
+    append(train_.weights, head_.scores.output);
+    for (const scored_set& set : sets) {
+      append(attend_compact(set.queries.part, head_.cache, options_.rule, out_).weights,
+             set.scores.output);
+    }
+  }
+
+  result<void> store_and_judge() {
+    copies_fit_ = round_to_storage(original_, options_.storage, "values").has_value();
+    if (const auto ok = round_to_storage(out_.values, options_.storage, "values"); !ok) return ok;
+    out_.report.seconds.values += clock_.lap();
+    return judge();
+  }
+
+  result<void> judge() {
+    const attention_scores& scores = head_.scores;
+    matrix train_output = train_.weights * out_.values;
+    const auto errors_on_train = [&] {
+      return compare(scores.output, scores.log_mass, train_output, train_.log_mass);
+    };
+    out_.report.train = errors_on_train();
+    out_.report.mass_residual = mass_residual();
+    const bool may_copy =
+        options_.keep_better_values && out_.report.is_values_fitted && copies_fit_ &&
+        !options_.gradient;  // whose keys have left their rows, and which nothing guards
+    const auto train_with_copies = [&] {
+      train_output.noalias() = train_.weights * original_;
+      return errors_on_train();
+    };
+    bool is_judged = false;
+    if (judge_.has_held_out()) {
+      const auto full = judge_.held_out_scores();
+      if (!full) return full.error();
+      const attention_scores& wanted = **full;
+      const compact_attention found = judge_.held_out_attention(out_);
+      const matrix& weights = found.weights;
+      const fidelity fitted =
+          compare(wanted.output, wanted.log_mass, weights * out_.values, found.log_mass);
+      is_judged = fitted.queries > 0;  // queries that see nothing judge nothing
+      if (is_judged) out_.report.held_out = fitted;
+      if (is_judged && may_copy) {
+        const fidelity copied =
+            compare(wanted.output, wanted.log_mass, weights * original_, found.log_mass);
+        if (!(fitted.output_error <= copied.output_error) &&  // true for NaN, too
+            !mostly_closer(wanted.output, weights * out_.values, weights * original_)) {
+          out_.report.held_out = copied;
+          take_copies(train_with_copies());
+        }
+      }
+    }
+    if (!is_judged && may_copy) {
+      const fidelity copied = train_with_copies();
+      if (!(out_.report.train.output_error <= copied.output_error)) take_copies(copied);
+    }
+    out_.report.seconds.judge += clock_.lap();
+    return {};
+  }
+
+  /// √(Σ_i (ŷ_i / y_i − 1)² / n) over the queries fitted on that see a key.
+  [[nodiscard]] double mass_residual() const {
+    double squares = 0;
+    index seen = 0;
+    for (index i = 0; i < head_.scores.log_mass.size(); ++i) {
+      if (std::isinf(head_.scores.log_mass[i])) continue;
+      const double relative = std::expm1(static_cast<double>(train_.log_mass[i]) -
+                                         static_cast<double>(head_.scores.log_mass[i]));
+      squares += relative * relative;
+      ++seen;
+    }
+    return std::sqrt(squares / static_cast<double>(std::max<index>(seen, 1)));
+  }
+
+  /// Whether `fitted` is closer to `output` than `copied` is for more than half of the rows: a mean
+  /// over few queries may hang on one of them, which alone shall not decide.
+  static bool mostly_closer(const matrix& output, const matrix& fitted, const matrix& copied) {
+    index closer = 0;
+    for (index i = 0; i < output.rows(); ++i) {
+      const float error = (output.row(i) - fitted.row(i)).squaredNorm();
+      closer += error < (output.row(i) - copied.row(i)).squaredNorm() ? 1 : 0;
+    }
+    return 2 * closer > output.rows();
+  }
+
+  void take_copies(const fidelity& train) {
+    out_.values = original_;
+    out_.report.train = train;
+    out_.report.is_values_fitted = false;
+    out_.report.values = {};
+    out_.report.copies_judged_better = true;
+  }
+
+  const Options& options_;
+  scored_head head_;
+  head_judge& judge_;
+  const stop_when& stop_;
+  stopwatch& clock_;
+  compacted& out_;
+  matrix original_;
+  bool copies_fit_ = true;   // the kept rows' own values fit their storage type
+  compact_attention train_;  // of the queries fitted on, over the result
+};
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

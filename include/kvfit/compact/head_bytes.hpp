@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+/// What the stages of one head hold together, from sizes alone.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "kvfit/compact/options.hpp"
+#include "kvfit/compact/parted_sizes.hpp"
+#include "kvfit/core/bytes.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/refine/gradient_descent.hpp"
+#include "kvfit/refine/refiner.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+// A caller's own policy says what it takes by a function beside it, as the shipped ones do:
+//   double select_bytes(const P&, const head_sizes&), fit_bias_bytes, fit_values_bytes.
+template <class Policy>
+concept says_select_bytes = requires(const Policy& policy, const head_sizes& sizes) {
+  select_bytes(policy, sizes);
+};
+template <class Policy>
+concept says_bias_bytes = requires(const Policy& policy, const head_sizes& sizes) {
+  fit_bias_bytes(policy, sizes);
+};
+template <class Policy>
+concept says_values_bytes = requires(const Policy& policy, const head_sizes& sizes) {
+  fit_values_bytes(policy, sizes);
+};
+
+/// Bytes of a `compacted` of t rows, its lists grown one by one.
+inline double compacted_bytes(index t, index depth, index width) noexcept {
+  return float_bytes(t, depth + width + 1) + grown_bytes(double_bytes(2, t));
+}
+
+/// The stages of `pipeline` for the sizes of one split, each with all that lives beside it.
+template <class Selection, class Bias, class Values>
+class head_bytes {
+ public:
+  head_bytes(const compaction<Selection, Bias, Values>& options, const parted_sizes& parts,
+             bool adds)
+      : options_(options),
+        fit_(parts.fit),
+        judge_(parts.judge),
+        adds_(adds),
+        t_(fit_.budget),
+        wanted_(wanted_scores(options.selection)),
+        views_(parts.views) {
+    wanted_.keep_exponentials = std::min(wanted_.keep_exponentials, options.selection_memory);
+    fit_.memory_cap = options.selection_memory;
+    fit_.has_exponentials = keeps_exponentials(fit_, wanted_);
+  }
+
+  [[nodiscard]] double most() const {
+    return views_ + std::max({score_pass_bytes(fit_, wanted_), choosing(), weighing(), after()});
+  }
+
+ private:
+  /// t rows of keys or of values, of the queries' weights over the kept rows, of their outputs.
+  [[nodiscard]] double kept_values() const { return float_bytes(t_, fit_.width); }
+  [[nodiscard]] double kept_weights(index queries) const { return float_bytes(queries, t_); }
+  [[nodiscard]] double outputs(index queries) const { return float_bytes(queries, fit_.width); }
+  [[nodiscard]] double full_scores() const { return scores_bytes(fit_, wanted_); }
+
+  [[nodiscard]] double choosing() const {
+    double own = 0;
+    if constexpr (says_select_bytes<Selection>) own = select_bytes(options_.selection, fit_);
+    return full_scores() + std::max(own, grown_bytes(double_bytes(6, t_)));
+  }
+
+  [[nodiscard]] double weighing() const {
+    double fit = 0;
+    if constexpr (says_bias_bytes<Bias>) fit = fit_bias_bytes(options_.bias, fit_);
+    head_sizes streamed = fit_;
+    streamed.memory_cap = 0;
+    const auto keys = static_cast<double>(fit_.keys);
+    const bool replaces = options_.replace_dead_keys && may_replace(options_.selection);
+    const double replacing = replaces ? mass_columns_bytes(streamed) + float_bytes(fit_.keys) +
+                                            float_bytes(fit_.queries) + 2 * keys +
+                                            grown_bytes(double_bytes(fit_.keys))
+                                      : 0;
+    const double columns = float_bytes(t_, fit_.depth) + row_logits_bytes(fit_, t_);
+    return full_scores() + double_bytes(16, t_) +
+           std::max(columns, kept_weights(fit_.queries) + std::max(fit, replacing));
+  }
+
+  /// Everything after the weights: the exponentials are gone.
+  [[nodiscard]] double after() const {
+    score_options plain = wanted_;
+    plain.keep_exponentials = -1;
+    const double held = scores_bytes(fit_, plain) + compacted_bytes(t_, fit_.depth, fit_.width) +
+                        kept_values() + judged_scores() + double_bytes(8, t_);
+    if (options_.gradient) {
+      return held + std::max({describing_gradient(), fitting(fit_.queries, 0), judging()});
+    }
+    const refinement moves = with_steps(
+        options_.refine, refines_by_default(options_.selection) && fits_values(options_.values));
+    if (*moves.steps == 0) return held + std::max(fitting(fit_.queries, 0), judging());
+    const refiner_bytes refiner = bytes_of(moves, fit_, adds_, options_.rule.soft_cap > 0);
+    const index sets = std::min(moves.sets, moves.sets_at_once);
+    const score_options bare{.importance = importance_kind::none};
+    const double made =
+        static_cast<double>(sets) * (query_set_bytes(fit_) + scores_bytes(fit_, bare));
+    // Where it starts and the best so far, here and there.
+    const double points = float_bytes(6, t_, fit_.depth + 1);
+    const double while_moving = std::max(refiner.most, refiner.own + comparing());
+    return held + points +
+           std::max({while_moving, made + fitting(many_times(1 + sets, fit_.queries), sets),
+                     made + judging()});
+  }
+
+  [[nodiscard]] double judged_scores() const {
+    return judge_.queries == 0 ? 0 : scores_bytes(judge_, {.importance = importance_kind::none});
+  }
+
+  /// `attend_compact` for the queries of `sizes`.
+  [[nodiscard]] double attending(const head_sizes& sizes) const {
+    return float_bytes(sizes.keys) + row_logits_bytes(sizes, t_) + float_bytes(2, sizes.queries);
+  }
+
+  /// `head_judge::errors`.
+  [[nodiscard]] double comparing() const {
+    // Held-out queries that see nothing judge nothing: then the fitted ones do.
+    const bool falls_back = judge_.queries == 0 || adds_;
+    const auto with = [&](const head_sizes& sizes) {
+      return attending(sizes) + outputs(sizes.queries) +
+             packed_bytes(sizes.queries, fit_.width, t_);
+    };
+    const double held_out =
+        judge_.queries == 0
+            ? 0
+            : std::max(score_pass_bytes(judge_, {.importance = importance_kind::none}),
+                       with(judge_));
+    return std::max(held_out, falls_back ? with(fit_) : 0);
+  }
+
+  /// Values fitted to `queries` queries, those of `sets` made sets among them.
+  [[nodiscard]] double fitting(index queries, index sets) const {
+    head_sizes all = fit_;
+    all.queries = queries;
+    double fit = 0;
+    if constexpr (says_values_bytes<Values>) fit = fit_values_bytes(options_.values, all);
+    const double train = kept_weights(fit_.queries) + float_bytes(fit_.queries);
+    const double stacked = sets > 0 ? float_bytes(queries, t_ + fit_.width) : 0;
+    return std::max(attending(fit_),
+                    train + stacked + std::max(fit, sets > 0 ? attending(fit_) : 0));
+  }
+
+  /// The errors of the finished result.
+  [[nodiscard]] double judging() const {
+    const double train = kept_weights(fit_.queries) + float_bytes(fit_.queries) +
+                         outputs(fit_.queries) + packed_bytes(fit_.queries, fit_.width, t_);
+    return train + comparing() + 3 * outputs(judge_.queries) + kept_values();
+  }
+
+  [[nodiscard]] double describing_gradient() const {
+    const double batch = batch_bytes(fit_, fit_.queries, adds_);
+    const double point = compacted_bytes(t_, fit_.depth, fit_.width);
+    return point + batch +
+           std::max(make_batch_bytes(fit_, fit_.queries, adds_),
+                    descend_bytes(*options_.gradient, fit_, options_.rule.soft_cap > 0));
+  }
+
+  const compaction<Selection, Bias, Values>& options_;
+  head_sizes fit_;
+  head_sizes judge_;
+  bool adds_;
+  index t_;
+  score_options wanted_;
+  double views_;
+};
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT
+/// What `compact()` holds at most, known from sizes alone, and how it does with less.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "kvfit/compact/check.hpp"
+#include "kvfit/compact/head_bytes.hpp"
+#include "kvfit/compact/options.hpp"
+#include "kvfit/compact/parted_sizes.hpp"
+#include "kvfit/compact/report.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Options under which the call keeps to its cap, and what it says about that.
+template <class Options>
+struct memory_plan {
+  Options options;
+  memory_report report;
+};
+
+/// Looks for options of no more than `cap` bytes; see `planned_memory`.
+template <class Selection, class Bias, class Values>
+class memory_planner {
+ public:
+  using options_type = compaction<Selection, Bias, Values>;
+
+  /// Both must outlive this, and be sound.
+  memory_planner(const compaction_sizes& sizes, const options_type& options)
+      : sizes_(sizes), given_(options) {
+    for (const index rows : sizes.query_rows) queries_ += rows;
+    const bool keeps_all = options.budget >= sizes.keys;
+    protected_ = keeps_all ? sizes.keys : options.protect_first + options.protect_last;
+    kept_ = std::min(options.budget, sizes.keys);
+  }
+
+  result<memory_plan<options_type>> run() {
+    options_type now = given_;
+    const double wanted = bytes(now);
+    const double cap = given_.memory ? static_cast<double>(*given_.memory)
+                                     : std::numeric_limits<double>::infinity();
+    const bool fits = wanted <= cap || search(now, cap);
+    if (!fits) {
+      return error{errc::memory_cap_exceeded, "memory", to_index(bytes(now)), *given_.memory,
+                   "with all that a cap may take taken"};
+    }
+    return memory_plan<options_type>{now, report(now, wanted)};
+  }
+
+ private:
+  /// Room for what is small, and what an allocator adds to every block.
+  static constexpr double small_change = 256.0 * 1024;
+  static constexpr index least_batch = 512;
+  static constexpr index least_queries = 256;
+
+  static index to_index(double bytes) noexcept {
+    constexpr double largest = 9e18;  // what an index holds, nearly
+    return static_cast<index>(std::min(bytes, largest));
+  }
+
+  /// Bytes of the whole call under `options`.
+  [[nodiscard]] double bytes(const options_type& options) const {
+    // Reading the inputs; and rows kept as they are, gathered and put into the result.
+    const index widest = std::max(sizes_.depth, sizes_.width);
+    const double checking = float_bytes(65536 + widest) + float_bytes(sizes_.keys);
+    const double result = compacted_bytes(kept_, sizes_.depth, sizes_.width);
+    const double exact = 3 * result + grown_bytes(double_bytes(kept_));
+    double fitting = 0;
+    if (protected_ < sizes_.keys) {
+      fitting = whole_split(options, options.held_out, share(options));
+      // Where the queries chosen see no key, the fit begins again on all (see `pipeline::score`).
+      if (hides()) {
+        fitting = std::max(fitting, whole_split(options, 0, limits(options) ? share(options) : 1));
+      }
+      fitting += protected_ > 0 ? result : 0;
+    }
+    return std::max({checking, exact, fitting}) + small_change;
+  }
+
+  [[nodiscard]] double whole_split(const options_type& options, double held_out,
+                                   double share) const {
+    const head_sizes head{.keys = sizes_.keys - protected_,
+                          .depth = sizes_.depth,
+                          .width = sizes_.width,
+                          .has_masks = sizes_.has_masks,
+                          .budget = kept_ - protected_};
+    const parted_sizes parts = part_sizes(head, sizes_.query_rows, held_out, share);
+    return head_bytes<Selection, Bias, Values>(options, parts, hides()).most();
+  }
+
+  /// Whether anything may hide a key from a single query.
+  [[nodiscard]] bool hides() const noexcept {
+    return given_.rule.causal || given_.rule.window > 0 || sizes_.has_masks || sizes_.has_slopes;
+  }
+  [[nodiscard]] double share(const options_type& options) const {
+    return fitted_share(options, queries_, kept_ - protected_);
+  }
+  /// Whether `options` are ours, with fewer queries than the given ones.
+  [[nodiscard]] bool limits(const options_type& options) const noexcept {
+    return options.queries_per_row != given_.queries_per_row ||
+           options.queries_at_least != given_.queries_at_least;
+  }
+
+  /// Takes what is documented, step by step, until `now` fits; gives back what was taken in vain.
+  bool search(options_type& now, double cap) const {
+    const auto fits = [&] { return bytes(now) <= cap; };
+    if (!(take_selection(now, fits) || take_refinement(now, fits) || take_queries(now, fits))) {
+      return false;
+    }
+    const auto give_back = [&](auto&& restore) {
+      options_type richer = now;
+      restore(richer);
+      if (bytes(richer) <= cap) now = std::move(richer);
+    };
+    give_back([&](options_type& o) { o.refine = given_.refine; });
+    give_back([&](options_type& o) { o.selection_memory = given_.selection_memory; });
+    return true;
+  }
+
+  template <class Fits>
+  bool take_selection(options_type& now, Fits fits) const {
+    // A byte too little for the exponentials, but perhaps enough for folded columns.
+    const double all = float_bytes(fitted(now), sizes_.keys - protected_);
+    now.selection_memory = std::min(given_.selection_memory, to_index(std::max(all - 1, 0.0)));
+    if (fits()) return true;
+    now.selection_memory = 0;
+    return fits();
+  }
+
+  template <class Fits>
+  bool take_refinement(options_type& now, Fits fits) const {
+    if (now.gradient) return false;
+    refinement& moves = now.refine;
+    if (const int most = std::min(moves.sets, moves.sets_at_once); most > 0) {
+      const auto fits_with = [&](int sets) {
+        moves.sets = sets > 0 ? given_.refine.sets : 0;
+        moves.sets_at_once = std::max(sets, 1);
+        return fits();
+      };
+      if (fits_with(0)) {  // the most sets that fit, by bisection
+        int few = 0;
+        for (int many = most; many - few > 1;) {
+          const int middle = few + (many - few) / 2;
+          (fits_with(middle) ? few : many) = middle;
+        }
+        return fits_with(few);
+      }
+    }
+    moves.batch = std::min(moves.batch, std::max(fitted(now), least_batch));
+    while (moves.batch > least_batch) {
+      moves.batch = std::max(moves.batch / 2, least_batch);
+      if (fits()) return true;
+    }
+    return false;
+  }
+
+  template <class Fits>
+  bool take_queries(options_type& now, Fits fits) const {
+    const index kept = kept_ - protected_;
+    const index least = std::max(2 * kept, least_queries);
+    index wanted = queries_;
+    if (now.queries_per_row > 0) {
+      wanted = std::max(many_times(now.queries_per_row, kept), now.queries_at_least);
+      wanted = std::min(wanted, queries_);
+    }
+    now.queries_per_row = 1;  // fewer than `least` asks for
+    now.queries_at_least = wanted;
+    if (hides() && fits()) return true;  // not to begin again on all was enough
+    while (wanted > least) {
+      wanted = std::max(wanted - wanted / 4, least);
+      now.queries_at_least = wanted;
+      if (fits()) return true;
+    }
+    return false;
+  }
+
+  /// Queries fitted on under `options`.
+  [[nodiscard]] index fitted(const options_type& options) const {
+    return part_sizes({}, sizes_.query_rows, options.held_out, share(options)).fit.queries;
+  }
+
+  [[nodiscard]] memory_report report(const options_type& now, double wanted) const {
+    const bool is_kept = protected_ >= sizes_.keys;
+    memory_report out;
+    out.needed = to_index(bytes(now));
+    out.wanted = to_index(wanted);
+    out.result =
+        to_index(float_bytes(kept_, sizes_.depth + sizes_.width + 1) + double_bytes(2, kept_));
+    out.is_complete = is_kept || (says_select_bytes<Selection> && says_bias_bytes<Bias> &&
+                                  says_values_bytes<Values>);
+    out.lowers_selection = now.selection_memory < given_.selection_memory;
+    out.lowers_refinement = now.refine.batch != given_.refine.batch ||
+                            now.refine.sets != given_.refine.sets ||
+                            now.refine.sets_at_once != given_.refine.sets_at_once;
+    out.lowers_queries = limits(now);
+    out.selection_memory = now.selection_memory;
+    out.refine_batch = now.refine.batch;
+    out.refine_sets_at_once = std::min(now.refine.sets, now.refine.sets_at_once);
+    out.fitted_queries = is_kept ? 0 : fitted(now);
+    return out;
+  }
+
+  const compaction_sizes& sizes_;
+  const options_type& given_;
+  index queries_ = 0;
+  index protected_ = 0;
+  index kept_ = 0;
+};
+
+inline result<void> check_sizes(const compaction_sizes& sizes) {
+  constexpr index largest = index{1} << 53U;  // no count that is made of them overflows
+  const auto check = [](index size, const char* name) -> result<void> {
+    if (size < 1) return error{errc::empty_input, name, size, 1, "must be at least 1"};
+    if (size > largest) return error{errc::invalid_option, name, size, largest};
+    return {};
+  };
+  if (const auto ok = check(sizes.keys, "keys"); !ok) return ok;
+  if (const auto ok = check(sizes.depth, "depth"); !ok) return ok;
+  if (const auto ok = check(sizes.width, "width"); !ok) return ok;
+  const auto blocks = static_cast<index>(sizes.query_rows.size());
+  if (const auto ok = check(blocks, "query_rows"); !ok) return ok;
+  index queries = 0;
+  for (const index rows : sizes.query_rows) {
+    if (const auto ok = check(rows, "query_rows"); !ok) return ok;
+    queries += rows;
+    if (const auto ok = check(queries, "query_rows"); !ok) return ok;
+  }
+  return {};
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// What `compact()` would hold at most for inputs of these sizes, and what it would do without to
+/// keep to `options.memory`; the very report that it then gives. Nothing is computed.
+///
+///     auto plan = planned_memory(sizes_of(cache, queries), options);
+///     if (plan && plan->needed <= free_bytes) auto fitted = compact(cache, queries, options);
+///
+/// `needed` counts what is asked of the allocator, the result included, inputs not, in the worst
+/// case: of every solver's ways the one that takes most, of every vector its moment of growth, and
+/// 256 KB for what is small. Types and layouts of the inputs do not enter, for rows are converted
+/// tile by tile. A caller's own policy says what it takes at most (its result included) by a
+/// function beside it, else it counts as nothing and `is_complete` is false:
+///
+///     double select_bytes(const P&, const head_sizes&);   // or fit_bias_bytes, fit_values_bytes
+///
+/// Under a cap these are given up, in this order, each only where those before it do not do, and
+/// the first two are given back where the later ones alone do:
+///
+/// 1. What the selection stores (`selection_memory`): first the n × T exponentials, which are then
+///    made anew, the choice being the same but for rounding; then the folded columns, so that joint
+///    selection looks at all queries, which is slow.
+/// 2. Refinement: made sets beside a batch, as few of them as need be; then the batch, by halves,
+/// to
+///    512 queries.
+/// 3. Queries fitted on. Where a rule or a mask may hide keys: first, that the fit begins again on
+///    all given queries where those chosen see no key (then on as many, spread over all). Then a
+///    quarter of them at a time, down to two a row selected, or 256 where that is more.
+///
+/// What stays: the budget, the policies, the queries held out (a judge of fewer would tell less),
+/// and panels of up to 16 MB or eight rows of T logits (smaller ones would read all keys more
+/// often).
+///
+/// Errors: those of `compact()` that sizes and options can show, and `memory_cap_exceeded` with
+/// the least it would need and the cap. Cost: some microseconds for each query block.
+template <selection_policy Selection, bias_policy Bias, values_policy Values>
+[[nodiscard]] result<memory_report> planned_memory(
+    const compaction_sizes& sizes, const compaction<Selection, Bias, Values>& options) {
+  if (const auto ok = check_rule(options.rule); !ok) return ok.error();
+  if (const auto ok = detail::check_sizes(sizes); !ok) return ok.error();
+  if (const auto ok = detail::check_options(options, sizes.keys, sizes.depth); !ok) {
+    return ok.error();
+  }
+  auto plan = detail::memory_planner<Selection, Bias, Values>(sizes, options).run();
+  if (!plan) return plan.error();
+  return plan->report;
+}
+
+/// The same with policies chosen at run time.
+[[nodiscard]] inline result<memory_report> planned_memory(const compaction_sizes& sizes,
+                                                          const compact_options& options) {
+  return planned_memory<any_selection, any_bias, any_values>(sizes, options);
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

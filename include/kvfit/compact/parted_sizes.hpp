@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+/// How many queries a head is fitted on and judged by, in numbers alone.
+#pragma once
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "kvfit/attention/head_sizes.hpp"
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/origin.hpp"
+#include "kvfit/attention/split.hpp"
+#include "kvfit/core/bytes.hpp"
+#include "kvfit/core/config.hpp"
+
+namespace kvfit {
+
+/// The sizes of what `compact` is given.
+struct compaction_sizes {
+  index keys = 0;                      ///< T ≥ 1
+  index depth = 0;                     ///< d_k ≥ 1
+  index width = 0;                     ///< d_v ≥ 1
+  std::vector<index> query_rows = {};  ///< rows of each query block, ≥ 1; at least one block
+  bool has_masks = false;
+  bool has_slopes = false;  ///< some query block has an ALiBi slope
+};
+
+/// The sizes of these inputs.
+inline compaction_sizes sizes_of(const kv_block& cache, const query_set& queries) {
+  compaction_sizes sizes{.keys = cache.keys.rows(),
+                         .depth = cache.keys.cols(),
+                         .width = cache.values.cols(),
+                         .has_masks = !cache.masks.empty()};
+  for (const query_block& block : queries.blocks()) {
+    sizes.query_rows.push_back(block.rows.rows());
+    sizes.has_slopes = sizes.has_slopes || block.alibi_slope != 0;
+  }
+  return sizes;
+}
+
+}  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// The share of the queries not held out that is fitted on, of `queries` rows for `budget` ones.
+template <class Options>
+double fitted_share(const Options& options, index queries, index budget) {
+  if (options.queries_per_row == 0) return 1;
+  const double wanted =
+      std::max(static_cast<double>(options.queries_per_row) * static_cast<double>(budget),
+               static_cast<double>(options.queries_at_least));
+  const double given = static_cast<double>(queries) * (1 - options.held_out);
+  return std::min(1.0, wanted / std::max(given, 1.0));
+}
+
+/// Both parts of a split.
+struct parted_sizes {
+  head_sizes fit;
+  head_sizes judge;  ///< 0 queries where none are held out
+  double views = 0;  ///< bytes that a `query_split` holds
+};
+
+/// The sizes after `split_queries(…, fraction, share)`; `head`: T, d_k, d_v, t and the like.
+inline parted_sizes part_sizes(const head_sizes& head, std::span<const index> query_rows,
+                               double fraction, double share) {
+  parted_sizes parts{head, head, 0};
+  parts.fit.queries = parts.fit.blocks = parts.fit.largest_block = 0;
+  parts.judge.queries = parts.judge.blocks = parts.judge.largest_block = 0;
+  const auto take = [](head_sizes& part, const row_run& run) {
+    part.queries += run.count;
+    ++part.blocks;
+    part.largest_block = std::max(part.largest_block, run.count);
+  };
+  for (const index rows : query_rows) {
+    const block_cut cut = cut_block(rows, fraction, share);
+    for (const row_run& run : cut.fit) take(parts.fit, run);
+    if (cut.judge) take(parts.judge, *cut.judge);
+  }
+  constexpr auto view =
+      static_cast<double>(sizeof(query_block) + sizeof(row_view) + sizeof(block_origin));
+  parts.views = grown_bytes(view * static_cast<double>(parts.fit.blocks + parts.judge.blocks));
+  return parts;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+/// Bytes of so many numbers, for saying beforehand what a computation holds.
+#pragma once
+
+#include <algorithm>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+// In double: the sizes asked about need not exist, and no product of them overflows.
+
+/// Bytes of a × b × … fp32 numbers.
+template <class... Sizes>
+constexpr double float_bytes(Sizes... sizes) noexcept {
+  return (4.0 * ... * static_cast<double>(sizes));
+}
+
+/// Bytes of a × b × … numbers of eight bytes: doubles, indices.
+template <class... Sizes>
+constexpr double double_bytes(Sizes... sizes) noexcept {
+  return (8.0 * ... * static_cast<double>(sizes));
+}
+
+/// What a vector holds at most while it grows to `bytes` one element at a time: for a moment the
+/// old memory beside the new, which is twice as large.
+constexpr double grown_bytes(double bytes) noexcept {
+  return 3 * bytes;
+}
+
+/// a · b for two counts ≥ 0, or as good as infinite: what sizes that never were may not overflow.
+constexpr index many_times(index a, index b) noexcept {
+  constexpr index largest = index{1} << 60;
+  return a == 0 || b <= largest / a ? a * b : largest;
+}
+
+/// What Eigen packs the factors of a product into: blocks sized by the caches, never more than the
+/// factors nor than some 4 MB.
+template <class Rows, class Cols, class Depth>
+constexpr double packed_bytes(Rows rows, Cols cols, Depth depth) noexcept {
+  const double factors = double_bytes(rows, depth) + double_bytes(cols, depth);
+  return std::min(factors, 4.0 * 1024 * 1024);
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT
+/// Writes the state of a compact cache, to memory or to a file (docs/formats.md).
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kvfit/cache/check_layer.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/io/crc32c.hpp"
+#include "kvfit/io/guarded.hpp"
+#include "kvfit/io/replace_file.hpp"
+#include "kvfit/io/state_layout.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+namespace io_detail {
+
+/// Hands the parts of a state to a sink, one after the other, and adds up their checksum. After the
+/// first failure nothing more is handed over.
+class state_writer {
+ public:
+  explicit state_writer(const byte_sink& sink) : sink_(sink) {}
+
+  void put(std::span<const std::byte> piece) {
+    if (!done_ || piece.empty()) return;
+    sum_.add(piece);
+    written_ += piece.size();
+    done_ = sink_(piece);
+  }
+  template <class T>
+  void put_record(const T& record) {
+    put(std::as_bytes(std::span(&record, 1)));
+  }
+  template <class T>
+  void put_all(const T* numbers, std::size_t count) {
+    put(std::as_bytes(std::span(numbers, count)));
+  }
+  void pad() {
+    constexpr std::array<std::byte, 8> zeros{};
+    put(std::span(zeros).first(state_padding(written_)));
+  }
+
+  /// `numbers` in the type they are stored in.
+  void put_numbers(const matrix& numbers, dtype storage, const std::string& argument) {
+    if (storage == dtype::fp32) {
+      put_all(numbers.data(), static_cast<std::size_t>(numbers.size()));
+    } else {
+      put_halves(numbers, storage, argument);
+    }
+    pad();
+  }
+
+  [[nodiscard]] result<void> finish() {
+    put_record(sum_.value());
+    return done_;
+  }
+
+ private:
+  void put_halves(const matrix& numbers, dtype storage, const std::string& argument) {
+    std::array<std::uint16_t, 4096> buffer;  // NOLINT(*-member-init)
+    const index cols = numbers.cols();
+    std::size_t filled = 0;
+    for (index at = 0; at < numbers.size() && done_; ++at) {
+      const float x = numbers.data()[at];
+      if (!kvfit::detail::is_finite(as_stored(x, storage))) {
+        done_ = error{errc::storage_overflow, argument, at / cols, at % cols,
+                      "exceeds " + std::string(name(storage))};
+        return;
+      }
+      buffer[filled++] = storage == dtype::fp16 ? to_fp16(x).bits : to_bf16(x).bits;
+      if (filled < buffer.size()) continue;
+      put_all(buffer.data(), filled);
+      filled = 0;
+    }
+    put_all(buffer.data(), filled);
+  }
+
+  const byte_sink& sink_;
+  crc32c sum_;
+  std::uint64_t written_ = 0;
+  result<void> done_;
+};
+
+/// Bytes of one layer, text of causes included.
+inline std::uint64_t state_bytes_of(const compacted_layer& layer, const state_info& info) {
+  const auto rows = static_cast<std::uint64_t>(layer.keys.rows());
+  std::uint64_t text = 0;
+  for (const head_report& head : layer.heads) {
+    if (head.cause) text += head.cause->argument.size() + head.cause->detail.size();
+  }
+  const auto padded = [](std::uint64_t bytes) { return bytes + state_padding(bytes); };
+  return sizeof(state_layer) + layer.heads.size() * sizeof(state_head_2) + padded(text) +
+         16 * rows + padded(4 * rows) +
+         padded(static_cast<std::uint64_t>(layer.keys.size()) * size_of(info.key_storage)) +
+         padded(static_cast<std::uint64_t>(layer.values.size()) * size_of(info.value_storage));
+}
+
+/// What `check_layer` does not look at.
+inline result<void> check_state_layer(const compacted_layer& layer, const state_info& info) {
+  using kvfit::detail::part_of;
+  if (const auto ok = check_layer(layer); !ok) return ok;
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+    const head_report& head = layer.heads[h];
+    const head_id id{layer.number, static_cast<index>(h)};
+    if (head.id != id) {
+      return error{errc::invalid_option, part_of(layer, "heads"), head.id.head, id.head,
+                   name(head.id) + " at the place of " + name(id)};
+    }
+    if (head.rows != layer.rows(h)) {
+      return error{errc::shape_mismatch, part_of(layer, "heads"), head.rows, layer.rows(h),
+                   name(id) + ": the report's rows"};
+    }
+    if (head.rows_before < head.rows) {
+      return error{errc::shape_mismatch, part_of(layer, "heads"), head.rows_before, head.rows,
+                   name(id) + ": fewer rows before than after"};
+    }
+    if (head.outcome > head_outcome::fallback) {
+      return error{errc::invalid_option, part_of(layer, "heads"), static_cast<index>(head.outcome),
+                   error::none, "is no outcome"};
+    }
+    constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
+    if (head.cause && (head.cause->argument.size() > most || head.cause->detail.size() > most)) {
+      return error{errc::invalid_option, part_of(layer, "heads"), error::none, error::none,
+                   name(id) + ": the text of its cause exceeds 32 bits"};
+    }
+  }
+  for (const matrix* part : {&layer.keys, &layer.values}) {
+    if (part->cols() <= max_state_columns) continue;
+    return error{errc::invalid_option, part_of(layer, part == &layer.keys ? "keys" : "values"),
+                 part->cols(), max_state_columns, "columns"};
+  }
+  constexpr index largest = index{1} << 53U;
+  for (std::size_t row = 0; row < layer.positions.size(); ++row) {
+    if (layer.positions[row] >= info.logical_length) {
+      return error{errc::invalid_position, part_of(layer, "positions"), layer.positions[row],
+                   info.logical_length, "row " + std::to_string(row) + ", the logical length"};
+    }
+    if (layer.key_positions[row] < -largest || layer.key_positions[row] > largest) {
+      return error{errc::invalid_position, part_of(layer, "key_positions"),
+                   layer.key_positions[row], largest, "row " + std::to_string(row)};
+    }
+  }
+  return {};
+}
+
+inline result<void> check_state(const compacted_cache& cache, const state_info& info) {
+  if (info.logical_length < 0) {
+    return error{errc::invalid_option, "logical_length", info.logical_length, 0, {}};
+  }
+  for (const dtype type : {info.key_storage, info.value_storage}) {
+    if (is_state_storage(type)) continue;
+    return error{errc::invalid_option, "storage", error::none, error::none,
+                 std::string(name(type)) + " is not fp32, fp16 or bf16"};
+  }
+  index rows = 0;
+  index rows_before = 0;
+  index fallbacks = 0;
+  std::size_t heads = 0;
+  for (std::size_t l = 0; l < cache.layers.size(); ++l) {
+    const compacted_layer& layer = cache.layers[l];
+    if (const auto ok = check_state_layer(layer, info); !ok) return ok;
+    if (l > 0 && layer.number <= cache.layers[l - 1].number) {
+      return error{errc::invalid_option, "layers", layer.number, cache.layers[l - 1].number,
+                   "must ascend"};
+    }
+    heads += layer.heads.size();
+    if (heads > max_state_heads) {
+      return error{errc::invalid_option, "heads", static_cast<index>(heads),
+                   static_cast<index>(max_state_heads), "of all layers"};
+    }
+    rows += layer.keys.rows();
+    for (const head_report& head : layer.heads) {
+      if (head.rows_before > std::numeric_limits<index>::max() - rows_before) {
+        return error{errc::invalid_option, "rows_before", error::none, error::none,
+                     "exceed 63 bits"};
+      }
+      rows_before += head.rows_before;
+      fallbacks += head.outcome == head_outcome::fallback ? 1 : 0;
+    }
+  }
+  for (std::size_t s = 0; s < cache.skipped.size(); ++s) {
+    const index before = s > 0 ? cache.skipped[s - 1] : -1;
+    if (cache.skipped[s] > before) continue;
+    return error{errc::invalid_option, "skipped", cache.skipped[s], before, "must ascend from 0"};
+  }
+  const auto mismatch = [](const char* what, index actual, index expected) {
+    return error{errc::shape_mismatch, what, actual, expected, "what the heads add up to"};
+  };
+  if (cache.rows != rows) return mismatch("rows", cache.rows, rows);
+  if (cache.rows_before != rows_before) {
+    return mismatch("rows_before", cache.rows_before, rows_before);
+  }
+  if (cache.fallbacks != fallbacks) return mismatch("fallbacks", cache.fallbacks, fallbacks);
+  return {};
+}
+
+inline void put_layer(state_writer& out, const compacted_layer& layer, const state_info& info) {
+  using kvfit::detail::part_of;
+  out.put_record(state_layer{layer.number, layer.heads.size(),
+                             static_cast<std::uint64_t>(layer.keys.rows()),
+                             static_cast<std::uint64_t>(layer.keys.cols()),
+                             static_cast<std::uint64_t>(layer.values.cols())});
+  for (const head_report& head : layer.heads) {
+    state_head_2 record;
+    record.rows = static_cast<std::uint64_t>(head.rows);
+    record.rows_before = static_cast<std::uint64_t>(head.rows_before);
+    record.outcome = static_cast<std::uint8_t>(head.outcome);
+    if (head.cause) {
+      record.cause = static_cast<std::uint8_t>(head.cause->code);
+      record.actual = head.cause->actual;
+      record.expected = head.cause->expected;
+      record.argument_bytes = static_cast<std::uint32_t>(head.cause->argument.size());
+      record.detail_bytes = static_cast<std::uint32_t>(head.cause->detail.size());
+    }
+    out.put_record(record);
+  }
+  for (const head_report& head : layer.heads) {
+    if (!head.cause) continue;
+    out.put_all(head.cause->argument.data(), head.cause->argument.size());
+    out.put_all(head.cause->detail.data(), head.cause->detail.size());
+  }
+  out.pad();
+  out.put_all(layer.positions.data(), layer.positions.size());
+  out.put_all(layer.key_positions.data(), layer.key_positions.size());
+  out.put_all(layer.bias.data(), static_cast<std::size_t>(layer.bias.size()));
+  out.pad();
+  out.put_numbers(layer.keys, info.key_storage, part_of(layer, "keys"));
+  out.put_numbers(layer.values, info.value_storage, part_of(layer, "values"));
+}
+
+inline std::uint64_t state_length(const compacted_cache& cache, const state_info& info) {
+  std::uint64_t length = sizeof(state_header) + 8 * cache.skipped.size() + state_checksum_bytes;
+  for (const compacted_layer& layer : cache.layers) length += state_bytes_of(layer, info);
+  return length;
+}
+
+/// Hands the bytes of a state that was checked to `sink`.
+inline result<void> put_state(const compacted_cache& cache, const state_info& info,
+                              const byte_sink& sink) {
+  state_header header;
+  header.length = state_length(cache, info);
+  header.logical_length = info.logical_length;
+  header.layers = cache.layers.size();
+  header.skipped = cache.skipped.size();
+  header.key_storage = static_cast<std::uint8_t>(info.key_storage);
+  header.value_storage = static_cast<std::uint8_t>(info.value_storage);
+  state_writer out(sink);
+  out.put_record(header);
+  out.put_all(cache.skipped.data(), cache.skipped.size());
+  for (const compacted_layer& layer : cache.layers) put_layer(out, layer, info);
+  return out.finish();
+}
+
+}  // namespace io_detail
+
+/// The state of `cache` as bytes, in version `state_version`. The same cache gives the same bytes.
+///
+/// Keys and values are rounded to the types of `info`; give those that `compact_options::storage`
+/// was, and nothing is lost. Errors: those of `check_layer`; `invalid_option` (layers or skipped
+/// ones out of order, storage other than fp32, fp16 or bf16, heads in the wrong place);
+/// `invalid_position` at or above the logical length; `shape_mismatch` where reports, totals and
+/// arrays disagree; `storage_overflow` with row and column; `out_of_memory`. Cost: the state's
+/// length.
+[[nodiscard]] inline result<std::vector<std::byte>> write_state(const compacted_cache& cache,
+                                                                const state_info& info) {
+  return io_detail::guarded(errc::file_unwritable, [&]() -> result<std::vector<std::byte>> {
+    if (const auto ok = io_detail::check_state(cache, info); !ok) return ok.error();
+    std::vector<std::byte> bytes;
+    bytes.reserve(static_cast<std::size_t>(io_detail::state_length(cache, info)));
+    const auto append = [&](std::span<const std::byte> piece) -> result<void> {
+      bytes.insert(bytes.end(), piece.begin(), piece.end());
+      return {};
+    };
+    if (const auto ok = io_detail::put_state(cache, info, append); !ok) return ok.error();
+    return bytes;
+  });
+}
+
+/// The same to a file, whole or not at all (`replace_file.hpp` says how). Errors besides, which
+/// leave what was there before: `file_unwritable`. Cost: no memory beside 8 KB.
+[[nodiscard]] inline result<void> write_state(const std::filesystem::path& path,
+                                              const compacted_cache& cache,
+                                              const state_info& info) {
+  return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
+    if (const auto ok = io_detail::check_state(cache, info); !ok) return ok;
+    return io_detail::replace_file_by(path, [&](const io_detail::byte_sink& sink) {
+      return io_detail::put_state(cache, info, sink);
+    });
+  });
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

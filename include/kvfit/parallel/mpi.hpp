@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT
+/// Processes that work together over MPI, and never leave one another waiting for one that failed.
+///
+/// Needs <mpi.h>: link `kvfit::mpi`. No other header of kvfit but those that say so needs it.
+#pragma once
+
+// The C++ bindings that MPI 3 took out would add nothing but warnings and a library.
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1
+#endif
+#ifndef MPICH_SKIP_MPICXX
+#define MPICH_SKIP_MPICXX 1
+#endif
+#include <mpi.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/sent_error.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// The processes (ranks) of a communicator. Not an `executor`, whose items share memory: here each
+/// rank works on items of its own, with an executor of its own, and what it found is exchanged.
+///
+/// Every function but `rank` and `size` is collective: all ranks call it, in the same order, each
+/// from one thread at a time. Between steps that may fail on one rank alone stands `agree`, so that
+/// either all ranks go on to the next exchange or none does. Ranks run the same program on machines
+/// of one kind: numbers are sent as they lie in memory. A rank whose executor has threads asks MPI
+/// for MPI_THREAD_FUNNELED at least.
+///
+///     MPI_Init(&argc, &argv);  // and MPI_Finalize: the caller's
+///     {
+///       auto ranks = kvfit::mpi_ranks::over(MPI_COMM_WORLD);
+///       if (!ranks) return ranks.error();
+///       const auto mine = fit(heads_of(ranks->rank()));
+///       if (auto ok = ranks->agree(mine); !ok) return ok.error();  // of whichever rank failed
+///       ...
+///     }
+///
+/// Errors: `communication_failed` with the name of the MPI function, its error number and MPI's own
+/// words. MPI then promises nothing about the other ranks: they may wait for ever, and the caller
+/// should end the program (`MPI_Abort`). Nothing here reads the environment or prints.
+class mpi_ranks {
+ public:
+  /// Longest message in bytes: MPI counts in `int`.
+  static constexpr index most_message = std::numeric_limits<int>::max();
+
+  /// A communicator of its own with the ranks of `of`, which stays the caller's. (While it is made,
+  /// errors go to the handler of `of`; MPI's own default ends the program.)
+  ///
+  /// message_bytes: what is longer is sent in parts, 1 … `most_message`, the same on all ranks.
+  /// Errors: `communication_failed` where MPI was not begun or has ended; `invalid_option`.
+  [[nodiscard]] static result<mpi_ranks> over(MPI_Comm of, index message_bytes = index{1} << 30) {
+    int is_begun = 0;
+    int is_ended = 0;
+    if (MPI_Initialized(&is_begun) != MPI_SUCCESS || MPI_Finalized(&is_ended) != MPI_SUCCESS ||
+        is_begun == 0 || is_ended != 0) {
+      return error{errc::communication_failed, "MPI_Initialized", error::none, error::none,
+                   "MPI was not begun, or has ended"};
+    }
+    int is_between_groups = 0;
+    if (of == MPI_COMM_NULL) return refuse_communicator("must not be null");
+    if (const auto ok = called("MPI_Comm_test_inter", MPI_Comm_test_inter(of, &is_between_groups));
+        !ok) {
+      return ok.error();
+    }
+    if (is_between_groups != 0) return refuse_communicator("must not join two groups");
+    mpi_ranks ranks;
+    if (const auto ok = called("MPI_Comm_dup", MPI_Comm_dup(of, &ranks.own_)); !ok) {
+      return ok.error();
+    }
+    if (const auto ok = ranks.set_up(message_bytes); !ok) return ok.error();
+    return ranks;
+  }
+
+  mpi_ranks(mpi_ranks&& other) noexcept
+      : own_(std::exchange(other.own_, MPI_COMM_NULL)),
+        rank_(other.rank_),
+        size_(other.size_),
+        message_bytes_(other.message_bytes_) {}
+  mpi_ranks& operator=(mpi_ranks&& other) noexcept {
+    std::swap(own_, other.own_);
+    std::swap(rank_, other.rank_);
+    std::swap(size_, other.size_);
+    std::swap(message_bytes_, other.message_bytes_);
+    return *this;
+  }
+  mpi_ranks(const mpi_ranks&) = delete;
+  mpi_ranks& operator=(const mpi_ranks&) = delete;
+
+  /// Gives the communicator back, on all ranks and before MPI_Finalize; later it does nothing.
+  ~mpi_ranks() {
+    int is_ended = 0;
+    if (own_ == MPI_COMM_NULL || MPI_Finalized(&is_ended) != MPI_SUCCESS || is_ended != 0) return;
+    MPI_Comm_free(&own_);
+  }
+
+  [[nodiscard]] int rank() const noexcept { return rank_; }
+  [[nodiscard]] int size() const noexcept { return size_; }
+
+  /// Success where every rank has it; else one error on all: that at the lowest `place`, of equal
+  /// places the lowest rank's. Texts beyond 251 (argument) and 508 bytes (detail) are cut.
+  ///
+  /// place: where among all ranks' items this rank failed, ≥ 0; not looked at on success. Cost: one
+  /// reduction of 8 bytes; two more messages where somebody failed.
+  [[nodiscard]] result<void> agree(const result<void>& own, index place = 0) {
+    constexpr index nowhere = std::numeric_limits<index>::max();
+    index mine = own ? nowhere : std::min(place, nowhere - 1);
+    index lowest = nowhere;
+    auto ok = reduce(&mine, &lowest, 1, MPI_INT64_T, MPI_MIN);
+    if (!ok) return ok;
+    if (lowest == nowhere) return {};
+    int teller = mine == lowest ? rank_ : size_;
+    int first = size_;
+    ok = reduce(&teller, &first, 1, MPI_INT, MPI_MIN);
+    if (!ok) return ok;
+    detail::sent_error told;
+    if (first == rank_) told = detail::sent_error(own.error());
+    ok = broadcast(std::as_writable_bytes(std::span(&told, 1)), first);
+    if (!ok) return ok;
+    return detail::guard_memory("agree", [&]() -> result<void> { return told.received(); });
+  }
+
+  /// Whether all ranks bring the same number.
+  [[nodiscard]] result<bool> is_same(std::uint64_t number) {
+    // The least number and the least complement, which is the largest number's.
+    std::array<std::uint64_t, 2> mine = {number, ~number};
+    std::array<std::uint64_t, 2> least = {};
+    if (const auto ok = reduce(mine.data(), least.data(), 2, MPI_UINT64_T, MPI_MIN); !ok) {
+      return ok.error();
+    }
+    return least[0] == ~least[1];
+  }
+
+  /// `numbers` of rank `from`, on all ranks; as many on each.
+  template <class T>
+  [[nodiscard]] result<void> broadcast(std::span<T> numbers, int from) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    const auto bytes = std::as_writable_bytes(numbers);
+    const auto longest = static_cast<std::size_t>(message_bytes_);
+    for (std::size_t at = 0; at < bytes.size(); at += longest) {
+      const std::size_t count = std::min(longest, bytes.size() - at);
+      const auto ok = called(
+          "MPI_Bcast", MPI_Bcast(bytes.data() + at, static_cast<int>(count), MPI_BYTE, from, own_));
+      if (!ok) return ok;
+    }
+    return {};
+  }
+
+  /// The lists of all ranks, on all ranks: element r is rank r's `own`, of any length. Errors
+  /// besides: `out_of_memory`, on all.
+  template <class T>
+  [[nodiscard]] result<std::vector<std::vector<T>>> gather(const std::vector<T>& own) {
+    static_assert(std::is_trivially_copyable_v<T> && !std::is_same_v<T, bool>);
+    std::vector<index> counts;
+    std::vector<std::vector<T>> all;
+    auto ok = agree(detail::guard_memory("gather", [&]() -> result<void> {
+      counts.resize(static_cast<std::size_t>(size_));
+      all.resize(static_cast<std::size_t>(size_));
+      return {};
+    }));
+    if (!ok) return ok.error();
+    const auto count = static_cast<index>(own.size());
+    ok = called("MPI_Allgather",
+                MPI_Allgather(&count, 1, MPI_INT64_T, counts.data(), 1, MPI_INT64_T, own_));
+    if (!ok) return ok.error();
+    ok = agree(detail::guard_memory("gather", [&]() -> result<void> {
+      for (std::size_t r = 0; r < all.size(); ++r) {
+        all[r].resize(static_cast<std::size_t>(counts[r]));
+      }
+      all[static_cast<std::size_t>(rank_)] = own;
+      return {};
+    }));
+    if (!ok) return ok.error();
+    for (int r = 0; r < size_; ++r) {
+      ok = broadcast(std::span(all[static_cast<std::size_t>(r)]), r);
+      if (!ok) return ok.error();
+    }
+    return all;
+  }
+
+ private:
+  mpi_ranks() = default;
+
+  static error refuse_communicator(const char* why) {
+    return error{errc::invalid_option, "communicator", error::none, error::none, why};
+  }
+
+  /// An MPI call's return as an error.
+  static result<void> called(const char* function, int code) {
+    if (code == MPI_SUCCESS) return {};
+    std::array<char, MPI_MAX_ERROR_STRING + 1> words = {};
+    int length = 0;
+    if (MPI_Error_string(code, words.data(), &length) != MPI_SUCCESS) length = 0;
+    return error{errc::communication_failed,
+                 function,
+                 code,
+                 error::none,
+                 {words.data(), static_cast<std::size_t>(length)}};
+  }
+
+  result<void> set_up(index message_bytes) {
+    auto ok = called("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(own_, MPI_ERRORS_RETURN));
+    if (ok) ok = called("MPI_Comm_rank", MPI_Comm_rank(own_, &rank_));
+    if (ok) ok = called("MPI_Comm_size", MPI_Comm_size(own_, &size_));
+    if (!ok) return ok;
+    message_bytes_ = most_message;  // until all are known to have asked for the same
+    if (message_bytes < 1 || message_bytes > most_message) {
+      ok = error{errc::invalid_option, "message_bytes", message_bytes, most_message,
+                 "must be at least 1, and a number of MPI"};
+    }
+    ok = agree(ok, rank_);
+    if (!ok) return ok;
+    const auto same = is_same(static_cast<std::uint64_t>(message_bytes));
+    if (!same) return same.error();
+    if (!*same) {
+      return error{errc::invalid_option, "message_bytes", error::none, error::none,
+                   "must be the same on all ranks"};
+    }
+    message_bytes_ = message_bytes;
+    return {};
+  }
+
+  result<void> reduce(const void* mine, void* reduced, int count, MPI_Datatype type, MPI_Op by) {
+    return called("MPI_Allreduce", MPI_Allreduce(mine, reduced, count, type, by, own_));
+  }
+
+  MPI_Comm own_ = MPI_COMM_NULL;
+  int rank_ = 0;
+  int size_ = 1;
+  index message_bytes_ = most_message;
+};
+
+}  // namespace kvfit::inline KVFIT_ISA

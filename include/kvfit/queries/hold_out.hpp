@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT
+/// Parts reference queries into those to fit on and those to judge with.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/queries/reference_queries.hpp"
+
+namespace kvfit {
+
+struct parted_queries {
+  reference_queries fit;
+  reference_queries judge;
+};
+
+}  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// The rows of the set that are named, ascending, with the readings they come from.
+inline reference_queries take_queries(const reference_queries& all, std::span<const index> rows) {
+  reference_queries part;
+  part.report = all.report;
+  const auto count = static_cast<index>(rows.size());
+  for (const reference_queries::layer& layer : all.layers) {
+    reference_queries::layer taken{layer.number, {}};
+    for (const matrix& head : layer.heads) {
+      matrix some(count, head.cols());
+      for (index i = 0; i < count; ++i) some.row(i) = head.row(rows[static_cast<std::size_t>(i)]);
+      taken.heads.push_back(std::move(some));
+    }
+    part.layers.push_back(std::move(taken));
+  }
+  for (const index row : rows)
+    part.positions.push_back(all.positions[static_cast<std::size_t>(row)]);
+  for (const query_reading& reading : all.readings) {
+    const index end = reading.first_row + static_cast<index>(reading.rows.size());
+    const auto from = std::lower_bound(rows.begin(), rows.end(), reading.first_row);
+    const auto to = std::lower_bound(from, rows.end(), end);
+    if (from == to) continue;
+    query_reading taken{reading.tokens,
+                        reading.position,
+                        reading.is_after_cache,
+                        {},
+                        static_cast<index>(from - rows.begin())};
+    for (auto row = from; row != to; ++row) {
+      taken.rows.push_back(reading.rows[static_cast<std::size_t>(*row - reading.first_row)]);
+    }
+    part.readings.push_back(std::move(taken));
+  }
+  return part;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Every s-th row of the set judges (rows s − 1, 2s − 1, …), the others are fitted on; the reports
+/// are those of the whole. Readings without a row in a part are not in it.
+///
+/// Errors: `invalid_option` for s < 2, or where there are fewer than s rows. Copies all rows.
+[[nodiscard]] inline result<parted_queries> hold_out(const reference_queries& queries,
+                                                     index every) {
+  if (every < 2 || queries.rows() < every) {
+    return error{errc::invalid_option, "every", every, queries.rows(),
+                 "from 2 to the number of rows"};
+  }
+  return detail::guard_memory("hold_out", [&]() -> result<parted_queries> {
+    std::vector<index> fit;
+    std::vector<index> judge;
+    for (index i = 0; i < queries.rows(); ++i) (i % every == every - 1 ? judge : fit).push_back(i);
+    return parted_queries{detail::take_queries(queries, fit), detail::take_queries(queries, judge)};
+  });
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

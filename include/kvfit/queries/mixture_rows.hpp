@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+/// How many rows each source of a mixture is asked for, and how many of them are kept.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Refuses fractions that are no parts of a whole: `empty_input` for none, `invalid_option` for one
+/// outside (0, 1] (`actual` says which) or a sum above 1 (within 1e-9).
+[[nodiscard]] inline result<void> check_fractions(std::span<const double> fractions) {
+  if (fractions.empty()) return error{errc::empty_input, "sources", 0, error::none, {}};
+  double sum = 0;
+  for (std::size_t i = 0; i < fractions.size(); ++i) {
+    if (!(fractions[i] > 0 && fractions[i] <= 1)) {
+      return error{errc::invalid_option, "fraction", static_cast<index>(i), error::none,
+                   "must be above 0 and at most 1"};
+    }
+    sum += fractions[i];
+  }
+  if (sum > 1 + 1e-9) {
+    return error{errc::invalid_option, "fraction", error::none, error::none,
+                 "the sources' parts add up to more than 1"};
+  }
+  return {};
+}
+
+/// Rows asked of each source: ⌊total · fraction⌋. `budget_out_of_range` (total, the least that
+/// would do) where a source would get none. Fractions as `check_fractions` lets pass.
+[[nodiscard]] inline result<std::vector<index>> rows_asked(index total,
+                                                           std::span<const double> fractions) {
+  std::vector<index> asked;
+  for (const double fraction : fractions) {
+    // 100 · 0.29 is a hair below 29: what is meant is 29.
+    asked.push_back(static_cast<index>(std::floor(static_cast<double>(total) * fraction + 1e-9)));
+    if (asked.back() < 1) {
+      return error{errc::budget_out_of_range, "budget", total,
+                   static_cast<index>(std::ceil(1 / fraction - 1e-9)),
+                   "rows a query head; a source would get none"};
+    }
+  }
+  return asked;
+}
+
+/// Rows kept of each source: with γ = min over sources of obtained / asked, at most 1,
+/// ⌊asked · γ⌋ of each, so that parts stay what they were asked to be (arXiv:2602.16284, reference
+/// queries); never less than one. Computed in whole numbers. obtained ≥ 1 of each source.
+[[nodiscard]] inline std::vector<index> rows_kept(std::span<const index> asked,
+                                                  std::span<const index> obtained) {
+  // γ as a quotient of whole numbers; compared in long double, which holds the products of sizes
+  // that fit memory.
+  index have = 1;
+  index of = 1;
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    const auto left = static_cast<long double>(obtained[i]) * static_cast<long double>(of);
+    const auto right = static_cast<long double>(have) * static_cast<long double>(asked[i]);
+    if (left < right) {
+      have = obtained[i];
+      of = asked[i];
+    }
+  }
+  std::vector<index> kept;
+  for (const index rows : asked) {
+    // rows · have / of without a product beyond 64 bits: have ≤ of.
+    const index whole = rows / of * have;
+    const auto rest = static_cast<long double>(rows % of) * static_cast<long double>(have);
+    const auto part = static_cast<index>(std::floor(rest / static_cast<long double>(of)));
+    kept.push_back(std::max<index>(whole + part, 1));
+  }
+  return kept;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/queries/cache_prefix.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "queries/tiny_text.hpp"
+
+namespace kvfit_test {
+
+using kvfit::errc;
+
+namespace {
+
+/// Rows first … end − 1 of a layer as a compacted one: every row, no bias.
+kvfit::compacted_layer rows_as_compact(const kvfit::cache_layer& layer, index first, index end) {
+  kvfit::compacted_layer out;
+  out.number = layer.number;
+  out.offsets = {0};
+  const index rows = end - first;
+  const auto heads = static_cast<index>(layer.heads.size());
+  out.keys.resize(heads * rows, layer.heads[0].keys.cols());
+  out.values.resize(heads * rows, layer.heads[0].values.cols());
+  out.bias = kvfit::vector::Zero(heads * rows);
+  for (index h = 0; h < heads; ++h) {
+    const kvfit::kv_block& head = layer.heads[static_cast<std::size_t>(h)];
+    for (index j = 0; j < rows; ++j) {
+      out.positions.push_back(j);
+      out.key_positions.push_back(first + j);
+      for (index k = 0; k < out.keys.cols(); ++k) {
+        out.keys(h * rows + j, k) = head.keys(first + j, k);
+      }
+      for (index k = 0; k < out.values.cols(); ++k) {
+        out.values(h * rows + j, k) = head.values(first + j, k);
+      }
+    }
+    out.offsets.push_back((h + 1) * rows);
+  }
+  return out;
+}
+
+std::vector<index> positions_seen(const std::vector<kvfit::kv_block>& blocks) {
+  std::vector<index> seen;
+  for (const kvfit::kv_block& block : blocks) {
+    for (index j = 0; j < block.keys.rows(); ++j) seen.push_back(block.position(j));
+  }
+  std::sort(seen.begin(), seen.end());
+  return seen;
+}
+
+}  // namespace
+
+TEST_CASE("rows that a compact block covers are never seen besides it", "[queries][prefix]") {
+  const tiny_engine model;
+  const tiny_text text(model, 30);
+  const auto [first, end] = GENERATE(std::pair<index, index>{0, 30}, std::pair<index, index>{4, 21},
+                                     std::pair<index, index>{0, 9}, std::pair<index, index>{12, 30},
+                                     std::pair<index, index>{5, 5});
+  kvfit::compacted_cache same;
+  for (const kvfit::cache_layer& layer : text.full.cache.view().layers) {
+    same.layers.push_back(rows_as_compact(layer, first, end));
+  }
+  auto replaced = kvfit::compacted_prefix(text.prefix, same, first, end);
+  REQUIRE(replaced);
+  // A second time: the compact rows themselves are replaced.
+  replaced = kvfit::compacted_prefix(*replaced, same, first, end);
+  REQUIRE(replaced);
+  std::vector<index> everywhere(30);
+  for (index i = 0; i < 30; ++i) everywhere[static_cast<std::size_t>(i)] = i;
+  for (const auto& layer : replaced->blocks) {
+    for (const auto& head : layer) CHECK(positions_seen(head) == everywhere);
+  }
+
+  const auto more = model.text(10, 8);
+  const auto rest = kvfit::prefill(text.read, more, *replaced);
+  REQUIRE(rest);
+  const oracle_run oracle = oracle_read(model, joined(text.tokens, more));
+  const auto logits = model.logits(rest->hidden);
+  for (index i = 0; i < 10; ++i) {
+    CHECK(difference(logits->row(i), oracle.logits[static_cast<std::size_t>(30 + i)]) <
+          tiny_tolerance);
+  }
+}
+
+TEST_CASE("a compact prefix is read over as the formula says, biases and all",
+          "[queries][prefix]") {
+  const tiny_engine model;
+  const tiny_text text(model, 24);
+  oracle_replacement replaced{24, {}};
+  kvfit::compacted_cache cache;
+  for (const kvfit::cache_layer& layer : text.full.cache.view().layers) {
+    kvfit::compacted_layer small = rows_as_compact(layer, 3, 11);
+    small.keys += random_matrix(small.keys.rows(), small.keys.cols(), 5, 0.5F);
+    small.bias = random_matrix(small.bias.size(), 1, 6).col(0);
+    replaced.rows.push_back(oracle_rows(small));
+    cache.layers.push_back(std::move(small));
+  }
+  const auto prefix = kvfit::compacted_prefix(text.prefix, cache);
+  REQUIRE(prefix);
+  const auto more = model.text(12, 8);
+  const auto rest = kvfit::prefill(text.read, more, *prefix);
+  REQUIRE(rest);
+  const oracle_run oracle = oracle_read(model, joined(text.tokens, more), replaced);
+  const auto logits = model.logits(rest->hidden);
+  for (index i = 0; i < 12; ++i) {
+    CHECK(difference(logits->row(i), oracle.logits[static_cast<std::size_t>(24 + i)]) <
+          tiny_tolerance);
+  }
+}
+
+TEST_CASE("a cache of the caller's is a prefix too", "[queries][prefix]") {
+  const tiny_engine model;
+  const tiny_text text(model, 12);
+  const auto more = model.text(5, 8);
+  const auto given = kvfit::prefix_of(text.full.cache.view(), 3, 12);
+  REQUIRE(given);
+  const auto a = kvfit::prefill(text.read, more, text.prefix);
+  const auto b = kvfit::prefill(text.read, more, *given);
+  REQUIRE(b);
+  CHECK(a->hidden == b->hidden);
+  const auto missing = kvfit::prefix_of(text.full.cache.view(), 2, 12);
+  REQUIRE_FALSE(missing.has_value());
+  CHECK(missing.error().actual == 2);
+}
+
+TEST_CASE("prefixes that don't fit are refused and left as they were", "[queries][prefix]") {
+  const tiny_engine model;
+  const tiny_text text(model, 12);
+  auto prefix = text.prefix;
+  const kvfit::compacted_layer layer = rows_as_compact(text.full.cache.view().layers[1], 2, 9);
+  const auto refused = [&](const kvfit::compacted_layer& given, index first, index end) {
+    const auto ok = kvfit::replace_rows(prefix, given, first, end);
+    REQUIRE_FALSE(ok.has_value());
+    CHECK(positions_seen(prefix.blocks[1][0]).size() == 12);
+    return ok.error().code;
+  };
+  auto other = layer;
+  other.number = 3;
+  CHECK(refused(other, 2, 9) == errc::invalid_option);
+  other = layer;
+  other.offsets.pop_back();
+  CHECK(refused(other, 2, 9) == errc::shape_mismatch);
+  CHECK(refused(layer, 2, 13) == errc::invalid_position);
+  CHECK(refused(layer, 9, 2) == errc::invalid_position);
+  CHECK(refused(layer, 3, 9) == errc::invalid_position);  // its row 2 stays live
+
+  const auto cause = [&](const kvfit::cache_prefix& wrong) {
+    const auto read = kvfit::prefill(text.read, model.text(2, 1), wrong);
+    REQUIRE_FALSE(read.has_value());
+    INFO(read.error().message());
+    return read.error().code;
+  };
+  auto wrong = text.prefix;
+  wrong.positions = 11;
+  CHECK(cause(wrong) == errc::invalid_position);
+  wrong = text.prefix;
+  wrong.blocks.pop_back();
+  CHECK(cause(wrong) == errc::shape_mismatch);
+  wrong = text.prefix;
+  wrong.blocks[0].pop_back();
+  CHECK(cause(wrong) == errc::shape_mismatch);
+  wrong = text.prefix;
+  std::swap(wrong.blocks[2][1][0].keys, wrong.blocks[2][1][0].values);
+  CHECK(cause(wrong) == errc::shape_mismatch);
+  wrong = text.prefix;
+  const std::vector<kvfit::row_view> masks(2);
+  wrong.blocks[2][1][0].masks = masks;
+  CHECK(cause(wrong) == errc::invalid_option);
+}
+
+}  // namespace kvfit_test

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <utility>
+
+#include "commands.hpp"
+#include "engine_eval.hpp"
+#include "engine_output.hpp"
+#include "exit_code.hpp"
+#include "interrupt.hpp"
+#include "kvfit/io/budgets_file.hpp"
+#include "output_file.hpp"
+#include "progress.hpp"
+#include "say.hpp"
+
+namespace kvfit_tool {
+
+int run_engine_eval(const engine_arguments& arguments) {
+  for (const std::string& file : {arguments.json, arguments.svg}) {
+    if (file.empty()) continue;
+    if (const auto ok = check_writable(file); !ok) return fail(file, ok.error());
+  }
+  const std::filesystem::path folder = arguments.folder;
+  const auto engine = llama::model::load(folder);
+  if (!engine) return fail(arguments.folder, engine.error());
+  const auto tokenizer = llama::tokenizer::load(folder / "vocab.json", folder / "merges.txt");
+  if (!tokenizer) return fail(arguments.folder, tokenizer.error());
+  const auto documents =
+      read_documents(folder, *tokenizer, static_cast<llama::token>(engine->sizes().bos_token_id),
+                     {.most = arguments.documents});
+  if (!documents) return fail(arguments.folder, documents.error());
+
+  engine_plan plan{
+      .rows = {}, .queries = find_query_source(arguments.queries), .seed = arguments.seed};
+  if (!arguments.budgets.empty()) {
+    auto shares = kvfit::read_budgets_file(arguments.budgets);
+    if (!shares) return fail(arguments.budgets, shares.error());
+    plan.shares = std::move(*shares);
+  }
+  for (const candidate& what : arguments.candidates) {
+    for (const double ratio : arguments.ratios) plan.rows.push_back({what, ratio});
+  }
+  kvfit::thread_pool pool(arguments.threads);
+  check_threads(pool, arguments.threads);
+  kvfit::result<engine_evaluation> measured = [&] {
+    progress_bar bar(static_cast<kvfit::index>(documents->size() * (1 + plan.rows.size())),
+                     "caches made and read over");
+    bar.show(0);
+    return evaluate(*engine, *documents, plan, pool,
+                    {.cancel = &interrupt(),
+                     .progress = [&bar](kvfit::index count, kvfit::index) { bar.show(count); }});
+  }();
+  if (!measured) return fail(arguments.folder, measured.error());
+  measured->folder = arguments.folder;
+  measured->budgets = arguments.budgets;
+
+  std::fputs(to_table(*measured).c_str(), stdout);
+  if (!arguments.json.empty()) {
+    if (const auto ok = write_text(arguments.json, to_json(*measured)); !ok) {
+      return fail(arguments.json, ok.error());
+    }
+  }
+  if (!arguments.svg.empty()) {
+    if (const auto ok = write_text(arguments.svg, to_plot(*measured)); !ok) {
+      return fail(arguments.svg, ok.error());
+    }
+  }
+  return exit_done;
+}
+
+}  // namespace kvfit_tool
