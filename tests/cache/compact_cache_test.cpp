@@ -112,7 +112,7 @@ TEST_CASE("each head of a cache is attended over by its block", "[cache][compact
   }
 }
 
-TEST_CASE("sliding and skipped layers are left, and listed; recurrent ones are refused",
+TEST_CASE("sliding and skipped layers are left, and listed, and recurrent ones refused",
           "[cache][compact_cache]") {
   cache_case given({{.number = 0}, {.number = 1}, {.number = 2}, {.number = 5}});
   given.view.layers[1].kind = kvfit::layer_kind::sliding;

@@ -231,7 +231,7 @@ TEST_CASE("a file is replaced, also by a bare name in the current folder", "[io]
   CHECK(folder.count() == 1);
 }
 
-TEST_CASE("tensors can be made while they are written; a wrong length leaves the old file",
+TEST_CASE("tensors can be made while they are written, and a wrong length leaves the old file",
           "[io]") {
   const scratch_folder folder;
   const auto tensors = some_tensors();

@@ -9,7 +9,7 @@ foreach(command "compact;--ratio;4;-o;result" "eval;--methods;topk;--ratios;4;--
   check(err MATCHES "malformed_file.*junk")
   run(1 ${KVFIT} ${verb} wild ${command})
   check(err MATCHES "wild.*non_finite")
-  check(err MATCHES "layer 2")
+  check(err MATCHES "layer 2|L2H0")
   check_silent(out)
 endforeach()
 check_only_files(junk wild)
