@@ -24,7 +24,8 @@ using captured_queries = std::vector<std::vector<matrix>>;
 ///     llama::live_cache answer(model, document.next_position());
 ///     auto said = llama::forward(model, question, past_of(compact), answer);
 ///
-/// Every row of `past` must stand before `live.first_position()`. `captured`, where given, receives
+/// Every row of `past` must stand before `live.first_position()`, and none may be in `live` itself,
+/// whose rows move as it grows. `captured`, where given, receives
 /// the queries.
 ///
 /// Errors: `empty_input`, `invalid_option` for tokens outside the vocabulary or beyond the trained

@@ -233,14 +233,16 @@ TEST_CASE("what can't be read is refused, and the cache is left as it was", "[ex
   const auto long_prompt = refused(std::vector<token>(2046, 5));
   CHECK(long_prompt.code == errc::invalid_option);
   CHECK(long_prompt.argument == "position");
-  kvfit::cache_view half = live.view();
+  llama::live_cache before(model);
+  REQUIRE(llama::forward(model, some, {}, before));
+  kvfit::cache_view half = before.view();
   half.layers.pop_back();
   CHECK(refused(some, half).code == errc::shape_mismatch);
-  kvfit::cache_view headless = live.view();
+  kvfit::cache_view headless = before.view();
   headless.layers[2].heads.pop_back();
   CHECK(refused(some, headless).code == errc::shape_mismatch);
   // Found in the last layer, after rows have been appended to all before it.
-  kvfit::cache_view bad = live.view();
+  kvfit::cache_view bad = before.view();
   const matrix narrow = matrix::Zero(3, 32);
   bad.layers[5].heads[1].keys = narrow;
   CHECK(refused(some, bad).code == errc::shape_mismatch);
