@@ -8,8 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/rope.hpp"
 #include "kvfit/attention/split.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/random.hpp"
 #include "kvfit/refine/refinement.hpp"
