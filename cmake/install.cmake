@@ -1,5 +1,5 @@
-# `cmake --install`: headers, the targets kvfit::kvfit, kvfit::io and kvfit::mpi, and how to find
-# them.
+# `cmake --install`: headers, the targets kvfit::kvfit, kvfit::io, kvfit::mpi and kvfit::compiled, and
+# how to find them.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -20,6 +20,13 @@ endif()
 if(TARGET kvfit_mpi)  # likewise
   install(TARGETS kvfit_mpi EXPORT kvfit_mpi_targets)
   install(EXPORT kvfit_mpi_targets NAMESPACE kvfit:: FILE kvfitMpiTargets.cmake
+    DESTINATION ${package_dir})
+endif()
+
+if(KVFIT_COMPILED)  # with a place of its own: a binary suits its machine's architecture alone
+  install(TARGETS kvfit_compiled EXPORT kvfit_compiled_targets
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT kvfit_compiled_targets NAMESPACE kvfit:: FILE kvfitCompiledTargets.cmake
     DESTINATION ${package_dir})
 endif()
 

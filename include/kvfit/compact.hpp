@@ -7,6 +7,10 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/stop.hpp"
 
+#if defined(KVFIT_COMPILED)
+#include "kvfit/compact/compiled.hpp"
+#endif
+
 namespace kvfit::inline KVFIT_ISA {
 
 /// Replaces T keys and values by `options.budget` that give nearly the same attention (Attention
@@ -25,29 +29,34 @@ namespace kvfit::inline KVFIT_ISA {
 ///     use(fitted->keys, fitted->bias, fitted->values);
 ///
 /// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity
-/// anywhere, budget < 1 or not above the protected rows, options out of range, `memory_cap_exceeded`
-/// where `options.memory` is less than can do. Found on the way:
-/// rows given by name that are not there, a rule that the selection has no model of, `all_masked`
-/// where no query sees a key, `non_finite` "logits" where a product overflows, `storage_overflow`
-/// where a value does not fit its storage type, `out_of_memory`, and `cancelled` once `stop` is
-/// due: it is looked at between stages, before every panel of the score pass, every greedy round
-/// and every evaluation of the refinement, not within a fit of weights or values. Numerical trouble
-/// is no error but a status in the report. Nothing is thrown, printed or kept. Same input, same
-/// bytes.
+/// anywhere, budget < 1 or not above the protected rows, options out of range,
+/// `memory_cap_exceeded` where `options.memory` is less than can do. Found on the way: rows given
+/// by name that are not there, a rule that the selection has no model of, `all_masked` where no
+/// query sees a key, `non_finite` "logits" where a product overflows, `storage_overflow` where a
+/// value does not fit its storage type, `out_of_memory`, and `cancelled` once `stop` is due: it is
+/// looked at between stages, before every panel of the score pass, every greedy round and every
+/// evaluation of the refinement, not within a fit of weights or values. Numerical trouble is no
+/// error but a status in the report. Nothing is thrown, printed or kept. Same input, same bytes.
 ///
 /// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit (where queries are
 /// few some 25 min(n, t)³ flops more, see `linalg::cross_validated_ridge`), the refinement's own.
-/// Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp), `report.memory` afterwards.
+/// Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp), `report.memory`
+/// afterwards.
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<compacted> compact(const kv_block& cache, const query_set& queries,
                                         const compaction<Selection, Bias, Values>& options,
                                         const stop_when& stop = {});
 
-/// The same with policies chosen at run time.
+/// The same with policies chosen at run time. With the target kvfit::compiled this is a call into
+/// the library, which takes the best instruction set of the machine (`active_isa()`).
 [[nodiscard]] inline result<compacted> compact(const kv_block& cache, const query_set& queries,
                                                const compact_options& options,
                                                const stop_when& stop = {}) {
+#if defined(KVFIT_COMPILED)
+  return compiled::compact(cache, queries, options, stop);
+#else
   return compact<any_selection, any_bias, any_values>(cache, queries, options, stop);
+#endif
 }
 
 /// The plain door: no bias, mask or position of its own on the input.

@@ -19,6 +19,7 @@
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/compact/progressive.hpp"
+#include "kvfit/core/active_isa.hpp"
 #include "kvfit/core/version.hpp"
 #include "kvfit/parallel/caller.hpp"
 #include "kvfit/parallel/progress.hpp"

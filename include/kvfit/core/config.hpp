@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What the compiler was told: the instruction set, and whether exceptions exist.
+/// What the compiler was told: the instruction set, whether exceptions exist, what is linked.
 ///
 /// A header-only library is compiled into many object files, and the linker keeps one copy of every
 /// inline function. If two of those files were compiled for different instruction sets, the copy it
@@ -100,8 +100,16 @@
 #define KVFIT_ISA_THROWS _noexcept
 #endif
 
+// So does code that calls the compiled library (kvfit::compiled) and code that has all in it.
+#if defined(KVFIT_COMPILED)
+#define KVFIT_ISA_LINKED _compiled
+#else
+#define KVFIT_ISA_LINKED
+#endif
+
 #define KVFIT_ISA_A KVFIT_JOIN(KVFIT_JOIN(isa_, KVFIT_ISA_WIDTH), KVFIT_ISA_FMA)
 #define KVFIT_ISA_B KVFIT_JOIN(KVFIT_JOIN(KVFIT_ISA_A, KVFIT_ISA_F16C), KVFIT_ISA_VBMI)
 #define KVFIT_ISA_C KVFIT_JOIN(KVFIT_JOIN(KVFIT_ISA_B, KVFIT_ISA_VNNI), KVFIT_ISA_BF16)
 #define KVFIT_ISA_D KVFIT_JOIN(KVFIT_JOIN(KVFIT_ISA_C, KVFIT_ISA_FP16), KVFIT_ISA_SVE)
-#define KVFIT_ISA KVFIT_JOIN(KVFIT_ISA_D, KVFIT_ISA_THROWS)
+#define KVFIT_ISA_E KVFIT_JOIN(KVFIT_ISA_D, KVFIT_ISA_LINKED)
+#define KVFIT_ISA KVFIT_JOIN(KVFIT_ISA_E, KVFIT_ISA_THROWS)

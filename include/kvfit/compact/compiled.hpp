@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+/// The door of the compiled library (target kvfit::compiled), behind `compact()` of
+/// kvfit/compact.hpp: code for several instruction sets, the best of which is taken when it runs.
+///
+/// What crosses it is plain data: an Eigen matrix is freed otherwise by code with wider registers
+/// than by code with narrow ones, so none is handed over.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/options.hpp"
+#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/parallel/stop.hpp"
+
+namespace kvfit::compiled {
+
+/// A `compacted` without Eigen's memory.
+struct plain_rows {
+  std::vector<index> positions;
+  std::vector<index> key_positions;
+  std::vector<float> keys;    ///< t × d_k, row-major
+  std::vector<float> bias;    ///< t
+  std::vector<float> values;  ///< t × d_v, row-major
+  index key_columns = 0;
+  index value_columns = 0;
+  compact_report report;
+};
+
+/// One instruction set's code.
+struct doors {
+  std::string_view isa;
+  result<plain_rows> (*compact)(const kv_block& cache, const query_set& queries,
+                                const compact_options& options, const stop_when& stop);
+};
+
+/// Those compiled that this machine can run, the best first; never empty.
+[[nodiscard]] std::span<const doors> available() noexcept;
+
+}  // namespace kvfit::compiled
+
+namespace kvfit::compiled::inline KVFIT_ISA {
+
+inline plain_rows to_plain(compacted&& rows) {
+  const auto copied = [](const auto& of) {
+    return std::vector<float>(of.data(), of.data() + of.size());
+  };
+  return {.positions = std::move(rows.positions),
+          .key_positions = std::move(rows.key_positions),
+          .keys = copied(rows.keys),
+          .bias = copied(rows.bias),
+          .values = copied(rows.values),
+          .key_columns = rows.keys.cols(),
+          .value_columns = rows.values.cols(),
+          .report = std::move(rows.report)};
+}
+
+inline compacted from_plain(plain_rows&& rows) {
+  const auto count = static_cast<index>(rows.positions.size());
+  return {.positions = std::move(rows.positions),
+          .key_positions = std::move(rows.key_positions),
+          .keys = Eigen::Map<const matrix>(rows.keys.data(), count, rows.key_columns),
+          .bias = Eigen::Map<const vector>(rows.bias.data(), count),
+          .values = Eigen::Map<const matrix>(rows.values.data(), count, rows.value_columns),
+          .report = std::move(rows.report)};
+}
+
+/// `kvfit::compact()` through the best of the instruction sets compiled.
+inline result<compacted> compact(const kv_block& cache, const query_set& queries,
+                                 const compact_options& options, const stop_when& stop) {
+  return detail::guard_memory("compact", [&]() -> result<compacted> {
+    auto fitted = available().front().compact(cache, queries, options, stop);
+    if (!fitted) return fitted.error();
+    return from_plain(std::move(*fitted));
+  });
+}
+
+}  // namespace kvfit::compiled::inline KVFIT_ISA

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+/// Which of the instruction sets compiled this machine can run. KVFIT_PATHS(X) lists them, the best
+/// first; the build writes it.
+#include <array>
+#include <cstddef>
+
+#include "kvfit/compact/compiled.hpp"
+#include "paths.hpp"
+
+#define KVFIT_DECLARE(path) extern "C" void kvfit_doors_##path(kvfit::compiled::doors& into);
+KVFIT_PATHS(KVFIT_DECLARE)
+
+namespace {
+
+using kvfit::compiled::doors;
+
+// The compiler's own table of the CPU, which also asks whether the system saves the wide registers.
+#if defined(__x86_64__)
+bool has_avx2() noexcept {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
+bool has_avx512() noexcept {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+#endif
+// What the whole program was compiled for.
+bool has_own() noexcept {
+  return true;
+}
+
+#define KVFIT_COUNT(path) +1
+constexpr std::size_t paths = 0 KVFIT_PATHS(KVFIT_COUNT);
+
+struct runnable {
+  std::array<doors, paths> each{};
+  std::size_t count = 0;
+
+  runnable() noexcept {
+#define KVFIT_TAKE(path) \
+  if (has_##path()) kvfit_doors_##path(each[count++]);
+    KVFIT_PATHS(KVFIT_TAKE)
+  }
+};
+
+}  // namespace
+
+namespace kvfit::compiled {
+
+std::span<const doors> available() noexcept {
+  static const runnable found;  // never changes: what the CPU is
+  return {found.each.data(), found.count};
+}
+
+std::string_view active_isa() noexcept {
+  return available().front().isa;
+}
+
+}  // namespace kvfit::compiled

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+/// What kvfit::compiled offers, compiled once for each instruction set. Its one global symbol is
+/// KVFIT_DOORS, a name that the build gives; all others are made local, for the linker would else
+/// keep but one instruction set's copy of every function that Eigen and the standard library share.
+#include <utility>
+
+#include "kvfit/compact.hpp"
+#include "kvfit/compact/compiled.hpp"
+#include "kvfit/core/active_isa.hpp"
+
+namespace {
+
+kvfit::result<kvfit::compiled::plain_rows> compact(const kvfit::kv_block& cache,
+                                                   const kvfit::query_set& queries,
+                                                   const kvfit::compact_options& options,
+                                                   const kvfit::stop_when& stop) {
+  return kvfit::detail::guard_memory("compact",
+                                     [&]() -> kvfit::result<kvfit::compiled::plain_rows> {
+                                       auto fitted = kvfit::compact(cache, queries, options, stop);
+                                       if (!fitted) return fitted.error();
+                                       return kvfit::compiled::to_plain(std::move(*fitted));
+                                     });
+}
+
+}  // namespace
+
+extern "C" void KVFIT_DOORS(kvfit::compiled::doors& into) {
+  into = {.isa = kvfit::detail::isa_name(KVFIT_STRING(KVFIT_ISA_D)), .compact = &compact};
+}
