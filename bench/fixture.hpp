@@ -1,59 +1,17 @@
 // SPDX-License-Identifier: MIT
-/// What the benchmarks share: heads, how results are judged, and how a row is registered.
+/// How a row of a table is registered.
 #pragma once
 
 #include <benchmark/benchmark.h>
 
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 
-#include "baselines.hpp"
-#include "synthetic.hpp"
+#include "workload.hpp"
 
 namespace kvfit::bench {
-
-inline constexpr index fit_queries = 2048;
-inline constexpr index held_out_queries = 512;
-inline constexpr index compaction_ratio = 20;
-
-/// One head and the truth about its held-out queries.
-struct workload {
-  head data;
-  index budget = 0;
-  baseline::attention held_out;  ///< of `data.held_out`, without the exponentials
-};
-
-/// How far a result is from full attention: means over queries, as `kvfit::fidelity` defines them.
-struct quality {
-  double output_error = 0;
-  double mass_error = 0;
-};
-
-/// The head of that size. Only the last one asked for is kept, like everything below.
-const workload& load(index keys, index depth);
-
-/// Full attention of the fitting queries, by the baseline.
-const baseline::attention& plain_attention(const workload& work);
-
-/// Rows of highest rms attention (baseline), in ascending order: common ground for the later
-/// stages.
-const std::vector<index>& common_positions(const workload& work);
-
-/// The published weights of `common_positions` (baseline).
-const baseline::vector& common_weights(const workload& work);
-
-/// A compact cache, on the held-out queries.
-quality judge(const workload& work, const matrix& keys, const vector& bias, const matrix& values);
-
-/// The same for a bare choice of rows, or of rows and weights: the rest is the baseline's.
-quality judge_positions(const workload& work, std::span<const index> positions);
-quality judge_weights(const workload& work, std::span<const index> positions,
-                      const vector& weights);
-/// And for values of `common_positions` under `common_weights`.
-quality judge_values(const workload& work, const matrix& values);
 
 /// One row of a table.
 struct row {

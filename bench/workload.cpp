@@ -1,18 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include "fixture.hpp"
+#include "workload.hpp"
 
-#include <chrono>
-#include <numeric>
+#include <algorithm>
+#include <cmath>
+#include <optional>
 #include <vector>
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 #include "kvfit/attention/fidelity.hpp"
-#include "kvfit/core/version.hpp"
-#include "kvfit/simd/batch.hpp"
-#include "process.hpp"
 
 namespace kvfit::bench {
 namespace {
@@ -121,77 +115,4 @@ quality judge_values(const workload& work, const matrix& values) {
   return judge_with(work, common_positions(work), common_weights(work), &values);
 }
 
-namespace {
-
-/// Billions of fp32 operations a second that one core can at best do, counting a fused multiply-add
-/// as two: the roof that rows are measured against.
-double measure_roof() {
-  constexpr int chains = 16;
-  constexpr int rounds = 1 << 20;
-  double best = 0;
-  for (int attempt = 0; attempt < 5; ++attempt) {
-    simd::batch sums[chains];
-    for (auto& sum : sums) sum = simd::batch(0.5F);
-    simd::batch x(0.999F);
-    simd::batch y(1e-3F);
-    benchmark::DoNotOptimize(x);
-    benchmark::DoNotOptimize(y);
-    const auto start = std::chrono::steady_clock::now();
-    for (int round = 0; round < rounds; ++round) {
-      for (auto& sum : sums) sum = simd::multiply_add(sum, x, y);
-    }
-    benchmark::DoNotOptimize(sums);
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, 2.0 * chains * rounds * static_cast<double>(simd::lanes) / seconds / 1e9);
-  }
-  return best;
-}
-
-void add_context() {
-  benchmark::AddCustomContext("cpu", cpu_name());
-  benchmark::AddCustomContext("compiler", KVFIT_BENCH_COMPILER);
-  benchmark::AddCustomContext("flags", KVFIT_BENCH_FLAGS);
-  benchmark::AddCustomContext("kvfit", version);
-  benchmark::AddCustomContext("eigen", std::to_string(EIGEN_WORLD_VERSION) + "." +
-                                           std::to_string(EIGEN_MAJOR_VERSION) + "." +
-                                           std::to_string(EIGEN_MINOR_VERSION));
-  benchmark::AddCustomContext("xsimd", std::to_string(XSIMD_VERSION_MAJOR) + "." +
-                                           std::to_string(XSIMD_VERSION_MINOR) + "." +
-                                           std::to_string(XSIMD_VERSION_PATCH));
-  benchmark::AddCustomContext("fma_roof_gflops", std::to_string(measure_roof()));
-  benchmark::AddCustomContext("queries", std::to_string(fit_queries) + " fitted, " +
-                                             std::to_string(held_out_queries) + " held out");
-}
-
-}  // namespace
 }  // namespace kvfit::bench
-
-int main(int count, char** arguments) {
-#if defined(__GLIBC__)
-  // Memory stays with the process, so that neither side pays the kernel for fresh pages each time.
-  mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max());
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-#endif
-
-  // Ours come first, so the caller's own flags win.
-  std::vector<std::string> given = {arguments[0], "--benchmark_repetitions=3",
-                                    "--benchmark_min_time=0.1",
-                                    "--benchmark_display_aggregates_only=true"};
-  bool is_full = false;
-  for (int k = 1; k < count; ++k) {
-    if (std::string(arguments[k]) == "--kvfit_full")
-      is_full = true;
-    else
-      given.emplace_back(arguments[k]);
-  }
-  std::vector<char*> pointers;
-  for (std::string& argument : given) pointers.push_back(argument.data());
-  int left = static_cast<int>(pointers.size());
-  benchmark::Initialize(&left, pointers.data());
-  if (benchmark::ReportUnrecognizedArguments(left, pointers.data())) return 2;
-  kvfit::bench::add_context();
-  kvfit::bench::add_rows(is_full);
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-}

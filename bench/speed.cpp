@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MIT
+/// The published method in plain Eigen beside kvfit, in one run on the same head, with the same
+/// flags and one thread: seconds (medians of alternating calls), held-out errors, share of the
+/// roof. Then threads over heads, growth with T, and memory under a cap.
+///
+///     speed [FILE]     rows as a table, and as JSON in FILE
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/compact.hpp"
+#include "kvfit/core/active_isa.hpp"
+#include "kvfit/core/version.hpp"
+#include "kvfit/parallel/serial.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
+#include "kvfit/presets.hpp"
+#include "process.hpp"
+#include "roof.hpp"
+#include "workload.hpp"
+
+namespace {
+
+using kvfit::index;
+using kvfit::bench::now;
+using kvfit::bench::quality;
+using kvfit::bench::workload;
+namespace baseline = kvfit::baseline;
+
+constexpr index keys = 16384;
+constexpr index depth = 128;
+
+struct row {
+  std::string name;
+  std::optional<double> baseline_s = {};
+  double kvfit_s = 0;
+  std::optional<quality> baseline_error = {};
+  std::optional<quality> kvfit_error = {};
+  std::optional<double> percent_of_roof = {};
+  nlohmann::json more = nlohmann::json::object();  ///< what else belongs to it
+};
+
+nlohmann::json or_null(const std::optional<double>& number) {
+  return number ? nlohmann::json(*number) : nlohmann::json();
+}
+
+class table {
+ public:
+  void add(row what) {
+    nlohmann::json line = {{"name", what.name},
+                           {"baseline_s", or_null(what.baseline_s)},
+                           {"kvfit_s", what.kvfit_s},
+                           {"ratio", nullptr},
+                           {"error_baseline", nullptr},
+                           {"error_kvfit", nullptr},
+                           {"percent_of_roof", or_null(what.percent_of_roof)}};
+    std::printf("%-46s", what.name.c_str());
+    if (what.baseline_s) {
+      line["ratio"] = *what.baseline_s / what.kvfit_s;
+      std::printf(" %9.3f s", *what.baseline_s);
+    } else {
+      std::printf(" %11s", "-");
+    }
+    std::printf(" %9.3f s", what.kvfit_s);
+    if (what.baseline_s) std::printf(" %6.2f x", *what.baseline_s / what.kvfit_s);
+    if (what.baseline_error) {
+      line["error_baseline"] = what.baseline_error->output_error;
+      line["mass_error_baseline"] = what.baseline_error->mass_error;
+    }
+    if (what.kvfit_error) {
+      line["error_kvfit"] = what.kvfit_error->output_error;
+      line["mass_error_kvfit"] = what.kvfit_error->mass_error;
+      std::printf("  errors");
+      if (what.baseline_error) std::printf(" %.3g ->", what.baseline_error->output_error);
+      std::printf(" %.3g", what.kvfit_error->output_error);
+    }
+    if (what.percent_of_roof) std::printf("  %.0f %% of roof", *what.percent_of_roof);
+    line.update(what.more);
+    if (!what.more.empty()) std::printf("  %s", what.more.dump().c_str());
+    std::printf("\n");
+    std::fflush(stdout);
+    rows_.push_back(std::move(line));
+  }
+
+  [[nodiscard]] const nlohmann::json& rows() const { return rows_; }
+
+ private:
+  nlohmann::json rows_ = nlohmann::json::array();
+};
+
+double median(std::vector<double> of) {
+  std::sort(of.begin(), of.end());
+  return of.size() % 2 == 1 ? of[of.size() / 2] : (of[of.size() / 2 - 1] + of[of.size() / 2]) / 2;
+}
+
+template <class Call>
+auto timed(std::vector<double>& seconds, Call call) {
+  const double start = now();
+  auto got = call();
+  seconds.push_back(now() - start);
+  return got;
+}
+
+kvfit::compacted fitted(const workload& work, const kvfit::compact_options& options) {
+  auto got = kvfit::compact(work.data.keys, work.data.values, work.data.queries, options);
+  if (!got) {
+    std::fprintf(stderr, "%s\n", got.error().message().c_str());
+    std::exit(1);
+  }
+  return std::move(*got);
+}
+
+/// `repeats` calls of each, in turns.
+template <class Plain>
+void add_method(table& to, const std::string& name, const workload& work, int repeats, Plain plain,
+                const char* preset) {
+  row what{.name = name};
+  std::vector<double> plain_seconds;
+  std::vector<double> our_seconds;
+  const auto options = kvfit::presets::find(preset)->make(work.budget);
+  for (int k = 0; k < repeats; ++k) {
+    const baseline::compacted one = timed(plain_seconds, plain);
+    const kvfit::compacted other = timed(our_seconds, [&] { return fitted(work, options); });
+    if (k > 0) continue;
+    what.baseline_error = judge(work, one.keys, one.bias, one.values);
+    what.kvfit_error = judge(work, other.keys, other.bias, other.values);
+    const auto& stages = other.report.seconds;
+    what.more["stages_s"] = {{"check", stages.check},   {"score", stages.score},
+                             {"select", stages.select}, {"bias", stages.bias},
+                             {"values", stages.values}, {"judge", stages.judge}};
+  }
+  what.baseline_s = median(plain_seconds);
+  what.kvfit_s = median(our_seconds);
+  to.add(std::move(what));
+}
+
+void add_methods(table& to) {
+  const workload& work = kvfit::bench::load(keys, depth);
+  const auto& [q, k, v] = std::tie(work.data.queries, work.data.keys, work.data.values);
+  add_method(
+      to, "highest attention, bias, values", work, 5,
+      [&] { return baseline::compact_highest_attention(q, k, v, work.budget); },
+      "highest_attention");
+  add_method(
+      to, "OMP-fast, bias, values", work, 1,
+      [&] {
+        return baseline::compact_omp(q, k, v, work.budget,
+                                     {.keys_per_round = 4, .refit_interval = 2});
+      },
+      "omp_fast");
+  add_method(
+      to, "OMP, bias, values", work, 1,
+      [&] { return baseline::compact_omp(q, k, v, work.budget, {}); }, "omp");
+  row what{.name = "default"};  // has no published counterpart
+  std::vector<double> seconds;
+  const auto options = kvfit::presets::find("default")->make(work.budget);
+  const auto got = timed(seconds, [&] { return fitted(work, options); });
+  what.kvfit_s = seconds.front();
+  what.kvfit_error = judge(work, got.keys, got.bias, got.values);
+  to.add(std::move(what));
+}
+
+void add_scores(table& to, double roof) {
+  const workload& work = kvfit::bench::load(keys, depth);
+  const auto& data = work.data;
+  std::vector<double> plain_seconds;
+  std::vector<double> our_seconds;
+  for (int k = 0; k < 7; ++k) {
+    timed(plain_seconds, [&] {
+      const auto full = baseline::attend(data.queries, data.keys, data.values);
+      return baseline::rms_importance(full);
+    });
+    timed(our_seconds, [&] {
+      return kvfit::score_pass({.keys = data.keys, .values = data.values}, data.queries)
+          .has_value();
+    });
+  }
+  row what{.name = "score pass", .baseline_s = median(plain_seconds)};
+  what.kvfit_s = median(our_seconds);
+  const double flops = 4.0 * static_cast<double>(data.queries.rows() * keys * depth);
+  what.percent_of_roof = 100 * flops / what.kvfit_s / (roof * 1e9);
+  to.add(std::move(what));
+}
+
+/// Several heads one after the other, and on all cores.
+void add_threads(table& to) {
+  const workload& work = kvfit::bench::load(keys, depth);
+  kvfit::thread_pool pool;
+  const auto options = kvfit::presets::find("highest_attention")->make(work.budget);
+  const index heads = 4 * pool.threads();
+  std::vector<double> alone;
+  std::vector<double> together;
+  const auto body = [&](index) noexcept { fitted(work, options); };
+  for (int k = 0; k < 3; ++k) {
+    timed(alone, [&] { return kvfit::serial{}.run(heads, body), 0; });
+    timed(together, [&] { return pool.run(heads, body), 0; });
+  }
+  row what{.name = std::to_string(pool.threads()) + " threads over heads, highest attention",
+           .baseline_s = median(alone)};
+  what.kvfit_s = median(together);
+  what.more["heads"] = heads;
+  to.add(std::move(what));
+}
+
+/// Seconds against T at fixed n and t: the exponent of a least-squares line in logarithms.
+void add_growth(table& to) {
+  std::vector<double> x;
+  std::vector<double> y;
+  double longest = 0;
+  for (index rows = 4096; rows <= 131072; rows *= 2) {
+    const auto head = kvfit::bench::synthetic_head(
+        {.keys = rows, .depth = depth, .queries = 1024, .held_out = 0, .seed = 3});
+    const auto options = kvfit::presets::find("highest_attention")->make(256);
+    std::vector<double> seconds;
+    for (int k = 0; k < 5; ++k) {
+      timed(seconds, [&] {
+        return kvfit::compact(head.keys, head.values, head.queries, options).has_value();
+      });
+    }
+    longest = median(seconds);
+    x.push_back(std::log(static_cast<double>(rows)));
+    y.push_back(std::log(longest));
+  }
+  const Eigen::Map<const Eigen::ArrayXd> at(x.data(), static_cast<index>(x.size()));
+  const Eigen::Map<const Eigen::ArrayXd> took(y.data(), static_cast<index>(y.size()));
+  const Eigen::ArrayXd from_mean = at - at.mean();
+  row what{.name = "growth with T, 4k to 128k, n = 1,024, t = 256"};
+  what.kvfit_s = longest;
+  what.more["exponent"] = (from_mean * took).sum() / from_mean.square().sum();
+  to.add(std::move(what));
+}
+
+/// What is resident beyond the inputs, under caps; the exponentials alone would be 128 MB.
+void add_memory(table& to) {
+  const workload& work = kvfit::bench::load(keys, depth);
+  for (const index megabytes : {256, 96}) {
+    for (const char* preset : {"omp_fast", "highest_attention"}) {
+      auto options = kvfit::presets::find(preset)->make(work.budget);
+      options.memory = megabytes << 20;
+#if defined(__GLIBC__)
+      malloc_trim(0);
+#endif
+      kvfit::bench::forget_peak();
+      const double before = kvfit::bench::status_megabytes("VmRSS");
+      const double start = now();
+      const auto got = kvfit::compact(work.data.keys, work.data.values, work.data.queries, options);
+      row what{.name =
+                   std::string("memory, ") + preset + ", cap " + std::to_string(megabytes) + " MB"};
+      what.kvfit_s = now() - start;
+      what.more["cap_megabytes"] = megabytes;
+      if (got) {
+        what.kvfit_error = judge(work, got->keys, got->bias, got->values);
+        what.more["estimate_megabytes"] =
+            static_cast<double>(got->report.memory.needed) / (1 << 20);
+        what.more["resident_megabytes"] = kvfit::bench::status_megabytes("VmHWM") - before;
+      } else {
+        what.more["refused"] = got.error().message();
+      }
+      to.add(std::move(what));
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const double roof = kvfit::bench::measure_roof();
+  std::printf("T = %lld, n = %lld, d = %lld, t = %lld; FMA roof %.0f GFLOP/s; %s\n",
+              static_cast<long long>(keys), static_cast<long long>(kvfit::bench::fit_queries),
+              static_cast<long long>(depth),
+              static_cast<long long>(keys / kvfit::bench::compaction_ratio), roof,
+              std::string(kvfit::active_isa()).c_str());
+  std::printf("%-46s %11s %11s %8s\n", "", "plain Eigen", "kvfit", "ratio");
+  table out;
+  add_memory(out);  // first, while the process holds nothing else
+  add_scores(out, roof);
+  add_growth(out);
+  add_threads(out);
+  add_methods(out);
+  const nlohmann::json report = {{"machine", kvfit::bench::cpu_name()},
+                                 {"compiler", KVFIT_BENCH_COMPILER},
+                                 {"flags", KVFIT_BENCH_FLAGS},
+                                 {"isa", kvfit::active_isa()},
+                                 {"kvfit", kvfit::version},
+                                 {"fma_roof_gflops", roof},
+                                 {"T", keys},
+                                 {"n", kvfit::bench::fit_queries},
+                                 {"d", depth},
+                                 {"t", keys / kvfit::bench::compaction_ratio},
+                                 {"rows", out.rows()}};
+  if (count > 1) std::ofstream(arguments[1]) << report.dump(1) << '\n';
+}
