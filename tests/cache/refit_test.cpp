@@ -201,6 +201,7 @@ TEST_CASE("positions that can't be shared are errors", "[cache][shared]") {
   other = own;
   other.positions[4] = 64;
   CHECK(cause(other).code == errc::invalid_position);
+  CHECK(cause(other, 3).code == errc::invalid_position);  // before its mask is looked up
   SECTION("§9.16 query heads that do not divide") {
     made.queries.pop_back();
     CHECK(cause(own).code == errc::shape_mismatch);
