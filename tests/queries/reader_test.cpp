@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/queries/reader.hpp"
 
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -169,7 +170,7 @@ TEST_CASE("texts that can't be read are refused, with their sizes", "[queries][r
 TEST_CASE("what goes wrong on the way leaves the live rows as they were", "[queries][reader]") {
   const tiny_engine model;
   kvfit::cancellation stop;
-  const auto read = make_reader(model, {.chunk = 4, .cancel = &stop});
+  const auto read = make_reader(model, {.chunk = 4, .stop = {.cancel = &stop}});
   kvfit::live_cache live(read->shapes());
   REQUIRE(read->read({}, live, model.text(10, 1)));
   const auto unchanged = [&](const kvfit::result<kvfit::matrix>& outcome, errc code) {
@@ -183,6 +184,15 @@ TEST_CASE("what goes wrong on the way leaves the live rows as they were", "[quer
   CHECK(read->read({}, later, model.text(2, 2)).error().code == errc::invalid_position);
   stop.request();
   unchanged(read->read({}, live, model.text(9, 2)), errc::cancelled);
+  const auto late =
+      make_reader(model, {.chunk = 4, .stop = {.deadline = std::chrono::steady_clock::now()}});
+  const auto outcome = late->read({}, live, model.text(9, 2));
+  unchanged(outcome, errc::cancelled);
+  CHECK(outcome.error().actual == 0);
+  CHECK(outcome.error().expected == 9);  // three chunks through three layers
+  CHECK(outcome.error().detail == "the deadline has passed");
+  live.truncate(-3);
+  for (index l = 0; l < 3; ++l) CHECK(live.rows(l) == 0);
 }
 
 TEST_CASE("an engine that returns other sizes than it said is refused", "[queries][reader]") {

@@ -14,8 +14,8 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/serial.hpp"
+#include "kvfit/parallel/stop.hpp"
 #include "kvfit/queries/cache_prefix.hpp"
 #include "kvfit/queries/engine.hpp"
 #include "kvfit/queries/layer_attention.hpp"
@@ -27,8 +27,7 @@ struct read_options {
   /// Tokens that go through the layers together, ≥ 1. More cost memory: the engine's rows of one
   /// layer, and a panel of logits.
   index chunk = 512;
-  /// Looked at before every layer.
-  const cancellation* cancel = nullptr;
+  stop_when stop = {};  ///< looked at before every layer
 };
 
 }  // namespace kvfit
@@ -150,10 +149,14 @@ class reader {
     return {};
   }
 
-  /// `cancelled` where the caller has asked to stop.
+  /// `cancelled` where `options().stop` is due; the detail says why.
   [[nodiscard]] result<void> check_cancelled(index done, index count) const {
-    if (options_.cancel == nullptr || !options_.cancel->is_requested()) return {};
-    return error{errc::cancelled, "layer passes", done, count};
+    const auto ok = check_stop(options_.stop, "layer passes");
+    if (ok) return {};
+    error cause = ok.error();
+    cause.actual = done;
+    cause.expected = count;
+    return cause;
   }
 
  private:
