@@ -252,9 +252,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// 1. What the selection stores (`selection_memory`): first the n × T exponentials, which are then
 ///    made anew, the choice being the same but for rounding; then the folded columns, so that joint
 ///    selection looks at all queries, which is slow.
-/// 2. Refinement: made sets beside a batch, as few of them as need be; then the batch, by halves,
-/// to
-///    512 queries.
+/// 2. Refinement: made sets beside a batch, as few of them as need be; then the batch, by
+///    halves, to 512 queries.
 /// 3. Queries fitted on. Where a rule or a mask may hide keys: first, that the fit begins again on
 ///    all given queries where those chosen see no key (then on as many, spread over all). Then a
 ///    quarter of them at a time, down to two a row selected, or 256 where that is more.

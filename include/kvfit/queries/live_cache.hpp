@@ -55,7 +55,8 @@ class live_cache {
     memory.rows += count;
   }
 
-  /// Forgets all but the first `rows` ≥ 0 rows of one layer, or of all. Memory is kept for later rows.
+  /// Forgets all but the first `rows` ≥ 0 rows of one layer, or of all. Memory is kept for later
+  /// rows.
   void truncate(index layer, index rows) noexcept {
     at(layer).rows = std::clamp<index>(rows, 0, at(layer).rows);
   }
