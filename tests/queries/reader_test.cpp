@@ -195,6 +195,24 @@ TEST_CASE("what goes wrong on the way leaves the live rows as they were", "[quer
   for (index l = 0; l < 3; ++l) CHECK(live.rows(l) == 0);
 }
 
+TEST_CASE("a reader's attention keeps to a cap, or is refused with the head's name",
+          "[queries][reader]") {
+  const tiny_engine model;
+  const auto free = make_reader(model);
+  const auto whole = kvfit::prefill(*free, model.text(60, 1));
+  REQUIRE(whole);
+  const auto bare = make_reader(model, {.attention = {.memory = 1}});
+  const auto refused = kvfit::prefill(*bare, model.text(60, 1));
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == errc::memory_cap_exceeded);
+  CHECK(refused.error().detail.find("L0H0") != std::string::npos);
+  const auto capped = make_reader(model, {.attention = {.memory = refused.error().actual}});
+  const auto same = kvfit::prefill(*capped, model.text(60, 1));
+  REQUIRE(same);
+  CHECK((same->hidden - whole->hidden).cwiseAbs().maxCoeff() <
+        1e-4F * whole->hidden.cwiseAbs().maxCoeff());
+}
+
 TEST_CASE("an engine that returns other sizes than it said is refused", "[queries][reader]") {
   tiny_engine model;
   const auto read = make_reader(model);

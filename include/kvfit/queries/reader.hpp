@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/attention/attend.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
@@ -28,6 +29,9 @@ struct read_options {
   /// layer, and a panel of logits.
   index chunk = 512;
   stop_when stop = {};  ///< looked at before every layer
+  /// Of the attention of each KV head of a chunk, its cap on memory among them: as many heads as
+  /// the executor runs hold so much each.
+  attend_options attention = {};
 };
 
 }  // namespace kvfit
@@ -137,7 +141,8 @@ class reader {
   /// Attention of rows that have been appended to `live`, then `finish`: hidden leaves the layer.
   [[nodiscard]] result<void> finish(index layer, const cache_prefix& before, const live_cache& live,
                                     const layer_rows& rows, index position, matrix& hidden) const {
-    const auto outputs = attend_layer(*how_, shape(layer), before, live, layer, rows, position);
+    const auto outputs =
+        attend_layer(*how_, shape(layer), before, live, layer, rows, position, options_.attention);
     if (!outputs) return outputs.error();
     const index tokens = hidden.rows();
     const index width = hidden.cols();
