@@ -27,10 +27,10 @@ void check_caps(const Policy& policy, bool may_recompute) {
   const kvfit::selection_problem problem = scored.problem(24);
   const auto free = select(policy, problem);
   REQUIRE(free);
-  auto cap = static_cast<kvfit::index>(select_bytes(policy, kvfit::sizes_of_problem(problem)) +
-                                       kvfit::small_bytes);
+  const kvfit::index enough = kvfit::whole_bytes(
+      select_bytes(policy, kvfit::sizes_of_problem(problem)) + kvfit::small_bytes);
   bool is_recomputed = false;
-  for (;; cap -= cap / 4) {
+  for (kvfit::index cap = enough;; cap -= cap / 4) {
     kvfit::result<kvfit::selected_rows> chosen = kvfit::error{};
     const auto peak =
         count_allocations([&] { chosen = kvfit::select_within(policy, problem, cap); }).peak_bytes;
@@ -47,7 +47,7 @@ void check_caps(const Policy& policy, bool may_recompute) {
     CHECK(peak <= cap);
     is_recomputed = is_recomputed || chosen->report.recomputed;
     CHECK(chosen->positions.size() == free->positions.size());
-    if (cap > 8 * 2500 * 400) CHECK(chosen->positions == free->positions);
+    if (cap == enough) CHECK(chosen->positions == free->positions);
   }
   CHECK(is_recomputed == may_recompute);
 }
