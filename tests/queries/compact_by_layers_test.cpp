@@ -350,8 +350,19 @@ TEST_CASE("the judge's loss is the mean error of the heads", "[queries][judge]")
   REQUIRE(loss);
   CHECK(*loss == Approx(sum / 6).epsilon(1e-4));
 
-  kvfit::compacted_layer& last = cache.layers.back();  // its heads lose all their rows
-  last.offsets = {0, 0, 0};
+  kvfit::compacted_layer& last = cache.layers.back();
+  auto torn = cache;
+  torn.layers.back().bias.conservativeResize(last.bias.size() - 1);
+  CHECK((*judge)(torn).error().code == errc::shape_mismatch);
+  torn = cache;
+  torn.layers.back().values.conservativeResize(last.values.rows(), 5);
+  CHECK((*judge)(torn).error().code == errc::shape_mismatch);
+  last.offsets = {0, 0, 0};  // its heads lose all their rows
+  last.keys.resize(0, 8);
+  last.values.resize(0, 6);
+  last.bias.resize(0);
+  last.positions.clear();
+  last.key_positions.clear();
   const auto emptied = (*judge)(cache);
   REQUIRE(emptied);
   CHECK(*emptied > *loss);
@@ -386,6 +397,7 @@ TEST_CASE("a causal judge holds queries against the keys that stand before them 
       for (index k = 0; k < 6; ++k) kept.values(row, k) = head.values(row % 16, k);
     }
     kept.key_positions = kept.positions;
+    kept.heads.resize(2);
     half.layers.push_back(std::move(kept));
   }
   const auto causal = kvfit::held_out_judge::make(full, early.view(), {.is_causal = true});
