@@ -26,18 +26,18 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity
 /// anywhere, budget < 1 or not above the protected rows, options out of range,
-/// `memory_cap_exceeded` where `options.memory` is less than the call can do with. Found on the
-/// way: rows given by name that are not there, a rule that the selection has no model of,
-/// `all_masked` where no query sees a key, `non_finite` "logits" where a product overflows,
-/// `storage_overflow` where a value does not fit its storage type, `out_of_memory`, and
-/// `cancelled` once `stop` is due: it is looked at between stages, before every panel of the score
-/// pass, every greedy round and every evaluation of the refinement, not within a fit of weights or
-/// values. Numerical trouble is no error but a status in the report. Nothing is thrown, printed or
-/// kept. Same input, same bytes.
+/// `memory_cap_exceeded` where `options.memory` is less than can do. Found on the way: rows given
+/// by name that are not there, a rule that the selection has no model of, `all_masked` where no
+/// query sees a key, `non_finite` "logits" where a product overflows, `storage_overflow` where a
+/// value does not fit its storage type, `out_of_memory`, and `cancelled` once `stop` is due: it is
+/// looked at between stages, before every panel of the score pass, every greedy round and every
+/// evaluation of the refinement, not within a fit of weights or values. Numerical trouble is no
+/// error but a status in the report. Nothing is thrown, printed or kept. Same input, same bytes.
 ///
 /// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit (where queries are
 /// few some 25 min(n, t)³ flops more, see `linalg::cross_validated_ridge`), the refinement's own.
-/// Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp), `report.memory` after.
+/// Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp), `report.memory`
+/// afterwards.
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<compacted> compact(const kv_block& cache, const query_set& queries,
                                         const compaction<Selection, Bias, Values>& options,
