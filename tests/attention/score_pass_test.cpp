@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/attention/score_pass.hpp"
 
+#include <chrono>
 #include <numeric>
 
 #include "attention/samples.hpp"
@@ -124,6 +125,22 @@ TEST_CASE("An observation window counts the last queries of every block, and not
     CHECK(same_bytes(scores->output, all->output));
     CHECK(same_bytes(scores->log_mass, all->log_mass));
     if (window >= 230) CHECK(same_bytes(scores->importance, all->importance));
+  }
+}
+
+TEST_CASE("A score pass ends early on a wish or a deadline", "[attention][score_pass]") {
+  const sample head(20, 40, 8, 6);
+  const kv_block cache{.keys = kvfit::row_view(head.keys), .values = head.values};
+  kvfit::cancellation wish;
+  CHECK(score_pass(cache, head.queries, {}, {}, {.cancel = &wish}));
+  wish.request();
+  for (const kvfit::stop_when& stop :
+       {kvfit::stop_when{.cancel = &wish},
+        kvfit::stop_when{.deadline = std::chrono::steady_clock::now()}}) {
+    const auto ended = score_pass(cache, head.queries, {}, {}, stop);
+    REQUIRE_FALSE(ended);
+    CHECK(ended.error().code == kvfit::errc::cancelled);
+    CHECK(ended.error().argument == "score pass");
   }
 }
 

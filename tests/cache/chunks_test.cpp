@@ -183,6 +183,10 @@ TEST_CASE("plans that make no sense are refused", "[cache][chunks]") {
   CHECK(cause({{0, 5}}, 10, 1, 5, 0).argument == "at_least");
   const auto few = cause({{0, 5}}, 10, 1, 5);  // the five rows behind the chunk need them all
   CHECK(few.code == errc::budget_out_of_range);
+  std::vector<chunk> many;  // so many stretches that their least of rows exceeds 63 bits
+  for (index c = 0; c < 1100; ++c) many.push_back({2 * c, 1});
+  const index rows = index{1} << 53U;
+  CHECK(cause(many, rows, 1, 5, rows).expected == rows);
   CHECK(few.actual == 5);
   CHECK(few.expected == 6);
 }

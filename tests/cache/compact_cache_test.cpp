@@ -388,6 +388,30 @@ TEST_CASE("a fitted value beyond its storage falls back to copies, bad input nev
   CHECK(small->layers[0].heads[0].outcome == head_outcome::fallback);
   CHECK(std::abs(small->layers[0].values(0, 0)) == 448.0F);  // the nearest to 440 of the type
 
+  // The copies are chosen by the queries that the options ask for, as any rows are.
+  options.head.queries_per_row = 1;
+  options.head.queries_at_least = 4;
+  const auto few = compact_cache(given.view, given.queries, options);
+  REQUIRE(few);
+  REQUIRE(few->layers[0].heads[0].outcome == head_outcome::fallback);
+  kvfit::compact_options alone{.budget = few->layers[0].rows(0),
+                               .rule = *given.view.layers[0].rule,
+                               .selection = kvfit::selection::highest_attention{},
+                               .bias = kvfit::bias::zero{},
+                               .values = kvfit::values::copy{},
+                               .refine = {.steps = 0},
+                               .queries_per_row = 1,
+                               .queries_at_least = 4};
+  alone.storage = options.head.storage;
+  const auto own = kvfit::compact(given.view.layers[0].heads[0], given.pair(0, 0), alone);
+  REQUIRE(own);
+  const auto end = few->layers[0].positions.begin() + few->layers[0].rows(0);
+  CHECK(std::vector<kvfit::index>(few->layers[0].positions.begin(), end) == own->positions);
+  alone.queries_per_row = 0;
+  const auto by_all = kvfit::compact(given.view.layers[0].heads[0], given.pair(0, 0), alone);
+  REQUIRE(by_all);
+  CHECK(by_all->positions != own->positions);  // so that it tells
+
   large(3, 3) = std::numeric_limits<float>::infinity();
   CHECK_FALSE(compact_cache(given.view, given.queries, options));
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/cache/compact_chunks.hpp"
 
+#include <chrono>
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "cache/cache_case.hpp"
@@ -250,6 +252,30 @@ TEST_CASE("chunks give the same bytes at any number of threads, and say how far 
                                        }});
   REQUIRE_FALSE(cut);
   CHECK(cut.error().code == errc::cancelled);
+}
+
+TEST_CASE("a deadline holds for chunks, before the first and within any", "[cache][chunks]") {
+  const cache_case given = chunked_case();
+  const chunk_plan plan = plan_of(three_chunks, 90, 4, 4 * 12 + 78);
+  const auto past = std::chrono::steady_clock::now();
+  const auto late = compact_chunks(given.view, std::span(&given.queries, 1), plan, chunk_options(),
+                                   kvfit::serial{}, {.deadline = past});
+  REQUIRE_FALSE(late);
+  CHECK(late.error().code == errc::cancelled);
+
+  kvfit::watch by;
+  by.deadline = std::chrono::steady_clock::now() + std::chrono::hours(1);
+  CHECK(compact_chunks(given.view, std::span(&given.queries, 1), plan, chunk_options(),
+                       kvfit::serial{}, by));
+  by.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+  by.progress = [&by](index done, index) {
+    if (done == 6) std::this_thread::sleep_until(*by.deadline);  // in the second chunk
+  };
+  const auto midway = compact_chunks(given.view, std::span(&given.queries, 1), plan,
+                                     chunk_options(), kvfit::serial{}, by);
+  REQUIRE_FALSE(midway);
+  CHECK(midway.error().code == errc::cancelled);
+  CHECK(midway.error().detail == "in the piece at row 37 of the text");
 }
 
 TEST_CASE("§17 chunks prefilled alone stand where a prefill of the whole text has them",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/cache/influence.hpp"
 
+#include <chrono>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -119,5 +120,24 @@ TEST_CASE("one selection gives a curve near that of a selection a budget", "[cac
     CHECK(once->points[i].loss == Approx(each->points[i].loss).epsilon(0.25).margin(1e-9));
     const auto& held_out = (*whole)[i].report.held_out;
     CHECK(once->points[i].loss == (held_out ? held_out->output_error : 0.0));
+  }
+}
+
+TEST_CASE("the measurement of a curve heeds a deadline and the cap of its compactions",
+          "[cache][influence]") {
+  const auto head = make_head(3);
+  composition options{.held_out = 0.25};
+  for (const bool one_selection : {true, false}) {
+    const auto late = measure_influence(head.cache(), head.queries, options, grid,
+                                        {.one_selection = one_selection},
+                                        {.deadline = std::chrono::steady_clock::now()});
+    REQUIRE_FALSE(late);
+    CHECK(late.error().code == errc::cancelled);
+    options.memory = 1000;
+    CHECK(measure_influence(head.cache(), head.queries, options, grid,
+                            {.one_selection = one_selection})
+              .error()
+              .code == errc::memory_cap_exceeded);
+    options.memory.reset();
   }
 }

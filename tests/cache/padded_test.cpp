@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "cache/layer_case.hpp"
+#include "kvfit/cache/engine_bias.hpp"
+#include "support/allocations.hpp"
 #include "support/catch.hpp"
 
 using kvfit::errc;
@@ -77,6 +79,40 @@ TEST_CASE("a layer without any row pads to length 0", "[cache][padded]") {
   const auto again = kvfit::unpad(*padded);
   REQUIRE(again);
   CHECK(again->offsets == std::vector<kvfit::index>{0, 0, 0});
+}
+
+TEST_CASE("a padded layer or a kernel's bias beyond its cap is refused before it is made",
+          "[cache][padded][memory]") {
+  if (!can_count) return;
+  const layer_case made(2);
+  const auto layer = kvfit_test::ragged(made, {5, 40});
+  const auto check = [&](const auto& make) {
+    kvfit::index cap = 1;
+    std::ptrdiff_t held = 0;
+    bool is_made = false;
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      kvfit::error cause;
+      held = kvfit_test::count_allocations([&] {
+               const auto result = make(cap);
+               is_made = result.has_value();
+               if (!is_made) cause = result.error();
+             }).peak_bytes;
+      if (is_made) break;
+      CHECK(attempt == 0);
+      CHECK(cause.code == errc::memory_cap_exceeded);
+      CHECK(cause.expected == 1);
+      CHECK(held < 1000);
+      cap = cause.actual;
+    }
+    CHECK(is_made);
+    CHECK(held > cap / 2);
+    CHECK(held <= cap + 1000);  // an allocator's share of each block
+    CHECK_FALSE(make(cap - 1));
+    CHECK(make(-1).error().code == errc::invalid_option);
+  };
+  check([&](kvfit::index cap) { return kvfit::pad(layer, 4096, cap); });
+  const auto layout = kvfit::bias_layouts::ggml_mask(4, 100, 500);
+  check([&](kvfit::index cap) { return kvfit::make_engine_bias(layer, layout, cap); });
 }
 
 TEST_CASE("layers whose parts do not fit together are refused", "[cache][padded]") {

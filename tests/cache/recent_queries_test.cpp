@@ -83,6 +83,45 @@ TEST_CASE("§9.35 queries of tokens that were taken back are forgotten, and othe
   CHECK(ring.rows(7) == 0);
 }
 
+TEST_CASE("a table of positions is looked up when queries are recorded, and not kept",
+          "[cache][queries]") {
+  const asked_text text;
+  recent_queries ring(8);
+  {
+    std::vector<index> table(60, -1);  // place 20 + 2 i: token i
+    for (std::size_t i = 0; i < 20; ++i) table[20 + 2 * i] = static_cast<index>(i);
+    for (const index first : {index{0}, index{5}}) {
+      auto heads = text.tokens(first, 5);
+      for (query_block& head : heads) {
+        head.first_position = 20 + 2 * first;
+        head.position_step = 2;
+        head.positions = table;
+      }
+      REQUIRE(ring.record(7, heads));
+    }
+    table.assign(60, 999);  // whoever still looks there sees it
+  }
+  check_remembers(ring, text, 2, 8);
+  REQUIRE(ring.record(7, text.tokens(10, 1)));  // goes on from there
+  check_remembers(ring, text, 3, 8);
+  CHECK(ring.copy()->queries[0].heads[0].positions.empty());
+
+  const std::vector<index> uneven = {11, 12, 14, 15};
+  auto heads = text.tokens(11, 4);
+  for (query_block& head : heads) {
+    head.first_position = 0;
+    head.positions = uneven;
+  }
+  const auto refused = ring.record(7, heads);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == errc::invalid_position);
+  CHECK(refused.error().actual == 14);
+  CHECK(refused.error().expected == 13);
+  for (query_block& head : heads) head.positions = std::span(uneven).first(3);
+  CHECK(ring.record(7, heads).error().code == errc::shape_mismatch);
+  check_remembers(ring, text, 3, 8);
+}
+
 TEST_CASE("what a ring can't remember is refused, and changes nothing", "[cache][queries]") {
   const asked_text text;
   recent_queries ring(8);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -184,6 +185,44 @@ TEST_CASE("a union of every row is the identity, one of none leaves nothing", "[
   CHECK(none->heads[0].outcome == kvfit::head_outcome::empty);
 }
 
+TEST_CASE("a layer's refits keep to one cap, and can be watched and stopped", "[cache][refit]") {
+  const layer_case made(3);
+  const std::vector<index_list> rows = {{1, 7, 20, 33}, {}, {2, 8, 60, 61, 62}};
+  auto options = few_steps();
+  std::vector<kvfit::index> seen;
+  kvfit::thread_pool pool(3);
+  const kvfit::watch watching{
+      .progress = [&](kvfit::index done, kvfit::index) { seen.push_back(done); }};
+  const auto free = kvfit::refit_layer(made.layer, rows, made.queries, options, pool, watching);
+  REQUIRE(free);
+  CHECK(seen == std::vector<kvfit::index>{1, 2, 3});
+  const auto needed = [&](std::size_t h) { return free->heads[h].report.memory.needed; };
+  options.memory = std::max(needed(0), needed(2));
+  const auto one_by_one = kvfit::refit_layer(made.layer, rows, made.queries, options, pool);
+  REQUIRE(one_by_one);
+  CHECK(kvfit_test::same_layer(*one_by_one, *free));
+  options.memory = 1000;
+  const auto refused = kvfit::refit_layer(made.layer, rows, made.queries, options, pool, watching);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == errc::memory_cap_exceeded);
+  CHECK(refused.error().argument == "L3H0: memory");
+  CHECK(seen.size() == 3);  // before any head
+  options.memory.reset();
+
+  const kvfit::watch late{.deadline = std::chrono::steady_clock::now()};
+  CHECK(kvfit::refit_layer(made.layer, rows, made.queries, options, pool, late).error().code ==
+        errc::cancelled);
+  const auto own = kvfit_test::ragged(made, {5, 6, 4});
+  for (const kvfit::index most : {0, 9}) {
+    CHECK(kvfit::share_positions(made.layer, own, made.queries, options, most, pool, late)
+              .error()
+              .code == errc::cancelled);
+  }
+  CHECK(
+      kvfit::refit_without_bias(made.layer, own, made.queries, options, pool, late).error().code ==
+      errc::cancelled);
+}
+
 TEST_CASE("positions that can't be shared are errors", "[cache][shared]") {
   layer_case made(2);
   const auto own = kvfit_test::ragged(made, {5, 6});
@@ -201,6 +240,7 @@ TEST_CASE("positions that can't be shared are errors", "[cache][shared]") {
   other = own;
   other.positions[4] = 64;
   CHECK(cause(other).code == errc::invalid_position);
+  CHECK(cause(other, 3).code == errc::invalid_position);  // before its mask is looked up
   SECTION("§9.16 query heads that do not divide") {
     made.queries.pop_back();
     CHECK(cause(own).code == errc::shape_mismatch);

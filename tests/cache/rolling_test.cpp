@@ -419,6 +419,10 @@ TEST_CASE("§9.20 a fork and a restored book go on as the original does", "[cach
   torn.layers[1].bias.conservativeResize(torn.layers[1].bias.size() - 1);
   wrong.block = std::make_shared<const kvfit::compacted_cache>(torn);
   CHECK(rolling_cache::make(options, wrong).error().code == errc::shape_mismatch);
+  torn = *roll.state().block;
+  torn.layers[0].values(1, 2) = std::numeric_limits<float>::quiet_NaN();
+  wrong.block = std::make_shared<const kvfit::compacted_cache>(torn);
+  CHECK(rolling_cache::make(options, wrong).error().code == errc::non_finite);
   wrong = roll.state();
   wrong.length = -1;
   CHECK(rolling_cache::make(options, wrong).error().argument == "length");

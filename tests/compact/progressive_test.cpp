@@ -2,10 +2,15 @@
 #include "kvfit/compact/progressive.hpp"
 
 #include <algorithm>
+#include <chrono>
+#include <set>
+#include <string>
 #include <vector>
 
+#include "compact/counted_queries.hpp"
 #include "compact/door.hpp"
 #include "kvfit/presets.hpp"
+#include "support/allocations.hpp"
 
 using kvfit::compact_progressive;
 using kvfit::errc;
@@ -92,4 +97,93 @@ TEST_CASE("a progressive selection refuses what compact refuses, for every budge
   const std::vector<kvfit::index> bad = {8, 0};
   CHECK(compact_progressive(head.cache(), head.queries, options, bad).error().code ==
         errc::budget_out_of_range);
+}
+
+TEST_CASE(
+    "a progressive call keeps to its cap, all results included, or is refused before it begins",
+    "[compact][progressive][memory]") {
+  if (!can_count) return;
+  const auto head = kvfit_test::make_head(8, {.queries = 1500, .keys = 700, .depth = 8});
+  const std::vector<kvfit::index> budgets = {10, 60, 25, 700};
+  kvfit::compact_options options = kvfit::presets::joint(0);
+  const auto measure = [&](std::ptrdiff_t& peak) {
+    kvfit::result<std::vector<kvfit::compacted>> all = kvfit::error{};
+    peak = kvfit_test::count_allocations([&] {
+             all = compact_progressive(head.cache(), head.queries, options, budgets);
+           }).peak_bytes;
+    return all;
+  };
+  std::ptrdiff_t free_peak = 0;
+  const auto whole = measure(free_peak);
+  REQUIRE(whole);
+  std::ptrdiff_t peak = 0;
+  options.memory = 2 * free_peak;
+  const auto enough = measure(peak);
+  REQUIRE(enough);
+  for (std::size_t i = 0; i < budgets.size(); ++i) {
+    CHECK(kvfit_test::same_result((*enough)[i], (*whole)[i]));
+  }
+  kvfit::index least = 0;
+  bool is_lowered = false;
+  for (kvfit::index cap = free_peak;; cap -= cap / 4) {
+    options.memory = cap;
+    const auto all = measure(peak);
+    CAPTURE(cap, peak);
+    if (!all) {
+      CHECK(all.error().code == errc::memory_cap_exceeded);
+      CHECK(all.error().expected == cap);
+      CHECK(all.error().actual > cap);
+      CHECK(peak < 400000);  // the inputs were read, and nothing more
+      least = all.error().actual;
+      break;
+    }
+    CHECK(peak <= cap);
+    REQUIRE(all->size() == 4);
+    CHECK((*all)[3].report.is_identity);
+    is_lowered = is_lowered || (*all)[1].report.memory.lowers_queries;
+  }
+  CHECK(is_lowered);
+  CHECK(least < free_peak);
+}
+
+TEST_CASE("a progressive call heeds a wish to stop in its selection and in every fit",
+          "[compact][progressive][stop]") {
+  const auto head = kvfit_test::make_head(9, {.queries = 260});
+  auto options = kvfit::presets::omp(0);
+  options.selection_memory = 0;  // so that every sweep reads the queries
+  const auto run = [&](const kvfit_test::counted_queries& queries) {
+    return compact_progressive(head.cache(), queries.view(), options, falling,
+                               {.cancel = &queries.wish});
+  };
+  const kvfit_test::counted_queries undisturbed{head.queries};
+  REQUIRE(run(undisturbed));
+  const kvfit::index all = undisturbed.readings;
+  std::set<std::string> stages;
+  for (kvfit::index k = 0; k < 12; ++k) {
+    const kvfit_test::counted_queries asking{head.queries, {}, 0, k * all / 12};
+    const auto stopped = run(asking);
+    if (stopped) continue;  // asked for in the last stage
+    CHECK(stopped.error().code == errc::cancelled);
+    stages.insert(stopped.error().argument);
+    // Before the end nothing after the wish is read but what was begun.
+    CHECK(asking.readings < (k + 1) * all / 12 + all / 4);
+  }
+  CHECK(stages.count("selection") == 1);
+  CHECK(stages.size() >= 2);
+  const auto past = std::chrono::steady_clock::now();
+  const auto late =
+      compact_progressive(head.cache(), head.queries, options, falling, {.deadline = past});
+  REQUIRE_FALSE(late);
+  CHECK(late.error().code == errc::cancelled);
+}
+
+TEST_CASE("a gradient method goes with a progressive selection", "[compact][progressive]") {
+  const auto head = kvfit_test::make_head(10);
+  kvfit::compact_options options;
+  options.gradient = kvfit::gradient_keys{.steps = 3};
+  const std::vector<kvfit::index> one = {8};
+  const auto all = compact_progressive(head.cache(), head.queries, options, one);
+  REQUIRE(all);
+  CHECK((*all)[0].report.gradient.kept_steps >= 0);
+  CHECK((*all)[0].positions.size() == 8);
 }

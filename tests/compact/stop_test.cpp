@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/parallel/stop.hpp"
 
-#include <algorithm>
 #include <chrono>
 #include <set>
 #include <string>
 
+#include "compact/counted_queries.hpp"
 #include "compact/door.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
@@ -14,29 +14,6 @@ using namespace kvfit_test;
 using kvfit::errc;
 
 namespace {
-
-/// Queries that count how often they are read, and ask to stop at a given reading.
-struct counted_queries {
-  const kvfit::matrix& rows;
-  mutable kvfit::cancellation wish = {};
-  mutable kvfit::index readings = 0;
-  kvfit::index last = -1;  // −1: never
-
-  static void read(const void* context, kvfit::index row, float* out) noexcept {
-    const auto& self = *static_cast<const counted_queries*>(context);
-    if (self.readings++ == self.last) self.wish.request();
-    std::copy_n(self.rows.row(row).data(), self.rows.cols(), out);
-  }
-  [[nodiscard]] kvfit::row_view view() const {
-    kvfit::row_memory memory;
-    memory.data = this;
-    memory.type = kvfit::dtype::decoded;
-    memory.decode = &counted_queries::read;
-    memory.rows = rows.rows();
-    memory.cols = rows.cols();
-    return kvfit::row_view(memory);
-  }
-};
 
 kvfit::result<kvfit::compacted> run(const head& made, const counted_queries& queries,
                                     const kvfit::compact_options& options) {

@@ -132,6 +132,29 @@ std::uint32_t crc_of(const bytes& all) {
 
 }  // namespace
 
+TEST_CASE("a cause of every code there is comes back, and one that is none is not written",
+          "[io][state]") {
+  int codes = 0;
+  for (int code = 0; code < 256; ++code) {
+    compacted_cache cache = sample_cache();
+    cache.layers[1].heads[0].cause->code = static_cast<errc>(code);
+    const auto bytes = kvfit::write_state(cache, sample_info);
+    CAPTURE(code);
+    if (!kvfit::is_errc(static_cast<std::uint8_t>(code))) {
+      REQUIRE_FALSE(bytes);
+      CHECK(bytes.error().code == errc::invalid_option);
+      continue;
+    }
+    ++codes;
+    REQUIRE(bytes);
+    const auto read = kvfit::read_state(*bytes);
+    INFO((read ? "" : read.error().message()));
+    REQUIRE(read);
+    check_same_state(read->cache, cache);
+  }
+  CHECK(codes > static_cast<int>(errc::communication_failed));
+}
+
 TEST_CASE("CRC-32C has the values of RFC 3720, B.4", "[io][state]") {
   CHECK(crc_of(bytes(32, std::byte{0})) == 0x8A9136AAU);
   CHECK(crc_of(bytes(32, std::byte{0xFF})) == 0x62A8AB43U);

@@ -2,6 +2,7 @@
 #include "kvfit/queries/cache_prefix.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -37,6 +38,7 @@ kvfit::compacted_layer rows_as_compact(const kvfit::cache_layer& layer, index fi
     }
     out.offsets.push_back((h + 1) * rows);
   }
+  out.heads.resize(layer.heads.size());
   return out;
 }
 
@@ -141,6 +143,12 @@ TEST_CASE("prefixes that don't fit are refused and left as they were", "[queries
   other = layer;
   other.offsets.pop_back();
   CHECK(refused(other, 2, 9) == errc::shape_mismatch);
+  other = layer;
+  other.bias.conservativeResize(other.bias.size() - 1);
+  CHECK(refused(other, 2, 9) == errc::shape_mismatch);
+  other = layer;
+  other.keys(3, 1) = std::numeric_limits<float>::infinity();
+  CHECK(refused(other, 2, 9) == errc::non_finite);
   CHECK(refused(layer, 2, 13) == errc::invalid_position);
   CHECK(refused(layer, 9, 2) == errc::invalid_position);
   CHECK(refused(layer, 3, 9) == errc::invalid_position);  // its row 2 stays live
@@ -163,6 +171,21 @@ TEST_CASE("prefixes that don't fit are refused and left as they were", "[queries
   wrong = text.prefix;
   std::swap(wrong.blocks[2][1][0].keys, wrong.blocks[2][1][0].values);
   CHECK(cause(wrong) == errc::shape_mismatch);
+  wrong = text.prefix;
+  wrong.blocks[2][1][0].first_position = std::numeric_limits<index>::max();
+  CHECK(cause(wrong) == errc::invalid_option);
+  // A block whose parts do not fit together can't be cut.
+  const std::vector<index> places(11);
+  const std::vector<float> biases(13);
+  for (const bool is_bias : {true, false}) {
+    wrong = text.prefix;
+    kvfit::kv_block& torn = wrong.blocks[1][0][0];
+    if (is_bias) torn.bias = biases;
+    if (!is_bias) torn.positions = places;
+    const auto cut = kvfit::replace_rows(wrong, layer, 2, 9);
+    REQUIRE_FALSE(cut.has_value());
+    CHECK(cut.error().code == errc::shape_mismatch);
+  }
   wrong = text.prefix;
   const std::vector<kvfit::row_view> masks(2);
   wrong.blocks[2][1][0].masks = masks;

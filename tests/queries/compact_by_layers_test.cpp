@@ -2,6 +2,7 @@
 #include "kvfit/queries/compact_by_layers.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -215,7 +216,7 @@ TEST_CASE("a refit gets what stands, and goes on from what it returns", "[querie
 TEST_CASE("what is wrong on the way up is an error", "[queries][on-policy]") {
   const tiny_engine model;
   kvfit::cancellation stop;
-  const tiny_text text(model, context_length, {.cancel = &stop});
+  const tiny_text text(model, context_length, {.stop = {.cancel = &stop}});
   const kvfit::cache_view full = text.full.cache.view();
   const reference_queries queries = gathered(text, {{sources::repeat{}, 1}});
   const auto cause = [&](const reference_queries& given, auto&& compact) {
@@ -349,8 +350,19 @@ TEST_CASE("the judge's loss is the mean error of the heads", "[queries][judge]")
   REQUIRE(loss);
   CHECK(*loss == Approx(sum / 6).epsilon(1e-4));
 
-  kvfit::compacted_layer& last = cache.layers.back();  // its heads lose all their rows
-  last.offsets = {0, 0, 0};
+  kvfit::compacted_layer& last = cache.layers.back();
+  auto torn = cache;
+  torn.layers.back().bias.conservativeResize(last.bias.size() - 1);
+  CHECK((*judge)(torn).error().code == errc::shape_mismatch);
+  torn = cache;
+  torn.layers.back().values.conservativeResize(last.values.rows(), 5);
+  CHECK((*judge)(torn).error().code == errc::shape_mismatch);
+  last.offsets = {0, 0, 0};  // its heads lose all their rows
+  last.keys.resize(0, 8);
+  last.values.resize(0, 6);
+  last.bias.resize(0);
+  last.positions.clear();
+  last.key_positions.clear();
   const auto emptied = (*judge)(cache);
   REQUIRE(emptied);
   CHECK(*emptied > *loss);
@@ -385,6 +397,7 @@ TEST_CASE("a causal judge holds queries against the keys that stand before them 
       for (index k = 0; k < 6; ++k) kept.values(row, k) = head.values(row % 16, k);
     }
     kept.key_positions = kept.positions;
+    kept.heads.resize(2);
     half.layers.push_back(std::move(kept));
   }
   const auto causal = kvfit::held_out_judge::make(full, early.view(), {.is_causal = true});
@@ -479,10 +492,19 @@ TEST_CASE("a pass that fails, is stopped or judges as no number leaves the best 
         "least_gain");
   stop.request();
   calls = 10;
-  const auto stopped = kvfit::refine_passes({}, always, judge, {.cancel = &stop});
+  const auto stopped = kvfit::refine_passes({}, always, judge, {.stop = {.cancel = &stop}});
   REQUIRE(stopped);
   CHECK(stopped->end == pass_end::cancelled);
   CHECK(stopped->losses.size() == 1);
+  CHECK(stopped->cause->detail == "asked to stop");
+  calls = 10;
+  const auto late = kvfit::refine_passes({}, always, judge,
+                                         {.stop = {.deadline = std::chrono::steady_clock::now()}});
+  REQUIRE(late);
+  CHECK(late->end == pass_end::cancelled);
+  CHECK(late->pass == 0);
+  CHECK(late->losses.size() == 1);
+  CHECK(late->cause->detail == "the deadline has passed");
 }
 
 TEST_CASE("passes over a compact model end no worse than they began", "[queries][passes]") {

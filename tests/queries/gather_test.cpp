@@ -420,7 +420,7 @@ TEST_CASE("a sampler's token outside the vocabulary, and the wish to stop, end a
           "[queries][gather]") {
   const tiny_engine model;
   kvfit::cancellation stop;
-  const tiny_text text(model, 20, {.cancel = &stop});
+  const tiny_text text(model, 20, {.stop = {.cancel = &stop}});
   sources::self_study study{.prompts = {{1, 2}}};
   study.draw = [](std::span<const float> logits, kvfit::random_source&) {
     return static_cast<token>(logits.size());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/queries/reader.hpp"
 
+#include <chrono>
 #include <utility>
 #include <vector>
 
@@ -169,7 +170,7 @@ TEST_CASE("texts that can't be read are refused, with their sizes", "[queries][r
 TEST_CASE("what goes wrong on the way leaves the live rows as they were", "[queries][reader]") {
   const tiny_engine model;
   kvfit::cancellation stop;
-  const auto read = make_reader(model, {.chunk = 4, .cancel = &stop});
+  const auto read = make_reader(model, {.chunk = 4, .stop = {.cancel = &stop}});
   kvfit::live_cache live(read->shapes());
   REQUIRE(read->read({}, live, model.text(10, 1)));
   const auto unchanged = [&](const kvfit::result<kvfit::matrix>& outcome, errc code) {
@@ -183,6 +184,33 @@ TEST_CASE("what goes wrong on the way leaves the live rows as they were", "[quer
   CHECK(read->read({}, later, model.text(2, 2)).error().code == errc::invalid_position);
   stop.request();
   unchanged(read->read({}, live, model.text(9, 2)), errc::cancelled);
+  const auto late =
+      make_reader(model, {.chunk = 4, .stop = {.deadline = std::chrono::steady_clock::now()}});
+  const auto outcome = late->read({}, live, model.text(9, 2));
+  unchanged(outcome, errc::cancelled);
+  CHECK(outcome.error().actual == 0);
+  CHECK(outcome.error().expected == 9);  // three chunks through three layers
+  CHECK(outcome.error().detail == "the deadline has passed");
+  live.truncate(-3);
+  for (index l = 0; l < 3; ++l) CHECK(live.rows(l) == 0);
+}
+
+TEST_CASE("a reader's attention keeps to a cap, or is refused with the head's name",
+          "[queries][reader]") {
+  const tiny_engine model;
+  const auto free = make_reader(model);
+  const auto whole = kvfit::prefill(*free, model.text(60, 1));
+  REQUIRE(whole);
+  const auto bare = make_reader(model, {.attention = {.memory = 1}});
+  const auto refused = kvfit::prefill(*bare, model.text(60, 1));
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == errc::memory_cap_exceeded);
+  CHECK(refused.error().detail.find("L0H0") != std::string::npos);
+  const auto capped = make_reader(model, {.attention = {.memory = refused.error().actual}});
+  const auto same = kvfit::prefill(*capped, model.text(60, 1));
+  REQUIRE(same);
+  CHECK((same->hidden - whole->hidden).cwiseAbs().maxCoeff() <
+        1e-4F * whole->hidden.cwiseAbs().maxCoeff());
 }
 
 TEST_CASE("an engine that returns other sizes than it said is refused", "[queries][reader]") {

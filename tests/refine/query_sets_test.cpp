@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvfit/attention/split.hpp"
+#include "support/allocations.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
@@ -250,5 +251,31 @@ TEST_CASE("a set of one query is that query", "[refine][sets][degenerate]") {
     CHECK(kvfit::make_query_set(part_of(blocks), settings, which).rows[0] == row);
     settings.rotation = kvfit::rope{};
     CHECK(kvfit::make_query_set(part_of(blocks), settings, which).rows[0] == row);
+  }
+}
+
+TEST_CASE("a set takes no more memory than is said, at even distances or none",
+          "[refine][sets][memory]") {
+  if (!can_count) return;
+  const kvfit::matrix rows = random_matrix(400, 16, 11);
+  std::vector<kvfit::index> table;
+  for (kvfit::index i = 0; i < 400; ++i) table.push_back(i * i);  // all distances differ
+  for (const bool is_even : {true, false}) {
+    std::vector<kvfit::query_block> blocks;
+    for (const kvfit::index first : {0, 150}) {
+      blocks.emplace_back(kvfit::row_view(rows).middle_rows(first, first == 0 ? 150 : 250), first);
+      if (!is_even) blocks.back().positions = table;
+    }
+    const kvfit::query_part given = part_of(blocks);
+    const kvfit::head_sizes sizes{.depth = 16, .queries = 400, .blocks = 2, .largest_block = 250};
+    for (int which = 0; which < 2; ++which) {
+      const auto held = static_cast<double>(
+          kvfit_test::count_allocations([&] {
+            kvfit::make_query_set(given, {.sets = 2, .rotation = kvfit::rope{}}, which);
+          }).peak_bytes);
+      CAPTURE(is_even, which);
+      CHECK(held > 400 * 16 * 4);
+      CHECK(held <= kvfit::query_set_bytes(sizes) + 1024);  // an allocator's share of each block
+    }
   }
 }

@@ -9,15 +9,15 @@
 #include <cstdlib>
 #include <utility>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define KVFIT_TEST_ASAN 1
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KVFIT_TEST_SANITIZED 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define KVFIT_TEST_ASAN 1
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define KVFIT_TEST_SANITIZED 1
 #endif
 #endif
 
-#if defined(KVFIT_TEST_ASAN)
+#if defined(KVFIT_TEST_SANITIZED)
 #include <sanitizer/allocator_interface.h>
 #elif defined(__GLIBC__)
 #include <malloc.h>
@@ -43,7 +43,7 @@ void note_freed(std::size_t size) {
 
 }  // namespace
 
-#if defined(KVFIT_TEST_ASAN)
+#if defined(KVFIT_TEST_SANITIZED)
 
 namespace {
 constexpr bool can_count = true;

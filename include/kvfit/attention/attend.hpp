@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/state.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/guarded.hpp"
 
 namespace kvfit {
@@ -23,7 +25,51 @@ struct attention_output {
   vector log_mass;  ///< n: ln Σ exp(s) over all blocks and the sink; −∞ if all is hidden
 };
 
+struct attend_options {
+  /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits over the longest
+  /// block, from 8 to 96 (`panel_rows`). Fewer take less memory and more time, and change what
+  /// rounding decides.
+  index panel = 0;
+  /// Bytes, ≥ 0, that `attend` may hold at once beyond its inputs, its result included; none: as
+  /// many as it takes (`attend_bytes`). Where that is more, panels are halved, down to one query.
+  std::optional<index> memory = {};
+};
+
 }  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Keys of the longest block.
+inline index longest_of(std::span<const kv_block> blocks) noexcept {
+  index longest = 0;
+  for (const kv_block& cache : blocks) longest = std::max(longest, cache.keys.rows());
+  return longest;
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Bytes that `attend` holds at most, its result included; `options.memory` is not looked at.
+inline double attend_bytes(const query_set& queries, std::span<const kv_block> blocks,
+                           const attend_options& options = {}) noexcept {
+  const index longest = detail::longest_of(blocks);
+  double checking = 0;
+  double bytes = 0;
+  for (const kv_block& cache : blocks) {
+    head_sizes sizes = sizes_of_head(cache, queries);
+    sizes.panel = panel_rows(longest, options.panel);
+    checking = std::max(checking, checking_bytes(sizes));
+    bytes += attention_panel_bytes(sizes, false) + static_cast<double>(sizeof(attention_panel));
+    if (&cache != blocks.data()) continue;
+    bytes += float_bytes(sizes.queries + 1, sizes.width + 1);
+    sizes.keys = longest;
+    bytes += logit_source_bytes(sizes, longest);  // with the list of panels
+  }
+  return std::max(checking, bytes) + small_bytes;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -51,21 +97,50 @@ inline result<void> check_blocks(const query_set& queries, std::span<const kv_bl
   return check_queries(queries, blocks[0].keys.cols());
 }
 
+/// `options` with which `attend` keeps to `options.memory`, or `memory_cap_exceeded` with the least
+/// it needs.
+inline result<attend_options> attend_options_within(const query_set& queries,
+                                                    std::span<const kv_block> blocks,
+                                                    const attend_options& options) {
+  attend_options now = options;
+  if (!options.memory) return now;
+  const auto cap = static_cast<double>(*options.memory);
+  double least = attend_bytes(queries, blocks, now);
+  if (least <= cap) return now;
+  index longest = 0;
+  for (const query_block& block : queries.blocks()) longest = std::max(longest, block.rows.rows());
+  for (now.panel = std::min(longest, panel_rows(longest_of(blocks), options.panel)); now.panel > 0;
+       now.panel /= 2) {
+    const double bytes = attend_bytes(queries, blocks, now);
+    if (bytes <= cap) return now;
+    least = std::min(least, bytes);
+  }
+  return error{errc::memory_cap_exceeded, "memory", whole_bytes(least), *options.memory,
+               "one query at a time"};
+}
+
 inline result<attention_output> attend_unguarded(const query_set& queries,
                                                  std::span<const kv_block> blocks,
-                                                 const logit_rule& rule) {
+                                                 const logit_rule& rule,
+                                                 const attend_options& options) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
+  for (const index size : {options.panel, options.memory.value_or(0)}) {
+    if (size < 0) {
+      return error{errc::invalid_option, "panel, memory", size, 0, "must not be negative"};
+    }
+  }
   if (blocks.empty()) return error{errc::empty_input, "blocks", 0, error::none, "no blocks"};
   if (const auto ok = check_blocks(queries, blocks); !ok) return ok.error();
+  const auto within = attend_options_within(queries, blocks, options);
+  if (!within) return within.error();
   const index width = blocks[0].values.cols();
-  index longest = 0;
-  for (const kv_block& cache : blocks) longest = std::max(longest, cache.keys.rows());
   attention_output out{matrix::Zero(queries.rows(), width), vector(queries.rows())};
   std::vector<attention_panel> parts;
   parts.reserve(blocks.size());
   for (const kv_block& cache : blocks) parts.emplace_back(cache, queries, rule);
   std::vector<float> nothing(static_cast<std::size_t>(width), 0.0F);
-  for (const query_panel& panel : cut_panels(queries, panel_rows(longest))) {
+  for (const query_panel& panel :
+       cut_panels(queries, panel_rows(longest_of(blocks), within->panel))) {
     for (attention_panel& part : parts) {
       if (const auto ok = part.compute(panel); !ok) return ok.error();
     }
@@ -99,34 +174,20 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors as for `score_pass`; all values must have the same width. A query that sees nothing gets
 /// output 0 and log-mass −∞. Workspace: one panel of at most max(16 MB, 8 · T · 4 bytes) a block
-/// (`attend_bytes`).
+/// (`attend_bytes`), or less by `options.memory`.
 inline result<attention_output> attend(const query_set& queries, std::span<const kv_block> blocks,
-                                       const logit_rule& rule = {}) {
-  return detail::guard_memory("attend",
-                              [&] { return detail::attend_unguarded(queries, blocks, rule); });
-}
-
-/// Bytes that `attend` holds at most, its result included.
-inline double attend_bytes(const query_set& queries, std::span<const kv_block> blocks) noexcept {
-  double bytes = 0;
-  index longest = 0;
-  for (const kv_block& cache : blocks) longest = std::max(longest, cache.keys.rows());
-  for (const kv_block& cache : blocks) {
-    head_sizes sizes = sizes_of_head(cache, queries);
-    bytes += attention_panel_bytes(sizes, false) + static_cast<double>(sizeof(attention_panel));
-    if (&cache != blocks.data()) continue;
-    bytes += float_bytes(sizes.queries + 1, sizes.width + 1);
-    sizes.keys = longest;
-    bytes += logit_source_bytes(sizes, longest);  // with the list of panels
-  }
-  return bytes;
+                                       const logit_rule& rule = {},
+                                       const attend_options& options = {}) {
+  return detail::guard_memory(
+      "attend", [&] { return detail::attend_unguarded(queries, blocks, rule, options); });
 }
 
 /// The same for blocks written in place.
 inline result<attention_output> attend(const query_set& queries,
                                        std::initializer_list<kv_block> blocks,
-                                       const logit_rule& rule = {}) {
-  return attend(queries, std::span<const kv_block>(blocks.begin(), blocks.size()), rule);
+                                       const logit_rule& rule = {},
+                                       const attend_options& options = {}) {
+  return attend(queries, std::span<const kv_block>(blocks.begin(), blocks.size()), rule, options);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/view/check.hpp"
 
@@ -177,6 +179,11 @@ inline result<void> check_cache(const kv_block& cache, const query_set& queries)
   if (const auto ok = check_positions(cache); !ok) return ok.error();
   if (const auto ok = detail::check_bias(cache.bias, cache.keys.rows()); !ok) return ok.error();
   return detail::check_masks(cache, queries.blocks());
+}
+
+/// Bytes that these checks hold at most: a tile of rows, or a row of a mask.
+inline double checking_bytes(const head_sizes& sizes) noexcept {
+  return float_bytes(65536 + std::max(sizes.depth, sizes.width)) + float_bytes(sizes.keys);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -25,6 +25,7 @@ struct head_sizes {
   index memory_cap = 0;  ///< of the selection, see `selection_problem`
   /// The score pass kept the exponentials: they are an input of the selection.
   bool has_exponentials = false;
+  index panel = 0;  ///< queries taken together at most, see `score_options`; 0: as many as ever
 };
 
 /// The sizes of these inputs, for `score_pass_bytes`, `attend_bytes` and the like:

@@ -16,8 +16,8 @@ namespace kvfit {
 
 /// How the logit of a query at position p and a key at position r is made, in natural-log units:
 ///
-///     s = cap(scale · q·k) + bias + mask − alibi_slope · (p − r),   cap(x) = soft_cap · tanh(x /
-///     soft_cap)
+///     s = cap(scale · q·k) + bias + mask − alibi_slope · (p − r)
+///     cap(x) = soft_cap · tanh(x / soft_cap)
 ///
 /// and s = −∞ where `causal` hides r > p, or `window` hides p − r ≥ window. Nothing here is
 /// guessed: keys and queries come already rotated (RoPE), and an engine that scales its queries

@@ -46,16 +46,17 @@ inline std::vector<query_panel> cut_panels(const query_set& queries, index rows)
 
 /// Rows of a panel whose logits against `keys` keys take at most 16 MB; between 8 and 96, since a
 /// product of fewer rows is bound by reading the keys. 16 and more are multiples of 16: whole
-/// registers.
-inline index panel_rows(index keys) noexcept {
+/// registers. Never more than `most`, where that is not 0.
+inline index panel_rows(index keys, index most = 0) noexcept {
   constexpr index panel_floats = index{4} << 20;
   const index rows = std::clamp<index>(panel_floats / std::max<index>(keys, 1), 8, 96);
-  return rows < 16 ? rows : rows - rows % 16;
+  const index whole = rows < 16 ? rows : rows - rows % 16;
+  return most > 0 ? std::min(most, whole) : whole;
 }
 
 /// Rows of the largest panel that the queries of `sizes` are cut into for `keys` keys.
 inline index largest_panel(const head_sizes& sizes, index keys) noexcept {
-  return std::min(panel_rows(keys), sizes.largest_block);
+  return std::min(panel_rows(keys, sizes.panel), sizes.largest_block);
 }
 
 /// Makes logits by `logit_rule`, tile by tile of keys.
@@ -247,7 +248,7 @@ class logit_source {
 inline double logit_source_bytes(const head_sizes& sizes, index keys) noexcept {
   constexpr index tile = logit_source::key_tile;
   const index panel = largest_panel(sizes, keys);
-  const index panels = sizes.queries / panel_rows(keys) + sizes.blocks;
+  const index panels = sizes.queries / panel_rows(keys, sizes.panel) + sizes.blocks;
   const double mask = sizes.has_masks ? float_bytes(panel, tile) : 0;
   return float_bytes(2, panel, sizes.depth) + double_bytes(panel) + float_bytes(tile, sizes.depth) +
          mask + float_bytes(keys / tile + 1) +

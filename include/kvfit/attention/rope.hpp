@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvfit/attention/rope_scaling.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -88,5 +89,11 @@ class row_rotation {
   std::vector<float> cosine_;
   std::vector<float> sine_;
 };
+
+/// Bytes that a `row_rotation` for rows of `width` elements holds at most, while it is made.
+inline double row_rotation_bytes(index width) noexcept {
+  const index pairs = (width + 1) / 2;
+  return double_bytes(pairs) + 2 * grown_bytes(float_bytes(pairs));
+}
 
 }  // namespace kvfit::inline KVFIT_ISA

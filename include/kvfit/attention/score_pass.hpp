@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -12,51 +11,11 @@
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/panel.hpp"
+#include "kvfit/attention/score_bytes.hpp"
+#include "kvfit/attention/score_options.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/simd/dot.hpp"
-
-namespace kvfit {
-
-/// How a key's attention weights A_ij over the queries i become one number.
-enum class importance_kind : std::uint8_t {
-  none,  ///< not asked for
-  mean,  ///< (1/n) Σ_i A_ij
-  rms,   ///< √((1/n) Σ_i A_ij²)
-  max,   ///< max_i A_ij
-};
-
-/// One-dimensional pooling of importance along the keys, stride 1.
-enum class pooling_kind : std::uint8_t { none, average, max };
-
-struct score_options {
-  importance_kind importance = importance_kind::rms;
-  pooling_kind pooling = pooling_kind::none;
-  /// Width of the pooling window: odd and ≥ 1. (An even one can't be centred: the published code
-  /// then yields T + 1 scores.)
-  index pooling_width = 7;
-  /// Bytes: `attention_scores::exponentials` is kept where its n · T floats take no more. A
-  /// selection that needs them all then need not make them again.
-  index keep_exponentials = 0;
-  /// Importance counts the last `window` queries of every query block, its observation window; 0:
-  /// all of them.
-  index window = 0;
-};
-
-/// Full attention of n queries over T keys, reduced.
-struct attention_scores {
-  vector max;         ///< n: m_i = max_j s_ij, natural log; −∞ where every key is hidden
-  vector mass;        ///< n: y_i = Σ_j exp(s_ij − m_i), in [1, T]; 0 where every key is hidden
-  vector log_mass;    ///< n: ln Σ_j exp(s_ij); −∞ where every key is hidden
-  matrix output;      ///< n × d_v: Σ_j A_ij v_j; zero where every key is hidden
-  vector importance;  ///< T, by `score_options`; empty for `none`
-
-  /// T × n, a key a row: exp(s_ij − shift_i), where asked for; else empty.
-  matrix exponentials;
-  vector shift;  ///< n where `exponentials` are kept: at most m_i, within 16 of it
-};
-
-}  // namespace kvfit
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -130,7 +89,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   const std::vector<index> observed = last_rows(queries.blocks(), origins, options.window);
   attention_panel panel(cache, queries, rule);
   vector scale;
-  for (const query_panel& part : cut_panels(queries, panel_rows(keys))) {
+  for (const query_panel& part : cut_panels(queries, panel_rows(keys, options.panel))) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const auto ok = is_kept ? panel.compute(part, scores.exponentials.data() + part.offset, n)
                             : panel.compute(part);
@@ -175,62 +134,28 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// Whether a score pass of these sizes keeps the exponentials.
-inline bool keeps_exponentials(const head_sizes& sizes, const score_options& options) noexcept {
-  return float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(options.keep_exponentials);
-}
-
-/// Bytes of the `attention_scores` that a score pass returns.
-inline double scores_bytes(const head_sizes& sizes, const score_options& options) noexcept {
-  const double kept = keeps_exponentials(sizes, options)
-                          ? float_bytes(sizes.queries, sizes.keys) + float_bytes(sizes.queries)
-                          : 0;
-  const bool has_importance = options.importance != importance_kind::none;
-  return float_bytes(sizes.queries, sizes.width + 3) + kept +
-         (has_importance ? float_bytes(sizes.keys) : 0);
-}
-
-/// Bytes that `score_pass` holds at most, its result included.
-inline double score_pass_bytes(const head_sizes& sizes, const score_options& options) noexcept {
-  const bool has_importance = options.importance != importance_kind::none;
-  const bool is_pooled = has_importance && options.pooling != pooling_kind::none;
-  return scores_bytes(sizes, options) +
-         attention_panel_bytes(sizes, keeps_exponentials(sizes, options)) +
-         (has_importance ? double_bytes(sizes.keys) : 0) +
-         (is_pooled ? float_bytes(sizes.keys) : 0) + double_bytes(sizes.blocks) +
-         float_bytes(largest_panel(sizes, sizes.keys));
-}
-
-/// `invalid_option` where the pooling window has no centre, or the observation window is negative.
-inline result<void> check_score_options(const score_options& options) {
-  if (options.pooling_width < 1 || options.pooling_width % 2 == 0) {
-    return error{errc::invalid_option, "pooling_width", options.pooling_width, error::none,
-                 "must be odd and at least 1"};
-  }
-  if (options.window < 0) {
-    return error{errc::invalid_option, "window", options.window, 0, "must not be negative"};
-  }
-  return {};
-}
-
 /// Sweeps all keys once for every panel of queries: log-mass, output and importance.
 ///
 /// Never holds n × T numbers, unless `keep_exponentials` asks for them: the workspace is one panel
 /// of at most max(16 MB, 8 · T · 4 bytes) plus the results (`score_pass_bytes`). Cost n · T · (d_k
 /// + d_v) multiply-adds and n · T exponentials, pooling T · width. Errors: everything that
-/// `check_cache` and `check_queries` refuse, `invalid_option`, and `non_finite` where fp32
-/// overflows in a product of query and key or a logit (argument "logits"), or in the values'
+/// `check_cache` and `check_queries` refuse, `invalid_option`, `memory_cap_exceeded` before
+/// anything is computed, `cancelled` where `stop` is due before a panel, and `non_finite` where
+/// fp32 overflows in a product of query and key or a logit (argument "logits"), or in the values'
 /// weighted sum ("output"); the row is the query's. A bias and a mask that overflow downwards
 /// together hide the key. A query that sees no key at all is no error here.
 inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
                                            const logit_rule& rule = {},
-                                           const score_options& options = {}) {
+                                           const score_options& options = {},
+                                           const stop_when& stop = {}) {
   return detail::guard_memory("score_pass", [&]() -> result<attention_scores> {
     if (const auto ok = check_rule(rule); !ok) return ok.error();
     if (const auto ok = check_score_options(options); !ok) return ok.error();
     if (const auto ok = check_cache(cache, queries); !ok) return ok.error();
     if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok.error();
-    return detail::score_checked(cache, queries, rule, options);
+    const auto within = detail::score_options_within(sizes_of_head(cache, queries), options);
+    if (!within) return within.error();
+    return detail::score_checked(cache, queries, rule, *within, {}, stop);
   });
 }
 

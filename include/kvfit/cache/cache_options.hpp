@@ -58,10 +58,12 @@ struct cache_compaction {
   /// Heads under way at the same time, each with a workspace of its own; 0: as many as the executor
   /// runs.
   index heads_at_once = 0;
-  /// Bytes that the heads under way may hold together beyond inputs and finished results; none: as
-  /// many as they take. Fewer heads run at a time then, which changes no byte; a head that needs
-  /// more alone does with less in the order of `planned_memory`, as its report says, or the call
-  /// ends with `memory_cap_exceeded` before any head is compacted.
+  /// Bytes that the heads under way may hold together beyond inputs and finished results (a
+  /// ranking's importance of each key is one); none: as many as they take. Fewer heads run at a
+  /// time then, which changes no byte; a head that needs more alone does with less in the order of
+  /// `planned_memory`, as its report says, a ranking's score pass as `score_options::memory` says,
+  /// or the call ends with `memory_cap_exceeded` before any head is compacted. What a fallback
+  /// would take counts, too.
   std::optional<index> memory = {};
 };
 

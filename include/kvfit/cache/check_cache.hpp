@@ -42,18 +42,17 @@ inline index visible_rows(const kv_block& block) {
                        [](float bias) { return is_finite(bias); });
 }
 
-/// The heads of one layer with the queries of their groups.
+/// The heads of one layer with the queries of their groups; `queries`: a block a query head.
 inline result<void> add_tasks(const cache_layer& layer, std::size_t place,
-                              const layer_queries& queries, std::vector<head_task>& tasks) {
+                              std::span<const query_block> queries, std::vector<head_task>& tasks) {
   const std::string where = "layer " + std::to_string(layer.number);
   if (layer.heads.empty()) return error{errc::empty_input, where + ": heads", 0, error::none, {}};
   const std::size_t heads = layer.heads.size();
-  if (queries.heads.empty() || queries.heads.size() % heads != 0) {
-    return error{errc::shape_mismatch, where + ": query heads",
-                 static_cast<index>(queries.heads.size()), static_cast<index>(heads),
-                 "must be a multiple of the KV heads"};
+  if (queries.empty() || queries.size() % heads != 0) {
+    return error{errc::shape_mismatch, where + ": query heads", static_cast<index>(queries.size()),
+                 static_cast<index>(heads), "must be a multiple of the KV heads"};
   }
-  const std::size_t group = queries.heads.size() / heads;
+  const std::size_t group = queries.size() / heads;
   for (std::size_t h = 0; h < heads; ++h) {
     const kv_block& block = layer.heads[h];
     const head_id id{layer.number, static_cast<index>(h)};
@@ -66,8 +65,7 @@ inline result<void> add_tasks(const cache_layer& layer, std::size_t place,
       return error{errc::shape_mismatch, name(id) + ": values", block.values.cols(),
                    first.values.cols(), "columns must equal those of the layer's first head"};
     }
-    tasks.push_back({id, place, block, std::span(queries.heads).subspan(h * group, group),
-                     visible_rows(block)});
+    tasks.push_back({id, place, block, queries.subspan(h * group, group), visible_rows(block)});
   }
   return {};
 }
@@ -99,7 +97,7 @@ inline result<void> add_layers(const cache_view& cache, const cache_queries& que
                    error::none,
                    {}};
     }
-    if (const auto ok = add_tasks(layer, place, *asked, tasks); !ok) return ok.error();
+    if (const auto ok = add_tasks(layer, place, asked->heads, tasks); !ok) return ok.error();
   }
   return {};
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvfit/cache/apportion.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
@@ -121,8 +122,9 @@ inline result<chunk_plan> plan_checked(std::span<const chunk> chunks, index rows
   if (sum_of_least() > left) {
     const index possible = left / (heads * std::max<index>(at_least, 1));
     if (possible < runs) {
-      return error{errc::budget_out_of_range, "budget", budget,
-                   heads * (plan.kept + runs * std::min(at_least, rows)),
+      // Sizes as asked for may be far beyond any that are: a budget of all rows always does.
+      const index needed = many_times(heads, plan.kept + many_times(runs, at_least));
+      return error{errc::budget_out_of_range, "budget", budget, std::min(heads * rows, needed),
                    "rows outside every chunk, and the least of each stretch between them"};
     }
     auto merged = merge_neighbours(chunks, possible);

@@ -56,7 +56,7 @@ inline compacted_layer stack_heads(std::span<compacted_head> heads) {
 template <class Options, executor E, class Take>
 result<void> compact_tasks(const cache_view& cache, const cache_plan& plan, const Options& options,
                            E&& how, Take&& take, const watch& by, index* failed_at = nullptr) {
-  const auto at_once = heads_within_memory(cache, plan, options);
+  const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options);
   if (!at_once) return at_once.error();
   std::mutex taking;
   return over_heads(

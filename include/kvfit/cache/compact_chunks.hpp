@@ -24,8 +24,9 @@ namespace kvfit::inline KVFIT_ISA {
 /// queries: one set, which all chunks are fitted for, or one a chunk of the plan. Errors and costs
 /// as of `compact_pieces`; `shape_mismatch` besides where plan, queries and cache do not fit.
 ///
-///     auto plan = plan_chunks(*split_by_length({prefix, rows - prefix}, 4096), rows, heads,
-///     budget); auto small = compact_chunks(cache, std::span(&queries, 1), *plan, options, pool);
+///     auto chunks = split_by_length({prefix, rows - prefix}, 4096);
+///     auto plan = plan_chunks(*chunks, rows, heads, budget);
+///     auto small = compact_chunks(cache, std::span(&queries, 1), *plan, options, pool);
 template <class Selection, class Bias, class Values, executor E>
 [[nodiscard]] result<compacted_text> compact_chunks(
     const cache_view& cache, std::span<const cache_queries> queries, const chunk_plan& plan,

@@ -18,6 +18,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/progress.hpp"
+#include "kvfit/parallel/stop.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -37,6 +38,7 @@ class piece_compaction {
     fitted_ = std::count_if(pieces_.begin(), pieces_.end(),
                             [this](const text_piece& piece) { return !is_kept(piece); });
     for (const text_piece& piece : pieces_) {
+      if (const auto ok = check_stop(by_.stop(), "pieces"); !ok) return in_piece(ok.error(), piece);
       auto part = is_kept(piece) ? keep(piece) : fit(piece);
       if (!part) return in_piece(part.error(), piece);
       if (const auto ok = place(piece, *part); !ok) return in_piece(ok.error(), piece);
@@ -62,7 +64,7 @@ class piece_compaction {
     auto options = options_;
     options.budget = piece.budget;
     options.skip.clear();  // those layers are not in the part
-    watch by{.cancel = by_.cancel, .progress = {}};
+    watch by = by_;
     if (by_.progress) {
       by.progress = [this](index done, index) {
         by_.progress(done_ * heads_ + done, fitted_ * heads_);
@@ -178,7 +180,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// head stands elsewhere than its layer; `shape_mismatch`; `missing_entry` where keys must be moved
 /// and no rotation is known; `invalid_option`. On the way those of `compact_cache`, with the rows
 /// of the text in the detail: a chunk that no query sees is one, unless `options.fallback` says
-/// otherwise. Then nothing is returned. Same input, same bytes, at any number of threads.
+/// otherwise; `cancelled`, where `by` has it looked at before each piece and within its heads. Then
+/// nothing is returned. Same input, same bytes, at any number of threads.
 /// Cost: that of the pieces, one after the other, their heads on the executor's threads; holds the
 /// result, once more that of one layer, and what `compact_cache` holds of one piece.
 template <class Selection, class Bias, class Values, executor E>

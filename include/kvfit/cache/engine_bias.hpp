@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -164,12 +165,15 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors: those of `check_layer`; `shape_mismatch` for query heads that do not divide;
 /// `invalid_option`; `storage_overflow` (head, row) for a bias that rounds to +∞, and for a head
-/// whose every key would be hidden; `out_of_memory`. Cost: the tensor.
+/// whose every key would be hidden; `memory_cap_exceeded`, before anything is allocated, where the
+/// tensor takes more than `memory` ≥ 0 bytes (none: as many as it takes); `out_of_memory`. Cost:
+/// the tensor.
 ///
 ///     auto mask = kvfit::make_engine_bias(layer, kvfit::bias_layouts::sdpa(dtype::bf16, 32));
 ///     // mask->bytes: [32, 1, mask->columns]
 [[nodiscard]] inline result<engine_bias> make_engine_bias(const compacted_layer& layer,
-                                                          const bias_layout& layout) {
+                                                          const bias_layout& layout,
+                                                          const std::optional<index>& memory = {}) {
   return detail::guard_memory("make_engine_bias", [&]() -> result<engine_bias> {
     if (const auto ok = check_layer(layer); !ok) return ok.error();
     const auto kv_heads = static_cast<index>(layer.heads.size());
@@ -188,6 +192,9 @@ namespace kvfit::inline KVFIT_ISA {
     if (out.columns > 0 && out.heads > most / out.rows / out.columns) {
       return error{errc::out_of_memory, "make_engine_bias"};
     }
+    const double bytes = static_cast<double>(size_of(out.type)) * static_cast<double>(out.heads) *
+                         static_cast<double>(out.rows) * static_cast<double>(out.columns);
+    if (const auto ok = detail::check_result_bytes(bytes, memory); !ok) return ok.error();
     const std::size_t row_bytes = static_cast<std::size_t>(out.columns) * size_of(out.type);
     const std::size_t head_bytes = static_cast<std::size_t>(out.rows) * row_bytes;
     out.bytes.resize(static_cast<std::size_t>(out.heads) * head_bytes);

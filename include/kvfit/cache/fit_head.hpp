@@ -7,6 +7,7 @@
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/head_options.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
@@ -44,31 +45,13 @@ inline result<compacted> keep_last(const kv_block& cache, const compact_options&
 }
 
 /// Rows of the cache with their own values and biases: those most looked at, or the last.
-inline result<compacted> keep_copies(const head_task& task, compact_options options,
+inline result<compacted> keep_copies(const head_task& task, const compact_options& options,
                                      const stop_when& stop) {
-  options.selection = selection::highest_attention{};
-  options.bias = bias::zero{};
-  options.values = values::copy{};
-  options.refine = {.steps = 0};
-  options.gradient.reset();
   auto kept = compact(task.block, task.queries, options, stop);
   if (kept || kept.error().code == errc::storage_overflow || !is_numerical(kept.error())) {
     return kept;
   }
   return keep_last(task.block, options);
-}
-
-/// What of a composition every policy shares.
-template <class Selection, class Bias, class Values>
-compact_options without_policies(const compaction<Selection, Bias, Values>& from) {
-  return {.budget = from.budget,
-          .rule = from.rule,
-          .protect_first = from.protect_first,
-          .protect_last = from.protect_last,
-          .held_out = from.held_out,
-          .storage = from.storage,
-          .bias_storage = from.bias_storage,
-          .memory = from.memory};
 }
 
 /// The head's rows by `options`, whose budget may be 0.
@@ -88,7 +71,7 @@ result<compacted_head> fit_head(const head_task& task, const Options& options,
   if (!fitted && fallback == head_fallback::copies && is_numerical(fitted.error())) {
     out.report.outcome = head_outcome::fallback;
     out.report.cause = fitted.error();
-    fitted = keep_copies(task, without_policies(options), stop);
+    fitted = keep_copies(task, copying(options), stop);
   }
   if (!fitted) return in_head(fitted.error(), task.id);
   out.rows = std::move(*fitted);

@@ -14,6 +14,7 @@
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/parallel/stop.hpp"
 
 namespace kvfit {
 
@@ -42,7 +43,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// at. options: those of the compactions to come, with `held_out` above 0.
 /// Errors: `empty_input` for no budget; `invalid_option` for budgets out of order, settings out of
 /// range or no held-out share, and where there are too few queries to hold any out; those of
-/// `compact`. Cost: one `compact` a budget, and 16 bytes. Same input, same bytes.
+/// `compact`, whose cap holds here too, and `cancelled` once `stop` is due. Cost: one `compact` a
+/// budget, and 16 bytes. Same input, same bytes.
 ///
 ///     const kvfit::index grid[] = {16, 64, 256, 1024};
 ///     auto curve = kvfit::measure_influence(cache, queries, options, grid, {.weight = 0.4});
@@ -50,7 +52,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<influence_curve> measure_influence(
     const kv_block& cache, const query_set& queries,
     const compaction<Selection, Bias, Values>& options, std::span<const index> budgets,
-    const influence_settings& settings = {}) {
+    const influence_settings& settings = {}, const stop_when& stop = {}) {
   if (budgets.empty()) return error{errc::empty_input, "budgets", 0, error::none, {}};
   for (std::size_t i = 0; i < budgets.size(); ++i) {
     const index before = i > 0 ? budgets[i - 1] : 0;
@@ -85,7 +87,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
       return {};
     };
     if (settings.one_selection) {
-      const auto all = compact_progressive(cache, queries, options, budgets);
+      const auto all = compact_progressive(cache, queries, options, budgets, stop);
       if (!all) return all.error();
       for (std::size_t i = 0; i < budgets.size(); ++i) {
         if (const auto ok = add(budgets[i], (*all)[i].report); !ok) return ok.error();
@@ -95,7 +97,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
     auto asked = options;
     for (const index rows : budgets) {
       asked.budget = rows;
-      const auto fitted = compact(cache, queries, asked);
+      const auto fitted = compact(cache, queries, asked, stop);
       if (!fitted) return fitted.error();
       if (const auto ok = add(rows, fitted->report); !ok) return ok.error();
     }
@@ -106,9 +108,10 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 /// The same with policies chosen at run time.
 [[nodiscard]] inline result<influence_curve> measure_influence(
     const kv_block& cache, const query_set& queries, const compact_options& options,
-    std::span<const index> budgets, const influence_settings& settings = {}) {
+    std::span<const index> budgets, const influence_settings& settings = {},
+    const stop_when& stop = {}) {
   return measure_influence<any_selection, any_bias, any_values>(cache, queries, options, budgets,
-                                                                settings);
+                                                                settings, stop);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

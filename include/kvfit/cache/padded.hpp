@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
@@ -66,6 +68,14 @@ inline index longest_head(const compacted_layer& layer) {
   return longest;
 }
 
+/// `memory_cap_exceeded` where a result of `bytes` is more than the caller allows.
+inline result<void> check_result_bytes(double bytes, const std::optional<index>& memory) {
+  if (!memory) return {};
+  if (*memory < 0) return error{errc::invalid_option, "memory", *memory, 0, "must not be negative"};
+  if (bytes <= static_cast<double>(*memory)) return {};
+  return error{errc::memory_cap_exceeded, "memory", whole_bytes(bytes), *memory, "of the result"};
+}
+
 /// Copies `count` rows of everything; `To` and `From` are layers, ragged or padded.
 template <class To, class From>
 void copy_rows(To& to, index to_row, const From& from, index from_row, index count) {
@@ -89,13 +99,16 @@ namespace kvfit::inline KVFIT_ISA {
 /// most of what compaction saves (with the published head budgets, more than half of the slots are
 /// padding): where an engine can, keep heads ragged, or share positions (`shared_positions.hpp`).
 ///
-/// multiple: ≥ 1, what a kernel wants lengths to divide by. Errors: those of `check_layer`;
-/// `invalid_option`; `out_of_memory`. Cost: heads · length · (d_k + d_v + 5) numbers.
+/// multiple: ≥ 1, what a kernel wants lengths to divide by. memory: bytes, ≥ 0, that the result may
+/// take (it decides what the call holds); none: as many as it takes. Errors: those of
+/// `check_layer`; `invalid_option`; `memory_cap_exceeded` before anything is allocated;
+/// `out_of_memory`. Cost: heads · length · (d_k + d_v + 5) numbers.
 ///
 ///     auto padded = kvfit::pad(cache.layers[3], 256);
 ///     if (!padded) return padded.error();
 ///     upload(padded->keys.data(), heads, padded->length, d_k);
-[[nodiscard]] inline result<padded_layer> pad(const compacted_layer& layer, index multiple = 1) {
+[[nodiscard]] inline result<padded_layer> pad(const compacted_layer& layer, index multiple = 1,
+                                              const std::optional<index>& memory = {}) {
   return detail::guard_memory("pad", [&]() -> result<padded_layer> {
     if (const auto ok = check_layer(layer); !ok) return ok.error();
     const auto length = detail::round_up(detail::longest_head(layer), multiple, "multiple");
@@ -105,6 +118,10 @@ namespace kvfit::inline KVFIT_ISA {
     constexpr index most = std::numeric_limits<index>::max() / index{sizeof(index)};
     if (*length > most / heads / width) return error{errc::out_of_memory, "pad"};
     const index rows = heads * *length;
+    const double bytes = float_bytes(rows, layer.keys.cols() + layer.values.cols() + 1) +
+                         double_bytes(rows, 2) + double_bytes(heads) +
+                         static_cast<double>(layer.heads.size() * sizeof(head_report));
+    if (const auto ok = detail::check_result_bytes(bytes, memory); !ok) return ok.error();
 
     padded_layer padded;
     padded.number = layer.number;

@@ -58,8 +58,9 @@ class recent_queries {
   }
 
   /// The queries of some consecutive tokens: one block a query head, all at the same positions one
-  /// apart. Rows that do not go on where the layer's last ones ended replace them all, as a block
-  /// has its rows in one piece of the text.
+  /// apart, be they counted or looked up in a table (`query_block::positions`), which is not kept.
+  /// Rows that do not go on where the layer's last ones ended replace them all, as a block has its
+  /// rows in one piece of the text.
   ///
   /// Errors, with nothing changed: those of `check_queries`; `shape_mismatch` for blocks of other
   /// numbers, widths or lengths than the layer's; `invalid_position` for blocks at other places;
@@ -141,9 +142,10 @@ class recent_queries {
         return error{errc::shape_mismatch, where + ": queries", head.rows.rows(), first.rows.rows(),
                      "rows must be those of the first head"};
       }
-      if (head.first_position != first.first_position || head.position_step != 1) {
-        return error{errc::invalid_position, where + ": queries", head.first_position,
-                     first.first_position, "heads must stand alike, rows one position apart"};
+      for (index i = 0; i < head.rows.rows(); ++i) {
+        if (head.position(i) == first.position(0) + i) continue;
+        return error{errc::invalid_position, where + ": queries", head.position(i),
+                     first.position(0) + i, "heads must stand alike, rows one position apart"};
       }
     }
     return {};
@@ -151,7 +153,7 @@ class recent_queries {
 
   void add(ring& to, std::span<const query_block> heads) {
     const index given = heads.front().rows.rows();
-    const index first = heads.front().first_position;
+    const index first = heads.front().position(0);
     if (first != to.first_position + to.rows) to.rows = 0;
     if (to.rows == 0) {
       to.start = 0;
@@ -169,7 +171,11 @@ class recent_queries {
     to.first_position += dropped;
     to.rows = to.rows + given - dropped;
     to.heads.assign(heads.begin(), heads.end());
-    for (query_block& head : to.heads) head.rows = {};  // the caller's memory may go
+    for (query_block& head : to.heads) {  // the caller's memory may go
+      head.rows = {};
+      head.positions = {};
+      head.position_step = 1;
+    }
   }
 
   index capacity_;

@@ -19,31 +19,26 @@
 #include "kvfit/cache/fit_head.hpp"
 #include "kvfit/cache/over_heads.hpp"
 #include "kvfit/compact.hpp"
+#include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/executor.hpp"
+#include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/serial.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// Query heads that read each KV head, or `shape_mismatch` where they do not divide.
-inline result<std::size_t> group_size_of(const cache_layer& layer,
-                                         std::span<const query_block> queries) {
-  const std::size_t heads = layer.heads.size();
+/// The heads of a layer that is compacted by itself, with the queries of their groups.
+inline result<std::vector<head_task>> tasks_of_layer(const cache_layer& layer,
+                                                     std::span<const query_block> queries) {
   if (layer.kind != layer_kind::global) {
     return error{errc::invalid_option, "layer " + std::to_string(layer.number), error::none,
                  error::none, "only global layers are compacted"};
   }
-  if (heads == 0) {
-    return error{errc::empty_input, "layer " + std::to_string(layer.number), 0, error::none,
-                 "no heads"};
-  }
-  if (queries.empty() || queries.size() % heads != 0) {
-    return error{errc::shape_mismatch, "queries", static_cast<index>(queries.size()),
-                 static_cast<index>(heads), "heads must be a multiple of the KV heads"};
-  }
-  return queries.size() / heads;
+  std::vector<head_task> tasks;
+  if (const auto ok = add_tasks(layer, 0, queries, tasks); !ok) return ok.error();
+  return tasks;
 }
 
 /// The options of one head's refit; `rows` ascend, protected ones among them.
@@ -95,13 +90,12 @@ inline result<void> check_rows(const kv_block& cache, const std::vector<index>& 
   return need(length - std::min(options.protect_last, length), length);
 }
 
-inline result<compacted_head> refit_head(const cache_layer& layer, std::size_t head,
+inline result<compacted_head> refit_head(const cache_layer& layer, const head_task& task,
                                          const std::vector<index>& rows,
-                                         std::span<const query_block> queries,
-                                         const compact_options& options) {
-  const kv_block& cache = layer.heads[head];
+                                         const compact_options& options, const stop_when& stop) {
+  const kv_block& cache = task.block;
   compacted_head out;
-  out.report = {.id = {layer.number, static_cast<index>(head)},
+  out.report = {.id = task.id,
                 .rows_before = cache.keys.rows(),
                 .rows = static_cast<index>(rows.size()),
                 .outcome = head_outcome::empty,
@@ -113,7 +107,8 @@ inline result<compacted_head> refit_head(const cache_layer& layer, std::size_t h
     return out;
   }
   if (const auto ok = check_rows(cache, rows, options); !ok) return ok.error();
-  auto fitted = compact(cache, queries, refit_options(layer, options, rows, cache.keys.rows()));
+  auto fitted =
+      compact(cache, task.queries, refit_options(layer, options, rows, cache.keys.rows()), stop);
   if (!fitted) return fitted.error();
   if (fitted->positions != rows) {
     return error{errc::invalid_position, "rows", static_cast<index>(rows.size()), error::none,
@@ -124,6 +119,24 @@ inline result<compacted_head> refit_head(const cache_layer& layer, std::size_t h
   out.report.report = fitted->report;
   out.rows = std::move(*fitted);
   return out;
+}
+
+/// Heads that may be fitted together within `options.memory`; 0: as many as the executor runs.
+inline result<index> refits_within_memory(const cache_layer& layer,
+                                          std::span<const head_task> tasks,
+                                          std::span<const std::vector<index>> rows,
+                                          const compact_options& options) {
+  if (!options.memory) return index{0};
+  index largest = 1;
+  for (std::size_t h = 0; h < tasks.size(); ++h) {
+    if (rows[h].empty()) continue;
+    const kv_block& block = tasks[h].block;
+    const auto planned = planned_memory(sizes_of(block, tasks[h].queries),
+                                        refit_options(layer, options, rows[h], block.keys.rows()));
+    if (!planned) return in_head(planned.error(), tasks[h].id);
+    largest = std::max(largest, planned->needed);
+  }
+  return std::max<index>(1, *options.memory / largest);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
@@ -140,10 +153,14 @@ namespace kvfit::inline KVFIT_ISA {
 /// `bias::from_selection` has nothing to take weights from and is an error. The layer's own rule
 /// and rotation stand in for those of the options.
 ///
+/// `options.memory` caps what all heads under way hold together beyond inputs and finished results:
+/// fewer of them run at a time first, then each does with less (`planned_memory`).
+///
 /// Errors: `invalid_option` for a layer that is not global; `empty_input`; `shape_mismatch`;
-/// `invalid_position` for rows that can't be kept; those of `compact`, of the first head that has
-/// one, with its name in front; `out_of_memory`. Nothing is returned then. Cost: one `compact` a
-/// head, spread over the executor; the same bytes for every one of them.
+/// `invalid_position` for rows that can't be kept; `memory_cap_exceeded` before any head is fitted;
+/// those of `compact`, of the first head that has one, with its name in front; `cancelled` once
+/// `by` says so; `out_of_memory`. Nothing is returned then. Cost: one `compact` a head, spread over
+/// the executor; the same bytes for every one of them.
 ///
 ///     const std::vector<std::vector<index>> rows = {{0, 3, 9}, {0, 4, 9}};
 ///     auto refitted = kvfit::refit_layer(layer, rows, queries, options, pool);
@@ -151,30 +168,24 @@ template <executor E>
 [[nodiscard]] result<compacted_layer> refit_layer(const cache_layer& layer,
                                                   std::span<const std::vector<index>> rows,
                                                   std::span<const query_block> queries,
-                                                  const compact_options& options, E&& how) {
+                                                  const compact_options& options, E&& how,
+                                                  const watch& by = {}) {
   return detail::guard_memory("refit_layer", [&]() -> result<compacted_layer> {
-    const auto group = detail::group_size_of(layer, queries);
-    if (!group) return group.error();
-    const std::size_t heads = layer.heads.size();
-    if (rows.size() != heads) {
+    const auto tasks = detail::tasks_of_layer(layer, queries);
+    if (!tasks) return tasks.error();
+    if (rows.size() != tasks->size()) {
       return error{errc::shape_mismatch, "rows", static_cast<index>(rows.size()),
-                   static_cast<index>(heads), "one list a head"};
+                   static_cast<index>(tasks->size()), "one list a head"};
     }
-    for (const kv_block& head : layer.heads) {
-      const kv_block& first = layer.heads.front();
-      if (head.keys.cols() == first.keys.cols() && head.values.cols() == first.values.cols()) {
-        continue;
-      }
-      return error{errc::shape_mismatch, "layer " + std::to_string(layer.number), head.keys.cols(),
-                   first.keys.cols(), "columns must be the same in all heads"};
-    }
-    std::vector<compacted_head> done(heads);
-    const auto ran =
-        detail::over_heads(how, static_cast<index>(heads), 0, {}, [&](index i) -> result<void> {
+    const auto at_once = detail::refits_within_memory(layer, *tasks, rows, options);
+    if (!at_once) return at_once.error();
+    std::vector<compacted_head> done(tasks->size());
+    const auto ran = detail::over_heads(
+        how, static_cast<index>(tasks->size()), *at_once, by, [&](index i) -> result<void> {
           const auto h = static_cast<std::size_t>(i);
-          auto one =
-              detail::refit_head(layer, h, rows[h], queries.subspan(h * *group, *group), options);
-          if (!one) return detail::in_head(one.error(), {layer.number, i});
+          const head_task& task = (*tasks)[h];
+          auto one = detail::refit_head(layer, task, rows[h], options, by.stop());
+          if (!one) return detail::in_head(one.error(), task.id);
           done[h] = std::move(*one);
           return {};
         });

@@ -2,15 +2,11 @@
 /// One round of a rolling cache: what it compacts, the work itself, and what comes of it.
 #pragma once
 
-#include <atomic>
 #include <chrono>
-#include <cstddef>
 #include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,8 +25,9 @@ namespace kvfit {
 struct round_watch {
   /// As of `watch`: called after each head with 1, 2, …, count.
   std::function<void(index done, index count)> progress = {};
-  /// Looked at before the first head and after each: heads begun are ended. Once it has passed the
-  /// round is cancelled for good; another one may be begun.
+  /// Looked at before each head and within it, as often as `compact` looks: the outcome is then
+  /// `cancelled`, and heads that were done are dropped with it. The round may be run again under a
+  /// later one, as long as it is neither applied nor abandoned.
   std::optional<std::chrono::steady_clock::time_point> deadline = {};
 };
 
@@ -92,7 +89,8 @@ class rolling_round {
   /// queries: of every layer that is compacted, as `compact_cache` wants them; they see old compact
   /// rows and live rows alike, all at their places in the text.
   /// The outcome's error: those of `compact_cache`; `cancelled`, whose detail says whether by wish
-  /// or deadline. Cost: that of `compact_cache`; live rows are read where they lie.
+  /// or deadline. Once `cancel` was called every run ends so. Cost: that of `compact_cache`; live
+  /// rows are read where they lie.
   template <executor E>
   [[nodiscard]] rolling_outcome run(const cache_queries& queries, E&& how,
                                     const round_watch& by = {}) const {
@@ -100,8 +98,8 @@ class rolling_round {
             detail::guard_memory("rolling_round", [&] { return compact(queries, how, by); })};
   }
 
-  /// Ends `run` with `cancelled` after the heads under way. Any thread may ask, and a signal
-  /// handler.
+  /// Ends `run` with `cancelled`, within the heads under way, and whatever `run` comes after. Any
+  /// thread may ask, and a signal handler.
   void cancel() const noexcept { state_->stop.request(); }
 
  private:

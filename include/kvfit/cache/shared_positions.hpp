@@ -23,9 +23,12 @@
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// What the attention of one head's queries says of its compact rows: mean_i Â_ij.
-inline result<vector> mean_attention(const kv_block& cache, const compacted_layer& fitted,
-                                     std::size_t head, std::span<const query_block> queries,
-                                     const logit_rule& rule) {
+inline result<vector> mean_attention(const head_task& task, const compacted_layer& fitted,
+                                     const logit_rule& rule, const compact_options& options,
+                                     const stop_when& stop) {
+  const kv_block& cache = task.block;
+  if (const auto ok = check_cache(cache, task.queries); !ok) return ok.error();
+  const auto head = static_cast<std::size_t>(task.id.head);
   kv_block block = fitted.block(head);
   const auto rows = std::span(fitted.positions)
                         .subspan(static_cast<std::size_t>(fitted.offsets[head]),
@@ -36,7 +39,8 @@ inline result<vector> mean_attention(const kv_block& cache, const compacted_laye
   for (const row_view& mask : cache.masks) masks.push_back(gather_rows(mask.transposed(), rows));
   for (const matrix& mask : masks) mask_views.push_back(row_view(mask).transposed());
   block.masks = mask_views;
-  auto scores = score_pass(block, query_set(queries), rule, {.importance = importance_kind::mean});
+  auto scores = score_pass(block, query_set(task.queries), rule,
+                           {.importance = importance_kind::mean, .memory = options.memory}, stop);
   if (!scores) return scores.error();
   return std::move(scores->importance);
 }
@@ -69,26 +73,31 @@ inline result<std::vector<index>> rows_within(std::vector<index> rows,
 /// The rows of any head, ascending; where they are more than `most` > 0, the most important.
 inline result<std::vector<index>> shared_rows(const cache_layer& layer,
                                               const compacted_layer& fitted,
-                                              std::span<const query_block> queries,
-                                              std::size_t group, const compact_options& options,
-                                              index most) {
+                                              std::span<const head_task> tasks,
+                                              const compact_options& options, index most,
+                                              const stop_when& stop) {
   std::vector<index> rows = fitted.positions;
   std::sort(rows.begin(), rows.end());
+  const index length = layer.heads.front().keys.rows();
+  if (!rows.empty() && rows.back() >= length) {
+    return error{errc::invalid_position, part_of(fitted, "positions"), rows.back(), length,
+                 "a row that the layer does not have"};
+  }
   rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
   if (most == 0 || static_cast<index>(rows.size()) <= most) return rows;
   std::vector<double> importance(rows.size(), 0.0);
-  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+  for (std::size_t h = 0; h < tasks.size(); ++h) {
     if (fitted.rows(h) == 0) continue;
-    const auto part = mean_attention(layer.heads[h], fitted, h, queries.subspan(h * group, group),
-                                     layer.rule.value_or(options.rule));
-    if (!part) return in_head(part.error(), {layer.number, static_cast<index>(h)});
+    const auto part =
+        mean_attention(tasks[h], fitted, layer.rule.value_or(options.rule), options, stop);
+    if (!part) return in_head(part.error(), tasks[h].id);
     for (index j = 0; j < part->size(); ++j) {
       const index row = fitted.positions[static_cast<std::size_t>(fitted.offsets[h] + j)];
       const auto at = std::lower_bound(rows.begin(), rows.end(), row) - rows.begin();
       importance[static_cast<std::size_t>(at)] += static_cast<double>((*part)[j]);
     }
   }
-  return rows_within(std::move(rows), importance, most, options, layer.heads.front().keys.rows());
+  return rows_within(std::move(rows), importance, most, options, length);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
@@ -117,18 +126,15 @@ namespace kvfit::inline KVFIT_ISA {
 /// `most_rows` below 0, or not above the protected rows. Cost: that of `refit_layer` for the
 /// union's rows, n · t · d_k a head for the importance. Same input, same bytes.
 ///
-///     auto shared = kvfit::share_positions(view.layers[0], cache.layers[0], queries, options,
-///     512);
+///     auto shared = kvfit::share_positions(view.layers[0], cache.layers[0], asked, options, 512);
 ///     // shared->positions: the union's rows, once for each head
 template <executor E>
-[[nodiscard]] result<compacted_layer> share_positions(const cache_layer& layer,
-                                                      const compacted_layer& fitted,
-                                                      std::span<const query_block> queries,
-                                                      const compact_options& options,
-                                                      index most_rows, E&& how) {
+[[nodiscard]] result<compacted_layer> share_positions(
+    const cache_layer& layer, const compacted_layer& fitted, std::span<const query_block> queries,
+    const compact_options& options, index most_rows, E&& how, const watch& by = {}) {
   return detail::guard_memory("share_positions", [&]() -> result<compacted_layer> {
-    const auto group = detail::group_size_of(layer, queries);
-    if (!group) return group.error();
+    const auto tasks = detail::tasks_of_layer(layer, queries);
+    if (!tasks) return tasks.error();
     if (const auto ok = check_layer(fitted); !ok) return ok.error();
     const auto mismatch = [&](const char* part, index actual, index expected, const char* why) {
       return error{errc::shape_mismatch, detail::part_of(fitted, part), actual, expected, why};
@@ -148,10 +154,10 @@ template <executor E>
     if (most_rows < 0) {
       return error{errc::budget_out_of_range, "most_rows", most_rows, 0, "must not be negative"};
     }
-    auto rows = detail::shared_rows(layer, fitted, queries, *group, options, most_rows);
+    auto rows = detail::shared_rows(layer, fitted, *tasks, options, most_rows, by.stop());
     if (!rows) return rows.error();
     const std::vector<std::vector<index>> same(layer.heads.size(), *rows);
-    return refit_layer(layer, same, queries, options, how);
+    return refit_layer(layer, same, queries, options, how, by);
   });
 }
 

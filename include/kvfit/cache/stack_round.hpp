@@ -40,6 +40,9 @@ inline result<void> stack_head(const kv_block& live, index rows, const compacted
   }
   const chunk& taken = state.taken;
   head_stack& stack = state.stacks.emplace_back();
+  const index all = taken.rows + (before != nullptr ? before->rows(head) : 0);
+  stack.bias.reserve(static_cast<std::size_t>(all));
+  stack.positions.reserve(static_cast<std::size_t>(all));
   stack.keys.bottom = live.keys.middle_rows(0, taken.rows);
   stack.values.bottom = live.values.middle_rows(0, taken.rows);
   if (before != nullptr) {

@@ -14,8 +14,8 @@ namespace kvfit {
 
 /// A stretch of a text, in the prefill that it was part of.
 struct text_piece {
-  cache_view
-      cache;        ///< all layers of the prefill, whose rows outside the stretch are not looked at
+  /// All layers of the prefill, whose rows outside the stretch are not looked at.
+  cache_view cache;
   chunk where;      ///< the stretch's rows in the prefill
   index place = 0;  ///< number of its first row in the whole text
   /// Where its first row shall stand; none: where it stood in the prefill. Keys are turned by the
@@ -30,8 +30,8 @@ struct text_piece {
 /// What became of one stretch.
 struct piece_report {
   chunk where;  ///< in the whole text
-  std::vector<head_report>
-      heads;  ///< layer after layer; each head beside this stretch's rows alone
+  /// Layer after layer; each head beside this stretch's rows alone.
+  std::vector<head_report> heads;
 };
 
 /// A compact cache of a text that was compacted piece by piece.

@@ -42,7 +42,8 @@ template <executor E>
 [[nodiscard]] result<compacted_layer> refit_without_bias(const cache_layer& layer,
                                                          const compacted_layer& fitted,
                                                          std::span<const query_block> queries,
-                                                         const compact_options& options, E&& how) {
+                                                         const compact_options& options, E&& how,
+                                                         const watch& by = {}) {
   return detail::guard_memory("refit_without_bias", [&]() -> result<compacted_layer> {
     if (const auto ok = check_layer(fitted); !ok) return ok.error();
     if (fitted.number != layer.number || fitted.heads.size() != layer.heads.size()) {
@@ -65,7 +66,7 @@ template <executor E>
     }
     compact_options asked = presets::without_bias(options);
     asked.refine.steps = options.refine.steps.value_or(0);
-    return refit_layer(layer, rows, queries, asked, how);
+    return refit_layer(layer, rows, queries, asked, how, by);
   });
 }
 

@@ -54,7 +54,7 @@ class head_bytes {
   }
 
   [[nodiscard]] double most() const {
-    return views_ + std::max({score_pass_bytes(fit_, wanted_), choosing(), weighing(), after()});
+    return views_ + std::max({score_checked_bytes(fit_, wanted_), choosing(), weighing(), after()});
   }
 
  private:
@@ -131,7 +131,7 @@ class head_bytes {
     const double held_out =
         judge_.queries == 0
             ? 0
-            : std::max(score_pass_bytes(judge_, {.importance = importance_kind::none}),
+            : std::max(score_checked_bytes(judge_, {.importance = importance_kind::none}),
                        with(judge_));
     return std::max(held_out, falls_back ? with(fit_) : 0);
   }

@@ -46,7 +46,7 @@ class memory_planner {
                                      : std::numeric_limits<double>::infinity();
     const bool fits = wanted <= cap || search(now, cap);
     if (!fits) {
-      return error{errc::memory_cap_exceeded, "memory", to_index(bytes(now)), *given_.memory,
+      return error{errc::memory_cap_exceeded, "memory", whole_bytes(bytes(now)), *given_.memory,
                    "with all that a cap may take taken"};
     }
     return memory_plan<options_type>{now, report(now, wanted)};
@@ -58,16 +58,11 @@ class memory_planner {
   static constexpr index least_batch = 512;
   static constexpr index least_queries = 256;
 
-  static index to_index(double bytes) noexcept {
-    constexpr double largest = 9e18;  // what an index holds, nearly
-    return static_cast<index>(std::min(bytes, largest));
-  }
-
   /// Bytes of the whole call under `options`.
   [[nodiscard]] double bytes(const options_type& options) const {
     // Reading the inputs; and rows kept as they are, gathered and put into the result.
-    const index widest = std::max(sizes_.depth, sizes_.width);
-    const double checking = float_bytes(65536 + widest) + float_bytes(sizes_.keys);
+    const double checking =
+        checking_bytes({.keys = sizes_.keys, .depth = sizes_.depth, .width = sizes_.width});
     const double result = compacted_bytes(kept_, sizes_.depth, sizes_.width);
     const double exact = 3 * result + grown_bytes(double_bytes(kept_));
     double fitting = 0;
@@ -126,7 +121,7 @@ class memory_planner {
   bool take_selection(options_type& now, Fits fits) const {
     // A byte too little for the exponentials, but perhaps enough for folded columns.
     const double all = float_bytes(fitted(now), sizes_.keys - protected_);
-    now.selection_memory = std::min(given_.selection_memory, to_index(std::max(all - 1, 0.0)));
+    now.selection_memory = std::min(given_.selection_memory, whole_bytes(std::max(all - 1, 0.0)));
     if (fits()) return true;
     now.selection_memory = 0;
     return fits();
@@ -187,10 +182,10 @@ class memory_planner {
   [[nodiscard]] memory_report report(const options_type& now, double wanted) const {
     const bool is_kept = protected_ >= sizes_.keys;
     memory_report out;
-    out.needed = to_index(bytes(now));
-    out.wanted = to_index(wanted);
+    out.needed = whole_bytes(bytes(now));
+    out.wanted = whole_bytes(wanted);
     out.result =
-        to_index(float_bytes(kept_, sizes_.depth + sizes_.width + 1) + double_bytes(2, kept_));
+        whole_bytes(float_bytes(kept_, sizes_.depth + sizes_.width + 1) + double_bytes(2, kept_));
     out.is_complete = is_kept || (says_select_bytes<Selection> && says_bias_bytes<Bias> &&
                                   says_values_bytes<Values>);
     out.lowers_selection = now.selection_memory < given_.selection_memory;
@@ -257,9 +252,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// 1. What the selection stores (`selection_memory`): first the n × T exponentials, which are then
 ///    made anew, the choice being the same but for rounding; then the folded columns, so that joint
 ///    selection looks at all queries, which is slow.
-/// 2. Refinement: made sets beside a batch, as few of them as need be; then the batch, by halves,
-/// to
-///    512 queries.
+/// 2. Refinement: made sets beside a batch, as few of them as need be; then the batch, by
+///    halves, to 512 queries.
 /// 3. Queries fitted on. Where a rule or a mask may hide keys: first, that the fit begins again on
 ///    all given queries where those chosen see no key (then on as many, spread over all). Then a
 ///    quarter of them at a time, down to two a row selected, or 256 where that is more.

@@ -12,9 +12,12 @@
 
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/parted_sizes.hpp"
+#include "kvfit/compact/progressive_memory.hpp"
+#include "kvfit/compact/recomposed.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/parallel/stop.hpp"
 #include "kvfit/selection/fixed.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -23,7 +26,8 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// by the caller's numbers.
 template <class Selection, class Bias, class Values>
 result<std::vector<index>> order_of_choice(const kv_block& cache, const query_set& queries,
-                                           const compaction<Selection, Bias, Values>& options) {
+                                           const compaction<Selection, Bias, Values>& options,
+                                           const stop_when& stop) {
   const index head = options.protect_first;
   const block_slice open(cache, head, cache.keys.rows() - head - options.protect_last);
   const kv_block& block = open.block();
@@ -35,12 +39,12 @@ result<std::vector<index>> order_of_choice(const kv_block& cache, const query_se
   score_options wanted = wanted_scores(options.selection);
   wanted.keep_exponentials = std::min(wanted.keep_exponentials, options.selection_memory);
   const auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule, wanted,
-                                    parts.fit.origins);
+                                    parts.fit.origins, stop);
   if (!scores) return scores.error();
   auto chosen =
       select(options.selection,
              selection_problem{parts.fit.beside(block), parts.fit.set(), options.rule, &*scores,
-                               budget, options.selection_memory, head, parts.fit.origins});
+                               budget, options.selection_memory, head, parts.fit.origins, stop});
   if (!chosen) return chosen.error();
   for (index& row : chosen->positions) row += head;
   return std::move(chosen->positions);
@@ -59,33 +63,106 @@ inline any_bias fitted_anew(const any_bias& policy) {
   return std::holds_alternative<bias::from_selection>(policy) ? any_bias{bias::nnls{}} : policy;
 }
 
-/// The same composition with rows that are given.
+/// The same composition with rows that are given, as many as the budget.
 template <class Selection, class Bias, class Values>
 auto with_rows(const compaction<Selection, Bias, Values>& from, std::vector<index> rows) {
   using rows_given = std::conditional_t<std::is_constructible_v<Selection, selection::given>,
                                         Selection, selection::given>;
-  const auto kept = static_cast<index>(rows.size()) + from.protect_first + from.protect_last;
-  const bool refines = refines_by_default(from.selection) && fits_values(from.values);
-  compaction<rows_given, decltype(fitted_anew(from.bias)), Values> options{
-      .budget = kept,
-      .rule = from.rule,
-      .selection = selection::given{std::move(rows)},
-      .bias = fitted_anew(from.bias),
-      .values = from.values,
-      .refine = with_steps(from.refine, refines),
-      .gradient = from.gradient,
-      .protect_first = from.protect_first,
-      .protect_last = from.protect_last,
-      .held_out = from.held_out,
-      .queries_per_row = from.queries_per_row,
-      .queries_at_least = from.queries_at_least,
-      .keep_better_values = from.keep_better_values,
-      .storage = from.storage,
-      .bias_storage = from.bias_storage,
-      .selection_memory = from.selection_memory,
-      .memory = from.memory};
+  auto options = recomposed(from, rows_given{selection::given{std::move(rows)}},
+                            fitted_anew(from.bias), from.values);
+  if (!from.gradient) {
+    options.refine =
+        with_steps(from.refine, refines_by_default(from.selection) && fits_values(from.values));
+  }
   return options;
 }
+
+/// `compact_progressive`, step by step.
+template <class Selection, class Bias, class Values>
+class progression {
+ public:
+  using options_type = compaction<Selection, Bias, Values>;
+
+  progression(const kv_block& cache, const query_set& queries, const options_type& options,
+              std::span<const index> budgets, const stop_when& stop)
+      : cache_(cache), queries_(queries), options_(options), budgets_(budgets), stop_(stop) {}
+
+  result<std::vector<compacted>> run() {
+    for (const index budget : budgets_) {
+      if (auto ok = check_compaction(cache_, queries_, asked(budget)); !ok) return ok.error();
+    }
+    if (const auto ok = check_stop(stop_, "check"); !ok) return ok.error();
+    visible_ = count_visible(cache_, 0, cache_.keys.rows());
+    index largest = 0;
+    for (const index budget : budgets_) {
+      if (budget < visible_) largest = std::max(largest, budget);
+    }
+    const compaction_sizes sizes = sizes_of(cache_, queries_);
+    const progressive_memory memory(sizes, budgets_, largest, options_.memory);
+    if (const auto ok = plan(memory); !ok) return ok.error();
+    if (largest > 0) {
+      const auto selecting = memory.for_selection(asked(largest));
+      if (!selecting) return selecting.error();
+      auto lowered = memory_planner<Selection, Bias, Values>(sizes, *selecting).run();
+      if (!lowered) return lowered.error();
+      auto chosen = order_of_choice(cache_, queries_, lowered->options, stop_);
+      // Without a query that sees a row there is no order, and `compact` knows what to keep.
+      if (!chosen && chosen.error().code != errc::all_masked) return chosen.error();
+      if (chosen) order_ = std::move(*chosen);
+    }
+    std::vector<compacted> all;
+    for (const index budget : budgets_) {
+      auto fitted = fit(memory, budget);
+      if (!fitted) return fitted.error();
+      all.push_back(std::move(*fitted));
+    }
+    return all;
+  }
+
+ private:
+  [[nodiscard]] options_type asked(index budget) const {
+    auto options = options_;
+    options.budget = budget;
+    return options;
+  }
+  [[nodiscard]] auto asked(index budget, std::vector<index> rows) const {
+    auto options = with_rows(options_, std::move(rows));
+    options.budget = budget;
+    return options;
+  }
+
+  /// Whether every part can keep to its part of the cap.
+  [[nodiscard]] result<void> plan(const progressive_memory& memory) const {
+    for (const index budget : budgets_) {
+      if (const auto ok = memory.for_fit(asked(budget), budget); !ok) return ok.error();
+      if (budget >= visible_) continue;
+      if (const auto ok = memory.for_fit(asked(budget, {}), budget); !ok) return ok.error();
+    }
+    return {};
+  }
+
+  result<compacted> fit(const progressive_memory& memory, index budget) const {
+    const index ends = options_.protect_first + options_.protect_last;
+    const index open = std::min(budget - ends, static_cast<index>(order_.size()));
+    if (budget >= visible_ || open < 1) {
+      const auto options = memory.for_fit(asked(budget), budget);
+      if (!options) return options.error();
+      return compact(cache_, queries_, *options, stop_);
+    }
+    const auto options =
+        memory.for_fit(asked(open + ends, {order_.begin(), order_.begin() + open}), budget);
+    if (!options) return options.error();
+    return compact(cache_, queries_, *options, stop_);
+  }
+
+  const kv_block& cache_;
+  const query_set& queries_;
+  const options_type& options_;
+  std::span<const index> budgets_;
+  stop_when stop_;
+  index visible_ = 0;
+  std::vector<index> order_;
+};
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
 
@@ -102,56 +179,33 @@ namespace kvfit::inline KVFIT_ISA {
 /// a selection (`bias::from_selection`) stand those of `bias::nnls`.
 ///
 /// budgets: each as `compaction::budget`, in any order; `options.budget` is not looked at.
-/// Errors: `empty_input` for no budget; those of `compact`. Cost: one score pass and one selection,
-/// and for each budget a score pass and the fits. Same input, same bytes.
+/// `options.memory` caps the whole call, all results included: the selection does with less in the
+/// order of `planned_memory`, as `compact` to the largest budget would, and so does each fit beside
+/// the results of the others.
+/// Errors: `empty_input` for no budget; those of `compact`, `memory_cap_exceeded` (bytes of the
+/// whole call) before anything is computed, and `cancelled` once `stop` is due, which is looked at
+/// as there. Cost: one score pass and one selection, and for each budget a score pass and the fits.
+/// Same input, same bytes.
 ///
 ///     const kvfit::index wanted[] = {512, 256, 128};
 ///     auto all = kvfit::compact_progressive(cache, queries, options, wanted);  // all->at(2): 128
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<std::vector<compacted>> compact_progressive(
     const kv_block& cache, const query_set& queries,
-    const compaction<Selection, Bias, Values>& options, std::span<const index> budgets) {
+    const compaction<Selection, Bias, Values>& options, std::span<const index> budgets,
+    const stop_when& stop = {}) {
   if (budgets.empty()) return error{errc::empty_input, "budgets", 0, error::none, {}};
-  return detail::guard_memory("compact_progressive", [&]() -> result<std::vector<compacted>> {
-    auto asked = options;
-    for (const index budget : budgets) {
-      asked.budget = budget;
-      if (auto ok = detail::check_compaction(cache, queries, asked); !ok) return ok.error();
-    }
-    const index visible = detail::count_visible(cache, 0, cache.keys.rows());
-    asked.budget = 0;
-    for (const index budget : budgets) {
-      if (budget < visible) asked.budget = std::max(asked.budget, budget);
-    }
-    std::vector<index> order;
-    if (asked.budget > 0) {
-      auto chosen = detail::order_of_choice(cache, queries, asked);
-      // Without a query that sees a row there is no order, and `compact` knows what to keep.
-      if (!chosen && chosen.error().code != errc::all_masked) return chosen.error();
-      if (chosen) order = std::move(*chosen);
-    }
-    std::vector<compacted> all;
-    for (const index budget : budgets) {
-      const index open = std::min(budget - options.protect_first - options.protect_last,
-                                  static_cast<index>(order.size()));
-      asked.budget = budget;
-      auto fitted =
-          budget >= visible || open < 1
-              ? compact(cache, queries, asked)
-              : compact(cache, queries,
-                        detail::with_rows(options, {order.begin(), order.begin() + open}));
-      if (!fitted) return fitted.error();
-      all.push_back(std::move(*fitted));
-    }
-    return all;
+  return detail::guard_memory("compact_progressive", [&] {
+    return detail::progression(cache, queries, options, budgets, stop).run();
   });
 }
 
 /// The same with policies chosen at run time.
 [[nodiscard]] inline result<std::vector<compacted>> compact_progressive(
     const kv_block& cache, const query_set& queries, const compact_options& options,
-    std::span<const index> budgets) {
-  return compact_progressive<any_selection, any_bias, any_values>(cache, queries, options, budgets);
+    std::span<const index> budgets, const stop_when& stop = {}) {
+  return compact_progressive<any_selection, any_bias, any_values>(cache, queries, options, budgets,
+                                                                  stop);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -29,6 +29,14 @@ constexpr double grown_bytes(double bytes) noexcept {
   return 3 * bytes;
 }
 
+/// Room for what is small in a call, and for what an allocator adds to every block.
+inline constexpr double small_bytes = 32768;
+
+/// So many bytes as a whole number: the largest there is, nearly, where they are more.
+constexpr index whole_bytes(double bytes) noexcept {
+  return static_cast<index>(std::min(bytes, 9e18));
+}
+
 /// a · b for two counts ≥ 0, or as good as infinite: what sizes that never were may not overflow.
 constexpr index many_times(index a, index b) noexcept {
   constexpr index largest = index{1} << 60;

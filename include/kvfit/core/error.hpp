@@ -2,8 +2,6 @@
 /// Errors: a code, the argument at fault, and the sizes that do not fit.
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -35,19 +33,54 @@ enum class errc : std::uint8_t {
   communication_failed,  ///< machines could not talk: the library's own code is `actual`
 };
 
-/// The code's name, as written above.
+/// The code's name, as written above; "unknown" for a number that is none.
 constexpr std::string_view name(errc code) noexcept {
-  constexpr std::array<std::string_view, 19> names = {
-      "shape_mismatch",       "empty_input",         "null_data",
-      "non_finite",           "budget_out_of_range", "invalid_option",
-      "invalid_position",     "all_masked",          "storage_overflow",
-      "memory_cap_exceeded",  "out_of_memory",       "file_unreadable",
-      "file_unwritable",      "malformed_file",      "unsupported_file",
-      "missing_entry",        "cancelled",           "policy_threw",
-      "communication_failed",
-  };
-  const auto at = static_cast<std::size_t>(code);
-  return at < names.size() ? names[at] : "unknown";
+  switch (code) {  // without a default, so that a compiler tells of a code without a name
+    case errc::shape_mismatch:
+      return "shape_mismatch";
+    case errc::empty_input:
+      return "empty_input";
+    case errc::null_data:
+      return "null_data";
+    case errc::non_finite:
+      return "non_finite";
+    case errc::budget_out_of_range:
+      return "budget_out_of_range";
+    case errc::invalid_option:
+      return "invalid_option";
+    case errc::invalid_position:
+      return "invalid_position";
+    case errc::all_masked:
+      return "all_masked";
+    case errc::storage_overflow:
+      return "storage_overflow";
+    case errc::memory_cap_exceeded:
+      return "memory_cap_exceeded";
+    case errc::out_of_memory:
+      return "out_of_memory";
+    case errc::file_unreadable:
+      return "file_unreadable";
+    case errc::file_unwritable:
+      return "file_unwritable";
+    case errc::malformed_file:
+      return "malformed_file";
+    case errc::unsupported_file:
+      return "unsupported_file";
+    case errc::missing_entry:
+      return "missing_entry";
+    case errc::cancelled:
+      return "cancelled";
+    case errc::policy_threw:
+      return "policy_threw";
+    case errc::communication_failed:
+      return "communication_failed";
+  }
+  return "unknown";
+}
+
+/// Whether a number, of a file say, is that of a code.
+constexpr bool is_errc(std::uint8_t number) noexcept {
+  return name(static_cast<errc>(number)) != "unknown";
 }
 
 /// One error, compared by code: `fitted.error().code == kvfit::errc::non_finite`.

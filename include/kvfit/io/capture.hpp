@@ -2,8 +2,7 @@
 /// Reads captures: keys, values and reference queries recorded from a model (docs/formats.md).
 ///
 ///     auto capture = kvfit::read_capture("tinybooks.safetensors");
-///     for (const auto& layer : capture->layers)
-///   @@
+///     for (const auto& layer : capture->layers) use(layer.keys(0), layer.queries(0));
 #pragma once
 
 #include <algorithm>

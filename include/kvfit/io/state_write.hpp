@@ -127,6 +127,11 @@ inline result<void> check_state_layer(const compacted_layer& layer, const state_
                    error::none, "is no outcome"};
     }
     constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
+    if (head.cause && !is_errc(static_cast<std::uint8_t>(head.cause->code))) {
+      return error{errc::invalid_option, part_of(layer, "heads"),
+                   static_cast<index>(head.cause->code), error::none,
+                   name(id) + ": its cause has no such code"};
+    }
     if (head.cause && (head.cause->argument.size() > most || head.cause->detail.size() > most)) {
       return error{errc::invalid_option, part_of(layer, "heads"), error::none, error::none,
                    name(id) + ": the text of its cause exceeds 32 bits"};

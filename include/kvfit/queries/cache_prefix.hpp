@@ -10,7 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/attention/check.hpp"
 #include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/heads.hpp"
 #include "kvfit/core/config.hpp"
@@ -60,6 +62,16 @@ inline index first_row_from(const kv_block& block, index position) noexcept {
 /// refused.
 inline result<void> append_outside(const kv_block& block, index first, index end,
                                    std::vector<kv_block>& kept) {
+  const index rows = block.keys.rows();
+  const auto mismatch = [rows](const char* part, index found) {
+    return error{errc::shape_mismatch, part, found, rows, "one for each row of the keys"};
+  };
+  if (block.values.rows() != rows) return mismatch("values", block.values.rows());
+  const auto biases = static_cast<index>(block.bias.size());
+  if (biases != 0 && biases != rows) return mismatch("bias", biases);
+  const auto places = static_cast<index>(block.positions.size());
+  if (places != 0 && places != rows) return mismatch("positions", places);
+  if (const auto ok = check_positions(block); !ok) return ok;
   if (!block.masks.empty()) {
     return error{errc::invalid_option, "masks", error::none, error::none,
                  "blocks that tokens are read over have none"};
@@ -114,12 +126,14 @@ inline result<cache_prefix> prefix_of(const cache_view& cache, index layers, ind
 /// Puts a compacted layer in the place of all its rows that stand in [first, end): from now on they
 /// are never seen besides it. Rows outside (kept ones, and those that came later) stay.
 ///
-/// Errors, with the prefix as it was: `invalid_option` for a layer that is not there,
-/// `shape_mismatch` for another number of heads, `invalid_position` for a range that is none or
+/// Errors, with the prefix as it was: those of `check_layer`; `invalid_option` for a layer that is
+/// not there, `shape_mismatch` for another number of heads or a block whose parts do not fit
+/// together, `invalid_position` for a range that is none or
 /// ends beyond the prefix, for positions that do not ascend and for a compact row outside the
 /// range.
 inline result<void> replace_rows(cache_prefix& prefix, const compacted_layer& layer, index first,
                                  index end) {
+  if (const auto ok = check_layer(layer); !ok) return ok;
   const auto count = static_cast<index>(prefix.blocks.size());
   if (layer.number < 0 || layer.number >= count) {
     return error{errc::invalid_option, "layer.number", layer.number, count};
@@ -174,7 +188,8 @@ inline result<cache_prefix> compacted_prefix(cache_prefix prefix, const compacte
 
 /// Refuses a prefix that an engine of these layers can't be read over: `shape_mismatch` for another
 /// number of layers or heads or another width, `invalid_option` for masks or a negative length,
-/// `invalid_position` for a key that stands where tokens are still to come. Cost: O(rows) where a
+/// `invalid_position` for a key that stands where tokens are still to come; those of
+/// `check_positions`. Cost: O(rows) where a
 /// block has a table of positions; numbers are checked by `attend`.
 inline result<void> check_prefix(const cache_prefix& prefix, std::span<const layer_shape> shapes) {
   if (prefix.positions < 0) {
@@ -206,6 +221,11 @@ inline result<void> check_prefix(const cache_prefix& prefix, std::span<const lay
         if (block.values.cols() != shapes[l].value_size) {
           return error{errc::shape_mismatch, "values", block.values.cols(), shapes[l].value_size,
                        here()};
+        }
+        if (const auto ok = check_positions(block); !ok) {
+          error cause = ok.error();
+          cause.detail = here();
+          return cause;
         }
         const index last = block.positions.empty()
                                ? block.first_position + block.keys.rows() - 1

@@ -21,6 +21,9 @@ namespace kvfit {
 using token = std::int32_t;
 
 /// The sizes of one layer's attention, and how its logits are made.
+///
+/// ALiBi slopes and attention sinks are not described: an engine that has them attends otherwise
+/// than the drivers here do, and hands over its queries as `query_block`s of its own.
 struct layer_shape {
   layer_kind kind = layer_kind::global;
   index query_heads = 0;  ///< a multiple of kv_heads

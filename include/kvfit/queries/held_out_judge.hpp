@@ -15,6 +15,7 @@
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/heads.hpp"
 #include "kvfit/core/config.hpp"
@@ -64,9 +65,13 @@ class held_out_judge {
 
   /// A head without rows has output 0 and no mass: both errors are 1.
   ///
-  /// Errors: `missing_entry` for a cache without a layer or head that is judged; those of `attend`.
+  /// Errors: those of `check_layer`; `missing_entry` for a cache without a layer or head that is
+  /// judged; `shape_mismatch` for values of another width; those of `attend`.
   [[nodiscard]] result<double> operator()(const compacted_cache& cache) const {
     return detail::guard_memory("held_out_judge", [&]() -> result<double> {
+      for (const compacted_layer& layer : cache.layers) {
+        if (const auto ok = check_layer(layer); !ok) return ok.error();
+      }
       double sum = 0;
       for (const judged_head& head : heads_) {
         const auto errors = errors_of(head, cache);
@@ -119,6 +124,10 @@ class held_out_judge {
     const auto h = static_cast<std::size_t>(head.id.head);
     if (layer == cache.layers.end() || h + 1 >= layer->offsets.size()) {
       return error{errc::missing_entry, "cache", error::none, error::none, name(head.id)};
+    }
+    if (layer->values.cols() != head.full.output.cols()) {
+      return error{errc::shape_mismatch, name(head.id) + ": values", layer->values.cols(),
+                   head.full.output.cols(), "columns must be those of the full cache"};
     }
     if (layer->rows(h) == 0) {
       const matrix nothing = matrix::Zero(head.full.output.rows(), head.full.output.cols());

@@ -54,7 +54,8 @@ inline result<void> check_projected(const layer_shape& shape, const layer_rows& 
 /// One KV head: outputs of the query heads that read it.
 inline result<void> attend_head(const layer_shape& shape, std::span<const kv_block> before,
                                 const kv_block& live, const layer_rows& rows, index position,
-                                index head, std::vector<matrix>& outputs) {
+                                index head, const attend_options& options,
+                                std::vector<matrix>& outputs) {
   std::vector<kv_block> blocks;
   for (const kv_block& block : before) {
     if (block.keys.rows() > 0) blocks.push_back(block);
@@ -67,7 +68,7 @@ inline result<void> attend_head(const layer_shape& shape, std::span<const kv_blo
   }
   logit_rule rule = shape.rule;
   rule.causal = true;
-  const auto y = attend(std::span<const query_block>(queries), blocks, rule);
+  const auto y = attend(std::span<const query_block>(queries), blocks, rule, options);
   if (!y) return y.error();
   const index tokens = queries.front().rows.rows();
   for (index g = 0; g < group; ++g) {
@@ -84,12 +85,13 @@ namespace kvfit::inline KVFIT_ISA {
 /// prefix's blocks of this layer and its live rows, which must hold the tokens' own. A token sees
 /// what stands before it and itself, whatever the layer's window hides besides.
 ///
-/// KV heads run on `how`. Errors: those of `attend`, with the head's name.
+/// KV heads run on `how`; `options` hold for each. Errors: those of `attend`, with the head's name.
 template <executor X>
 [[nodiscard]] result<std::vector<matrix>> attend_layer(X& how, const layer_shape& shape,
                                                        const cache_prefix& before,
                                                        const live_cache& live, index layer,
-                                                       const layer_rows& rows, index position) {
+                                                       const layer_rows& rows, index position,
+                                                       const attend_options& options = {}) {
   const auto l = static_cast<std::size_t>(layer);
   const auto heads = static_cast<std::size_t>(shape.kv_heads);
   std::vector<matrix> outputs(static_cast<std::size_t>(shape.query_heads));
@@ -100,7 +102,7 @@ template <executor X>
       std::span<const kv_block> blocks;
       if (l < before.blocks.size() && h < before.blocks[l].size()) blocks = before.blocks[l][h];
       return detail::attend_head(shape, blocks, live.block(layer, head), rows, position, head,
-                                 outputs);
+                                 options, outputs);
     });
     if (!ok) causes[h] = ok.error();
   });

@@ -55,9 +55,10 @@ class live_cache {
     memory.rows += count;
   }
 
-  /// Forgets all but the first `rows` rows of one layer, or of all. Memory is kept for later rows.
+  /// Forgets all but the first `rows` ≥ 0 rows of one layer, or of all. Memory is kept for later
+  /// rows.
   void truncate(index layer, index rows) noexcept {
-    at(layer).rows = std::min(at(layer).rows, rows);
+    at(layer).rows = std::clamp<index>(rows, 0, at(layer).rows);
   }
   void truncate(index rows) noexcept {
     for (index l = 0; l < layers(); ++l) truncate(l, rows);

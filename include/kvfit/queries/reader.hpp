@@ -9,13 +9,14 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/attention/attend.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/serial.hpp"
+#include "kvfit/parallel/stop.hpp"
 #include "kvfit/queries/cache_prefix.hpp"
 #include "kvfit/queries/engine.hpp"
 #include "kvfit/queries/layer_attention.hpp"
@@ -27,8 +28,10 @@ struct read_options {
   /// Tokens that go through the layers together, ≥ 1. More cost memory: the engine's rows of one
   /// layer, and a panel of logits.
   index chunk = 512;
-  /// Looked at before every layer.
-  const cancellation* cancel = nullptr;
+  stop_when stop = {};  ///< looked at before every layer
+  /// Of the attention of each KV head of a chunk, its cap on memory among them: as many heads as
+  /// the executor runs hold so much each.
+  attend_options attention = {};
 };
 
 }  // namespace kvfit
@@ -138,7 +141,8 @@ class reader {
   /// Attention of rows that have been appended to `live`, then `finish`: hidden leaves the layer.
   [[nodiscard]] result<void> finish(index layer, const cache_prefix& before, const live_cache& live,
                                     const layer_rows& rows, index position, matrix& hidden) const {
-    const auto outputs = attend_layer(*how_, shape(layer), before, live, layer, rows, position);
+    const auto outputs =
+        attend_layer(*how_, shape(layer), before, live, layer, rows, position, options_.attention);
     if (!outputs) return outputs.error();
     const index tokens = hidden.rows();
     const index width = hidden.cols();
@@ -150,10 +154,14 @@ class reader {
     return {};
   }
 
-  /// `cancelled` where the caller has asked to stop.
+  /// `cancelled` where `options().stop` is due; the detail says why.
   [[nodiscard]] result<void> check_cancelled(index done, index count) const {
-    if (options_.cancel == nullptr || !options_.cancel->is_requested()) return {};
-    return error{errc::cancelled, "layer passes", done, count};
+    const auto ok = check_stop(options_.stop, "layer passes");
+    if (ok) return {};
+    error cause = ok.error();
+    cause.actual = done;
+    cause.expected = count;
+    return cause;
   }
 
  private:

@@ -15,7 +15,7 @@
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/progress.hpp"
+#include "kvfit/parallel/stop.hpp"
 
 namespace kvfit {
 
@@ -23,7 +23,7 @@ struct pass_options {
   index passes = 3;  ///< ≥ 0
   /// A pass that lowers the best loss by less than this part of it is the last. ≥ 0.
   double least_gain = 0.005;
-  const cancellation* cancel = nullptr;  ///< looked at before every pass
+  stop_when stop = {};  ///< looked at before every pass
 };
 
 /// Why there were no more passes.
@@ -31,7 +31,7 @@ enum class pass_end : std::uint8_t {
   all_done,   ///< as many as were asked for
   no_gain,    ///< the last one gained less than `least_gain`
   failed,     ///< the last one failed with `cause`
-  cancelled,  ///< the caller asked to stop
+  cancelled,  ///< the caller asked to stop, or the deadline has passed
 };
 
 /// The best pass: everything here describes `cache`, but `losses`, which tells of all.
@@ -95,8 +95,11 @@ template <cache_pass Next, cache_judge Judge>
       best.cause = std::move(cause);
     };
     for (index pass = 1; pass <= options.passes; ++pass) {
-      if (options.cancel != nullptr && options.cancel->is_requested()) {
-        end_by(pass_end::cancelled, {errc::cancelled, "passes", pass - 1, options.passes});
+      if (const auto ok = check_stop(options.stop, "passes"); !ok) {
+        error cause = ok.error();
+        cause.actual = pass - 1;
+        cause.expected = options.passes;
+        end_by(pass_end::cancelled, std::move(cause));
         break;
       }
       result<compacted_cache> made = next(pass, std::as_const(best.cache));

@@ -4,7 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
-#include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -41,7 +41,8 @@ struct made_queries {
 /// rotation: all) are perturbed besides, each row by g · (a − b) with two rows a and b drawn from
 /// the block as it was before and a Gaussian g of standard deviation `spread`: noise in the
 /// directions in which queries differ, of covariance 2 spread² times theirs. The same bytes for the
-/// same seed. Cost n · d; allocates the n × d floats.
+/// same seed. Cost n · d, and a rotation made for every row that stands at no even distance;
+/// allocates the n × d floats (`query_set_bytes`).
 inline made_queries make_query_set(const query_part& given, const refinement& settings, int which) {
   made_queries made;
   made.part.masks = given.masks;
@@ -57,12 +58,16 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
     for (index i = 0; i < n; ++i) load_row(block.rows, (i + shift) % n, content.row(i).data());
     if (shift > 0) {
       // Of rows at even distances, those that wrapped around come from as far before as each other,
-      // the rest from as far behind: two rotations in all.
-      std::map<index, row_rotation> by;
+      // the rest from as far behind: two rotations in all, one after the other.
+      std::optional<row_rotation> by;
+      index turned = 0;
       for (index i = 0; i < n; ++i) {
         const index distance = block.position(i) - block.position((i + shift) % n);
-        by.try_emplace(distance, *settings.rotation, content.cols(), distance)
-            .first->second.turn(content.row(i).data());
+        if (!by || distance != turned) {
+          by.emplace(*settings.rotation, content.cols(), distance);
+          turned = distance;
+        }
+        by->turn(content.row(i).data());
       }
     }
     matrix rows = content;
@@ -88,7 +93,7 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
 inline double query_set_bytes(const head_sizes& sizes) noexcept {
   const auto views = static_cast<double>(sizeof(query_block) + sizeof(row_view) + sizeof(matrix));
   return float_bytes(sizes.queries + sizes.largest_block, sizes.depth) +
-         grown_bytes(views * static_cast<double>(sizes.blocks));
+         row_rotation_bytes(sizes.depth) + grown_bytes(views * static_cast<double>(sizes.blocks));
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

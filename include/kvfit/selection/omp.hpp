@@ -30,9 +30,9 @@ struct omp_step {
 
 /// Each round adds the keys whose columns agree most with the mass not yet explained:
 ///
-///     c = Φᵀ r,   r = y − Φ_S w,   w = clip(argmin ‖Φ_S w − y‖) (then `gradient_steps` projected
-///     steps)
+///     c = Φᵀ r,   r = y − Φ_S w,   w = clip(argmin ‖Φ_S w − y‖)
 ///
+/// (w then moved by `gradient_steps` projected steps).
 /// Between refits old weights stay and newcomers get the lower bound. Once nothing is left to
 /// explain (‖r‖ ≤ 1e-6 ‖y‖, or as many independent keys as queries), the rest is filled by rms
 /// importance instead of by noise.

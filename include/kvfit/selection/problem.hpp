@@ -45,8 +45,8 @@ struct selection_report {
   int refits = 0;     ///< weight fits within the selection
   index dropped = 0;  ///< keys taken out again for a weight under the cutoff
   index filled = 0;   ///< keys added by importance because mass was already explained
-  bool recomputed =
-      false;  ///< the memory cap forbade storing n × T numbers: each round made them anew
+  /// The memory cap forbade storing n × T numbers: each round made them anew.
+  bool recomputed = false;
 };
 
 struct selected_rows {

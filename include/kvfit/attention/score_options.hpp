@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+/// What a score pass is asked, and what it returns.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit {
+
+/// How a key's attention weights A_ij over the queries i become one number.
+enum class importance_kind : std::uint8_t {
+  none,  ///< not asked for
+  mean,  ///< (1/n) Σ_i A_ij
+  rms,   ///< √((1/n) Σ_i A_ij²)
+  max,   ///< max_i A_ij
+};
+
+/// One-dimensional pooling of importance along the keys, stride 1.
+enum class pooling_kind : std::uint8_t { none, average, max };
+
+struct score_options {
+  importance_kind importance = importance_kind::rms;
+  pooling_kind pooling = pooling_kind::none;
+  /// Width of the pooling window: odd and ≥ 1. (An even one can't be centred: the published code
+  /// then yields T + 1 scores.)
+  index pooling_width = 7;
+  /// Bytes: `attention_scores::exponentials` is kept where its n · T floats take no more. A
+  /// selection that needs them all then need not make them again.
+  index keep_exponentials = 0;
+  /// Importance counts the last `window` queries of every query block, its observation window; 0:
+  /// all of them.
+  index window = 0;
+  /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits, from 8 to 96
+  /// (`panel_rows`). Fewer take less memory and more time, and change what rounding decides.
+  index panel = 0;
+  /// Bytes, ≥ 0, that `score_pass` may hold at once beyond its inputs, its result included; none:
+  /// as many as it takes (`score_pass_bytes`). Where that is more, exponentials are not kept, then
+  /// panels are halved, down to one query.
+  std::optional<index> memory = {};
+};
+
+/// Full attention of n queries over T keys, reduced.
+struct attention_scores {
+  vector max;         ///< n: m_i = max_j s_ij, natural log; −∞ where every key is hidden
+  vector mass;        ///< n: y_i = Σ_j exp(s_ij − m_i), in [1, T]; 0 where every key is hidden
+  vector log_mass;    ///< n: ln Σ_j exp(s_ij); −∞ where every key is hidden
+  matrix output;      ///< n × d_v: Σ_j A_ij v_j; zero where every key is hidden
+  vector importance;  ///< T, by `score_options`; empty for `none`
+
+  /// T × n, a key a row: exp(s_ij − shift_i), where asked for; else empty.
+  matrix exponentials;
+  vector shift;  ///< n where `exponentials` are kept: at most m_i, within 16 of it
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// `invalid_option` where the pooling window has no centre, or a size is negative.
+inline result<void> check_score_options(const score_options& options) {
+  if (options.pooling_width < 1 || options.pooling_width % 2 == 0) {
+    return error{errc::invalid_option, "pooling_width", options.pooling_width, error::none,
+                 "must be odd and at least 1"};
+  }
+  if (options.window < 0) {
+    return error{errc::invalid_option, "window", options.window, 0, "must not be negative"};
+  }
+  if (options.panel < 0) {
+    return error{errc::invalid_option, "panel", options.panel, 0, "must not be negative"};
+  }
+  if (options.memory.value_or(0) < 0) {
+    return error{errc::invalid_option, "memory", *options.memory, 0, "must not be negative"};
+  }
+  return {};
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+/// How many heads of a cache may be under way together within `cache_compaction::memory`.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "kvfit/attention/score_bytes.hpp"
+#include "kvfit/cache/cache_options.hpp"
+#include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/check_cache.hpp"
+#include "kvfit/cache/head_options.hpp"
+#include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Lanes of at most `largest` bytes each, no more than `options.heads_at_once`; 0: as many as the
+/// executor runs. Fewer at a time change no byte of a result, so they go first; a head that needs
+/// more than the cap alone does with less.
+template <class Options>
+index lanes_of(index largest, const Options& options) {
+  if (!options.memory) return options.heads_at_once;
+  const index lanes = std::max<index>(1, *options.memory / std::max<index>(largest, 1));
+  return options.heads_at_once == 0 ? lanes : std::min(lanes, options.heads_at_once);
+}
+
+/// Heads that may be compacted together, or fall back to copies where they may.
+///
+/// rows: the budget of each task. `memory_cap_exceeded`, with the head's name, where a head can't
+/// keep to the cap in the order of `planned_memory`, by its method or by the copies.
+template <class Options>
+result<index> heads_within_memory(const cache_view& cache, std::span<const head_task> tasks,
+                                  std::span<const index> rows, const Options& options) {
+  if (!options.memory) return options.heads_at_once;
+  index largest = 1;
+  for (std::size_t h = 0; h < tasks.size(); ++h) {
+    const head_task& task = tasks[h];
+    if (rows[h] == 0) continue;
+    const auto own = head_options(options, cache.layers[task.layer], rows[h]);
+    const compaction_sizes sizes = sizes_of(task.block, task.queries);
+    const auto fitted = planned_memory(sizes, own);
+    if (!fitted) return in_head(fitted.error(), task.id);
+    largest = std::max(largest, fitted->needed);
+    if (options.fallback != head_fallback::copies) continue;
+    const auto copied = planned_memory(sizes, copying(own));
+    if (!copied) return in_head(copied.error(), task.id);
+    largest = std::max(largest, copied->needed);
+  }
+  return lanes_of(largest, options);
+}
+
+/// The score pass that ranks a task's keys, within `options.memory`: by smaller panels of queries
+/// where it must.
+template <class Options>
+result<score_options> ranking_within_memory(const head_task& task, score_options wanted,
+                                            const Options& options) {
+  wanted.memory = options.memory;
+  return detail::score_options_within(sizes_of_head(task.block, task.queries), wanted);
+}
+
+/// Heads whose keys may be ranked together. Their importance, 4 bytes a row, is a result.
+/// `memory_cap_exceeded`, with the head's name, where one score pass takes more than the cap.
+template <class Options>
+result<index> rankings_within_memory(std::span<const head_task> tasks, const score_options& wanted,
+                                     const Options& options) {
+  if (!options.memory) return options.heads_at_once;
+  double largest = 1;
+  for (const head_task& task : tasks) {
+    const auto own = ranking_within_memory(task, wanted, options);
+    if (!own) return in_head(own.error(), task.id);
+    largest = std::max(largest, score_pass_bytes(sizes_of_head(task.block, task.queries), *own));
+  }
+  return lanes_of(whole_bytes(largest), options);
+}
+
+/// Heads that may be checked together: each is read tile by tile.
+template <class Options>
+index checks_within_memory(std::span<const head_task> tasks, const Options& options) {
+  if (!options.memory) return options.heads_at_once;
+  index largest = 1;
+  for (const head_task& task : tasks) {
+    const double own = checking_bytes(sizes_of_head(task.block, task.queries));
+    largest = std::max(largest, whole_bytes(own));
+  }
+  return lanes_of(largest, options);
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

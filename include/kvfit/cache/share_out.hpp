@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+/// A cache's rows shared out among its heads by the budget policy of its options.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
+#include <span>
+#include <type_traits>
+#include <variant>
+#include <vector>
+
+#include "kvfit/cache/cache_options.hpp"
+#include "kvfit/cache/check_cache.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+inline std::vector<head_rows> lengths_of(std::span<const head_task> tasks) {
+  std::vector<head_rows> heads;
+  heads.reserve(tasks.size());
+  for (const head_task& task : tasks) heads.push_back({task.id, task.visible});
+  return heads;
+}
+
+/// Rows of all heads; `check_heads` lets through no lengths whose sum does not fit.
+inline index total_length(std::span<const head_rows> heads) {
+  return std::accumulate(heads.begin(), heads.end(), index{0},
+                         [](index sum, const head_rows& head) { return sum + head.rows; });
+}
+
+/// The limits of the options, and room in every head for its protected rows and one besides.
+template <class Options>
+result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads,
+                                                const Options& options) {
+  auto bounds = bounds_of(heads, options.limits);
+  if (!bounds) return bounds;
+  const auto& head = options.head;
+  if (head.protect_first < 0 || head.protect_last < 0) return bounds;  // refused with the heads
+  for (std::size_t h = 0; h < heads.size(); ++h) {
+    const index first = std::min(head.protect_first, heads[h].rows);
+    const index kept = first + std::min(head.protect_last, heads[h].rows - first);
+    if (kept == 0) continue;
+    row_bounds& own = (*bounds)[h];
+    own.least = std::max(own.least, std::min(kept + 1, heads[h].rows));
+    own.most = std::max(own.most, own.least);
+  }
+  return bounds;
+}
+
+/// Rows that the caller has given, no more than there are.
+template <class Options>
+result<std::vector<index>> given_rows(const std::vector<index>& each,
+                                      std::span<const head_rows> heads, const Options& options) {
+  if (each.size() != heads.size()) {
+    return error{errc::shape_mismatch, "shares.each", static_cast<index>(each.size()),
+                 static_cast<index>(heads.size()), "one number for each head to compact"};
+  }
+  const index kept = options.head.protect_first + options.head.protect_last;
+  const index least = kept > 0 ? kept + 1 : 0;
+  std::vector<index> rows = each;
+  for (std::size_t h = 0; h < rows.size(); ++h) {
+    rows[h] = std::min(rows[h], heads[h].rows);
+    if (rows[h] < std::min(least, heads[h].rows)) {
+      return error{errc::budget_out_of_range, name(heads[h].id), rows[h], least,
+                   "must exceed the protected rows, and not be negative"};
+    }
+  }
+  return rows;
+}
+
+/// Refuses budgets before any key is looked at. True where the policy ranks keys and not all can be
+/// kept: `share_out` then needs their importance.
+template <class Options>
+result<bool> check_shares(std::span<const head_rows> heads, const Options& options) {
+  if (const auto ok = check_heads(heads); !ok) return ok.error();
+  if (std::holds_alternative<budgets::rows>(options.shares)) return false;
+  if (options.budget < 1) {
+    return error{errc::budget_out_of_range, "budget", options.budget, 1, "must be at least 1"};
+  }
+  if (options.budget >= total_length(heads)) return false;
+  const auto bounds = bounds_of_tasks(heads, options);
+  if (!bounds) return bounds.error();
+  if (const auto ok = check_total(*bounds, options.budget); !ok) return ok.error();
+  const auto* ranking = std::get_if<budgets::global_ranking>(&options.shares);
+  if (ranking == nullptr) return false;
+  if (const auto ok = check_settings(ranking->by); !ok) return ok.error();
+  return true;
+}
+
+/// Rows by the policy of options that `check_shares` lets through, within bounds and with an exact
+/// sum. importance: of the keys of each head, where `check_shares` asks for it; sorted.
+template <class Options>
+result<std::vector<index>> share_out(std::span<const head_rows> heads, const Options& options,
+                                     std::span<std::vector<float>> importance) {
+  const auto* given = std::get_if<budgets::rows>(&options.shares);
+  if (given != nullptr) return given_rows(given->each, heads, options);
+  if (options.budget >= total_length(heads)) {
+    std::vector<index> all;
+    for (const head_rows& head : heads) all.push_back(head.rows);
+    return all;
+  }
+  const auto bounds = bounds_of_tasks(heads, options);
+  if (!bounds) return bounds.error();
+  return std::visit(
+      [&]<class Policy>(const Policy& policy) -> result<std::vector<index>> {
+        if constexpr (std::is_same_v<Policy, budgets::rows>) {
+          return given_rows(policy.each, heads, options);
+        } else if constexpr (std::is_same_v<Policy, budgets::global_ranking>) {
+          return rank_globally(importance, *bounds, options.budget);
+        } else {
+          return allocate_within(heads, *bounds, options.budget, policy);
+        }
+      },
+      options.shares);
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

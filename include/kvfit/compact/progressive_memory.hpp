@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+/// How a progressive call keeps to its cap: what its selection and each of its fits may hold.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/head_bytes.hpp"
+#include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/core/bytes.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Shares the cap of `compact_progressive` out: every fit runs beside the results of all others and
+/// the order of choice, whichever come first, so that its bytes do not depend on their order.
+class progressive_memory {
+ public:
+  /// `largest`: rows that are ordered.
+  progressive_memory(const compaction_sizes& sizes, std::span<const index> budgets, index largest,
+                     std::optional<index> cap)
+      : sizes_(sizes), cap_(cap) {
+    // The order itself, and the rows that options name for a fit, with what is copied of them.
+    order_ = grown_bytes(double_bytes(largest)) + double_bytes(6, largest);
+    held_ = order_ + grown_bytes(static_cast<double>(sizeof(compacted) * budgets.size()));
+    for (const index budget : budgets) held_ += result_of(budget);
+  }
+
+  /// `options` for the selection alone, under its part of the cap.
+  template <class Options>
+  [[nodiscard]] result<Options> for_selection(const Options& options) const {
+    return within(options, order_);
+  }
+  /// `options` for a fit to `budget` rows, whatever of them it names, under its part of the cap.
+  template <class Options>
+  [[nodiscard]] result<Options> for_fit(const Options& options, index budget) const {
+    return within(options, held_ - result_of(budget));
+  }
+
+ private:
+  /// Options with a cap of what is left beside other things; `memory_cap_exceeded`, of the whole
+  /// call, where they can't keep to it.
+  template <class Selection, class Bias, class Values>
+  result<compaction<Selection, Bias, Values>> within(compaction<Selection, Bias, Values> options,
+                                                     double besides) const {
+    if (!cap_) return options;
+    const auto others = static_cast<index>(besides);
+    options.memory = std::max<index>(*cap_ - others, 0);
+    const auto plan = memory_planner<Selection, Bias, Values>(sizes_, options).run();
+    if (plan) return options;
+    error cause = plan.error();
+    cause.actual += others;
+    cause.expected = *cap_;
+    return cause;
+  }
+
+  [[nodiscard]] double result_of(index budget) const noexcept {
+    return compacted_bytes(std::min(budget, sizes_.keys), sizes_.depth, sizes_.width);
+  }
+
+  const compaction_sizes& sizes_;
+  std::optional<index> cap_;
+  double order_ = 0;
+  double held_ = 0;  // all results, and what is beside them
+};
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

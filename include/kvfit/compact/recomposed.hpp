@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+/// One compaction's options under other policies.
+#pragma once
+
+#include <utility>
+
+#include "kvfit/compact/options.hpp"
+#include "kvfit/core/config.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// `from` with other policies, and everything else as it is.
+template <class Selection, class Bias, class Values, class... Old>
+compaction<Selection, Bias, Values> recomposed(const compaction<Old...>& from, Selection selection,
+                                               Bias bias, Values values) {
+  // All fields in order: whoever adds one must name it here, or this does not compile.
+  const auto& [budget, rule, old_selection, old_bias, old_values, refine, gradient, protect_first,
+               protect_last, replace_dead_keys, held_out, queries_per_row, queries_at_least,
+               keep_better_values, storage, bias_storage, selection_memory, memory] = from;
+  return {.budget = budget,
+          .rule = rule,
+          .selection = std::move(selection),
+          .bias = std::move(bias),
+          .values = std::move(values),
+          .refine = refine,
+          .gradient = gradient,
+          .protect_first = protect_first,
+          .protect_last = protect_last,
+          .replace_dead_keys = replace_dead_keys,
+          .held_out = held_out,
+          .queries_per_row = queries_per_row,
+          .queries_at_least = queries_at_least,
+          .keep_better_values = keep_better_values,
+          .storage = storage,
+          .bias_storage = bias_storage,
+          .selection_memory = selection_memory,
+          .memory = memory};
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
