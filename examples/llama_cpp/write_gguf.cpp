@@ -7,8 +7,11 @@
 #include <ggml.h>
 #include <gguf.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -71,7 +74,6 @@ void put_sizes(gguf_context* file, const llama::config& sizes) {
     gguf_set_val_u32(file, key, static_cast<std::uint32_t>(value));
   };
   gguf_set_val_str(file, "general.architecture", "llama");
-  gguf_set_val_str(file, "general.name", "tinybooks");
   number("general.file_type", 0);  // all fp32
   number("llama.context_length", sizes.max_position_embeddings);
   number("llama.embedding_length", sizes.hidden_size);
