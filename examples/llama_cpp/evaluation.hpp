@@ -55,8 +55,8 @@ enum class query_text {
 };
 
 struct evaluation_plan {
-  std::vector<kvfit::presets::preset> methods;
-  std::vector<double> ratios;
+  std::vector<kvfit::presets::preset> methods = {};
+  std::vector<double> ratios = {};
   kvfit::any_budget shares = kvfit::budgets::uniform{};
   bool with_bias = true;  ///< false: methods are fitted without biases, see `without_bias`
   index queries = 1024;   ///< tokens at most whose queries are kept

@@ -45,13 +45,15 @@ if [ ! -e "$root/.complete" ]; then
   as_root touch "$root/.complete"
 fi
 
+# g++ 16 takes its own AVX-512 intrinsics, as Eigen uses them, for uninitialised reads.
 say "building examples/llama_cpp there"
 as_root rm -rf "$root/kvfit"
 as_root mkdir "$root/kvfit"
 tar -C "$project" --exclude=./build --exclude='./build-*' --exclude=./.git -cf - . |
   as_root tar -C "$root/kvfit" --no-same-owner -xf -
 in_root cmake -S /kvfit -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release \
-  -DCMAKE_CXX_FLAGS_RELEASE="-O2 -DNDEBUG" -DKVFIT_NATIVE=ON -DKVFIT_MPI=OFF \
+  -DCMAKE_CXX_FLAGS=-Wno-maybe-uninitialized \
+  -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" -DKVFIT_NATIVE=ON -DKVFIT_MPI=OFF \
   -DKVFIT_BUILD_TOOLS=OFF -DKVFIT_BUILD_BENCH=OFF -DKVFIT_TEST_ROOMS=llama_cpp \
   -DKVFIT_WARNINGS_AS_ERRORS=ON
 in_root cmake --build /build --parallel "$jobs" --target kvfit_llama kvfit_tests_llama_cpp
