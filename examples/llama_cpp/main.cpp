@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Compacts a llama.cpp cache, puts it back, and says what the model lost by it.
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -268,10 +270,12 @@ result<void> run(const arguments& given) {
   const auto documents = read_documents(**model, given);
   if (!documents) return documents.error();
   kvfit::thread_pool pool(given.threads);
-  const auto rows = llama_cpp::evaluate(
-      **model, *documents, given.plan, pool,
-      [](const std::string& done) { std::fprintf(stderr, "\r\033[K%s", done.c_str()); });
-  std::fputs("\r\033[K", stderr);
+  const bool is_watched = isatty(STDERR_FILENO) != 0;
+  const auto rows =
+      llama_cpp::evaluate(**model, *documents, given.plan, pool, [&](const std::string& done) {
+        if (is_watched) std::fprintf(stderr, "\r\033[K%s", done.c_str());
+      });
+  if (is_watched) std::fputs("\r\033[K", stderr);
   if (!rows) return rows.error();
   print_table(*rows);
   if (!given.json.empty() && !write_json(*rows, given)) {

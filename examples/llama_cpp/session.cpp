@@ -18,7 +18,7 @@ using kvfit::dtype;
 using kvfit::errc;
 using kvfit::error;
 
-constexpr index batch = 512;
+constexpr index most_at_once = 512;
 
 std::optional<ggml_type> ggml_type_of(dtype type) {
   if (type == dtype::fp32) return GGML_TYPE_F32;
@@ -82,8 +82,8 @@ result<std::unique_ptr<session>> session::open(const std::filesystem::path& path
   }
   llama_context_params params = llama_context_default_params();
   params.n_ctx = static_cast<std::uint32_t>(options.cells);
-  params.n_batch = static_cast<std::uint32_t>(batch);
-  params.n_ubatch = static_cast<std::uint32_t>(batch);
+  params.n_batch = static_cast<std::uint32_t>(most_at_once);
+  params.n_ubatch = static_cast<std::uint32_t>(most_at_once);
   params.n_seq_max = 1;
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
@@ -172,6 +172,7 @@ result<matrix> session::read(std::span<const token> tokens, index position, inde
   }
   matrix logits(std::max<index>(0, count - first_row), vocabulary());
   index row = 0;
+  const index batch = llama_n_batch(context_.get());  // no more than there are cells
   for (index first = 0; first < count; first += batch) {
     const auto part = tokens.subspan(static_cast<std::size_t>(first),
                                      static_cast<std::size_t>(std::min(batch, count - first)));
