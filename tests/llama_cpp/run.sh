@@ -71,6 +71,6 @@ in_root /build/examples/llama_cpp/kvfit_llama /build/examples/llama_cpp/tinybook
 say "kvfit_llama, fused attention without biases"
 # shellcheck disable=SC2086
 in_root /build/examples/llama_cpp/kvfit_llama /build/examples/llama_cpp/tinybooks.gguf $texts \
-  --methods h2o,default --ratios 5,10,20,50 --threads "$jobs" --bias none --json /rows-none.json
+  --methods default --ratios 5,10,20,50 --threads "$jobs" --bias none --json /rows-none.json
 cp "$root/rows.json" "$root/rows-none.json" "$folder/"
 say "rows: $folder/rows.json, $folder/rows-none.json"
