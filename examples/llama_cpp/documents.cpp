@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+#include "llama_cpp/documents.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+
+#include "engine/files.hpp"
+
+namespace llama_cpp {
+
+namespace {
+
+using kvfit::errc;
+using kvfit::error;
+using nlohmann::json;
+
+const std::string* text_in(const json& object, const char* key) {
+  if (!object.is_object()) return nullptr;
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get_ptr<const std::string*>()
+                                                     : nullptr;
+}
+
+/// Question and answer as one passage; no tokens where either is not there.
+result<passage> passage_of(const session& model, const json& object) {
+  passage made;
+  const std::string* const question = text_in(object, "q");
+  const std::string* const answer = text_in(object, "a");
+  if (question == nullptr || answer == nullptr) return made;
+  auto asked = model.tokens_of(*question, false);
+  if (!asked) return asked.error();
+  auto said = model.tokens_of(*answer, false);
+  if (!said) return said.error();
+  if (asked->empty() || said->empty()) return made;
+  made.tokens = std::move(*asked);
+  made.first_row = static_cast<index>(made.tokens.size()) - 1;
+  made.tokens.insert(made.tokens.end(), said->begin(), said->end() - 1);
+  made.targets = std::move(*said);
+  return made;
+}
+
+}  // namespace
+
+result<document> read_text_document(const session& model, const std::filesystem::path& path,
+                                    index prefix, index continuation) {
+  const auto text = llama::read_text(path);
+  if (!text) return text.error();
+  const auto tokens = model.tokens_of(*text, true);
+  if (!tokens) return tokens.error();
+  const auto count = static_cast<index>(tokens->size());
+  if (prefix < 1 || continuation < 1 || count < prefix + continuation) {
+    return error{errc::empty_input, path.string(), count, prefix + continuation, "tokens"};
+  }
+  const auto middle = tokens->begin() + static_cast<std::ptrdiff_t>(prefix);
+  const auto end = middle + static_cast<std::ptrdiff_t>(continuation);
+  document made{
+      .name = path.filename().string(), .prefix = {tokens->begin(), middle}, .passages = {}};
+  made.passages.push_back({.tokens = {middle, end - 1}, .targets = {middle + 1, end}});
+  return made;
+}
+
+result<std::vector<document>> read_recall_documents(const session& model,
+                                                    const std::filesystem::path& path, index most) {
+  const auto text = llama::read_text(path);
+  if (!text) return text.error();
+  std::vector<document> made;
+  std::string_view rest = *text;
+  for (index number = 1; !rest.empty() && static_cast<index>(made.size()) < most; ++number) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    if (line.empty()) continue;
+    const error malformed{errc::malformed_file, path.string(), number, error::none,
+                          "a line must be an object of a prefix and questions"};
+    const json object = json::parse(line, nullptr, false);
+    const std::string* const prefix = text_in(object, "prefix");
+    if (prefix == nullptr || !object.contains("questions")) return malformed;
+    auto read = model.tokens_of(*prefix, true);
+    if (!read) return read.error();
+    document one{.name = path.filename().string() + " " + std::to_string(number),
+                 .prefix = std::move(*read),
+                 .passages = {},
+                 .is_recall = true};
+    for (const json& each : object["questions"]) {
+      auto asked = passage_of(model, each);
+      if (!asked) return asked.error();
+      if (asked->tokens.empty()) return malformed;
+      one.passages.push_back(std::move(*asked));
+    }
+    if (one.prefix.empty() || one.passages.empty()) return malformed;
+    made.push_back(std::move(one));
+  }
+  return made;
+}
+
+}  // namespace llama_cpp

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+/// What a model says over compact caches, held against what it says over full ones.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "kvfit/cache/cache_options.hpp"
+#include "kvfit/cache/compact_cache.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
+#include "kvfit/presets.hpp"
+#include "llama_cpp/documents.hpp"
+#include "llama_cpp/session.hpp"
+
+namespace llama_cpp {
+
+/// Sums over the tokens of passages.
+struct spoken {
+  index tokens = 0;
+  double kl = 0;     ///< Σ KL(full ‖ compact), nats
+  double loss = 0;   ///< Σ −ln p(target)
+  index agreed = 0;  ///< most likely tokens that are the full cache's
+  index right = 0;   ///< passages whose targets all are the most likely tokens
+  index passages = 0;
+
+  void add(const spoken& more);
+};
+
+/// What one method leaves of the model at one ratio; NaN where nothing was measured.
+struct row {
+  std::string method;  ///< "full", "put_back" (the state saved and loaded, unchanged) or a preset's
+  double ratio = 1;
+  spoken text = {};
+  spoken answers = {};
+  double seconds = 0;  ///< of all compactions, on the pool's threads
+  index documents = 0;
+  index copied = 0;  ///< heads whose method failed and whose rows were copied, over all documents
+
+  [[nodiscard]] double kl() const;      ///< mean on continuations
+  [[nodiscard]] double top1() const;    ///< share of agreed tokens there
+  [[nodiscard]] double recall() const;  ///< share of right answers
+  [[nodiscard]] double answer_kl() const;
+  [[nodiscard]] double seconds_each() const;
+  /// Perplexity on continuations over the full cache's, less 1.
+  [[nodiscard]] double perplexity_change(const row& full) const;
+};
+
+/// KL, losses and choices of `compact` against `full`: logits of a passage's scored rows.
+spoken compare(const passage& of, const matrix& full, const matrix& compact);
+
+enum class query_text {
+  repeat,   ///< the prefix once more, word for word, behind itself
+  context,  ///< the prefix as it was read, each query let to see all of it
+};
+
+struct evaluation_plan {
+  std::vector<kvfit::presets::preset> methods = {};
+  std::vector<double> ratios = {};
+  kvfit::any_budget shares = kvfit::budgets::uniform{};
+  bool with_bias = true;  ///< false: methods are fitted without biases, see `without_bias`
+  index queries = 1024;   ///< tokens at most whose queries are kept
+  query_text asked = query_text::repeat;
+  /// A head whose method fails (values beyond fp16, say) has its most attended rows copied; else
+  /// the whole evaluation fails.
+  bool copies_failed = false;
+};
+
+/// A document read: its cache, its reference queries, what the model says over the full cache.
+struct prepared_document {
+  const document* of = nullptr;
+  sequence_state full;
+  layer_heads queries;
+  index query_position = 0;
+  index query_step = 1;
+  std::vector<matrix> logits;  ///< a passage each
+};
+
+/// Reads the prefix into an empty cache, its passages behind it, and what its queries are taken
+/// from. Errors: the session's; `invalid_option` where the text and what follows exceed the trained
+/// length.
+result<prepared_document> prepare(session& model, const document& of, const evaluation_plan& plan);
+
+/// The cache of a document, compacted: H heads of T rows to H · floor(T / ratio) in all.
+result<kvfit::compacted_cache> compact(session& model, const prepared_document& document,
+                                       const kvfit::presets::preset& method, double ratio,
+                                       const evaluation_plan& plan, kvfit::thread_pool& pool);
+
+/// Reads all passages behind what the cache holds.
+result<spoken> read_passages(session& model, const prepared_document& document);
+
+/// Rows: the full cache, the state put back unchanged, then each method at each ratio. `said` is
+/// told about each document and row that is done.
+result<std::vector<row>> evaluate(session& model, const std::vector<document>& documents,
+                                  const evaluation_plan& plan, kvfit::thread_pool& pool,
+                                  const std::function<void(const std::string&)>& said);
+
+}  // namespace llama_cpp
