@@ -53,6 +53,19 @@ kvfit::result<kvfit::sources::self_study> questions(const asked_text& text) {
   return asked;
 }
 
+/// The model goes on from some openings, as it likes: queries of text that the prefix may lead to.
+kvfit::sources::self_study continuations(const asked_text& text) {
+  kvfit::sources::self_study told{
+      .prompts = {},
+      .rounds = 4,
+      .limits = {.tokens = 128, .stop = text.stops},
+      .draw = kvfit::make_sampler(kvfit::nucleus{.temperature = 1, .top_p = 1, .top_k = 0})};
+  for (const char* opening : {" ", "\n\n", " The", " \"", " He", " It", " And", " But"}) {
+    told.prompts.push_back(text.tokenizer->encode(opening));
+  }
+  return told;
+}
+
 kvfit::sources::context context_behind() {
   return {.first = 0, .is_causal = false};
 }
@@ -78,7 +91,8 @@ kvfit::result<query_mixture> self_study(const asked_text& text) {
 kvfit::result<query_mixture> mixture(const asked_text& text) {
   auto asked = questions(text);
   if (!asked) return asked.error();
-  query_mixture all = {{kvfit::sources::repeat{}, 0}, {context_behind(), 0}};
+  query_mixture all = {
+      {kvfit::sources::repeat{}, 0}, {context_behind(), 0}, {continuations(text), 0}};
   if (!asked->prompts.empty()) all.push_back({std::move(*asked), 0});
   if (!text.others.empty()) all.push_back({kvfit::sources::texts{text.others}, 0});
   for (kvfit::weighted_source& each : all) each.fraction = 1.0 / static_cast<double>(all.size());
@@ -93,7 +107,10 @@ const std::vector<query_source>& query_sources() {
       {"context", "the queries that read the prefix, moved behind it", context},
       {"self_study", "the model is asked for the number of every capitalised word, and answers",
        self_study},
-      {"mixture", "all of these, and texts of other documents read behind the prefix", mixture}};
+      {"mixture",
+       "all of these, what the model goes on with by itself, and texts of other documents read "
+       "behind the prefix",
+       mixture}};
   return all;
 }
 

@@ -191,13 +191,13 @@ TEST_CASE("texts are held out whole or by their middle, and leave no query behin
   REQUIRE(parts->judge.size() == 3);
   CHECK(parts->judge[0] ==
         std::vector<kvfit::token>(text.tokens.begin() + 15, text.tokens.begin() + 25));
-  CHECK(parts->judge[1] == questions[3]);
-  CHECK(parts->judge[2] == questions[7]);
+  CHECK(parts->judge[1] == questions[0]);
+  CHECK(parts->judge[2] == questions[8]);
   CHECK(parts->fit.rows() == all->rows() - 10 - 5 - 5);
   index row = 0;
   for (index i = 0; i < all->rows(); ++i) {
     const bool judges =
-        (i >= 15 && i < 25) || (i >= 40 + 15 && i < 40 + 20) || (i >= 40 + 35 && i < 40 + 40);
+        (i >= 15 && i < 25) || (i >= 40 && i < 40 + 5) || (i >= 40 + 40 && i < 40 + 45);
     if (judges) continue;
     CHECK(parts->fit.layers[1].heads[2].row(row) == all->layers[1].heads[2].row(i));
     ++row;
@@ -211,7 +211,7 @@ TEST_CASE("texts are held out whole or by their middle, and leave no query behin
   };
   CHECK(code({.stretch = 0}) == kvfit::errc::invalid_option);
   CHECK(code({.every = 1}) == kvfit::errc::invalid_option);
-  CHECK(code({.most = -1}) == kvfit::errc::invalid_option);
+  CHECK(code({.most = 0}) == kvfit::errc::invalid_option);
   const auto unread = kvfit::gather_queries(text.read, text.tokens, text.prefix,
                                             kvfit::sources::cache_keys{}, {.budget = 20});
   REQUIRE(unread);
@@ -219,9 +219,9 @@ TEST_CASE("texts are held out whole or by their middle, and leave no query behin
   const auto repeat = kvfit::gather_queries(text.read, text.tokens, text.prefix,
                                             kvfit::sources::texts{{model.text(10, 3)}});
   REQUIRE(repeat);
-  // All that there is would judge.
-  CHECK(kvfit::hold_out_texts(*repeat, {.stretch = 10, .every = 2, .most = 8}).error().code ==
-        kvfit::errc::empty_input);
+  // One text of ten tokens is no text that one in four of could judge; twice it is, and all of it.
+  CHECK(kvfit::hold_out_texts(*repeat, {.stretch = 10}).error().code == kvfit::errc::empty_input);
+  CHECK(kvfit::hold_out_texts(*repeat, {.stretch = 9})->fit.rows() == 1);
 }
 
 }  // namespace kvfit_test

@@ -3,6 +3,7 @@
 /// the rest.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <vector>
 
@@ -12,14 +13,15 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/queries/hold_out.hpp"
 #include "kvfit/queries/reference_queries.hpp"
+#include "kvfit/queries/subsample.hpp"
 
 namespace kvfit {
 
 /// Which texts judge.
 struct text_hold_out {
-  index stretch = 64;  ///< ≥ 1 tokens: longer texts give so many from their middle
-  index every = 4;     ///< ≥ 2: of the others every so many-th is taken, whole
-  index most = 8;      ///< ≥ 0 of these
+  index stretch = 64;  ///< ≥ 1 tokens: longer texts judge by so many from their middle
+  index every = 4;     ///< ≥ 2: of the others one in so many judges, whole
+  index most = 6;      ///< ≥ 1 texts of either length, evenly spread
 };
 
 struct parted_texts {
@@ -31,10 +33,10 @@ struct parted_texts {
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// Of every long text read after the cache, a stretch; of short ones (questions with their answers,
-/// say) a few. A stretch is to be read by itself: what the model needs of the cache for it, it
-/// needs at other positions too. Queries that come from no such text (of the context, keys, random
-/// ones) are fitted on.
+/// Of long texts read after the cache, a stretch; of short ones (questions with their answers, say)
+/// a few. A stretch is to be read by itself: what the model needs of the cache for it, it needs at
+/// other positions too. Queries that come from no such text (of the context, keys, random ones) are
+/// fitted on.
 ///
 ///     auto parts = kvfit::hold_out_texts(*queries);
 ///     auto curves = kvfit::measure_model_influence(*read, cache, length, parts->judge, grid,
@@ -46,30 +48,34 @@ namespace kvfit::inline KVFIT_ISA {
                                                          const text_hold_out& how = {}) {
   if (how.stretch < 1) return error{errc::invalid_option, "stretch", how.stretch, 1};
   if (how.every < 2) return error{errc::invalid_option, "every", how.every, 2};
-  if (how.most < 0) return error{errc::invalid_option, "most", how.most, 0};
+  if (how.most < 1) return error{errc::invalid_option, "most", how.most, 1};
   return detail::guard_memory("hold_out_texts", [&]() -> result<parted_texts> {
     parted_texts parts;
     std::vector<char> judges(static_cast<std::size_t>(queries.rows()), 0);
-    index texts = 0;
-    index taken = 0;
-    for (const query_reading& reading : queries.readings) {
+    std::vector<std::size_t> long_ones;
+    std::vector<std::size_t> short_ones;
+    for (std::size_t r = 0; r < queries.readings.size(); ++r) {
+      const query_reading& reading = queries.readings[r];
       if (!reading.is_after_cache) continue;
-      const auto length = static_cast<index>(reading.tokens.size());
-      index first = 0;
-      index end = length;
-      if (length > how.stretch) {
-        first = (length - how.stretch) / 2;
-        end = first + how.stretch;
-      } else {
-        if (++texts % how.every != 0 || taken == how.most) continue;
-        ++taken;
-      }
-      parts.judge.emplace_back(reading.tokens.begin() + first, reading.tokens.begin() + end);
-      for (std::size_t i = 0; i < reading.rows.size(); ++i) {
-        if (reading.rows[i] < first || reading.rows[i] >= end) continue;
-        judges[static_cast<std::size_t>(reading.first_row) + i] = 1;
-      }
+      const bool is_long = static_cast<index>(reading.tokens.size()) > how.stretch;
+      (is_long ? long_ones : short_ones).push_back(r);
     }
+    const auto take = [&](const std::vector<std::size_t>& texts, index count) {
+      const auto all = static_cast<index>(texts.size());
+      for (const index which : sample_rows(all, count, sampling::stride, 0)) {
+        const query_reading& reading = queries.readings[texts[static_cast<std::size_t>(which)]];
+        const auto length = static_cast<index>(reading.tokens.size());
+        const index first = std::max<index>(0, (length - how.stretch) / 2);
+        const index end = std::min(length, first + how.stretch);
+        parts.judge.emplace_back(reading.tokens.begin() + first, reading.tokens.begin() + end);
+        for (std::size_t i = 0; i < reading.rows.size(); ++i) {
+          if (reading.rows[i] < first || reading.rows[i] >= end) continue;
+          judges[static_cast<std::size_t>(reading.first_row) + i] = 1;
+        }
+      }
+    };
+    take(long_ones, std::min(how.most, static_cast<index>(long_ones.size())));
+    take(short_ones, std::min(how.most, static_cast<index>(short_ones.size()) / how.every));
     std::vector<index> fit;
     for (index row = 0; row < queries.rows(); ++row) {
       if (judges[static_cast<std::size_t>(row)] == 0) fit.push_back(row);
