@@ -173,8 +173,8 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
   int compared = 0;
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     const head made = make_head(seed, small_head);
-    const auto expected =
-        joint_in_double(make_joint_equation(made.cache(), made.queries, 0.5), 8, rows_up_to(24));
+    const auto expected = joint_in_double(
+        make_joint_equation(made.cache(), made.queries, joint{}.mass_weight), 8, rows_up_to(24));
     if (expected.margin < joint_resolution) continue;
     ++compared;
     const scored_head scored(made.cache(), made.queries);
