@@ -28,9 +28,9 @@ struct share_curves {
 asked_text asked_of(const document& of, const std::vector<document>& all,
                     const llama::tokenizer& tokenizer, llama::token stop);
 
-/// Measures them on the prefixes of some documents, by `default` with queries of `source`: the mean
-/// of the documents' curves. Passages are not looked at; what judges are texts that the queries'
-/// other texts were fitted without.
+/// Measures them on the prefixes of some documents, by `default`, fitted roughly, with queries of
+/// `source`: the mean of the documents' curves. Passages are not looked at; what judges are texts
+/// that the queries' other texts were fitted without.
 kvfit::result<share_curves> measure_curves(const llama::model& engine,
                                            const std::vector<const document*>& on,
                                            const std::vector<asked_text>& texts,

@@ -57,7 +57,7 @@ kvfit::result<kvfit::sources::self_study> questions(const asked_text& text) {
 kvfit::sources::self_study continuations(const asked_text& text) {
   kvfit::sources::self_study told{
       .prompts = {},
-      .rounds = 4,
+      .rounds = 1,
       .limits = {.tokens = 128, .stop = text.stops},
       .draw = kvfit::make_sampler(kvfit::nucleus{.temperature = 1, .top_p = 1, .top_k = 0})};
   for (const char* opening : {" ", "\n\n", " The", " \"", " He", " It", " And", " But"}) {
