@@ -36,7 +36,7 @@ std::string check_queries(const std::string& name) {
 }
 
 /// What a model is asked for, beside what captures are.
-void add_engine(CLI::App& command, engine_arguments& to) {
+void add_engine(CLI::App& command, engine_arguments& to, std::vector<std::string>& rolling) {
   CLI::Option* const engine =
       command
           .add_option("--engine", to.folder,
@@ -59,16 +59,32 @@ void add_engine(CLI::App& command, engine_arguments& to) {
   }
   command
       .add_option("--queries", to.queries,
-                  "with --engine: where reference queries are from" + sources)
+                  "with --engine: where reference queries are from" + sources +
+                      ". Several, or several budgets: all methods are run with each pair")
+      ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::Validator(check_queries, ""))
-      ->type_name("SOURCE")
+      ->type_name("SOURCE,...")
       ->capture_default_str()
       ->needs(engine);
   command
       .add_option("--budgets", to.budgets,
-                  "with --engine: the heads' shares of the rows (docs/formats.md) [default: as "
-                  "many for each]")
-      ->type_name("FILE.json")
+                  "with --engine: who shares rows out among heads: uniform; measured: by what the "
+                  "model says when one head alone is compacted; or a file of shares "
+                  "(docs/formats.md)")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("uniform|measured|FILE.json,...")
+      ->capture_default_str()
+      ->needs(engine);
+  command
+      .add_option("--rolling", rolling,
+                  "with --engine: methods to measure besides with the prefix compacted in two "
+                  "rounds, each as half of it has come")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Validator(check_method, ""))
+      ->type_name("METHOD,...")
       ->needs(engine);
   for (const char* other : {"captures", "--html", "--resume", "--against", "--reference"}) {
     engine->excludes(other);
@@ -113,7 +129,7 @@ CLI::App* add_eval(CLI::App& app, eval_arguments& to, engine_arguments& engine,
       ->add_option("--reference", to.reference,
                    "hold them against figures published in this file (docs/formats.md)")
       ->type_name("FILE.json");
-  add_engine(*command, engine);
+  add_engine(*command, engine, typed.rolling);
   add_seed(*command, to.seed);
   add_threads(*command, to.threads);
   command->footer(
@@ -129,9 +145,23 @@ void finish_eval(eval_arguments& arguments, engine_arguments& engine, typed_meth
   if (!is_engine && arguments.captures.empty()) throw CLI::RequiredError("captures or --engine");
   if (typed.names.empty()) typed.names = is_engine ? engine_methods() : capture_methods();
   if (is_engine) {
-    std::vector<std::string> inputs;
-    if (!engine.budgets.empty()) inputs.push_back(engine.budgets);
-    refuse_own_input(inputs, {arguments.json, arguments.svg});
+    refuse_own_input(engine.budgets, {arguments.json, arguments.svg});
+    const std::size_t settings = std::max(engine.queries.size(), engine.budgets.size());
+    for (std::vector<std::string>* const names : {&engine.queries, &engine.budgets}) {
+      if (names->size() == 1) names->resize(settings, names->front());
+      if (names->size() == settings) continue;
+      throw CLI::ValidationError("--queries, --budgets", "one of either, or as many of both");
+    }
+    for (std::size_t i = 0; i < settings; ++i) {
+      for (std::size_t k = 0; k < i; ++k) {
+        if (engine.queries[i] != engine.queries[k] || engine.budgets[i] != engine.budgets[k]) {
+          continue;
+        }
+        throw CLI::ValidationError("--queries, --budgets", "a pair is named twice");
+      }
+    }
+    for (const std::string& name : typed.rolling) engine.rolling.push_back({.method = name});
+    refuse_repeats(typed.rolling, "--rolling");
     refuse_repeats(arguments.ratios, "--ratios");
     engine.candidates = candidates_of(typed);
     engine.ratios = arguments.ratios;

@@ -51,10 +51,13 @@ struct engine_arguments {
   std::vector<candidate> candidates;
   std::vector<double> ratios;
   std::int64_t documents = 0;  ///< of each kind; 0: all
-  std::string queries = "repeat";
-  std::string budgets;  ///< file of the heads' shares; empty: uniform
-  std::string json;     ///< empty: not written
-  std::string svg;      ///< empty: not written
+  /// Where queries are from and who shares rows out, one pair a run of all methods: as many names
+  /// in both, or one.
+  std::vector<std::string> queries = {"repeat"};
+  std::vector<std::string> budgets = {"uniform"};  ///< uniform, measured or a file of shares
+  std::vector<candidate> rolling;                  ///< to be measured in two rounds, too
+  std::string json;                                ///< empty: not written
+  std::string svg;                                 ///< empty: not written
   std::uint64_t seed = 0;
   int threads = 0;
 };

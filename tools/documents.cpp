@@ -42,6 +42,7 @@ std::vector<document> stretches_of(const std::string& name, const std::vector<to
     const auto end = middle + static_cast<std::ptrdiff_t>(continuation);
     document& one = made.emplace_back();
     one.name = name + " " + std::to_string(made.size());
+    one.source = name;
     one.prefix.push_back(bos);
     one.prefix.insert(one.prefix.end(), start, middle);
     one.passages.push_back({.tokens = {middle, end - 1}, .targets = {middle + 1, end}});
@@ -85,7 +86,11 @@ kvfit::result<std::vector<document>> read_recall(const std::filesystem::path& pa
         !questions->is_array()) {
       return malformed();
     }
-    document one{.name = name, .prefix = {bos}, .passages = {}, .is_recall = true};
+    document one{.name = name,
+                 .source = path.filename().string(),
+                 .prefix = {bos},
+                 .passages = {},
+                 .is_recall = true};
     const auto read = tokenizer.encode(prefix->get_ref<const std::string&>());
     one.prefix.insert(one.prefix.end(), read.begin(), read.end());
     for (const json& each : *questions) {

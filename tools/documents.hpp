@@ -22,6 +22,7 @@ struct passage {
 /// One prefix and its passages, each read by itself.
 struct document {
   std::string name;
+  std::string source;                ///< the file it is cut from
   std::vector<llama::token> prefix;  ///< BOS first
   std::vector<passage> passages;
   bool is_recall = false;  ///< passages are questions with their answers, not the continuation

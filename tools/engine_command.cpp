@@ -26,34 +26,49 @@ int run_engine_eval(const engine_arguments& arguments) {
   if (!engine) return fail(arguments.folder, engine.error());
   const auto tokenizer = llama::tokenizer::load(folder / "vocab.json", folder / "merges.txt");
   if (!tokenizer) return fail(arguments.folder, tokenizer.error());
-  const auto documents =
-      read_documents(folder, *tokenizer, static_cast<llama::token>(engine->sizes().bos_token_id),
-                     {.most = arguments.documents});
+  const auto stop = static_cast<llama::token>(engine->sizes().eos_token_id);
+  const auto documents = read_documents(
+      folder, *tokenizer, static_cast<llama::token>(engine->sizes().bos_token_id), {});
   if (!documents) return fail(arguments.folder, documents.error());
 
-  engine_plan plan{
-      .rows = {}, .queries = find_query_source(arguments.queries), .seed = arguments.seed};
-  if (!arguments.budgets.empty()) {
-    auto shares = kvfit::read_budgets_file(arguments.budgets);
-    if (!shares) return fail(arguments.budgets, shares.error());
-    plan.shares = std::move(*shares);
+  engine_plan plan{.rows = {},
+                   .settings = {},
+                   .documents = arguments.documents,
+                   .stop = stop,
+                   .seed = arguments.seed};
+  for (std::size_t i = 0; i < arguments.queries.size(); ++i) {
+    engine_setting& setting = plan.settings.emplace_back();
+    setting.queries = find_query_source(arguments.queries[i]);
+    const std::string& budgets = arguments.budgets[i];
+    if (budgets == "uniform") continue;
+    if (budgets == "measured") {
+      setting.budgets = engine_budgets::measured;
+      continue;
+    }
+    auto shares = kvfit::read_budgets_file(budgets);
+    if (!shares) return fail(budgets, shares.error());
+    setting.budgets = engine_budgets::given;
+    setting.file = budgets;
+    setting.shares = std::move(*shares);
   }
-  for (const candidate& what : arguments.candidates) {
-    for (const double ratio : arguments.ratios) plan.rows.push_back({what, ratio});
+  for (std::size_t s = 0; s < plan.settings.size(); ++s) {
+    for (const int rounds : {1, 2}) {
+      for (const candidate& what : rounds == 1 ? arguments.candidates : arguments.rolling) {
+        for (const double ratio : arguments.ratios) plan.rows.push_back({what, ratio, s, rounds});
+      }
+    }
   }
   kvfit::thread_pool pool(arguments.threads);
   check_threads(pool, arguments.threads);
   kvfit::result<engine_evaluation> measured = [&] {
-    progress_bar bar(static_cast<kvfit::index>(documents->size() * (1 + plan.rows.size())),
-                     "caches made and read over");
+    progress_bar bar(evaluations_of(*documents, plan), "caches made and read over");
     bar.show(0);
-    return evaluate(*engine, *documents, plan, pool,
+    return evaluate(*engine, *tokenizer, *documents, plan, pool,
                     {.cancel = &interrupt(),
                      .progress = [&bar](kvfit::index count, kvfit::index) { bar.show(count); }});
   }();
   if (!measured) return fail(arguments.folder, measured.error());
   measured->folder = arguments.folder;
-  measured->budgets = arguments.budgets;
 
   std::fputs(to_table(*measured).c_str(), stdout);
   if (!arguments.json.empty()) {

@@ -2,14 +2,20 @@
 #include "engine_eval.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <memory>
 #include <new>
 #include <span>
 #include <utility>
 
+#include "engine_budgets.hpp"
+#include "engine_queries.hpp"
 #include "heads.hpp"
 #include "kvfit/cache/allocate.hpp"
+#include "kvfit/queries/prefill.hpp"
 
 namespace kvfit_tool {
 
@@ -38,11 +44,23 @@ error in(const document& of, error cause) {
 /// A document whose prefix has been read; what is said over the full cache is what all is held
 /// against.
 struct prepared {
-  const document* of;
-  read_prefix prefix;
-  llama::captured_queries queries;
+  const document* of = nullptr;
+  kvfit::prefilled prefix;
+  kvfit::cache_view full = {};                     ///< refers to `prefix`
+  std::vector<kvfit::reference_queries> queries;   ///< one a setting
+  std::vector<kvfit::reference_queries> of_first;  ///< of the prefix's first half, for two rounds
+  std::vector<double> query_seconds;
   std::vector<matrix> logits;  ///< a passage each, of its scored rows
   spoken said;
+
+  [[nodiscard]] index length() const { return static_cast<index>(of->prefix.size()); }
+};
+
+/// All that documents are measured with.
+struct measurement {
+  const model_reader& read;
+  const engine_plan& plan;
+  const std::vector<std::optional<share_curves>>& curves;  ///< one a setting
 };
 
 /// ln p of a row of logits.
@@ -53,12 +71,13 @@ Eigen::RowVectorXd log_softmax(const matrix& logits, index row) {
 }
 
 /// Logits of the scored rows of a passage read behind `past`.
-kvfit::result<matrix> read_passage(const llama::model& engine, const passage& of,
-                                   const kvfit::cache_view& past, index position) {
-  llama::live_cache live(engine, position);
-  const auto hidden = llama::forward(engine, of.tokens, past, live);
+kvfit::result<matrix> read_passage(const model_reader& read, const passage& of,
+                                   const kvfit::cache_prefix& past) {
+  kvfit::live_cache live(read.shapes(), past.positions);
+  const auto hidden = read.read(past, live, of.tokens);
   if (!hidden) return hidden.error();
-  return engine.logits(hidden->middleRows(of.first_row, static_cast<index>(of.targets.size())));
+  const matrix scored = hidden->middleRows(of.first_row, static_cast<index>(of.targets.size()));
+  return read.model().logits(scored);
 }
 
 /// What was said against what should be, and against what the full cache says.
@@ -83,21 +102,68 @@ spoken compare(const passage& of, const matrix& full, const matrix& compact) {
   return said;
 }
 
-kvfit::result<prepared> prepare(const llama::model& engine, const document& of,
-                                const query_source& source) {
-  prepared made{&of, {of.prefix, llama::live_cache(engine), {}}, {}, {}, {}};
-  const auto read = llama::forward(engine, of.prefix, {}, made.prefix.cache, &made.prefix.queries);
-  if (!read) return read.error();
-  auto queries = source.make(engine, made.prefix);
-  if (!queries) return queries.error();
-  made.queries = std::move(*queries);
-  made.prefix.queries.clear();
-  const kvfit::cache_view full = made.prefix.cache.view();
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+/// The rows of tokens first … first + count − 1, by reference.
+kvfit::cache_view part_of(const kvfit::cache_view& full, index first, index count) {
+  kvfit::cache_view part = full;
+  for (kvfit::cache_layer& layer : part.layers) {
+    for (kvfit::kv_block& head : layer.heads) {
+      head.keys = head.keys.middle_rows(first, count);
+      head.values = head.values.middle_rows(first, count);
+      head.first_position += first;
+    }
+  }
+  return part;
+}
+
+/// Makes the queries of all settings that rows of the plan use.
+kvfit::result<void> ask(const measurement& with, const asked_text& text, prepared& made) {
+  const std::size_t settings = with.plan.settings.size();
+  made.queries.resize(settings);
+  made.of_first.resize(settings);
+  made.query_seconds.assign(settings, 0);
+  for (std::size_t s = 0; s < settings; ++s) {
+    const query_source& source = *with.plan.settings[s].queries;
+    const auto start = std::chrono::steady_clock::now();
+    auto queries =
+        gather(with.read, made.of->prefix, kvfit::prefix_of(made.prefix.cache), text, source);
+    if (!queries) return queries.error();
+    made.queries[s] = std::move(*queries);
+    made.query_seconds[s] = seconds_since(start);
+    const bool has_rounds =
+        std::any_of(with.plan.rows.begin(), with.plan.rows.end(),
+                    [s](const engine_row_plan& row) { return row.setting == s && row.rounds > 1; });
+    if (!has_rounds) continue;
+    const index half = made.length() / 2;
+    const auto before = kvfit::prefix_of(part_of(made.full, 0, half), with.read.layers(), half);
+    if (!before) return before.error();
+    asked_text first = text;
+    first.tokens = text.tokens.first(static_cast<std::size_t>(half));
+    auto of_first = gather(with.read, first.tokens, *before, first, source);
+    if (!of_first) return of_first.error();
+    made.of_first[s] = std::move(*of_first);
+  }
+  return {};
+}
+
+kvfit::result<std::unique_ptr<prepared>> prepare(const measurement& with, const document& of,
+                                                 const asked_text& text) {
+  auto prefix = kvfit::prefill(with.read, of.prefix);
+  if (!prefix) return prefix.error();
+  auto made = std::make_unique<prepared>();  // its view refers to it
+  made->of = &of;
+  made->prefix = std::move(*prefix);
+  made->full = std::as_const(made->prefix.cache).view();
+  if (const auto ok = ask(with, text, *made); !ok) return ok.error();
+  const kvfit::cache_prefix full = kvfit::prefix_of(made->prefix.cache);
   for (const passage& each : of.passages) {
-    auto logits = read_passage(engine, each, full, made.prefix.cache.next_position());
+    auto logits = read_passage(with.read, each, full);
     if (!logits) return logits.error();
-    made.said.add(compare(each, *logits, *logits));
-    made.logits.push_back(std::move(*logits));
+    made->said.add(compare(each, *logits, *logits));
+    made->logits.push_back(std::move(*logits));
   }
   return made;
 }
@@ -108,61 +174,107 @@ struct item_score {
   double seconds = 0;
 };
 
-/// Rows for every head, layer by layer.
-kvfit::result<std::vector<index>> rows_for(const kvfit::cache_view& cache, double ratio,
-                                           const engine_plan& plan) {
+/// The heads of a cache and how many rows each has.
+std::vector<kvfit::head_rows> heads_with(const kvfit::cache_view& cache,
+                                         const std::function<index(std::size_t)>& rows) {
   std::vector<kvfit::head_rows> heads;
-  std::vector<index> uniform;
-  index total = 0;
   for (const kvfit::cache_layer& layer : cache.layers) {
-    for (const kvfit::kv_block& block : layer.heads) {
-      const auto number = static_cast<index>(&block - layer.heads.data());
-      heads.push_back({{layer.number, number}, block.keys.rows()});
-      uniform.push_back(budget_at(block.keys.rows(), ratio));
-      total += uniform.back();
+    for (index h = 0; h < static_cast<index>(layer.heads.size()); ++h) {
+      heads.push_back({{layer.number, h}, rows(heads.size())});
     }
   }
-  if (!plan.shares) return uniform;
-  return kvfit::allocate(heads, total, kvfit::budgets::given{*plan.shares}, {.at_least = 1});
+  return heads;
 }
 
-kvfit::result<item_score> score(const llama::model& engine, const prepared& at, const row_plan& row,
-                                const engine_plan& plan) {
-  item_score made;
-  kvfit::cache_view past = at.prefix.cache.view();
-  const auto budgets = rows_for(past, row.ratio, plan);
-  if (!budgets) return budgets.error();
-  std::vector<small_head> fitted;
-  fitted.reserve(past.layers.size() * past.layers[0].heads.size());  // views point into it
-  for (kvfit::cache_layer& layer : past.layers) {
-    const auto& queries = at.queries[static_cast<std::size_t>(layer.number)];
-    const std::size_t group = queries.size() / layer.heads.size();
-    for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-      kvfit::kv_block& block = layer.heads[h];
-      const std::vector<kvfit::row_view> asked(
-          queries.begin() + static_cast<std::ptrdiff_t>(h * group),
-          queries.begin() + static_cast<std::ptrdiff_t>((h + 1) * group));
-      auto small =
-          compact({.keys = block.keys,
-                   .values = block.values,
-                   .queries = asked,
-                   .test_queries = {},
-                   .scale = *layer.rule->scale,
-                   .rotation = layer.rotation},
-                  {.what = row.what, .budget = (*budgets)[fitted.size()], .seed = plan.seed});
-      if (!small) return small.error();
-      made.seconds += small->seconds;
-      fitted.push_back(std::move(*small));
-      const small_head& kept = fitted.back();
-      block = {.keys = kept.keys,
-               .values = kept.values,
-               .bias = {kept.bias.data(), static_cast<std::size_t>(kept.bias.size())},
-               .positions = kept.positions};
-    }
+/// Rows for every head: `each` of them on average. length: of the text that the heads' rows stand
+/// for.
+kvfit::result<std::vector<index>> rows_for(const std::vector<kvfit::head_rows>& heads, index length,
+                                           index each, const engine_setting& setting,
+                                           const std::optional<share_curves>& curves) {
+  const index total = each * static_cast<index>(heads.size());
+  if (setting.budgets == engine_budgets::uniform) return std::vector<index>(heads.size(), each);
+  if (setting.budgets == engine_budgets::given) {
+    return kvfit::allocate(heads, total, kvfit::budgets::given{setting.shares}, {.at_least = 1});
   }
+  kvfit::budgets::influence by;
+  for (std::size_t h = 0; h < heads.size(); ++h) by.curves.push_back(curves->of(h, length));
+  // Below its first point a curve says nothing, so no head is left with less.
+  const index least = std::max<index>(1, std::min(each, by.curves[0].points[0].rows));
+  return kvfit::allocate(heads, total, by, {.at_least = least});
+}
+
+/// A cache to read on over, and what it was made of.
+struct small_cache {
+  std::shared_ptr<const kvfit::compacted_cache> block;
+  double seconds = 0;
+};
+
+kvfit::result<small_cache> compact_whole(const measurement& with, const prepared& at,
+                                         const engine_row_plan& row, const head_plan& plan) {
+  const engine_setting& setting = with.plan.settings[row.setting];
+  const auto start = std::chrono::steady_clock::now();
+  const index length = at.length();
+  auto rows = rows_for(heads_with(at.full, [&](std::size_t) { return length; }), length,
+                       budget_at(length, row.ratio), setting, with.curves[row.setting]);
+  if (!rows) return rows.error();
+  auto small = compact_all(at.full, at.queries[row.setting].view(), plan, std::move(*rows));
+  if (!small) return small.error();
+  return small_cache{std::make_shared<const kvfit::compacted_cache>(std::move(*small)),
+                     seconds_since(start)};
+}
+
+/// Twice, each time to the same size: what the first half is read to, and what comes of it and the
+/// second half, which the model reads over it.
+kvfit::result<small_cache> compact_twice(const measurement& with, const prepared& at,
+                                         const engine_row_plan& row, const head_plan& plan) {
+  const engine_setting& setting = with.plan.settings[row.setting];
+  const auto& curves = with.curves[row.setting];
+  const index half = at.length() / 2;
+  const kvfit::cache_view first = part_of(at.full, 0, half);
+  small_cache made;
+  auto start = std::chrono::steady_clock::now();
+  const index each = budget_at(at.length(), row.ratio);
+  auto rows = rows_for(heads_with(first, [&](std::size_t) { return half; }), half,
+                       std::min(each, half), setting, curves);
+  if (!rows) return rows.error();
+  auto block = compact_again(nullptr, first, 0, at.of_first[row.setting].view(), plan, *rows);
+  if (!block) return block.error();
+  made.seconds = seconds_since(start);
+
+  auto before = kvfit::prefix_of(first, with.read.layers(), half);
+  if (!before) return before.error();
+  const auto over = kvfit::compacted_prefix(std::move(*before), **block);
+  if (!over) return over.error();
+  kvfit::live_cache live(with.read.shapes(), half);
+  const auto tokens = std::span(at.of->prefix).subspan(static_cast<std::size_t>(half));
+  const auto hidden = with.read.read(*over, live, tokens);
+  if (!hidden) return hidden.error();
+
+  start = std::chrono::steady_clock::now();
+  const std::vector<index> held = std::move(*rows);  // and what has come since
+  rows = rows_for(heads_with(first, [&](std::size_t h) { return held[h] + at.length() - half; }),
+                  at.length(), each, setting, curves);
+  if (!rows) return rows.error();
+  auto again = compact_again(*block, live.view(), half, at.queries[row.setting].view(), plan,
+                             std::move(*rows));
+  if (!again) return again.error();
+  made.block = std::move(*again);
+  made.seconds += seconds_since(start);
+  return made;
+}
+
+kvfit::result<item_score> score(const measurement& with, const prepared& at,
+                                const engine_row_plan& row) {
+  const head_plan plan{.what = row.what, .seed = with.plan.seed};
+  const auto small =
+      row.rounds > 1 ? compact_twice(with, at, row, plan) : compact_whole(with, at, row, plan);
+  if (!small) return small.error();
+  const auto past = kvfit::compacted_prefix(kvfit::prefix_of(at.prefix.cache), *small->block);
+  if (!past) return past.error();
+  item_score made{.said = {}, .seconds = small->seconds};
   for (std::size_t p = 0; p < at.of->passages.size(); ++p) {
     const passage& each = at.of->passages[p];
-    const auto logits = read_passage(engine, each, past, at.prefix.cache.next_position());
+    const auto logits = read_passage(with.read, each, *past);
     if (!logits) return logits.error();
     made.said.add(compare(each, at.logits[p], *logits));
   }
@@ -180,18 +292,60 @@ double share(double sum, index count) {
 }
 
 /// Every ratio leaves every document a row.
-kvfit::result<void> check_ratios(const std::vector<document>& documents, const engine_plan& plan) {
-  for (const document& each : documents) {
-    const auto rows = static_cast<index>(each.prefix.size());
-    for (const row_plan& row : plan.rows) {
+kvfit::result<void> check_ratios(const std::vector<const document*>& documents,
+                                 const engine_plan& plan) {
+  for (const document* each : documents) {
+    const auto rows = static_cast<index>(each->prefix.size());
+    for (const engine_row_plan& row : plan.rows) {
       if (budget_at(rows, row.ratio) >= 1) continue;
-      return error{errc::budget_out_of_range, each.name, 0, rows, "the ratio leaves no row"};
+      return error{errc::budget_out_of_range, each->name, 0, rows, "the ratio leaves no row"};
     }
   }
   return {};
 }
 
+/// The first `most` texts and recall documents; 0: all.
+std::vector<const document*> first_of(const std::vector<document>& documents, index most) {
+  std::vector<const document*> taken;
+  index texts = 0;
+  index recall = 0;
+  for (const document& each : documents) {
+    index& count = each.is_recall ? recall : texts;
+    if (most == 0 || count < most) taken.push_back(&each);
+    ++count;
+  }
+  return taken;
+}
+
+/// The first document of each kind.
+std::vector<const document*> calibrating(const std::vector<const document*>& documents) {
+  std::vector<const document*> taken;
+  for (const bool is_recall : {false, true}) {
+    const auto found = std::find_if(documents.begin(), documents.end(), [&](const document* each) {
+      return each->is_recall == is_recall;
+    });
+    if (found != documents.end()) taken.push_back(*found);
+  }
+  return taken;
+}
+
+/// `label_of` the candidate, and what of the setting is not the first one's.
+std::string label_in(const engine_plan& plan, const engine_row_plan& row) {
+  const engine_setting& first = plan.settings.front();
+  const engine_setting& own = plan.settings[row.setting];
+  std::string label = label_of(row.what);
+  if (own.queries != first.queries) label += " " + std::string(own.queries->name);
+  if (own.budgets_name() != first.budgets_name()) label += " " + own.budgets_name();
+  if (row.rounds > 1) label += " rolling";
+  return label;
+}
+
 }  // namespace
+
+std::string engine_setting::budgets_name() const {
+  if (budgets == engine_budgets::given) return file;
+  return budgets == engine_budgets::measured ? "measured" : "uniform";
+}
 
 void spoken::add(const spoken& more) {
   tokens += more.tokens;
@@ -221,23 +375,57 @@ double engine_row::perplexity_change(const engine_row& full) const {
   return std::expm1(share(text.loss - full.text.loss, text.tokens));
 }
 
+index evaluations_of(const std::vector<document>& documents, const engine_plan& plan) {
+  return static_cast<index>(first_of(documents, plan.documents).size() * (1 + plan.rows.size()));
+}
+
 kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
-                                          const std::vector<document>& documents,
+                                          const llama::tokenizer& tokenizer,
+                                          const std::vector<document>& all_documents,
                                           const engine_plan& plan, kvfit::thread_pool& pool,
                                           const kvfit::watch& by) {
+  const std::vector<const document*> documents = first_of(all_documents, plan.documents);
   if (const auto ok = check_ratios(documents, plan); !ok) return ok.error();
+  const auto read = kvfit::make_reader(engine);
+  if (!read) return read.error();
   engine_evaluation made;
-  made.queries = plan.queries->name;
   made.layers = engine.layers();
   made.seed = plan.seed;
   made.threads = pool.threads();
   for (index l = 0; l < engine.layers(); ++l) made.heads += engine.shape(l).kv_heads;
   made.full = {.what = {.method = "full"}, .label = "full"};
-  for (const row_plan& row : plan.rows) {
-    made.rows.push_back({.what = row.what, .label = label_of(row.what), .ratio = row.ratio});
+  for (const engine_row_plan& row : plan.rows) {
+    made.rows.push_back({.what = row.what,
+                         .label = label_in(plan, row),
+                         .setting = row.setting,
+                         .rounds = row.rounds,
+                         .ratio = row.ratio});
   }
+  const auto text_of = [&](const document& of) {
+    return asked_of(of, all_documents, tokenizer, plan.stop);
+  };
 
-  const auto all = static_cast<index>(documents.size() * (1 + plan.rows.size()));
+  std::vector<std::optional<share_curves>> curves(plan.settings.size());
+  for (std::size_t s = 0; s < plan.settings.size(); ++s) {
+    const engine_setting& setting = plan.settings[s];
+    engine_setting_facts& facts = made.settings.emplace_back();
+    facts.queries = setting.queries->name;
+    facts.budgets = setting.budgets_name();
+    if (setting.budgets != engine_budgets::measured) continue;
+    const std::vector<const document*> on = calibrating(documents);
+    std::vector<asked_text> texts;
+    for (const document* each : on) texts.push_back(text_of(*each));
+    auto measured = measure_curves(engine, on, texts, *setting.queries, pool);
+    if (!measured) return measured.error();
+    if (by.cancel != nullptr && by.cancel->is_requested()) {
+      return error{errc::cancelled, "budgets", 0, error::none, {}};
+    }
+    facts.budget_seconds = measured->seconds;
+    curves[s] = std::move(*measured);
+  }
+  const measurement with{*read, plan, curves};
+
+  const index all = evaluations_of(all_documents, plan);
   index before = 0;  // items of earlier rounds
   const auto watched = [&] {
     kvfit::watch here{.cancel = by.cancel};
@@ -247,19 +435,21 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
   const auto at_once = static_cast<std::size_t>(pool.threads());
   for (std::size_t first = 0; first < documents.size(); first += at_once) {
     const std::size_t count = std::min(at_once, documents.size() - first);
-    std::vector<std::optional<kvfit::result<prepared>>> ready(count);
-    const auto read = kvfit::run_watched(
+    std::vector<std::optional<kvfit::result<std::unique_ptr<prepared>>>> ready(count);
+    const auto readied = kvfit::run_watched(
         pool, static_cast<index>(count),
         [&](index i) noexcept {
           const auto at = static_cast<std::size_t>(i);
-          ready[at].emplace(without_bad_alloc(
-              [&] { return prepare(engine, documents[first + at], *plan.queries); }));
+          ready[at].emplace(without_bad_alloc([&] {
+            const document& of = *documents[first + at];
+            return prepare(with, of, text_of(of));
+          }));
         },
         watched());
     for (std::size_t d = 0; d < count; ++d) {
-      if (ready[d] && !*ready[d]) return in(documents[first + d], ready[d]->error());
+      if (ready[d] && !*ready[d]) return in(*documents[first + d], ready[d]->error());
     }
-    if (!read) return read.error();
+    if (!readied) return readied.error();
     before += static_cast<index>(count);
 
     const std::size_t rows = plan.rows.size();
@@ -271,23 +461,44 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
           // From the end, where the slowest methods stand.
           const auto at = static_cast<std::size_t>(items - 1 - i);
           scores[at].emplace(without_bad_alloc(
-              [&] { return score(engine, **ready[at % count], plan.rows[at / count], plan); }));
+              [&] { return score(with, ***ready[at % count], plan.rows[at / count]); }));
         },
         watched());
     for (std::size_t i = 0; i < scores.size(); ++i) {
-      if (scores[i] && !*scores[i]) return in(documents[first + i % count], scores[i]->error());
+      if (scores[i] && !*scores[i]) return in(*documents[first + i % count], scores[i]->error());
     }
     if (!done) return done.error();
     before += items;
     for (std::size_t d = 0; d < count; ++d) {
-      const document& of = documents[first + d];
-      add_to(made.full, of, (**ready[d]).said, 0);
+      const document& of = *documents[first + d];
+      const prepared& at = ***ready[d];
+      add_to(made.full, of, at.said, 0);
       ++(of.is_recall ? made.recall_documents : made.texts);
       made.prefix = std::max(made.prefix, static_cast<index>(of.prefix.size()));
+      for (std::size_t s = 0; s < plan.settings.size(); ++s) {
+        made.settings[s].query_seconds +=
+            at.query_seconds[s] / static_cast<double>(documents.size());
+      }
       for (std::size_t r = 0; r < rows; ++r) {
         const item_score& one = **scores[r * count + d];
-        add_to(made.rows[r], of, one.said, one.seconds);
+        add_to(made.rows[r], of, one.said,
+               one.seconds + made.settings[plan.rows[r].setting].budget_seconds /
+                                 static_cast<double>(documents.size()));
       }
+    }
+  }
+  for (std::size_t s = 0; s < plan.settings.size(); ++s) {
+    if (!curves[s]) continue;
+    constexpr index length = 1024;
+    std::vector<kvfit::head_rows> heads;
+    for (index l = 0; l < engine.layers(); ++l) {
+      for (index h = 0; h < engine.shape(l).kv_heads; ++h) heads.push_back({{l, h}, length});
+    }
+    const auto rows = rows_for(heads, length, length / 20, plan.settings[s], curves[s]);
+    if (!rows) return rows.error();
+    for (const index each : *rows) {
+      made.settings[s].shares.push_back(static_cast<double>(each) /
+                                        static_cast<double>(length / 20 * made.heads));
     }
   }
   return made;

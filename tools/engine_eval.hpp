@@ -32,10 +32,29 @@ struct spoken {
   void add(const spoken& more);
 };
 
+/// Who shares rows out among the model's heads.
+enum class engine_budgets : std::uint8_t {
+  uniform,   ///< every head keeps as many of its own
+  measured,  ///< by what the model says when one head alone is compacted
+  given,     ///< by a file of shares
+};
+
+/// Where queries are from, and who shares rows out.
+struct engine_setting {
+  const query_source* queries = nullptr;
+  engine_budgets budgets = engine_budgets::uniform;
+  std::string file = {};                       ///< of `given`
+  std::vector<kvfit::head_share> shares = {};  ///< of `given`
+  /// "uniform", "measured", the file's name.
+  [[nodiscard]] std::string budgets_name() const;
+};
+
 /// One candidate at one ratio over all documents.
 struct engine_row {
   candidate what;
-  std::string label;  ///< of `what`
+  std::string label;        ///< of `what`, and of what of the setting is not the first one's
+  std::size_t setting = 0;  ///< its place in the plan
+  int rounds = 1;           ///< 2: compacted twice, as the text comes
   double ratio = 1;
   spoken text = {};     ///< on true continuations
   spoken answers = {};  ///< on answers
@@ -51,11 +70,19 @@ struct engine_row {
   [[nodiscard]] double perplexity_change(const engine_row& full) const;
 };
 
+/// One setting, as it was carried out.
+struct engine_setting_facts {
+  std::string queries;
+  std::string budgets;
+  double query_seconds = 0;    ///< mean time of making a document's queries, one thread
+  double budget_seconds = 0;   ///< time of measuring budgets, once for all documents, one thread
+  std::vector<double> shares;  ///< of the rows at 20 times: what measured budgets give each head
+};
+
 /// All of it.
 struct engine_evaluation {
   std::string folder;
-  std::string queries;  ///< name of the source
-  std::string budgets;  ///< file of the heads' shares; empty: uniform
+  std::vector<engine_setting_facts> settings;
   kvfit::index layers = 0;
   kvfit::index heads = 0;  ///< KV heads of all layers
   kvfit::index texts = 0;
@@ -67,22 +94,38 @@ struct engine_evaluation {
   std::vector<engine_row> rows;
 };
 
+/// A row to measure.
+struct engine_row_plan {
+  candidate what;
+  double ratio = 1;
+  std::size_t setting = 0;
+  int rounds = 1;
+};
+
 struct engine_plan {
-  std::vector<row_plan> rows;
-  /// Shares of all heads' rows together; nothing: every head keeps as many of its own.
-  std::optional<std::vector<kvfit::head_share>> shares = {};
-  const query_source* queries = nullptr;
+  std::vector<engine_row_plan> rows;
+  std::vector<engine_setting> settings;  ///< at least one
+  kvfit::index documents = 0;            ///< so many texts and recall documents; 0: all
+  llama::token stop = 0;                 ///< ends the model's answers
   std::uint64_t seed = 0;
 };
 
+/// What `evaluate` will count up to: documents × (1 + rows).
+kvfit::index evaluations_of(const std::vector<document>& documents, const engine_plan& plan);
+
 /// Reads every document's prefix, makes its queries, compacts every KV head with every candidate
 /// and reads the passages over the result. At ratio r a cache of H heads of T rows keeps
-/// H · floor(T / r) in all, floor(T / r) a head or by the shares, at least 1. Documents are held as
-/// many at a time as there are threads; figures do not depend on the threads, seconds do.
+/// H · floor(T / r) in all, floor(T / r) a head or by the setting's budgets, at least 1. Measured
+/// budgets are measured once, on the prefixes of the first text and the first recall document; the
+/// time that took is spread over the documents and counted in `seconds`. In two rounds, the first
+/// half of the prefix is compacted to that size as soon as it is read, the second half is read over
+/// the result, and both are compacted again (`rolling_cache`). Documents are held as many at a time
+/// as there are threads; figures do not depend on the threads, seconds do.
 ///
 /// Progress counts documents × (1 + rows). The first error in the order of documents and rows;
 /// `cancelled` after `by.cancel`; `budget_out_of_range` where a ratio leaves no row.
 kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
+                                          const llama::tokenizer& tokenizer,
                                           const std::vector<document>& documents,
                                           const engine_plan& plan, kvfit::thread_pool& pool,
                                           const kvfit::watch& by);

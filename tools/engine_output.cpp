@@ -96,9 +96,16 @@ std::string counted(kvfit::index count, const std::string& what) {
 std::string heading(const engine_evaluation& measured) {
   std::string out = measured.folder + ": " + std::to_string(measured.layers) + " layers, " +
                     std::to_string(measured.heads) + " KV heads; prefixes of up to " +
-                    counted(measured.prefix, "token") + ", reference queries: " + measured.queries +
-                    "; rows a head: " + (measured.budgets.empty() ? "uniform" : measured.budgets) +
-                    "; " + counted(measured.threads, "thread") + "\n";
+                    counted(measured.prefix, "token") + "; " + counted(measured.threads, "thread") +
+                    "\n";
+  for (const engine_setting_facts& setting : measured.settings) {
+    out += "Reference queries: " + setting.queries + " (" + three_digits(setting.query_seconds) +
+           " s a document); rows a head: " + setting.budgets;
+    if (setting.budget_seconds > 0) {
+      out += " (once, in " + three_digits(setting.budget_seconds) + " s)";
+    }
+    out += "\n";
+  }
   const spoken& text = measured.full.text;
   if (measured.texts > 0) {
     const double loss = text.loss / static_cast<double>(text.tokens);
@@ -118,7 +125,9 @@ nlohmann::ordered_json number(double value) {
   return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
 }
 
-nlohmann::ordered_json of(const engine_row& row, const engine_row& full) {
+nlohmann::ordered_json of(const engine_row& row, const engine_evaluation& measured) {
+  const engine_row& full = measured.full;
+  const engine_setting_facts& setting = measured.settings[row.setting];
   return {{"method", row.label},
           {"ratio", row.ratio},
           {"kl", number(row.kl())},
@@ -126,7 +135,10 @@ nlohmann::ordered_json of(const engine_row& row, const engine_row& full) {
           {"top1", number(row.top1())},
           {"recall", number(row.recall())},
           {"seconds", number(row.seconds_each())},
-          {"answer_kl", number(row.answer_kl())}};
+          {"answer_kl", number(row.answer_kl())},
+          {"queries", setting.queries},
+          {"budgets", setting.budgets},
+          {"rounds", row.rounds}};
 }
 
 plot_panel panel(const engine_evaluation& measured, const std::string& title,
@@ -220,8 +232,7 @@ std::string to_json(const engine_evaluation& measured) {
               {"version", engine_eval_version},
               {"library_version", kvfit::version},
               {"engine", measured.folder},
-              {"queries", measured.queries},
-              {"budgets", measured.budgets.empty() ? json() : json(measured.budgets)},
+              {"settings", json::array()},
               {"texts", measured.texts},
               {"text_tokens", text.tokens},
               {"recall_documents", measured.recall_documents},
@@ -231,8 +242,16 @@ std::string to_json(const engine_evaluation& measured) {
               {"seed", measured.seed},
               {"threads", measured.threads},
               {"rows", json::array()}};
-  out["rows"].push_back(of(measured.full, measured.full));
-  for (const engine_row& row : measured.rows) out["rows"].push_back(of(row, measured.full));
+  for (const engine_setting_facts& setting : measured.settings) {
+    json& facts = out["settings"].emplace_back();
+    facts = {{"queries", setting.queries},
+             {"budgets", setting.budgets},
+             {"query_seconds", setting.query_seconds},
+             {"budget_seconds", setting.budget_seconds}};
+    if (!setting.shares.empty()) facts["shares_at_20"] = setting.shares;
+  }
+  out["rows"].push_back(of(measured.full, measured));
+  for (const engine_row& row : measured.rows) out["rows"].push_back(of(row, measured));
   // A path may be any bytes; what is not UTF-8 is replaced rather than thrown over.
   return out.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }

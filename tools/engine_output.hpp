@@ -9,7 +9,7 @@
 namespace kvfit_tool {
 
 /// Of the JSON format (docs/formats.md).
-inline constexpr int engine_eval_version = 1;
+inline constexpr int engine_eval_version = 2;
 
 /// A line a candidate, a column a ratio.
 std::string to_table(const engine_evaluation& measured);

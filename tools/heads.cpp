@@ -11,6 +11,7 @@
 #include "evaluation.hpp"
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/cache/compact_cache.hpp"
+#include "kvfit/cache/rolling.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/presets.hpp"
 #include "settings.hpp"
@@ -177,6 +178,52 @@ kvfit::result<kvfit::fidelity> judge(const head_view& head, const full_attention
     if (!fitted) return fitted.error();
     return kvfit::compare(full.output, full.log_mass, fitted->output, fitted->log_mass);
   });
+}
+
+kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvfit::index head,
+                                            const kvfit::layer_queries& queries,
+                                            const head_plan& plan) {
+  auto options = options_of(plan, 0, layer.rotation);
+  if (!options) return options.error();
+  if (layer.rule) options->rule = *layer.rule;
+  const std::size_t group = queries.heads.size() / layer.heads.size();
+  const auto at = static_cast<std::size_t>(head);
+  return kvfit::compact(layer.heads[at], std::span(queries.heads).subspan(at * group, group),
+                        *options);
+}
+
+kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache,
+                                                  const kvfit::cache_queries& queries,
+                                                  const head_plan& plan,
+                                                  std::vector<kvfit::index> rows) {
+  const auto head = options_of(plan, 0, std::nullopt);
+  if (!head) return head.error();
+  kvfit::thread_pool alone(1);
+  return kvfit::compact_cache(
+      cache, queries, {.head = *head, .shares = kvfit::budgets::rows{std::move(rows)}}, alone);
+}
+
+kvfit::result<std::shared_ptr<const kvfit::compacted_cache>> compact_again(
+    std::shared_ptr<const kvfit::compacted_cache> block, const kvfit::cache_view& live,
+    kvfit::index first_live, const kvfit::cache_queries& queries, const head_plan& plan,
+    std::vector<kvfit::index> rows) {
+  const auto head = options_of(plan, 0, std::nullopt);
+  if (!head) return head.error();
+  const kvfit::index tokens = live.layers.front().heads.front().keys.rows();
+  // Lengths only say when a round is due; what it leaves is said by `rows`.
+  kvfit::rolling_options options{.trigger = 2, .target = 1, .sinks = 0, .recent = 0, .cache = {}};
+  options.cache.head = *head;
+  options.cache.shares = kvfit::budgets::rows{std::move(rows)};
+  auto roll = kvfit::rolling_cache::make(
+      options,
+      {.block = std::move(block), .length = first_live + tokens, .live_first = first_live});
+  if (!roll) return roll.error();
+  const auto round = roll->begin(live);
+  if (!round) return round.error();
+  kvfit::thread_pool alone(1);
+  const auto applied = roll->apply(round->run(queries, alone));
+  if (!applied) return applied.error();
+  return roll->block();
 }
 
 }  // namespace kvfit_tool

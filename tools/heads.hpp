@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,7 +17,10 @@
 #include "candidate.hpp"
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/attention/rope.hpp"
+#include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/heads.hpp"
+#include "kvfit/compact/compacted.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/capture.hpp"
@@ -107,5 +111,24 @@ kvfit::result<full_attention> attend_full(const head_view& head);
 /// The same queries over the compact cache, held against `full`.
 kvfit::result<kvfit::fidelity> judge(const head_view& head, const full_attention& full,
                                      const small_head& small);
+
+/// Compacts one head of a model's cache with the queries of its layer.
+kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvfit::index head,
+                                            const kvfit::layer_queries& queries,
+                                            const head_plan& plan);
+
+/// Compacts a model's whole cache, rows[i] for head i in the order of the view, one head after the
+/// other on the calling thread. The plan's own budget is not looked at.
+kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache,
+                                                  const kvfit::cache_queries& queries,
+                                                  const head_plan& plan,
+                                                  std::vector<kvfit::index> rows);
+
+/// Goes on with a rolling cache: `live` has come, and one round takes all of it. None before the
+/// first round. Returns the block.
+kvfit::result<std::shared_ptr<const kvfit::compacted_cache>> compact_again(
+    std::shared_ptr<const kvfit::compacted_cache> block, const kvfit::cache_view& live,
+    kvfit::index first_live, const kvfit::cache_queries& queries, const head_plan& plan,
+    std::vector<kvfit::index> rows);
 
 }  // namespace kvfit_tool

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Where `kvfit eval --engine` takes reference queries from.
+/// Where `kvfit eval --engine` takes reference queries from: mixtures of the library's sources.
 #pragma once
 
 #include <span>
@@ -7,24 +7,26 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/forward.hpp"
+#include "engine/tokenizer.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/queries/sources.hpp"
 
 namespace kvfit_tool {
 
-/// A prefix as it was read: its full cache, and the queries that read it.
-struct read_prefix {
-  std::span<const llama::token> tokens;
-  llama::live_cache cache;
-  llama::captured_queries queries;
+/// A text that queries are made for, and what may be read after it.
+struct asked_text {
+  const llama::tokenizer* tokenizer = nullptr;
+  std::span<const llama::token> tokens;                ///< of the prefix, BOS first
+  std::vector<llama::token> stops;                     ///< tokens that end an answer
+  std::vector<std::vector<llama::token>> others = {};  ///< texts of other documents
 };
 
 /// One way to make reference queries of a prefix.
 struct query_source {
   std::string_view name;
   std::string_view summary;
-  kvfit::result<llama::captured_queries> (*make)(const llama::model& engine,
-                                                 const read_prefix& prefix);
+  /// How they are made of `text`.
+  kvfit::result<kvfit::query_mixture> (*make)(const asked_text& text);
 };
 
 /// All of them, the default first.

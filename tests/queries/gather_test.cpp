@@ -171,6 +171,14 @@ TEST_CASE("a mixture keeps its fractions, cut alike where one source is short",
   }
   CHECK(queries->positions[18] == 40);
   CHECK(queries->positions[23] == 40);
+
+  // Each as far as it goes, where that is wanted.
+  const auto apart = gather_queries(text.read, text.tokens, text.prefix, mixture,
+                                    {.budget = 64, .is_cut_alike = false});
+  REQUIRE(apart);
+  const std::vector<index> there = {16, 6, 4, 4};
+  for (std::size_t s = 0; s < 4; ++s) CHECK(apart->report.sources[s].kept == there[s]);
+  CHECK(apart->rows() == 30);
 }
 
 TEST_CASE("cache keys are dealt out among the query heads of a group, as they are",

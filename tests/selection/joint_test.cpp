@@ -144,7 +144,7 @@ TEST_CASE("the mass weight changes what is picked, and a large one picks for the
     const auto for_output = run_joint({.mass_weight = 0, .sketch = 0}, scored.problem(6));
     const auto for_mass = run_joint({.mass_weight = 1e6, .sketch = 0}, scored.problem(6));
     differ += for_output.positions != for_mass.positions ? 1 : 0;
-    joint_equation equation = make_joint_equation(made.cache(), made.queries, 0.5);
+    joint_equation equation = make_joint_equation(made.cache(), made.queries, joint{}.mass_weight);
     equation.targets.conservativeResize(Eigen::NoChange, 1);
     const auto expected = joint_in_double(equation, 6, rows_up_to(24));
     INFO("seed " << seed << ", margin " << expected.margin);
@@ -173,8 +173,8 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
   int compared = 0;
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     const head made = make_head(seed, small_head);
-    const auto expected =
-        joint_in_double(make_joint_equation(made.cache(), made.queries, 0.5), 8, rows_up_to(24));
+    const auto expected = joint_in_double(
+        make_joint_equation(made.cache(), made.queries, joint{}.mass_weight), 8, rows_up_to(24));
     if (expected.margin < joint_resolution) continue;
     ++compared;
     const scored_head scored(made.cache(), made.queries);
@@ -224,7 +224,8 @@ TEST_CASE("of equal keys one is chosen, and the budget is filled by importance w
     std::sort(sorted.begin(), sorted.end());
     CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end());
     // Those of the longest column, the copies of one key.
-    const joint_equation equation = make_joint_equation(made.cache(), made.queries, 0.5);
+    const joint_equation equation =
+        make_joint_equation(made.cache(), made.queries, joint{}.mass_weight);
     kvfit::index longest = 0;
     equation.columns.leftCols(6).colwise().squaredNorm().maxCoeff(&longest);
     for (std::size_t k = 6; k < 9; ++k) CHECK(ten.positions[k] % 6 == longest);
@@ -243,7 +244,8 @@ TEST_CASE("keys hidden by their bias are never chosen, not even to fill the budg
   kvfit::kv_block cache = made.cache();
   cache.bias = bias;
   const scored_head scored(cache, made.queries);
-  const auto expected = joint_in_double(make_joint_equation(cache, made.queries, 0.5), 6, open);
+  const auto expected =
+      joint_in_double(make_joint_equation(cache, made.queries, joint{}.mass_weight), 6, open);
   REQUIRE(expected.margin >= joint_resolution);
   CHECK(run_joint({.sketch = 0}, scored.problem(6)).positions == expected.positions);
   for (const kvfit::index sketch : {0, 8}) {
@@ -264,8 +266,8 @@ TEST_CASE("masks count, and queries that see nothing do not", "[selection][joint
     const std::vector<kvfit::row_view> masks = {mask};
     kvfit::kv_block cache = made.cache();
     cache.masks = masks;
-    const auto expected =
-        joint_in_double(make_joint_equation(cache, made.queries, 0.5), 8, rows_up_to(24));
+    const auto expected = joint_in_double(
+        make_joint_equation(cache, made.queries, joint{}.mass_weight), 8, rows_up_to(24));
     INFO("seed " << seed << ", margin " << expected.margin);
     if (expected.margin < joint_resolution) continue;
     ++compared;
@@ -297,7 +299,8 @@ TEST_CASE("folded queries leave a choice nearly as good", "[selection][joint][sk
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     const head made = make_head(seed, {.queries = 400, .keys = 40, .depth = 8, .width = 5});
     const scored_head scored(made.cache(), made.queries);
-    const joint_equation equation = make_joint_equation(made.cache(), made.queries, 0.5);
+    const joint_equation equation =
+        make_joint_equation(made.cache(), made.queries, joint{}.mass_weight);
     const auto exact = run_joint({.sketch = 0}, scored.problem(8));
     const auto folded = run_joint({.sketch = 80}, scored.problem(8));
     const auto unfolded = run_joint({.sketch = 400}, scored.problem(8));

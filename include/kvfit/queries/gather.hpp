@@ -36,6 +36,9 @@ struct gather_options {
   /// Bytes that the queries kept may take. Where the budget needs more, there are fewer, and
   /// the report says so.
   index memory = index{1} << 30;
+  /// Where a source has fewer rows than it is asked for: true cuts all sources by the same factor,
+  /// so that the mixture stays what it was asked to be; false takes what there is of each.
+  bool is_cut_alike = true;
 };
 
 }  // namespace kvfit
@@ -159,7 +162,8 @@ class gathering {
 
   /// Which rows are kept, where they lie and where they stand; room for all.
   void allot() {
-    const std::vector<index> kept = rows_kept(asked_, obtained_);
+    const std::vector<index> kept =
+        options_.is_cut_alike ? rows_kept(asked_, obtained_) : rows_there(asked_, obtained_);
     for (std::size_t s = 0; s < mixture_.size(); ++s) {
       first_rows_.push_back(out_.rows());
       kept_.push_back(kept[s]);

@@ -78,4 +78,12 @@ namespace kvfit::inline KVFIT_ISA {
   return kept;
 }
 
+/// Rows kept of each source where none is cut for another's sake: min(asked, obtained).
+[[nodiscard]] inline std::vector<index> rows_there(std::span<const index> asked,
+                                                   std::span<const index> obtained) {
+  std::vector<index> kept;
+  for (std::size_t i = 0; i < asked.size(); ++i) kept.push_back(std::min(asked[i], obtained[i]));
+  return kept;
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

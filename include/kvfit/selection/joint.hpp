@@ -29,7 +29,7 @@ namespace kvfit::selection {
 /// relative to its length, as those of mass then do (docs/algorithm.md, Joint selection).
 /// Orthogonal least squares over 1 + d_v targets.
 struct joint {
-  double mass_weight = 0.5;  ///< μ ≥ 0: 0 chooses for the output alone
+  double mass_weight = 0.2;  ///< μ ≥ 0: 0 chooses for the output alone
   /// Keys whose columns are looked at in one sweep, 1 … 256. Picks do not depend on it but for
   /// rounding; speed does.
   index sweep = 16;

@@ -26,6 +26,6 @@ file(WRITE ${WORK}/mine/recall.jsonl "{\"prefix\": 3}\n")
 refused("malformed_file.*recall.jsonl 1")
 string(REPEAT "x " 3000 long)  # a prefix beyond the trained length
 file(WRITE ${WORK}/mine/recall.jsonl "{\"prefix\": \"${long}\", \"questions\": []}\n")
-refused("invalid_option.*position.*trained length")
+refused("invalid_option.*tokens.*beyond")
 file(WRITE ${WORK}/mine/recall.jsonl "{\"prefix\": \"short\", \"questions\": []}\n")
 refused("budget_out_of_range")

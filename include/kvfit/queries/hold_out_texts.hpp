@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT
+/// Parts reference queries by their texts: some of what was read judges, as text, what is fitted on
+/// the rest.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/queries/hold_out.hpp"
+#include "kvfit/queries/reference_queries.hpp"
+#include "kvfit/queries/subsample.hpp"
+
+namespace kvfit {
+
+/// Which texts judge.
+struct text_hold_out {
+  index stretch = 64;  ///< ≥ 1 tokens: longer texts judge by so many from their middle
+  index every = 4;     ///< ≥ 2: of the others one in so many judges, whole
+  index most = 6;      ///< ≥ 1 texts of either length, evenly spread
+};
+
+struct parted_texts {
+  reference_queries fit;                  ///< no query of a text, or stretch, that judges
+  std::vector<std::vector<token>> judge;  ///< to be read after the cache, each by itself
+};
+
+}  // namespace kvfit
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Of long texts read after the cache, a stretch; of short ones (questions with their answers, say)
+/// a few. A stretch is to be read by itself: what the model needs of the cache for it, it needs at
+/// other positions too. Queries that come from no such text (of the context, keys, random ones) are
+/// fitted on.
+///
+///     auto parts = kvfit::hold_out_texts(*queries);
+///     auto curves = kvfit::measure_model_influence(*read, cache, length, parts->judge, grid,
+///     compact);
+///
+/// Errors: `invalid_option` for settings out of range; `empty_input` where no text judges, or no
+/// query is left to fit on. Copies the rows fitted on.
+[[nodiscard]] inline result<parted_texts> hold_out_texts(const reference_queries& queries,
+                                                         const text_hold_out& how = {}) {
+  if (how.stretch < 1) return error{errc::invalid_option, "stretch", how.stretch, 1};
+  if (how.every < 2) return error{errc::invalid_option, "every", how.every, 2};
+  if (how.most < 1) return error{errc::invalid_option, "most", how.most, 1};
+  return detail::guard_memory("hold_out_texts", [&]() -> result<parted_texts> {
+    parted_texts parts;
+    std::vector<char> judges(static_cast<std::size_t>(queries.rows()), 0);
+    std::vector<std::size_t> long_ones;
+    std::vector<std::size_t> short_ones;
+    for (std::size_t r = 0; r < queries.readings.size(); ++r) {
+      const query_reading& reading = queries.readings[r];
+      if (!reading.is_after_cache) continue;
+      const bool is_long = static_cast<index>(reading.tokens.size()) > how.stretch;
+      (is_long ? long_ones : short_ones).push_back(r);
+    }
+    const auto take = [&](const std::vector<std::size_t>& texts, index count) {
+      const auto all = static_cast<index>(texts.size());
+      for (const index which : sample_rows(all, count, sampling::stride, 0)) {
+        const query_reading& reading = queries.readings[texts[static_cast<std::size_t>(which)]];
+        const auto length = static_cast<index>(reading.tokens.size());
+        const index first = std::max<index>(0, (length - how.stretch) / 2);
+        const index end = std::min(length, first + how.stretch);
+        parts.judge.emplace_back(reading.tokens.begin() + first, reading.tokens.begin() + end);
+        for (std::size_t i = 0; i < reading.rows.size(); ++i) {
+          if (reading.rows[i] < first || reading.rows[i] >= end) continue;
+          judges[static_cast<std::size_t>(reading.first_row) + i] = 1;
+        }
+      }
+    };
+    take(long_ones, std::min(how.most, static_cast<index>(long_ones.size())));
+    take(short_ones, std::min(how.most, static_cast<index>(short_ones.size()) / how.every));
+    std::vector<index> fit;
+    for (index row = 0; row < queries.rows(); ++row) {
+      if (judges[static_cast<std::size_t>(row)] == 0) fit.push_back(row);
+    }
+    if (parts.judge.empty()) {
+      return error{errc::empty_input, "readings", 0, error::none, "no text after the cache"};
+    }
+    if (fit.empty()) {
+      return error{errc::empty_input, "queries", 0, error::none, "all are of texts that judge"};
+    }
+    parts.fit = detail::take_queries(queries, fit);
+    return parts;
+  });
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+#include "engine_budgets.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <new>
+#include <optional>
+#include <utility>
+
+#include "engine_queries.hpp"
+#include "heads.hpp"
+#include "kvfit/queries/hold_out_texts.hpp"
+#include "kvfit/queries/model_influence.hpp"
+#include "kvfit/queries/prefill.hpp"
+
+namespace kvfit_tool {
+
+namespace {
+
+using kvfit::errc;
+using kvfit::error;
+using kvfit::index;
+
+/// Shares of its rows that a head is compacted to: a head's loss is steep where few rows are left.
+const std::vector<double> measured_shares = {1.0 / 128, 1.0 / 32, 1.0 / 8, 1.0 / 2, 1};
+
+/// How heads are compacted for it: by the default method at a fraction of its price. Curves say
+/// which head needs rows, for which a rough fit will do.
+candidate measuring() {
+  return {.method = "default", .settings = {{"queries_per_row", "4"}, {"refine_steps", "0"}}};
+}
+
+struct measured_document {
+  std::vector<kvfit::influence_curve> curves;
+  double seconds = 0;
+};
+
+kvfit::result<measured_document> measure_one(const llama::model& engine, const document& of,
+                                             const asked_text& text, const query_source& source) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto read = kvfit::make_reader(engine);
+  if (!read) return read.error();
+  const auto prefix = kvfit::prefill(*read, of.prefix);
+  if (!prefix) return prefix.error();
+  const auto queries = gather(*read, of.prefix, kvfit::prefix_of(prefix->cache), text, source);
+  if (!queries) return queries.error();
+  const auto parts = kvfit::hold_out_texts(*queries);
+  if (!parts) return parts.error();
+  const auto length = static_cast<index>(of.prefix.size());
+  std::vector<index> grid;
+  for (const double share : measured_shares) {
+    const auto rows = static_cast<index>(std::floor(static_cast<double>(length) * share));
+    if (rows > (grid.empty() ? 0 : grid.back()) && rows < length) grid.push_back(rows);
+  }
+  if (grid.size() + 1 != measured_shares.size()) {
+    return error{errc::invalid_option, "prefix", length, 128, "too short to measure budgets on"};
+  }
+  const kvfit::cache_view full = prefix->cache.view();
+  auto curves = kvfit::measure_model_influence(
+      *read, full, length, parts->judge, grid,
+      [&](const kvfit::head_id& head, index rows) -> kvfit::result<kvfit::compacted> {
+        const auto layer = static_cast<std::size_t>(head.layer);
+        return compact_one(full.layers[layer], head.head, parts->fit.view(layer),
+                           {.what = measuring(), .budget = rows});
+      });
+  if (!curves) return curves.error();
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  return measured_document{std::move(*curves), taken.count()};
+}
+
+}  // namespace
+
+kvfit::influence_curve share_curves::of(std::size_t which, index rows) const {
+  kvfit::influence_curve made;
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    const auto at = static_cast<index>(std::floor(static_cast<double>(rows) * shares[i]));
+    if (!made.points.empty() && at <= made.points.back().rows) continue;
+    made.points.push_back({at, losses[which][i]});
+  }
+  return made;
+}
+
+asked_text asked_of(const document& of, const std::vector<document>& all,
+                    const llama::tokenizer& tokenizer, llama::token stop) {
+  constexpr std::size_t most = 4;
+  asked_text made{.tokenizer = &tokenizer, .tokens = of.prefix, .stops = {stop}};
+  for (const document& other : all) {
+    if (other.is_recall || other.source == of.source || made.others.size() == most) continue;
+    made.others.emplace_back(other.prefix.begin() + 1, other.prefix.end());  // BOS begins texts
+  }
+  return made;
+}
+
+kvfit::result<share_curves> measure_curves(const llama::model& engine,
+                                           const std::vector<const document*>& on,
+                                           const std::vector<asked_text>& texts,
+                                           const query_source& source, kvfit::thread_pool& pool) {
+  std::vector<std::optional<kvfit::result<measured_document>>> measured(on.size());
+  pool.run(static_cast<index>(on.size()), [&](index i) noexcept {
+    const auto at = static_cast<std::size_t>(i);
+    try {
+      measured[at].emplace(measure_one(engine, *on[at], texts[at], source));
+    } catch (const std::bad_alloc&) {
+      measured[at].emplace(error{errc::out_of_memory, "budgets"});
+    }
+  });
+  share_curves mean{.shares = measured_shares, .losses = {}};
+  for (std::size_t d = 0; d < on.size(); ++d) {
+    if (!*measured[d]) {
+      error cause = measured[d]->error();
+      cause.argument = on[d]->name + ": " + cause.argument;
+      return cause;
+    }
+    const measured_document& one = **measured[d];
+    mean.losses.resize(one.curves.size(), std::vector<double>(measured_shares.size(), 0));
+    for (std::size_t h = 0; h < one.curves.size(); ++h) {
+      for (std::size_t i = 0; i < measured_shares.size(); ++i) {
+        mean.losses[h][i] += one.curves[h].points[i].loss / static_cast<double>(on.size());
+      }
+    }
+    mean.seconds += one.seconds;
+  }
+  return mean;
+}
+
+}  // namespace kvfit_tool
