@@ -35,7 +35,6 @@ using kvfit::index;
 using kvfit::bench::now;
 using kvfit::bench::quality;
 using kvfit::bench::workload;
-namespace baseline = kvfit::baseline;
 
 constexpr index keys = 16384;
 constexpr index depth = 128;

@@ -94,15 +94,20 @@ TEST_CASE("where J is beyond all numbers the rows stay, as without refinement",
 
 TEST_CASE("biases that are not to be moved are not, whether steps are given or left open",
           "[compact][refine][zero_bias]") {
-  const head made = make_head(4, refined_head);
-  compact_options options = refined_options(10, 0);
-  const compacted plain = compacted_head(made.cache(), made.queries, options);
-  options.refine.fits_bias = false;
-  options.refine.steps.reset();
-  const compacted refined = compacted_head(made.cache(), made.queries, options);
-  REQUIRE(refined.report.refinement.kept_steps > 0);
-  CHECK(refined.bias == plain.bias);
-  CHECK(refined.keys != plain.keys);
+  int moved = 0;
+  for (std::uint64_t seed = 1; seed <= 6; ++seed) {
+    INFO("seed " << seed);
+    const head made = make_head(seed, refined_head);
+    compact_options options = refined_options(10, 0);
+    const compacted plain = compacted_head(made.cache(), made.queries, options);
+    options.refine.fits_bias = false;
+    options.refine.steps.reset();
+    const compacted refined = compacted_head(made.cache(), made.queries, options);
+    CHECK(refined.bias == plain.bias);
+    CHECK((refined.keys != plain.keys) == (refined.report.refinement.kept_steps > 0));
+    if (refined.report.refinement.kept_steps > 0) ++moved;
+  }
+  CHECK(moved >= 2);
 }
 
 TEST_CASE("refinement is never worse on queries held out, and better on most heads",

@@ -53,6 +53,8 @@ TEST_CASE("a wish to stop is heeded in every stage, and one that comes too late 
     std::set<std::string> stages;
   };
   example greedy{kvfit::presets::joint(12), {"score pass", "selection", "weights", "refinement"}};
+  // Enough dead keys for their replacement to be met.
+  std::get<kvfit::selection::joint>(greedy.options.selection).mass_weight = 0.5;
   greedy.options.selection_memory = 0;  // so that every sweep reads the queries
   greedy.options.refine.steps = 20;
   greedy.options.refine.sets = 2;
