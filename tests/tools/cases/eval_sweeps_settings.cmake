@@ -1,12 +1,12 @@
 include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 small_capture(small)
-run(0 ${KVFIT} eval small --methods omp,default --ratios 4,8 --set default:mass_weight=0.50,1
+run(0 ${KVFIT} eval small --methods omp,default --ratios 4,8 --set default:mass_weight=0.20,1
   --set held_out=0,0.25 --set default:held_out=0.0625 --json rows.json --html report.html)
 # Two of omp, two of default (its own sweep goes before the one for all), at two ratios.
 figure(rows rows.json rows)
 string(JSON count LENGTH "${rows}")
 check(count EQUAL 8)
-set(labels "omp{held_out=0}" "omp{held_out=0.25}" "default{held_out=0.0625,mass_weight=0.5}"
+set(labels "omp{held_out=0}" "omp{held_out=0.25}" "default{held_out=0.0625,mass_weight=0.2}"
   "default{held_out=0.0625,mass_weight=1}")
 foreach(place 0 1 2 3)
   list(GET labels ${place} wanted)
@@ -16,8 +16,8 @@ foreach(place 0 1 2 3)
   check(out MATCHES "${wanted}")
 endforeach()
 figure(type rows.json rows 4 settings mass_weight)
-check(type EQUAL 0.5)
-# 0.0625 and 0.5 are what `default` has; 1 is not.
+check(type EQUAL 0.2)
+# 0.0625 and 0.2 are what `default` has; 1 is not.
 run(0 ${KVFIT} eval small --methods default --ratios 4 --json plain.json)
 foreach(what output_error mass_error)
   figure(plain plain.json rows 0 ${what})
