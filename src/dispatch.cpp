@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// Which of the instruction sets compiled this machine can run. KVFIT_PATHS(X) lists them, the best
 /// first; the build writes it.
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <array>
 #include <cstddef>
 
@@ -16,19 +20,25 @@ using kvfit::compiled::doors;
 
 // The compiler's own table of the CPU, which also asks whether the system saves the wide registers.
 #if defined(__x86_64__)
-bool has_avx2() noexcept {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+[[maybe_unused]] bool has_f16c() noexcept {  // not every compiler's table has it
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
-bool has_avx512() noexcept {
+[[maybe_unused]] bool has_avx2() noexcept {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+}
+[[maybe_unused]] bool has_avx512() noexcept {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl");
 }
 #endif
 // What the whole program was compiled for.
-bool has_own() noexcept {
+[[maybe_unused]] bool has_own() noexcept {
   return true;
 }
 
