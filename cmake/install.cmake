@@ -32,8 +32,12 @@ endif()
 
 configure_package_config_file(cmake/kvfitConfig.cmake.in
   ${CMAKE_CURRENT_BINARY_DIR}/kvfitConfig.cmake INSTALL_DESTINATION ${package_dir})
+set(architecture ARCH_INDEPENDENT)
+if(KVFIT_COMPILED)
+  set(architecture)
+endif()
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kvfitConfigVersion.cmake
-  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)  # before 1.0 a minor version may break
+  COMPATIBILITY SameMinorVersion ${architecture})  # before 1.0 a minor version may break
 install(FILES
   ${CMAKE_CURRENT_BINARY_DIR}/kvfitConfig.cmake
   ${CMAKE_CURRENT_BINARY_DIR}/kvfitConfigVersion.cmake
