@@ -13,13 +13,14 @@ namespace {
 kvfit::result<kvfit::compiled::plain_rows> compact(const kvfit::kv_block& cache,
                                                    const kvfit::query_set& queries,
                                                    const kvfit::compact_options& options,
-                                                   const kvfit::stop_when& stop) {
-  return kvfit::detail::guard_memory("compact",
-                                     [&]() -> kvfit::result<kvfit::compiled::plain_rows> {
-                                       auto fitted = kvfit::compact(cache, queries, options, stop);
-                                       if (!fitted) return fitted.error();
-                                       return kvfit::compiled::to_plain(std::move(*fitted));
-                                     });
+                                                   const kvfit::stop_when& stop,
+                                                   const kvfit::loop& threads) {
+  return kvfit::detail::guard_memory(
+      "compact", [&]() -> kvfit::result<kvfit::compiled::plain_rows> {
+        auto fitted = kvfit::compact(cache, queries, options, stop, threads);
+        if (!fitted) return fitted.error();
+        return kvfit::compiled::to_plain(std::move(*fitted));
+      });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "attention/samples.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 
 namespace kvfit_test {
 
@@ -142,6 +143,49 @@ TEST_CASE("A score pass ends early on a wish or a deadline", "[attention][score_
     CHECK(ended.error().code == kvfit::errc::cancelled);
     CHECK(ended.error().argument == "score pass");
   }
+}
+
+TEST_CASE("A score pass on several threads gives the same bytes, and the first error",
+          "[attention][score_pass][threads]") {
+  sample head(150, 2300, 8, 6);
+  const kv_block cache{.keys = kvfit::row_view(head.keys), .values = head.values};
+  kvfit::thread_pool pool(3);
+  for (const importance_kind kind :
+       {importance_kind::none, importance_kind::mean, importance_kind::rms, importance_kind::max}) {
+    for (const index kept : {index{0}, index{1} << 30}) {
+      const kvfit::score_options options{
+          .importance = kind, .keep_exponentials = kept, .window = 77, .panel = 16};
+      const auto alone = score_pass(cache, head.queries, {}, options);
+      REQUIRE(alone);
+      for (const index at_once : {1, 2, 4, 50}) {
+        kvfit::score_options shared = options;
+        shared.panels_at_once = at_once;
+        const auto found = score_pass(cache, head.queries, {}, shared, {}, pool);
+        REQUIRE(found);
+        CHECK(same_bytes(found->max, alone->max));
+        CHECK(same_bytes(found->mass, alone->mass));
+        CHECK(same_bytes(found->log_mass, alone->log_mass));
+        CHECK(same_bytes(found->output, alone->output));
+        CHECK(same_bytes(found->importance, alone->importance));
+        CHECK(same_bytes(found->exponentials, alone->exponentials));
+        CHECK(same_bytes(found->shift, alone->shift));
+      }
+    }
+  }
+  const auto none = score_pass(cache, head.queries, {}, {.panels_at_once = 0});
+  REQUIRE_FALSE(none);
+  CHECK(none.error().code == kvfit::errc::invalid_option);
+  CHECK(none.error().argument == "panels_at_once");
+
+  // Two panels of one group overflow: the error is the first one's.
+  head.keys.row(0).setConstant(1e30F);
+  head.queries.row(20).setConstant(1e30F);
+  head.queries.row(37).setConstant(1e30F);
+  const auto failed =
+      score_pass(cache, head.queries, {}, {.panel = 16, .panels_at_once = 4}, {}, pool);
+  REQUIRE_FALSE(failed);
+  CHECK(failed.error().code == kvfit::errc::non_finite);
+  CHECK(failed.error().actual == 20);
 }
 
 TEST_CASE("A negative observation window is refused with its size", "[attention][score_pass]") {

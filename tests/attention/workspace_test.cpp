@@ -7,6 +7,7 @@
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/attention/state.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/view/load.hpp"
 #include "support/allocations.hpp"
 #include "support/stored_rows.hpp"
@@ -132,6 +133,36 @@ TEST_CASE("score_pass_bytes and attend_bytes are never below what is taken, nor 
       if (n * keys > 100000) CHECK(estimate <= 1.5 * held);
     }
   }
+}
+
+TEST_CASE("Panels at once are counted, and the first thing that a cap takes",
+          "[attention][workspace][threads]") {
+  if (!can_count) return;
+  const sample head(120, 40000, 8, 8);
+  const kvfit::kv_block cache{.keys = kvfit::row_view(head.keys), .values = head.values};
+  const kvfit::head_sizes sizes = kvfit::sizes_of_head(cache, head.queries);
+  kvfit::thread_pool pool(3);
+  const kvfit::score_options one{.panel = 16};
+  kvfit::score_options three = one;
+  three.panels_at_once = 3;
+  const double estimate = kvfit::score_pass_bytes(sizes, three);
+  bool is_done = false;
+  const auto peak = count_allocations([&] {
+                      is_done =
+                          kvfit::score_pass(cache, head.queries, {}, three, {}, pool).has_value();
+                    }).peak_bytes;
+  CAPTURE(peak, estimate);
+  CHECK(is_done);
+  CHECK(static_cast<double>(peak) <= estimate);
+  CHECK(estimate <= 1.5 * static_cast<double>(peak));
+
+  three.memory = static_cast<index>(estimate) - 1;
+  const auto capped = count_allocations([&] {
+                        is_done =
+                            kvfit::score_pass(cache, head.queries, {}, three, {}, pool).has_value();
+                      }).peak_bytes;
+  CHECK(is_done);
+  CHECK(static_cast<double>(capped) <= kvfit::score_pass_bytes(sizes, one));
 }
 
 TEST_CASE("A score pass and attention keep to a cap by smaller panels, or are refused",

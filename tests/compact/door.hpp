@@ -12,6 +12,7 @@
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
@@ -22,7 +23,8 @@ namespace kvfit_test {
 kvfit::result<kvfit::compacted> try_compact(const kvfit::kv_block& cache,
                                             const kvfit::query_set& queries,
                                             const kvfit::compact_options& options,
-                                            const kvfit::stop_when& stop = {});
+                                            const kvfit::stop_when& stop = {},
+                                            const kvfit::loop& threads = {});
 
 /// The same where it must succeed.
 kvfit::compacted compacted_head(const kvfit::kv_block& cache, const kvfit::query_set& queries,

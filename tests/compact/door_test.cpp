@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include <array>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "compact/door.hpp"
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/compact.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
+#include "kvfit/presets.hpp"
 #include "support/catch.hpp"
 
 namespace kvfit_test {
@@ -13,8 +16,9 @@ namespace kvfit_test {
 kvfit::result<kvfit::compacted> try_compact(const kvfit::kv_block& cache,
                                             const kvfit::query_set& queries,
                                             const kvfit::compact_options& options,
-                                            const kvfit::stop_when& stop) {
-  return kvfit::compact(cache, queries, options, stop);
+                                            const kvfit::stop_when& stop,
+                                            const kvfit::loop& threads) {
+  return kvfit::compact(cache, queries, options, stop, threads);
 }
 
 kvfit::compacted compacted_head(const kvfit::kv_block& cache, const kvfit::query_set& queries,
@@ -55,6 +59,35 @@ TEST_CASE("the plain door takes matrices, maps and views, and is the door over a
   CHECK(by_block->positions.size() == 12);
   CHECK(same_result(*by_block, *by_matrix));
   CHECK(same_result(*by_block, *by_map));
+}
+
+TEST_CASE("threads within a head change no byte", "[compact][door][threads]") {
+  // More than one panel of queries and more than one piece of keys; with and without masks.
+  const head made = make_head(5, {.queries = 230, .keys = 1500, .depth = 8, .width = 6});
+  const std::array<kvfit::query_block, 2> blocks = {kvfit::row_view(made.queries.topRows(130)),
+                                                    kvfit::row_view(made.queries.bottomRows(100))};
+  const kvfit::query_set queries = std::span<const kvfit::query_block>(blocks);
+  for (const std::string_view name :
+       {"default", "highest_attention", "omp_fast", "snapkv", "refined"}) {
+    kvfit::compact_options options = kvfit::presets::find(name)->make(40);
+    if (options.refine.steps.value_or(0) > 8) options.refine.steps = 8;
+    const auto alone = kvfit::compact(made.cache(), queries, options);
+    REQUIRE(alone);
+    for (const int threads : {2, 3, 5}) {
+      kvfit::thread_pool pool(threads);
+      const auto shared = kvfit::compact(made.cache(), queries, options, {}, pool);
+      CAPTURE(name, threads);
+      REQUIRE(shared);
+      CHECK(same_result(*alone, *shared));
+      CHECK(alone->report.train.output_error == shared->report.train.output_error);
+      CHECK(shared->report.memory.panels_at_once == threads);
+    }
+    options.memory = alone->report.memory.needed;
+    kvfit::thread_pool pool(2);
+    const auto capped = kvfit::compact(made.cache(), queries, options, {}, pool);
+    REQUIRE(capped);
+    CHECK(same_result(*alone, *capped));
+  }
 }
 
 TEST_CASE("the composed door over shipped policies is the plain door", "[compact][door]") {

@@ -10,6 +10,7 @@
 
 #include "compact/door.hpp"
 #include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
@@ -108,9 +109,10 @@ kvfit::memory_report planned(const memory_call& call, const compact_options& opt
 bool same_report(const kvfit::memory_report& a, const kvfit::memory_report& b) {
   return a.needed == b.needed && a.wanted == b.wanted && a.result == b.result &&
          a.is_complete == b.is_complete && a.lowers_selection == b.lowers_selection &&
-         a.lowers_refinement == b.lowers_refinement && a.lowers_queries == b.lowers_queries &&
-         a.selection_memory == b.selection_memory && a.refine_batch == b.refine_batch &&
-         a.refine_sets_at_once == b.refine_sets_at_once && a.fitted_queries == b.fitted_queries;
+         a.panels_at_once == b.panels_at_once && a.lowers_refinement == b.lowers_refinement &&
+         a.lowers_queries == b.lowers_queries && a.selection_memory == b.selection_memory &&
+         a.refine_batch == b.refine_batch && a.refine_sets_at_once == b.refine_sets_at_once &&
+         a.fitted_queries == b.fitted_queries;
 }
 
 }  // namespace
@@ -178,6 +180,42 @@ TEST_CASE("no preset holds more than was estimated, whatever the sizes", "[compa
       CHECK(same_report(plan, ran.fitted->report.memory));
     }
   }
+}
+
+TEST_CASE("threads are counted, and given up first", "[compact][memory][threads]") {
+  if (!can_count) return;
+  const memory_call call({"long", {.queries = 400, .keys = 20000, .depth = 8}, 30});
+  kvfit::thread_pool pool(3);
+  for (const std::string_view name : {"highest_attention", "joint"}) {
+    compact_options options = cut_short(*kvfit::presets::find(name), 30);
+    const auto alone = planned(call, options);
+    const auto plan =
+        kvfit::planned_memory(kvfit::sizes_of(call.cache, call.queries(), pool), options);
+    REQUIRE(plan);
+    CHECK(plan->panels_at_once == 3);
+    const auto run = [&] {
+      kvfit::result<kvfit::compacted> fitted = kvfit::error{};
+      const auto peak = count_allocations([&] {
+                          fitted = try_compact(call.cache, call.queries(), options, {}, pool);
+                        }).peak_bytes;
+      REQUIRE(fitted);
+      CAPTURE(name, peak, plan->needed);
+      CHECK(peak <= fitted->report.memory.needed);
+      return fitted->report.memory;
+    };
+    CHECK(same_report(run(), *plan));
+    if (plan->needed == alone.needed) continue;  // the pass is not where it holds most
+    options.memory = plan->needed - 1;
+    const kvfit::memory_report capped = run();
+    CHECK(capped.panels_at_once == 1);
+    CHECK_FALSE(capped.lowers_selection);
+    CHECK(capped.needed <= *options.memory);
+  }
+  kvfit::compaction_sizes sizes = kvfit::sizes_of(call.cache, call.queries());
+  sizes.threads = 0;
+  const auto refused = kvfit::planned_memory(sizes, compact_options{.budget = 5});
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().argument == "threads");
 }
 
 TEST_CASE("the estimate of a large call is no more than twice what it takes", "[compact][memory]") {

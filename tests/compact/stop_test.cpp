@@ -47,14 +47,14 @@ TEST_CASE("a wish to stop, or a deadline, is heeded before anything is computed"
 
 TEST_CASE("a wish to stop is heeded in every stage, and one that comes too late changes nothing",
           "[compact][stop]") {
-  const head made = make_head(2, {.queries = 260});
+  const head made = make_head(6, {.queries = 260});
   struct example {
     kvfit::compact_options options;
     std::set<std::string> stages;
   };
-  example greedy{kvfit::presets::joint(12), {"score pass", "selection", "weights", "refinement"}};
-  // Enough dead keys for their replacement to be met.
-  std::get<kvfit::selection::joint>(greedy.options.selection).mass_weight = 0.5;
+  example greedy{kvfit::presets::joint(20), {"score pass", "selection", "weights", "refinement"}};
+  // A dead key, for its replacement to be met.
+  std::get<kvfit::selection::joint>(greedy.options.selection).mass_weight = 0.1;
   greedy.options.selection_memory = 0;  // so that every sweep reads the queries
   greedy.options.refine.steps = 20;
   greedy.options.refine.sets = 2;
@@ -69,11 +69,12 @@ TEST_CASE("a wish to stop is heeded in every stage, and one that comes too late 
     const kvfit::index all = undisturbed.readings;
     REQUIRE(all > 1000);
     std::set<std::string> stages;
-    for (kvfit::index k = 0; k < 24; ++k) {
-      const counted_queries asking{made.queries, {}, 0, k * all / 24};
+    constexpr kvfit::index moments = 96;
+    for (kvfit::index k = 0; k < moments; ++k) {
+      const counted_queries asking{made.queries, {}, 0, k * all / moments};
       const auto stopped = run(made, asking, one.options);
       if (stopped) {  // asked for in the last stage: nothing looked at the wish any more
-        CHECK(k > 12);
+        CHECK(k > moments / 2);
         CHECK(same_result(*stopped, *whole));
         continue;
       }

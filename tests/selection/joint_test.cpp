@@ -346,14 +346,13 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
 
 TEST_CASE("target columns are the relative weights, and outputs over their rms norm",
           "[selection][joint][target]") {
-  // More queries than a block of the transposition.
   const head made = make_head(9, {.queries = 150, .keys = 20, .depth = 8, .width = 7});
   const scored_head scored(made.cache(), made.queries);
   const kvfit::target_columns targets(scored.problem(4), 2.5);
   const joint_equation equation = make_joint_equation(made.cache(), made.queries, 2.5);
-  REQUIRE(targets.rows().rows() == 8);
-  REQUIRE(targets.rows().cols() == 150);
-  const Eigen::MatrixXd found = targets.rows().cast<double>().transpose();
+  REQUIRE(targets.columns().rows() == 150);
+  REQUIRE(targets.columns().cols() == 8);
+  const Eigen::MatrixXd found = targets.columns().cast<double>();
   CHECK((found - equation.targets).norm() <= 1e-5 * equation.targets.norm());
   CHECK((found.col(0) / 2.5 - targets.row_weights().cast<double>()).norm() <=
         1e-5 * targets.row_weights().cast<double>().norm());

@@ -67,17 +67,17 @@ TEST_CASE("sketched columns are those of a sketch formed explicitly in double",
   sketched.squared_norms(norms);
   CHECK(share_off(norms, expected.colwise().squaredNorm().transpose()) < 1e-5);
 
-  const kvfit::matrix targets = kvfit_test::random_matrix(3, 100, 4);
+  const kvfit::matrix targets = kvfit_test::random_matrix(100, 3, 4);
   const kvfit::matrix folded = sketched.fold(targets);
-  const Eigen::MatrixXd expected_fold = targets.cast<double>() * sketch.transpose();
-  REQUIRE(folded.cols() == rows);
+  const Eigen::MatrixXd expected_fold = sketch * targets.cast<double>();
+  REQUIRE(folded.rows() == rows);
   CHECK(share_off(folded, expected_fold) < 1e-5);
 
   kvfit::matrix products;
   sketched.correlate(folded, products);
-  REQUIRE(products.rows() == 3);
-  REQUIRE(products.cols() == 131);
-  CHECK(share_off(products, expected_fold * expected) < 2e-5);
+  REQUIRE(products.rows() == 131);
+  REQUIRE(products.cols() == 3);
+  CHECK(share_off(products, expected.transpose() * expected_fold) < 2e-5);
 }
 
 TEST_CASE("a sketch keeps inner products of columns within a few / sqrt(rows)",
@@ -121,9 +121,9 @@ TEST_CASE("nothing is folded where that saves nothing or does not fit, and all g
       kvfit_test::make_head(3, {.queries = 50, .keys = 30, .depth = 8, .width = 4});
   const kvfit_test::scored_head scored(made.cache(), made.queries);
   kvfit::mass_columns full(scored.problem(10), kvfit::mass_weighting::relative);
-  // 2 · 30 · 20 floats are 4800 bytes.
-  CHECK(kvfit::sketched_columns(full, 20, 4800).is_folded());
-  CHECK_FALSE(kvfit::sketched_columns(full, 20, 4799).is_folded());
+  // 30 · 20 floats are 2400 bytes.
+  CHECK(kvfit::sketched_columns(full, 20, 2400).is_folded());
+  CHECK_FALSE(kvfit::sketched_columns(full, 20, 2399).is_folded());
   CHECK(kvfit::sketched_columns(full, 49, no_cap).is_folded());
   CHECK_FALSE(kvfit::sketched_columns(full, 50, no_cap).is_folded());
   CHECK_FALSE(kvfit::sketched_columns(full, 51, no_cap).is_folded());
@@ -141,10 +141,10 @@ TEST_CASE("nothing is folded where that saves nothing or does not fit, and all g
   kvfit::vector norms;
   plain.squared_norms(norms);
   CHECK(share_off(norms, equation.columns.colwise().squaredNorm().transpose()) < 1e-5);
-  const kvfit::matrix targets = kvfit_test::random_matrix(3, 50, 5);
+  const kvfit::matrix targets = kvfit_test::random_matrix(50, 3, 5);
   CHECK(plain.fold(targets) == targets);
   kvfit::matrix products;
   plain.correlate(targets, products);
-  REQUIRE(products.rows() == 3);
-  CHECK(share_off(products, targets.cast<double>() * equation.columns) < 1e-5);
+  REQUIRE(products.cols() == 3);
+  CHECK(share_off(products, equation.columns.transpose() * targets.cast<double>()) < 1e-5);
 }

@@ -35,7 +35,9 @@ void note_allocated(std::size_t size) {
   if (!is_counting) return;
   ++calls;
   const std::ptrdiff_t now = live += static_cast<std::ptrdiff_t>(size);
-  if (now > peak) peak = now;  // one thread
+  std::ptrdiff_t highest = peak;
+  while (now > highest && !peak.compare_exchange_weak(highest, now)) {
+  }
 }
 void note_freed(std::size_t size) {
   if (is_counting) live -= static_cast<std::ptrdiff_t>(size);

@@ -34,17 +34,23 @@ inline double scores_bytes(const head_sizes& sizes, const score_options& options
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
+/// Bytes of a panel's bookkeeping.
+inline constexpr double panel_overhead = 4096;
+
 /// Bytes that the pass itself holds at most, its result included, once its inputs are checked.
 inline double score_checked_bytes(const head_sizes& of, const score_options& options) noexcept {
   head_sizes sizes = of;
   sizes.panel = options.panel;
   const bool has_importance = options.importance != importance_kind::none;
   const bool is_pooled = has_importance && options.pooling != pooling_kind::none;
+  const index panel = largest_panel(sizes, sizes.keys);
+  const index panels = (sizes.queries + panel - 1) / std::max<index>(panel, 1) + sizes.blocks;
+  const auto at_once = static_cast<double>(std::min(options.panels_at_once, panels));
   return scores_bytes(sizes, options) +
-         attention_panel_bytes(sizes, keeps_exponentials(sizes, options)) +
+         at_once * (attention_panel_bytes(sizes, keeps_exponentials(sizes, options)) +
+                    float_bytes(panel) + panel_overhead) +
          (has_importance ? double_bytes(sizes.keys) : 0) +
-         (is_pooled ? float_bytes(sizes.keys) : 0) + double_bytes(sizes.blocks) +
-         float_bytes(largest_panel(sizes, sizes.keys));
+         (is_pooled ? float_bytes(sizes.keys) : 0) + double_bytes(sizes.blocks);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
@@ -68,6 +74,9 @@ inline result<score_options> score_options_within(const head_sizes& sizes,
   const auto cap = static_cast<double>(*options.memory);
   score_options now = options;
   double least = score_pass_bytes(sizes, now);
+  if (least <= cap) return now;
+  now.panels_at_once = 1;
+  least = score_pass_bytes(sizes, now);
   if (least <= cap) return now;
   now.keep_exponentials = 0;
   head_sizes cut = sizes;

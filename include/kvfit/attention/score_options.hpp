@@ -38,9 +38,12 @@ struct score_options {
   /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits, from 8 to 96
   /// (`panel_rows`). Fewer take less memory and more time, and change what rounding decides.
   index panel = 0;
+  /// Panels computed at the same time, ≥ 1, where the pass is given an executor; each takes its own
+  /// workspace. Results do not depend on it.
+  index panels_at_once = 1;
   /// Bytes, ≥ 0, that `score_pass` may hold at once beyond its inputs, its result included; none:
-  /// as many as it takes (`score_pass_bytes`). Where that is more, exponentials are not kept, then
-  /// panels are halved, down to one query.
+  /// as many as it takes (`score_pass_bytes`). Where that is more, panels come one after the other,
+  /// then exponentials are not kept, then panels are halved, down to one query.
   std::optional<index> memory = {};
 };
 
@@ -72,6 +75,10 @@ inline result<void> check_score_options(const score_options& options) {
   }
   if (options.panel < 0) {
     return error{errc::invalid_option, "panel", options.panel, 0, "must not be negative"};
+  }
+  if (options.panels_at_once < 1) {
+    return error{errc::invalid_option, "panels_at_once", options.panels_at_once, 1,
+                 "must be at least 1"};
   }
   if (options.memory.value_or(0) < 0) {
     return error{errc::invalid_option, "memory", *options.memory, 0, "must not be negative"};

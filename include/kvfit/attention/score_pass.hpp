@@ -14,6 +14,7 @@
 #include "kvfit/attention/score_bytes.hpp"
 #include "kvfit/attention/score_options.hpp"
 #include "kvfit/core/guarded.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/simd/dot.hpp"
 
@@ -35,15 +36,27 @@ inline void pool(vector& scores, pooling_kind kind, index width) {
   }
 }
 
-/// Takes the attention weights A_ij = exp(s_ij − shift_i) · scale_i of a panel's queries from
-/// `first` on into every key's running sum or maximum.
-inline void add_importance(const attention_panel& panel, const vector& scale, index first,
-                           importance_kind kind, Eigen::VectorXd& importance) {
-  const index n = scale.size() - first;
+/// A panel at work, and what the pass takes from it.
+struct scored_panel {
+  attention_panel panel;
+  query_panel part;
+  vector scale;     ///< 1 / Σ_j exp(s_ij − shift_i), or 0
+  index first = 0;  ///< queries before it are not observed
+  result<void> outcome = {};
+
+  scored_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule)
+      : panel(cache, queries, rule) {}
+};
+
+/// Takes the attention weights A_ij = exp(s_ij − shift_i) · scale_i of a panel's observed queries
+/// into the running sums or maxima of the keys `from` … `from + count − 1`.
+inline void add_importance(const scored_panel& of, importance_kind kind, index from, index count,
+                           Eigen::VectorXd& importance) noexcept {
+  const index n = of.scale.size() - of.first;
   if (n == 0) return;
-  const float* scales = scale.data() + first;
-  for (index j = 0; j < importance.size(); ++j) {
-    const float* row = panel.exponentials(j) + first;
+  const float* scales = of.scale.data() + of.first;
+  for (index j = from; j < from + count; ++j) {
+    const float* row = of.panel.exponentials(j) + of.first;
     switch (kind) {
       case importance_kind::none:
         return;
@@ -61,13 +74,35 @@ inline void add_importance(const attention_panel& panel, const vector& scale, in
   }
 }
 
+/// Computes `at.part` and writes its queries' rows of `scores`.
+inline result<void> score_panel(scored_panel& at, attention_scores& scores) {
+  const query_panel& part = at.part;
+  const bool is_kept = scores.exponentials.size() > 0;
+  const auto ok = is_kept ? at.panel.compute(part, scores.exponentials.data() + part.offset,
+                                             scores.exponentials.cols())
+                          : at.panel.compute(part);
+  if (!ok) return ok;
+  at.scale.resize(part.count);
+  for (index i = 0; i < part.count; ++i) {
+    const index row = part.offset + i;
+    scores.max[row] = at.panel.max(i);
+    scores.mass[row] = static_cast<float>(at.panel.mass(i));
+    scores.log_mass[row] = static_cast<float>(at.panel.log_mass(i));
+    scores.output.row(row) = at.panel.output(i);
+    if (is_kept) scores.shift[row] = at.panel.shift(i);
+    at.scale[i] = at.panel.sum(i) > 0 ? static_cast<float>(1.0 / at.panel.sum(i)) : 0.0F;
+  }
+  return {};
+}
+
 /// `score_pass` on inputs and options that were checked before. `origins`: one per query block
 /// where these are parts of the caller's, whose ends `options.window` then counts from. `cancelled`
-/// where `stop` is due before a panel.
+/// where `stop` is due before a panel, or a group of panels computed at once.
 inline result<attention_scores> score_checked(const kv_block& cache, const query_set& queries,
                                               const logit_rule& rule, const score_options& options,
                                               std::span<const block_origin> origins = {},
-                                              const stop_when& stop = {}) {
+                                              const stop_when& stop = {},
+                                              const loop& threads = {}) {
   const index n = queries.rows();
   const index keys = cache.keys.rows();
   attention_scores scores;
@@ -87,27 +122,35 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   Eigen::VectorXd importance;
   if (options.importance != importance_kind::none) importance.setZero(keys);
   const std::vector<index> observed = last_rows(queries.blocks(), origins, options.window);
-  attention_panel panel(cache, queries, rule);
-  vector scale;
-  for (const query_panel& part : cut_panels(queries, panel_rows(keys, options.panel))) {
+  const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
+  const auto all = static_cast<index>(parts.size());
+  std::vector<scored_panel> group(static_cast<std::size_t>(std::min(options.panels_at_once, all)),
+                                  scored_panel(cache, queries, rule));
+  for (index begin = 0; begin < all; begin += static_cast<index>(group.size())) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
-    const auto ok = is_kept ? panel.compute(part, scores.exponentials.data() + part.offset, n)
-                            : panel.compute(part);
-    if (!ok) return ok.error();
-    scale.resize(part.count);
-    for (index i = 0; i < part.count; ++i) {
-      const index row = part.offset + i;
-      scores.max[row] = panel.max(i);
-      scores.mass[row] = static_cast<float>(panel.mass(i));
-      scores.log_mass[row] = static_cast<float>(panel.log_mass(i));
-      scores.output.row(row) = panel.output(i);
-      if (is_kept) scores.shift[row] = panel.shift(i);
-      scale[i] = panel.sum(i) > 0 ? static_cast<float>(1.0 / panel.sum(i)) : 0.0F;
+    const std::span<scored_panel> now =
+        std::span(group).first(std::min(group.size(), static_cast<std::size_t>(all - begin)));
+    for (std::size_t k = 0; k < now.size(); ++k) {
+      now[k].part = parts[static_cast<std::size_t>(begin) + k];
+      const index block = now[k].part.block;
+      const index unobserved =
+          queries.blocks()[block].rows.rows() - observed[block] - now[k].part.first;
+      now[k].first = std::clamp<index>(unobserved, 0, now[k].part.count);
     }
-    const index unobserved =
-        queries.blocks()[part.block].rows.rows() - observed[part.block] - part.first;
-    add_importance(panel, scale, std::clamp<index>(unobserved, 0, part.count), options.importance,
-                   importance);
+    threads.run(static_cast<index>(now.size()), [&](index k) noexcept {
+      scored_panel& at = now[static_cast<std::size_t>(k)];
+      at.outcome = guard_memory("score_pass", [&] { return score_panel(at, scores); });
+    });
+    for (const scored_panel& at : now) {
+      if (!at.outcome) return at.outcome.error();
+    }
+    if (options.importance == importance_kind::none) continue;
+    constexpr index piece = 2048;
+    over_pieces(threads, keys, piece, [&](index from, index count) noexcept {
+      for (const scored_panel& at : now) {
+        add_importance(at, options.importance, from, count, importance);
+      }
+    });
   }
   const double share =
       1.0 / static_cast<double>(std::accumulate(observed.begin(), observed.end(), index{0}));
@@ -143,11 +186,12 @@ namespace kvfit::inline KVFIT_ISA {
 /// anything is computed, `cancelled` where `stop` is due before a panel, and `non_finite` where
 /// fp32 overflows in a product of query and key or a logit (argument "logits"), or in the values'
 /// weighted sum ("output"); the row is the query's. A bias and a mask that overflow downwards
-/// together hide the key. A query that sees no key at all is no error here.
+/// together hide the key. A query that sees no key at all is no error here. `threads` runs
+/// `panels_at_once` panels of queries at the same time: same bytes.
 inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
                                            const logit_rule& rule = {},
                                            const score_options& options = {},
-                                           const stop_when& stop = {}) {
+                                           const stop_when& stop = {}, const loop& threads = {}) {
   return detail::guard_memory("score_pass", [&]() -> result<attention_scores> {
     if (const auto ok = check_rule(rule); !ok) return ok.error();
     if (const auto ok = check_score_options(options); !ok) return ok.error();
@@ -155,7 +199,7 @@ inline result<attention_scores> score_pass(const kv_block& cache, const query_se
     if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok.error();
     const auto within = detail::score_options_within(sizes_of_head(cache, queries), options);
     if (!within) return within.error();
-    return detail::score_checked(cache, queries, rule, *within, {}, stop);
+    return detail::score_checked(cache, queries, rule, *within, {}, stop, threads);
   });
 }
 

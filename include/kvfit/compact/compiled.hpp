@@ -15,6 +15,7 @@
 #include "kvfit/compact/options.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/parallel/stop.hpp"
 
 namespace kvfit::compiled {
@@ -35,7 +36,8 @@ struct plain_rows {
 struct doors {
   std::string_view isa;
   result<plain_rows> (*compact)(const kv_block& cache, const query_set& queries,
-                                const compact_options& options, const stop_when& stop);
+                                const compact_options& options, const stop_when& stop,
+                                const loop& threads);
 };
 
 /// Those compiled that this machine can run, the best first; never empty.
@@ -71,9 +73,10 @@ inline compacted from_plain(plain_rows&& rows) {
 
 /// `kvfit::compact()` through the best of the instruction sets compiled.
 inline result<compacted> compact(const kv_block& cache, const query_set& queries,
-                                 const compact_options& options, const stop_when& stop) {
+                                 const compact_options& options, const stop_when& stop,
+                                 const loop& threads) {
   return detail::guard_memory("compact", [&]() -> result<compacted> {
-    auto fitted = available().front().compact(cache, queries, options, stop);
+    auto fitted = available().front().compact(cache, queries, options, stop, threads);
     if (!fitted) return fitted.error();
     return from_plain(std::move(*fitted));
   });

@@ -40,7 +40,7 @@ template <class Selection, class Bias, class Values>
 class head_bytes {
  public:
   head_bytes(const compaction<Selection, Bias, Values>& options, const parted_sizes& parts,
-             bool adds)
+             bool adds, index panels_at_once)
       : options_(options),
         fit_(parts.fit),
         judge_(parts.judge),
@@ -48,6 +48,7 @@ class head_bytes {
         t_(fit_.budget),
         wanted_(wanted_scores(options.selection)),
         views_(parts.views) {
+    wanted_.panels_at_once = panels_at_once;
     wanted_.keep_exponentials = std::min(wanted_.keep_exponentials, options.selection_memory);
     fit_.memory_cap = options.selection_memory;
     fit_.has_exponentials = keeps_exponentials(fit_, wanted_);

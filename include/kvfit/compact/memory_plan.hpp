@@ -41,10 +41,15 @@ class memory_planner {
 
   result<memory_plan<options_type>> run() {
     options_type now = given_;
+    panels_at_once_ = sizes_.threads;
     const double wanted = bytes(now);
     const double cap = given_.memory ? static_cast<double>(*given_.memory)
                                      : std::numeric_limits<double>::infinity();
-    const bool fits = wanted <= cap || search(now, cap);
+    bool fits = wanted <= cap;
+    if (!fits) {
+      panels_at_once_ = 1;
+      fits = bytes(now) <= cap || search(now, cap);
+    }
     if (!fits) {
       return error{errc::memory_cap_exceeded, "memory", whole_bytes(bytes(now)), *given_.memory,
                    "with all that a cap may take taken"};
@@ -85,7 +90,7 @@ class memory_planner {
                           .has_masks = sizes_.has_masks,
                           .budget = kept_ - protected_};
     const parted_sizes parts = part_sizes(head, sizes_.query_rows, held_out, share);
-    return head_bytes<Selection, Bias, Values>(options, parts, hides()).most();
+    return head_bytes<Selection, Bias, Values>(options, parts, hides(), panels_at_once_).most();
   }
 
   /// Whether anything may hide a key from a single query.
@@ -188,6 +193,7 @@ class memory_planner {
         whole_bytes(float_bytes(kept_, sizes_.depth + sizes_.width + 1) + double_bytes(2, kept_));
     out.is_complete = is_kept || (says_select_bytes<Selection> && says_bias_bytes<Bias> &&
                                   says_values_bytes<Values>);
+    out.panels_at_once = panels_at_once_;
     out.lowers_selection = now.selection_memory < given_.selection_memory;
     out.lowers_refinement = now.refine.batch != given_.refine.batch ||
                             now.refine.sets != given_.refine.sets ||
@@ -205,6 +211,7 @@ class memory_planner {
   index queries_ = 0;
   index protected_ = 0;
   index kept_ = 0;
+  index panels_at_once_ = 1;
 };
 
 inline result<void> check_sizes(const compaction_sizes& sizes) {
@@ -217,6 +224,7 @@ inline result<void> check_sizes(const compaction_sizes& sizes) {
   if (const auto ok = check(sizes.keys, "keys"); !ok) return ok;
   if (const auto ok = check(sizes.depth, "depth"); !ok) return ok;
   if (const auto ok = check(sizes.width, "width"); !ok) return ok;
+  if (const auto ok = check(sizes.threads, "threads"); !ok) return ok;
   const auto blocks = static_cast<index>(sizes.query_rows.size());
   if (const auto ok = check(blocks, "query_rows"); !ok) return ok;
   index queries = 0;
@@ -247,8 +255,9 @@ namespace kvfit::inline KVFIT_ISA {
 ///     double select_bytes(const P&, const head_sizes&);   // or fit_bias_bytes, fit_values_bytes
 ///
 /// Under a cap these are given up, in this order, each only where those before it do not do, and
-/// the first two are given back where the later ones alone do:
+/// 1 and 2 are given back where the later ones alone do:
 ///
+/// 0. Panels of queries scored at the same time, where there is an executor.
 /// 1. What the selection stores (`selection_memory`): first the n × T exponentials, which are then
 ///    made anew, the choice being the same but for rounding; then the folded columns, so that joint
 ///    selection looks at all queries, which is slow.

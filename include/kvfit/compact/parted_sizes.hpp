@@ -12,6 +12,7 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/parallel/loop.hpp"
 
 namespace kvfit {
 
@@ -23,14 +24,17 @@ struct compaction_sizes {
   std::vector<index> query_rows = {};  ///< rows of each query block, ≥ 1; at least one block
   bool has_masks = false;
   bool has_slopes = false;  ///< some query block has an ALiBi slope
+  index threads = 1;        ///< of the executor that the call is given, ≥ 1
 };
 
 /// The sizes of these inputs.
-inline compaction_sizes sizes_of(const kv_block& cache, const query_set& queries) {
+inline compaction_sizes sizes_of(const kv_block& cache, const query_set& queries,
+                                 const loop& threads = {}) {
   compaction_sizes sizes{.keys = cache.keys.rows(),
                          .depth = cache.keys.cols(),
                          .width = cache.values.cols(),
-                         .has_masks = !cache.masks.empty()};
+                         .has_masks = !cache.masks.empty(),
+                         .threads = threads.threads()};
   for (const query_block& block : queries.blocks()) {
     sizes.query_rows.push_back(block.rows.rows());
     sizes.has_slopes = sizes.has_slopes || block.alibi_slope != 0;

@@ -20,6 +20,7 @@
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/compact/weight_fit.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/gradient_descent.hpp"
 #include "kvfit/refine/refiner.hpp"
@@ -33,17 +34,18 @@ class pipeline {
  public:
   using options_type = compaction<Selection, Bias, Values>;
 
-  /// `first_row`: the caller's number of the cache's row 0. `is_limited`: no more queries may be
-  /// fitted on than the options ask for, see `memory_plan`.
+  /// `first_row`: the caller's number of the cache's row 0. `plan`: what memory allows.
   pipeline(const kv_block& cache, const query_set& queries, const options_type& options,
-           index first_row, bool is_limited, const stop_when& stop)
+           index first_row, const memory_report& plan, const stop_when& stop, const loop& threads)
       : options_(options),
         cache_(cache),
         queries_(queries),
         budget_(options.budget),
         first_row_(first_row),
-        is_limited_(is_limited),
+        is_limited_(plan.lowers_queries),
+        panels_at_once_(plan.panels_at_once),
         stop_(stop),
+        threads_(threads),
         parts_(split_queries(queries, cache.masks, options.held_out, share())) {}
 
   result<compacted> run() {
@@ -72,9 +74,10 @@ class pipeline {
 
   result<void> score() {
     score_options wanted = wanted_scores(options_.selection);
+    wanted.panels_at_once = panels_at_once_;
     wanted.keep_exponentials = std::min(wanted.keep_exponentials, options_.selection_memory);
     auto scores = score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, wanted,
-                                parts_.fit.origins, stop_);
+                                parts_.fit.origins, stop_, threads_);
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
     for (index i = 0; i < scores_.max.size(); ++i) {
@@ -106,7 +109,8 @@ class pipeline {
             .memory_cap = options_.selection_memory,
             .first_row = first_row_,
             .origins = parts_.fit.origins,
-            .stop = stop_};
+            .stop = stop_,
+            .threads = threads_};
   }
 
   result<void> choose() {
@@ -241,9 +245,11 @@ class pipeline {
   query_set queries_;
   index budget_;
   index first_row_;
-  bool is_limited_;
+  bool is_limited_;  // no more queries may be fitted on than the options ask for
+  index panels_at_once_;
   bool fits_again_ = false;
   stop_when stop_;
+  loop threads_;
   query_split parts_;
   attention_scores scores_;
   selected_rows chosen_;

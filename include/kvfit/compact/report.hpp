@@ -37,6 +37,9 @@ struct memory_report {
   /// The cap took from the selection: it makes n × T numbers anew, or does not fold them
   /// (`selection::joint::sketch`).
   bool lowers_selection = false;
+  /// Panels of queries scored at the same time: the threads of the call's executor, but one where
+  /// the cap binds.
+  index panels_at_once = 1;
   bool lowers_refinement = false;  ///< fewer made sets beside a batch, or smaller batches
   bool lowers_queries = false;     ///< fewer queries are fitted on, or never more than were chosen
   index selection_memory = 0;      ///< as it was used

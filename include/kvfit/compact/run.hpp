@@ -18,11 +18,12 @@ inline bool protects_visible(const kv_block& cache, index head, index tail) {
 template <class Selection, class Bias, class Values>
 result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
                                   const compaction<Selection, Bias, Values>& options,
-                                  const stop_when& stop) {
+                                  const stop_when& stop, const loop& threads) {
   stopwatch clock;
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
   if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
-  auto plan = memory_planner<Selection, Bias, Values>(sizes_of(cache, queries), options).run();
+  const compaction_sizes sizes = sizes_of(cache, queries, threads);
+  auto plan = memory_planner<Selection, Bias, Values>(sizes, options).run();
   if (!plan) return plan.error();
   const double checking = clock.lap();
   const index rows = cache.keys.rows();
@@ -52,7 +53,7 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
     };
     if (count_visible(cache, head, rows - head - tail) > 0) {
       auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head,
-                                                      plan->report.lowers_queries, stop)
+                                                      plan->report, stop, threads)
                         .run();
       if (fitted) {
         append(out, *fitted, head);
@@ -83,10 +84,10 @@ namespace kvfit::inline KVFIT_ISA {
 
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 result<compacted> compact(const kv_block& cache, const query_set& queries,
-                          const compaction<Selection, Bias, Values>& options,
-                          const stop_when& stop) {
+                          const compaction<Selection, Bias, Values>& options, const stop_when& stop,
+                          const loop& threads) {
   return detail::guard_memory(
-      "compact", [&] { return detail::compact_checked(cache, queries, options, stop); });
+      "compact", [&] { return detail::compact_checked(cache, queries, options, stop, threads); });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

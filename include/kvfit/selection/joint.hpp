@@ -11,12 +11,15 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
 #include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/product.hpp"
 
 namespace kvfit::selection {
 
@@ -44,14 +47,18 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// One run of simultaneous orthogonal least squares; see `selection::joint`.
 ///
-/// The residuals' products with every column are kept up to date: for a pick with column a,
-/// q = P⊥a / ‖P⊥a‖ (P⊥ projects the picks before out) and z = Aᵀq,
+/// G is the residuals' products with every column, T × (1 + d_v). For a pick with column a,
+/// q = P⊥a / ‖P⊥a‖ (P⊥ projects the picks before out), z = Aᵀq and g = qᵀR,
 ///
-///     G ← G − z (qᵀR),   ‖P⊥a_j‖² ← ‖P⊥a_j‖² − z_j²,   score_j = ‖G_j‖² / ‖P⊥a_j‖²
+///     G ← G − z gᵀ,   ‖P⊥a_j‖² ← ‖P⊥a_j‖² − z_j²,   score_j = ‖G_j‖² / ‖P⊥a_j‖²
 ///
-/// so that a pick costs T · (1 + d_v), once z is there. z takes a sweep over n × T numbers; so each
-/// sweep makes those of the `sweep` most promising keys, which are then kept up to date, too, and
-/// serve as long as the best key is among them.
+/// z takes a sweep over n × T numbers; so each sweep makes those of the `sweep` most promising
+/// keys, which are then kept up to date and serve as long as the best key is among them. So long,
+/// no more is needed of G than its products H = G G_cᵀ with the rows of those keys:
+///
+///     ‖G_j − z_j g‖² = ‖G_j‖² − 2 z_j ⟨G_j, g⟩ + z_j² ‖g‖²
+///
+/// and G itself is brought up to date once a sweep, in one product of matrices.
 class joint_search {
  public:
   joint_search(const selection::joint& policy, const selection_problem& problem)
@@ -74,12 +81,13 @@ class joint_search {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
       const index best = best_open();
       if (best < 0) break;
-      index slot = slot_of(best);
-      if (slot < 0) {
+      const index slot = slot_of(best);
+      if (slot >= 0) {
+        pick(slot);
+      } else {  // afresh, in which another may turn out to be the best
+        bring_up_to_date();
         look_at_most_promising();
-        slot = slot_of(best);
       }
-      pick(slot);
     }
     if (size() < problem_.budget) {
       out_.report.filled =
@@ -94,16 +102,39 @@ class joint_search {
 
   [[nodiscard]] index size() const noexcept { return static_cast<index>(out_.positions.size()); }
 
+  [[nodiscard]] index slots() const noexcept { return static_cast<index>(slots_.size()); }
+
   void start() {
     const index keys = columns_.keys();
     columns_.squared_norms(norms_);
     left_ = norms_;
-    columns_.correlate(columns_.fold(targets_.rows()), agreement_);
-    score_ = agreement_.colwise().squaredNorm().transpose();
+    columns_.correlate(columns_.fold(targets_.columns()), agreement_);
+    score_.resize(keys);
+    measure_agreement();
     basis_.resize(problem_.budget, columns_.rows());
-    slots_.assign(static_cast<std::size_t>(sweep_), -1);
-    apart_.setZero(sweep_, columns_.rows());
-    products_.setZero(sweep_, keys);
+    const index slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
+    slots_.assign(static_cast<std::size_t>(slots), -1);
+    apart_.setZero(slots, columns_.rows());
+    products_.setZero(keys, slots);
+    agreement_of_.setZero(slots, agreement_.cols());
+    // As many picks may wait as there are slots to pick from.
+    waiting_.setZero(keys, slots);
+    explained_.setZero(slots, agreement_.cols());
+  }
+
+  /// `body(first, count)` for pieces of all keys, on all threads.
+  template <class Body>
+  void over_keys(Body&& body) const {
+    over_pieces(problem_.threads, columns_.keys(), mass_columns::piece, body);
+  }
+
+  void measure_agreement() {
+    over_keys([&](index first, index count) noexcept {
+      for (index j = first; j < first + count; ++j) {
+        const float* row = agreement_.row(j).data();
+        score_[j] = simd::dot32(row, row, agreement_.cols());
+      }
+    });
   }
 
   /// What a key would explain: ‖G_j‖² / ‖P⊥a_j‖².
@@ -131,56 +162,89 @@ class joint_search {
     return found == slots_.end() ? -1 : static_cast<index>(found - slots_.begin());
   }
 
-  /// Fills all slots with the keys that explain most now, keeping what is there of them.
+  /// G of all keys, from the picks that wait.
+  void bring_up_to_date() {
+    if (waits_ == 0) return;
+    const index targets = agreement_.cols();
+    over_keys([&](index first, index count) noexcept {
+      simd::multiply({waiting_.row(first).data(), slots(), 1}, {explained_.data(), targets},
+                     {agreement_.row(first).data(), targets}, count, targets, waits_,
+                     simd::product_mode::subtract);
+    });
+    waits_ = 0;
+    measure_agreement();
+  }
+
+  /// Looks at the `sweep` keys that explain most now and have no slot; they take the slots of those
+  /// that explain least.
   void look_at_most_promising() {
+    std::vector<char> has_slot(is_open_.size(), 0);
+    for (const index key : slots_) {
+      if (key >= 0) has_slot[static_cast<std::size_t>(key)] = 1;
+    }
     std::vector<std::pair<float, index>> ranked;  // by descending gain, then row
     for (index j = 0; j < columns_.keys(); ++j) {
-      const float now = gain(j);
+      const float now = has_slot[static_cast<std::size_t>(j)] != 0 ? 0 : gain(j);
       if (now > 0) ranked.emplace_back(-now, j);
     }
     const auto count = std::min(ranked.size(), static_cast<std::size_t>(sweep_));
     std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(count),
                       ranked.end());
-    std::vector<index> wanted;
-    std::vector<char> stays(slots_.size(), 0);
-    for (std::size_t k = 0; k < count; ++k) {
-      const index slot = slot_of(ranked[k].second);
-      if (slot >= 0) {
-        stays[static_cast<std::size_t>(slot)] = 1;
-      } else {
-        wanted.push_back(ranked[k].second);
-      }
-    }
-    std::vector<index> free;
+    std::vector<std::pair<float, index>> room;  // slots by ascending gain
     for (std::size_t s = 0; s < slots_.size(); ++s) {
-      if (stays[s] == 0) {
-        slots_[s] = -1;
-        free.push_back(static_cast<index>(s));
-      }
+      room.emplace_back(slots_[s] < 0 ? -1.0F : gain(slots_[s]), static_cast<index>(s));
     }
+    std::sort(room.begin(), room.end());
+    std::vector<index> wanted(count);
+    for (std::size_t k = 0; k < count; ++k) wanted[k] = ranked[k].second;
     matrix added = columns_.columns(wanted);
     project_out_picks(added);
-    matrix product;
-    columns_.correlate(added, product);
-    for (std::size_t k = 0; k < wanted.size(); ++k) {
-      const index slot = free[k];
-      const auto row = static_cast<index>(k);
+    columns_.correlate(added.transpose(), fresh_);
+    for (std::size_t k = 0; k < count; ++k) {
+      const index slot = room[k].second;
+      const auto column = static_cast<index>(k);
       slots_[static_cast<std::size_t>(slot)] = wanted[k];
-      apart_.row(slot) = added.row(row);
-      products_.row(slot) = product.row(row);
+      apart_.row(slot) = added.row(column);
+      products_.col(slot) = fresh_.col(column);
       // Afresh, without the rounding of many subtractions.
-      left_[wanted[k]] = added.row(row).squaredNorm();
+      left_[wanted[k]] = added.row(column).squaredNorm();
     }
+    agree_with_slots();
     ++out_.report.refits;
+  }
+
+  /// H: products of G's rows with those of the keys in the slots.
+  void agree_with_slots() {
+    for (index s = 0; s < slots(); ++s) {
+      const index key = slots_[static_cast<std::size_t>(s)];
+      if (key >= 0) agreement_of_.row(s) = agreement_.row(key);
+    }
+    const matrix of = agreement_of_.transpose();
+    shared_.resize(columns_.keys(), slots());
+    over_keys([&](index first, index count) noexcept {
+      simd::multiply({agreement_.row(first).data(), agreement_.cols(), 1}, {of.data(), slots()},
+                     {shared_.row(first).data(), slots()}, count, slots(), agreement_.cols());
+    });
   }
 
   /// Rows of `added` without what the picks so far explain of them; twice, for orthogonality to
   /// rounding.
   void project_out_picks(matrix& added) const {
-    const auto picked = basis_.topRows(size());
-    for (int pass = 0; pass < 2 && size() > 0; ++pass) {
-      const matrix along = added * picked.transpose();
-      added.noalias() -= along * picked;
+    const index picked = size();
+    const index n = added.cols();
+    const index many = added.rows();
+    matrix along(picked, many);
+    for (int pass = 0; pass < 2; ++pass) {
+      const matrix across = added.transpose();
+      over_pieces(problem_.threads, picked, 64, [&](index first, index count) noexcept {
+        simd::multiply({basis_.row(first).data(), n, 1}, {across.data(), many},
+                       {along.row(first).data(), many}, count, many, n);
+      });
+      over_pieces(problem_.threads, n, 192, [&](index first, index count) noexcept {
+        simd::multiply({along.data(), 1, many}, {basis_.data() + first, n},
+                       {added.data() + first, n}, many, count, picked,
+                       simd::product_mode::subtract);
+      });
     }
   }
 
@@ -192,24 +256,47 @@ class joint_search {
     if (!(length * length > dependent * norms_[row])) return;  // a rounding's worth, after all
     const float scale = 1 / length;
     basis_.row(size()) = apart_.row(slot) * scale;
-    along_ = products_.row(slot) * scale;
-    const vector explained = agreement_.col(row) * scale;
+    explained_.row(waits_) = agreement_of_.row(slot) * scale;
     out_.positions.push_back(row);
     ++out_.report.rounds;
-    score_.setZero();
-    for (index k = 0; k < agreement_.rows(); ++k) {
-      float* of_target = agreement_.row(k).data();
-      simd::subtract_scaled(of_target, explained[k], along_.data(), along_.size());
-      simd::add_products(score_.data(), of_target, of_target, score_.size());
+    take_out(slot, scale);
+    ++waits_;
+  }
+
+  /// What the pick from `slot`, its column `scale` times as long, leaves of all keys and slots.
+  void take_out(index slot, float scale) {
+    const auto basis = basis_.row(size() - 1);
+    const auto explained = explained_.row(waits_);
+    const float squares = explained.squaredNorm();
+    vector along = vector::Zero(slots());   // z of each slot's key
+    vector change = vector::Zero(slots());  // of a slot's H for each z_j
+    for (index s = 0; s < slots(); ++s) {
+      const index key = slots_[static_cast<std::size_t>(s)];
+      if (key < 0) continue;
+      along[s] = products_(key, slot) * scale;
+      change[s] = explained.dot(agreement_of_.row(s)) - along[s] * squares;
     }
-    left_.array() -= along_.array().square();
-    for (std::size_t s = 0; s < slots_.size(); ++s) {
-      if (slots_[s] < 0) continue;
-      const auto other = static_cast<index>(s);
-      const float share = along_[slots_[s]];
-      simd::subtract_scaled(apart_.row(other).data(), share, basis_.row(size() - 1).data(),
-                            apart_.cols());
-      simd::subtract_scaled(products_.row(other).data(), share, along_.data(), along_.size());
+    // Longer pieces, for each is little work.
+    over_pieces(problem_.threads, columns_.keys(), 8 * mass_columns::piece,
+                [&](index first, index count) noexcept {
+                  for (index j = first; j < first + count; ++j) {
+                    float* products = products_.row(j).data();
+                    float* shared = shared_.row(j).data();
+                    const float z = products[slot] * scale;
+                    const float agreed = shared[slot] * scale;
+                    waiting_(j, waits_) = z;
+                    score_[j] = std::max(0.0F, score_[j] + z * (z * squares - 2 * agreed));
+                    left_[j] -= z * z;
+                    simd::subtract_scaled(products, z, along.data(), slots());
+                    simd::subtract_scaled(shared, z, change.data(), slots());
+                    simd::subtract_scaled(shared, agreed, along.data(), slots());
+                  }
+                });
+    for (index s = 0; s < slots(); ++s) {
+      if (along[s] == 0) continue;
+      simd::subtract_scaled(apart_.row(s).data(), along[s], basis.data(), apart_.cols());
+      simd::subtract_scaled(agreement_of_.row(s).data(), along[s], explained.data(),
+                            agreement_of_.cols());
     }
   }
 
@@ -221,13 +308,18 @@ class joint_search {
   std::vector<char> is_open_;
   vector norms_;              // ‖a_j‖²
   vector left_;               // ‖P⊥a_j‖²
-  matrix agreement_;          // (1 + d_v) × T: every target's residual with every column
-  vector score_;              // squared norms of its columns
+  matrix agreement_;          // T × (1 + d_v): G as of the last sweep
+  vector score_;              // ‖G_j‖² as of now
   matrix basis_;              // picks × n, orthonormal
   std::vector<index> slots_;  // keys whose products are at hand, −1 for none
   matrix apart_;              // slots × n: P⊥a
-  matrix products_;           // slots × T: AᵀP⊥a
-  vector along_;
+  matrix agreement_of_;       // slots × (1 + d_v): their rows of G
+  matrix products_;           // T × slots: AᵀP⊥a
+  matrix shared_;             // T × slots: H
+  matrix fresh_;              // T × newcomers
+  index waits_ = 0;           // picks since the last sweep
+  matrix waiting_;            // T × waits: their z
+  matrix explained_;          // waits × (1 + d_v): their g
   selected_rows out_;
 };
 
@@ -255,9 +347,10 @@ inline result<void> check_settings(const selection::joint& policy) {
 }
 
 /// Runs the search. Weights are left to the bias fit. Cost: n · T · (1 + d_v) multiply-adds to
-/// begin with, T · (1 + d_v) a pick, and n · T a key looked at (two to four a pick), n counted
-/// after folding. Memory: the exponentials as for `omp`, T · (1 + d_v + sweep + 2 max(sketch, 5 t))
-/// + r · (t + sweep) + n · (1 + d_v) floats beside, r the rows after folding.
+/// begin with, T · (sweep + 1 + d_v) a pick, and n · T a key looked at (two to four a pick), n
+/// counted after folding. Memory: the exponentials as for `omp`,
+/// T · (1 + d_v + 7 sweep + max(sketch, 5 t)) + r · (t + 5 sweep) + n · (1 + d_v) floats beside, r
+/// the rows after folding.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
@@ -273,20 +366,19 @@ inline double select_bytes(const selection::joint& policy, const head_sizes& siz
   const index folded = policy.sketch > 0 ? std::max(policy.sketch, 5 * sizes.budget) : 0;
   const bool folds = folds_columns(sizes, folded);
   const index rows = folds ? folded : sizes.queries;
-  const double begun = target_columns_bytes(sizes) + mass_columns_bytes(sizes);
-  const double fold = folds ? float_bytes(rows, keys) : 0;  // a second time while it is made
-  const double search = begun + fold + float_bytes(sizes.queries) + static_cast<double>(keys) +
-                        float_bytes(targets + sweep + 4, keys) +
-                        float_bytes(sizes.budget + sweep, rows) +
-                        grown_bytes(double_bytes(sizes.budget));
-  const auto products = [&](index many) {  // of as many rows, result aside
-    return float_bytes(many, rows) + (folds ? 0 : correlation_bytes(sizes, many));
+  const double begun = target_columns_bytes(sizes) + mass_columns_bytes(sizes) +
+                       (folds ? float_bytes(rows, keys) : 0);
+  const double search =
+      begun + float_bytes(sizes.queries) + static_cast<double>(keys) +
+      float_bytes(targets + 7 * sweep + 3, keys) + float_bytes(sizes.budget + 2 * sweep, rows) +
+      float_bytes(6 * sweep, targets + 2) + grown_bytes(double_bytes(sizes.budget));
+  const auto products = [&](index many) {  // with as many columns, result aside
+    return float_bytes(2 * many, rows);
   };
-  const double look = grown_bytes(double_bytes(2, keys)) + double_bytes(4, sweep) +
-                      products(sweep) + float_bytes(sweep, keys) +
-                      float_bytes(sweep, sizes.budget) + (folds ? 0 : columns_bytes(sizes, sweep)) +
-                      packed_bytes(sweep, std::max(rows, sizes.budget), rows);
-  return std::max(begun + 2 * fold + float_bytes(2, sizes.queries),
+  const double look = grown_bytes(double_bytes(2, keys)) + static_cast<double>(keys) +
+                      double_bytes(8, sweep) + products(sweep) + float_bytes(sweep, rows) +
+                      float_bytes(sweep, sizes.budget) + (folds ? 0 : columns_bytes(sizes, sweep));
+  return std::max(begun + float_bytes(2, sizes.queries),
                   search + std::max({products(targets), look, fill_bytes(sizes)}));
 }
 

@@ -13,7 +13,7 @@
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/dot.hpp"
-#include "kvfit/simd/row_products.hpp"
+#include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -60,6 +60,9 @@ class mass_columns {
   [[nodiscard]] bool is_stored() const noexcept { return stored_ != nullptr; }
   [[nodiscard]] index queries() const noexcept { return target_.size(); }
   [[nodiscard]] index keys() const noexcept { return source_.keys(); }
+  [[nodiscard]] const loop& threads() const noexcept { return problem_.threads; }
+  /// Keys that one thread takes at a time.
+  static constexpr index piece = 512;
   /// n: y_i f_i.
   [[nodiscard]] const vector& target() const noexcept { return target_; }
 
@@ -73,26 +76,28 @@ class mass_columns {
     });
   }
 
-  /// out_jc = Σ_i of_ci Φ_ij for all T keys and the rows of `of` (m × n): T × m. As many products
-  /// at once cost one reading of the columns (or one score pass, if they are not stored).
+  /// out_jc = Σ_i of_ic Φ_ij for all T keys and the columns of `of` (n × m): T × m. As many
+  /// products at once cost one reading of the columns (or one score pass, if they are not stored).
   void correlate(const matrix& of, matrix& out) {
-    const matrix weighted = of.array().rowwise() * factor_.transpose().array();
-    const index many = of.rows();
+    const matrix weighted = of.array().colwise() * factor_.array();
+    const index many = of.cols();
+    out.resize(keys(), many);
+    const auto multiply = [&](const float* exponentials, index first, index count) {
+      over_pieces(threads(), keys(), piece, [&](index from, index rows) noexcept {
+        simd::multiply({exponentials + from * count, count, 1},
+                       {weighted.data() + first * many, many}, {out.data() + from * many, many},
+                       rows, many, count,
+                       first == 0 ? simd::product_mode::assign : simd::product_mode::add);
+      });
+    };
     if (is_stored()) {
-      out.resize(keys(), many);
-      simd::row_products(stored_, queries(), keys(), weighted.data(), queries(), many, queries(),
-                         out.data(), many);
+      multiply(stored_, 0, queries());
       return;
     }
-    out.setZero(keys(), many);
-    matrix some;
     for (const query_panel& part : panels_) {
       own_.resize(keys(), part.count);
       fill(part, own_.data(), part.count);
-      some.resize(keys(), many);
-      simd::row_products(own_.data(), part.count, keys(), weighted.data() + part.offset, queries(),
-                         many, part.count, some.data(), many);
-      out += some;
+      multiply(own_.data(), part.offset, part.count);
     }
   }
 
@@ -149,19 +154,27 @@ class mass_columns {
 
  private:
   /// Calls body(j, row, part) with the exponentials of key j for the queries of `part`. Stored ones
-  /// are one part, so that a sum over queries is one sum.
+  /// are one part, so that a sum over queries is one sum. Keys of one part come in any order, on
+  /// any thread.
   template <class Body>
   void visit(Body body) {
     if (is_stored()) {
       const query_panel all{.block = 0, .first = 0, .count = queries(), .offset = 0};
-      for (index j = 0; j < keys(); ++j) body(j, stored_ + j * queries(), all);
+      each_key([&](index j) { body(j, stored_ + j * queries(), all); });
       return;
     }
     for (const query_panel& part : panels_) {
       own_.resize(keys(), part.count);
       fill(part, own_.data(), part.count);
-      for (index j = 0; j < keys(); ++j) body(j, own_.data() + j * part.count, part);
+      each_key([&](index j) { body(j, own_.data() + j * part.count, part); });
     }
+  }
+
+  template <class Body>
+  void each_key(const Body& body) const {
+    over_pieces(threads(), keys(), piece, [&](index first, index count) noexcept {
+      for (index j = first; j < first + count; ++j) body(j);
+    });
   }
 
   void fill(const query_panel& part, float* to, index stride) {
@@ -199,12 +212,6 @@ inline double mass_columns_bytes(const head_sizes& sizes) noexcept {
   const index stored = stores_mass_columns(sizes) ? sizes.queries : panel;
   return logit_source_bytes(sizes, sizes.keys) + float_bytes(4, sizes.queries) +
          double_bytes(panel) + (sizes.has_exponentials ? 0 : float_bytes(sizes.keys, stored));
-}
-
-/// Bytes that `correlate` of a matrix of `many` rows holds besides, its result included.
-inline double correlation_bytes(const head_sizes& sizes, index many) noexcept {
-  const int results = stores_mass_columns(sizes) ? 1 : 2;
-  return float_bytes(many, sizes.queries) + float_bytes(results, many, sizes.keys);
 }
 
 /// Bytes that `columns` of `many` rows holds besides, its result included.

@@ -12,6 +12,7 @@
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/parallel/stop.hpp"
 
 namespace kvfit {
@@ -32,6 +33,8 @@ struct selection_problem {
   std::span<const block_origin> origins = {};
   /// Greedy selections look at it before every round, and end with `cancelled` once it is due.
   stop_when stop = {};
+  /// Who runs what can be done at the same time; what is chosen does not depend on it.
+  loop threads = {};
 
   /// A key whose own bias hides it from every query is never kept.
   [[nodiscard]] bool may_keep(index row) const noexcept {

@@ -9,7 +9,6 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/random.hpp"
 #include "kvfit/selection/mass_columns.hpp"
-#include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/product.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -19,26 +18,19 @@ namespace kvfit::inline KVFIT_ISA {
 /// the product of their norms (a count sketch with even buckets; Charikar, Chen & Farach-Colton
 /// 2004). What is chosen by inner products can be chosen on the sketch at n / rows of the cost.
 ///
-/// With `rows` of 0, n or more, or where 2 · T · `rows` floats exceed the cap, nothing is folded
-/// and every use goes to `full`, which must outlive this.
+/// With `rows` of 0, n or more, or where T · `rows` floats exceed the cap, nothing is folded and
+/// every use goes to `full`, which must outlive this.
 class sketched_columns {
  public:
   sketched_columns(mass_columns& full, index rows, index memory_cap) : full_(full) {
     const index n = full.queries();
     const auto bytes = static_cast<double>(rows) * static_cast<double>(full.keys()) * sizeof(float);
-    if (rows < 1 || rows >= n || 2 * bytes > static_cast<double>(memory_cap)) return;
+    if (rows < 1 || rows >= n || bytes > static_cast<double>(memory_cap)) return;
     rows_ = rows;
     signs_.resize(n);
     random_source random(0);  // what is drawn matters as little as in a hash
     for (float& sign : signs_) sign = (random.next() >> 63U) != 0 ? 1.0F : -1.0F;
-    matrix by_key;
-    full.fold(signs_, rows_, by_key);
-    folded_.resize(rows_, keys());
-    constexpr index block = 64;  // a transposition that stays in cache
-    for (index first = 0; first < keys(); first += block) {
-      const index count = std::min(block, keys() - first);
-      folded_.middleCols(first, count) = by_key.middleRows(first, count).transpose();
-    }
+    full.fold(signs_, rows_, folded_);
   }
 
   [[nodiscard]] bool is_folded() const noexcept { return rows_ > 0; }
@@ -46,40 +38,37 @@ class sketched_columns {
   [[nodiscard]] index rows() const noexcept { return is_folded() ? rows_ : full_.queries(); }
   [[nodiscard]] index keys() const noexcept { return full_.keys(); }
 
-  /// Rows of `targets` (m × n) as the columns are: m × rows().
+  /// `targets` (n × m) folded as the columns are: rows() × m.
   [[nodiscard]] matrix fold(const matrix& targets) const {
     if (!is_folded()) return targets;
-    matrix out = matrix::Zero(targets.rows(), rows_);
-    for (index k = 0; k < targets.rows(); ++k) {
-      for (index first = 0; first < targets.cols(); first += rows_) {
-        simd::add_products(out.row(k).data(), targets.row(k).data() + first, signs_.data() + first,
-                           std::min(rows_, targets.cols() - first));
-      }
-    }
+    matrix out = matrix::Zero(rows_, targets.cols());
+    for (index i = 0; i < targets.rows(); ++i) out.row(i % rows_) += signs_[i] * targets.row(i);
     return out;
   }
 
   /// out_j = squared norm of column j.
   void squared_norms(vector& out) {
     if (is_folded()) {
-      out = folded_.colwise().squaredNorm().transpose();
+      out = folded_.rowwise().squaredNorm();
     } else {
       full_.norms(out);
       out = out.cwiseProduct(out).eval();
     }
   }
 
-  /// Products of the rows of `of` (m × rows()) with every column: m × T.
+  /// Products of every column with the columns of `of` (rows() × m): T × m.
   void correlate(const matrix& of, matrix& out) {
     if (!is_folded()) {
-      matrix by_key;
-      full_.correlate(of, by_key);
-      out = by_key.transpose();
+      full_.correlate(of, out);
       return;
     }
-    out.resize(of.rows(), keys());
-    simd::multiply({of.data(), of.cols(), 1}, {folded_.data(), keys()}, {out.data(), keys()},
-                   of.rows(), keys(), rows_);
+    out.resize(keys(), of.cols());
+    const index many = of.cols();
+    over_pieces(full_.threads(), keys(), mass_columns::piece,
+                [&](index first, index count) noexcept {
+                  simd::multiply({folded_.data() + first * rows_, rows_, 1}, {of.data(), many},
+                                 {out.data() + first * many, many}, count, many, rows_);
+                });
   }
 
   /// The columns of the keys numbered `which`, a row each.
@@ -87,7 +76,7 @@ class sketched_columns {
     if (!is_folded()) return full_.columns(which).transpose();
     matrix out(static_cast<index>(which.size()), rows_);
     for (std::size_t k = 0; k < which.size(); ++k) {
-      out.row(static_cast<index>(k)) = folded_.col(which[k]).transpose();
+      out.row(static_cast<index>(k)) = folded_.row(which[k]);
     }
     return out;
   }
@@ -96,13 +85,13 @@ class sketched_columns {
   mass_columns& full_;
   index rows_ = 0;  // 0: not folded
   vector signs_;
-  matrix folded_;  // rows × T
+  matrix folded_;  // T × rows
 };
 
 /// Whether `sketched_columns` of `rows` rows folds.
 inline bool folds_columns(const head_sizes& sizes, index rows) noexcept {
   return rows >= 1 && rows < sizes.queries &&
-         2 * float_bytes(rows, sizes.keys) <= static_cast<double>(sizes.memory_cap);
+         float_bytes(rows, sizes.keys) <= static_cast<double>(sizes.memory_cap);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -11,8 +11,8 @@
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// The targets of `selection::joint` as rows: μ f_i, then f_i o_i / σ column by column of the
-/// output, σ its rms norm.
+/// The targets of `selection::joint`, a query a row: μ f_i, then f_i o_i / σ, σ the outputs' rms
+/// norm.
 class target_columns {
  public:
   target_columns(const selection_problem& problem, double mass_weight)
@@ -23,25 +23,19 @@ class target_columns {
     for (index i = 0; i < n; ++i) squares += output.row(i).cast<double>().squaredNorm();
     const double rms = std::sqrt(squares / static_cast<double>(std::max<index>(n, 1)));
     const float scale = rms > 0 ? static_cast<float>(1 / rms) : 0.0F;
-    rows_.resize(1 + output.cols(), n);
-    rows_.row(0) = (weights_ * static_cast<float>(mass_weight)).transpose();
-    constexpr index block = 64;  // a transposition that stays in cache
-    for (index first = 0; first < n; first += block) {
-      const index count = std::min(block, n - first);
-      rows_.block(1, first, output.cols(), count) =
-          output.middleRows(first, count).transpose() *
-          (weights_.segment(first, count) * scale).asDiagonal();
-    }
+    columns_.resize(n, 1 + output.cols());
+    columns_.col(0) = weights_ * static_cast<float>(mass_weight);
+    columns_.rightCols(output.cols()) = (weights_ * scale).asDiagonal() * output;
   }
 
   /// f, n.
   [[nodiscard]] const vector& row_weights() const noexcept { return weights_; }
-  /// (1 + d_v) × n.
-  [[nodiscard]] const matrix& rows() const noexcept { return rows_; }
+  /// n × (1 + d_v).
+  [[nodiscard]] const matrix& columns() const noexcept { return columns_; }
 
  private:
   vector weights_;
-  matrix rows_;
+  matrix columns_;
 };
 
 /// Bytes of `target_columns`, with what is held while they are made.

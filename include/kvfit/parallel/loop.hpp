@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+/// An executor whose type is forgotten, for work within one head.
+#pragma once
+
+#include <algorithm>
+#include <concepts>
+#include <thread>
+#include <type_traits>
+
+#include "kvfit/parallel/executor.hpp"
+
+namespace kvfit {
+
+/// Refers to an executor that outlives it, or to none: then items run one after the other, on the
+/// calling thread. Two pointers and a number, so that it crosses doors that templates can't.
+///
+///     kvfit::thread_pool pool(4);
+///     auto fitted = kvfit::compact(cache, queries, options, {}, pool);
+class loop {
+ public:
+  loop() = default;
+
+  /// `threads`: how many items run at once, which decides how much memory they may take together;
+  /// 0: as many as `how.threads()` says, or as the machine has.
+  template <executor E>
+  requires(!std::same_as<std::remove_cv_t<E>, loop>)
+      loop(E& how, int threads = 0)  // NOLINT(google-explicit-constructor): it is meant to convert
+      : how_(&how), run_on_(&run_on<E>), threads_(threads) {
+    if (threads_ > 0) return;
+    if constexpr (requires {
+                    { how.threads() } -> std::convertible_to<int>;
+                  }) {
+      threads_ = std::max(1, static_cast<int>(how.threads()));
+    } else {
+      threads_ = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    }
+  }
+
+  [[nodiscard]] int threads() const noexcept { return threads_; }
+
+  template <item_body Body>
+  void run(index count, Body&& body) const {
+    if (how_ == nullptr || count <= 1) {
+      for (index i = 0; i < count; ++i) body(i);
+      return;
+    }
+    using plain_body = std::remove_reference_t<Body>;
+    run_on_(
+        how_, count,
+        [](const void* context, index i) noexcept {
+          (*static_cast<plain_body*>(const_cast<void*>(context)))(i);  // it was handed in as one
+        },
+        &body);
+  }
+
+ private:
+  using item = void (*)(const void* context, index i) noexcept;
+
+  template <class E>
+  static void run_on(void* how, index count, item call, const void* context) {
+    static_cast<E*>(how)->run(count, [call, context](index i) noexcept { call(context, i); });
+  }
+
+  void* how_ = nullptr;
+  void (*run_on_)(void* how, index count, item call, const void* context) = nullptr;
+  int threads_ = 1;
+};
+
+static_assert(executor<loop> && executor<const loop>);
+
+/// `body(first, many)` over [0, count) in pieces of `most` ≥ 1, the last one shorter. Pieces do not
+/// depend on who runs them, so neither do the sums made in one.
+template <class Body>
+requires std::is_nothrow_invocable_v<Body&, index, index>
+void over_pieces(const loop& how, index count, index most, Body&& body) {
+  how.run((count + most - 1) / most, [&](index piece) noexcept {
+    const index first = piece * most;
+    body(first, std::min(most, count - first));
+  });
+}
+
+}  // namespace kvfit

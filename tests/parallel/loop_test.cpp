@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/parallel/loop.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <numeric>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
+#include "support/catch.hpp"
+
+namespace {
+
+/// Which items ran, in order, on a loop of one thread.
+std::vector<kvfit::index> order_of(const kvfit::loop& how, kvfit::index count) {
+  std::vector<kvfit::index> order;
+  how.run(count, [&](kvfit::index i) noexcept { order.push_back(i); });
+  return order;
+}
+
+}  // namespace
+
+TEST_CASE("a loop of nobody runs items in order on the calling thread", "[parallel][loop]") {
+  const kvfit::loop nobody;
+  CHECK(nobody.threads() == 1);
+  CHECK(order_of(nobody, 4) == std::vector<kvfit::index>{0, 1, 2, 3});
+  CHECK(order_of(nobody, 0).empty());
+  std::thread::id where;
+  nobody.run(1, [&](kvfit::index) noexcept { where = std::this_thread::get_id(); });
+  CHECK(where == std::this_thread::get_id());
+}
+
+TEST_CASE("a loop runs every item once, on the executor it refers to", "[parallel][loop]") {
+  kvfit::thread_pool pool(3);
+  const kvfit::loop how = pool;
+  CHECK(how.threads() == pool.threads());
+  CHECK(kvfit::loop(pool, 7).threads() == 7);
+  const kvfit::loop copy = how;  // refers to the same
+  std::vector<std::atomic<int>> visits(1000);
+  copy.run(1000, [&](kvfit::index i) noexcept { ++visits[static_cast<std::size_t>(i)]; });
+  CHECK(std::all_of(visits.begin(), visits.end(), [](const auto& n) { return n == 1; }));
+
+  // Items that wait for one another end only where there are threads for both.
+  if (pool.threads() > 1) {
+    std::atomic<int> arrived{0};
+    how.run(2, [&](kvfit::index) noexcept {
+      ++arrived;
+      while (arrived < 2) std::this_thread::yield();
+    });
+    CHECK(arrived == 2);
+  }
+}
+
+TEST_CASE("a loop may refer to a caller's own, and be nested", "[parallel][loop]") {
+  int asked = 0;
+  kvfit::caller mine{[&](kvfit::index count, const auto& body) {
+    ++asked;
+    for (kvfit::index i = count; i-- > 0;) body(i);
+  }};
+  const kvfit::loop how = mine;
+  CHECK(how.threads() >= 1);
+  CHECK(order_of(how, 3) == std::vector<kvfit::index>{2, 1, 0});
+  CHECK(asked == 1);
+  CHECK(order_of(how, 1) == std::vector<kvfit::index>{0});
+  CHECK(asked == 1);  // nothing to share
+  kvfit::index sum = 0;
+  how.run(3, [&](kvfit::index i) noexcept {
+    how.run(4, [&](kvfit::index j) noexcept { sum += 10 * i + j; });
+  });
+  CHECK(sum == 138);
+  static_assert(kvfit::executor<kvfit::loop>);
+  static_assert(!std::is_constructible_v<kvfit::loop, int&>);
+}
+
+TEST_CASE("pieces cover a range once, and are cut alike for everybody", "[parallel][loop]") {
+  kvfit::thread_pool pool(2);
+  for (const kvfit::index count : {0, 1, 9, 10, 11, 95}) {
+    for (const kvfit::loop& how : {kvfit::loop(), kvfit::loop(pool)}) {
+      std::vector<int> covered(static_cast<std::size_t>(count), 0);
+      std::atomic<bool> are_cut_right{true};
+      kvfit::over_pieces(how, count, 10, [&](kvfit::index first, kvfit::index many) noexcept {
+        if (first % 10 != 0 || many != std::min<kvfit::index>(10, count - first)) {
+          are_cut_right = false;
+        }
+        for (kvfit::index i = first; i < first + many; ++i) ++covered[static_cast<std::size_t>(i)];
+      });
+      CHECK(are_cut_right);
+      CHECK(std::accumulate(covered.begin(), covered.end(), kvfit::index{0}) == count);
+      CHECK(std::all_of(covered.begin(), covered.end(), [](int n) { return n == 1; }));
+    }
+  }
+}
