@@ -7,7 +7,6 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <new>
 #include <span>
 #include <utility>
 
@@ -16,6 +15,7 @@
 #include "heads.hpp"
 #include "kvfit/cache/allocate.hpp"
 #include "kvfit/queries/prefill.hpp"
+#include "without_bad_alloc.hpp"
 
 namespace kvfit_tool {
 
@@ -25,16 +25,6 @@ using kvfit::errc;
 using kvfit::error;
 using kvfit::index;
 using kvfit::matrix;
-
-/// `step()`, a failed allocation turned into its error: items run where nobody catches.
-template <class Step>
-auto without_bad_alloc(Step&& step) -> decltype(step()) {
-  try {
-    return step();
-  } catch (const std::bad_alloc&) {
-    return error{errc::out_of_memory, "engine"};
-  }
-}
 
 error in(const document& of, error cause) {
   cause.argument = cause.argument.empty() ? of.name : of.name + ": " + cause.argument;
@@ -440,7 +430,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
         pool, static_cast<index>(count),
         [&](index i) noexcept {
           const auto at = static_cast<std::size_t>(i);
-          ready[at].emplace(without_bad_alloc([&] {
+          ready[at].emplace(without_bad_alloc("engine", [&] {
             const document& of = *documents[first + at];
             return prepare(with, of, text_of(of));
           }));
@@ -461,7 +451,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
           // From the end, where the slowest methods stand.
           const auto at = static_cast<std::size_t>(items - 1 - i);
           scores[at].emplace(without_bad_alloc(
-              [&] { return score(with, ***ready[at % count], plan.rows[at / count]); }));
+              "engine", [&] { return score(with, ***ready[at % count], plan.rows[at / count]); }));
         },
         watched());
     for (std::size_t i = 0; i < scores.size(); ++i) {

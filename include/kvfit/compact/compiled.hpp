@@ -6,12 +6,11 @@
 /// than by code with narrow ones, so none is handed over.
 #pragma once
 
-#include <span>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/compiled_doors.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
@@ -31,15 +30,11 @@ struct plain_rows {
   compact_report report;
 };
 
-/// One instruction set's code.
-struct doors {
-  std::string_view isa;
-  result<plain_rows> (*compact)(const kv_block& cache, const query_set& queries,
-                                const compact_options& options, const stop_when& stop);
+/// One instruction set's `compact()`.
+struct compact_door {
+  result<plain_rows> (*call)(const kv_block& cache, const query_set& queries,
+                             const compact_options& options, const stop_when& stop);
 };
-
-/// Those compiled that this machine can run, the best first; never empty.
-[[nodiscard]] std::span<const doors> available() noexcept;
 
 }  // namespace kvfit::compiled
 
@@ -73,7 +68,7 @@ inline compacted from_plain(plain_rows&& rows) {
 inline result<compacted> compact(const kv_block& cache, const query_set& queries,
                                  const compact_options& options, const stop_when& stop) {
   return detail::guard_memory("compact", [&]() -> result<compacted> {
-    auto fitted = available().front().compact(cache, queries, options, stop);
+    auto fitted = available().front().compact->call(cache, queries, options, stop);
     if (!fitted) return fitted.error();
     return from_plain(std::move(*fitted));
   });
