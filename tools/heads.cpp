@@ -13,7 +13,7 @@
 #include "kvfit/cache/rolling.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/presets.hpp"
-#include "settings.hpp"
+#include "method_options.hpp"
 #include "without_bad_alloc.hpp"
 
 namespace kvfit_tool {
@@ -32,7 +32,7 @@ kvfit::result<kvfit::compact_options> options_of(const head_plan& plan, float sc
     return kvfit::error{kvfit::errc::invalid_option, "method", kvfit::error::none,
                         kvfit::error::none, "no method " + plan.what.method};
   }
-  kvfit::compact_options options = preset->make(plan.budget);
+  method_options options{preset->make(plan.budget)};
   options.rule.scale = scale;
   options.refine.rotation = rotation;
   options.refine.seed = plan.seed;
@@ -47,7 +47,7 @@ kvfit::result<kvfit::compact_options> options_of(const head_plan& plan, float sc
     return kvfit::error{kvfit::errc::invalid_option, "settings", kvfit::error::none,
                         kvfit::error::none, wrong};
   }
-  return options;
+  return kvfit::compact_options(std::move(options));
 }
 
 small_head small_of(kvfit::compacted&& fitted, double seconds) {
