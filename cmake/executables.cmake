@@ -47,3 +47,12 @@ function(kvfit_executable target)
   add_executable(${target} ${ARGN})
   kvfit_own(${target})
 endfunction()
+
+# Files of one room of tests, or of one part of the tool, instantiate much the same of Eigen:
+# compiled as one unit, that is paid once. The files then share an anonymous namespace. A library, for its flag must follow kvfit_strict's.
+add_library(kvfit_one_unit INTERFACE)
+target_compile_options(kvfit_one_unit INTERFACE -Wno-shadow)
+function(kvfit_as_one_unit target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
+  target_link_libraries(${target} PRIVATE kvfit_one_unit)
+endfunction()

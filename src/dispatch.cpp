@@ -8,7 +8,8 @@
 #include <array>
 #include <cstddef>
 
-#include "kvfit/compact/compiled.hpp"
+#include "kvfit/compact/compiled_doors.hpp"
+#include "kvfit/core/active_isa.hpp"
 #include "paths.hpp"
 
 #define KVFIT_DECLARE(path) extern "C" void kvfit_doors_##path(kvfit::compiled::doors& into);

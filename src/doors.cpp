@@ -23,8 +23,10 @@ kvfit::result<kvfit::compiled::plain_rows> compact(const kvfit::kv_block& cache,
       });
 }
 
+constexpr kvfit::compiled::compact_door compact_here{&compact};
+
 }  // namespace
 
 extern "C" void KVFIT_DOORS(kvfit::compiled::doors& into) {
-  into = {.isa = kvfit::detail::isa_name(KVFIT_STRING(KVFIT_ISA_D)), .compact = &compact};
+  into = {.isa = kvfit::detail::isa_name(KVFIT_STRING(KVFIT_ISA_D)), .compact = &compact_here};
 }

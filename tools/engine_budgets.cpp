@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <new>
+#include <mutex>
 #include <optional>
 #include <utility>
 
@@ -13,6 +13,7 @@
 #include "kvfit/queries/hold_out_texts.hpp"
 #include "kvfit/queries/model_influence.hpp"
 #include "kvfit/queries/prefill.hpp"
+#include "without_bad_alloc.hpp"
 
 namespace kvfit_tool {
 
@@ -34,17 +35,25 @@ candidate measuring() {
 struct measured_document {
   std::vector<kvfit::influence_curve> curves;
   double seconds = 0;
+  made_queries queries;
 };
 
+double seconds_from(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 kvfit::result<measured_document> measure_one(const llama::model& engine, const document& of,
-                                             const asked_text& text, const query_source& source) {
-  const auto start = std::chrono::steady_clock::now();
+                                             const asked_text& text, const query_source& source,
+                                             const std::function<bool()>& step) {
   const auto read = kvfit::make_reader(engine);
   if (!read) return read.error();
   const auto prefix = kvfit::prefill(*read, of.prefix);
   if (!prefix) return prefix.error();
-  const auto queries = gather(*read, of.prefix, kvfit::prefix_of(prefix->cache), text, source);
+  auto start = std::chrono::steady_clock::now();
+  auto queries = gather(*read, of.prefix, kvfit::prefix_of(prefix->cache), text, source);
   if (!queries) return queries.error();
+  const double asking = seconds_from(start);
+  start = std::chrono::steady_clock::now();
   const auto parts = kvfit::hold_out_texts(*queries);
   if (!parts) return parts.error();
   const auto length = static_cast<index>(of.prefix.size());
@@ -60,13 +69,13 @@ kvfit::result<measured_document> measure_one(const llama::model& engine, const d
   auto curves = kvfit::measure_model_influence(
       *read, full, length, parts->judge, grid,
       [&](const kvfit::head_id& head, index rows) -> kvfit::result<kvfit::compacted> {
+        if (!step()) return error{errc::cancelled, "budgets", 0, error::none, {}};
         const auto layer = static_cast<std::size_t>(head.layer);
         return compact_one(full.layers[layer], head.head, parts->fit.view(layer),
                            {.what = measuring(), .budget = rows});
       });
   if (!curves) return curves.error();
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-  return measured_document{std::move(*curves), taken.count()};
+  return measured_document{std::move(*curves), seconds_from(start), {std::move(*queries), asking}};
 }
 
 }  // namespace
@@ -92,27 +101,36 @@ asked_text asked_of(const document& of, const std::vector<document>& all,
   return made;
 }
 
+kvfit::index measuring_steps(const llama::model& engine, std::size_t documents) {
+  index heads = 0;
+  for (index l = 0; l < engine.layers(); ++l) heads += engine.shape(l).kv_heads;
+  return heads * static_cast<index>((measured_shares.size() - 1) * documents);
+}
+
 kvfit::result<share_curves> measure_curves(const llama::model& engine,
                                            const std::vector<const document*>& on,
                                            const std::vector<asked_text>& texts,
-                                           const query_source& source, kvfit::thread_pool& pool) {
+                                           const query_source& source, kvfit::thread_pool& pool,
+                                           const std::function<bool()>& step) {
   std::vector<std::optional<kvfit::result<measured_document>>> measured(on.size());
+  std::mutex mutex;
+  const std::function<bool()> one_at_a_time = [&] {
+    const std::lock_guard<std::mutex> guard(mutex);
+    return step();
+  };
   pool.run(static_cast<index>(on.size()), [&](index i) noexcept {
     const auto at = static_cast<std::size_t>(i);
-    try {
-      measured[at].emplace(measure_one(engine, *on[at], texts[at], source));
-    } catch (const std::bad_alloc&) {
-      measured[at].emplace(error{errc::out_of_memory, "budgets"});
-    }
+    measured[at].emplace(without_bad_alloc(
+        "budgets", [&] { return measure_one(engine, *on[at], texts[at], source, one_at_a_time); }));
   });
-  share_curves mean{.shares = measured_shares, .losses = {}};
+  share_curves mean{.shares = measured_shares, .losses = {}, .queries = {}};
   for (std::size_t d = 0; d < on.size(); ++d) {
     if (!*measured[d]) {
       error cause = measured[d]->error();
-      cause.argument = on[d]->name + ": " + cause.argument;
+      if (cause.code != errc::cancelled) cause.argument = on[d]->name + ": " + cause.argument;
       return cause;
     }
-    const measured_document& one = **measured[d];
+    measured_document& one = **measured[d];
     mean.losses.resize(one.curves.size(), std::vector<double>(measured_shares.size(), 0));
     for (std::size_t h = 0; h < one.curves.size(); ++h) {
       for (std::size_t i = 0; i < measured_shares.size(); ++i) {
@@ -120,6 +138,7 @@ kvfit::result<share_curves> measure_curves(const llama::model& engine,
       }
     }
     mean.seconds += one.seconds;
+    mean.queries.push_back(std::move(one.queries));
   }
   return mean;
 }

@@ -61,7 +61,7 @@ int run_engine_eval(const engine_arguments& arguments) {
   kvfit::thread_pool pool(arguments.threads);
   check_threads(pool, arguments.threads);
   kvfit::result<engine_evaluation> measured = [&] {
-    progress_bar bar(evaluations_of(*documents, plan), "caches made and read over");
+    progress_bar bar(evaluations_of(*engine, *documents, plan), "caches made and read over");
     bar.show(0);
     return evaluate(*engine, *tokenizer, *documents, plan, pool,
                     {.cancel = &interrupt(),

@@ -7,7 +7,6 @@
 #include <functional>
 #include <limits>
 #include <memory>
-#include <new>
 #include <span>
 #include <utility>
 
@@ -16,6 +15,7 @@
 #include "heads.hpp"
 #include "kvfit/cache/allocate.hpp"
 #include "kvfit/queries/prefill.hpp"
+#include "without_bad_alloc.hpp"
 
 namespace kvfit_tool {
 
@@ -25,16 +25,6 @@ using kvfit::errc;
 using kvfit::error;
 using kvfit::index;
 using kvfit::matrix;
-
-/// `step()`, a failed allocation turned into its error: items run where nobody catches.
-template <class Step>
-auto without_bad_alloc(Step&& step) -> decltype(step()) {
-  try {
-    return step();
-  } catch (const std::bad_alloc&) {
-    return error{errc::out_of_memory, "engine"};
-  }
-}
 
 error in(const document& of, error cause) {
   cause.argument = cause.argument.empty() ? of.name : of.name + ": " + cause.argument;
@@ -61,6 +51,9 @@ struct measurement {
   const model_reader& read;
   const engine_plan& plan;
   const std::vector<std::optional<share_curves>>& curves;  ///< one a setting
+  const std::vector<const document*>& measured_on;         ///< the curves
+  /// Made when curves were measured: one a setting and document; each is taken once.
+  std::vector<std::vector<made_queries>>& known;
 };
 
 /// ln p of a row of logits.
@@ -127,12 +120,20 @@ kvfit::result<void> ask(const measurement& with, const asked_text& text, prepare
   made.query_seconds.assign(settings, 0);
   for (std::size_t s = 0; s < settings; ++s) {
     const query_source& source = *with.plan.settings[s].queries;
-    const auto start = std::chrono::steady_clock::now();
-    auto queries =
-        gather(with.read, made.of->prefix, kvfit::prefix_of(made.prefix.cache), text, source);
-    if (!queries) return queries.error();
-    made.queries[s] = std::move(*queries);
-    made.query_seconds[s] = seconds_since(start);
+    const auto& on = with.measured_on;
+    const auto place = std::find(on.begin(), on.end(), made.of) - on.begin();
+    if (place < std::ssize(with.known[s])) {
+      made_queries& known = with.known[s][static_cast<std::size_t>(place)];
+      made.queries[s] = std::move(known.queries);
+      made.query_seconds[s] = known.seconds;
+    } else {
+      const auto start = std::chrono::steady_clock::now();
+      auto queries =
+          gather(with.read, made.of->prefix, kvfit::prefix_of(made.prefix.cache), text, source);
+      if (!queries) return queries.error();
+      made.queries[s] = std::move(*queries);
+      made.query_seconds[s] = seconds_since(start);
+    }
     const bool has_rounds =
         std::any_of(with.plan.rows.begin(), with.plan.rows.end(),
                     [s](const engine_row_plan& row) { return row.setting == s && row.rounds > 1; });
@@ -375,8 +376,14 @@ double engine_row::perplexity_change(const engine_row& full) const {
   return std::expm1(share(text.loss - full.text.loss, text.tokens));
 }
 
-index evaluations_of(const std::vector<document>& documents, const engine_plan& plan) {
-  return static_cast<index>(first_of(documents, plan.documents).size() * (1 + plan.rows.size()));
+index evaluations_of(const llama::model& engine, const std::vector<document>& documents,
+                     const engine_plan& plan) {
+  const std::vector<const document*> taken = first_of(documents, plan.documents);
+  const auto measured = std::count_if(
+      plan.settings.begin(), plan.settings.end(),
+      [](const engine_setting& each) { return each.budgets == engine_budgets::measured; });
+  return static_cast<index>(taken.size() * (1 + plan.rows.size())) +
+         measured * measuring_steps(engine, calibrating(taken).size());
 }
 
 kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
@@ -405,28 +412,32 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
     return asked_of(of, all_documents, tokenizer, plan.stop);
   };
 
+  const index all = evaluations_of(engine, all_documents, plan);
+  index before = 0;  // items of earlier rounds
   std::vector<std::optional<share_curves>> curves(plan.settings.size());
+  std::vector<std::vector<made_queries>> known(plan.settings.size());
+  const std::vector<const document*> on = calibrating(documents);
   for (std::size_t s = 0; s < plan.settings.size(); ++s) {
     const engine_setting& setting = plan.settings[s];
     engine_setting_facts& facts = made.settings.emplace_back();
     facts.queries = setting.queries->name;
     facts.budgets = setting.budgets_name();
     if (setting.budgets != engine_budgets::measured) continue;
-    const std::vector<const document*> on = calibrating(documents);
     std::vector<asked_text> texts;
     for (const document* each : on) texts.push_back(text_of(*each));
-    auto measured = measure_curves(engine, on, texts, *setting.queries, pool);
+    auto measured = measure_curves(engine, on, texts, *setting.queries, pool, [&] {
+      if (by.cancel != nullptr && by.cancel->is_requested()) return false;
+      ++before;
+      if (by.progress) by.progress(before, all);
+      return true;
+    });
     if (!measured) return measured.error();
-    if (by.cancel != nullptr && by.cancel->is_requested()) {
-      return error{errc::cancelled, "budgets", 0, error::none, {}};
-    }
     facts.budget_seconds = measured->seconds;
+    known[s] = std::move(measured->queries);
     curves[s] = std::move(*measured);
   }
-  const measurement with{*read, plan, curves};
+  const measurement with{*read, plan, curves, on, known};
 
-  const index all = evaluations_of(all_documents, plan);
-  index before = 0;  // items of earlier rounds
   const auto watched = [&] {
     kvfit::watch here{.cancel = by.cancel};
     if (by.progress) here.progress = [&](index done, index) { by.progress(before + done, all); };
@@ -440,7 +451,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
         pool, static_cast<index>(count),
         [&](index i) noexcept {
           const auto at = static_cast<std::size_t>(i);
-          ready[at].emplace(without_bad_alloc([&] {
+          ready[at].emplace(without_bad_alloc("engine", [&] {
             const document& of = *documents[first + at];
             return prepare(with, of, text_of(of));
           }));
@@ -461,7 +472,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
           // From the end, where the slowest methods stand.
           const auto at = static_cast<std::size_t>(items - 1 - i);
           scores[at].emplace(without_bad_alloc(
-              [&] { return score(with, ***ready[at % count], plan.rows[at / count]); }));
+              "engine", [&] { return score(with, ***ready[at % count], plan.rows[at / count]); }));
         },
         watched());
     for (std::size_t i = 0; i < scores.size(); ++i) {

@@ -75,7 +75,7 @@ struct engine_setting_facts {
   std::string queries;
   std::string budgets;
   double query_seconds = 0;    ///< mean time of making a document's queries, one thread
-  double budget_seconds = 0;   ///< time of measuring budgets, once for all documents, one thread
+  double budget_seconds = 0;   ///< of measuring budgets, once for all, queries aside, one thread
   std::vector<double> shares;  ///< of the rows at 20 times: what measured budgets give each head
 };
 
@@ -110,8 +110,10 @@ struct engine_plan {
   std::uint64_t seed = 0;
 };
 
-/// What `evaluate` will count up to: documents × (1 + rows).
-kvfit::index evaluations_of(const std::vector<document>& documents, const engine_plan& plan);
+/// What `evaluate` will count up to: documents × (1 + rows), and `measuring_steps` for each setting
+/// whose budgets are measured.
+kvfit::index evaluations_of(const llama::model& engine, const std::vector<document>& documents,
+                            const engine_plan& plan);
 
 /// Reads every document's prefix, makes its queries, compacts every KV head with every candidate
 /// and reads the passages over the result. At ratio r a cache of H heads of T rows keeps
@@ -122,7 +124,7 @@ kvfit::index evaluations_of(const std::vector<document>& documents, const engine
 /// the result, and both are compacted again (`rolling_cache`). Documents are held as many at a time
 /// as there are threads; figures do not depend on the threads, seconds do.
 ///
-/// Progress counts documents × (1 + rows). The first error in the order of documents and rows;
+/// Progress counts up to `evaluations_of`. The first error in the order of documents and rows;
 /// `cancelled` after `by.cancel`; `budget_out_of_range` where a ratio leaves no row.
 kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
                                           const llama::tokenizer& tokenizer,

@@ -8,9 +8,9 @@ namespace kvfit_tool {
 
 namespace {
 
-using json = nlohmann::ordered_json;  // keys in the order written here, for people who read it
+using nlohmann::ordered_json;  // keys in the order written here, for people who read it
 
-json of(const capture_facts& capture) {
+ordered_json of(const capture_facts& capture) {
   return {{"name", capture.name},
           {"fingerprint", capture.fingerprint},
           {"layers", capture.layers},
@@ -23,7 +23,7 @@ json of(const capture_facts& capture) {
           {"scale", capture.scale}};
 }
 
-json of(const head_score& head) {
+ordered_json of(const head_score& head) {
   return {{"layer", head.layer},
           {"head", head.head},
           {"rows", head.rows},
@@ -39,17 +39,17 @@ json of(const head_score& head) {
 }
 
 /// Numbers and flags as such, names as text.
-json of(const std::vector<setting_value>& settings) {
-  json out = json::object();
+ordered_json of(const std::vector<setting_value>& settings) {
+  ordered_json out = ordered_json::object();
   for (const setting_value& value : settings) {
-    json parsed = json::parse(value.text, nullptr, false);
+    ordered_json parsed = ordered_json::parse(value.text, nullptr, false);
     const bool is_text = !parsed.is_number() && !parsed.is_boolean();
-    out[value.name] = is_text ? json(value.text) : std::move(parsed);
+    out[value.name] = is_text ? ordered_json(value.text) : std::move(parsed);
   }
   return out;
 }
 
-json of(const comparison& against) {
+ordered_json of(const comparison& against) {
   return {{"name", against.name},
           {"output_error", against.output_error},
           {"mass_error", against.mass_error},
@@ -57,30 +57,30 @@ json of(const comparison& against) {
           {"mass_worse", against.mass_worse}};
 }
 
-json of(const score_row& row) {
+ordered_json of(const score_row& row) {
   const head_score& worst = row.heads[row.output_error.worst_head];
-  json heads = json::array();
+  ordered_json heads = ordered_json::array();
   for (const head_score& head : row.heads) heads.push_back(of(head));
-  json out = {{"capture", row.capture},
-              {"method", row.what.method},
-              {"settings", of(row.what.settings)},
-              {"label", row.label},
-              {"ratio", row.ratio},
-              {"judged_on", name(row.on)},
-              {"output_error", row.output_error.mean},
-              {"mass_error", row.mass_error.mean},
-              {"cosine", row.cosine.mean},
-              {"output_error_geometric", row.output_error.geometric},
-              {"mass_error_geometric", row.mass_error.geometric},
-              {"output_error_worst", row.output_error.worst},
-              {"mass_error_worst", row.mass_error.worst},
-              {"cosine_worst", row.cosine.worst},
-              {"output_error_worst_tenth", row.output_error.worst_tenth},
-              {"mass_error_worst_tenth", row.mass_error.worst_tenth},
-              {"cosine_worst_tenth", row.cosine.worst_tenth},
-              {"worst_head", {{"layer", worst.layer}, {"head", worst.head}}},
-              {"milliseconds", row.milliseconds},
-              {"threads", row.threads}};
+  ordered_json out = {{"capture", row.capture},
+                      {"method", row.what.method},
+                      {"settings", of(row.what.settings)},
+                      {"label", row.label},
+                      {"ratio", row.ratio},
+                      {"judged_on", name(row.on)},
+                      {"output_error", row.output_error.mean},
+                      {"mass_error", row.mass_error.mean},
+                      {"cosine", row.cosine.mean},
+                      {"output_error_geometric", row.output_error.geometric},
+                      {"mass_error_geometric", row.mass_error.geometric},
+                      {"output_error_worst", row.output_error.worst},
+                      {"mass_error_worst", row.mass_error.worst},
+                      {"cosine_worst", row.cosine.worst},
+                      {"output_error_worst_tenth", row.output_error.worst_tenth},
+                      {"mass_error_worst_tenth", row.mass_error.worst_tenth},
+                      {"cosine_worst_tenth", row.cosine.worst_tenth},
+                      {"worst_head", {{"layer", worst.layer}, {"head", worst.head}}},
+                      {"milliseconds", row.milliseconds},
+                      {"threads", row.threads}};
   if (row.against) out["against"] = of(*row.against);
   out["heads"] = std::move(heads);
   return out;
@@ -89,14 +89,17 @@ json of(const score_row& row) {
 }  // namespace
 
 std::string to_json(const evaluation& measured) {
-  json out = {
-      {"format", "kvfit-eval"}, {"version", eval_version},     {"library_version", kvfit::version},
-      {"seed", measured.seed},  {"threads", measured.threads}, {"captures", json::array()},
-      {"rows", json::array()}};
+  ordered_json out = {{"format", "kvfit-eval"},
+                      {"version", eval_version},
+                      {"library_version", kvfit::version},
+                      {"seed", measured.seed},
+                      {"threads", measured.threads},
+                      {"captures", ordered_json::array()},
+                      {"rows", ordered_json::array()}};
   for (const capture_facts& capture : measured.captures) out["captures"].push_back(of(capture));
   for (const score_row& row : measured.rows) out["rows"].push_back(of(row));
   // A path may be any bytes; what is not UTF-8 is replaced rather than thrown over.
-  return out.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
+  return out.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace kvfit_tool

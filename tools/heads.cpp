@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <new>
 #include <numeric>
 #include <utility>
 #include <variant>
@@ -14,7 +13,8 @@
 #include "kvfit/cache/rolling.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/presets.hpp"
-#include "settings.hpp"
+#include "method_options.hpp"
+#include "without_bad_alloc.hpp"
 
 namespace kvfit_tool {
 
@@ -22,17 +22,6 @@ namespace {
 
 std::vector<kvfit::query_block> blocks_of(std::span<const kvfit::row_view> queries) {
   return {queries.begin(), queries.end()};
-}
-
-/// `step()` with the one exception that attention can meet turned into its error, as `compact`
-/// does.
-template <class Step>
-auto without_bad_alloc(Step&& step) -> decltype(step()) {
-  try {
-    return step();
-  } catch (const std::bad_alloc&) {
-    return kvfit::error{kvfit::errc::out_of_memory, "attend"};
-  }
 }
 
 /// The options of a preset with what the plan sets on top.
@@ -43,7 +32,7 @@ kvfit::result<kvfit::compact_options> options_of(const head_plan& plan, float sc
     return kvfit::error{kvfit::errc::invalid_option, "method", kvfit::error::none,
                         kvfit::error::none, "no method " + plan.what.method};
   }
-  kvfit::compact_options options = preset->make(plan.budget);
+  method_options options{preset->make(plan.budget)};
   options.rule.scale = scale;
   options.refine.rotation = rotation;
   options.refine.seed = plan.seed;
@@ -58,7 +47,7 @@ kvfit::result<kvfit::compact_options> options_of(const head_plan& plan, float sc
     return kvfit::error{kvfit::errc::invalid_option, "settings", kvfit::error::none,
                         kvfit::error::none, wrong};
   }
-  return options;
+  return kvfit::compact_options(std::move(options));
 }
 
 small_head small_of(kvfit::compacted&& fitted, double seconds) {
@@ -96,7 +85,7 @@ const method* find_method(std::string_view name) {
 kvfit::result<small_head> compact(const head_view& head, const head_plan& plan) {
   const auto options = options_of(plan, head.scale, head.rotation);
   if (!options) return options.error();
-  return without_bad_alloc([&]() -> kvfit::result<small_head> {
+  return without_bad_alloc("attend", [&]() -> kvfit::result<small_head> {
     const std::vector<kvfit::query_block> queries = blocks_of(head.queries);
     const auto start = std::chrono::steady_clock::now();
     auto fitted = kvfit::compact(head.keys, head.values,
@@ -142,7 +131,7 @@ kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_r
       options.shares = kvfit::budgets::given{request.given};
       break;
   }
-  return without_bad_alloc([&]() -> kvfit::result<void> {
+  return without_bad_alloc("attend", [&]() -> kvfit::result<void> {
     const auto plan = kvfit::plan_cache(cache, queries, options, pool, by);
     if (!plan) return plan.error();
     return kvfit::compact_heads(
@@ -156,7 +145,7 @@ kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_r
 }
 
 kvfit::result<full_attention> attend_full(const head_view& head) {
-  return without_bad_alloc([&]() -> kvfit::result<full_attention> {
+  return without_bad_alloc("attend", [&]() -> kvfit::result<full_attention> {
     const std::vector<kvfit::query_block> queries = blocks_of(head.test_queries);
     auto full = kvfit::attend(std::span<const kvfit::query_block>(queries),
                               {{.keys = head.keys, .values = head.values}}, {.scale = head.scale});
@@ -167,7 +156,7 @@ kvfit::result<full_attention> attend_full(const head_view& head) {
 
 kvfit::result<kvfit::fidelity> judge(const head_view& head, const full_attention& full,
                                      const small_head& small) {
-  return without_bad_alloc([&]() -> kvfit::result<kvfit::fidelity> {
+  return without_bad_alloc("attend", [&]() -> kvfit::result<kvfit::fidelity> {
     const std::vector<kvfit::query_block> queries = blocks_of(head.test_queries);
     const std::span<const float> bias(small.bias.data(),
                                       static_cast<std::size_t>(small.bias.size()));

@@ -15,13 +15,13 @@ namespace kvfit_tool {
 namespace {
 
 // A signal handler has no other way to what it may touch than globals; both are lock-free.
-kvfit::cancellation token;
+kvfit::cancellation asked_to_stop;
 std::atomic<bool> is_writing{false};
 
 extern "C" void on_interrupt(int) {
-  if (is_writing.load()) return token.request();
-  if (token.is_requested()) std::_Exit(exit_interrupted);
-  token.request();
+  if (is_writing.load()) return asked_to_stop.request();
+  if (asked_to_stop.is_requested()) std::_Exit(exit_interrupted);
+  asked_to_stop.request();
   constexpr std::string_view note =
       "\nkvfit: stopping after the heads at work; once more to stop at once\n";
   // A failed note changes nothing, and write() is one of the few calls allowed here.
@@ -31,7 +31,7 @@ extern "C" void on_interrupt(int) {
 }  // namespace
 
 kvfit::cancellation& interrupt() {
-  return token;
+  return asked_to_stop;
 }
 
 void catch_interrupt() {

@@ -11,6 +11,7 @@
 #include <variant>
 
 #include "kvfit/core/settings.hpp"
+#include "method_options.hpp"
 
 namespace kvfit_tool {
 
@@ -47,13 +48,13 @@ std::optional<double> parse_number(const std::string& text) {
 /// A field of the options themselves.
 template <class T>
 auto own(T compact_options::*field) {
-  return [field](compact_options& options) { return &(options.*field); };
+  return [field](method_options& options) { return &(options.*field); };
 }
 
 /// A field of a policy; null where another policy stands in its place.
 template <class Any, class Policy, class T>
 auto of(Any compact_options::*place, T Policy::*field) {
-  return [place, field](compact_options& options) -> T* {
+  return [place, field](method_options& options) -> T* {
     Policy* const chosen = std::get_if<Policy>(&(options.*place));
     return chosen == nullptr ? nullptr : &(chosen->*field);
   };
@@ -62,14 +63,14 @@ auto of(Any compact_options::*place, T Policy::*field) {
 /// A field of the refinement; null where a gradient method stands in its place.
 template <class T>
 auto refining(T kvfit::refinement::*field) {
-  return [field](compact_options& options) -> T* {
+  return [field](method_options& options) -> T* {
     return options.gradient ? nullptr : &(options.refine.*field);
   };
 }
 
 /// Its steps, which the options may leave open.
 auto refinement_steps() {
-  return [](compact_options& options) -> int* {
+  return [](method_options& options) -> int* {
     return options.gradient ? nullptr : &options.refine.steps.emplace(0);
   };
 }
@@ -77,14 +78,14 @@ auto refinement_steps() {
 /// A field of the gradient method.
 template <class T>
 auto descending(T kvfit::gradient_keys::*field) {
-  return [field](compact_options& options) -> T* {
+  return [field](method_options& options) -> T* {
     return options.gradient ? &(*options.gradient.*field) : nullptr;
   };
 }
 
 /// A field of OMP that a schedule of steps would overrule.
 auto unscheduled(index selection::omp::*field) {
-  return [field](compact_options& options) -> index* {
+  return [field](method_options& options) -> index* {
     auto* const omp = std::get_if<selection::omp>(&options.selection);
     return omp == nullptr || !omp->schedule.empty() ? nullptr : &(omp->*field);
   };
@@ -106,14 +107,14 @@ auto assign_to(std::string place) {
 template <class Find>
 setting number(std::string name, std::string summary, double low, double high, Find find,
                std::string place) {
-  using field = std::remove_pointer_t<decltype(find(std::declval<compact_options&>()))>;
+  using field = std::remove_pointer_t<decltype(find(std::declval<method_options&>()))>;
   constexpr bool is_whole = std::is_integral_v<field>;
   const auto canonical = [=](const std::string& text) -> std::optional<std::string> {
     const auto x = parse_number(text);
     if (!x || *x < low || *x > high || (is_whole && *x != std::floor(*x))) return {};
     return is_whole ? std::to_string(static_cast<long long>(*x)) : shortest(*x);
   };
-  const auto apply = [=](compact_options& to, const std::string& text) {
+  const auto apply = [=](method_options& to, const std::string& text) {
     field* const at = find(to);
     if (at != nullptr) *at = static_cast<field>(std::strtod(text.c_str(), nullptr));
     return at != nullptr;
@@ -136,7 +137,7 @@ setting choice(std::string name, std::string summary, std::map<std::string, Valu
     if (among.count(text) == 0) return {};
     return text;
   };
-  const auto apply = [=](compact_options& to, const std::string& text) {
+  const auto apply = [=](method_options& to, const std::string& text) {
     Value* const at = find(to);
     if (at != nullptr) *at = among.at(text);
     return at != nullptr;
@@ -164,7 +165,7 @@ setting ridge() {
   setting made = number("ridge", "ridge of the value fit, times what ridge_scaling says", 0, 1e6,
                         of(&compact_options::values, &values::least_squares::ridge),
                         std::string(fit_code) + "ridge");
-  made.apply = [set = made.apply](compact_options& to, const std::string& text) {
+  made.apply = [set = made.apply](method_options& to, const std::string& text) {
     if (!set(to, text)) return false;
     std::get<values::least_squares>(to.values).ridge_scaling = linalg::ridge_mode::spectral;
     return true;
@@ -277,7 +278,7 @@ const setting* find_setting(std::string_view name) {
   return found == settings().end() ? nullptr : &*found;
 }
 
-std::string apply_settings(compact_options& to, std::string_view method,
+std::string apply_settings(method_options& to, std::string_view method,
                            const std::vector<setting_value>& chosen) {
   for (const setting_value& value : chosen) {
     const setting* const known = find_setting(value.name);

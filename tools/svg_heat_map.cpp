@@ -17,9 +17,9 @@ namespace {
 using svg::attribute;
 using svg::number;
 
-constexpr double letter_width = 8.8;
+constexpr double map_letter_width = 8.8;
 constexpr double heading_height = 26;
-constexpr double gap = 16;         // between maps
+constexpr double map_gap = 16;     // between maps
 constexpr double scale_room = 66;  // above the maps
 constexpr double scale_width = 260;
 constexpr int scale_steps = 52;
@@ -87,11 +87,11 @@ std::string to_svg(const heat_table& drawn) {
   const double map_height = std::max(cell * drawn.map_rows, 18.0);
   std::size_t letters = 9;
   for (const heat_table::line& line : drawn.lines) letters = std::max(letters, line.label.size());
-  const double left = static_cast<double>(letters) * letter_width + 14;
+  const double left = static_cast<double>(letters) * map_letter_width + 14;
   const auto columns = static_cast<double>(drawn.headings.size());
   const auto lines = static_cast<double>(drawn.lines.size());
-  const double width = std::max(left + columns * (map_width + gap), left + scale_width + 24);
-  const double height = scale_room + heading_height + lines * (map_height + gap);
+  const double width = std::max(left + columns * (map_width + map_gap), left + scale_width + 24);
+  const double height = scale_room + heading_height + lines * (map_height + map_gap);
   const svg::axis scale = svg::axis_around(values_of(drawn), 1.02, 0, 1);
 
   const std::string size = number(width) + "\" height=\"" + number(height);
@@ -100,7 +100,7 @@ std::string to_svg(const heat_table& drawn) {
                     attribute("fill", svg::ink) + ">\n<title>" + svg::escaped(drawn.title) +
                     "</title>\n" + draw_scale(drawn, scale, left);
   for (std::size_t c = 0; c < drawn.headings.size(); ++c) {
-    out += svg::text_at(left + static_cast<double>(c) * (map_width + gap),
+    out += svg::text_at(left + static_cast<double>(c) * (map_width + map_gap),
                         scale_room + heading_height - 10, drawn.headings[c], " class=\"line\"");
   }
   double top = scale_room + heading_height;
@@ -108,7 +108,7 @@ std::string to_svg(const heat_table& drawn) {
     out += svg::text_at(left - 12, top + map_height / 2 + 4.5, line.label,
                         " class=\"line\" text-anchor=\"end\"");
     for (std::size_t c = 0; c < line.maps.size(); ++c) {
-      const double map_left = left + static_cast<double>(c) * (map_width + gap);
+      const double map_left = left + static_cast<double>(c) * (map_width + map_gap);
       for (const heat_cell& one : line.maps[c]) {
         const bool is_drawn = svg::can_be_drawn(one.value);
         out += box(map_left + cell * one.column, top + cell * one.row, cell, cell,
@@ -117,7 +117,7 @@ std::string to_svg(const heat_table& drawn) {
                svg::escaped(one.title) + "</title></rect>\n";
       }
     }
-    top += map_height + gap;
+    top += map_height + map_gap;
   }
   return out + "</svg>\n";
 }

@@ -7,6 +7,7 @@
 
 #include "heads.hpp"
 #include "kvfit/presets.hpp"
+#include "method_options.hpp"
 #include "settings.hpp"
 
 namespace kvfit_tool {
@@ -50,7 +51,7 @@ std::string parse_sweep(const std::string& text, sweep& to) {
 std::string check_candidate(const candidate& what) {
   const auto preset = kvfit::presets::find(what.method);
   if (!preset) return "unknown method \"" + what.method + "\"";
-  kvfit::compact_options options = preset->make(1);
+  method_options options{preset->make(1)};
   return apply_settings(options, what.method, what.settings);
 }
 

@@ -28,7 +28,7 @@ struct case_head {
 
 kvfit::compacted fit_on(const kvfit::compiled::doors& path, const case_head& head,
                         const kvfit::compact_options& options) {
-  auto fitted = path.compact(head.cache(), kvfit::query_set(head.queries), options, {});
+  auto fitted = path.compact->call(head.cache(), kvfit::query_set(head.queries), options, {});
   INFO(path.isa);
   REQUIRE(fitted);
   return kvfit::compiled::from_plain(std::move(*fitted));
@@ -111,18 +111,18 @@ TEST_CASE("errors come through every path with their sizes", "[compiled]") {
   case_head head;
   for (const auto& path : kvfit::compiled::available()) {
     INFO(path.isa);
-    const auto none = path.compact(head.cache(), kvfit::query_set(head.queries), {.budget = 0}, {});
+    const auto none = path.compact->call(head.cache(), kvfit::query_set(head.queries), {.budget = 0}, {});
     REQUIRE_FALSE(none);
     CHECK(none.error().argument == "budget");
     const kvfit::matrix narrow = head.queries.leftCols(5);
-    const auto shapes = path.compact(head.cache(), kvfit::query_set(narrow), {.budget = 5}, {});
+    const auto shapes = path.compact->call(head.cache(), kvfit::query_set(narrow), {.budget = 5}, {});
     REQUIRE_FALSE(shapes);
     CHECK(shapes.error().code == kvfit::errc::shape_mismatch);
     CHECK(shapes.error().actual == 5);
     CHECK(shapes.error().expected == 13);
     const kvfit::stop_when late{.deadline = std::chrono::steady_clock::now()};
     const auto stopped =
-        path.compact(head.cache(), kvfit::query_set(head.queries), {.budget = 5}, late);
+        path.compact->call(head.cache(), kvfit::query_set(head.queries), {.budget = 5}, late);
     REQUIRE_FALSE(stopped);
     CHECK(stopped.error().code == kvfit::errc::cancelled);
   }

@@ -43,6 +43,7 @@ struct nnls {
 namespace kvfit::bias::inline KVFIT_ISA {
 
 /// The bounds must be 0 < lower ≤ upper, the iterations not negative.
+template <class = void>
 inline result<void> check_settings(const bias::nnls& policy) {
   if (!(policy.lower > 0 && policy.lower <= policy.upper && policy.lower < 1e30)) {
     return error{errc::invalid_option, "nnls.lower", error::none, error::none,
@@ -57,6 +58,7 @@ inline result<void> check_settings(const bias::nnls& policy) {
 /// Cost n · t² for the Gram matrix (or the QR factor) plus a few t³/3; allocates t² doubles
 /// (`projected_gradient`: a second copy of the columns instead). An unfinished solve is a status in
 /// the report, with the best weights found; errors are those of `check_settings`.
+template <class = void>
 inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   const matrix& columns = *problem.columns;
@@ -107,6 +109,7 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
 }
 
 /// Bytes that `fit_bias` holds at most, its result included.
+template <class = void>
 inline double fit_bias_bytes(const bias::nnls& policy, const head_sizes& sizes) {
   const index n = sizes.queries;
   const index t = sizes.budget;

@@ -27,14 +27,17 @@ using any_values = std::variant<values::least_squares, values::copy>;
 
 namespace kvfit::selection::inline KVFIT_ISA {
 
+template <class = void>
 inline score_options wanted_scores(const any_selection& policy) {
   return std::visit([](const auto& chosen) { return wanted_scores(chosen); }, policy);
 }
 
+template <class = void>
 inline result<selected_rows> select(const any_selection& policy, const selection_problem& problem) {
   return std::visit([&](const auto& chosen) { return select(chosen, problem); }, policy);
 }
 
+template <class = void>
 inline bool may_replace(const any_selection& policy) {
   return std::visit(
       [](const auto& chosen) {
@@ -44,6 +47,7 @@ inline bool may_replace(const any_selection& policy) {
       policy);
 }
 
+template <class = void>
 inline bool refines_by_default(const any_selection& policy) {
   return std::visit(
       [](const auto& chosen) {
@@ -53,6 +57,7 @@ inline bool refines_by_default(const any_selection& policy) {
       policy);
 }
 
+template <class = void>
 inline double select_bytes(const any_selection& policy, const head_sizes& sizes) {
   return std::visit([&](const auto& chosen) { return select_bytes(chosen, sizes); }, policy);
 }
@@ -63,10 +68,12 @@ static_assert(selection_policy<any_selection>);
 
 namespace kvfit::bias::inline KVFIT_ISA {
 
+template <class = void>
 inline result<bias_fit> fit_bias(const any_bias& policy, const bias_problem& problem) {
   return std::visit([&](const auto& chosen) { return fit_bias(chosen, problem); }, policy);
 }
 
+template <class = void>
 inline double fit_bias_bytes(const any_bias& policy, const head_sizes& sizes) {
   return std::visit([&](const auto& chosen) { return fit_bias_bytes(chosen, sizes); }, policy);
 }
@@ -77,10 +84,12 @@ static_assert(bias_policy<any_bias>);
 
 namespace kvfit::values::inline KVFIT_ISA {
 
+template <class = void>
 inline result<values_fit> fit_values(const any_values& policy, const values_problem& problem) {
   return std::visit([&](const auto& chosen) { return fit_values(chosen, problem); }, policy);
 }
 
+template <class = void>
 inline bool fits_values(const any_values& policy) {
   return std::visit(
       [](const auto& chosen) {
@@ -90,6 +99,7 @@ inline bool fits_values(const any_values& policy) {
       policy);
 }
 
+template <class = void>
 inline double fit_values_bytes(const any_values& policy, const head_sizes& sizes) {
   return std::visit([&](const auto& chosen) { return fit_values_bytes(chosen, sizes); }, policy);
 }

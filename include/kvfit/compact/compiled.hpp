@@ -6,12 +6,11 @@
 /// than by code with narrow ones, so none is handed over.
 #pragma once
 
-#include <span>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/compiled_doors.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
@@ -32,16 +31,12 @@ struct plain_rows {
   compact_report report;
 };
 
-/// One instruction set's code.
-struct doors {
-  std::string_view isa;
-  result<plain_rows> (*compact)(const kv_block& cache, const query_set& queries,
-                                const compact_options& options, const stop_when& stop,
-                                const loop& threads);
+/// One instruction set's `compact()`.
+struct compact_door {
+  result<plain_rows> (*call)(const kv_block& cache, const query_set& queries,
+                             const compact_options& options, const stop_when& stop,
+                             const loop& threads);
 };
-
-/// Those compiled that this machine can run, the best first; never empty.
-[[nodiscard]] std::span<const doors> available() noexcept;
 
 }  // namespace kvfit::compiled
 
@@ -76,7 +71,7 @@ inline result<compacted> compact(const kv_block& cache, const query_set& queries
                                  const compact_options& options, const stop_when& stop,
                                  const loop& threads) {
   return detail::guard_memory("compact", [&]() -> result<compacted> {
-    auto fitted = available().front().compact(cache, queries, options, stop, threads);
+    auto fitted = available().front().compact->call(cache, queries, options, stop, threads);
     if (!fitted) return fitted.error();
     return from_plain(std::move(*fitted));
   });

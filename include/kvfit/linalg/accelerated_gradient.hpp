@@ -30,6 +30,7 @@ struct accelerated_gradient_options {
 /// at the power estimate and is raised whenever a step meets more curvature. The weights are inside
 /// the box after every step, and the best ones met are returned. Cost 2·t² flops a step; allocates
 /// 12·t doubles.
+template <class = void>
 [[nodiscard]] inline bounded_fit accelerated_gradient(
     const normal_equations& problem, const const_vector_ref& start,
     const accelerated_gradient_options& options = {}) {

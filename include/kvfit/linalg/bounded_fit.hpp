@@ -69,6 +69,7 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 
 /// max_j violation(w_j, g_j) / scale, for the gradient g = G w − h. `scale` is ‖h‖_∞, or
 /// ‖G·lower‖_∞ where that is larger (weights held up by the bound make gradients of that size).
+template <class = void>
 [[nodiscard]] inline double kkt_residual(const const_vector_ref& weights,
                                          const const_vector_ref& gradient, const box& bounds,
                                          double scale) noexcept {
@@ -80,6 +81,7 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 }
 
 /// The scale `kkt_residual` is relative to; see there. `gram_row_sums` = G·1.
+template <class = void>
 [[nodiscard]] inline double kkt_scale(const const_vector_ref& moment,
                                       const const_vector_ref& gram_row_sums, const box& bounds) {
   if (moment.size() == 0) return 0;
@@ -89,6 +91,7 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 }
 
 /// Counts the weights on either bound into the report.
+template <class = void>
 inline void count_bounds(const const_vector_ref& weights, const box& bounds,
                          bounded_report& report) noexcept {
   report.at_lower = (weights.array() == bounds.lower).count();

@@ -38,6 +38,7 @@ struct bounded_nnls_options {
 /// one of the many optima and `rank_deficient`; a zero column keeps its clipped start, or 0. The
 /// answer is never worse than the clipped start or any point tried. Cost |F|³/3 + O(t²) flops an
 /// iteration; allocates t² + O(t) doubles.
+template <class = void>
 [[nodiscard]] inline bounded_fit bounded_nnls(const normal_equations& problem,
                                               const bounded_nnls_options& options = {},
                                               const const_vector_ref& start = Eigen::VectorXd()) {

@@ -58,6 +58,7 @@ struct distinct_rows {
 };
 
 /// A B for `a` (by its rows, or by its columns where it stands transposed) and the rows of `b`.
+template <class = void>
 inline row_major_double product(const row_major_double& a, bool is_transposed,
                                 const row_major_double& b) {
   const index rows = is_transposed ? a.cols() : a.rows();
@@ -84,6 +85,7 @@ inline row_major_double product(const row_major_double& a, bool is_transposed,
 /// X n × t, Y n × d, m = min(n, t). Cost 2 n t m + 2 m² d + some 25 m³ flops (the eigenvectors of
 /// the smaller of XᵀX and XXᵀ); allocates two copies of X and Y in double and some 4 m² doubles.
 /// The same bytes at any number of threads.
+template <class = void>
 inline double cross_validated_ridge(const matrix& x, const matrix& y) {
   const detail::distinct_rows distinct(x, y);
   const row_major_double& rows = distinct.x;

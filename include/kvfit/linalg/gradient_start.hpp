@@ -20,6 +20,7 @@ struct gradient_start {
 
 /// Both from one QR factor of M (n × t), which must not have negative entries; where n < t, or the
 /// factor is of no use, by `least_squares` and power iteration. Cost 2·n·t² flops.
+template <class = void>
 [[nodiscard]] inline gradient_start find_gradient_start(const const_matrix_ref& m,
                                                         const kvfit::vector& y) {
   if (m.rows() >= m.cols() && m.cols() > 0 && y.allFinite() &&

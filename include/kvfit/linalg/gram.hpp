@@ -25,6 +25,7 @@ struct normal_equations {
 namespace detail {
 
 /// Copies the lower triangle onto the upper one, block by block.
+template <class = void>
 inline void mirror_lower(Eigen::MatrixXd& square) {
   constexpr Eigen::Index block = 32;
   const Eigen::Index t = square.cols();
@@ -40,6 +41,7 @@ inline void mirror_lower(Eigen::MatrixXd& square) {
 }
 
 /// The factor of row i.
+template <class = void>
 inline double factor_of(row_scale scale, Eigen::Index i) {
   return scale.empty() ? 1.0 : scale[static_cast<std::size_t>(i)];
 }
@@ -101,6 +103,7 @@ void float_gram_into(index rows, index cols, Load load, FirstColumn first_column
 /// `m` n × t fp32; `scale` empty or n factors; `out` is resized to t × t, both triangles filled.
 /// Products are exact in double; sums run over rows in ascending order.
 /// Cost n·t² flops; allocates min(n, 512) × t doubles, and `out` where its size changes.
+template <class = void>
 inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale scale = {}) {
   assert(scale.empty() || static_cast<Eigen::Index>(scale.size()) == m.rows());
   out.setZero(m.cols(), m.cols());
@@ -114,6 +117,7 @@ inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale
 }
 
 /// G = MᵀD²M as a new t × t matrix; see `gram_into`.
+template <class = void>
 [[nodiscard]] inline Eigen::MatrixXd gram(const const_matrix_ref& m, row_scale scale = {}) {
   Eigen::MatrixXd out;
   gram_into(m, out, scale);
@@ -140,6 +144,7 @@ constexpr double normal_equations_bytes(index n, index t) noexcept {
 ///
 /// `m` n × t fp32; `out` is resized to n × n, both triangles filled. Cost n²·t flops; allocates
 /// n × min(t, 512) doubles.
+template <class = void>
 inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out) {
   const index t = m.cols();
   out.setZero(m.rows(), m.rows());
@@ -157,6 +162,7 @@ inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out) {
 }
 
 /// K = M Mᵀ as a new n × n matrix; see `row_gram_into`.
+template <class = void>
 [[nodiscard]] inline Eigen::MatrixXd row_gram(const const_matrix_ref& m) {
   Eigen::MatrixXd out;
   row_gram_into(m, out);

@@ -19,6 +19,7 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 
 /// λ for a ridge: ridge·‖X‖₂², ridge·‖X‖_F²/t, or ridge itself. ‖X‖₂ comes
 /// from seeded power iteration to about four digits. Cost at most 160·n·t flops.
+template <class = void>
 [[nodiscard]] inline double ridge_lambda(const const_matrix_ref& x, ridge_mode mode, double ridge) {
   switch (mode) {
     case ridge_mode::none:
@@ -43,6 +44,7 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 namespace detail {
 
 /// fp32 of `exact`, clamped to what fp32 holds; false where something had to be.
+template <class = void>
 inline bool round_to_float(const rows_of<double>& exact, kvfit::matrix& out) {
   constexpr double largest = std::numeric_limits<float>::max();
   bool fits = true;
@@ -58,6 +60,7 @@ inline bool round_to_float(const rows_of<double>& exact, kvfit::matrix& out) {
 }
 
 /// C₀ + argmin_D ‖X D − (Y − X C₀)‖² + λ‖D‖²; `toward` null stands for C₀ = 0.
+template <class = void>
 inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_matrix_ref& y,
                                       const least_squares_options& options,
                                       const const_matrix_ref* toward) {
@@ -130,6 +133,7 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
 ///
 /// Allocates at most (n + 512)·t + 2·t² doubles beside n·d ones; the report says who solved, and
 /// with what λ.
+template <class = void>
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,
                                                      const const_matrix_ref& y,
                                                      const least_squares_options& options = {}) {
@@ -209,6 +213,7 @@ constexpr double least_squares_bytes(index n, index t, index d, least_squares_me
 
 /// min_C ‖X C − Y‖²_F + λ‖C − C₀‖²_F: the ridge pulls toward `toward` (t × d), and where the data
 /// leave a choice C is the nearest to it.
+template <class = void>
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,
                                                      const const_matrix_ref& y,
                                                      const least_squares_options& options,

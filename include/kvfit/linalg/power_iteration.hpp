@@ -31,6 +31,7 @@ struct power_estimate {
 
 /// A unit vector of nearly Gaussian direction (each component the sum of twelve uniforms): the same
 /// bits for a seed on every machine, which `std::normal_distribution` does not promise.
+template <class = void>
 [[nodiscard]] inline Eigen::VectorXd seeded_unit_vector(Eigen::Index size, std::uint64_t seed) {
   Eigen::VectorXd out(size);
   random_source draw(seed);
@@ -87,6 +88,7 @@ void apply_gram(const const_matrix_ref& m, const Eigen::VectorXd& u, Out& out) {
 ///
 /// `m` n × t fp32. A zero matrix gives 0. Cost 4·n·t flops a round and once more for σ; allocates
 /// 3·t doubles. The estimate is from below: a step of 1/σ² may exceed 1/σ²_max.
+template <class = void>
 [[nodiscard]] inline power_estimate largest_singular_value(const const_matrix_ref& m,
                                                            const power_options& options = {}) {
   return detail::power_iterate(
@@ -95,6 +97,7 @@ void apply_gram(const const_matrix_ref& m, const Eigen::VectorXd& u, Out& out) {
 }
 
 /// The same from G = MᵀM: `sigma` is √λ_max(G). Cost 2·t² flops a round.
+template <class = void>
 [[nodiscard]] inline power_estimate largest_singular_value_of_gram(
     const const_gram_ref& gram, const power_options& options = {}) {
   return detail::power_iterate(gram.cols(), options,

@@ -18,6 +18,7 @@ using row_major_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, E
 /// definite; `system` then is of no use any more.
 ///
 /// Cost t³/3 + 2 t² width flops; allocates up to 256 (t + width) numbers.
+template <class = void>
 [[nodiscard]] inline bool solve_positive_definite(row_major_double& system, index first,
                                                   index width) {
   const index t = system.rows();

@@ -46,6 +46,7 @@ struct least_squares {
 namespace kvfit::values::inline KVFIT_ISA {
 
 /// The ridge must be finite and not negative, nor must the reweightings be.
+template <class = void>
 inline result<void> check_settings(const values::least_squares& policy) {
   if (policy.reweightings < 0) {
     return error{errc::invalid_option, "least_squares.reweightings", policy.reweightings, 0,
@@ -63,6 +64,7 @@ inline result<void> check_settings(const values::least_squares& policy) {
 /// Rank loss is regularised and reported, never an error; the report's λ is the one used. Cost and
 /// memory as `linalg::least_squares`, with a copy of X and Y for relative weighting, and those of
 /// `linalg::cross_validated_ridge` where queries are few.
+template <class = void>
 inline result<values_fit> fit_values(const values::least_squares& policy,
                                      const values_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
@@ -113,6 +115,7 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
 }
 
 /// Bytes that `fit_values` holds at most, its result included.
+template <class = void>
 inline double fit_values_bytes(const values::least_squares& policy, const head_sizes& sizes) {
   const index n = sizes.queries;
   const index t = sizes.budget;

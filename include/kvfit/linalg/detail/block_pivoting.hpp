@@ -23,6 +23,7 @@ enum class pivoting_end : std::uint8_t { solved, cycling, out_of_iterations };
 /// may cycle where columns nearly coincide, so it gives up after `patience` rounds without fewer
 /// exchanges than ever before. `free`: the free set to begin with, and the last one; `best` is
 /// replaced by each clipped point of a lower loss (at a solution: of no higher one).
+template <class = void>
 inline pivoting_end block_pivoting(const bounded_problem& problem, free_block& block,
                                    double proximity, const bounded_point& center,
                                    std::vector<Eigen::Index>& free, bounded_point& best,

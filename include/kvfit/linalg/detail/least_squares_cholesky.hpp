@@ -144,6 +144,7 @@ rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, dou
   return factor.solve(right);
 }
 
+template <class = void>
 inline double largest_entry(const const_matrix_ref& x) {
   Eigen::ArrayXf largest = Eigen::ArrayXf::Zero(x.cols());
   for (index i = 0; i < x.rows(); ++i) {
@@ -154,6 +155,7 @@ inline double largest_entry(const const_matrix_ref& x) {
 
 /// XᵀB, products in fp32, summed over 128 rows in fp32 and on in double. Both are brought to
 /// entries of about 1 first, by powers of two.
+template <class = void>
 inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<double>& b) {
   const index t = x.cols();
   const index d = b.cols();
@@ -188,6 +190,7 @@ inline constexpr index smallest_float_system = 64;
 /// 64 columns on, products and factor are in fp32 (summed up in double) where the condition number
 /// allows it; all else is in double. A system worse conditioned than 1/tolerance gets the ridge of
 /// `solve_with_ridge`. Sets tier, rank, lambda, escalated and condition.
+template <class = void>
 inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_of<double>& b,
                                          double lambda, double tolerance,
                                          least_squares_report& report) {

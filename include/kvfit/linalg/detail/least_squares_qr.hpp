@@ -139,6 +139,7 @@ class float_qr {
 };
 
 /// B − X C in double.
+template <class = void>
 inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<double>& c,
                                    const rows_of<double>& b) {
   constexpr index block = 64;
@@ -159,6 +160,7 @@ inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<doub
 
 /// Brings C from fp32 to double by correcting it with R⁻¹R⁻ᵀXᵀ(B − X C), the residual in double
 /// (Björck 1987): each step leaves some ε₃₂·κ of the error. False where it does not get there.
+template <class = void>
 inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const float_qr& qr,
                    rows_of<double>& c) {
   double before = 1;
@@ -178,6 +180,7 @@ inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const fl
 
 /// The complete orthogonal decomposition of R from a double QR of [X; √λ I], or of Xᵀ: finds the
 /// rank and the answer of smallest norm. Sets tier, rank and condition.
+template <class = void>
 inline rows_of<double> solve_by_pivoted_qr(const const_matrix_ref& x, const rows_of<double>& b,
                                            double lambda, double tolerance,
                                            least_squares_report& report) {
@@ -227,6 +230,7 @@ inline rows_of<double> solve_by_pivoted_qr(const const_matrix_ref& x, const rows
 
 /// As published: fp32, full rank assumed. An exact zero on R's diagonal leaves the pivoted way
 /// only.
+template <class = void>
 inline rows_of<double> solve_unpivoted(const const_matrix_ref& x, const rows_of<double>& b,
                                        double lambda, double tolerance,
                                        least_squares_report& report) {
@@ -252,6 +256,7 @@ inline constexpr index largest_pivoted_system = 256;
 /// nearly square are cheaper by fp32 QR, corrected until double is reached. Beyond that κ small
 /// systems get the pivoted decomposition's minimum-norm answer, larger ones the ridge of
 /// `solve_with_ridge`.
+template <class = void>
 inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<double>& b,
                                     double lambda, double tolerance, least_squares_report& report) {
   const bool is_wide = x.rows() < x.cols();
