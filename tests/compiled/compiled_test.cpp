@@ -111,11 +111,13 @@ TEST_CASE("errors come through every path with their sizes", "[compiled]") {
   case_head head;
   for (const auto& path : kvfit::compiled::available()) {
     INFO(path.isa);
-    const auto none = path.compact->call(head.cache(), kvfit::query_set(head.queries), {.budget = 0}, {});
+    const auto none =
+        path.compact->call(head.cache(), kvfit::query_set(head.queries), {.budget = 0}, {});
     REQUIRE_FALSE(none);
     CHECK(none.error().argument == "budget");
     const kvfit::matrix narrow = head.queries.leftCols(5);
-    const auto shapes = path.compact->call(head.cache(), kvfit::query_set(narrow), {.budget = 5}, {});
+    const auto shapes =
+        path.compact->call(head.cache(), kvfit::query_set(narrow), {.budget = 5}, {});
     REQUIRE_FALSE(shapes);
     CHECK(shapes.error().code == kvfit::errc::shape_mismatch);
     CHECK(shapes.error().actual == 5);

@@ -31,7 +31,8 @@ struct guarded_steps {
 /// after each batch, that of the least output error times root of mass error, provided that it is
 /// less than that of the start and neither error is greater; else the start. Returns the steps it
 /// took to what is left, and the start's errors.
-inline result<guarded_steps> refine_guarded(refiner& moving, head_judge& judge,
+template <class = void>
+inline result<guarded_steps> refine_guarded(refiner<>& moving, head_judge& judge,
                                             const stored_types& types, compacted& compact) {
   struct point {
     matrix keys;

@@ -198,8 +198,8 @@ class pipeline {
 
   /// The guarded refinement itself; `sets`: those its last batch was stepped on with.
   result<guarded_steps> move_keys(const refinement& moves, std::vector<scored_set>& sets) {
-    refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
-                   rest_->original(), stop_);
+    refiner<> moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
+                     rest_->original(), stop_);
     const auto steps =
         refine_guarded(moving, *judge_, {options_.storage, options_.bias_storage}, out_);
     if (!steps) return steps.error();

@@ -25,7 +25,7 @@ template <class = void>
                                                         const kvfit::vector& y) {
   if (m.rows() >= m.cols() && m.cols() > 0 && y.allFinite() &&
       detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols())) {
-    detail::float_qr qr(m, 0);
+    detail::float_qr<> qr(m, 0);
     gradient_start out{qr.solve(y.cast<double>()).col(0), qr.norm()};
     if (out.weights.allFinite()) return out;
   }

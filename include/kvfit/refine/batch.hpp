@@ -36,6 +36,7 @@ struct refine_batch {
 namespace refine_detail {
 
 /// Whether a logit is more than cap(scale q·k) + bias.
+template <class = void>
 inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
   if (rule.causal || rule.window > 0 || !part.masks.empty()) return true;
   for (const query_block& block : part.blocks) {
@@ -46,6 +47,7 @@ inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
 
 /// Panel by panel, `from` across: element (i, k) of the panel that starts at row `first` and has
 /// `count` rows lies at first · cols + k · count + i − first.
+template <class = void>
 inline matrix across(const matrix& from) {
   matrix to(from.rows(), from.cols());
   const vector ones = vector::Ones(from.cols());
@@ -81,6 +83,7 @@ struct every {
 
 /// Lays out the queries `taken` of all `parts`, one after the other. `rows`: the cache's rows that
 /// the compact keys come from, whose masks and positions they keep.
+template <class = void>
 inline refine_batch make_batch(std::span<const scored_part> parts, const every& taken,
                                const kv_block& cache, const logit_rule& rule,
                                std::span<const index> rows) {

@@ -71,9 +71,10 @@ gradient_report descend_adam(const gradient_keys& settings, const Loss& loss, Ei
 /// The same bytes for the same input. Cost: an evaluation of `matching_loss` a step, with L-BFGS
 /// one or two. Memory: that loss and, in vectors like the point but of doubles, five for Adam, and
 /// for L-BFGS two for each of the pairs it keeps (100 for `log_mass`, 10 for `joint`).
+template <class = void>
 inline gradient_report descend(const gradient_keys& settings, const refine_batch& batch,
                                float soft_cap, compact_point& point, const stop_when& stop = {}) {
-  matching_loss whole(settings, batch, point.keys.rows(), soft_cap);
+  matching_loss<> whole(settings, batch, point.keys.rows(), soft_cap);
   const auto loss = [&](const Eigen::VectorXd& at, Eigen::VectorXd& gradient) {
     return stop.is_due() ? std::numeric_limits<double>::infinity() : whole(at, gradient);
   };
@@ -95,6 +96,7 @@ inline gradient_report descend(const gradient_keys& settings, const refine_batch
 }
 
 /// Bytes that `descend` holds at most for t = `sizes.budget` rows, batch and point aside.
+template <class = void>
 inline double descend_bytes(const gradient_keys& settings, const head_sizes& sizes,
                             bool is_capped) noexcept {
   const bool has_values = settings.loss == gradient_loss::joint;

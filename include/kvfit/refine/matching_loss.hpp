@@ -42,6 +42,7 @@ struct point_layout {
 /// Variables are rounded to fp32; sums within a panel of queries are fp32, over panels double.
 /// Cost n · t · (2 d_k + 3 d_v) multiply-adds (log_mass: 2 d_k) and n · t exponentials. Memory:
 /// a few panels of t · `refine_panel` floats, allocated once.
+template <class = void>
 class matching_loss {
  public:
   /// `batch` must outlive this; `rows`: t; `soft_cap`: of the logits, 0 for none.

@@ -47,6 +47,7 @@ struct objective_value {
 ///
 /// Cost n · t · (2 d_k + 3 d_v + t/2) multiply-adds and n · t exponentials. Memory: t · n floats
 /// (twice with a soft-cap), one panel, a few t · (d_v + t) doubles.
+template <class = void>
 class attention_objective {
  public:
   /// `original`: C₀, t × d_v. It and every batch must outlive this.

@@ -43,6 +43,7 @@ struct made_queries {
 /// directions in which queries differ, of covariance 2 spread² times theirs. The same bytes for the
 /// same seed. Cost n · d, and a rotation made for every row that stands at no even distance;
 /// allocates the n × d floats (`query_set_bytes`).
+template <class = void>
 inline made_queries make_query_set(const query_part& given, const refinement& settings, int which) {
   made_queries made;
   made.part.masks = given.masks;

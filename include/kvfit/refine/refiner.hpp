@@ -33,6 +33,7 @@ struct scored_set {
 /// Steps are taken in Z = K' L, L Lᵀ = Qᵀ Q / n + δ I with Q scaled as in the logits and δ a tenth
 /// of the mean diagonal: a step of one length then changes logits alike whichever way it points,
 /// so that L-BFGS need not learn which directions matter first.
+template <class = void>
 class refiner {
  public:
   /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
@@ -197,7 +198,7 @@ class refiner {
   const attention_scores& scores_;
   const std::vector<index>& rows_;
   stop_when stop_;
-  attention_objective objective_;
+  attention_objective<> objective_;
   std::vector<scored_set> sets_;
   int next_set_ = 0;
   index batches_ = 0;

@@ -18,6 +18,7 @@ namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
 /// [X; √λ I], or Xᵀ where X is wide and λ = 0, as Q R in fp32. Columns are first brought to entries
 /// of about 1 by powers of two, which changes no digit.
+template <class = void>
 class float_qr {
  public:
   float_qr(const const_matrix_ref& x, double lambda)
@@ -74,7 +75,7 @@ class float_qr {
   /// R with every column as long as it was, in units of `unit()`.
   [[nodiscard]] double unit() const { return length_.maxCoeff(); }
   [[nodiscard]] kvfit::matrix triangle() const {
-    return qr_.r() * (length_ / unit()).cast<float>().asDiagonal();
+    return qr_.r() * (length_ / unit()).template cast<float>().asDiagonal();
   }
 
   /// The first t rows of QᵀB (tall), to be used with `triangle()`.
@@ -161,7 +162,7 @@ inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<doub
 /// Brings C from fp32 to double by correcting it with R⁻¹R⁻ᵀXᵀ(B − X C), the residual in double
 /// (Björck 1987): each step leaves some ε₃₂·κ of the error. False where it does not get there.
 template <class = void>
-inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const float_qr& qr,
+inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const float_qr<>& qr,
                    rows_of<double>& c) {
   double before = 1;
   for (int step = 0; step < 5; ++step) {
@@ -235,7 +236,7 @@ inline rows_of<double> solve_unpivoted(const const_matrix_ref& x, const rows_of<
                                        double lambda, double tolerance,
                                        least_squares_report& report) {
   {
-    float_qr qr(x, lambda);
+    float_qr<> qr(x, lambda);
     rows_of<double> out = qr.solve(b);
     if (out.allFinite()) {
       report.tier = least_squares_tier::qr_unpivoted;
@@ -264,7 +265,7 @@ inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<dou
   const index size = std::min(x.rows(), x.cols());
   rows_of<double> out;
   if (!has_ridge && is_nearly_square(x)) {  // a double Gram matrix and its factor cost more
-    float_qr qr(x, 0);
+    float_qr<> qr(x, 0);
     report.condition = qr.condition();
     report.rank = size;
     report.tier = least_squares_tier::qr;
