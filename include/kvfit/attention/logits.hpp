@@ -81,11 +81,13 @@ class logit_source {
 
   /// Writes the logits of all keys, a row each, against the panel's queries: key j's panel.count
   /// floats at `logits + j · stride`. `seen(first, count)` is called when these rows of keys are
-  /// done and still near. Returns the first query of the panel with a product of query and key that
+  /// done and still near; the same rows of `then`, if given, are fetched for it meanwhile. Returns
+  /// the first query of the panel with a product of query and key that
   /// overflows fp32 (either way, hidden or not), panel.count where there is none. Cost
   /// count · T · d_k multiply-adds; nothing is allocated after the first call.
   template <class Seen>
-  index fill(const query_panel& panel, float* logits, index stride, Seen seen) {
+  index fill(const query_panel& panel, float* logits, index stride, Seen seen,
+             const row_view* then = nullptr) {
     const index depth = cache_.keys.cols();
     const query_block& block = queries_.blocks()[panel.block];
     const float largest_query = pack_queries(block.rows, panel);
@@ -97,7 +99,8 @@ class logit_source {
       const float_tile k = load_rows(cache_.keys, first, count, key_buffer_.data());
       const tile rows{logits + first * stride, stride, first, count};
       simd::multiply({k.data, k.stride, 1}, {packed_queries_.data(), panel.count},
-                     {rows.logits, stride}, count, panel.count, depth);
+                     {rows.logits, stride}, count, panel.count, depth, simd::product_mode::assign,
+                     then ? memory_of_rows(*then, first, count) : simd::memory_ahead{});
       float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
       if (largest_key < 0) {
         largest_key = 0;

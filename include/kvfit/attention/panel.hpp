@@ -51,7 +51,8 @@ class attention_panel {
     raised_.clear();
     value_buffer_.resize(static_cast<std::size_t>(logit_source::key_tile * output_.cols()));
     const index overflow = logits_.fill(
-        part, room, stride, [&](index first, index count) { take_tile(first, count, part.count); });
+        part, room, stride, [&](index first, index count) { take_tile(first, count, part.count); },
+        &cache_.values);
     if (overflow < part.count) {
       return error{errc::non_finite, "logits", part.offset + overflow, error::none,
                    "a product of query and key overflows fp32; the row is the query's"};
@@ -105,7 +106,8 @@ class attention_panel {
     const index width = output_.cols();
     tile_output_.resize(queries, width);
     simd::multiply({tile, 1, exponentials_.stride}, {v.data, v.stride},
-                   {tile_output_.data(), width}, queries, width, count);
+                   {tile_output_.data(), width}, queries, width, count, simd::product_mode::assign,
+                   memory_of_rows(cache_.keys, first + count, count));
     output_ += tile_output_;  // tile by tile: the error of a sum grows with its number of terms
   }
 

@@ -2,10 +2,12 @@
 /// The matrix product under logits, outputs, Gram matrices and factors: C = A B, or C += and C -=.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <utility>
 
+#include "kvfit/simd/ahead.hpp"
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/batch64.hpp"
 
@@ -69,7 +71,7 @@ template <int... I, class Body>
 template <class Scalar, int Rows, int Batches, bool IsPartial>
 void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Scalar>& b,
                   const basic_row_target<Scalar>& c, index depth, product_mode mode,
-                  index width) noexcept {
+                  index width, fetcher& ahead) noexcept {
   static_assert(!IsPartial || Batches == 1);
   using wide = register_of<Scalar>;
   constexpr auto step = static_cast<index>(wide::size);
@@ -92,7 +94,9 @@ void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
   });
   const Scalar* left = a.data;
   const Scalar* right = b.data;
+  fetcher next = ahead;
   for (index k = 0; k < depth; ++k) {
+    next.step();
     std::array<wide, Batches> columns;
     unrolled(batches, [&](auto x) __attribute__((always_inline)) {
       if constexpr (IsPartial) {
@@ -110,6 +114,7 @@ void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
     left += a.col_stride;
     right += b.stride;
   }
+  ahead = next;
   unrolled(rows, [&](auto i) __attribute__((always_inline)) {
     unrolled(batches, [&](auto x) __attribute__((always_inline)) {
       Scalar* at = c.data + i * c.stride + x * step;
@@ -127,8 +132,8 @@ void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
 
 template <class Scalar>
 using tile_function = void (*)(const basic_left_factor<Scalar>&, const basic_row_factor<Scalar>&,
-                               const basic_row_target<Scalar>&, index, product_mode,
-                               index) noexcept;
+                               const basic_row_target<Scalar>&, index, product_mode, index,
+                               fetcher&) noexcept;
 
 /// The tile of `rows` rows, for 1 ≤ rows ≤ tile_rows(Batches).
 template <class Scalar, int Batches, bool IsPartial>
@@ -144,8 +149,11 @@ tile_function<Scalar> tile_of(index rows) noexcept {
 template <class Scalar>
 void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Scalar>& b,
                   const basic_row_target<Scalar>& c, index rows, index cols, index depth,
-                  product_mode mode) noexcept {
+                  product_mode mode, const memory_ahead& next) noexcept {
   constexpr auto step = static_cast<index>(register_of<Scalar>::size);
+  // No more steps than there are: strips are at most 4 registers wide, tiles at most 8 rows high.
+  fetcher ahead(next, std::max<index>(rows / 8, 1) * std::max<index>(cols / (4 * step), 1) * depth,
+                a.data);
   const auto strip = [&]<int Batches, bool IsPartial>(index first, index width,
                                                       std::integral_constant<int, Batches>,
                                                       std::bool_constant<IsPartial>) {
@@ -154,7 +162,7 @@ void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
       const index count = rows - i < most ? rows - i : most;
       tile_of<Scalar, Batches, IsPartial>(count)(
           {a.data + i * a.row_stride, a.row_stride, a.col_stride}, {b.data + first, b.stride},
-          {c.data + i * c.stride + first, c.stride}, depth, mode, width);
+          {c.data + i * c.stride + first, c.stride}, depth, mode, width, ahead);
     }
   };
   const auto whole = [&](index first, auto batches) {
@@ -187,17 +195,19 @@ void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
 /// Every element is one sum in the order of k, fused where the instruction set has it, whatever the
 /// sizes: the same row and column give the same bytes anywhere in a matrix. Nothing overlaps.
 /// No packing and no allocation: B is read again for every `tile_rows` rows of A, so callers hand
-/// over blocks of B that stay in cache (depth · 3 · lanes floats in the first level).
+/// over blocks of B that stay in cache (depth · 3 · lanes floats in the first level). Meanwhile the
+/// memory `next` is fetched.
 inline void multiply(const left_factor& a, const row_factor& b, const row_target& c, index rows,
-                     index cols, index depth, product_mode mode = product_mode::assign) noexcept {
-  detail::multiply_any(a, b, c, rows, cols, depth, mode);
+                     index cols, index depth, product_mode mode = product_mode::assign,
+                     const memory_ahead& next = {}) noexcept {
+  detail::multiply_any(a, b, c, rows, cols, depth, mode, next);
 }
 
 /// The same in double.
 inline void multiply(const basic_left_factor<double>& a, const basic_row_factor<double>& b,
                      const basic_row_target<double>& c, index rows, index cols, index depth,
                      product_mode mode = product_mode::assign) noexcept {
-  detail::multiply_any(a, b, c, rows, cols, depth, mode);
+  detail::multiply_any(a, b, c, rows, cols, depth, mode, {});
 }
 
 }  // namespace kvfit::simd::inline KVFIT_ISA
