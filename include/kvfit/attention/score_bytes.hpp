@@ -38,6 +38,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 inline double score_checked_bytes(const head_sizes& of, const score_options& options) noexcept {
   head_sizes sizes = of;
   sizes.panel = options.panel;
+  sizes.precision = options.precision;
   const bool has_importance = options.importance != importance_kind::none;
   const bool is_pooled = has_importance && options.pooling != pooling_kind::none;
   return scores_bytes(sizes, options) +

@@ -87,7 +87,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   Eigen::VectorXd importance;
   if (options.importance != importance_kind::none) importance.setZero(keys);
   const std::vector<index> observed = last_rows(queries.blocks(), origins, options.window);
-  attention_panel panel(cache, queries, rule);
+  attention_panel panel(cache, queries, rule, options.precision);
   vector scale;
   for (const query_panel& part : cut_panels(queries, panel_rows(keys, options.panel))) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();

@@ -15,6 +15,6 @@ namespace kvfit {
 ///     fp32                                                  m · 2⁻²⁴ · Σ|a b|
 ///     bf16x3   a b ≈ a₂ b₁ + a₁ b₂ + a₁ b₁    (3.1 u² + 12 m · 2⁻²⁴) · Σ|a b|
 ///     bf16     a b ≈ a₁ b₁                   (2.01 u + 4 m · 2⁻²⁴) · Σ|a b|
-enum class precision : std::uint8_t { fp32, bf16x3, bf16 };
+enum class precision_kind : std::uint8_t { fp32, bf16x3, bf16 };
 
 }  // namespace kvfit

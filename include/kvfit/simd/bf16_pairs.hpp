@@ -105,7 +105,8 @@ inline void pack_step_row(const float* x, index count, std::uint32_t* words,
   const __mmask16 mask = first_lanes(pairs_of(count));
   const auto put = [&](std::uint32_t* to, __m512i halves) {
     const __m256i dense = _mm512_maskz_cvtepi32_epi16(all_lanes, halves);
-    _mm512_mask_storeu_epi32(to, mask, _mm512_zextsi256_si512(dense));
+    _mm512_mask_storeu_epi32(to, mask,
+                             _mm512_maskz_inserti64x4(0xff, _mm512_setzero_si512(), dense, 0));
   };
   const __m512i numbers = round_words(a);
   put(words, numbers);
