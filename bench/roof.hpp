@@ -18,7 +18,8 @@ namespace kvfit::bench {
 /// multiply-adds a lane each, which count as two.
 template <class Step>
 double measure_chains(int terms, Step step) {
-  constexpr int chains = 16;
+  // More than hide an instruction's latency, and with the factors no more than there are registers.
+  constexpr int chains = simd::detail::has_wide_tiles ? 16 : 12;
   constexpr int rounds = 1 << 20;
   double best = 0;
   for (int attempt = 0; attempt < 5; ++attempt) {

@@ -48,6 +48,12 @@ float nearest_bf16(float x) {
   return static_cast<float>(std::nearbyint(static_cast<double>(x) / unit) * unit);
 }
 
+doubles rounded(const std::vector<float>& x) {
+  doubles out;
+  for (const float number : x) out.push_back(static_cast<double>(nearest_bf16(number)));
+  return out;
+}
+
 bool is_packed(float packed, float x) {
   if (std::isnan(x)) return std::isnan(packed);
   if (std::abs(x) < 0x1p-126F && packed == 0) return true;
@@ -134,6 +140,8 @@ double check_product(way how, index rows, index cols, index depth, bool is_trans
   const auto seed = static_cast<unsigned>(rows * 10007 + cols * 101 + depth);
   const auto a = draw_floats(rows * depth, seed);
   const auto b = draw_floats(depth * cols, seed + 1);
+  const doubles exact_a = rounded(a);
+  const doubles exact_b = rounded(b);
   // A by rows, or by columns: then its transpose is packed in pairs of rows.
   words left(at(rows * pairs));
   words right(at(pairs * cols));
@@ -166,8 +174,7 @@ double check_product(way how, index rows, index cols, index depth, bool is_trans
       double sum = mode == product_mode::assign ? 0.0 : static_cast<double>(old);
       double size = std::abs(sum);
       for (index k = 0; k < depth; ++k) {
-        const double term = static_cast<double>(nearest_bf16(a[at(i * depth + k)])) *
-                            static_cast<double>(nearest_bf16(b[at(k * cols + j)]));
+        const double term = exact_a[at(i * depth + k)] * exact_b[at(k * cols + j)];
         sum += term;
         size += std::abs(term);
       }
@@ -249,12 +256,12 @@ TEST_CASE("a product of pairs equals the rounded factors' in double, whichever w
   const auto how = GENERATE(way::best, way::floats, way::tiles);
   const auto mode = GENERATE(product_mode::assign, product_mode::add);
   const bool is_transposed = GENERATE(false, true);
-  for (const index rows : {1, 2, 7, 8, 15, 16, 17, 31, 33, 48}) {
-    for (const index cols : {1, 15, 16, 17, 33, 48, 64, 97}) {
-      for (const index depth : {1, 2, 3, 31, 32, 33, 65}) {
+  for (const index rows : {1, 7, 8, 16, 17, 33}) {
+    for (const index cols : {1, 15, 16, 17, 48, 97}) {
+      for (const index depth : {1, 2, 31, 32, 65}) {
         const double worst = check_product(how, rows, cols, depth, is_transposed, mode);
         CAPTURE(static_cast<int>(how), static_cast<int>(mode), is_transposed, rows, cols, depth);
-        if (!(worst <= 1)) CHECK(worst <= 1);
+        if (!(worst <= 1)) CHECK(worst <= 1);  // thousands of checks would take longer than this
       }
     }
   }
