@@ -36,7 +36,8 @@ struct score_options {
   /// Importance counts the last `window` queries of every query block, its observation window; 0:
   /// all of them.
   index window = 0;
-  /// Of both products, K Qᵀ and exp(S)ᵀ V.
+  /// Of both products, K Qᵀ and exp(S)ᵀ V. By AMX, AVX-512 BF16 or BFMMLA where the compiler was
+  /// told of them; elsewhere bf16 is slower than fp32. Numbers beyond 3.39e38 are taken for that.
   precision_kind precision = precision_kind::fp32;
   /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits, from 8 to 96
   /// (`panel_rows`). Fewer take less memory and more time, and change what rounding decides.
