@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kvfit/core/bytes.hpp"
@@ -20,7 +21,9 @@ namespace kvfit::inline KVFIT_ISA {
 class tile_product {
  public:
   explicit tile_product(precision_kind precision = precision_kind::fp32) noexcept
-      : precision_(precision) {}
+      : precision_(precision) {
+    if (precision != precision_kind::fp32) pairs_.emplace();
+  }
 
   /// B from now on: `depth` rows of `cols` floats, `stride` apart. In fp32 they must stay where
   /// they are.
@@ -85,20 +88,20 @@ class tile_product {
       return simd::pair_row_factor{words.data(), cols_};
     };
     if (!has_rests()) {
-      return pairs_(left(left_.numbers), right(right_.numbers), c, rows, cols_, pairs,
-                    simd::product_mode::assign, next);
+      return (*pairs_)(left(left_.numbers), right(right_.numbers), c, rows, cols_, pairs,
+                       simd::product_mode::assign, next);
     }
     // The small products first.
-    pairs_(left(left_.rests), right(right_.numbers), c, rows, cols_, pairs,
-           simd::product_mode::assign, next);
-    pairs_(left(left_.numbers), right(right_.rests), c, rows, cols_, pairs,
-           simd::product_mode::add);
-    pairs_(left(left_.numbers), right(right_.numbers), c, rows, cols_, pairs,
-           simd::product_mode::add);
+    (*pairs_)(left(left_.rests), right(right_.numbers), c, rows, cols_, pairs,
+              simd::product_mode::assign, next);
+    (*pairs_)(left(left_.numbers), right(right_.rests), c, rows, cols_, pairs,
+              simd::product_mode::add);
+    (*pairs_)(left(left_.numbers), right(right_.numbers), c, rows, cols_, pairs,
+              simd::product_mode::add);
   }
 
   precision_kind precision_;
-  simd::pair_multiplier pairs_;
+  std::optional<simd::pair_multiplier> pairs_;  ///< none in fp32
   simd::row_factor plain_right_;
   index depth_ = 0;
   index cols_ = 0;

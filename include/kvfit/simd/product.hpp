@@ -118,7 +118,7 @@ void product_tile(const basic_left_factor<typename Terms::element>& a,
   const auto* right = b.data;
   fetcher next = ahead;
   for (index k = 0; k < depth; ++k) {
-    next.step();
+    if constexpr (Rows >= 4) next.step();  // where it costs nothing beside the products
     std::array<typename Terms::columns, Batches> columns;
     unrolled(batches, [&](auto x) __attribute__((always_inline)) {
       if constexpr (IsPartial) {
