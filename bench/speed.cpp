@@ -5,6 +5,7 @@
 ///
 ///     speed [FILE]     rows as a table, and as JSON in FILE
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -169,26 +170,77 @@ void add_methods(table& to) {
   to.add(std::move(what));
 }
 
-void add_scores(table& to, double roof) {
+constexpr std::array<kvfit::precision_kind, 3> precisions = {
+    kvfit::precision_kind::fp32, kvfit::precision_kind::bf16x3, kvfit::precision_kind::bf16};
+constexpr std::array<const char*, 3> precision_names = {"", ", bf16x3", ", bf16"};
+
+/// The outputs' distance from attention in double over some queries, as a share of their norm.
+double rounding_of(const workload& work, const kvfit::matrix& output) {
+  constexpr index count = 64;
+  const auto& data = work.data;
+  const Eigen::MatrixXd q = data.queries.topRows(count).cast<double>();
+  const Eigen::MatrixXd k = data.keys.cast<double>();
+  Eigen::MatrixXd weights = q * k.transpose() / std::sqrt(static_cast<double>(k.cols()));
+  for (index i = 0; i < count; ++i) {
+    weights.row(i) = (weights.row(i).array() - weights.row(i).maxCoeff()).exp();
+    weights.row(i) /= weights.row(i).sum();
+  }
+  const Eigen::MatrixXd exact = weights * data.values.cast<double>();
+  return (output.topRows(count).cast<double>() - exact).norm() / exact.norm();
+}
+
+void add_scores(table& to, double roof, std::optional<double> bf16_roof) {
   const workload& work = kvfit::bench::load(keys, depth);
   const auto& data = work.data;
   std::vector<double> plain_seconds;
-  std::vector<double> our_seconds;
+  std::array<std::vector<double>, 3> our_seconds;
+  std::array<double, 3> rounding{};
   for (int k = 0; k < 7; ++k) {
     timed(plain_seconds, [&] {
       const auto full = baseline::attend(data.queries, data.keys, data.values);
       return baseline::rms_importance(full);
     });
-    timed(our_seconds, [&] {
-      return kvfit::score_pass({.keys = data.keys, .values = data.values}, data.queries)
-          .has_value();
-    });
+    for (std::size_t p = 0; p < precisions.size(); ++p) {
+      const auto scores = timed(our_seconds[p], [&] {
+        return kvfit::score_pass({.keys = data.keys, .values = data.values}, data.queries, {},
+                                 {.precision = precisions[p]});
+      });
+      if (k == 0) rounding[p] = rounding_of(work, scores->output);
+    }
   }
-  row what{.name = "score pass", .baseline_s = median(plain_seconds)};
-  what.kvfit_s = median(our_seconds);
   const double flops = 4.0 * static_cast<double>(data.queries.rows() * keys * depth);
-  what.percent_of_roof = 100 * flops / what.kvfit_s / (roof * 1e9);
-  to.add(std::move(what));
+  for (std::size_t p = 0; p < precisions.size(); ++p) {
+    row what{.name = std::string("score pass") + precision_names[p]};
+    if (p == 0) what.baseline_s = median(plain_seconds);
+    what.kvfit_s = median(our_seconds[p]);
+    const double products = precisions[p] == kvfit::precision_kind::bf16x3 ? 3 : 1;
+    const auto under = p == 0 ? std::optional(roof) : bf16_roof;
+    if (under) what.percent_of_roof = 100 * products * flops / what.kvfit_s / (*under * 1e9);
+    what.more["rounding_of_outputs"] = rounding[p];
+    to.add(std::move(what));
+  }
+}
+
+/// One method on score passes of all precisions, in turns.
+void add_precisions(table& to) {
+  const workload& work = kvfit::bench::load(keys, depth);
+  std::array<std::vector<double>, 3> seconds;
+  std::array<quality, 3> errors;
+  auto options = kvfit::presets::find("highest_attention")->make(work.budget);
+  for (int k = 0; k < 7; ++k) {
+    for (std::size_t p = 0; p < precisions.size(); ++p) {
+      options.precision = precisions[p];
+      const auto got = timed(seconds[p], [&] { return fitted(work, options); });
+      if (k == 0) errors[p] = judge(work, got.keys, got.bias, got.values);
+    }
+  }
+  for (std::size_t p = 1; p < precisions.size(); ++p) {
+    row what{.name = std::string("highest attention") + precision_names[p]};
+    what.kvfit_s = median(seconds[p]);
+    what.kvfit_error = errors[p];
+    what.more["fp32_s"] = median(seconds[0]);
+    to.add(std::move(what));
+  }
 }
 
 /// Several heads one after the other, and on all cores.
@@ -274,6 +326,7 @@ void add_memory(table& to) {
 
 int main(int count, char** arguments) {
   const double roof = kvfit::bench::measure_roof();
+  const auto bf16_roof = kvfit::bench::measure_bf16_roof();
   std::printf("T = %lld, n = %lld, d = %lld, t = %lld; FMA roof %.0f GFLOP/s; %s\n",
               static_cast<long long>(keys), static_cast<long long>(kvfit::bench::fit_queries),
               static_cast<long long>(depth),
@@ -282,9 +335,10 @@ int main(int count, char** arguments) {
   std::printf("%-46s %11s %11s %8s\n", "", "plain Eigen", "kvfit", "ratio");
   table out;
   add_memory(out);  // first, while the process holds nothing else
-  add_scores(out, roof);
+  add_scores(out, roof, bf16_roof);
   add_growth(out);
   add_threads(out);
+  add_precisions(out);
   add_methods(out);
   const nlohmann::json report = {{"machine", kvfit::bench::cpu_name()},
                                  {"compiler", KVFIT_BENCH_COMPILER},
@@ -292,6 +346,7 @@ int main(int count, char** arguments) {
                                  {"isa", kvfit::active_isa()},
                                  {"kvfit", kvfit::version},
                                  {"fma_roof_gflops", roof},
+                                 {"bf16_roof_gflops", or_null(bf16_roof)},
                                  {"T", keys},
                                  {"n", kvfit::bench::fit_queries},
                                  {"d", depth},

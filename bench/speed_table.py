@@ -18,6 +18,10 @@ def rest(row):
     parts = []
     if row.get("percent_of_roof"):
         parts.append(f"{row['percent_of_roof']:.0f} % of the roof")
+    if "rounding_of_outputs" in row:
+        parts.append(f"outputs off by {row['rounding_of_outputs']:.1g}")
+    if "fp32_s" in row:
+        parts.append(f"in fp32 {row['fp32_s']:.3g} s")
     if "exponent" in row:
         parts.append(f"exponent {row['exponent']:.3f}")
     if "resident_megabytes" in row:
@@ -29,8 +33,9 @@ def rest(row):
 
 def main():
     report = json.loads((here / "results" / "speed.json").read_text(encoding="utf-8"))
+    bf16_roof = f", of bf16 {report['bf16_roof_gflops']:.0f}" if report.get("bf16_roof_gflops") else ""
     lines = [
-        f"{report['machine']}, {report['compiler']}, `{report['flags']}`, FMA roof {report['fma_roof_gflops']:.0f} GFLOP/s; "
+        f"{report['machine']}, {report['compiler']}, `{report['flags']}`, FMA roof {report['fma_roof_gflops']:.0f} GFLOP/s{bf16_roof}; "
         f"T = {report['T']:,}, n = {report['n']:,}, d = {report['d']}, t = {report['t']} where nothing else is said; "
         "errors of output on held-out queries.",
         "",

@@ -37,6 +37,9 @@ using kvfit::compiled::doors;
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl");
 }
+[[maybe_unused]] bool has_avx512bf16() noexcept {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 // What the whole program was compiled for.
 [[maybe_unused]] bool has_own() noexcept {

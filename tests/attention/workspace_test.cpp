@@ -106,16 +106,18 @@ TEST_CASE("score_pass_bytes and attend_bytes are never below what is taken, nor 
       kvfit::kv_block cache{.keys = kvfit::row_view(head.keys), .values = head.values};
       if (is_masked) cache.masks = masks;
       const kvfit::head_sizes sizes = kvfit::sizes_of_head(cache, head.queries);
-      for (const index kept : {index{0}, 4 * n * keys}) {
-        const kvfit::score_options options{.pooling = kvfit::pooling_kind::max,
-                                           .keep_exponentials = kept};
+      for (const auto& [kept, precision] : {std::pair(index{0}, kvfit::precision_kind::fp32),
+                                            std::pair(4 * n * keys, kvfit::precision_kind::bf16),
+                                            std::pair(index{0}, kvfit::precision_kind::bf16x3)}) {
+        const kvfit::score_options options{
+            .pooling = kvfit::pooling_kind::max, .keep_exponentials = kept, .precision = precision};
         bool is_done = false;
         const auto held = static_cast<double>(
             count_allocations([&] {
               is_done = kvfit::score_pass(cache, head.queries, {}, options).has_value();
             }).peak_bytes);
         const double estimate = kvfit::score_pass_bytes(sizes, options);
-        CAPTURE(n, keys, is_masked, kept, held, estimate);
+        CAPTURE(n, keys, is_masked, kept, static_cast<int>(precision), held, estimate);
         CHECK(is_done);
         CHECK(held <= estimate);
         if (n * keys > 100000) CHECK(estimate <= 1.5 * held);

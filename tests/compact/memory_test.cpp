@@ -41,6 +41,7 @@ struct memory_case {
   std::optional<double> held_out = {};
   std::optional<kvfit::index> queries_per_row = {};
   std::optional<kvfit::index> selection_memory = {};
+  kvfit::precision_kind precision = kvfit::precision_kind::fp32;
 };
 
 struct memory_call {
@@ -83,6 +84,7 @@ compact_options options_of(const memory_case& one, const kvfit::presets::preset&
     options.queries_at_least = 1;
   }
   if (one.selection_memory) options.selection_memory = *one.selection_memory;
+  options.precision = one.precision;
   return options;
 }
 
@@ -146,6 +148,10 @@ TEST_CASE("no preset holds more than was estimated, whatever the sizes", "[compa
        20},
       {"judged by half", {.queries = 600, .keys = 300}, 40, {}, false, {.soft_cap = 30}, 0, 0.5},
       {"masked", {.queries = 200, .keys = 400}, 30, {90}, true, {.causal = true}, 3},
+      {.name = "by three products",
+       .shape = {.queries = 400, .keys = 1500, .depth = 64, .width = 64},
+       .budget = 20,
+       .precision = kvfit::precision_kind::bf16x3},
       {"many kept", {.queries = 500, .keys = 600, .depth = 8}, 300},
       {"identity", {.queries = 20, .keys = 900, .depth = 64}, 900},
   };

@@ -24,6 +24,7 @@ TEST_CASE("another composition keeps every option that is no policy", "[compact]
                               .keep_better_values = false,
                               .storage = kvfit::dtype::fp16,
                               .bias_storage = kvfit::dtype::bf16,
+                              .precision = kvfit::precision_kind::bf16x3,
                               .selection_memory = 13,
                               .memory = 1700};
   const auto to = kvfit::detail::recomposed(from, kvfit::selection::given{{4, 9}},
@@ -48,6 +49,7 @@ TEST_CASE("another composition keeps every option that is no policy", "[compact]
   CHECK_FALSE(to.keep_better_values);
   CHECK(to.storage == kvfit::dtype::fp16);
   CHECK(to.bias_storage == kvfit::dtype::bf16);
+  CHECK(to.precision == kvfit::precision_kind::bf16x3);
   CHECK(to.selection_memory == 13);
   CHECK(to.memory == 1700);
   // And back, to policies chosen at run time.

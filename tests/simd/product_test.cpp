@@ -105,6 +105,20 @@ TEST_CASE("a product without rows, columns or depth does what that means", "[sim
   CHECK(c == std::vector<float>(4, 0.0F));
 }
 
+TEST_CASE("what is fetched ahead changes no byte of a product, whatever its size", "[simd]") {
+  const std::vector<float> a(12 * 7, 0.3F);
+  const std::vector<float> b(7 * 70, 0.7F);
+  std::vector<float> plain(12 * 70);
+  kvfit::simd::multiply({a.data(), 7, 1}, {b.data(), 70}, {plain.data(), 70}, 12, 70, 7);
+  const std::vector<float> next(100000, 1.0F);
+  for (const index bytes : {-1, 0, 1, 63, 64, 4000, 400000}) {
+    std::vector<float> c(12 * 70);
+    kvfit::simd::multiply({a.data(), 7, 1}, {b.data(), 70}, {c.data(), 70}, 12, 70, 7,
+                          product_mode::assign, {next.data(), bytes});
+    CHECK(c == plain);
+  }
+}
+
 TEST_CASE("floats widen to doubles, the first few too, and lanes add up", "[simd]") {
   using namespace kvfit::simd;
   std::vector<float> x;

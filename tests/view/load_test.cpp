@@ -133,6 +133,20 @@ TEST_CASE("Gathered rows equal element access, in any order and repeated", "[vie
   CHECK(wrong == 0);
 }
 
+TEST_CASE("The memory of rows is told where they lie close together", "[view][load]") {
+  const std::vector<kvfit::fp16> memory(10 * 30);
+  const row_view rows(memory.data(), 10, 20, 30);
+  const auto some = kvfit::memory_of_rows(rows, 4, 3);
+  CHECK(some.data == rows.address(4, 0));
+  CHECK(some.bytes == (2 * 30 + 20) * 2);
+  CHECK(kvfit::memory_of_rows(rows, 8, 3).bytes == (30 + 20) * 2);  // no more than there are
+  CHECK(kvfit::memory_of_rows(rows, 10, 3).bytes == 0);
+  CHECK(kvfit::memory_of_rows(rows, 0, 0).bytes == 0);
+  CHECK(kvfit::memory_of_rows(row_view(), 0, 3).bytes == 0);
+  CHECK(kvfit::memory_of_rows(rows.transposed(), 4, 3).bytes == 0);
+  CHECK(kvfit::memory_of_rows(row_view(memory.data(), 10, 10, 30), 4, 3).bytes == 0);
+}
+
 TEST_CASE("Loading nothing touches nothing", "[view][load]") {
   const arranged source(dtype::fp16, layout::contiguous, 4, 5, 0);
   float untouched = 7;

@@ -6,6 +6,7 @@
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/precision.hpp"
 
 namespace kvfit {
 
@@ -26,6 +27,7 @@ struct head_sizes {
   /// The score pass kept the exponentials: they are an input of the selection.
   bool has_exponentials = false;
   index panel = 0;  ///< queries taken together at most, see `score_options`; 0: as many as ever
+  precision_kind precision = precision_kind::fp32;  ///< of the score pass
 };
 
 /// The sizes of these inputs, for `score_pass_bytes`, `attend_bytes` and the like:

@@ -10,10 +10,10 @@
 
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/tile_product.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/simd/accumulate.hpp"
-#include "kvfit/simd/product.hpp"
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -62,17 +62,18 @@ inline index largest_panel(const head_sizes& sizes, index keys) noexcept {
 /// Makes logits by `logit_rule`, tile by tile of keys.
 ///
 /// `columns`, if given, says which column of the masks belongs to each key: compacted keys keep the
-/// masks of the rows they come from.
+/// masks of the rows they come from. `precision` is that of the products.
 class logit_source {
  public:
   static constexpr index key_tile = 256;  ///< keys made and handed on together
 
   logit_source(const kv_block& cache, const query_set& queries, const logit_rule& rule,
-               std::span<const index> columns = {})
+               std::span<const index> columns = {}, precision_kind precision = precision_kind::fp32)
       : cache_(cache),
         queries_(queries),
         rule_(rule),
         columns_(columns),
+        product_(precision),
         scale_(rule.scale.value_or(1.0F / std::sqrt(static_cast<float>(cache.keys.cols())))) {}
 
   [[nodiscard]] index keys() const noexcept { return cache_.keys.rows(); }
@@ -81,14 +82,17 @@ class logit_source {
 
   /// Writes the logits of all keys, a row each, against the panel's queries: key j's panel.count
   /// floats at `logits + j · stride`. `seen(first, count)` is called when these rows of keys are
-  /// done and still near. Returns the first query of the panel with a product of query and key that
+  /// done and still near; the same rows of `then`, if given, are fetched for it meanwhile. Returns
+  /// the first query of the panel with a product of query and key that
   /// overflows fp32 (either way, hidden or not), panel.count where there is none. Cost
   /// count · T · d_k multiply-adds; nothing is allocated after the first call.
   template <class Seen>
-  index fill(const query_panel& panel, float* logits, index stride, Seen seen) {
+  index fill(const query_panel& panel, float* logits, index stride, Seen seen,
+             const row_view* then = nullptr) {
     const index depth = cache_.keys.cols();
     const query_block& block = queries_.blocks()[panel.block];
     const float largest_query = pack_queries(block.rows, panel);
+    product_.take_right(packed_queries_.data(), panel.count, depth, panel.count);
     key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
     largest_keys_.resize(static_cast<std::size_t>((keys() + key_tile - 1) / key_tile), -1.0F);
     index overflow = panel.count;
@@ -96,8 +100,8 @@ class logit_source {
       const index count = std::min(key_tile, keys() - first);
       const float_tile k = load_rows(cache_.keys, first, count, key_buffer_.data());
       const tile rows{logits + first * stride, stride, first, count};
-      simd::multiply({k.data, k.stride, 1}, {packed_queries_.data(), panel.count},
-                     {rows.logits, stride}, count, panel.count, depth);
+      product_.by_rows(k.data, k.stride, count, {rows.logits, stride},
+                       then ? memory_of_rows(*then, first, count) : simd::memory_ahead{});
       float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
       if (largest_key < 0) {
         largest_key = 0;
@@ -235,6 +239,7 @@ class logit_source {
   query_set queries_;
   logit_rule rule_;
   std::span<const index> columns_;
+  tile_product product_;
   float scale_;
   std::vector<float> query_buffer_;
   std::vector<float> packed_queries_;  ///< of the panel at work: depth × count
@@ -250,7 +255,8 @@ inline double logit_source_bytes(const head_sizes& sizes, index keys) noexcept {
   const index panel = largest_panel(sizes, keys);
   const index panels = sizes.queries / panel_rows(keys, sizes.panel) + sizes.blocks;
   const double mask = sizes.has_masks ? float_bytes(panel, tile) : 0;
-  return float_bytes(2, panel, sizes.depth) + double_bytes(panel) + float_bytes(tile, sizes.depth) +
+  return tile_product_bytes(sizes.precision, std::min(tile, keys), sizes.depth, panel) +
+         float_bytes(2, panel, sizes.depth) + double_bytes(panel) + float_bytes(tile, sizes.depth) +
          mask + float_bytes(keys / tile + 1) +
          grown_bytes(static_cast<double>(sizeof(query_panel)) * static_cast<double>(panels));
 }

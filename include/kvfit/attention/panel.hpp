@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "kvfit/attention/logits.hpp"
+#include "kvfit/attention/tile_product.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/simd/accumulate.hpp"
-#include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/view/check.hpp"
 
@@ -29,8 +29,9 @@ namespace kvfit::inline KVFIT_ISA {
 /// equal exponentials. Workspace: T × panel_rows(T) floats, unless the caller gives room for E.
 class attention_panel {
  public:
-  attention_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule)
-      : cache_(cache), logits_(cache, queries, rule) {}
+  attention_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule,
+                  precision_kind precision = precision_kind::fp32)
+      : cache_(cache), logits_(cache, queries, rule, {}, precision), product_(precision) {}
 
   /// Computes `part`. `non_finite` (row of the query) where a product of query and key, or a logit
   /// upwards, overflows fp32 (argument "logits"), or the values' weighted sum does (argument
@@ -51,7 +52,8 @@ class attention_panel {
     raised_.clear();
     value_buffer_.resize(static_cast<std::size_t>(logit_source::key_tile * output_.cols()));
     const index overflow = logits_.fill(
-        part, room, stride, [&](index first, index count) { take_tile(first, count, part.count); });
+        part, room, stride, [&](index first, index count) { take_tile(first, count, part.count); },
+        &cache_.values);
     if (overflow < part.count) {
       return error{errc::non_finite, "logits", part.offset + overflow, error::none,
                    "a product of query and key overflows fp32; the row is the query's"};
@@ -104,8 +106,9 @@ class attention_panel {
     const float_tile v = load_rows(cache_.values, first, count, value_buffer_.data());
     const index width = output_.cols();
     tile_output_.resize(queries, width);
-    simd::multiply({tile, 1, exponentials_.stride}, {v.data, v.stride},
-                   {tile_output_.data(), width}, queries, width, count);
+    product_.take_right(v.data, v.stride, count, width);
+    product_.by_columns(tile, exponentials_.stride, queries, {tile_output_.data(), width},
+                        memory_of_rows(cache_.keys, first + count, count));
     output_ += tile_output_;  // tile by tile: the error of a sum grows with its number of terms
   }
 
@@ -155,6 +158,7 @@ class attention_panel {
 
   kv_block cache_;
   logit_source logits_;
+  tile_product product_;
   matrix own_;
   simd::row_target exponentials_;
   matrix output_;
@@ -174,7 +178,9 @@ inline double attention_panel_bytes(const head_sizes& sizes, bool has_room) noex
   const index panel = largest_panel(sizes, sizes.keys);
   const double raises = static_cast<double>(sizeof(attention_panel::raise)) *
                         static_cast<double>(panel) * static_cast<double>(sizes.keys / tile);
-  return logit_source_bytes(sizes, sizes.keys) + (has_room ? 0 : float_bytes(panel, sizes.keys)) +
+  return logit_source_bytes(sizes, sizes.keys) +
+         tile_product_bytes(sizes.precision, panel, std::min(tile, sizes.keys), sizes.width) +
+         (has_room ? 0 : float_bytes(panel, sizes.keys)) +
          float_bytes(2 * panel + tile, sizes.width) + float_bytes(3, panel) + double_bytes(panel) +
          grown_bytes(raises);
 }

@@ -41,6 +41,7 @@ inline constexpr double panel_overhead = 4096;
 inline double score_checked_bytes(const head_sizes& of, const score_options& options) noexcept {
   head_sizes sizes = of;
   sizes.panel = options.panel;
+  sizes.precision = options.precision;
   const bool has_importance = options.importance != importance_kind::none;
   const bool is_pooled = has_importance && options.pooling != pooling_kind::none;
   const index panel = largest_panel(sizes, sizes.keys);

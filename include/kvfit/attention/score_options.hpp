@@ -8,6 +8,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/precision.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -35,6 +36,9 @@ struct score_options {
   /// Importance counts the last `window` queries of every query block, its observation window; 0:
   /// all of them.
   index window = 0;
+  /// Of both products, K Qᵀ and exp(S)ᵀ V. By AMX, AVX-512 BF16 or BFMMLA where the compiler was
+  /// told of them; elsewhere bf16 is slower than fp32. Numbers beyond 3.39e38 are taken for that.
+  precision_kind precision = precision_kind::fp32;
   /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits, from 8 to 96
   /// (`panel_rows`). Fewer take less memory and more time, and change what rounding decides.
   index panel = 0;
@@ -69,6 +73,10 @@ inline result<void> check_score_options(const score_options& options) {
   if (options.pooling_width < 1 || options.pooling_width % 2 == 0) {
     return error{errc::invalid_option, "pooling_width", options.pooling_width, error::none,
                  "must be odd and at least 1"};
+  }
+  if (options.precision > precision_kind::bf16) {
+    return error{errc::invalid_option, "precision", static_cast<index>(options.precision),
+                 error::none, "no such precision"};
   }
   if (options.window < 0) {
     return error{errc::invalid_option, "window", options.window, 0, "must not be negative"};

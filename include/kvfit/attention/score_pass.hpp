@@ -44,8 +44,9 @@ struct scored_panel {
   index first = 0;  ///< queries before it are not observed
   result<void> outcome = {};
 
-  scored_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule)
-      : panel(cache, queries, rule) {}
+  scored_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule,
+               precision_kind precision)
+      : panel(cache, queries, rule, precision) {}
 };
 
 /// Takes the attention weights A_ij = exp(s_ij − shift_i) · scale_i of a panel's observed queries
@@ -125,7 +126,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
   const auto all = static_cast<index>(parts.size());
   std::vector<scored_panel> group(static_cast<std::size_t>(std::min(options.panels_at_once, all)),
-                                  scored_panel(cache, queries, rule));
+                                  scored_panel(cache, queries, rule, options.precision));
   for (index begin = 0; begin < all; begin += static_cast<index>(group.size())) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const std::span<scored_panel> now =

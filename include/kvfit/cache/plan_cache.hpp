@@ -41,7 +41,8 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
                                                             const Options& options, E&& how,
                                                             const watch& by,
                                                             index* failed_at = nullptr) {
-  const auto wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
+  score_options wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
+  wanted.precision = options.head.precision;
   const auto at_once = rankings_within_memory(tasks, wanted, options);
   if (!at_once) return at_once.error();
   const logit_rule& rule = options.head.rule;

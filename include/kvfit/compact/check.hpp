@@ -6,6 +6,7 @@
 
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/score_pass.hpp"
+#include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/settings.hpp"
@@ -18,7 +19,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 template <class Options>
 result<void> check_options(const Options& options, index rows, index depth) {
   if (const auto ok = check_settings(options.selection); !ok) return ok;
-  if (const auto ok = check_score_options(wanted_scores(options.selection)); !ok) return ok;
+  if (const auto ok = check_score_options(fit_scores(options)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;
   if (const auto ok = check_settings(options.values); !ok) return ok;
   if (const auto ok = check_refinement(options.refine, depth); !ok) return ok;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 
+#include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/parted_sizes.hpp"
 #include "kvfit/core/bytes.hpp"
@@ -46,10 +47,8 @@ class head_bytes {
         judge_(parts.judge),
         adds_(adds),
         t_(fit_.budget),
-        wanted_(wanted_scores(options.selection)),
+        wanted_(fit_scores(options, panels_at_once)),
         views_(parts.views) {
-    wanted_.panels_at_once = panels_at_once;
-    wanted_.keep_exponentials = std::min(wanted_.keep_exponentials, options.selection_memory);
     fit_.memory_cap = options.selection_memory;
     fit_.has_exponentials = keeps_exponentials(fit_, wanted_);
   }

@@ -7,6 +7,7 @@
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/compact/any_policy.hpp"
 #include "kvfit/core/element.hpp"
+#include "kvfit/core/precision.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/refinement.hpp"
 
@@ -54,6 +55,11 @@ struct compaction {
   /// sees the rounded ones. A type whose numbers stand on their own (fp32, fp16, bf16, fp8).
   dtype storage = dtype::fp32;
   dtype bias_storage = dtype::fp32;  ///< the same for the bias
+  /// Of the score pass over the queries fitted on, and of `budgets::global_ranking`'s. Queries held
+  /// out and those that refinement makes are scored in fp32. With AVX-512 BF16 a score pass in bf16
+  /// takes 0.7 of the time and one in three products 1.6 of it; compactions of many rows lose up to
+  /// 4 % in bf16, and nothing in three products (docs/performance.md).
+  precision_kind precision = precision_kind::fp32;
   /// Bytes a selection may spend on n × T numbers; where they do not fit it makes them anew, and
   /// chooses the same but for what rounding decides.
   index selection_memory = index{1} << 30;

@@ -13,6 +13,7 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/completion.hpp"
+#include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/guarded_refinement.hpp"
 #include "kvfit/compact/head_judge.hpp"
 #include "kvfit/compact/options.hpp"
@@ -73,11 +74,9 @@ class pipeline {
   [[nodiscard]] double share() const { return fitted_share(options_, queries_.rows(), budget_); }
 
   result<void> score() {
-    score_options wanted = wanted_scores(options_.selection);
-    wanted.panels_at_once = panels_at_once_;
-    wanted.keep_exponentials = std::min(wanted.keep_exponentials, options_.selection_memory);
-    auto scores = score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule, wanted,
-                                parts_.fit.origins, stop_, threads_);
+    auto scores =
+        score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,
+                      fit_scores(options_, panels_at_once_), parts_.fit.origins, stop_, threads_);
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
     for (index i = 0; i < scores_.max.size(); ++i) {

@@ -36,10 +36,8 @@ result<std::vector<index>> order_of_choice(const kv_block& cache, const query_se
   if (budget < 1) return std::vector<index>{};
   query_split parts = split_queries(queries, block.masks, options.held_out,
                                     fitted_share(options, queries.rows(), budget));
-  score_options wanted = wanted_scores(options.selection);
-  wanted.keep_exponentials = std::min(wanted.keep_exponentials, options.selection_memory);
-  const auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule, wanted,
-                                    parts.fit.origins, stop);
+  const auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule,
+                                    fit_scores(options), parts.fit.origins, stop);
   if (!scores) return scores.error();
   auto chosen =
       select(options.selection,

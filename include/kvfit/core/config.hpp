@@ -77,7 +77,9 @@
 #else
 #define KVFIT_ISA_VNNI
 #endif
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__) && defined(__AMX_TILE__)
+#define KVFIT_ISA_BF16 _bf16_amx
+#elif defined(__AVX512BF16__) || defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
 #define KVFIT_ISA_BF16 _bf16
 #else
 #define KVFIT_ISA_BF16

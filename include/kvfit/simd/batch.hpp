@@ -109,6 +109,32 @@ inline batch scale_or_zero(batch x, batch whole, batch::batch_bool_type in_range
 #endif
 }
 
+/// Numbers of sixteen bits, two to a word: the lower halves of `lanes` words at x, and the upper
+/// ones, each the upper half of a float whose other bits are 0.
+struct batch_pair {
+  batch even;
+  batch odd;
+};
+inline batch_pair widen_words(xsimd::batch<std::uint32_t> words) noexcept {
+#if defined(__AVX512F__)
+  constexpr __mmask16 all = 0xffff;  // see above
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
+  return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(all, words, 16)),
+          _mm512_castsi512_ps(_mm512_and_si512(words, upper))};
+#else
+  const auto floats = [](auto word) {
+    if constexpr (requires {
+                    { xsimd::bitwise_cast<float>(word) } -> std::same_as<batch>;
+                  }) {
+      return xsimd::bitwise_cast<float>(word);
+    } else {
+      return xsimd::bitwise_cast<batch>(word);
+    }
+  };
+  return {floats(words << 16), floats(words & xsimd::batch<std::uint32_t>(0xffff0000U))};
+#endif
+}
+
 /// x where `kept`, a + b elsewhere.
 inline batch keep_or_add(batch::batch_bool_type kept, batch x, batch a, batch b) noexcept {
 #if defined(__AVX512F__)

@@ -2,10 +2,12 @@
 /// The matrix product under logits, outputs, Gram matrices and factors: C = A B, or C += and C -=.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <utility>
 
+#include "kvfit/simd/ahead.hpp"
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/batch64.hpp"
 
@@ -46,15 +48,35 @@ inline constexpr bool has_wide_tiles = true;
 #else
 inline constexpr bool has_wide_tiles = false;
 #endif
-/// Rows of a tile that is `batches` registers wide.
-constexpr int tile_rows(int batches) noexcept {
-  if (!has_wide_tiles) return 4;
-  return batches == 4 ? 6 : 8;
-}
 
 /// The register of a scalar.
 template <class Scalar>
 using register_of = decltype(load(static_cast<const Scalar*>(nullptr)));
+
+/// What a product is made of: here numbers, of which one of A and one of B make a term. Others take
+/// several at once (simd/bf16_product.hpp).
+template <class Scalar>
+struct single_terms {
+  using element = Scalar;  ///< of A and of B
+  using scalar = Scalar;   ///< of C
+  using columns = register_of<Scalar>;
+
+  static constexpr int widest = has_wide_tiles ? 4 : 3;  ///< registers of C side by side
+  /// Rows of a tile that is `batches` registers wide.
+  static constexpr int tile_rows(int batches) noexcept {
+    if (!has_wide_tiles) return 4;
+    return batches == 4 ? 6 : 8;
+  }
+
+  static columns load_columns(const Scalar* at) noexcept { return load(at); }
+  static columns load_first_columns(const Scalar* at, index width) noexcept {
+    return load_first(at, width, Scalar{0});
+  }
+  static columns spread(Scalar of_a) noexcept { return columns(of_a); }
+  static columns add(columns of_a, columns of_b, columns sum) noexcept {
+    return multiply_add(of_a, of_b, sum);
+  }
+};
 
 /// Calls body(0), …, body(count − 1) with constants, so that arrays they index become registers.
 template <int... I, class Body>
@@ -66,11 +88,13 @@ template <int... I, class Body>
 // clang-format off
 /// One tile: `Rows` rows of A against `Batches` registers of columns of B. With `IsPartial` the one
 /// register has but `width` columns.
-template <class Scalar, int Rows, int Batches, bool IsPartial>
-void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Scalar>& b,
-                  const basic_row_target<Scalar>& c, index depth, product_mode mode,
-                  index width) noexcept {
+template <class Terms, int Rows, int Batches, bool IsPartial>
+void product_tile(const basic_left_factor<typename Terms::element>& a,
+                  const basic_row_factor<typename Terms::element>& b,
+                  const basic_row_target<typename Terms::scalar>& c, index depth, product_mode mode,
+                  index width, fetcher& ahead) noexcept {
   static_assert(!IsPartial || Batches == 1);
+  using Scalar = typename Terms::scalar;
   using wide = register_of<Scalar>;
   constexpr auto step = static_cast<index>(wide::size);
   constexpr auto rows = std::make_integer_sequence<int, Rows>{};
@@ -90,26 +114,29 @@ void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
       if (mode == product_mode::subtract) sums[i][x] = -sums[i][x];
     });
   });
-  const Scalar* left = a.data;
-  const Scalar* right = b.data;
+  const auto* left = a.data;
+  const auto* right = b.data;
+  fetcher next = ahead;
   for (index k = 0; k < depth; ++k) {
-    std::array<wide, Batches> columns;
+    if constexpr (Rows >= 4) next.step();  // where it costs nothing beside the products
+    std::array<typename Terms::columns, Batches> columns;
     unrolled(batches, [&](auto x) __attribute__((always_inline)) {
       if constexpr (IsPartial) {
-        columns[x] = load_first(right, width, Scalar{0});
+        columns[x] = Terms::load_first_columns(right, width);
       } else {
-        columns[x] = load(right + x * step);
+        columns[x] = Terms::load_columns(right + x * step);
       }
     });
     unrolled(rows, [&](auto i) __attribute__((always_inline)) {
-      const wide spread(left[i * a.row_stride]);
+      const auto spread = Terms::spread(left[i * a.row_stride]);
       unrolled(batches, [&](auto x) __attribute__((always_inline)) {
-        sums[i][x] = multiply_add(spread, columns[x], sums[i][x]);
+        sums[i][x] = Terms::add(spread, columns[x], sums[i][x]);
       });
     });
     left += a.col_stride;
     right += b.stride;
   }
+  ahead = next;
   unrolled(rows, [&](auto i) __attribute__((always_inline)) {
     unrolled(batches, [&](auto x) __attribute__((always_inline)) {
       Scalar* at = c.data + i * c.stride + x * step;
@@ -125,36 +152,42 @@ void product_tile(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
 
 // clang-format on
 
-template <class Scalar>
-using tile_function = void (*)(const basic_left_factor<Scalar>&, const basic_row_factor<Scalar>&,
-                               const basic_row_target<Scalar>&, index, product_mode,
-                               index) noexcept;
+template <class Terms>
+using tile_function = void (*)(const basic_left_factor<typename Terms::element>&,
+                               const basic_row_factor<typename Terms::element>&,
+                               const basic_row_target<typename Terms::scalar>&, index, product_mode,
+                               index, fetcher&) noexcept;
 
-/// The tile of `rows` rows, for 1 ≤ rows ≤ tile_rows(Batches).
-template <class Scalar, int Batches, bool IsPartial>
-tile_function<Scalar> tile_of(index rows) noexcept {
+/// The tile of `rows` rows, for 1 ≤ rows ≤ Terms::tile_rows(Batches).
+template <class Terms, int Batches, bool IsPartial>
+tile_function<Terms> tile_of(index rows) noexcept {
   constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
-    return std::array<tile_function<Scalar>, sizeof...(I)>{
-        &product_tile<Scalar, I + 1, Batches, IsPartial>...};
+    return std::array<tile_function<Terms>, sizeof...(I)>{
+        &product_tile<Terms, I + 1, Batches, IsPartial>...};
   }
-  (std::make_integer_sequence<int, tile_rows(Batches)>{});
+  (std::make_integer_sequence<int, Terms::tile_rows(Batches)>{});
   return table[static_cast<std::size_t>(rows - 1)];
 }
 
-template <class Scalar>
-void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Scalar>& b,
-                  const basic_row_target<Scalar>& c, index rows, index cols, index depth,
-                  product_mode mode) noexcept {
-  constexpr auto step = static_cast<index>(register_of<Scalar>::size);
+/// C over `depth` elements of A's rows and B's columns.
+template <class Terms>
+void multiply_any(const basic_left_factor<typename Terms::element>& a,
+                  const basic_row_factor<typename Terms::element>& b,
+                  const basic_row_target<typename Terms::scalar>& c, index rows, index cols,
+                  index depth, product_mode mode, const memory_ahead& next) noexcept {
+  constexpr auto step = static_cast<index>(register_of<typename Terms::scalar>::size);
+  // No more steps than there are: strips are at most 4 registers wide, tiles at most 8 rows high.
+  fetcher ahead(next, std::max<index>(rows / 8, 1) * std::max<index>(cols / (4 * step), 1) * depth,
+                a.data);
   const auto strip = [&]<int Batches, bool IsPartial>(index first, index width,
                                                       std::integral_constant<int, Batches>,
                                                       std::bool_constant<IsPartial>) {
-    constexpr auto most = static_cast<index>(tile_rows(Batches));
+    constexpr auto most = static_cast<index>(Terms::tile_rows(Batches));
     for (index i = 0; i < rows; i += most) {
       const index count = rows - i < most ? rows - i : most;
-      tile_of<Scalar, Batches, IsPartial>(count)(
+      tile_of<Terms, Batches, IsPartial>(count)(
           {a.data + i * a.row_stride, a.row_stride, a.col_stride}, {b.data + first, b.stride},
-          {c.data + i * c.stride + first, c.stride}, depth, mode, width);
+          {c.data + i * c.stride + first, c.stride}, depth, mode, width, ahead);
     }
   };
   const auto whole = [&](index first, auto batches) {
@@ -165,11 +198,11 @@ void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
   while (cols - j >= step) {
     const index left = (cols - j) / step;
     // Strips of three registers, of four where threes leave a rest: one register alone is slow.
-    if (has_wide_tiles && left >= 4 && left % 3 != 0 && left != 5) {
-      j = whole(j, std::integral_constant < int, has_wide_tiles ? 4 : 3 > {});
-    } else if (left >= 3) {
-      j = whole(j, std::integral_constant<int, 3>{});
-    } else if (left == 2) {
+    if (Terms::widest >= 4 && left >= 4 && left % 3 != 0 && left != 5) {
+      j = whole(j, std::integral_constant<int, std::min(Terms::widest, 4)>{});
+    } else if (Terms::widest >= 3 && left >= 3) {
+      j = whole(j, std::integral_constant<int, std::min(Terms::widest, 3)>{});
+    } else if (left >= 2) {
       j = whole(j, std::integral_constant<int, 2>{});
     } else {
       j = whole(j, std::integral_constant<int, 1>{});
@@ -187,17 +220,19 @@ void multiply_any(const basic_left_factor<Scalar>& a, const basic_row_factor<Sca
 /// Every element is one sum in the order of k, fused where the instruction set has it, whatever the
 /// sizes: the same row and column give the same bytes anywhere in a matrix. Nothing overlaps.
 /// No packing and no allocation: B is read again for every `tile_rows` rows of A, so callers hand
-/// over blocks of B that stay in cache (depth · 3 · lanes floats in the first level).
+/// over blocks of B that stay in cache (depth · 3 · lanes floats in the first level). Meanwhile the
+/// memory `next` is fetched.
 inline void multiply(const left_factor& a, const row_factor& b, const row_target& c, index rows,
-                     index cols, index depth, product_mode mode = product_mode::assign) noexcept {
-  detail::multiply_any(a, b, c, rows, cols, depth, mode);
+                     index cols, index depth, product_mode mode = product_mode::assign,
+                     const memory_ahead& next = {}) noexcept {
+  detail::multiply_any<detail::single_terms<float>>(a, b, c, rows, cols, depth, mode, next);
 }
 
 /// The same in double.
 inline void multiply(const basic_left_factor<double>& a, const basic_row_factor<double>& b,
                      const basic_row_target<double>& c, index rows, index cols, index depth,
                      product_mode mode = product_mode::assign) noexcept {
-  detail::multiply_any(a, b, c, rows, cols, depth, mode);
+  detail::multiply_any<detail::single_terms<double>>(a, b, c, rows, cols, depth, mode, {});
 }
 
 }  // namespace kvfit::simd::inline KVFIT_ISA

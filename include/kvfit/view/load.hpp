@@ -2,9 +2,11 @@
 /// Rows of a view as fp32 tiles: in place where they already are, converted otherwise.
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/simd/ahead.hpp"
 #include "kvfit/simd/convert.hpp"
 #include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_view.hpp"
@@ -85,6 +87,18 @@ inline float_tile load_rows(const row_view& view, index first, index count,
   }
   for (index i = 0; i < count; ++i) load_row(view, first + i, buffer + i * cols);
   return {buffer, cols};
+}
+
+/// The memory of rows first … first + count − 1, as far as there are any, to be fetched while
+/// something else is computed. None where it lies scattered: there the rows would have to be
+/// fetched one by one. No allocation.
+inline simd::memory_ahead memory_of_rows(const row_view& view, index first, index count) noexcept {
+  count = std::min(count, view.rows() - first);
+  if (count <= 0 || view.empty() || !view.is_plain() || view.col_stride() != 1) return {};
+  const index stride = view.row_stride();
+  if (stride < view.cols() || stride > 2 * view.cols()) return {};
+  const auto size = static_cast<index>(size_of(view.type()));
+  return {view.address(first, 0), ((count - 1) * stride + view.cols()) * size};
 }
 
 /// The rows numbered `rows`, gathered into a fresh matrix (|rows| × cols).

@@ -112,6 +112,7 @@ void add_options(digest& to, const cache_compaction<Selection, Bias, Values>& op
   to.add(head.keep_better_values);
   to.add(head.storage);
   to.add(head.bias_storage);
+  to.add(head.precision);
   to.add(head.selection_memory);
   to.add(head.memory.value_or(-1));
   to.add(options.memory.value_or(-1));

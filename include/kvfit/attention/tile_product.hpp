@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+/// Products of tiles at a chosen precision: the ones that logits and outputs are made of.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "kvfit/core/bytes.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/precision.hpp"
+#include "kvfit/simd/bf16_pairs.hpp"
+#include "kvfit/simd/bf16_product.hpp"
+#include "kvfit/simd/product.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// C = A B, where B stays while A's change. Errors as `precision_kind` says; in fp32 nothing is
+/// packed. Numbers must be finite; those beyond the largest bf16, 3.39e38, are packed as that one.
+/// Nothing is allocated once the largest factors have been seen.
+class tile_product {
+ public:
+  explicit tile_product(precision_kind precision = precision_kind::fp32) noexcept
+      : precision_(precision) {
+    if (precision != precision_kind::fp32) pairs_.emplace();
+  }
+
+  /// B from now on: `depth` rows of `cols` floats, `stride` apart. In fp32 they must stay where
+  /// they are.
+  void take_right(const float* data, index stride, index depth, index cols) {
+    plain_right_ = {data, stride};
+    depth_ = depth;
+    cols_ = cols;
+    if (precision_ == precision_kind::fp32) return;
+    right_.resize(simd::pairs_of(depth) * cols, has_rests());
+    simd::pack_row_pairs(data, stride, depth, cols, right_.numbers.data(), right_.rests_or_null());
+  }
+
+  /// C = A B for A's `rows` rows, `stride` apart. Meanwhile the memory `next` is fetched.
+  void by_rows(const float* a, index stride, index rows, const simd::row_target& c,
+               const simd::memory_ahead& next = {}) {
+    if (precision_ == precision_kind::fp32) {
+      return simd::multiply({a, stride, 1}, plain_right_, c, rows, cols_, depth_,
+                            simd::product_mode::assign, next);
+    }
+    const index pairs = simd::pairs_of(depth_);
+    left_.resize(pairs * rows, has_rests());
+    simd::pack_rows(a, stride, rows, depth_, left_.numbers.data(), left_.rests_or_null());
+    multiply(pairs, 1, rows, c, next);
+  }
+
+  /// C = Aᵀ B for `rows` columns of A, whose rows lie `stride` apart.
+  void by_columns(const float* a, index stride, index rows, const simd::row_target& c,
+                  const simd::memory_ahead& next = {}) {
+    if (precision_ == precision_kind::fp32) {
+      return simd::multiply({a, 1, stride}, plain_right_, c, rows, cols_, depth_,
+                            simd::product_mode::assign, next);
+    }
+    left_.resize(simd::pairs_of(depth_) * rows, has_rests());
+    simd::pack_row_pairs(a, stride, depth_, rows, left_.numbers.data(), left_.rests_or_null());
+    multiply(1, rows, rows, c, next);
+  }
+
+ private:
+  /// A factor in pairs of bf16, and what rounding left of it.
+  struct packed_factor {
+    std::vector<std::uint32_t> numbers;
+    std::vector<std::uint32_t> rests;
+
+    void resize(index words, bool has_rests) {
+      numbers.resize(static_cast<std::size_t>(words));
+      if (has_rests) rests.resize(static_cast<std::size_t>(words));
+    }
+    [[nodiscard]] std::uint32_t* rests_or_null() noexcept {
+      return rests.empty() ? nullptr : rests.data();
+    }
+  };
+
+  [[nodiscard]] bool has_rests() const noexcept { return precision_ == precision_kind::bf16x3; }
+
+  void multiply(index row_stride, index pair_stride, index rows, const simd::row_target& c,
+                const simd::memory_ahead& next) const {
+    const index pairs = simd::pairs_of(depth_);
+    const auto left = [&](const std::vector<std::uint32_t>& words) {
+      return simd::pair_left_factor{words.data(), row_stride, pair_stride};
+    };
+    const auto right = [&](const std::vector<std::uint32_t>& words) {
+      return simd::pair_row_factor{words.data(), cols_};
+    };
+    if (!has_rests()) {
+      return (*pairs_)(left(left_.numbers), right(right_.numbers), c, rows, cols_, pairs,
+                       simd::product_mode::assign, next);
+    }
+    // The small products first.
+    (*pairs_)(left(left_.rests), right(right_.numbers), c, rows, cols_, pairs,
+              simd::product_mode::assign, next);
+    (*pairs_)(left(left_.numbers), right(right_.rests), c, rows, cols_, pairs,
+              simd::product_mode::add);
+    (*pairs_)(left(left_.numbers), right(right_.numbers), c, rows, cols_, pairs,
+              simd::product_mode::add);
+  }
+
+  precision_kind precision_;
+  std::optional<simd::pair_multiplier> pairs_;  ///< none in fp32
+  simd::row_factor plain_right_;
+  index depth_ = 0;
+  index cols_ = 0;
+  packed_factor left_;
+  packed_factor right_;
+};
+
+/// Bytes of a `tile_product` of factors of at most `rows` × `depth` and `depth` × `cols` numbers.
+inline double tile_product_bytes(precision_kind precision, index rows, index depth,
+                                 index cols) noexcept {
+  if (precision == precision_kind::fp32) return 0;
+  const double words = float_bytes(simd::pairs_of(depth), rows + cols);
+  return precision == precision_kind::bf16x3 ? 2 * words : words;
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+/// Memory that is read next, brought near while something else is computed.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+
+namespace kvfit::simd {
+
+/// `bytes` bytes from `data` on that the caller will read soon. Only a hint: no result depends on
+/// it. With 0 bytes, none.
+struct memory_ahead {
+  const void* data = nullptr;
+  index bytes = 0;
+};
+
+}  // namespace kvfit::simd
+
+namespace kvfit::simd::inline KVFIT_ISA {
+namespace detail {
+
+/// Fetches memory into the second level of the cache, a little at every step: all at once would
+/// wait for itself.
+class fetcher {
+ public:
+  /// In `steps` steps, or as much of it as a line a step is. `elsewhere`: any address that may be
+  /// read, for a fetch from nowhere is a slow one.
+  fetcher(const memory_ahead& next, index steps, const void* elsewhere) noexcept
+      : at_(static_cast<const std::byte*>(next.bytes > 0 ? next.data : elsewhere)),
+        left_(std::max<index>(next.bytes, 0)),
+        step_(std::min(line, left_ / std::max<index>(steps, 1) + 1)) {}
+
+  void step() noexcept {
+    __builtin_prefetch(at_, 0, 2);
+    const index on = std::min(step_, left_);
+    at_ += on;
+    left_ -= on;
+  }
+
+ private:
+  static constexpr index line = 64;
+
+  const std::byte* at_;
+  index left_;
+  index step_;
+};
+
+}  // namespace detail
+}  // namespace kvfit::simd::inline KVFIT_ISA
