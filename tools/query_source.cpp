@@ -88,11 +88,11 @@ kvfit::result<query_mixture> self_study(const asked_text& text) {
   return query_mixture{{std::move(*asked), 1}};
 }
 
+/// No repeat: it asks every token for its own copy, where what is asked later wants a few of them.
 kvfit::result<query_mixture> mixture(const asked_text& text) {
   auto asked = questions(text);
   if (!asked) return asked.error();
-  query_mixture all = {
-      {kvfit::sources::repeat{}, 0}, {context_behind(), 0}, {continuations(text), 0}};
+  query_mixture all = {{context_behind(), 0}, {continuations(text), 0}};
   if (!asked->prompts.empty()) all.push_back({std::move(*asked), 0});
   if (!text.others.empty()) all.push_back({kvfit::sources::texts{text.others}, 0});
   for (kvfit::weighted_source& each : all) each.fraction = 1.0 / static_cast<double>(all.size());
@@ -108,8 +108,8 @@ const std::vector<query_source>& query_sources() {
       {"self_study", "the model is asked for the number of every capitalised word, and answers",
        self_study},
       {"mixture",
-       "all of these, what the model goes on with by itself, and texts of other documents read "
-       "behind the prefix",
+       "context and self_study, what the model goes on with by itself, and texts of other documents "
+       "read behind the prefix",
        mixture}};
   return all;
 }
