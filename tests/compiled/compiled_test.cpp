@@ -10,6 +10,7 @@
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/core/active_isa.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
@@ -27,8 +28,9 @@ struct case_head {
 };
 
 kvfit::compacted fit_on(const kvfit::compiled::doors& path, const case_head& head,
-                        const kvfit::compact_options& options) {
-  auto fitted = path.compact->call(head.cache(), kvfit::query_set(head.queries), options, {});
+                        const kvfit::compact_options& options, const kvfit::loop& threads = {}) {
+  auto fitted =
+      path.compact->call(head.cache(), kvfit::query_set(head.queries), options, {}, threads);
   INFO(path.isa);
   REQUIRE(fitted);
   return kvfit::compiled::from_plain(std::move(*fitted));
@@ -107,24 +109,38 @@ TEST_CASE("compact() takes the best path and gives its bytes", "[compiled]") {
   CHECK(same_bytes(fitted->bias, direct.bias));
 }
 
+TEST_CASE("threads cross the door of every path and change no byte", "[compiled][threads]") {
+  const case_head head;
+  kvfit::thread_pool pool(3);
+  for (const auto& path : kvfit::compiled::available()) {
+    INFO(path.isa);
+    const auto alone = fit_on(path, head, {.budget = 12});
+    const auto shared = fit_on(path, head, {.budget = 12}, pool);
+    CHECK(shared.report.memory.panels_at_once == 3);
+    CHECK(same_bytes(alone.keys, shared.keys));
+    CHECK(same_bytes(alone.values, shared.values));
+    CHECK(same_bytes(alone.bias, shared.bias));
+  }
+}
+
 TEST_CASE("errors come through every path with their sizes", "[compiled]") {
   case_head head;
   for (const auto& path : kvfit::compiled::available()) {
     INFO(path.isa);
     const auto none =
-        path.compact->call(head.cache(), kvfit::query_set(head.queries), {.budget = 0}, {});
+        path.compact->call(head.cache(), kvfit::query_set(head.queries), {.budget = 0}, {}, {});
     REQUIRE_FALSE(none);
     CHECK(none.error().argument == "budget");
     const kvfit::matrix narrow = head.queries.leftCols(5);
     const auto shapes =
-        path.compact->call(head.cache(), kvfit::query_set(narrow), {.budget = 5}, {});
+        path.compact->call(head.cache(), kvfit::query_set(narrow), {.budget = 5}, {}, {});
     REQUIRE_FALSE(shapes);
     CHECK(shapes.error().code == kvfit::errc::shape_mismatch);
     CHECK(shapes.error().actual == 5);
     CHECK(shapes.error().expected == 13);
     const kvfit::stop_when late{.deadline = std::chrono::steady_clock::now()};
     const auto stopped =
-        path.compact->call(head.cache(), kvfit::query_set(head.queries), {.budget = 5}, late);
+        path.compact->call(head.cache(), kvfit::query_set(head.queries), {.budget = 5}, late, {});
     REQUIRE_FALSE(stopped);
     CHECK(stopped.error().code == kvfit::errc::cancelled);
   }

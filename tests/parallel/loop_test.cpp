@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/serial.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "support/catch.hpp"
 
@@ -39,6 +40,9 @@ TEST_CASE("a loop runs every item once, on the executor it refers to", "[paralle
   const kvfit::loop how = pool;
   CHECK(how.threads() == pool.threads());
   CHECK(kvfit::loop(pool, 7).threads() == 7);
+  const kvfit::serial one_by_one;
+  CHECK(kvfit::loop(one_by_one).threads() == 1);
+  CHECK(order_of(one_by_one, 3) == std::vector<kvfit::index>{0, 1, 2});
   const kvfit::loop copy = how;  // refers to the same
   std::vector<std::atomic<int>> visits(1000);
   copy.run(1000, [&](kvfit::index i) noexcept { ++visits[static_cast<std::size_t>(i)]; });

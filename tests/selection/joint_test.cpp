@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/selection/target_columns.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
@@ -342,6 +343,30 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
   REQUIRE_FALSE(none);
   CHECK(none.error().code == errc::budget_out_of_range);
   CHECK_FALSE(select(joint{}, scored.problem(25)));
+}
+
+TEST_CASE("joint selection on several threads chooses the same rows, folded, stored or made anew",
+          "[selection][joint][threads]") {
+  // More keys than one thread takes of what a pick leaves.
+  const head made = make_head(12, {.queries = 300, .keys = 9000, .depth = 4, .width = 3});
+  const scored_head scored(made.cache(), made.queries);
+  for (const kvfit::index memory : {kvfit::index{0}, kvfit::index{1} << 30}) {
+    for (const kvfit::index sketch : {0, 64}) {
+      kvfit::selection_problem problem = scored.problem(12);
+      problem.memory_cap = memory;
+      const joint policy{.sketch = sketch};
+      const auto alone = select(policy, problem);
+      REQUIRE(alone);
+      for (const int threads : {2, 5}) {
+        kvfit::thread_pool pool(threads);
+        problem.threads = pool;
+        const auto shared = select(policy, problem);
+        REQUIRE(shared);
+        CAPTURE(memory, sketch, threads);
+        CHECK(shared->positions == alone->positions);
+      }
+    }
+  }
 }
 
 TEST_CASE("target columns are the relative weights, and outputs over their rms norm",

@@ -138,8 +138,10 @@ class logit_source {
   float pack_queries(const row_view& rows, const query_panel& panel) {
     const index depth = rows.cols();
     const auto size = static_cast<std::size_t>(panel.count * depth);
-    query_buffer_.resize(size);
-    packed_queries_.resize(size);
+    for (std::vector<float>* buffer : {&query_buffer_, &packed_queries_}) {
+      if (buffer->capacity() < size) *buffer = {};  // not two of them while it grows
+      buffer->resize(size);
+    }
     const float_tile q = load_rows(rows, panel.first, panel.count, query_buffer_.data());
     float largest = 0;
     for (index i = 0; i < panel.count; ++i) {

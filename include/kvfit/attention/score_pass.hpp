@@ -125,8 +125,10 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   const std::vector<index> observed = last_rows(queries.blocks(), origins, options.window);
   const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
   const auto all = static_cast<index>(parts.size());
-  std::vector<scored_panel> group(static_cast<std::size_t>(std::min(options.panels_at_once, all)),
-                                  scored_panel(cache, queries, rule, options.precision));
+  std::vector<scored_panel> group(
+      static_cast<std::size_t>(
+          std::min({options.panels_at_once, all, static_cast<index>(threads.threads())})),
+      scored_panel(cache, queries, rule, options.precision));
   for (index begin = 0; begin < all; begin += static_cast<index>(group.size())) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const std::span<scored_panel> now =
@@ -180,15 +182,16 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// Sweeps all keys once for every panel of queries: log-mass, output and importance.
 ///
-/// Never holds n × T numbers, unless `keep_exponentials` asks for them: the workspace is one panel
-/// of at most max(16 MB, 8 · T · 4 bytes) plus the results (`score_pass_bytes`). Cost n · T · (d_k
+/// Never holds n × T numbers, unless `keep_exponentials` asks for them: the workspace is a panel
+/// of at most max(16 MB, 8 · T · 4 bytes) for each of `panels_at_once` plus the results
+/// (`score_pass_bytes`). Cost n · T · (d_k
 /// + d_v) multiply-adds and n · T exponentials, pooling T · width. Errors: everything that
 /// `check_cache` and `check_queries` refuse, `invalid_option`, `memory_cap_exceeded` before
-/// anything is computed, `cancelled` where `stop` is due before a panel, and `non_finite` where
-/// fp32 overflows in a product of query and key or a logit (argument "logits"), or in the values'
-/// weighted sum ("output"); the row is the query's. A bias and a mask that overflow downwards
-/// together hide the key. A query that sees no key at all is no error here. `threads` runs
-/// `panels_at_once` panels of queries at the same time: same bytes.
+/// anything is computed, `cancelled` where `stop` is due before a panel or a group of them, and
+/// `non_finite` where fp32 overflows in a product of query and key or a logit (argument "logits"),
+/// or in the values' weighted sum ("output"); the row is the query's. A bias and a mask that
+/// overflow downwards together hide the key. A query that sees no key at all is no error here.
+/// `threads` runs `panels_at_once` panels of queries at the same time: same bytes.
 inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
                                            const logit_rule& rule = {},
                                            const score_options& options = {},

@@ -68,8 +68,13 @@ class tile_product {
     std::vector<std::uint32_t> rests;
 
     void resize(index words, bool has_rests) {
-      numbers.resize(static_cast<std::size_t>(words));
-      if (has_rests) rests.resize(static_cast<std::size_t>(words));
+      const auto size = static_cast<std::size_t>(words);
+      const auto hold = [size](std::vector<std::uint32_t>& some) {
+        if (some.capacity() < size) some = {};  // not two of them while it grows
+        some.resize(size);
+      };
+      hold(numbers);
+      if (has_rests) hold(rests);
     }
     [[nodiscard]] std::uint32_t* rests_or_null() noexcept {
       return rests.empty() ? nullptr : rests.data();

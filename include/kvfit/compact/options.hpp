@@ -61,7 +61,8 @@ struct compaction {
   /// 4 % in bf16, and nothing in three products (docs/performance.md).
   precision_kind precision = precision_kind::fp32;
   /// Bytes a selection may spend on n × T numbers; where they do not fit it makes them anew, and
-  /// chooses the same but for what rounding decides.
+  /// chooses the same but for what rounding decides (in bf16 that of bf16: columns made anew are
+  /// fp32).
   index selection_memory = index{1} << 30;
   /// Bytes, ≥ 0, that the call may hold at once beyond its inputs, its result included; none: as
   /// many as it takes. Where its estimate (compact/memory_plan.hpp) says more it does with less, in

@@ -15,6 +15,10 @@ namespace kvfit {
 ///     fp32                                                  m · 2⁻²⁴ · Σ|a b|
 ///     bf16x3   a b ≈ a₂ b₁ + a₁ b₂ + a₁ b₁    (3.1 u² + 12 m · 2⁻²⁴) · Σ|a b|
 ///     bf16     a b ≈ a₁ b₁                   (2.01 u + 4 m · 2⁻²⁴) · Σ|a b|
+///
+/// On Linux, code compiled for AMX asks the system to let the process use its tiles when bf16 is
+/// first wanted; the permission lasts as long as the process, whose signal stacks must then be
+/// larger.
 enum class precision_kind : std::uint8_t { fp32, bf16x3, bf16 };
 
 }  // namespace kvfit

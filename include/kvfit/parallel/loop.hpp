@@ -25,7 +25,7 @@ class loop {
   template <executor E>
   requires(!std::same_as<std::remove_cv_t<E>, loop>)
       loop(E& how, int threads = 0)  // NOLINT(google-explicit-constructor): it is meant to convert
-      : how_(&how), run_on_(&run_on<E>), threads_(threads) {
+      : how_(const_cast<std::remove_const_t<E>*>(&how)), run_on_(&run_on<E>), threads_(threads) {
     if (threads_ > 0) return;
     if constexpr (requires {
                     { how.threads() } -> std::convertible_to<int>;

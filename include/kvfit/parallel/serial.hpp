@@ -10,6 +10,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// One item after the other, in order, on the calling thread. Every other executor must give the
 /// same bytes.
 struct serial {
+  static constexpr int threads() noexcept { return 1; }
+
   template <item_body Body>
   void run(index count, Body&& body) const noexcept {
     for (index i = 0; i < count; ++i) body(i);

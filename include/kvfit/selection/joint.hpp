@@ -80,7 +80,11 @@ class joint_search {
     while (size() < problem_.budget) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
       const index best = best_open();
-      if (best < 0) break;
+      if (best < 0) {
+        if (waits_ == 0) break;
+        bring_up_to_date();  // rounding may have hidden what there is
+        continue;
+      }
       const index slot = slot_of(best);
       if (slot >= 0) {
         pick(slot);
@@ -233,6 +237,7 @@ class joint_search {
     const index picked = size();
     const index n = added.cols();
     const index many = added.rows();
+    if (picked == 0 || many == 0) return;
     matrix along(picked, many);
     for (int pass = 0; pass < 2; ++pass) {
       const matrix across = added.transpose();
@@ -347,7 +352,7 @@ inline result<void> check_settings(const selection::joint& policy) {
 }
 
 /// Runs the search. Weights are left to the bias fit. Cost: n · T · (1 + d_v) multiply-adds to
-/// begin with, T · (sweep + 1 + d_v) a pick, and n · T a key looked at (two to four a pick), n
+/// begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key looked at (two to four a pick), n
 /// counted after folding. Memory: the exponentials as for `omp`,
 /// T · (1 + d_v + 7 sweep + max(sketch, 5 t)) + r · (t + 5 sweep) + n · (1 + d_v) floats beside, r
 /// the rows after folding.

@@ -242,6 +242,7 @@ class amx_product {
   static void load(const source& from) noexcept {
     fence();
     Tiles::template load<Tile>(from.words, static_cast<std::size_t>(from.stride) * 4);
+    fence();
   }
 
   /// Rows and columns of C that tile 2x + y stands for.
@@ -279,6 +280,7 @@ class amx_product {
   template <int Tile>
   void end(index i, index j) noexcept {
     const patch to = patch_of<Tile>(i, j);
+    fence();
     if (to.is_whole()) {
       Tiles::template store<Tile>(to.at, static_cast<std::size_t>(c_.stride) * 4);
       return fence();

@@ -98,7 +98,7 @@ class pair_multiplier {
   pair_multiplier() noexcept : has_amx_(detail::may_use_amx()) {}
 
   /// `rows` × `cols`, over `pairs` words of each row of A. `mode`: assign or add. Meanwhile the
-  /// memory `next` is fetched.
+  /// memory `next` is fetched, except by AMX and BFMMLA.
   void operator()(const pair_left_factor& a, const pair_row_factor& b, const row_target& c,
                   index rows, index cols, index pairs, product_mode mode = product_mode::assign,
                   [[maybe_unused]] const memory_ahead& next = {}) const noexcept {
