@@ -71,13 +71,14 @@ class stretch {
   std::vector<kvfit::row_view> masks_;
 };
 
+inline bool same_bytes(const float* a, const float* b, index count) {
+  return count == 0 || std::memcmp(a, b, static_cast<std::size_t>(count) * sizeof(float)) == 0;
+}
 inline bool same_bytes(const kvfit::matrix& a, const kvfit::matrix& b) {
-  return a.rows() == b.rows() && a.cols() == b.cols() &&
-         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(float)) == 0;
+  return a.rows() == b.rows() && a.cols() == b.cols() && same_bytes(a.data(), b.data(), a.size());
 }
 inline bool same_bytes(const kvfit::vector& a, const kvfit::vector& b) {
-  return a.size() == b.size() &&
-         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(float)) == 0;
+  return a.size() == b.size() && same_bytes(a.data(), b.data(), a.size());
 }
 
 /// The largest excess of an error over its bound, and where it is.
