@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MIT
+/// The search behind `selection::joint`: picks, and what each leaves of all other keys.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/parallel/loop.hpp"
+#include "kvfit/selection/fill.hpp"
+#include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/selection/problem.hpp"
+#include "kvfit/selection/sketched_columns.hpp"
+#include "kvfit/selection/target_columns.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/product.hpp"
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+/// One run of simultaneous orthogonal least squares; see `selection::joint`.
+///
+/// G is the residuals' products with every column, T × (1 + d_v). For a pick with column a,
+/// q = P⊥a / ‖P⊥a‖ (P⊥ projects the picks before out), z = Aᵀq and g = qᵀR,
+///
+///     G ← G − z gᵀ,   ‖P⊥a_j‖² ← ‖P⊥a_j‖² − z_j²,   score_j = ‖G_j‖² / ‖P⊥a_j‖²
+///
+/// z takes a sweep over n × T numbers; so each sweep makes those of the `sweep` most promising
+/// keys, which are then kept up to date and serve as long as the best key is among them. So long,
+/// no more is needed of G than its products H = G G_cᵀ with the rows of those keys:
+///
+///     ‖G_j − z_j g‖² = ‖G_j‖² − 2 z_j ⟨G_j, g⟩ + z_j² ‖g‖²
+///
+/// and G itself is brought up to date once a sweep, in one product of matrices.
+class joint_search {
+ public:
+  /// Fields of the policy, and the rows that its `sketch` folds the queries onto (0: none).
+  joint_search(const selection_problem& problem, double mass_weight, index sweep, index folded)
+      : problem_(problem),
+        targets_(problem, mass_weight),
+        full_(problem, mass_weighting::relative, &targets_.row_weights()),
+        columns_(full_, folded, problem.memory_cap),
+        sweep_(std::min(sweep, columns_.keys())),
+        is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
+    for (index j = 0; j < columns_.keys(); ++j) {
+      if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
+    }
+    out_.report.recomputed = !full_.is_stored() && !columns_.is_folded();
+  }
+
+  result<selected_rows> run() {
+    start();
+    while (size() < problem_.budget) {
+      if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
+      const index best = best_open();
+      if (best < 0) {
+        if (waits_ == 0) break;
+        bring_up_to_date();  // rounding may have hidden what there is
+        continue;
+      }
+      const index slot = slot_of(best);
+      if (slot >= 0) {
+        pick(slot);
+      } else {  // afresh, in which another may turn out to be the best
+        bring_up_to_date();
+        look_at_most_promising();
+      }
+    }
+    if (size() < problem_.budget) {
+      out_.report.filled =
+          selection::fill_by_importance(problem_, norms_, is_open_, out_.positions);
+    }
+    return std::move(out_);
+  }
+
+ private:
+  /// Below this share of its column's norm², what is left of a key is rounding.
+  static constexpr float dependent = 1e-5F;
+
+  [[nodiscard]] index size() const noexcept { return static_cast<index>(out_.positions.size()); }
+
+  [[nodiscard]] index slots() const noexcept { return static_cast<index>(slots_.size()); }
+
+  void start() {
+    const index keys = columns_.keys();
+    columns_.squared_norms(norms_);
+    left_ = norms_;
+    columns_.correlate(columns_.fold(targets_.columns()), agreement_);
+    score_.resize(keys);
+    measure_agreement();
+    basis_.resize(problem_.budget, columns_.rows());
+    const index slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
+    slots_.assign(static_cast<std::size_t>(slots), -1);
+    apart_.setZero(slots, columns_.rows());
+    products_.setZero(keys, slots);
+    agreement_of_.setZero(slots, agreement_.cols());
+    // As many picks may wait as there are slots to pick from.
+    waiting_.setZero(keys, slots);
+    explained_.setZero(slots, agreement_.cols());
+  }
+
+  /// `body(first, count)` for pieces of all keys, on all threads.
+  template <class Body>
+  void over_keys(Body&& body) const {
+    over_pieces(problem_.threads, columns_.keys(), mass_columns::piece, body);
+  }
+
+  void measure_agreement() {
+    over_keys([&](index first, index count) noexcept {
+      for (index j = first; j < first + count; ++j) {
+        const float* row = agreement_.row(j).data();
+        score_[j] = simd::dot32(row, row, agreement_.cols());
+      }
+    });
+  }
+
+  /// What a key would explain: ‖G_j‖² / ‖P⊥a_j‖².
+  [[nodiscard]] float gain(index j) const {
+    if (is_open_[static_cast<std::size_t>(j)] == 0 || !(left_[j] > dependent * norms_[j])) return 0;
+    return score_[j] / left_[j];
+  }
+
+  /// Ties go to the earlier row; −1 where no key explains anything.
+  [[nodiscard]] index best_open() const {
+    index best = -1;
+    float most = 0;
+    for (index j = 0; j < columns_.keys(); ++j) {
+      const float now = gain(j);
+      if (now > most) {
+        most = now;
+        best = j;
+      }
+    }
+    return best;
+  }
+
+  [[nodiscard]] index slot_of(index key) const {
+    const auto found = std::find(slots_.begin(), slots_.end(), key);
+    return found == slots_.end() ? -1 : static_cast<index>(found - slots_.begin());
+  }
+
+  /// G of all keys, from the picks that wait.
+  void bring_up_to_date() {
+    if (waits_ == 0) return;
+    const index targets = agreement_.cols();
+    over_keys([&](index first, index count) noexcept {
+      simd::multiply({waiting_.row(first).data(), slots(), 1}, {explained_.data(), targets},
+                     {agreement_.row(first).data(), targets}, count, targets, waits_,
+                     simd::product_mode::subtract);
+    });
+    waits_ = 0;
+    measure_agreement();
+  }
+
+  /// Looks at the `sweep` keys that explain most now and have no slot; they take the slots of those
+  /// that explain least.
+  void look_at_most_promising() {
+    std::vector<char> has_slot(is_open_.size(), 0);
+    for (const index key : slots_) {
+      if (key >= 0) has_slot[static_cast<std::size_t>(key)] = 1;
+    }
+    std::vector<std::pair<float, index>> ranked;  // by descending gain, then row
+    for (index j = 0; j < columns_.keys(); ++j) {
+      const float now = has_slot[static_cast<std::size_t>(j)] != 0 ? 0 : gain(j);
+      if (now > 0) ranked.emplace_back(-now, j);
+    }
+    const auto count = std::min(ranked.size(), static_cast<std::size_t>(sweep_));
+    std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(count),
+                      ranked.end());
+    std::vector<std::pair<float, index>> room;  // slots by ascending gain
+    for (std::size_t s = 0; s < slots_.size(); ++s) {
+      room.emplace_back(slots_[s] < 0 ? -1.0F : gain(slots_[s]), static_cast<index>(s));
+    }
+    std::sort(room.begin(), room.end());
+    std::vector<index> wanted(count);
+    for (std::size_t k = 0; k < count; ++k) wanted[k] = ranked[k].second;
+    matrix added = columns_.columns(wanted);
+    project_out_picks(added);
+    columns_.correlate(added.transpose(), fresh_);
+    for (std::size_t k = 0; k < count; ++k) {
+      const index slot = room[k].second;
+      const auto column = static_cast<index>(k);
+      slots_[static_cast<std::size_t>(slot)] = wanted[k];
+      apart_.row(slot) = added.row(column);
+      products_.col(slot) = fresh_.col(column);
+      // Afresh, without the rounding of many subtractions.
+      left_[wanted[k]] = added.row(column).squaredNorm();
+    }
+    agree_with_slots();
+    ++out_.report.refits;
+  }
+
+  /// H: products of G's rows with those of the keys in the slots.
+  void agree_with_slots() {
+    for (index s = 0; s < slots(); ++s) {
+      const index key = slots_[static_cast<std::size_t>(s)];
+      if (key >= 0) agreement_of_.row(s) = agreement_.row(key);
+    }
+    const matrix of = agreement_of_.transpose();
+    shared_.resize(columns_.keys(), slots());
+    over_keys([&](index first, index count) noexcept {
+      simd::multiply({agreement_.row(first).data(), agreement_.cols(), 1}, {of.data(), slots()},
+                     {shared_.row(first).data(), slots()}, count, slots(), agreement_.cols());
+    });
+  }
+
+  /// Rows of `added` without what the picks so far explain of them; twice, for orthogonality to
+  /// rounding.
+  void project_out_picks(matrix& added) const {
+    const index picked = size();
+    const index n = added.cols();
+    const index many = added.rows();
+    if (picked == 0 || many == 0) return;
+    matrix along(picked, many);
+    for (int pass = 0; pass < 2; ++pass) {
+      const matrix across = added.transpose();
+      over_pieces(problem_.threads, picked, 64, [&](index first, index count) noexcept {
+        simd::multiply({basis_.row(first).data(), n, 1}, {across.data(), many},
+                       {along.row(first).data(), many}, count, many, n);
+      });
+      over_pieces(problem_.threads, n, 192, [&](index first, index count) noexcept {
+        simd::multiply({along.data(), 1, many}, {basis_.data() + first, n},
+                       {added.data() + first, n}, many, count, picked,
+                       simd::product_mode::subtract);
+      });
+    }
+  }
+
+  void pick(index slot) {
+    const index row = slots_[static_cast<std::size_t>(slot)];
+    slots_[static_cast<std::size_t>(slot)] = -1;
+    const float length = apart_.row(slot).stableNorm();
+    is_open_[static_cast<std::size_t>(row)] = 0;
+    if (!(length * length > dependent * norms_[row])) return;  // a rounding's worth, after all
+    const float scale = 1 / length;
+    basis_.row(size()) = apart_.row(slot) * scale;
+    explained_.row(waits_) = agreement_of_.row(slot) * scale;
+    out_.positions.push_back(row);
+    ++out_.report.rounds;
+    take_out(slot, scale);
+    ++waits_;
+  }
+
+  /// What the pick from `slot`, its column `scale` times as long, leaves of all keys and slots.
+  void take_out(index slot, float scale) {
+    const auto basis = basis_.row(size() - 1);
+    const auto explained = explained_.row(waits_);
+    const float squares = explained.squaredNorm();
+    vector along = vector::Zero(slots());   // z of each slot's key
+    vector change = vector::Zero(slots());  // of a slot's H for each z_j
+    for (index s = 0; s < slots(); ++s) {
+      const index key = slots_[static_cast<std::size_t>(s)];
+      if (key < 0) continue;
+      along[s] = products_(key, slot) * scale;
+      change[s] = explained.dot(agreement_of_.row(s)) - along[s] * squares;
+    }
+    // Longer pieces, for each is little work.
+    over_pieces(problem_.threads, columns_.keys(), 8 * mass_columns::piece,
+                [&](index first, index count) noexcept {
+                  for (index j = first; j < first + count; ++j) {
+                    float* products = products_.row(j).data();
+                    float* shared = shared_.row(j).data();
+                    const float z = products[slot] * scale;
+                    const float agreed = shared[slot] * scale;
+                    waiting_(j, waits_) = z;
+                    score_[j] = std::max(0.0F, score_[j] + z * (z * squares - 2 * agreed));
+                    left_[j] -= z * z;
+                    simd::subtract_scaled(products, z, along.data(), slots());
+                    simd::subtract_scaled(shared, z, change.data(), slots());
+                    simd::subtract_scaled(shared, agreed, along.data(), slots());
+                  }
+                });
+    for (index s = 0; s < slots(); ++s) {
+      if (along[s] == 0) continue;
+      simd::subtract_scaled(apart_.row(s).data(), along[s], basis.data(), apart_.cols());
+      simd::subtract_scaled(agreement_of_.row(s).data(), along[s], explained.data(),
+                            agreement_of_.cols());
+    }
+  }
+
+  selection_problem problem_;
+  target_columns targets_;
+  mass_columns full_;
+  sketched_columns columns_;
+  index sweep_;
+  std::vector<char> is_open_;
+  vector norms_;              // ‖a_j‖²
+  vector left_;               // ‖P⊥a_j‖²
+  matrix agreement_;          // T × (1 + d_v): G as of the last sweep
+  vector score_;              // ‖G_j‖² as of now
+  matrix basis_;              // picks × n, orthonormal
+  std::vector<index> slots_;  // keys whose products are at hand, −1 for none
+  matrix apart_;              // slots × n: P⊥a
+  matrix agreement_of_;       // slots × (1 + d_v): their rows of G
+  matrix products_;           // T × slots: AᵀP⊥a
+  matrix shared_;             // T × slots: H
+  matrix fresh_;              // T × newcomers
+  index waits_ = 0;           // picks since the last sweep
+  matrix waiting_;            // T × waits: their z
+  matrix explained_;          // waits × (1 + d_v): their g
+  selected_rows out_;
+};
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
