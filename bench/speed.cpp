@@ -263,6 +263,29 @@ void add_threads(table& to) {
   to.add(std::move(what));
 }
 
+/// One head on one thread, and on all cores.
+void add_threads_within(table& to) {
+  const workload& work = kvfit::bench::load(keys, depth);
+  const auto& data = work.data;
+  kvfit::thread_pool pool;
+  for (const char* preset : {"highest_attention", "default"}) {
+    const auto options = kvfit::presets::find(preset)->make(work.budget);
+    std::vector<double> alone;
+    std::vector<double> together;
+    const auto fit = [&](const kvfit::loop& threads) {
+      return kvfit::compact(data.keys, data.values, data.queries, options, {}, threads).has_value();
+    };
+    for (int k = 0; k < 5; ++k) {
+      timed(alone, [&] { return fit({}); });
+      timed(together, [&] { return fit(pool); });
+    }
+    row what{.name = std::to_string(pool.threads()) + " threads within one head, " + preset,
+             .baseline_s = median(alone)};
+    what.kvfit_s = median(together);
+    to.add(std::move(what));
+  }
+}
+
 /// Seconds against T at fixed n and t: the exponent of a least-squares line in logarithms.
 void add_growth(table& to) {
   std::vector<double> x;
@@ -338,6 +361,7 @@ int main(int count, char** arguments) {
   add_scores(out, roof, bf16_roof);
   add_growth(out);
   add_threads(out);
+  add_threads_within(out);
   add_precisions(out);
   add_methods(out);
   const nlohmann::json report = {{"machine", kvfit::bench::cpu_name()},
