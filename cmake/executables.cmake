@@ -49,7 +49,8 @@ function(kvfit_executable target)
 endfunction()
 
 # Files of one room of tests, or of one part of the tool, instantiate much the same of Eigen:
-# compiled as one unit, that is paid once. The files then share an anonymous namespace. A library, for its flag must follow kvfit_strict's.
+# compiled as one unit, that is paid once. The files then share an anonymous namespace. A library,
+# for its flag must follow kvfit_strict's.
 add_library(kvfit_one_unit INTERFACE)
 target_compile_options(kvfit_one_unit INTERFACE -Wno-shadow)
 function(kvfit_as_one_unit target)
