@@ -90,6 +90,32 @@ TEST_CASE("§9.9 dependent columns get coefficient zero, and so do those that ar
   }
 }
 
+TEST_CASE("columns that come together are columns that come one by one",
+          "[linalg][growing_cholesky]") {
+  Eigen::MatrixXf m = by_columns(oracle::exponentials(70, 31, 0.5F, 8));
+  m.col(6) = m.col(2);                                // dependent, within a block
+  m(3, 9) = std::numeric_limits<float>::quiet_NaN();  // no number, within a block
+  const kvfit::vector y = oracle::gaussian(70, 1, 9);
+  growing_cholesky together(70, 31);
+  growing_cholesky single(70, 31);
+  together.set_target(y.cast<double>());
+  single.set_target(y.cast<double>());
+  Eigen::VectorXd w;
+  Eigen::VectorXd expected;
+  Eigen::Index size = 0;
+  for (const Eigen::Index count : {1, 7, 4, 0, 9, 3, 7}) {
+    together.append(m.col(size).data(), count);
+    for (Eigen::Index c = 0; c < count; ++c) single.append(m.col(size + c).data());
+    size += count;
+    REQUIRE(together.size() == size);
+    REQUIRE(together.rank() == single.rank());
+    together.solve_into(w);
+    single.solve_into(expected);
+    CHECK((w - expected).norm() <= 1e-9 * expected.norm());
+  }
+  CHECK(together.rank() == 29);
+}
+
 TEST_CASE("no more columns count than there are rows", "[linalg][growing_cholesky]") {
   const Eigen::MatrixXf m = by_columns(oracle::gaussian(5, 9, 7));
   const kvfit::vector y = oracle::gaussian(5, 1, 8);

@@ -284,7 +284,15 @@ TEST_CASE("§9.26 without memory for the columns they are made anew, and the sam
     CHECK(recomputed.positions == stored.positions);
     problem.memory_cap = 150 * 64 * 4;  // just enough
     CHECK_FALSE(run(policy, problem).report.recomputed);
-    problem.memory_cap -= 1;
+    const auto halves = static_cast<kvfit::index>(4 * kvfit::simd::half_words(150) *
+                                                  64);  // the candidates alone are made anew
+    for (const kvfit::index cap : {problem.memory_cap - 1, halves}) {
+      problem.memory_cap = cap;
+      const selected_rows by_halves = run(policy, problem);
+      CHECK_FALSE(by_halves.report.recomputed);
+      CHECK(by_halves.positions == stored.positions);
+    }
+    problem.memory_cap = halves - 1;
     CHECK(run(policy, problem).report.recomputed);
   }
   CHECK(compared >= 2);

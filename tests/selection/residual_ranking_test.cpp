@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kvfit/core/random.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 
@@ -40,11 +41,19 @@ TEST_CASE("keys ranked by bounds are those ranked by looking at all, whatever th
   const double power = GENERATE(0.0, 0.5, 1.0);
   const bool absolute = GENERATE(false, true);
   const auto weighting = GENERATE(mass_weighting::relative, mass_weighting::absolute);
+  // In fp32 alone, in bf16 too, in bf16 alone.
+  const int storage = GENERATE(0, 1, 2);
   const auto head = kvfit_test::make_head(3, {.queries = 120, .keys = 700});
   const kvfit_test::scored_head scored(head.cache(), head.queries,
-                                       {.keep_exponentials = 120 * 700 * 4});
-  kvfit::mass_columns columns(scored.problem(50), weighting);
-  kvfit::residual_ranking ranking(columns, power, absolute);
+                                       {.keep_exponentials = storage == 2 ? -1 : 120 * 700 * 4});
+  kvfit::selection_problem problem = scored.problem(50);
+  if (storage == 2) problem.memory_cap = 4 * kvfit::simd::half_words(120) * 700;
+  kvfit::thread_pool pool(3);
+  if (power == 0.5) problem.threads = pool;
+  kvfit::mass_columns columns(problem, weighting);
+  REQUIRE(columns.is_stored() == (storage != 2));
+  kvfit::residual_ranking ranking(columns, power, absolute, storage == 1 ? 1000 : 0);
+  REQUIRE(ranking.is_at_hand());
   kvfit::random_source draw(7);
   std::vector<char> open(700, 1);
   kvfit::vector residual = columns.target();
@@ -85,7 +94,7 @@ TEST_CASE("few keys need a look while the residual changes little",
   const kvfit_test::scored_head scored(head.cache(), head.queries,
                                        {.keep_exponentials = 100 * 600 * 4});
   kvfit::mass_columns columns(scored.problem(50), mass_weighting::absolute);
-  kvfit::residual_ranking ranking(columns, 0, false);
+  kvfit::residual_ranking ranking(columns, 0, false, GENERATE(0, 1000));
   const std::vector<char> open(600, 1);
   ranking.best(columns.target(), open, 1);
   const kvfit::index first = ranking.looked_at();
@@ -103,7 +112,8 @@ TEST_CASE("no rows open, or none asked for, gives none", "[selection][residual_r
   if (!is_stored) problem.memory_cap = 0;
   kvfit::mass_columns columns(problem, mass_weighting::relative);
   REQUIRE(columns.is_stored() == is_stored);
-  kvfit::residual_ranking ranking(columns, 0.5, false);
+  kvfit::residual_ranking ranking(columns, 0.5, false, 10);
+  CHECK(ranking.is_at_hand() == is_stored);
   std::vector<char> open(40, 0);
   CHECK(ranking.best(columns.target(), open, 3).empty());
   open[7] = open[9] = 1;

@@ -124,12 +124,14 @@ class memory_planner {
 
   template <class Fits>
   bool take_selection(options_type& now, Fits fits) const {
-    // A byte too little for the exponentials, but perhaps enough for folded columns.
+    // Enough for the exponentials and no more; a byte too little for them, but perhaps enough for
+    // folded columns, or for all of them in bf16; nothing.
     const double all = float_bytes(fitted(now), sizes_.keys - protected_);
-    now.selection_memory = std::min(given_.selection_memory, whole_bytes(std::max(all - 1, 0.0)));
-    if (fits()) return true;
-    now.selection_memory = 0;
-    return fits();
+    for (const double bytes : {all, std::max(all - 1, 0.0), 0.0}) {
+      now.selection_memory = std::min(given_.selection_memory, whole_bytes(bytes));
+      if (fits()) return true;
+    }
+    return false;
   }
 
   template <class Fits>
@@ -258,9 +260,10 @@ namespace kvfit::inline KVFIT_ISA {
 /// 1 and 2 are given back where the later ones alone do:
 ///
 /// 0. Panels of queries scored at the same time, where there is an executor.
-/// 1. What the selection stores (`selection_memory`): first the n × T exponentials, which are then
-///    made anew, the choice being the same but for rounding; then the folded columns, so that joint
-///    selection looks at all queries, which is slow.
+/// 1. What the selection stores (`selection_memory`): first OMP's copy of the n × T exponentials in
+///    bf16; then the exponentials, so that joint selection makes them anew, and OMP only those of
+///    candidates, by a copy in bf16 again; then that, and the folded columns, which is slow. The
+///    choice stays the same but for rounding, and for joint selection looking at all queries.
 /// 2. Refinement: made sets beside a batch, as few of them as need be; then the batch, by
 ///    halves, to 512 queries.
 /// 3. Queries fitted on. Where a rule or a mask may hide keys: first, that the fit begins again on

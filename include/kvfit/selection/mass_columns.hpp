@@ -58,13 +58,34 @@ class mass_columns {
   }
 
   [[nodiscard]] bool is_stored() const noexcept { return stored_ != nullptr; }
+  /// Bytes that the problem allows for n × T numbers.
+  [[nodiscard]] index memory_cap() const noexcept { return problem_.memory_cap; }
   [[nodiscard]] index queries() const noexcept { return target_.size(); }
   [[nodiscard]] index keys() const noexcept { return source_.keys(); }
   [[nodiscard]] const loop& threads() const noexcept { return problem_.threads; }
   /// Keys that one thread takes at a time.
   static constexpr index piece = 512;
+  /// n: f_i, with what takes stored exponentials to the queries' own shift.
+  [[nodiscard]] const vector& factors() const noexcept { return factor_; }
   /// n: y_i f_i.
   [[nodiscard]] const vector& target() const noexcept { return target_; }
+
+  /// Calls body(j, row, part) with the exponentials of key j for the queries of `part`. Stored ones
+  /// are one part, so that a sum over queries is one sum. Keys of one part come in any order, on
+  /// any thread.
+  template <class Body>
+  void visit(Body body) {
+    if (is_stored()) {
+      const query_panel all{.block = 0, .first = 0, .count = queries(), .offset = 0};
+      each_key([&](index j) { body(j, stored_ + j * queries(), all); });
+      return;
+    }
+    for (const query_panel& part : panels_) {
+      own_.resize(keys(), part.count);
+      fill(part, own_.data(), part.count);
+      each_key([&](index j) { body(j, own_.data() + j * part.count, part); });
+    }
+  }
 
   /// out_j = Σ_i residual_i Φ_ij for all T keys. Cost n · T multiply-adds (and a score pass if not
   /// stored).
@@ -117,11 +138,27 @@ class mass_columns {
     });
   }
 
-  /// The residual that `correlation` refers to.
+  /// The residual that `correlation` and `correlations` refer to.
   void set_residual(const vector& residual) { weights_ = residual.cwiseProduct(factor_); }
+  /// n: f_i residual_i.
+  [[nodiscard]] const vector& weighted_residual() const noexcept { return weights_; }
   /// Σ_i residual_i Φ_ij of one key: what `correlate` writes for it. Requires `is_stored()`.
   [[nodiscard]] float correlation(index j) const noexcept {
     return simd::dot32(stored_ + j * queries(), weights_.data(), queries());
+  }
+  /// The same of some keys, stored or not: out_k of the row rows_k.
+  void correlations(std::span<const index> rows, vector& out) const {
+    out.resize(static_cast<index>(rows.size()));
+    if (is_stored()) {
+      for (index k = 0; k < out.size(); ++k) {
+        out[k] = correlation(rows[static_cast<std::size_t>(k)]);
+      }
+      return;
+    }
+    const Eigen::MatrixXf made = exponentials(rows);
+    for (index k = 0; k < out.size(); ++k) {
+      out[k] = simd::dot32(made.col(k).data(), weights_.data(), queries());
+    }
   }
 
   /// out_j = ‖Φ_:j‖ for all T keys.
@@ -135,46 +172,35 @@ class mass_columns {
 
   /// Columns of the rows numbered `rows`, n × |rows|.
   Eigen::MatrixXf columns(std::span<const index> rows) const {
-    const auto count = static_cast<index>(rows.size());
-    Eigen::MatrixXf out(queries(), count);
-    if (is_stored()) {
-      for (index j = 0; j < count; ++j) {
-        const float* from = stored_ + rows[static_cast<std::size_t>(j)] * queries();
-        std::copy(from, from + queries(), out.col(j).data());
-      }
-    } else {
-      out = row_logits(problem_.cache, problem_.queries, problem_.rule, rows);
-      exponentiate(0, queries(), out.data(), queries(), count);
-    }
-    for (index j = 0; j < count; ++j) {
+    Eigen::MatrixXf out = exponentials(rows);
+    for (index j = 0; j < out.cols(); ++j) {
       simd::multiply_each(out.col(j).data(), factor_.data(), queries());
     }
     return out;
   }
 
  private:
-  /// Calls body(j, row, part) with the exponentials of key j for the queries of `part`. Stored ones
-  /// are one part, so that a sum over queries is one sum. Keys of one part come in any order, on
-  /// any thread.
-  template <class Body>
-  void visit(Body body) {
-    if (is_stored()) {
-      const query_panel all{.block = 0, .first = 0, .count = queries(), .offset = 0};
-      each_key([&](index j) { body(j, stored_ + j * queries(), all); });
-      return;
-    }
-    for (const query_panel& part : panels_) {
-      own_.resize(keys(), part.count);
-      fill(part, own_.data(), part.count);
-      each_key([&](index j) { body(j, own_.data() + j * part.count, part); });
-    }
-  }
-
   template <class Body>
   void each_key(const Body& body) const {
     over_pieces(threads(), keys(), piece, [&](index first, index count) noexcept {
       for (index j = first; j < first + count; ++j) body(j);
     });
+  }
+
+  /// Columns without their factors.
+  Eigen::MatrixXf exponentials(std::span<const index> rows) const {
+    const auto count = static_cast<index>(rows.size());
+    if (!is_stored()) {
+      Eigen::MatrixXf out = row_logits(problem_.cache, problem_.queries, problem_.rule, rows);
+      exponentiate(0, queries(), out.data(), queries(), count);
+      return out;
+    }
+    Eigen::MatrixXf out(queries(), count);
+    for (index j = 0; j < count; ++j) {
+      const float* from = stored_ + rows[static_cast<std::size_t>(j)] * queries();
+      std::copy(from, from + queries(), out.col(j).data());
+    }
+    return out;
   }
 
   void fill(const query_panel& part, float* to, index stride) {

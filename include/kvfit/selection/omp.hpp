@@ -74,7 +74,7 @@ class omp_search {
       : policy_(policy),
         problem_(problem),
         columns_(problem, policy.weighting),
-        ranking_(columns_, policy.norm_power, policy.absolute),
+        ranking_(columns_, policy.norm_power, policy.absolute, rounds()),
         fit_(columns_.queries(), problem.budget),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
     residual_ = columns_.target().cast<double>();
@@ -83,7 +83,7 @@ class omp_search {
     for (index j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
-    out_.report.recomputed = !columns_.is_stored();
+    out_.report.recomputed = !ranking_.is_at_hand();
   }
 
   omp_search(const omp_search&) = delete;  // its ranking refers to its columns
@@ -120,6 +120,13 @@ class omp_search {
     return residual_.norm() <= 1e-6 * target_norm_ || fit_.rank() >= columns_.queries();
   }
 
+  /// Rounds that the budget takes at least.
+  [[nodiscard]] index rounds() const noexcept {
+    index most = policy_.keys_per_round;
+    for (const selection::omp_step& s : policy_.schedule) most = std::max(most, s.keys_per_round);
+    return problem_.budget / std::max<index>(most, 1);
+  }
+
   /// Rounds until the budget is used, mass is explained or keys run out.
   result<void> grow() {
     while (size() < problem_.budget && !is_explained()) {
@@ -144,10 +151,10 @@ class omp_search {
 
   void add(std::span<const index> rows) {
     const Eigen::MatrixXf added = columns_.columns(rows);
-    for (std::size_t k = 0; k < rows.size(); ++k) {
-      fit_.append(added.col(static_cast<index>(k)).data());
-      out_.positions.push_back(rows[k]);
-      is_open_[static_cast<std::size_t>(rows[k])] = 0;
+    fit_.append(added.data(), added.cols());
+    for (const index row : rows) {
+      out_.positions.push_back(row);
+      is_open_[static_cast<std::size_t>(row)] = 0;
     }
   }
 
@@ -262,10 +269,12 @@ inline result<void> check_settings(const selection::omp& policy) {
 }
 
 /// Runs OMP. Cost a pick: at most n · T multiply-adds for the correlations (only of keys that can
-/// still be the best, see `residual_ranking`) and O(n · |S|) for the refit (a growing Cholesky
-/// factor, never a fit from scratch). Memory: the n · T exponentials of the score pass where it
-/// kept them, else as many floats if `memory_cap` allows, else a panel and the logits are made anew
-/// every round; 4 t (n + t) bytes beside.
+/// still be the best, and in bf16 where that decides, see `residual_ranking`) and O(n · |S|) for
+/// the refit (a growing Cholesky factor, never a fit from scratch). Memory: the n · T exponentials
+/// of the score pass where it kept them, else as many floats if `memory_cap` allows, and 2 n · T
+/// bytes for them in bf16 if it allows that too, or these alone: then the candidates of a round are
+/// made anew in fp32. Where not even these fit, a panel, and all are made anew every round. 4 t (n
+/// + t) bytes beside. The rows are the same in all cases, up to ties.
 inline result<selected_rows> select(const selection::omp& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();

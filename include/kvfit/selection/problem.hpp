@@ -24,8 +24,8 @@ struct selection_problem {
   logit_rule rule;
   const attention_scores* scores = nullptr;  ///< of `cache` under `queries`
   index budget = 0;                          ///< 1 … T
-  /// Bytes a selection may spend on storing n × T numbers; where they do not fit, it recomputes
-  /// them.
+  /// Bytes a selection may spend on storing n × T numbers, those of the score pass among them;
+  /// where they do not fit, it recomputes them.
   index memory_cap = std::numeric_limits<index>::max();
   /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected.
   index first_row = 0;
@@ -48,7 +48,7 @@ struct selection_report {
   int refits = 0;     ///< weight fits within the selection
   index dropped = 0;  ///< keys taken out again for a weight under the cutoff
   index filled = 0;   ///< keys added by importance because mass was already explained
-  /// The memory cap forbade storing n × T numbers: each round made them anew.
+  /// The memory cap forbade storing n × T numbers at any precision: each round made them anew.
   bool recomputed = false;
 };
 

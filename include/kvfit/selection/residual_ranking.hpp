@@ -9,34 +9,45 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/selection/correlation_bounds.hpp"
+#include "kvfit/selection/half_columns.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
 /// Ranks keys by c_j / ‖Φ_:j‖^power, c = Φᵀr or |Φᵀr|, for a residual r that changes little by
-/// little.
+/// little; the ranking is that of looking at all keys, in fp32.
 ///
-/// With the columns at hand every key carries an upper bound of its c_j. From r' to r it moves by
+/// Every key carries an upper bound of its c_j (`correlation_bounds`). The best of the round before
+/// are looked at first and set a mark; of the others only those whose bound reaches it. To look at
+/// a key is to take its product with r in bf16, where `half_columns` are worth it and within the
+/// cap, and then c_j is known up to
 ///
-///     c_j(r) = α c_j(r') + Φ_:j·(r − α r') ≤ α c_j(r') + ‖Φ_:j‖ ‖r − α r'‖,   α = ⟨r, r'⟩ / ‖r'‖²
+///     |c̃_j − c_j| ≤ ‖Φ_:j − Φ̃_:j‖ ‖r‖ + rounding;
 ///
-/// (Cauchy–Schwarz), and never exceeds ‖Φ_:j‖ ‖r‖; only keys whose bound reaches the best found so
-/// far are looked at. Bounds allow for the rounding of fp32, so the ranking is that of looking at
-/// all of them. Columns that are not at hand are all made anew.
+/// those that may still be among the best are taken in fp32. Columns that are at hand in no
+/// precision are all made anew.
 class residual_ranking {
  public:
-  residual_ranking(mass_columns& columns, double norm_power, bool absolute)
+  /// `rounds`: calls of `best` to be expected, for columns in bf16 pay for themselves only after
+  /// some.
+  residual_ranking(mass_columns& columns, double norm_power, bool absolute, index rounds)
       : columns_(columns), is_absolute_(absolute) {
-    if (norm_power == 0 && !columns.is_stored()) return;
+    const bool may_hold = may_hold_halves(columns.queries(), columns.keys(), columns.is_stored(),
+                                          columns.memory_cap());
+    if (may_hold && (rounds >= halves_pay_after || !columns.is_stored())) {
+      halves_ = half_columns(columns);
+    }
+    is_at_hand_ = columns.is_stored() || !halves_.is_empty();
+    divisors_.setOnes(columns_.keys());
+    if (norm_power == 0 && !is_at_hand_) return;
     columns_.norms(norms_);
     if (norm_power != 0) {
-      divisors_ = norms_;
       // One by one: Eigen's vectorised pow differs from its scalar one, and equal keys must tie.
       const auto power = static_cast<float>(norm_power);
-      for (float& divisor : divisors_) divisor = std::pow(divisor + 1e-12F, power);
+      for (index j = 0; j < norms_.size(); ++j) divisors_[j] = std::pow(norms_[j] + 1e-12F, power);
     }
-    bounds_.setConstant(columns_.keys(), std::numeric_limits<float>::infinity());
-    previous_.setZero(columns_.queries());
+    if (is_at_hand_) bounds_ = correlation_bounds(columns_.keys(), columns_.queries());
   }
 
   /// The `count` best of the rows that are `open`, best first; ties go to the earlier row. Rows
@@ -44,23 +55,27 @@ class residual_ranking {
   std::span<const index> best(const vector& residual, std::span<const char> open, index count) {
     count_ = static_cast<std::size_t>(std::max<index>(count, 0));
     best_.clear();
-    looked_at_.clear();
-    if (columns_.is_stored()) {
+    seen_.clear();
+    if (is_at_hand_ && count_ > 0) {
       rank_by_bounds(residual, open);
-    } else {
+    } else if (count_ > 0) {
       rank_all(residual, open);
     }
     std::sort(best_.begin(), best_.end(), is_better);
     rows_.clear();
     for (const ranked& entry : best_) rows_.push_back(entry.row);
-    remember();
     return rows_;
   }
 
+  /// Whether columns are stored, in fp32 or bf16. If not, every call makes all of them anew.
+  [[nodiscard]] bool is_at_hand() const noexcept { return is_at_hand_; }
   /// Rows looked at so far, of all rounds.
-  [[nodiscard]] index looked_at() const noexcept { return looked_at_in_all_; }
+  [[nodiscard]] index looked_at() const noexcept { return looked_at_; }
 
  private:
+  static constexpr index halves_pay_after = 48;  // rounds
+  static constexpr index piece = 64;             // rows that one thread looks at at a time
+
   struct ranked {
     float score;
     index row;
@@ -68,6 +83,13 @@ class residual_ranking {
   static bool is_better(const ranked& a, const ranked& b) noexcept {
     return a.score != b.score ? a.score > b.score : a.row < b.row;
   }
+
+  /// A key looked at: what its score is at least, and what its c_j is at most.
+  struct glimpse {
+    index row;
+    float least;
+    float most;
+  };
 
   void rank_all(const vector& residual, std::span<const char> open) {
     columns_.correlate(residual, correlation_);
@@ -83,63 +105,104 @@ class residual_ranking {
     const double rounding =
         (static_cast<double>(columns_.queries()) / (4.0 * static_cast<double>(simd::lanes)) + 20) *
         0x1p-24;
-    const auto slack = static_cast<float>(2 * rounding * norm);
-    move_bounds(residual, norm, slack);
+    slack_ = static_cast<float>(2 * rounding * norm);
+    norm_ = static_cast<float>(norm * (1 + 1e-6));
+    bounds_.move_to(residual, norms_, 2 * slack_);  // its own, and that of the mark
     columns_.set_residual(residual);
-    const auto look = [&](index j) {
-      const float correlation = columns_.correlation(j);
-      take(j, correlation);
-      bounds_[j] = (is_absolute_ ? std::abs(correlation) : correlation) + slack * norms_[j];
-      ++looked_at_in_all_;
-    };
-    // Rows that did well before set a high mark to begin with.
+    if (!halves_.is_empty()) halves_.set_weighted_residual(columns_.weighted_residual());
+
+    rows_.clear();
     is_seen_.assign(static_cast<std::size_t>(columns_.keys()), 0);
-    for (const index j : probable_) {
+    for (const index j : probable_) {  // they set a high mark to begin with
       const auto at = static_cast<std::size_t>(j);
       if (open[at] == 0) continue;
       is_seen_[at] = 1;
-      look(j);
+      rows_.push_back(j);
     }
-    for (index j = 0; j < columns_.keys(); ++j) {
-      const auto at = static_cast<std::size_t>(j);
-      if (open[at] == 0 || is_seen_[at] != 0) continue;
-      if (best_.size() == count_ && !may_reach(j, slack)) continue;
-      look(j);
+    look_at_rows();
+    find_reaching(open);
+    look_at_rows();
+    take_best();
+    remember();
+  }
+
+  /// What c_j / divisor_j must be at least to be no worse than a score of `mark`, rounding allowed.
+  static float floor_of(float mark) noexcept { return mark - 1e-6F * std::abs(mark); }
+
+  /// `rows_`: the open ones not yet seen whose bound reaches the mark that is set.
+  void find_reaching(std::span<const char> open) {
+    const float floor = floor_of(least_of_best());
+    const float* bounds = bounds_.bounds().data();
+    const float* divisors = divisors_.data();
+    rows_.clear();
+    for (index first = 0; first < columns_.keys(); first += piece) {
+      const index end = std::min(first + piece, columns_.keys());
+      int reaching = 0;  // most often nowhere: no branch for each key
+      for (index j = first; j < end; ++j) reaching |= bounds[j] >= floor * divisors[j] ? 1 : 0;
+      if (reaching == 0) continue;
+      for (index j = first; j < end; ++j) {
+        const auto at = static_cast<std::size_t>(j);
+        if (open[at] == 0 || is_seen_[at] != 0) continue;
+        if (bounds[j] >= floor * divisors[j]) rows_.push_back(j);
+      }
     }
   }
 
-  /// Whether row j's score may be as good as the worst of the best.
-  [[nodiscard]] bool may_reach(index j, float slack) const {
-    if (best_.empty()) return false;  // none are asked for
-    const float mark = best_.front().score * (divisors_.size() == 0 ? 1.0F : divisors_[j]);
-    return bounds_[j] + slack * norms_[j] >= mark - 1e-6F * std::abs(mark);
+  /// Adds a glimpse of each of `rows_` to `seen_`.
+  void look_at_rows() {
+    const std::size_t before = seen_.size();
+    const auto many = static_cast<index>(rows_.size());
+    seen_.resize(before + rows_.size());
+    over_pieces(columns_.threads(), many, piece, [&](index first, index count) noexcept {
+      for (index k = first; k < first + count; ++k) {
+        const auto at = static_cast<std::size_t>(k);
+        seen_[before + at] = look(rows_[at], rows_[at + (k + 1 < many ? 1 : 0)]);
+      }
+    });
+    for (std::size_t k = before; k < seen_.size(); ++k) bounds_.set(seen_[k].row, seen_[k].most);
+    looked_at_ += many;
   }
 
-  void move_bounds(const vector& residual, double norm, float slack) {
-    const double before = previous_.cast<double>().squaredNorm();
-    const double product = previous_.cast<double>().dot(residual.cast<double>());
-    const double carried = before > 0 ? std::max(0.0, product / before) : 0.0;
-    const double moved = (residual.cast<double>() - carried * previous_.cast<double>()).norm();
-    const auto factor = static_cast<float>(carried);
-    const auto step = static_cast<float>(moved * (1 + 1e-6)) + slack;
-    const auto most = static_cast<float>(norm * (1 + 1e-6)) + slack;
-    for (index j = 0; j < bounds_.size(); ++j) {
-      const float drifted = factor * bounds_[j] + step * norms_[j];
-      const float limit = most * norms_[j];
-      bounds_[j] = drifted < limit ? drifted : limit;  // the first bound is infinite, and 0 · ∞ NaN
+  /// `next` is the row looked at after this one.
+  [[nodiscard]] glimpse look(index j, index next) const noexcept {
+    const bool is_rounded = !halves_.is_empty();
+    float correlation = is_rounded ? halves_.correlation(j, next) : columns_.correlation(j);
+    if (is_absolute_) correlation = std::abs(correlation);
+    const float off =
+        (is_rounded ? halves_.lost(j) * norm_ * (1 + 1e-5F) + slack_ * norms_[j] : 0.0F) +
+        slack_ * norms_[j];
+    return {j, (correlation - off) / divisors_[j], correlation + off};
+  }
+
+  /// What the worst of the best scores at least, by what is seen; −∞ if fewer are seen.
+  [[nodiscard]] float least_of_best() {
+    if (seen_.size() < count_) return -std::numeric_limits<float>::infinity();
+    const auto last = seen_.begin() + static_cast<std::ptrdiff_t>(count_ - 1);
+    std::nth_element(seen_.begin(), last, seen_.end(),
+                     [](const glimpse& a, const glimpse& b) { return a.least > b.least; });
+    return last->least;
+  }
+
+  /// The best of what is seen, in fp32.
+  void take_best() {
+    const float floor = floor_of(least_of_best());
+    rows_.clear();
+    for (const glimpse& key : seen_) {
+      if (key.most >= floor * divisors_[key.row]) rows_.push_back(key.row);
     }
-    previous_ = residual;
+    columns_.correlations(rows_, correlation_);
+    for (std::size_t k = 0; k < rows_.size(); ++k) {
+      take(rows_[k], correlation_[static_cast<index>(k)]);
+    }
   }
 
   void take(index j, float correlation) {
-    float score = is_absolute_ ? std::abs(correlation) : correlation;
-    if (divisors_.size() != 0) score /= divisors_[j];
+    const float score = (is_absolute_ ? std::abs(correlation) : correlation) / divisors_[j];
     const ranked entry{score, j};
-    looked_at_.push_back(entry);
     if (best_.size() < count_) {
       best_.push_back(entry);
       std::push_heap(best_.begin(), best_.end(), is_better);  // the worst on top
-    } else if (count_ > 0 && is_better(entry, best_.front())) {
+    } else if (is_better(entry, best_.front())) {
       std::pop_heap(best_.begin(), best_.end(), is_better);
       best_.back() = entry;
       std::push_heap(best_.begin(), best_.end(), is_better);
@@ -148,37 +211,46 @@ class residual_ranking {
 
   /// Keeps the runners-up for the next call.
   void remember() {
-    const std::size_t wanted = std::min(looked_at_.size(), 5 * count_ + 32);
-    const auto end = looked_at_.begin() + static_cast<std::ptrdiff_t>(wanted);
-    std::partial_sort(looked_at_.begin(), end, looked_at_.end(), is_better);
+    const std::size_t wanted = std::min(seen_.size(), 5 * count_ + 32);
+    const auto end = seen_.begin() + static_cast<std::ptrdiff_t>(wanted);
+    std::nth_element(seen_.begin(), end, seen_.end(), [](const glimpse& a, const glimpse& b) {
+      return a.least != b.least ? a.least > b.least : a.row < b.row;
+    });
     probable_.clear();
-    for (auto entry = looked_at_.begin(); entry != end; ++entry) probable_.push_back(entry->row);
+    for (auto key = seen_.begin(); key != end; ++key) probable_.push_back(key->row);
   }
 
   mass_columns& columns_;
+  half_columns halves_;
+  correlation_bounds bounds_;
   bool is_absolute_;
+  bool is_at_hand_ = false;
   std::size_t count_ = 0;
+  float norm_ = 0;   // ‖r‖, rounded up
+  float slack_ = 0;  // what fp32 may add to a product, over ‖Φ_:j‖
   vector norms_;
-  vector divisors_;  // ‖Φ_:j‖^power; empty for power 0
-  vector bounds_;    // c_j or |c_j| is at most this, for the residual before
-  vector previous_;
+  vector divisors_;  // ‖Φ_:j‖^power
   vector correlation_;
   std::vector<char> is_seen_;
   std::vector<ranked> best_;
-  std::vector<ranked> looked_at_;
+  std::vector<glimpse> seen_;
   std::vector<index> rows_;
   std::vector<index> probable_;
-  index looked_at_in_all_ = 0;
+  index looked_at_ = 0;
 
   friend double residual_ranking_bytes(const head_sizes& sizes, index count) noexcept;
 };
 
 /// Bytes of a `residual_ranking` that is asked for `count` rows at most.
 inline double residual_ranking_bytes(const head_sizes& sizes, index count) noexcept {
-  const auto entry = static_cast<double>(sizeof(residual_ranking::ranked));
-  return float_bytes(4, sizes.keys) + float_bytes(sizes.queries) + static_cast<double>(sizes.keys) +
-         grown_bytes(entry * static_cast<double>(sizes.keys)) +
-         grown_bytes(2 * entry * static_cast<double>(6 * count + 32));
+  const auto glimpse = static_cast<double>(sizeof(residual_ranking::glimpse));
+  const auto keys = static_cast<double>(sizes.keys);
+  const bool may_hold =
+      may_hold_halves(sizes.queries, sizes.keys, stores_mass_columns(sizes), sizes.memory_cap);
+  return (may_hold ? half_columns_bytes(sizes) : 0) +
+         correlation_bounds_bytes(sizes.keys, sizes.queries) + float_bytes(3, sizes.keys) + keys +
+         grown_bytes((glimpse + 8) * keys) +
+         grown_bytes(2 * glimpse * static_cast<double>(6 * count + 32));
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

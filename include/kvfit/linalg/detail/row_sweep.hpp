@@ -51,6 +51,41 @@ struct row_group {
     return out;
   }
 
+  /// Each row times each of `Many` vectors, `apart` doubles apart: row r's product with the v-th at
+  /// r · Many + v, as if taken alone.
+  template <index Many>
+  [[nodiscard]] std::array<double, Rows* static_cast<std::size_t>(Many)> times(
+      const double* x, index apart) const noexcept {
+    constexpr auto many = static_cast<std::size_t>(Many);
+    std::array<simd::batch64, Rows * many> sums;
+    sums.fill(simd::batch64(0.0));
+    const auto add = [&](auto load_row, auto load_vector) {
+      std::array<simd::batch64, many> factors;
+      for (std::size_t v = 0; v < many; ++v) {
+        factors[v] = load_vector(x + static_cast<index>(v) * apart);
+      }
+      for (std::size_t r = 0; r < Rows; ++r) {
+        const simd::batch64 part = load_row(row(r));
+        for (std::size_t v = 0; v < many; ++v) {
+          simd::batch64& sum = sums[r * many + v];
+          sum = simd::multiply_add(part, factors[v], sum);
+        }
+      }
+    };
+    index j = 0;
+    for (; j + simd::lanes64 <= cols; j += simd::lanes64) {
+      add([&](const float* at) { return simd::load_widened(at + j); },
+          [&](const double* at) { return simd::load(at + j); });
+    }
+    if (j < cols) {
+      add([&](const float* at) { return simd::load_widened_first(at + j, cols - j); },
+          [&](const double* at) { return simd::load_first(at + j, cols - j, 0.0); });
+    }
+    std::array<double, Rows * many> out{};
+    for (std::size_t k = 0; k < out.size(); ++k) out[k] = simd::sum(sums[k]);
+    return out;
+  }
+
   /// y += Σ_r factors_r · row_r.
   void add_to(double* y, const std::array<double, Rows>& factors) const noexcept {
     index j = 0;

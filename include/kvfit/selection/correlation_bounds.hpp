@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+/// Upper bounds of how much columns agree with a residual that moves.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "kvfit/core/bytes.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// For every key j a number that c_j(r) = Φ_:j·r, or |c_j(r)|, does not exceed.
+///
+/// A key whose product was taken with an earlier residual r' is off by what has moved since
+/// (Cauchy–Schwarz):
+///
+///     c_j(r) = α c_j(r') + Φ_:j·(r − α r') ≤ α c_j(r') + ‖Φ_:j‖ ‖r − α r'‖,   α = ⟨r, r'⟩⁺ /
+///     ‖r'‖²,
+///
+/// and c_j(r) ≤ ‖Φ_:j‖ ‖r‖ always. The last `depth` residuals are kept, so that the distance is the
+/// straight one: steps that turn away from each other add up to less than their lengths. A key
+/// whose residual is about to be forgotten keeps the bound it then has.
+class correlation_bounds {
+ public:
+  static constexpr index depth = 32;
+
+  correlation_bounds() = default;
+  /// No bound is known yet of `keys` columns of `queries` numbers.
+  correlation_bounds(index keys, index queries)
+      : residuals_(rows_of_doubles::Zero(depth, queries)),
+        products_(depth),
+        known_(vector::Zero(keys)),
+        bounds_(keys),
+        of_(static_cast<std::size_t>(keys), 0) {}
+
+  /// Makes the bounds those for `residual`. `norms`: ‖Φ_:j‖; `slack`: what rounding may add to a
+  /// product, over ‖Φ_:j‖.
+  void move_to(const vector& residual, const vector& norms, float slack) {
+    newest_ = (newest_ + 1) % depth;  // in the place of the oldest, once that has served
+    const auto newest = static_cast<std::uint8_t>(newest_);
+    now_ = residual.cast<double>();
+    const double length_sq = now_.squaredNorm();
+    products_.noalias() = residuals_ * now_;
+    std::array<float, depth> carried{};
+    std::array<float, depth> moved{};
+    for (index e = 0; e < depth; ++e) {
+      const auto at = static_cast<std::size_t>(e);
+      const double product = products_[e];
+      const double before = lengths_sq_[at];
+      const double alpha = before > 0 ? std::max(0.0, product / before) : 0.0;
+      const double distance_sq = length_sq - 2 * alpha * product + alpha * alpha * before;
+      carried[at] = static_cast<float>(alpha);
+      // The difference loses digits where little has moved: 1e-7 of ‖r‖ at most.
+      moved[at] = static_cast<float>(std::sqrt(std::max(distance_sq, 0.0)) * (1 + 1e-6) +
+                                     1e-7 * std::sqrt(length_sq)) +
+                  slack;
+    }
+    const float most = static_cast<float>(std::sqrt(length_sq) * (1 + 1e-6)) + slack;
+    for (index j = 0; j < bounds_.size(); ++j) {
+      const std::uint8_t of = of_[static_cast<std::size_t>(j)];
+      const float drifted = carried[of] * known_[j] + moved[of] * norms[j];
+      const float limit = most * norms[j];
+      const float bound = drifted < limit ? drifted : limit;
+      bounds_[j] = bound;
+      known_[j] = of == newest ? bound : known_[j];  // what it referred to goes
+    }
+    residuals_.row(newest_) = now_.transpose();
+    lengths_sq_[newest] = length_sq;
+  }
+
+  /// T: c_j, or |c_j|, is at most this.
+  [[nodiscard]] const vector& bounds() const noexcept { return bounds_; }
+
+  /// Key j has been looked at: with this residual its bound is `most`.
+  void set(index j, float most) noexcept {
+    known_[j] = most;
+    of_[static_cast<std::size_t>(j)] = static_cast<std::uint8_t>(newest_);
+  }
+
+ private:
+  using rows_of_doubles = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+  rows_of_doubles residuals_;  // depth × n: in fp32 the distances of near ones would be lost
+  Eigen::VectorXd now_;
+  Eigen::VectorXd products_;
+  std::array<double, depth> lengths_sq_{};
+  index newest_ = depth - 1;
+  vector known_;   // c_j is at most this, for the residual of_[j]
+  vector bounds_;  // for the residual now
+  std::vector<std::uint8_t> of_;
+};
+
+/// Bytes of `correlation_bounds`.
+inline double correlation_bounds_bytes(index keys, index queries) noexcept {
+  return float_bytes(2, keys) + static_cast<double>(keys) +
+         double_bytes(correlation_bounds::depth + 1, queries);
+}
+
+}  // namespace kvfit::inline KVFIT_ISA

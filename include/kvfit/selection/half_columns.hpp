@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+/// The columns of the mass equation in bf16, each with what rounding took from it.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "kvfit/core/bytes.hpp"
+#include "kvfit/core/config.hpp"
+#include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/simd/half_dot.hpp"
+
+namespace kvfit::inline KVFIT_ISA {
+
+/// Φ̃ ≈ Φ, a key a row, half as large: to tell which columns are worth a look in fp32. By
+/// Cauchy–Schwarz
+///
+///     |Φ_:j·r − Φ̃_:j·r| ≤ lost(j) ‖r‖,   lost(j) = ‖Φ_:j − Φ̃_:j‖ ≤ 2⁻⁸ ‖Φ_:j‖.
+///
+/// 2 n T bytes, made in one pass over the columns.
+class half_columns {
+ public:
+  /// None: `is_empty()`.
+  half_columns() = default;
+
+  explicit half_columns(mass_columns& columns)
+      : words_(columns.keys(), simd::half_words(columns.queries())), weights_(2 * words_.cols()) {
+    lost_.setZero(columns.keys());
+    words_.rightCols(std::min(words_.cols(), simd::lanes)).setZero();  // what no number fills
+    columns.visit([&](index j, const float* row, const query_panel& part) noexcept {
+      auto* at = reinterpret_cast<std::byte*>(words_.row(j).data()) + 2 * part.offset;
+      lost_[j] +=
+          simd::round_to_halves(row, columns.factors().data() + part.offset, part.count, at);
+    });
+    for (float& lost : lost_) lost = std::sqrt(lost);  // Eigen's vectorised root is not exact
+  }
+
+  [[nodiscard]] bool is_empty() const noexcept { return words_.size() == 0; }
+
+  /// The residual that `correlation` refers to, with the queries' factors in it.
+  void set_weighted_residual(const vector& weighted) {
+    simd::split_for_halves(weighted.data(), weighted.size(), weights_.data());
+  }
+  /// Φ̃_:j · r; key `next` is fetched meanwhile.
+  [[nodiscard]] float correlation(index j, index next) const noexcept {
+    return simd::half_dot(words_.row(j).data(), weights_.data(), words_.cols(),
+                          words_.row(next).data());
+  }
+  /// ‖Φ_:j − Φ̃_:j‖.
+  [[nodiscard]] float lost(index j) const noexcept { return lost_[j]; }
+
+ private:
+  Eigen::Array<std::uint32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> words_;
+  vector lost_;
+  vector weights_;
+};
+
+/// Whether the memory cap has room for columns in bf16, beside those in fp32 where they are stored.
+inline bool may_hold_halves(index queries, index keys, bool has_floats, index memory_cap) noexcept {
+  const double bytes =
+      float_bytes(simd::half_words(queries), keys) + (has_floats ? float_bytes(queries, keys) : 0);
+  return bytes <= static_cast<double>(memory_cap);
+}
+
+/// Bytes of `half_columns`.
+inline double half_columns_bytes(const head_sizes& sizes) noexcept {
+  const index words = simd::half_words(sizes.queries);
+  return float_bytes(words, sizes.keys) + float_bytes(sizes.keys + 2 * words);
+}
+
+}  // namespace kvfit::inline KVFIT_ISA
