@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// The published method in plain Eigen beside kvfit, in one run on the same head, with the same
 /// flags and one thread: seconds (medians of alternating calls), held-out errors, share of the
-/// roof. Then threads over heads, growth with T, and memory under a cap.
+/// roof, and what the roof would allow. Then threads over heads and within one, growth with T, and
+/// memory under a cap.
 ///
 ///     speed [FILE]     rows as a table, and as JSON in FILE
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -120,53 +122,113 @@ kvfit::compacted fitted(const workload& work, const kvfit::compact_options& opti
   return std::move(*got);
 }
 
-/// `repeats` calls of each, in turns.
+/// The rows that both chose, as a share.
+double alike(std::vector<index> one, std::vector<index> other) {
+  std::sort(one.begin(), one.end());
+  std::sort(other.begin(), other.end());
+  std::vector<index> both;
+  std::set_intersection(one.begin(), one.end(), other.begin(), other.end(),
+                        std::back_inserter(both));
+  return static_cast<double>(both.size()) / static_cast<double>(one.size());
+}
+
+/// Geometric means of errors.
+class mean_quality {
+ public:
+  void add(const quality& one) {
+    output_ += std::log(one.output_error);
+    mass_ += std::log(one.mass_error);
+    ++count_;
+  }
+  [[nodiscard]] quality mean() const {
+    return {std::exp(output_ / count_), std::exp(mass_ / count_)};
+  }
+
+ private:
+  double output_ = 0;
+  double mass_ = 0;
+  double count_ = 0;
+};
+
+/// Seconds in which a score pass and the value fit by QR could be had at the roof, whatever the
+/// selection costs.
+double least_seconds(const workload& work, double roof) {
+  const auto n = static_cast<double>(work.data.queries.rows());
+  const auto t = static_cast<double>(work.budget);
+  const double scores = 4 * n * static_cast<double>(work.data.keys.size());
+  const double fit = 2 * n * t * t - 2 * t * t * t / 3;
+  return (scores + fit) / (roof * 1e9);
+}
+
+/// `repeats` calls of each on every head, in turns.
 template <class Plain>
-void add_method(table& to, const std::string& name, const workload& work, int repeats, Plain plain,
-                const char* preset) {
+void add_method(table& to, const std::string& name, int heads, int repeats, double roof,
+                Plain plain, const char* preset) {
   row what{.name = name};
   std::vector<double> plain_seconds;
   std::vector<double> our_seconds;
-  const auto options = kvfit::presets::find(preset)->make(work.budget);
-  for (int k = 0; k < repeats; ++k) {
-    const baseline::compacted one = timed(plain_seconds, plain);
-    const kvfit::compacted other = timed(our_seconds, [&] { return fitted(work, options); });
-    if (k > 0) continue;
-    what.baseline_error = judge(work, one.keys, one.bias, one.values);
-    what.kvfit_error = judge(work, other.keys, other.bias, other.values);
-    const auto& stages = other.report.seconds;
-    what.more["stages_s"] = {{"check", stages.check},   {"score", stages.score},
-                             {"select", stages.select}, {"bias", stages.bias},
-                             {"values", stages.values}, {"judge", stages.judge}};
+  mean_quality plain_errors;
+  mean_quality our_errors;
+  nlohmann::json rows_alike = nlohmann::json::array();
+  for (int head = 1; head <= heads; ++head) {
+    const workload& work = kvfit::bench::load(keys, depth, static_cast<std::uint64_t>(head));
+    const auto options = kvfit::presets::find(preset)->make(work.budget);
+    for (int k = 0; k < repeats; ++k) {
+      const baseline::compacted one = timed(plain_seconds, [&] { return plain(work); });
+      const kvfit::compacted other = timed(our_seconds, [&] { return fitted(work, options); });
+      if (k > 0) continue;
+      plain_errors.add(judge(work, one.keys, one.bias, one.values));
+      our_errors.add(judge(work, other.keys, other.bias, other.values));
+      rows_alike.push_back(alike(one.positions, other.positions));
+      const auto& stages = other.report.seconds;
+      what.more["stages_s"] = {{"check", stages.check},   {"score", stages.score},
+                               {"select", stages.select}, {"bias", stages.bias},
+                               {"values", stages.values}, {"judge", stages.judge}};
+      what.more["ratio_at_roof"] = plain_seconds.back() / least_seconds(work, roof);
+    }
   }
+  what.more["rows_alike"] = rows_alike;
+  what.baseline_error = plain_errors.mean();
+  what.kvfit_error = our_errors.mean();
   what.baseline_s = median(plain_seconds);
   what.kvfit_s = median(our_seconds);
   to.add(std::move(what));
 }
 
-void add_methods(table& to) {
-  const workload& work = kvfit::bench::load(keys, depth);
-  const auto& [q, k, v] = std::tie(work.data.queries, work.data.keys, work.data.values);
+/// Heads of several seeds: where the two part at a tie, either may end with the larger error.
+constexpr int seeds = 3;
+
+void add_methods(table& to, double roof) {
+  const auto omp = [](const workload& work, const baseline::omp& options) {
+    return baseline::compact_omp(work.data.queries, work.data.keys, work.data.values, work.budget,
+                                 options);
+  };
   add_method(
-      to, "highest attention, bias, values", work, 5,
-      [&] { return baseline::compact_highest_attention(q, k, v, work.budget); },
+      to, "highest attention, bias, values", seeds, 3, roof,
+      [](const workload& work) {
+        return baseline::compact_highest_attention(work.data.queries, work.data.keys,
+                                                   work.data.values, work.budget);
+      },
       "highest_attention");
   add_method(
-      to, "OMP-fast, bias, values", work, 1,
-      [&] {
-        return baseline::compact_omp(q, k, v, work.budget,
-                                     {.keys_per_round = 4, .refit_interval = 2});
-      },
+      to, "OMP-fast, bias, values", seeds, 1, roof,
+      [&](const workload& work) { return omp(work, {.keys_per_round = 4, .refit_interval = 2}); },
       "omp_fast");
   add_method(
-      to, "OMP, bias, values", work, 1,
-      [&] { return baseline::compact_omp(q, k, v, work.budget, {}); }, "omp");
+      to, "OMP, bias, values", seeds, 1, roof, [&](const workload& work) { return omp(work, {}); },
+      "omp");
+
   row what{.name = "default"};  // has no published counterpart
   std::vector<double> seconds;
-  const auto options = kvfit::presets::find("default")->make(work.budget);
-  const auto got = timed(seconds, [&] { return fitted(work, options); });
-  what.kvfit_s = seconds.front();
-  what.kvfit_error = judge(work, got.keys, got.bias, got.values);
+  mean_quality errors;
+  for (int head = 1; head <= seeds; ++head) {
+    const workload& work = kvfit::bench::load(keys, depth, static_cast<std::uint64_t>(head));
+    const auto options = kvfit::presets::find("default")->make(work.budget);
+    const auto got = timed(seconds, [&] { return fitted(work, options); });
+    errors.add(judge(work, got.keys, got.bias, got.values));
+  }
+  what.kvfit_s = median(seconds);
+  what.kvfit_error = errors.mean();
   to.add(std::move(what));
 }
 
@@ -268,7 +330,7 @@ void add_threads_within(table& to) {
   const workload& work = kvfit::bench::load(keys, depth);
   const auto& data = work.data;
   kvfit::thread_pool pool;
-  for (const char* preset : {"highest_attention", "default"}) {
+  for (const char* preset : {"highest_attention", "omp_fast", "omp", "default"}) {
     const auto options = kvfit::presets::find(preset)->make(work.budget);
     std::vector<double> alone;
     std::vector<double> together;
@@ -363,7 +425,7 @@ int main(int count, char** arguments) {
   add_threads(out);
   add_threads_within(out);
   add_precisions(out);
-  add_methods(out);
+  add_methods(out, roof);
   const nlohmann::json report = {{"machine", kvfit::bench::cpu_name()},
                                  {"compiler", KVFIT_BENCH_COMPILER},
                                  {"flags", KVFIT_BENCH_FLAGS},

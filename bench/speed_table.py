@@ -26,6 +26,10 @@ def rest(row):
         parts.append(f"exponent {row['exponent']:.3f}")
     if "resident_megabytes" in row:
         parts.append(f"resident {row['resident_megabytes']:.0f} MB, estimate {row['estimate_megabytes']:.0f}")
+    if "ratio_at_roof" in row:
+        parts.append(f"at the roof {row['ratio_at_roof']:.1f} times")
+    if "rows_alike" in row:
+        parts.append("rows alike " + ", ".join(f"{100 * share:.0f} %" for share in row["rows_alike"]))
     if "refused" in row:
         parts.append("refused")
     return ", ".join(parts)

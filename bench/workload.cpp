@@ -15,6 +15,7 @@ namespace {
 struct kept {
   index keys = 0;
   index depth = 0;
+  std::uint64_t seed = 0;
   workload work;
   std::optional<baseline::attention> plain;
   std::optional<std::vector<index>> positions;
@@ -39,15 +40,19 @@ quality judge_with(const workload& work, std::span<const index> positions, const
 
 }  // namespace
 
-const workload& load(index keys, index depth) {
+const workload& load(index keys, index depth, std::uint64_t seed) {
   kept& now = current();
-  if (now.keys == keys && now.depth == depth) return now.work;
+  if (now.keys == keys && now.depth == depth && now.seed == seed) return now.work;
   now = {};
   now.keys = keys;
   now.depth = depth;
+  now.seed = seed;
   head& data = now.work.data;
-  data = synthetic_head(
-      {.keys = keys, .depth = depth, .queries = fit_queries, .held_out = held_out_queries});
+  data = synthetic_head({.keys = keys,
+                         .depth = depth,
+                         .queries = fit_queries,
+                         .held_out = held_out_queries,
+                         .seed = seed});
   now.work.budget = keys / compaction_ratio;
   now.work.held_out = baseline::attend(data.held_out, data.keys, data.values);
   now.work.held_out.exponentials.resize(0, 0);

@@ -2,6 +2,7 @@
 /// Heads that benchmarks run on, what the baseline makes of them, and how results are judged.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -27,8 +28,8 @@ struct quality {
   double mass_error = 0;
 };
 
-/// The head of that size. Only the last one asked for is kept, like everything below.
-const workload& load(index keys, index depth);
+/// The head of that size and seed. Only the last one asked for is kept, like everything below.
+const workload& load(index keys, index depth, std::uint64_t seed = 1);
 
 /// Full attention of the fitting queries, by the baseline.
 const baseline::attention& plain_attention(const workload& work);
