@@ -48,8 +48,9 @@ inline void split_for_halves(const float* x, index n, float* y) noexcept {
   batch a(0.0F), b(0.0F), c(0.0F), d(0.0F);
   index w = 0;
   for (; w + 2 * lanes <= words; w += 2 * lanes) {
-    __builtin_prefetch(next + w);
-    if constexpr (lanes >= 16) __builtin_prefetch(next + w + lanes);
+    // Not to stay in the cache: rows go by once, others are meant to stay.
+    __builtin_prefetch(next + w, 0, 0);
+    if constexpr (lanes >= 16) __builtin_prefetch(next + w + lanes, 0, 0);
     const batch_pair first = at(w);
     const batch_pair second = at(w + lanes);
     a = multiply_add(first.even, load(y + 2 * w), a);
