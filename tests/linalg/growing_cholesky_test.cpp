@@ -4,6 +4,7 @@
 #include <limits>
 #include <vector>
 
+#include "kvfit/parallel/thread_pool.hpp"
 #include "support/catch.hpp"
 #include "support/growing_qr.hpp"
 #include "support/linalg_oracle.hpp"
@@ -96,7 +97,8 @@ TEST_CASE("columns that come together are columns that come one by one",
   m.col(6) = m.col(2);                                // dependent, within a block
   m(3, 9) = std::numeric_limits<float>::quiet_NaN();  // no number, within a block
   const kvfit::vector y = oracle::gaussian(70, 1, 9);
-  growing_cholesky together(70, 31);
+  kvfit::thread_pool pool(3);
+  growing_cholesky together(70, 31, growing_cholesky::default_rank_tolerance, pool);
   growing_cholesky single(70, 31);
   together.set_target(y.cast<double>());
   single.set_target(y.cast<double>());
@@ -114,6 +116,27 @@ TEST_CASE("columns that come together are columns that come one by one",
     CHECK((w - expected).norm() <= 1e-9 * expected.norm());
   }
   CHECK(together.rank() == 29);
+}
+
+TEST_CASE("no byte depends on the threads that share the products",
+          "[linalg][growing_cholesky][threads]") {
+  const Eigen::MatrixXf m = by_columns(oracle::exponentials(1200, 200, 0.5F, 10));
+  const kvfit::vector y = oracle::gaussian(1200, 1, 11);
+  kvfit::thread_pool pool(3);
+  growing_cholesky alone(1200, 200);
+  growing_cholesky shared(1200, 200, growing_cholesky::default_rank_tolerance, pool);
+  Eigen::VectorXd expected[2];
+  Eigen::VectorXd got[2];
+  for (growing_cholesky* fit : {&alone, &shared}) {
+    auto& out = fit == &alone ? expected : got;
+    fit->set_target(y.cast<double>());
+    fit->append(m.data(), 197);
+    fit->append(m.col(197).data(), 3);
+    fit->solve_into(out[0]);
+    fit->residual_into(out[0], out[1]);
+  }
+  CHECK(got[0] == expected[0]);
+  CHECK(got[1] == expected[1]);
 }
 
 TEST_CASE("no more columns count than there are rows", "[linalg][growing_cholesky]") {

@@ -14,6 +14,7 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
+#include "kvfit/parallel/loop.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -42,10 +43,12 @@ class growing_cholesky {
   /// Solutions are improved once a pivot is smaller than this.
   static constexpr double refine_below = 1e-3;
 
-  /// `rows` = n ≥ 0, `capacity` ≥ 0 columns at most, `rank_tolerance` in [1e-7, 1).
+  /// `rows` = n ≥ 0, `capacity` ≥ 0 columns at most, `rank_tolerance` in [1e-7, 1); `threads` share
+  /// the products with all columns, on which no result depends.
   growing_cholesky(Eigen::Index rows, Eigen::Index capacity,
-                   double rank_tolerance = default_rank_tolerance)
+                   double rank_tolerance = default_rank_tolerance, const loop& threads = {})
       : rank_tolerance_(rank_tolerance),
+        threads_(threads),
         columns_(capacity, rows),
         target_(Eigen::VectorXd::Zero(rows)),
         incoming_(block, rows),
@@ -130,23 +133,19 @@ class growing_cholesky {
   void residual_into(const Eigen::VectorXd& weights, Eigen::VectorXd& residual) const {
     assert(weights.size() == size_);
     residual = target_;
-    Eigen::Index j = 0;
-    for (; j + detail::sweep_rows <= size_; j += detail::sweep_rows) {
-      std::array<double, detail::sweep_rows> factors{};
-      for (std::size_t r = 0; r < factors.size(); ++r) {
-        factors[r] = -weights[j + static_cast<Eigen::Index>(r)];
-      }
-      group<detail::sweep_rows>(j).add_to(residual.data(), factors);
-    }
-    for (; j < size_; ++j) group<1>(j).add_to(residual.data(), {-weights[j]});
+    over_pieces(threads_, rows(), columns_apart, [&](index from, index count) noexcept {
+      const auto take = [&](auto group, index j) {
+        std::array<double, decltype(group)::rows> factors{};
+        for (std::size_t r = 0; r < factors.size(); ++r) {
+          factors[r] = -weights[j + static_cast<index>(r)];
+        }
+        group.add_to(residual.data() + from, factors);
+      };
+      detail::for_row_groups(columns_.data() + from, rows(), size_, count, take);
+    });
   }
 
  private:
-  template <std::size_t Rows>
-  [[nodiscard]] detail::row_group<Rows> group(Eigen::Index first) const noexcept {
-    return {columns_.row(first).data(), rows(), rows()};
-  }
-
   /// Where row k of L starts: rows of 1, 2, 3, … entries lie one after the other.
   static constexpr Eigen::Index packed(Eigen::Index k) noexcept { return k * (k + 1) / 2; }
   [[nodiscard]] auto factor_row(Eigen::Index k, Eigen::Index count) const {
@@ -160,12 +159,17 @@ class growing_cholesky {
 
   /// out_j = columns_j · x for all size() columns.
   void times(const double* x, double* out) const {
-    Eigen::Index j = 0;
-    for (; j + detail::sweep_rows <= size_; j += detail::sweep_rows) {
-      const auto products = group<detail::sweep_rows>(j).times(x);
-      std::copy(products.begin(), products.end(), out + j);
-    }
-    for (; j < size_; ++j) out[j] = group<1>(j).times(x)[0];
+    over_pieces(threads_, size_, rows_apart,
+                [&](index from, index count) noexcept { multiply(from, count, x, out + from); });
+  }
+
+  /// out_k = columns_{from + k} · x for `count` of them.
+  void multiply(index from, index count, const double* x, double* out) const noexcept {
+    detail::for_row_groups(columns_.row(from).data(), rows(), count, rows(),
+                           [&](auto group, index k) {
+                             const auto products = group.times(x);
+                             std::copy(products.begin(), products.end(), out + k);
+                           });
   }
 
   /// Counts the `count` columns that lie from `size_` on in.
@@ -182,31 +186,35 @@ class growing_cholesky {
     for (Eigen::Index c = 0; c < count; ++c) {
       incoming_.row(c) = columns_.row(size_ + c).template cast<double>();
     }
-    const auto put = [&](Eigen::Index c, Eigen::Index j, double product) {
-      block_products_[c * capacity() + j] = product;
-    };
-    Eigen::Index j = 0;
-    if (count == block) {
-      for (; j + detail::sweep_rows <= size_; j += detail::sweep_rows) {
-        const auto products =
-            group<detail::sweep_rows>(j).template times<block>(incoming_.data(), rows());
-        for (Eigen::Index c = 0; c < block; ++c) {
-          for (Eigen::Index r = 0; r < detail::sweep_rows; ++r) {
-            put(c, j + r, products[static_cast<std::size_t>(r * block + c)]);
+    over_pieces(threads_, size_, rows_apart, [&](index from, index many) noexcept {
+      if (count == block) {
+        multiply_block(from, many);
+      } else {
+        for (index c = 0; c < count; ++c) {
+          multiply(from, many, incoming_.row(c).data(), products_with(c) + from);
+        }
+      }
+    });
+    for (Eigen::Index c = 1; c < count; ++c) {
+      multiply(size_, c, incoming_.row(c).data(), products_with(c) + size_);
+    }
+  }
+
+  /// The products of a whole block of incoming columns with `count` columns, which are read once.
+  void multiply_block(index from, index count) noexcept {
+    detail::for_row_groups(
+        columns_.row(from).data(), rows(), count, rows(), [&](auto group, index k) {
+          const auto products = group.template times<block>(incoming_.data(), rows());
+          for (std::size_t p = 0; p < products.size(); ++p) {
+            const auto at = static_cast<index>(p);
+            products_with(at % block)[from + k + at / block] = products[p];
           }
-        }
-      }
-    }
-    for (Eigen::Index c = 0; c < count; ++c) {
-      Eigen::Index i = j;
-      for (; i + detail::sweep_rows <= size_ + c; i += detail::sweep_rows) {
-        const auto products = group<detail::sweep_rows>(i).times(incoming_.row(c).data());
-        for (Eigen::Index r = 0; r < detail::sweep_rows; ++r) {
-          put(c, i + r, products[static_cast<std::size_t>(r)]);
-        }
-      }
-      for (; i < size_ + c; ++i) put(c, i, group<1>(i).times(incoming_.row(c).data())[0]);
-    }
+        });
+  }
+
+  /// Where the products of an incoming column with those before it are.
+  [[nodiscard]] double* products_with(index c) noexcept {
+    return block_products_.data() + c * capacity();
   }
 
   /// Counts the next column in, whose products are row c of `block_products_`.
@@ -223,7 +231,7 @@ class growing_cholesky {
     if (k == std::min(rows(), capacity())) return;  // they span everything
     auto onto = factor_.segment(packed(k), k + 1);
     for (Eigen::Index i = 0; i < k; ++i) {
-      onto[i] = block_products_[c * capacity() + at(i)] / (norms_[at(i)] * norm);
+      onto[i] = products_with(c)[at(i)] / (norms_[at(i)] * norm);
     }
     auto known = onto.head(k);
     solve_lower(known);
@@ -265,8 +273,12 @@ class growing_cholesky {
 
   /// Columns that come in together, so that those before them are read once.
   static constexpr Eigen::Index block = detail::sweep_rows;
+  /// Of the columns, and of the numbers of all of them, that one thread takes at a time.
+  static constexpr Eigen::Index rows_apart = 64;
+  static constexpr Eigen::Index columns_apart = 512;
 
   double rank_tolerance_;
+  loop threads_;
   double smallest_pivot_ = 1;
   Eigen::Index size_ = 0;
   std::vector<Eigen::Index> place_;
@@ -275,7 +287,7 @@ class growing_cholesky {
   Eigen::VectorXd target_;
   Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> incoming_;  // in double
   Eigen::VectorXd products_;
-  Eigen::VectorXd block_products_;  // of a block of incoming columns with all before them
+  Eigen::VectorXd block_products_;  // of incoming columns with all before them
   Eigen::VectorXd residual_;
   Eigen::VectorXd norms_;
   Eigen::VectorXd projected_target_;

@@ -75,7 +75,8 @@ class omp_search {
         problem_(problem),
         columns_(problem, policy.weighting),
         ranking_(columns_, policy.norm_power, policy.absolute, rounds()),
-        fit_(columns_.queries(), problem.budget),
+        fit_(columns_.queries(), problem.budget, linalg::growing_cholesky::default_rank_tolerance,
+             problem.threads),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
     residual_ = columns_.target().cast<double>();
     fit_.set_target(residual_);

@@ -20,6 +20,8 @@ inline constexpr index sweep_rows = 4;
 /// `Rows` rows of `cols` floats, `stride` apart.
 template <std::size_t Rows>
 struct row_group {
+  static constexpr std::size_t rows = Rows;
+
   const float* data = nullptr;
   index stride = 0;
   index cols = 0;
