@@ -116,6 +116,32 @@ TEST_CASE("columns that come together are columns that come one by one",
     CHECK((w - expected).norm() <= 1e-9 * expected.norm());
   }
   CHECK(together.rank() == 29);
+  together.append(nullptr, 0);  // nothing more fits, and nothing more comes
+  CHECK(together.size() == 31);
+}
+
+TEST_CASE("solutions are as good as QR's whether they are improved or not",
+          "[linalg][growing_cholesky]") {
+  // Bumps that overlap: no pivot is small, but the inverse of the factor grows with their number.
+  const Eigen::Index count = GENERATE(5, 20, 60);
+  const double width = GENERATE(1.0, 2.5, 3.5);
+  Eigen::MatrixXf m(260, count);
+  for (Eigen::Index j = 0; j < count; ++j) {
+    for (Eigen::Index i = 0; i < m.rows(); ++i) {
+      const double off = (static_cast<double>(i) - 4.0 * static_cast<double>(j) - 8) / (2 * width);
+      m(i, j) = static_cast<float>(std::exp(-off * off));
+    }
+  }
+  const kvfit::vector y = oracle::gaussian(260, 1, 12);
+  growing_cholesky fit(260, count);
+  fit.set_target(y.cast<double>());
+  fit.append(m.data(), count);
+  REQUIRE(fit.rank() == count);
+  Eigen::VectorXd w;
+  fit.solve_into(w);
+  const oracle::real_matrix truth = oracle::least_squares(kvfit::matrix(m), y);
+  const Eigen::VectorXd expected = truth.col(0).cast<double>();
+  CHECK((w - expected).norm() <= 1e-8 * expected.norm());
 }
 
 TEST_CASE("no byte depends on the threads that share the products",

@@ -93,7 +93,8 @@ TEST_CASE("bounded fits and greedy factors hold no more than they say", "[linalg
       for (la_index j = 0; j < t; ++j) factor.append(column.data());
       factor.solve_into(weights);
     });
-    CHECK(growing <= la::growing_cholesky_bytes(n, t) + 4.0 * static_cast<double>(n) + solver_change);
+    CHECK(growing <=
+          la::growing_cholesky_bytes(n, t) + 4.0 * static_cast<double>(n) + solver_change);
     CAPTURE(t, forming, solving, starting, growing);
     CHECK(growing > 4.0 * static_cast<double>(n * t));
   }

@@ -17,10 +17,12 @@ TEST_CASE("columns in bf16 are off by no more than they say, stored or made in p
   if (!is_stored) problem.memory_cap = 0;
   kvfit::mass_columns columns(problem, kvfit::mass_weighting::relative);
   REQUIRE(columns.is_stored() == is_stored);
-  kvfit::half_columns halves(columns);
+  kvfit::vector norms_too;
+  kvfit::half_columns halves(columns, norms_too);
   REQUIRE_FALSE(halves.is_empty());
   kvfit::vector norms;
   columns.norms(norms);
+  CHECK(norms_too == norms);
   const kvfit::vector residual = kvfit_test::random_matrix(queries, 1, 9);
   const auto norm = static_cast<double>(residual.norm());
   columns.set_residual(residual);

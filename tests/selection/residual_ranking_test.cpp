@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "kvfit/core/random.hpp"
@@ -14,15 +15,18 @@ using kvfit::mass_weighting;
 
 namespace {
 
-/// What every key scores, from all correlations.
+/// What every key scores, from all correlations in fp32.
 std::vector<kvfit::index> rank_all(kvfit::mass_columns& columns, const kvfit::vector& residual,
                                    const std::vector<char>& open, double power, bool absolute,
                                    kvfit::index count) {
   kvfit::vector score;
   kvfit::vector norms;
-  columns.correlate(residual, score);
   columns.norms(norms);
-  std::vector<kvfit::index> rows;
+  std::vector<kvfit::index> rows(static_cast<std::size_t>(columns.keys()));
+  std::iota(rows.begin(), rows.end(), 0);
+  columns.set_residual(residual);
+  columns.correlations(rows, score);  // one sum each, as the ranking takes them
+  rows.clear();
   for (kvfit::index j = 0; j < score.size(); ++j) {
     if (absolute) score[j] = std::abs(score[j]);
     if (power != 0) score[j] /= std::pow(norms[j] + 1e-12F, static_cast<float>(power));
@@ -86,6 +90,39 @@ TEST_CASE("keys ranked by bounds are those ranked by looking at all, whatever th
   }
   INFO(ranking.looked_at() << " looks at " << candidates << " candidates");
   CHECK(ranking.looked_at() < candidates);
+}
+
+TEST_CASE("keys alike, of no weight or of far too little are ranked as by looking at all",
+          "[selection][residual_ranking]") {
+  const double power = GENERATE(0.0, 0.5);
+  const int storage = GENERATE(0, 1, 2);
+  auto head = kvfit_test::make_head(8, {.queries = 90, .keys = 300});
+  for (kvfit::index j = 0; j < 300; ++j) {
+    if (j % 3 == 0) head.keys.row(j) = head.keys.row(7);             // alike
+    if (j % 7 == 1) head.keys.row(j) *= -8;                          // hardly looked at, or a lot
+    if (j % 11 == 2) head.keys.row(j) = -12 * head.keys.row(j % 9);  // weights down to e⁻¹⁰⁰
+  }
+  const kvfit_test::scored_head scored(head.cache(), head.queries,
+                                       {.keep_exponentials = storage == 2 ? -1 : 90 * 300 * 4});
+  kvfit::selection_problem problem = scored.problem(50);
+  if (storage == 2) problem.memory_cap = 4 * kvfit::simd::half_words(90) * 300;
+  kvfit::mass_columns columns(problem, mass_weighting::absolute);
+  kvfit::residual_ranking ranking(columns, power, false, storage == 1 ? 1000 : 0);
+  kvfit::random_source draw(9);
+  std::vector<char> open(300, 1);
+  kvfit::vector residual = columns.target();
+  for (int round = 0; round < 150; ++round) {  // till hardly any are left
+    const auto count = static_cast<kvfit::index>(1 + draw.below(3));
+    const auto found = ranking.best(residual, open, count);
+    const std::vector<kvfit::index> rows(found.begin(), found.end());
+    INFO("round " << round << ", " << count << " rows");
+    REQUIRE(rows == rank_all(columns, residual, open, power, false, count));
+    for (const kvfit::index row : rows) open[static_cast<std::size_t>(row)] = 0;
+    for (float& r : residual) r *= 1 + 0.1F * static_cast<float>(draw.uniform() - 0.5);
+  }
+  CHECK(std::count(open.begin(), open.end(), 1) < 30);
+  CHECK(ranking.best(residual, open, 400).size() ==
+        static_cast<std::size_t>(std::count(open.begin(), open.end(), 1)));
 }
 
 TEST_CASE("few keys need a look while the residual changes little",

@@ -17,10 +17,12 @@ using kvfit::errc;
 
 namespace {
 
-/// Selects under ever smaller caps: each is kept, or refused with what would do.
+/// Selects under ever smaller caps: each is kept, or refused with what would do. The smaller the
+/// `spread` of the keys, the more of them are alike and candidates of one round.
 template <class Policy>
-void check_caps(const Policy& policy, bool may_recompute) {
-  const head made = make_head(21, {.queries = 400, .keys = 2500, .depth = 8});
+void check_caps(const Policy& policy, bool may_recompute, float spread = 1) {
+  head made = make_head(21, {.queries = 400, .keys = 2500, .depth = 8});
+  made.keys *= spread;
   kvfit::score_options wanted = wanted_scores(policy);
   wanted.keep_exponentials = 0;  // as after a score pass under a cap of its own
   const scored_head scored(made.cache(), made.queries, wanted);
@@ -58,6 +60,8 @@ TEST_CASE("a selection keeps to a cap on all it holds, or is refused before it b
           "[selection][memory]") {
   if (!can_count) return;
   check_caps(kvfit::selection::omp{}, true);
+  check_caps(kvfit::selection::omp{}, true, 0.02F);
+  check_caps(kvfit::selection::omp{.keys_per_round = 4, .refit_interval = 2}, true, 0);
   check_caps(kvfit::selection::joint{}, true);
   check_caps(kvfit::selection::highest_attention{}, false);
   check_caps(kvfit::selection::random{3}, false);

@@ -261,9 +261,10 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// 0. Panels of queries scored at the same time, where there is an executor.
 /// 1. What the selection stores (`selection_memory`): first OMP's copy of the n × T exponentials in
-///    bf16; then the exponentials, so that joint selection makes them anew, and OMP only those of
-///    candidates, by a copy in bf16 again; then that, and the folded columns, which is slow. The
-///    choice stays the same but for rounding, and for joint selection looking at all queries.
+///    bf16; then these themselves: joint selection makes them anew, and OMP only a round's
+///    candidates, found by a copy in bf16; then that copy, and the folded columns: each round makes
+///    all of them anew, which is slow. The choice is the same but for rounding; without folding,
+///    joint selection looks at all queries.
 /// 2. Refinement: made sets beside a batch, as few of them as need be; then the batch, by
 ///    halves, to 512 queries.
 /// 3. Queries fitted on. Where a rule or a mask may hide keys: first, that the fit begins again on

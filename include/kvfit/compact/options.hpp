@@ -60,9 +60,9 @@ struct compaction {
   /// takes 0.7 of the time and one in three products 1.6 of it; compactions of many rows lose up to
   /// 4 % in bf16, and nothing in three products (docs/performance.md).
   precision_kind precision = precision_kind::fp32;
-  /// Bytes a selection may spend on n × T numbers; where they do not fit it makes them anew, and
-  /// chooses the same but for what rounding decides (in bf16 that of bf16: columns made anew are
-  /// fp32).
+  /// Bytes a selection may spend on n × T numbers; where they do not fit it makes them anew (OMP:
+  /// most often only a few of them, found by a copy in bf16 if that fits), and chooses the same but
+  /// for what rounding decides (in bf16 that of bf16: columns made anew are fp32).
   index selection_memory = index{1} << 30;
   /// Bytes, ≥ 0, that the call may hold at once beyond its inputs, its result included; none: as
   /// many as it takes. Where its estimate (compact/memory_plan.hpp) says more it does with less, in

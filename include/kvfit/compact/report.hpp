@@ -34,8 +34,8 @@ struct memory_report {
   /// False: a policy of the caller's does not say what it takes, and counts as nothing.
   bool is_complete = true;
 
-  /// The cap took from the selection: it makes n × T numbers anew, or does not fold them
-  /// (`selection::joint::sketch`).
+  /// The cap took from what the selection stores of n × T numbers: a copy in bf16, all in fp32, or
+  /// folded ones (compact/memory_plan.hpp).
   bool lowers_selection = false;
   /// Panels of queries scored at the same time: the threads of the call's executor, but one where
   /// the cap binds.

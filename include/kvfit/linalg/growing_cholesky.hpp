@@ -20,10 +20,12 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 
 /// Solves min_w ‖A w − y‖ while columns are appended to A, without ever refitting.
 ///
-/// Keeps AᵀA = L Lᵀ for columns scaled to length 1, in double. Where a pivot is below
-/// `refine_below`, a solution is improved once from its own residual, which makes it about as good
-/// as one by QR (corrected seminormal equations, Björck 1987); above, the products in double leave
-/// an error of some size · 1e-16 / pivot², less than 1e-8. A column whose part outside the span of
+/// Keeps AᵀA = L Lᵀ for columns scaled to length 1, in double, and an estimate of ‖L⁻¹‖: of
+/// L z = s with the signs s_k = ±1 that make z grow, ‖z‖ / √size, most often a quarter of it or
+/// more (Cline, Moler, Stewart & Wilkinson 1979 estimate conditions so). From `improve_from` on a
+/// solution is improved once from its own residual, which makes it about as good as one by QR
+/// (corrected seminormal equations, Björck 1987); below, products in double leave an error of some
+/// size · 1e-16 · ‖L⁻¹‖². A column whose part outside the span of
 /// its predecessors is at most `rank_tolerance` times its norm, or that holds NaN or infinity, is
 /// counted but gets coefficient 0.
 ///
@@ -40,8 +42,8 @@ class growing_cholesky {
   /// truly depends on others.
   static constexpr double default_rank_tolerance = 1e-6;
 
-  /// Solutions are improved once a pivot is smaller than this.
-  static constexpr double refine_below = 1e-3;
+  /// Solutions are improved where ‖L⁻¹‖ is estimated to be this large.
+  static constexpr double improve_from = 100;
 
   /// `rows` = n ≥ 0, `capacity` ≥ 0 columns at most, `rank_tolerance` in [1e-7, 1); `threads` share
   /// the products with all columns, on which no result depends.
@@ -57,7 +59,8 @@ class growing_cholesky {
         residual_(rows),
         norms_(capacity),
         projected_target_(capacity),
-        solution_(capacity) {
+        solution_(capacity),
+        grown_(capacity) {
     assert(rows >= 0 && capacity >= 0 && rank_tolerance >= 1e-7 && rank_tolerance < 1);
     const Eigen::Index most = std::min(rows, capacity);
     factor_.resize(packed(most));
@@ -95,6 +98,7 @@ class growing_cholesky {
   /// with the same result but for rounding. Requires size() + count ≤ capacity().
   void append(const float* columns, Eigen::Index count) {
     assert(count >= 0 && size_ + count <= capacity());
+    if (count == 0) return;
     std::copy(columns, columns + count * rows(), columns_.row(size_).data());
     factor_in(count);
   }
@@ -108,7 +112,7 @@ class growing_cholesky {
       ++to;
     }
     size_ = 0;
-    smallest_pivot_ = 1;
+    grown_sq_ = 0;
     place_.clear();
     factor_in(to);
   }
@@ -120,7 +124,7 @@ class growing_cholesky {
     part = projected_target_.head(rank());
     solve_upper(part);
     scatter(part, weights);
-    if (smallest_pivot_ >= refine_below) return;
+    if (!needs_improvement()) return;
     residual_into(weights, residual_);
     times(residual_.data(), products_.data());
     for (Eigen::Index k = 0; k < rank(); ++k) part[k] = products_[at(k)] / norms_[at(k)];
@@ -238,10 +242,20 @@ class growing_cholesky {
     const double outside_sq = 1 - known.squaredNorm();
     if (!(outside_sq > rank_tolerance_ * rank_tolerance_)) return;
     onto[k] = std::sqrt(outside_sq);
-    smallest_pivot_ = std::min(smallest_pivot_, onto[k]);
     place_.push_back(place);
+    grow_inverse(k);
     products_[place] = incoming_.row(c).dot(target_);
     project_target(k);
+  }
+
+  /// Entry k of z, L z = s, s_k the sign that makes it the larger.
+  void grow_inverse(Eigen::Index k) {
+    const double known = factor_row(k, k).dot(grown_.head(k));
+    grown_[k] = (known > 0 ? -1 - known : 1 - known) / pivot(k);
+    grown_sq_ += grown_[k] * grown_[k];
+  }
+  [[nodiscard]] bool needs_improvement() const noexcept {
+    return !(grown_sq_ < improve_from * improve_from * static_cast<double>(rank()));
   }
 
   /// Entry k of L⁻¹ Âᵀy, Â the scaled columns; products_ holds Aᵀy there.
@@ -279,7 +293,7 @@ class growing_cholesky {
 
   double rank_tolerance_;
   loop threads_;
-  double smallest_pivot_ = 1;
+  double grown_sq_ = 0;  // ‖z‖²
   Eigen::Index size_ = 0;
   std::vector<Eigen::Index> place_;
   kvfit::matrix columns_;  // Aᵀ: a column a row
@@ -292,13 +306,14 @@ class growing_cholesky {
   Eigen::VectorXd norms_;
   Eigen::VectorXd projected_target_;
   Eigen::VectorXd solution_;
+  Eigen::VectorXd grown_;  // z
 };
 
 /// Bytes of a `growing_cholesky` of `capacity` columns of `rows` numbers.
 constexpr double growing_cholesky_bytes(index rows, index capacity) noexcept {
   const index most = std::min(rows, capacity);
   return float_bytes(rows, capacity) + double_bytes(most, most + 1) / 2 +
-         double_bytes(6 * rows + 8 * capacity + most);
+         double_bytes(6 * rows + 9 * capacity + most);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

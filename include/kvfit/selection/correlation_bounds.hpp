@@ -19,8 +19,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// A key whose product was taken with an earlier residual r' is off by what has moved since
 /// (Cauchy–Schwarz):
 ///
-///     c_j(r) = α c_j(r') + Φ_:j·(r − α r') ≤ α c_j(r') + ‖Φ_:j‖ ‖r − α r'‖,   α = ⟨r, r'⟩⁺ /
-///     ‖r'‖²,
+///     c_j(r) = α c_j(r') + Φ_:j·(r − α r') ≤ α c_j(r') + ‖Φ_:j‖ ‖r − α r'‖,
+///     α = max(⟨r, r'⟩, 0) / ‖r'‖²,
 ///
 /// and c_j(r) ≤ ‖Φ_:j‖ ‖r‖ always. The last `depth` residuals are kept, so that the distance is the
 /// straight one: steps that turn away from each other add up to less than their lengths. A key
@@ -28,6 +28,7 @@ namespace kvfit::inline KVFIT_ISA {
 class correlation_bounds {
  public:
   static constexpr index depth = 32;
+  static_assert(depth <= 256, "a key says in one byte which residual it refers to");
 
   correlation_bounds() = default;
   /// No bound is known yet of `keys` columns of `queries` numbers.
@@ -38,8 +39,9 @@ class correlation_bounds {
         bounds_(keys),
         of_(static_cast<std::size_t>(keys), 0) {}
 
-  /// Makes the bounds those for `residual`. `norms`: ‖Φ_:j‖; `slack`: what rounding may add to a
-  /// product, over ‖Φ_:j‖.
+  /// Makes the bounds those for `residual`, which is finite and in length within 1e38 times those
+  /// before, or 0. `norms`: ‖Φ_:j‖; `slack`, over these: what fp32 may add to a product, which is
+  /// far more than what it takes from a norm or from a bound here.
   void move_to(const vector& residual, const vector& norms, float slack) {
     newest_ = (newest_ + 1) % depth;  // in the place of the oldest, once that has served
     const auto newest = static_cast<std::uint8_t>(newest_);
@@ -55,7 +57,7 @@ class correlation_bounds {
       const double alpha = before > 0 ? std::max(0.0, product / before) : 0.0;
       const double distance_sq = length_sq - 2 * alpha * product + alpha * alpha * before;
       carried[at] = static_cast<float>(alpha);
-      // The difference loses digits where little has moved: 1e-7 of ‖r‖ at most.
+      // The difference loses digits where little has moved: some 1e-7 of ‖r‖.
       moved[at] = static_cast<float>(std::sqrt(std::max(distance_sq, 0.0)) * (1 + 1e-6) +
                                      1e-7 * std::sqrt(length_sq)) +
                   slack;

@@ -10,14 +10,23 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/half_dot.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
+/// What the root of a sum of n squares in fp32 may miss, because they vanish: those of numbers
+/// under 1e-22 do, or lose digits.
+inline float unseen_norm(index n) noexcept {
+  return 1e-22F * std::sqrt(static_cast<float>(n));
+}
+
 /// Φ̃ ≈ Φ, a key a row, half as large: to tell which columns are worth a look in fp32. By
 /// Cauchy–Schwarz
 ///
-///     |Φ_:j·r − Φ̃_:j·r| ≤ lost(j) ‖r‖,   lost(j) = ‖Φ_:j − Φ̃_:j‖ ≤ 2⁻⁸ ‖Φ_:j‖.
+///     |Φ_:j·r − Φ̃_:j·r| ≤ lost(j) ‖r‖,   lost(j) = ‖Φ_:j − Φ̃_:j‖ ≤ 2⁻⁸ ‖Φ_:j‖
+///
+/// (the last for numbers that are normal).
 ///
 /// 2 n T bytes, made in one pass over the columns.
 class half_columns {
@@ -25,16 +34,21 @@ class half_columns {
   /// None: `is_empty()`.
   half_columns() = default;
 
-  explicit half_columns(mass_columns& columns)
+  /// `norms` gets ‖Φ_:j‖ of all keys, as by `mass_columns::norms`, in the same pass.
+  half_columns(mass_columns& columns, vector& norms)
       : words_(columns.keys(), simd::half_words(columns.queries())), weights_(2 * words_.cols()) {
     lost_.setZero(columns.keys());
+    norms.setZero(columns.keys());
     words_.rightCols(std::min(words_.cols(), simd::lanes)).setZero();  // what no number fills
     columns.visit([&](index j, const float* row, const query_panel& part) noexcept {
+      const float* factors = columns.factors().data() + part.offset;
+      norms[j] += simd::square_sum32(row, factors, part.count);
       auto* at = reinterpret_cast<std::byte*>(words_.row(j).data()) + 2 * part.offset;
-      lost_[j] +=
-          simd::round_to_halves(row, columns.factors().data() + part.offset, part.count, at);
+      lost_[j] += simd::round_to_halves(row, factors, part.count, at);
     });
-    for (float& lost : lost_) lost = std::sqrt(lost);  // Eigen's vectorised root is not exact
+    for (float& norm : norms) norm = std::sqrt(norm);  // Eigen's vectorised root is not exact
+    const float unseen = unseen_norm(columns.queries());
+    for (float& lost : lost_) lost = std::sqrt(lost) + unseen;
   }
 
   [[nodiscard]] bool is_empty() const noexcept { return words_.size() == 0; }
@@ -48,7 +62,7 @@ class half_columns {
     return simd::half_dot(words_.row(j).data(), weights_.data(), words_.cols(),
                           words_.row(next).data());
   }
-  /// ‖Φ_:j − Φ̃_:j‖.
+  /// ‖Φ_:j − Φ̃_:j‖, and what its squares may have missed.
   [[nodiscard]] float lost(index j) const noexcept { return lost_[j]; }
 
  private:

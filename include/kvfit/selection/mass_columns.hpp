@@ -146,7 +146,8 @@ class mass_columns {
   [[nodiscard]] float correlation(index j) const noexcept {
     return simd::dot32(stored_ + j * queries(), weights_.data(), queries());
   }
-  /// The same of some keys, stored or not: out_k of the row rows_k.
+  /// The same of some keys, stored or not: out_k of the row rows_k. Columns that are not stored are
+  /// made `made_at_once` at a time.
   void correlations(std::span<const index> rows, vector& out) const {
     out.resize(static_cast<index>(rows.size()));
     if (is_stored()) {
@@ -155,11 +156,16 @@ class mass_columns {
       }
       return;
     }
-    const Eigen::MatrixXf made = exponentials(rows);
-    for (index k = 0; k < out.size(); ++k) {
-      out[k] = simd::dot32(made.col(k).data(), weights_.data(), queries());
+    for (index first = 0; first < out.size(); first += made_at_once) {
+      const index many = std::min(made_at_once, out.size() - first);
+      const Eigen::MatrixXf made = exponentials(
+          rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(many)));
+      for (index k = 0; k < many; ++k) {
+        out[first + k] = simd::dot32(made.col(k).data(), weights_.data(), queries());
+      }
     }
   }
+  static constexpr index made_at_once = 64;
 
   /// out_j = ‖Φ_:j‖ for all T keys.
   void norms(vector& out) {

@@ -67,6 +67,23 @@ struct omp {
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
+/// What is done with `size` keys chosen.
+inline selection::omp_step step_at(const selection::omp& policy, index size) noexcept {
+  for (const selection::omp_step& s : policy.schedule) {
+    if (size < s.limit) return s;
+  }
+  return {.keys_per_round = policy.keys_per_round, .refit_interval = policy.refit_interval};
+}
+
+/// Rounds until `budget` keys are chosen.
+inline index rounds_of(const selection::omp& policy, index budget) noexcept {
+  index rounds = 0;
+  for (index size = 0; size < budget; ++rounds) {
+    size += std::max<index>(step_at(policy, size).keys_per_round, 1);
+  }
+  return rounds;
+}
+
 /// One run of OMP; see `selection::omp`.
 class omp_search {
  public:
@@ -74,7 +91,7 @@ class omp_search {
       : policy_(policy),
         problem_(problem),
         columns_(problem, policy.weighting),
-        ranking_(columns_, policy.norm_power, policy.absolute, rounds()),
+        ranking_(columns_, policy.norm_power, policy.absolute, rounds_of(policy, problem.budget)),
         fit_(columns_.queries(), problem.budget, linalg::growing_cholesky::default_rank_tolerance,
              problem.threads),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
@@ -110,29 +127,15 @@ class omp_search {
  private:
   [[nodiscard]] index size() const noexcept { return static_cast<index>(out_.positions.size()); }
 
-  [[nodiscard]] selection::omp_step step() const noexcept {
-    for (const selection::omp_step& s : policy_.schedule) {
-      if (size() < s.limit) return s;
-    }
-    return {.keys_per_round = policy_.keys_per_round, .refit_interval = policy_.refit_interval};
-  }
-
   [[nodiscard]] bool is_explained() const {
     return residual_.norm() <= 1e-6 * target_norm_ || fit_.rank() >= columns_.queries();
-  }
-
-  /// Rounds that the budget takes at least.
-  [[nodiscard]] index rounds() const noexcept {
-    index most = policy_.keys_per_round;
-    for (const selection::omp_step& s : policy_.schedule) most = std::max(most, s.keys_per_round);
-    return problem_.budget / std::max<index>(most, 1);
   }
 
   /// Rounds until the budget is used, mass is explained or keys run out.
   result<void> grow() {
     while (size() < problem_.budget && !is_explained()) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
-      const selection::omp_step now = step();
+      const selection::omp_step now = step_at(policy_, size());
       residual_float_ = residual_.cast<float>();
       const auto rows = ranking_.best(residual_float_, is_open_,
                                       std::min(now.keys_per_round, problem_.budget - size()));
@@ -271,11 +274,13 @@ inline result<void> check_settings(const selection::omp& policy) {
 
 /// Runs OMP. Cost a pick: at most n · T multiply-adds for the correlations (only of keys that can
 /// still be the best, and in bf16 where that decides, see `residual_ranking`) and O(n · |S|) for
-/// the refit (a growing Cholesky factor, never a fit from scratch). Memory: the n · T exponentials
-/// of the score pass where it kept them, else as many floats if `memory_cap` allows, and 2 n · T
-/// bytes for them in bf16 if it allows that too, or these alone: then the candidates of a round are
-/// made anew in fp32. Where not even these fit, a panel, and all are made anew every round. 4 t (n
-/// + t) bytes beside. The rows are the same in all cases, up to ties.
+/// the refit (a growing Cholesky factor, never a fit from scratch).
+///
+/// Memory: 4 t (n + t) bytes, and what `memory_cap` allows of
+/// * 4 n · T for the columns in fp32, those of the score pass where it kept them,
+/// * 2 n · T for them in bf16; without the former, a round's candidates are made anew.
+/// With neither, all are made anew every round, panel by panel. The choice is the same but for
+/// rounding (columns made anew are fp32 whatever the score pass was).
 inline result<selected_rows> select(const selection::omp& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
@@ -290,10 +295,12 @@ inline double select_bytes(const selection::omp& policy, const head_sizes& sizes
     most = std::max(most, step.keys_per_round);
   }
   most = std::min(most, sizes.budget);
-  const double search = mass_columns_bytes(sizes) + residual_ranking_bytes(sizes, most) +
-                        linalg::growing_cholesky_bytes(sizes.queries, sizes.budget) +
-                        static_cast<double>(sizes.keys) + float_bytes(3, sizes.queries) +
-                        double_bytes(2, sizes.budget) + grown_bytes(double_bytes(4, sizes.budget));
+  const double search =
+      mass_columns_bytes(sizes) +
+      residual_ranking_bytes(sizes, most, detail::rounds_of(policy, sizes.budget)) +
+      linalg::growing_cholesky_bytes(sizes.queries, sizes.budget) +
+      static_cast<double>(sizes.keys) + float_bytes(3, sizes.queries) +
+      double_bytes(2, sizes.budget) + grown_bytes(double_bytes(4, sizes.budget));
   const double steps = policy.gradient_steps > 0 ? float_bytes(sizes.queries, sizes.budget) +
                                                        double_bytes(12, sizes.budget)
                                                  : 0;

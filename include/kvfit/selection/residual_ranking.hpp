@@ -33,25 +33,26 @@ class residual_ranking {
   /// some.
   residual_ranking(mass_columns& columns, double norm_power, bool absolute, index rounds)
       : columns_(columns), is_absolute_(absolute) {
-    const bool may_hold = may_hold_halves(columns.queries(), columns.keys(), columns.is_stored(),
-                                          columns.memory_cap());
-    if (may_hold && (rounds >= halves_pay_after || !columns.is_stored())) {
-      halves_ = half_columns(columns);
+    divisors_.setOnes(columns_.keys());
+    if (holds_halves(columns.queries(), columns.keys(), columns.is_stored(), columns.memory_cap(),
+                     rounds)) {
+      halves_ = half_columns(columns, norms_);
+    } else if (norm_power != 0 || columns.is_stored()) {
+      columns_.norms(norms_);
     }
     is_at_hand_ = columns.is_stored() || !halves_.is_empty();
-    divisors_.setOnes(columns_.keys());
-    if (norm_power == 0 && !is_at_hand_) return;
-    columns_.norms(norms_);
     if (norm_power != 0) {
       // One by one: Eigen's vectorised pow differs from its scalar one, and equal keys must tie.
       const auto power = static_cast<float>(norm_power);
       for (index j = 0; j < norms_.size(); ++j) divisors_[j] = std::pow(norms_[j] + 1e-12F, power);
     }
+    norms_.array() += unseen_norm(columns_.queries());  // from here on they bound
     if (is_at_hand_) bounds_ = correlation_bounds(columns_.keys(), columns_.queries());
   }
 
   /// The `count` best of the rows that are `open`, best first; ties go to the earlier row. Rows
-  /// that were closed may be opened again. Cost a dot product of n numbers for each row looked at.
+  /// that were closed may be opened again; `residual` is finite. Cost a dot product of n numbers
+  /// for each row looked at.
   std::span<const index> best(const vector& residual, std::span<const char> open, index count) {
     count_ = static_cast<std::size_t>(std::max<index>(count, 0));
     best_.clear();
@@ -73,8 +74,14 @@ class residual_ranking {
   [[nodiscard]] index looked_at() const noexcept { return looked_at_; }
 
  private:
-  static constexpr index halves_pay_after = 48;  // rounds
-  static constexpr index piece = 64;             // rows that one thread looks at at a time
+  static constexpr index piece = 64;  // rows that one thread looks at at a time
+
+  /// Whether columns are kept in bf16.
+  static bool holds_halves(index queries, index keys, bool has_floats, index cap,
+                           index rounds) noexcept {
+    constexpr index pay_after = 48;  // rounds, where columns are stored in fp32
+    return (rounds >= pay_after || !has_floats) && may_hold_halves(queries, keys, has_floats, cap);
+  }
 
   struct ranked {
     float score;
@@ -238,16 +245,18 @@ class residual_ranking {
   std::vector<index> probable_;
   index looked_at_ = 0;
 
-  friend double residual_ranking_bytes(const head_sizes& sizes, index count) noexcept;
+  friend double residual_ranking_bytes(const head_sizes& sizes, index count, index rounds) noexcept;
 };
 
-/// Bytes of a `residual_ranking` that is asked for `count` rows at most.
-inline double residual_ranking_bytes(const head_sizes& sizes, index count) noexcept {
+/// Bytes of a `residual_ranking` that is asked for `count` rows at most, so many rounds.
+inline double residual_ranking_bytes(const head_sizes& sizes, index count, index rounds) noexcept {
   const auto glimpse = static_cast<double>(sizeof(residual_ranking::glimpse));
   const auto keys = static_cast<double>(sizes.keys);
-  const bool may_hold =
-      may_hold_halves(sizes.queries, sizes.keys, stores_mass_columns(sizes), sizes.memory_cap);
-  return (may_hold ? half_columns_bytes(sizes) : 0) +
+  const bool has_floats = stores_mass_columns(sizes);
+  const bool has_halves = residual_ranking::holds_halves(sizes.queries, sizes.keys, has_floats,
+                                                         sizes.memory_cap, rounds);
+  return (has_halves ? half_columns_bytes(sizes) : 0) +
+         (has_floats ? 0 : columns_bytes(sizes, std::min(sizes.keys, mass_columns::made_at_once))) +
          correlation_bounds_bytes(sizes.keys, sizes.queries) + float_bytes(3, sizes.keys) + keys +
          grown_bytes((glimpse + 8) * keys) +
          grown_bytes(2 * glimpse * static_cast<double>(6 * count + 32));

@@ -31,9 +31,10 @@ inline head_sizes sizes_of_problem(const selection_problem& problem) noexcept {
 }
 
 /// `select`, which then holds no more than `memory` ≥ 0 bytes beyond its problem, its result
-/// included. Where it would hold more, `problem.memory_cap` is lowered: first to less than n × T
-/// numbers, which are then made anew for every sweep, the choice being the same but for rounding;
-/// then to 0, so that columns are not folded either (`selection::joint::sketch`).
+/// included. Where it would hold more, `problem.memory_cap` is lowered: to n × T numbers in fp32
+/// and no more; to less, so that columns are made anew where neither folding them
+/// (`selection::joint::sketch`) nor bf16 makes up for it; to 0. The choice is the same but for
+/// rounding, and with 0 joint selection looks at all queries.
 ///
 /// Errors: those of `check_problem`; `invalid_option` for a negative cap; `memory_cap_exceeded`,
 /// with the least it needs, before anything is selected; those of `select`.
@@ -47,14 +48,15 @@ template <sized_selection S>
   selection_problem asked = problem;
   double least = std::numeric_limits<double>::infinity();
   const double all = float_bytes(problem.queries.rows(), problem.cache.keys.rows());
-  for (const index cap : {problem.memory_cap, whole_bytes(std::max(all - 1, 0.0)), index{0}}) {
+  for (const index cap :
+       {problem.memory_cap, whole_bytes(all), whole_bytes(std::max(all - 1, 0.0)), index{0}}) {
     asked.memory_cap = std::min(problem.memory_cap, cap);
     const double bytes = select_bytes(policy, sizes_of_problem(asked)) + small_bytes;
     if (bytes <= static_cast<double>(memory)) return select(policy, asked);
     least = std::min(least, bytes);
   }
   return error{errc::memory_cap_exceeded, "memory", whole_bytes(least), memory,
-               "with n x T numbers made anew"};
+               "with nothing of n x T numbers stored"};
 }
 
 }  // namespace kvfit::inline KVFIT_ISA
