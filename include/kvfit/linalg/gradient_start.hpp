@@ -19,19 +19,21 @@ struct gradient_start {
 };
 
 /// Both from one QR factor of M (n × t), which must not have negative entries; where n < t, or the
-/// factor is of no use, by `least_squares` and power iteration. Cost 2·n·t² flops.
+/// factor is of no use, by `least_squares` and power iteration. Cost 2·n·t² flops, which `threads`
+/// share: same bytes.
 template <class = void>
 [[nodiscard]] inline gradient_start find_gradient_start(const const_matrix_ref& m,
-                                                        const kvfit::vector& y) {
+                                                        const kvfit::vector& y,
+                                                        const loop& threads = {}) {
   if (m.rows() >= m.cols() && m.cols() > 0 && y.allFinite() &&
-      detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols())) {
-    detail::float_qr<> qr(m, 0);
-    gradient_start out{qr.solve(y.cast<double>()).col(0), qr.norm()};
+      detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols(), threads)) {
+    detail::float_qr<> qr(m, 0, threads);
+    gradient_start out{qr.solve(y).col(0), qr.norm()};
     if (out.weights.allFinite()) return out;
   }
   const kvfit::matrix right = y;
   const power_options converged{.rounds = 100, .tolerance = 1e-8, .from_ones = true};
-  return {least_squares(m, right, {.method = least_squares_method::qr_unpivoted})
+  return {least_squares(m, right, {.method = least_squares_method::qr_unpivoted}, threads)
               .coefficients.col(0)
               .cast<double>(),
           largest_singular_value(m, converged).sigma};
