@@ -131,7 +131,7 @@ TEST_CASE("Other keys may stand in the place of chosen rows", "[attention][row_l
 
 TEST_CASE("Threads make panels of chosen rows' logits, the same bytes",
           "[attention][row_logits][threads]") {
-  const sample head(300, 200, 16, 8);
+  const sample head(300, 200, 32, 8);
   const std::vector<query_block> blocks = {
       query_block(kvfit::row_view(head.queries).middle_rows(0, 170), 150, 0.02F),
       query_block(kvfit::row_view(head.queries).middle_rows(170, 130), 260, 0.01F)};
