@@ -55,7 +55,8 @@ inline result<void> check_settings(const bias::nnls& policy) {
   return {};
 }
 
-/// Cost n · t² for the Gram matrix (or the QR factor) plus a few t³/3; allocates t² doubles
+/// Cost n · t² for the Gram matrix (`projected_gradient`: or 3 n · t² where that one needs a QR
+/// factor) plus a few t³/3; allocates t² doubles
 /// (`projected_gradient`: a second copy of the columns instead). An unfinished solve is a status in
 /// the report, with the best weights found; errors are those of `check_settings`.
 template <class = void>

@@ -163,6 +163,22 @@ inline double largest_entry(const const_matrix_ref& x) {
   return static_cast<double>(largest.maxCoeff());
 }
 
+/// The lower triangle of XᵀX, products in fp32 (see `float_gram_into`); of any scale.
+template <class = void>
+inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const loop& threads) {
+  Eigen::MatrixXd square;
+  const double unit = float_unit(largest_entry(x));
+  const auto inverse = static_cast<float>(1 / unit);
+  float_gram_into(
+      x.rows(), x.cols(),
+      [&](index i, index first, index width, float* to) {
+        load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
+      },
+      [](index) { return index{0}; }, square, threads);
+  square *= unit * unit;
+  return square;
+}
+
 /// XᵀB, products in fp32, summed over 128 rows in fp32 and on in double. Both are brought to
 /// entries of about 1 first, by powers of two.
 template <class = void>
@@ -215,16 +231,7 @@ inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_o
   rows_of<double> out;
   const bool may_be_float = !is_wide && !is_nearly_square(x) && x.cols() >= smallest_float_system;
   if (may_be_float && !(lambda > 0)) {
-    Eigen::MatrixXd square;
-    const double unit = float_unit(largest_entry(x));
-    const auto inverse = static_cast<float>(1 / unit);
-    float_gram_into(
-        x.rows(), x.cols(),
-        [&](index i, index first, index width, float* to) {
-          load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
-        },
-        [](index) { return index{0}; }, square, threads);
-    square *= unit * unit;
+    const Eigen::MatrixXd square = float_gram(x, threads);
     if (solve_gram<float>(square, 0, tolerance, float_moment(x, b, threads), out, report,
                           threads)) {
       return out;
