@@ -71,15 +71,16 @@ constexpr double gram_work(index rows, index cols) noexcept {
   return static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(cols);
 }
 
-/// The lower triangle of G = MᵀM for M = `load`'s `rows` × `cols` floats, products in fp32: each
-/// sum runs over 128 rows in fp32 and goes on in double, so that entries are good to some
-/// 1e-7·√(g_ii g_jj). `first_column(i)`: the columns before it are 0 from row i on.
-/// A register holds twice as many floats as doubles, so this is the faster; allocates 512 × t
-/// floats and the answer.
+/// The lower triangle of G = MᵀM (above it stands anything) for M = `load`'s `rows` × `cols`
+/// floats, products in fp32: each sum runs over 128 rows in fp32 and goes on in double, so that
+/// entries are good to some 1e-7·√(g_ii g_jj). `first_column(i)`: the columns before it are 0 from
+/// row i on. A register holds twice as many floats as doubles, so this is the faster; allocates 512
+/// × t floats and the answer.
 template <class Load, class FirstColumn>
 void float_gram_into(index rows, index cols, Load load, FirstColumn first_column,
                      Eigen::MatrixXd& out, const loop& executor = {}) {
-  out.setZero(cols, cols);
+  out.resize(cols, cols);
+  if (rows == 0) out.setZero();
   if (rows == 0 || cols == 0) return;
   const loop threads = executor.for_work(gram_work(std::min(rows, strip_rows), cols));
   strips<float> block(std::min(rows, strip_rows), cols);
@@ -91,10 +92,13 @@ void float_gram_into(index rows, index cols, Load load, FirstColumn first_column
         [&](index i, index column, index width, float* to) { load(top + i, column, width, to); },
         threads);
     over_blocks(threads, cols, cols, part::upper, [&](index i, index j) noexcept {
-      if (i < begin) return;
-      std::array<float, strip_width * strip_width> sums;
       const index high = block.width(i);
       const index wide = block.width(j);
+      for (index a = 0; top == 0 && a < high; ++a) {
+        std::fill_n(out.data() + (i + a) * cols + j, wide, 0.0);
+      }
+      if (i < begin) return;
+      std::array<float, strip_width * strip_width> sums;
       for (index k = 0; k < count; k += strip_depth) {
         simd::multiply({block.strip(i) + k * strip_width, 1, strip_width},
                        {block.strip(j) + k * strip_width, strip_width}, {sums.data(), strip_width},

@@ -155,19 +155,23 @@ rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, dou
 }
 
 template <class = void>
-inline double largest_entry(const const_matrix_ref& x) {
+inline double largest_entry(const const_matrix_ref& x, const loop& executor = {}) {
   Eigen::ArrayXf largest = Eigen::ArrayXf::Zero(x.cols());
-  for (index i = 0; i < x.rows(); ++i) {
-    keep_largest(x.data() + i * x.outerStride(), index{x.cols()}, largest.data());
-  }
+  const loop threads = executor.for_work(8.0 * static_cast<double>(x.size()));
+  constexpr index columns = 4 * strip_width;
+  over_pieces(threads, x.cols(), columns, [&](index first, index count) noexcept {
+    for (index i = 0; i < x.rows(); ++i) {
+      keep_largest(x.data() + i * x.outerStride() + first, count, largest.data() + first);
+    }
+  });
   return static_cast<double>(largest.maxCoeff());
 }
 
-/// The lower triangle of XᵀX, products in fp32 (see `float_gram_into`); of any scale.
+/// The lower triangle of XᵀX, products in fp32 (see `float_gram_into`), X of any scale.
 template <class = void>
 inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const loop& threads) {
   Eigen::MatrixXd square;
-  const double unit = float_unit(largest_entry(x));
+  const double unit = float_unit(largest_entry(x, threads));
   const auto inverse = static_cast<float>(1 / unit);
   float_gram_into(
       x.rows(), x.cols(),
@@ -175,7 +179,12 @@ inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const loop& threads
         load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
       },
       [](index) { return index{0}; }, square, threads);
-  square *= unit * unit;
+  if (unit == 1) return square;
+  over_rows(threads, x.cols(), x.cols(), [&](index first, index count) noexcept {
+    for (Eigen::Index j = first; j < first + count; ++j) {
+      square.col(j).tail(x.cols() - j) *= unit * unit;
+    }
+  });
   return square;
 }
 

@@ -323,7 +323,7 @@ inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<dou
           },
           [](index row) { return row; }, square, threads);
       const double unit = qr.unit();
-      square *= unit * unit;
+      square.triangularView<Eigen::Lower>() *= unit * unit;
       return solve_with_ridge<float>(square, 0, tolerance,
                                      float_moment(triangle, qr.project(b), threads) * unit, report,
                                      threads);
