@@ -257,8 +257,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// Under a cap these are given up, in this order, each only where those before it do not do, and
 /// 1 and 2 are given back where the later ones alone do:
 ///
-/// 0. Panels of queries computed at the same time (full scores, logits of the kept keys), where there
-///    is an executor.
+/// 0. Panels of queries computed at the same time (full scores, and logits of the kept keys), where
+///    there is an executor.
 /// 1. What the selection stores (`selection_memory`): first the n × T exponentials, which are then
 ///    made anew, the choice being the same but for rounding; then the folded columns, so that joint
 ///    selection looks at all queries, which is slow.
