@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/attention/logits.hpp"
 
+#include <numeric>
+
 #include "attention/samples.hpp"
 #include "kvfit/attention/row_logits.hpp"
+#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 
 namespace kvfit_test {
 
@@ -123,6 +127,38 @@ TEST_CASE("Other keys may stand in the place of chosen rows", "[attention][row_l
   }
   INFO("logits: " << worst.text());
   CHECK(worst.ratio <= 1);
+}
+
+TEST_CASE("Threads make panels of chosen rows' logits, the same bytes",
+          "[attention][row_logits][threads]") {
+  const sample head(300, 200, 32, 8);
+  const std::vector<query_block> blocks = {
+      query_block(kvfit::row_view(head.queries).middle_rows(0, 170), 150, 0.02F),
+      query_block(kvfit::row_view(head.queries).middle_rows(170, 130), 260, 0.01F)};
+  const std::span<const query_block> queries(blocks);
+  const std::vector<float> bias = random_numbers(200, 40);
+  const kvfit::matrix mask_a = random_matrix(170, 200, 41);
+  const kvfit::matrix mask_b = random_matrix(130, 200, 42);
+  const std::vector<kvfit::row_view> masks = {mask_a, mask_b};
+  const kvfit::logit_rule rule = {.causal = true, .window = 180};
+  const kv_block cache{
+      .keys = head.keys, .values = head.values, .bias = bias, .first_position = 4, .masks = masks};
+  std::vector<index> rows(200);
+  std::iota(rows.begin(), rows.end(), index{0});
+  kvfit::matrix alone;
+  kvfit::row_logits_into(cache, queries, rule, rows, head.keys, alone);
+  int loops = 0;
+  kvfit::caller backwards{[&](index count, const auto& body) {
+    ++loops;
+    for (index i = count; i-- > 0;) body(i);
+  }};
+  kvfit::thread_pool pool(3);
+  for (const kvfit::loop& threads : {kvfit::loop(pool), kvfit::loop(backwards, 9)}) {
+    kvfit::matrix shared;
+    kvfit::row_logits_into(cache, queries, rule, rows, head.keys, shared, threads);
+    CHECK(same_bytes(shared, alone));
+  }
+  CHECK(loops == 1);
 }
 
 }  // namespace kvfit_test

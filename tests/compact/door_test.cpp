@@ -90,6 +90,30 @@ TEST_CASE("threads within a head change no byte", "[compact][door][threads]") {
   }
 }
 
+TEST_CASE("threads within the fits of a head change no byte", "[compact][door][threads]") {
+  // Enough queries and kept keys that factors, products and logits are worth sharing.
+  const head made = make_head(6, {.queries = 700, .keys = 900, .depth = 16, .width = 48});
+  for (const std::string_view name : {"highest_attention", "zero_bias", "joint"}) {
+    kvfit::compact_options options = kvfit::presets::find(name)->make(180);
+    options.refine.steps = 0;
+    options.queries_per_row = 0;
+    const auto alone = kvfit::compact(made.cache(), made.queries, options);
+    REQUIRE(alone);
+    for (const int threads : {2, 3}) {
+      kvfit::thread_pool pool(threads);
+      const auto shared = kvfit::compact(made.cache(), made.queries, options, {}, pool);
+      CAPTURE(name, threads);
+      REQUIRE(shared);
+      CHECK(same_result(*alone, *shared));
+      CHECK(alone->report.train.output_error == shared->report.train.output_error);
+      CHECK(alone->report.mass_residual == shared->report.mass_residual);
+      REQUIRE(alone->report.held_out.has_value() == shared->report.held_out.has_value());
+      if (!alone->report.held_out) continue;
+      CHECK(alone->report.held_out->output_error == shared->report.held_out->output_error);
+    }
+  }
+}
+
 TEST_CASE("the composed door over shipped policies is the plain door", "[compact][door]") {
   const head made = make_head(2);
   kvfit::compaction<kvfit::selection::joint, kvfit::bias::nnls, kvfit::values::least_squares>

@@ -188,6 +188,24 @@ TEST_CASE("no preset holds more than was estimated, whatever the sizes", "[compa
   }
 }
 
+TEST_CASE("threads in the fits are counted", "[compact][memory][threads]") {
+  if (!can_count) return;
+  const memory_call call({"many kept", {.queries = 800, .keys = 600, .depth = 64}, 200, {350}});
+  kvfit::thread_pool pool(3);
+  for (const std::string_view name : {"highest_attention", "joint"}) {
+    compact_options options = cut_short(*kvfit::presets::find(name), 200);
+    options.queries_per_row = 0;
+    kvfit::result<kvfit::compacted> fitted = kvfit::error{};
+    const auto peak = count_allocations([&] {
+                        fitted = try_compact(call.cache, call.queries(), options, {}, pool);
+                      }).peak_bytes;
+    REQUIRE(fitted);
+    CAPTURE(name, peak);
+    CHECK(peak <= fitted->report.memory.needed);
+    CHECK(fitted->report.memory.needed < 3 * peak);
+  }
+}
+
 TEST_CASE("threads are counted, and given up first", "[compact][memory][threads]") {
   if (!can_count) return;
   const memory_call call({"long", {.queries = 400, .keys = 20000, .depth = 8}, 30});

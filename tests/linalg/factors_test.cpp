@@ -10,6 +10,19 @@
 
 using namespace kvfit::linalg::detail;
 
+namespace {
+
+/// What `strip_qr` is filled with: the columns of `a`.
+auto columns_of(const kvfit::matrix& a) {
+  return [&a](kvfit::index first, kvfit::index width, float* to) noexcept {
+    for (kvfit::index i = 0; i < a.rows(); ++i, to += strip_width) {
+      std::copy_n(a.data() + i * a.cols() + first, width, to);
+    }
+  };
+}
+
+}  // namespace
+
 TEMPLATE_TEST_CASE("a Cholesky factor and its systems give the matrix back", "[linalg][factors]",
                    float, double) {
   using rows_of = Eigen::Matrix<TestType, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -48,11 +61,7 @@ TEST_CASE("a QR factor in fp32 gives the matrix back, and Q is orthogonal", "[li
   if (t > 20) a.col(7) = a.col(3);
   if (t > 20) a.col(9).setZero();
   strip_qr qr(n, t);
-  qr.columns().fill(kvfit::index{n},
-                    [&](kvfit::index i, kvfit::index first, kvfit::index width, float* to) {
-                      std::copy_n(a.data() + i * t + first, width, to);
-                    });
-  qr.factor();
+  qr.factor(columns_of(a));
   INFO("n " << n << ", t " << t);
   CHECK(qr.r().triangularView<Eigen::StrictlyLower>().toDenseMatrix().isZero(0));
   kvfit::matrix back = kvfit::matrix::Zero(n, t);

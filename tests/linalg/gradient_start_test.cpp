@@ -30,6 +30,41 @@ TEST_CASE("gradient steps start from least squares and know the largest singular
   CHECK((exact * (start.weights - truth)).norm() <= 1e-4 * y.cast<double>().norm());
 }
 
+TEST_CASE("gradient steps start as near to least squares as double goes, where columns allow it",
+          "[linalg][gradient_start]") {
+  const auto n = GENERATE(170, 900);
+  const auto t = GENERATE(64, 150);
+  const kvfit::matrix m = oracle::exponentials(n, t, 3, 52);
+  const kvfit::vector y = oracle::exponentials(n, 2 * t, 3, 53).rowwise().sum();
+  const Eigen::MatrixXd exact = m.cast<double>();
+  const Eigen::VectorXd truth = exact.householderQr().solve(y.cast<double>());
+  gradient_start start;
+  INFO(n << " x " << t);
+  REQUIRE(detail::start_by_gram(m, y, {}, start));
+  CHECK((exact * (start.weights - truth)).norm() <= 1e-6 * (exact * truth).norm());
+  const gradient_start found = find_gradient_start(m, y);
+  CHECK(found.weights == start.weights);
+  CHECK(found.sigma == start.sigma);
+}
+
+TEST_CASE("columns that nearly coincide are left to QR", "[linalg][gradient_start]") {
+  kvfit::matrix m = oracle::exponentials(400, 90, 2, 54);
+  m.col(50) = m.col(20) + 1e-5F * m.col(51);
+  const kvfit::vector y =
+      m.rowwise().sum();  // or the answer would be as large as the columns differ
+  gradient_start none;
+  REQUIRE_FALSE(detail::start_by_gram(m, y, {}, none));
+  const gradient_start start = find_gradient_start(m, y);
+  const Eigen::MatrixXd exact = m.cast<double>();
+  const Eigen::VectorXd truth = exact.colPivHouseholderQr().solve(y.cast<double>());
+  CHECK((exact * (start.weights - truth)).norm() <= 1e-4 * y.cast<double>().norm());
+  const double sigma = Eigen::JacobiSVD<Eigen::MatrixXd>(exact).singularValues()[0];
+  CHECK(start.sigma <= sigma * (1 + 1e-6));
+  CHECK(start.sigma >= sigma * (1 - 1e-5));
+  m.col(3).setZero();
+  CHECK(find_gradient_start(m, y).weights.allFinite());
+}
+
 TEST_CASE("§9.9 a matrix of zeros, or with NaN, gives finite weights to start from",
           "[linalg][gradient_start]") {
   kvfit::matrix m = kvfit::matrix::Zero(8, 3);

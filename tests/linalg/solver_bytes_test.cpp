@@ -7,6 +7,7 @@
 #include "kvfit/linalg/gradient_start.hpp"
 #include "kvfit/linalg/growing_cholesky.hpp"
 #include "kvfit/linalg/least_squares.hpp"
+#include "kvfit/parallel/caller.hpp"
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
@@ -98,4 +99,29 @@ TEST_CASE("bounded fits and greedy factors hold no more than they say", "[linalg
     CAPTURE(t, forming, solving, starting, growing);
     CHECK(growing > 4.0 * static_cast<double>(n * t));
   }
+}
+
+TEST_CASE("what threads share allocates nothing on them", "[linalg][memory][threads]") {
+  if (!can_count) return;
+  const kvfit::matrix x = solver_columns(700, 300, false).cwiseAbs();
+  const kvfit::matrix y = kvfit_test::random_matrix(700, 40, 8);
+  const kvfit::vector target = x.rowwise().sum();
+  int bodies = 0;
+  std::ptrdiff_t calls = 0;
+  kvfit::caller counting{[&](la_index count, const auto& body) {
+    for (la_index i = 0; i < count; ++i, ++bodies) {
+      calls += kvfit_test::count_allocations([&] { body(i); }).calls;
+    }
+  }};
+  const kvfit::loop threads(counting, 4);
+  for (const auto method : {la::least_squares_method::qr, la::least_squares_method::qr_unpivoted,
+                            la::least_squares_method::cholesky}) {
+    CHECK(la::least_squares(x, y, {.method = method}, y.topRows(300), threads).report.finite);
+  }
+  CHECK(la::find_gradient_start(x, target, threads).sigma > 0);
+  const auto equations = la::form_normal_equations(x, target, {}, threads);
+  CHECK(la::bounded_nnls(equations, {.bounds = {0.5, 2}}, Eigen::VectorXd(), threads)
+            .weights.allFinite());
+  CHECK(bodies > 100);
+  CHECK(calls == 0);
 }

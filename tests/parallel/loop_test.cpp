@@ -80,6 +80,28 @@ TEST_CASE("a loop may refer to a caller's own, and be nested", "[parallel][loop]
   static_assert(!std::is_constructible_v<kvfit::loop, int&>);
 }
 
+TEST_CASE("a loop may be told to take memory for fewer, or to leave small work alone",
+          "[parallel][loop]") {
+  int asked = 0;
+  kvfit::caller mine{[&](kvfit::index count, const auto& body) {
+    ++asked;
+    for (kvfit::index i = 0; i < count; ++i) body(i);
+  }};
+  const kvfit::loop how(mine, 4);
+  CHECK(how.at_most(9).threads() == 4);
+  CHECK(how.at_most(4).threads() == 4);
+  CHECK(how.at_most(1).threads() == 1);
+  CHECK(kvfit::loop().at_most(3).threads() == 1);
+  CHECK(order_of(how.at_most(1), 3) == std::vector<kvfit::index>{0, 1, 2});
+  CHECK(asked == 1);  // the executor is the same
+  CHECK(how.for_work(1e9).threads() == 4);
+  CHECK(order_of(how.for_work(1e9), 3).size() == 3);
+  CHECK(asked == 2);
+  CHECK(how.for_work(10).threads() == 1);
+  CHECK(order_of(how.for_work(10), 3) == std::vector<kvfit::index>{0, 1, 2});
+  CHECK(asked == 2);  // nobody was asked
+}
+
 TEST_CASE("pieces cover a range once, and are cut alike for everybody", "[parallel][loop]") {
   kvfit::thread_pool pool(2);
   for (const kvfit::index count : {0, 1, 9, 10, 11, 95}) {

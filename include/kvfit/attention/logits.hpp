@@ -80,6 +80,18 @@ class logit_source {
   [[nodiscard]] float scale() const noexcept { return scale_; }
   [[nodiscard]] const query_set& queries() const noexcept { return queries_; }
 
+  /// Makes room for panels of up to `most` queries, so that `fill` allocates nothing.
+  void reserve(index most) {
+    const index depth = cache_.keys.cols();
+    const auto panel = static_cast<std::size_t>(most);
+    query_buffer_.reserve(panel * static_cast<std::size_t>(depth));
+    packed_queries_.reserve(panel * static_cast<std::size_t>(depth));
+    query_positions_.reserve(panel);
+    key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
+    largest_keys_.resize(key_tiles(), -1.0F);
+    if (!cache_.masks.empty()) mask_buffer_.reserve(panel * static_cast<std::size_t>(key_tile));
+  }
+
   /// Writes the logits of all keys, a row each, against the panel's queries: key j's panel.count
   /// floats at `logits + j · stride`. `seen(first, count)` is called when these rows of keys are
   /// done and still near; the same rows of `then`, if given, are fetched for it meanwhile. Returns
@@ -94,7 +106,7 @@ class logit_source {
     const float largest_query = pack_queries(block.rows, panel);
     product_.take_right(packed_queries_.data(), panel.count, depth, panel.count);
     key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
-    largest_keys_.resize(static_cast<std::size_t>((keys() + key_tile - 1) / key_tile), -1.0F);
+    largest_keys_.resize(key_tiles(), -1.0F);
     index overflow = panel.count;
     for (index first = 0; first < keys(); first += key_tile) {
       const index count = std::min(key_tile, keys() - first);
@@ -122,6 +134,10 @@ class logit_source {
   }
 
  private:
+  [[nodiscard]] std::size_t key_tiles() const noexcept {
+    return static_cast<std::size_t>((keys() + key_tile - 1) / key_tile);
+  }
+
   static constexpr float hidden = -std::numeric_limits<float>::infinity();
 
   /// Some rows of logits: those of keys first_key … first_key + count − 1.

@@ -2,20 +2,26 @@
 /// Logits of all queries against some rows of a cache, as one matrix.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <span>
 #include <vector>
 
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/parallel/loop.hpp"
+#include "kvfit/simd/transpose.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
 /// Writes s_ij of every query i against the rows numbered `rows`, bias, mask and positions of those
 /// rows included: n × |rows|, natural log. `keys` are the rows' keys (|rows| × d_k): the cache's
-/// own, or what is stored in their place. Cost n · |rows| · d_k multiply-adds; allocates a panel of
-/// at most 16 MB or 8 rows.
+/// own, or what is stored in their place. `threads` take `threads.threads()` panels of queries at
+/// the same time: same bytes. Cost n · |rows| · d_k multiply-adds; allocates a panel of at most 96
+/// queries (`panel_rows`) for each.
 inline void row_logits_into(const kv_block& cache, const query_set& queries, const logit_rule& rule,
-                            std::span<const index> rows, const row_view& keys, matrix& logits) {
+                            std::span<const index> rows, const row_view& keys, matrix& logits,
+                            const loop& executor = {}) {
   std::vector<float> bias;
   std::vector<index> positions;
   for (const index row : rows) {
@@ -24,20 +30,42 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
   }
   const kv_block subset{
       .keys = keys, .values = {}, .bias = bias, .positions = positions, .masks = cache.masks};
-  logit_source source(subset, queries, rule, rows);
-  logits.resize(queries.rows(), static_cast<index>(rows.size()));
-  matrix part;
-  for (const query_panel& panel : cut_panels(queries, panel_rows(logits.cols()))) {
-    part.resize(logits.cols(), panel.count);
-    source.fill(panel, part.data(), panel.count);
-    logits.middleRows(panel.offset, panel.count) = part.transpose();
-  }
+  const auto count = static_cast<index>(rows.size());
+  logits.resize(queries.rows(), count);
+  const std::vector<query_panel> panels = cut_panels(queries, panel_rows(count));
+  const loop threads = executor.for_work(2.0 * static_cast<double>(queries.rows()) *
+                                         static_cast<double>(keys.cols() * count));
+  const auto all = static_cast<index>(panels.size());
+  const index at_once = std::clamp<index>(threads.threads(), 1, std::max<index>(all, 1));
+  index longest = 0;
+  for (const query_panel& panel : panels) longest = std::max(longest, panel.count);
+  std::vector<logit_source> sources(static_cast<std::size_t>(at_once),
+                                    logit_source(subset, queries, rule, rows));
+  for (logit_source& source : sources) source.reserve(longest);
+  matrix parts(at_once * count, longest);
+  const vector ones = vector::Ones(longest);
+  // Panel by panel, each with a source of its own.
+  threads.run(at_once, [&](index k) noexcept {
+    float* part = parts.data() + k * count * longest;
+    for (index p = k; p < all; p += at_once) {
+      const query_panel& panel = panels[static_cast<std::size_t>(p)];
+      sources[static_cast<std::size_t>(k)].fill(panel, part, panel.count);
+      simd::transpose_scaled(part, panel.count, ones.data(), panel.count, count,
+                             logits.row(panel.offset).data(), count);
+    }
+  });
 }
 
-/// Bytes that `row_logits_into` holds at most for `rows` rows, the n × |rows| logits included.
-inline double row_logits_bytes(const head_sizes& sizes, index rows) noexcept {
-  return float_bytes(sizes.queries, rows) + grown_bytes(float_bytes(3, rows)) +
-         logit_source_bytes(sizes, rows) + float_bytes(largest_panel(sizes, rows), rows);
+/// Bytes that `row_logits_into` holds at most for `rows` rows, the n × |rows| logits included;
+/// `at_once`: panels that are made at the same time.
+inline double row_logits_bytes(const head_sizes& sizes, index rows, index at_once = 1) noexcept {
+  constexpr double bookkeeping = 1024;  // of a source
+  const index panel = largest_panel(sizes, rows);
+  const index panels =
+      sizes.queries / std::max<index>(panel_rows(rows, sizes.panel), 1) + sizes.blocks;
+  return float_bytes(sizes.queries, rows) + grown_bytes(float_bytes(3, rows)) + float_bytes(panel) +
+         static_cast<double>(std::min(at_once, panels)) *
+             (logit_source_bytes(sizes, rows) + float_bytes(panel, rows) + bookkeeping);
 }
 
 /// The same for the cache's own keys, as a new matrix.

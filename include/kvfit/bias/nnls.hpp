@@ -55,7 +55,8 @@ inline result<void> check_settings(const bias::nnls& policy) {
   return {};
 }
 
-/// Cost n · t² for the Gram matrix (or the QR factor) plus a few t³/3; allocates t² doubles
+/// Cost n · t² for the Gram matrix (`projected_gradient`: or 3 n · t² where that one needs a QR
+/// factor) plus a few t³/3; allocates t² doubles
 /// (`projected_gradient`: a second copy of the columns instead). An unfinished solve is a status in
 /// the report, with the best weights found; errors are those of `check_settings`.
 template <class = void>
@@ -89,14 +90,17 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
     const matrix& weighted = policy.weighting == mass_weighting::relative ? scaled : columns;
     // The published code stops power iteration after three rounds from a random start, so its step
     // length is not reproducible; the converged one is, and no step of it is too long.
-    const linalg::gradient_start start = linalg::find_gradient_start(weighted, target);
+    const linalg::gradient_start start =
+        linalg::find_gradient_start(weighted, target, problem.threads);
     fit = linalg::projected_gradient(
         weighted, target, start.weights,
         {.bounds = bounds, .iterations = policy.iterations, .power = {}, .sigma = start.sigma});
   } else {
-    const auto problem_in_products = linalg::form_normal_equations(columns, target, factors);
+    const auto problem_in_products =
+        linalg::form_normal_equations(columns, target, factors, problem.threads);
     if (policy.solver == nnls_solver::exact) {
-      fit = linalg::bounded_nnls(problem_in_products, {.bounds = bounds});
+      fit = linalg::bounded_nnls(problem_in_products, {.bounds = bounds}, Eigen::VectorXd(),
+                                 problem.threads);
     } else {
       fit = linalg::accelerated_gradient(
           problem_in_products, Eigen::VectorXd::Ones(columns.cols()),

@@ -9,6 +9,7 @@
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/bounded_fit.hpp"
+#include "kvfit/parallel/loop.hpp"
 
 namespace kvfit {
 
@@ -17,6 +18,8 @@ struct bias_problem {
   const matrix* columns = nullptr;  ///< n × t: exp(s_ij − max_i), 0 where query i sees nothing
   const attention_scores* scores = nullptr;        ///< full attention of the n queries
   std::span<const double> selection_weights = {};  ///< t weights fitted by the selection, or empty
+  /// Who runs what can be done at the same time; what comes out does not depend on it.
+  loop threads = {};
 };
 
 /// Weights, ln w being what is added to the kept rows' own bias.

@@ -2,6 +2,7 @@
 /// Attention of queries over a compact cache, as softmax rows and log-mass.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <vector>
@@ -10,6 +11,8 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/parallel/loop.hpp"
+#include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -20,10 +23,33 @@ struct compact_attention {
   vector log_mass;
 };
 
+/// Σ_j weights_ij values_j: n × d_v. Cost 2 · n · t · d_v flops, which `threads` share.
+inline matrix weighted_values(const matrix& weights, const matrix& values,
+                              const loop& executor = {}) {
+  const index t = weights.cols();
+  const index d = values.cols();
+  matrix out(weights.rows(), d);
+  const loop threads =
+      executor.for_work(2.0 * static_cast<double>(out.size()) * static_cast<double>(t));
+  constexpr index rows = 64;
+  constexpr index depth = 128;  // as many rows of values stay near
+  over_pieces(threads, out.rows(), rows, [&](index first, index count) noexcept {
+    if (t == 0) out.middleRows(first, count).setZero();
+    for (index k = 0; k < t; k += depth) {
+      simd::multiply({weights.data() + first * t + k, t, 1}, {values.data() + k * d, d},
+                     {out.data() + first * d, d}, count, d, std::min(depth, t - k),
+                     k == 0 ? simd::product_mode::assign : simd::product_mode::add);
+    }
+  });
+  return out;
+}
+
 /// Attention of `part` over the keys and biases of `compact`, rows of `cache` that keep their
-/// positions and masks. Cost n · t · d_k; allocates the result and t + T numbers.
+/// positions and masks. Cost n · t · d_k, which `threads` share; allocates the result, t + T
+/// numbers and what `row_logits_into` does.
 inline compact_attention attend_compact(const query_part& part, const kv_block& cache,
-                                        const logit_rule& rule, const compacted& compact) {
+                                        const logit_rule& rule, const compacted& compact,
+                                        const loop& threads = {}) {
   // The compact bias stands in for the cache's own.
   std::vector<float> bias(static_cast<std::size_t>(cache.keys.rows()), 0.0F);
   for (index j = 0; j < compact.bias.size(); ++j) {
@@ -34,15 +60,18 @@ inline compact_attention attend_compact(const query_part& part, const kv_block& 
   stored.bias = bias;
   compact_attention found;
   matrix& weights = found.weights;
-  row_logits_into(stored, part.set(), rule, compact.positions, compact.keys, weights);
+  row_logits_into(stored, part.set(), rule, compact.positions, compact.keys, weights, threads);
   found.log_mass.resize(weights.rows());
-  for (index i = 0; i < weights.rows(); ++i) {
-    float* row = weights.row(i).data();
-    const float max = simd::max_value(row, weights.cols());
-    const double mass = simd::exp_shifted_sum(row, weights.cols(), max);
-    found.log_mass[i] = static_cast<float>(static_cast<double>(max) + std::log(mass));
-    if (mass > 0) weights.row(i) *= static_cast<float>(1.0 / mass);
-  }
+  constexpr index piece = 64;
+  over_pieces(threads, weights.rows(), piece, [&](index first, index count) noexcept {
+    for (index i = first; i < first + count; ++i) {
+      float* row = weights.row(i).data();
+      const float max = simd::max_value(row, weights.cols());
+      const double mass = simd::exp_shifted_sum(row, weights.cols(), max);
+      found.log_mass[i] = static_cast<float>(static_cast<double>(max) + std::log(mass));
+      if (mass > 0) weights.row(i) *= static_cast<float>(1.0 / mass);
+    }
+  });
   return found;
 }
 

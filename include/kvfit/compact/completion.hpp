@@ -14,6 +14,7 @@
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/refiner.hpp"
 #include "kvfit/view/load.hpp"
@@ -32,8 +33,14 @@ template <class Options>
 class completion {
  public:
   completion(const Options& options, const scored_head& head, head_judge& judge,
-             const stop_when& stop, stopwatch& clock, compacted& out)
-      : options_(options), head_(head), judge_(judge), stop_(stop), clock_(clock), out_(out) {
+             const stop_when& stop, const loop& threads, stopwatch& clock, compacted& out)
+      : options_(options),
+        head_(head),
+        judge_(judge),
+        stop_(stop),
+        threads_(threads),
+        clock_(clock),
+        out_(out) {
     gather_original();
   }
 
@@ -76,17 +83,17 @@ class completion {
 
   void attend_fitted() {
     train_ = {};  // before the next one is made beside it
-    train_ = attend_compact(head_.parts.fit, head_.cache, options_.rule, out_);
+    train_ = attend_compact(head_.parts.fit, head_.cache, options_.rule, out_, threads_);
   }
 
   result<void> fit_values_to(const std::vector<scored_set>& sets) {
     matrix all_weights;  // of the queries given and of the sets
     matrix all_output;
     if (!sets.empty()) stack(sets, all_weights, all_output);
-    auto fit =
-        fit_values(options_.values,
-                   values_problem{sets.empty() ? &train_.weights : &all_weights,
-                                  sets.empty() ? &head_.scores.output : &all_output, &original_});
+    auto fit = fit_values(
+        options_.values,
+        values_problem{sets.empty() ? &train_.weights : &all_weights,
+                       sets.empty() ? &head_.scores.output : &all_output, &original_, threads_});
     if (!fit) return fit.error();
     out_.values = std::move(fit->values);
     out_.report.is_values_fitted = fit->is_fitted;
@@ -112,7 +119,7 @@ class completion {
     };
     append(train_.weights, head_.scores.output);
     for (const scored_set& set : sets) {
-      append(attend_compact(set.queries.part, head_.cache, options_.rule, out_).weights,
+      append(attend_compact(set.queries.part, head_.cache, options_.rule, out_, threads_).weights,
              set.scores.output);
     }
   }
@@ -126,7 +133,7 @@ class completion {
 
   result<void> judge() {
     const attention_scores& scores = head_.scores;
-    matrix train_output = train_.weights * out_.values;
+    matrix train_output = weighted(train_.weights, out_.values);
     const auto errors_on_train = [&] {
       return compare(scores.output, scores.log_mass, train_output, train_.log_mass);
     };
@@ -136,7 +143,8 @@ class completion {
         options_.keep_better_values && out_.report.is_values_fitted && copies_fit_ &&
         !options_.gradient;  // whose keys have left their rows, and which nothing guards
     const auto train_with_copies = [&] {
-      train_output.noalias() = train_.weights * original_;
+      train_output = matrix();  // before the next one is made
+      train_output = weighted(train_.weights, original_);
       return errors_on_train();
     };
     bool is_judged = false;
@@ -146,15 +154,17 @@ class completion {
       const attention_scores& wanted = **full;
       const compact_attention found = judge_.held_out_attention(out_);
       const matrix& weights = found.weights;
+      const matrix fitted_output = weighted(weights, out_.values);
       const fidelity fitted =
-          compare(wanted.output, wanted.log_mass, weights * out_.values, found.log_mass);
+          compare(wanted.output, wanted.log_mass, fitted_output, found.log_mass);
       is_judged = fitted.queries > 0;  // queries that see nothing judge nothing
       if (is_judged) out_.report.held_out = fitted;
       if (is_judged && may_copy) {
+        const matrix copied_output = weighted(weights, original_);
         const fidelity copied =
-            compare(wanted.output, wanted.log_mass, weights * original_, found.log_mass);
+            compare(wanted.output, wanted.log_mass, copied_output, found.log_mass);
         if (!(fitted.output_error <= copied.output_error) &&  // true for NaN, too
-            !mostly_closer(wanted.output, weights * out_.values, weights * original_)) {
+            !mostly_closer(wanted.output, fitted_output, copied_output)) {
           out_.report.held_out = copied;
           take_copies(train_with_copies());
         }
@@ -166,6 +176,10 @@ class completion {
     }
     out_.report.seconds.judge += clock_.lap();
     return {};
+  }
+
+  [[nodiscard]] matrix weighted(const matrix& weights, const matrix& values) const {
+    return weighted_values(weights, values, threads_);
   }
 
   /// √(Σ_i (ŷ_i / y_i − 1)² / n) over the queries fitted on that see a key.
@@ -205,6 +219,7 @@ class completion {
   scored_head head_;
   head_judge& judge_;
   const stop_when& stop_;
+  const loop& threads_;
   stopwatch& clock_;
   compacted& out_;
   matrix original_;

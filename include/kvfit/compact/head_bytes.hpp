@@ -47,6 +47,7 @@ class head_bytes {
         judge_(parts.judge),
         adds_(adds),
         t_(fit_.budget),
+        at_once_(panels_at_once),
         wanted_(fit_scores(options, panels_at_once)),
         views_(parts.views) {
     fit_.memory_cap = options.selection_memory;
@@ -81,7 +82,7 @@ class head_bytes {
                                             float_bytes(fit_.queries) + 2 * keys +
                                             grown_bytes(double_bytes(fit_.keys))
                                       : 0;
-    const double columns = float_bytes(t_, fit_.depth) + row_logits_bytes(fit_, t_);
+    const double columns = float_bytes(t_, fit_.depth) + row_logits_bytes(fit_, t_, at_once_);
     return full_scores() + double_bytes(16, t_) +
            std::max(columns, kept_weights(fit_.queries) + std::max(fit, replacing));
   }
@@ -117,7 +118,8 @@ class head_bytes {
 
   /// `attend_compact` for the queries of `sizes`.
   [[nodiscard]] double attending(const head_sizes& sizes) const {
-    return float_bytes(sizes.keys) + row_logits_bytes(sizes, t_) + float_bytes(2, sizes.queries);
+    return float_bytes(sizes.keys) + row_logits_bytes(sizes, t_, at_once_) +
+           float_bytes(2, sizes.queries);
   }
 
   /// `head_judge::errors`.
@@ -125,13 +127,13 @@ class head_bytes {
     // Held-out queries that see nothing judge nothing: then the fitted ones do.
     const bool falls_back = judge_.queries == 0 || adds_;
     const auto with = [&](const head_sizes& sizes) {
-      return attending(sizes) + outputs(sizes.queries) +
-             packed_bytes(sizes.queries, fit_.width, t_);
+      return attending(sizes) + outputs(sizes.queries);
     };
     const double held_out =
         judge_.queries == 0
             ? 0
-            : std::max(score_checked_bytes(judge_, {.importance = importance_kind::none}),
+            : std::max(score_checked_bytes(judge_, {.importance = importance_kind::none,
+                                                    .panels_at_once = at_once_}),
                        with(judge_));
     return std::max(held_out, falls_back ? with(fit_) : 0);
   }
@@ -150,8 +152,8 @@ class head_bytes {
 
   /// The errors of the finished result.
   [[nodiscard]] double judging() const {
-    const double train = kept_weights(fit_.queries) + float_bytes(fit_.queries) +
-                         outputs(fit_.queries) + packed_bytes(fit_.queries, fit_.width, t_);
+    const double train =
+        kept_weights(fit_.queries) + float_bytes(fit_.queries) + outputs(fit_.queries);
     return train + comparing() + 3 * outputs(judge_.queries) + kept_values();
   }
 
@@ -168,6 +170,7 @@ class head_bytes {
   head_sizes judge_;
   bool adds_;
   index t_;
+  index at_once_;  // panels of queries, one for each thread
   score_options wanted_;
   double views_;
 };

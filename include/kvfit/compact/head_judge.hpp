@@ -12,6 +12,7 @@
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/parallel/loop.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -21,16 +22,23 @@ class head_judge {
  public:
   /// `fitted`: full attention of the queries fitted on. All must outlive this.
   head_judge(const kv_block& cache, const logit_rule& rule, const query_split& parts,
-             const attention_scores& fitted, const stop_when& stop)
-      : cache_(cache), rule_(rule), parts_(parts), fitted_(fitted), stop_(stop) {}
+             const attention_scores& fitted, const stop_when& stop, const loop& threads)
+      : cache_(cache),
+        rule_(rule),
+        parts_(parts),
+        fitted_(fitted),
+        stop_(stop),
+        threads_(threads) {}
 
   [[nodiscard]] bool has_held_out() const noexcept { return !parts_.judge.blocks.empty(); }
 
   /// Full attention of the judging queries, computed at the first call.
   result<const attention_scores*> held_out_scores() {
     if (!held_out_) {
-      auto full = score_checked(parts_.judge.beside(cache_), parts_.judge.set(), rule_,
-                                {.importance = importance_kind::none}, {}, stop_);
+      auto full =
+          score_checked(parts_.judge.beside(cache_), parts_.judge.set(), rule_,
+                        {.importance = importance_kind::none, .panels_at_once = threads_.threads()},
+                        {}, stop_, threads_);
       if (!full) return full.error();
       held_out_ = std::move(*full);
     }
@@ -39,7 +47,7 @@ class head_judge {
 
   /// Attention of the judging queries over `compact`.
   [[nodiscard]] compact_attention held_out_attention(const compacted& compact) const {
-    return attend_compact(parts_.judge, cache_, rule_, compact);
+    return attend_compact(parts_.judge, cache_, rule_, compact, threads_);
   }
 
   /// Errors of the keys and biases of `compact` with these `values`.
@@ -50,13 +58,14 @@ class head_judge {
       const fidelity judged = compared(**full, held_out_attention(compact), values);
       if (judged.queries > 0) return judged;
     }
-    return compared(fitted_, attend_compact(parts_.fit, cache_, rule_, compact), values);
+    return compared(fitted_, attend_compact(parts_.fit, cache_, rule_, compact, threads_), values);
   }
 
  private:
-  static fidelity compared(const attention_scores& full, const compact_attention& found,
-                           const matrix& values) {
-    return compare(full.output, full.log_mass, found.weights * values, found.log_mass);
+  [[nodiscard]] fidelity compared(const attention_scores& full, const compact_attention& found,
+                                  const matrix& values) const {
+    return compare(full.output, full.log_mass, weighted_values(found.weights, values, threads_),
+                   found.log_mass);
   }
 
   const kv_block& cache_;
@@ -64,6 +73,7 @@ class head_judge {
   const query_split& parts_;
   const attention_scores& fitted_;
   stop_when stop_;
+  loop threads_;
   std::optional<attention_scores> held_out_;
 };
 

@@ -259,7 +259,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// Under a cap these are given up, in this order, each only where those before it do not do, and
 /// 1 and 2 are given back where the later ones alone do:
 ///
-/// 0. Panels of queries scored at the same time, where there is an executor.
+/// 0. Panels of queries computed at the same time (full scores, and logits of the kept keys), where
+///    there is an executor.
 /// 1. What the selection stores (`selection_memory`): first OMP's copy of the n × T exponentials in
 ///    bf16; then these themselves: joint selection makes them anew, and OMP only a round's
 ///    candidates, found by a copy in bf16; then that copy, and the folded columns: each round makes

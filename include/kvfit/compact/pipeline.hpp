@@ -46,7 +46,7 @@ class pipeline {
         is_limited_(plan.lowers_queries),
         panels_at_once_(plan.panels_at_once),
         stop_(stop),
-        threads_(threads),
+        threads_(threads.at_most(plan.panels_at_once)),
         parts_(split_queries(queries, cache.masks, options.held_out, share())) {}
 
   result<compacted> run() {
@@ -54,7 +54,8 @@ class pipeline {
     if (const auto ok = choose(); !ok) return ok.error();
     if (const auto ok = weigh(); !ok) return ok.error();
     place_chosen();
-    rest_.emplace(options_, scored_head{cache_, parts_, scores_}, *judge_, stop_, clock_, out_);
+    rest_.emplace(options_, scored_head{cache_, parts_, scores_}, *judge_, stop_, threads_, clock_,
+                  out_);
     if (options_.gradient) {
       if (const auto ok = descend_gradient(*options_.gradient); !ok) return ok.error();
       return std::move(out_);
@@ -94,7 +95,7 @@ class pipeline {
       }
       return error{errc::all_masked, "queries", 0, scores_.max.size(), "no query sees any key"};
     }
-    judge_.emplace(cache_, options_.rule, parts_, scores_, stop_);
+    judge_.emplace(cache_, options_.rule, parts_, scores_, stop_, threads_);
     out_.report.seconds.score = clock_.lap();
     return {};
   }

@@ -70,7 +70,8 @@ class weight_fit {
       if (const auto ok = check_stop(problem_.stop, "weights"); !ok) return ok.error();
       const auto columns = mass_matrix();
       if (!columns) return columns.error();
-      auto fit = fit_bias(bias_, bias_problem{&*columns, &scores_, chosen_.weights});
+      auto fit =
+          fit_bias(bias_, bias_problem{&*columns, &scores_, chosen_.weights, problem_.threads});
       if (!fit) return fit.error();
       weights_ = std::move(fit->weights);
       if (const auto ok = check_weights(); !ok) return ok.error();
@@ -102,17 +103,20 @@ class weight_fit {
     if (const auto ok = round_to_storage(keys, storage_, "keys"); !ok) return ok.error();
     matrix columns;
     row_logits_into(problem_.cache, problem_.queries, problem_.rule, chosen_.positions, keys,
-                    columns);
-    for (index i = 0; i < columns.rows(); ++i) {
-      if (scores_.mass[i] <= 0) {
-        columns.row(i).setZero();
-        continue;
+                    columns, problem_.threads);
+    constexpr index piece = 64;
+    over_pieces(problem_.threads, columns.rows(), piece, [&](index first, index count) noexcept {
+      for (index i = first; i < first + count; ++i) {
+        if (scores_.mass[i] <= 0) {
+          columns.row(i).setZero();
+          continue;
+        }
+        // Rounded keys and another order of sums may lift a logit above the maximum: a little, or
+        // by more than exp can take where logits are huge.
+        columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
+        simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
       }
-      // Rounded keys and another order of sums may lift a logit above the maximum: a little, or by
-      // more than exp can take where logits are huge.
-      columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
-      simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
-    }
+    });
     return columns;
   }
 

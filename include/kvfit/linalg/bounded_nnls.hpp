@@ -37,11 +37,12 @@ struct bounded_nnls_options {
 /// or empty: then clipped least squares is the first point tried. Dependent columns and n < t give
 /// one of the many optima and `rank_deficient`; a zero column keeps its clipped start, or 0. The
 /// answer is never worse than the clipped start or any point tried. Cost |F|³/3 + O(t²) flops an
-/// iteration; allocates t² + O(t) doubles.
+/// iteration, the factors shared by `threads` (same bytes); allocates t² + O(t) doubles.
 template <class = void>
 [[nodiscard]] inline bounded_fit bounded_nnls(const normal_equations& problem,
                                               const bounded_nnls_options& options = {},
-                                              const const_vector_ref& start = Eigen::VectorXd()) {
+                                              const const_vector_ref& start = Eigen::VectorXd(),
+                                              const loop& threads = {}) {
   const Eigen::Index t = problem.moment.size();
   assert(problem.gram.rows() == t && problem.gram.cols() == t);
   assert(start.size() == 0 || start.size() == t);
@@ -64,7 +65,7 @@ template <class = void>
     return out;
   }
   const detail::bounded_problem bounded(problem, bounds, options.tolerance);
-  detail::free_block block(problem.gram);
+  detail::free_block block(problem.gram, threads);
   best.move_to(bounded, out.weights);
   report.start_objective = best.objective;
 

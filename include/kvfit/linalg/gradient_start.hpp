@@ -3,7 +3,11 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
 
+#include "kvfit/linalg/detail/least_squares_cholesky.hpp"
 #include "kvfit/linalg/detail/least_squares_qr.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/least_squares.hpp"
@@ -14,24 +18,103 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 
 /// What `projected_gradient` is given.
 struct gradient_start {
-  Eigen::VectorXd weights;  ///< argmin ‖M w − y‖, as `qr_unpivoted` finds it
+  Eigen::VectorXd weights;  ///< argmin ‖M w − y‖, at least as near as `qr_unpivoted` comes to it
   double sigma = 0;         ///< σ_max(M), from below, to some six digits
 };
 
-/// Both from one QR factor of M (n × t), which must not have negative entries; where n < t, or the
-/// factor is of no use, by `least_squares` and power iteration. Cost 2·n·t² flops.
+namespace detail {
+
+/// Rows that `residual_moment` sums up by themselves: 16 groups of them, or fewer.
+constexpr index summed_rows(index rows) noexcept {
+  constexpr index most = 16;
+  return std::max<index>(((rows + most - 1) / most + sweep_rows - 1) / sweep_rows * sweep_rows, 64);
+}
+
+/// Mᵀ(y − M w) in double, in one sweep over the rows of M. `parts`: room for the groups' sums.
+template <class = void>
+inline Eigen::VectorXd residual_moment(const const_matrix_ref& m, const kvfit::vector& y,
+                                       const Eigen::VectorXd& w, Eigen::MatrixXd& parts,
+                                       const loop& executor) {
+  const index n = m.rows();
+  const index piece = summed_rows(n);
+  const loop threads =
+      executor.for_work(32.0 * static_cast<double>(n) * static_cast<double>(m.cols()));
+  parts.setZero(m.cols(), (n + piece - 1) / piece);
+  over_pieces(threads, n, piece, [&](index first, index count) noexcept {
+    double* sum = parts.col(first / piece).data();
+    for_row_groups(m.data() + first * m.outerStride(), m.outerStride(), count, m.cols(),
+                   [&](const auto& rows, index at) {
+                     auto residuals = rows.times(w.data());
+                     for (std::size_t r = 0; r < residuals.size(); ++r) {
+                       const auto i = first + at + static_cast<index>(r);
+                       residuals[r] = static_cast<double>(y[i]) - residuals[r];
+                     }
+                     rows.add_to(sum, residuals);
+                   });
+  });
+  Eigen::VectorXd out = parts.col(0);
+  for (Eigen::Index k = 1; k < parts.cols(); ++k) out += parts.col(k);
+  return out;
+}
+
+/// Both from the Gram matrix in fp32: its Cholesky factor, then corrections by it whose residuals
+/// are in double (Björck 1987), until they are small. False where the columns, scaled alike, are
+/// too near to dependent for that, or too few for it to pay.
+template <class = void>
+inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y, const loop& threads,
+                          gradient_start& out) {
+  if (m.cols() < smallest_float_system || is_nearly_square(m)) return false;
+  const Eigen::MatrixXd square = float_gram(m, threads);
+  shifted_factor<float> factor(threads);
+  if (!factor.compute(square, 0) || !(factor.scaled_condition() <= largest_float_condition)) {
+    return false;
+  }
+  const Eigen::VectorXd lengths = square.diagonal().cwiseSqrt();
+  const auto weight = [&lengths](const Eigen::VectorXd& w) {
+    return lengths.cwiseProduct(w).norm();
+  };
+  Eigen::MatrixXd parts;
+  Eigen::VectorXd weights = Eigen::VectorXd::Zero(m.cols());
+  double before = 1;
+  for (int step = 0;; ++step) {
+    const Eigen::VectorXd change =
+        factor.solve(residual_moment(m, y, weights, parts, threads)).col(0);
+    weights += change;
+    if (step == 0) continue;
+    const double share = weight(weights) > 0 ? weight(change) / weight(weights) : 0;
+    // The first correction's share is about what a correction leaves of an error.
+    if (share < (step == 1 ? 3e-4 : 1e-6)) break;
+    if (!(share < 0.25 * before) || step == 6) return false;
+    before = share;
+  }
+  out.weights = weights;
+  out.sigma =
+      largest_singular_value_of_gram(square, {.rounds = 100, .tolerance = 1e-8, .from_ones = true})
+          .sigma;
+  return std::isfinite(out.sigma);
+}
+
+}  // namespace detail
+
+/// Both from one factor of M (n × t), which must not have negative entries: of its Gram matrix
+/// where the columns allow it (n·t² flops and a few sweeps over M), else by QR (2·n·t² flops more);
+/// where n < t, or neither factor is of use, by `least_squares` and power iteration. `threads`
+/// share all of it: same bytes.
 template <class = void>
 [[nodiscard]] inline gradient_start find_gradient_start(const const_matrix_ref& m,
-                                                        const kvfit::vector& y) {
+                                                        const kvfit::vector& y,
+                                                        const loop& threads = {}) {
   if (m.rows() >= m.cols() && m.cols() > 0 && y.allFinite() &&
-      detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols())) {
-    detail::float_qr<> qr(m, 0);
-    gradient_start out{qr.solve(y.cast<double>()).col(0), qr.norm()};
+      detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols(), threads)) {
+    gradient_start out;
+    if (detail::start_by_gram(m, y, threads, out)) return out;
+    detail::float_qr<> qr(m, 0, threads);
+    out = {qr.solve(y).col(0), qr.norm()};
     if (out.weights.allFinite()) return out;
   }
   const kvfit::matrix right = y;
   const power_options converged{.rounds = 100, .tolerance = 1e-8, .from_ones = true};
-  return {least_squares(m, right, {.method = least_squares_method::qr_unpivoted})
+  return {least_squares(m, right, {.method = least_squares_method::qr_unpivoted}, threads)
               .coefficients.col(0)
               .cast<double>(),
           largest_singular_value(m, converged).sigma};
@@ -39,8 +122,11 @@ template <class = void>
 
 /// Bytes that `find_gradient_start` of n × t holds at most, its result included.
 constexpr double gradient_start_bytes(index n, index t) noexcept {
+  // The fp32 copies of a block of rows, the factor, sixteen sums and vectors.
+  const double by_gram = double_bytes(t, t) + float_bytes(t, t) + double_bytes(48, t) +
+                         std::max(detail::strips_bytes(n, t) / 2, detail::triangular_bytes(t, 1));
   return double_bytes(2, t) + double_bytes(2, n) +
-         least_squares_bytes(n, t, 1, least_squares_method::qr_unpivoted, false);
+         std::max(by_gram, least_squares_bytes(n, t, 1, least_squares_method::qr_unpivoted, false));
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

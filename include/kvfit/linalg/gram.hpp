@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// Inner products of a tall matrix's columns, or of its rows, in double.
+///
+/// `threads` share blocks of the answer: same bytes, whoever they are.
 #pragma once
 
 #include <Eigen/Core>
@@ -48,51 +50,64 @@ inline double factor_of(row_scale scale, Eigen::Index i) {
 
 /// Calls `use(rows, first, count)` for D M in double, up to 512 rows at a time as strips.
 template <class Use>
-void for_row_strips(const const_matrix_ref& m, row_scale scale, Use use) {
+void for_row_strips(const const_matrix_ref& m, row_scale scale, const loop& threads, Use use) {
   const index n = m.rows();
   strips<double> rows(std::min(n, strip_rows), m.cols());
   for (index first = 0; first < n; first += strip_rows) {
     const index count = std::min(strip_rows, n - first);
-    rows.fill(count, [&](index i, index column, index width, double* to) {
-      load_scaled(m.data() + (first + i) * m.outerStride() + column, factor_of(scale, first + i),
-                  width, to);
-    });
+    rows.fill(
+        count,
+        [&](index i, index column, index width, double* to) {
+          load_scaled(m.data() + (first + i) * m.outerStride() + column,
+                      factor_of(scale, first + i), width, to);
+        },
+        threads);
     use(std::as_const(rows), first, count);
   }
 }
 
-/// The lower triangle of G = MᵀM for M = `load`'s `rows` × `cols` floats, products in fp32: each
-/// sum runs over 128 rows in fp32 and goes on in double, so that entries are good to some
-/// 1e-7·√(g_ii g_jj). `first_column(i)`: the columns before it are 0 from row i on.
-/// A register holds twice as many floats as doubles, so this is the faster; allocates 512 × t
-/// floats and the answer.
+/// Operations of a Gram matrix.
+constexpr double gram_work(index rows, index cols) noexcept {
+  return static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(cols);
+}
+
+/// The lower triangle of G = MᵀM (above it stands anything) for M = `load`'s `rows` × `cols`
+/// floats, products in fp32: each sum runs over 128 rows in fp32 and goes on in double, so that
+/// entries are good to some 1e-7·√(g_ii g_jj). `first_column(i)`: the columns before it are 0 from
+/// row i on. A register holds twice as many floats as doubles, so this is the faster; allocates 512
+/// × t floats and the answer.
 template <class Load, class FirstColumn>
 void float_gram_into(index rows, index cols, Load load, FirstColumn first_column,
-                     Eigen::MatrixXd& out) {
-  out.setZero(cols, cols);
+                     Eigen::MatrixXd& out, const loop& executor = {}) {
+  out.resize(cols, cols);
+  if (rows == 0) out.setZero();
   if (rows == 0 || cols == 0) return;
+  const loop threads = executor.for_work(gram_work(std::min(rows, strip_rows), cols));
   strips<float> block(std::min(rows, strip_rows), cols);
-  std::array<float, strip_width * strip_width> sums{};
   for (index top = 0; top < rows; top += strip_rows) {
     const index count = std::min(strip_rows, rows - top);
     const index begin = first_column(top) / strip_width * strip_width;
-    block.fill(count, [&](index i, index column, index width, float* to) {
-      load(top + i, column, width, to);
-    });
-    for (index j = begin; j < cols; j += strip_width) {
-      for (index i = begin; i <= j; i += strip_width) {
-        const index high = block.width(i);
-        const index wide = block.width(j);
-        for (index k = 0; k < count; k += strip_depth) {
-          simd::multiply({block.strip(i) + k * strip_width, 1, strip_width},
-                         {block.strip(j) + k * strip_width, strip_width},
-                         {sums.data(), strip_width}, high, wide, std::min(strip_depth, count - k));
-          for (index a = 0; a < high; ++a) {
-            add_widened(sums.data() + a * strip_width, wide, out.data() + (i + a) * cols + j);
-          }
+    block.fill(
+        count,
+        [&](index i, index column, index width, float* to) { load(top + i, column, width, to); },
+        threads);
+    over_blocks(threads, cols, cols, part::upper, [&](index i, index j) noexcept {
+      const index high = block.width(i);
+      const index wide = block.width(j);
+      for (index a = 0; top == 0 && a < high; ++a) {
+        std::fill_n(out.data() + (i + a) * cols + j, wide, 0.0);
+      }
+      if (i < begin) return;
+      std::array<float, strip_width * strip_width> sums;
+      for (index k = 0; k < count; k += strip_depth) {
+        simd::multiply({block.strip(i) + k * strip_width, 1, strip_width},
+                       {block.strip(j) + k * strip_width, strip_width}, {sums.data(), strip_width},
+                       high, wide, std::min(strip_depth, count - k));
+        for (index a = 0; a < high; ++a) {
+          add_widened(sums.data() + a * strip_width, wide, out.data() + (i + a) * cols + j);
         }
       }
-    }
+    });
   }
 }
 
@@ -104,23 +119,27 @@ void float_gram_into(index rows, index cols, Load load, FirstColumn first_column
 /// Products are exact in double; sums run over rows in ascending order.
 /// Cost n·t² flops; allocates min(n, 512) × t doubles, and `out` where its size changes.
 template <class = void>
-inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale scale = {}) {
+inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale scale = {},
+                      const loop& executor = {}) {
   assert(scale.empty() || static_cast<Eigen::Index>(scale.size()) == m.rows());
   out.setZero(m.cols(), m.cols());
   if (m.size() == 0) return;
-  detail::for_row_strips(m, scale, [&](const auto& rows, index, index count) {
+  const loop threads =
+      executor.for_work(detail::gram_work(std::min(index{m.rows()}, detail::strip_rows), m.cols()));
+  detail::for_row_strips(m, scale, threads, [&](const auto& rows, index, index count) {
     // The upper triangle by rows is the lower one by columns.
     detail::multiply_strips<double>(rows, rows, count, {out.data(), out.rows()},
-                                    simd::product_mode::add, detail::part::upper);
+                                    simd::product_mode::add, detail::part::upper, threads);
   });
   detail::mirror_lower(out);
 }
 
 /// G = MᵀD²M as a new t × t matrix; see `gram_into`.
 template <class = void>
-[[nodiscard]] inline Eigen::MatrixXd gram(const const_matrix_ref& m, row_scale scale = {}) {
+[[nodiscard]] inline Eigen::MatrixXd gram(const const_matrix_ref& m, row_scale scale = {},
+                                          const loop& threads = {}) {
   Eigen::MatrixXd out;
-  gram_into(m, out, scale);
+  gram_into(m, out, scale, threads);
   return out;
 }
 
@@ -145,27 +164,33 @@ constexpr double normal_equations_bytes(index n, index t) noexcept {
 /// `m` n × t fp32; `out` is resized to n × n, both triangles filled. Cost n²·t flops; allocates
 /// n × min(t, 512) doubles.
 template <class = void>
-inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out) {
+inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out,
+                          const loop& executor = {}) {
   const index t = m.cols();
+  const loop threads =
+      executor.for_work(detail::gram_work(std::min(t, detail::strip_rows), m.rows()));
   out.setZero(m.rows(), m.rows());
   if (m.size() == 0) return;
   detail::strips<double> columns(std::min(t, detail::strip_rows), m.rows());
   for (index first = 0; first < t; first += detail::strip_rows) {
     const index count = std::min(detail::strip_rows, t - first);
-    columns.fill(count, [&](index j, index row, index width, double* to) {
-      for (index i = 0; i < width; ++i) to[i] = static_cast<double>(m(row + i, first + j));
-    });
+    columns.fill(
+        count,
+        [&](index j, index row, index width, double* to) {
+          for (index i = 0; i < width; ++i) to[i] = static_cast<double>(m(row + i, first + j));
+        },
+        threads);
     detail::multiply_strips<double>(columns, columns, count, {out.data(), out.rows()},
-                                    simd::product_mode::add, detail::part::upper);
+                                    simd::product_mode::add, detail::part::upper, threads);
   }
   detail::mirror_lower(out);
 }
 
 /// K = M Mᵀ as a new n × n matrix; see `row_gram_into`.
 template <class = void>
-[[nodiscard]] inline Eigen::MatrixXd row_gram(const const_matrix_ref& m) {
+[[nodiscard]] inline Eigen::MatrixXd row_gram(const const_matrix_ref& m, const loop& threads = {}) {
   Eigen::MatrixXd out;
-  row_gram_into(m, out);
+  row_gram_into(m, out, threads);
   return out;
 }
 
@@ -174,28 +199,31 @@ template <class = void>
 /// Cost 2·n·t·d flops; allocates min(n, 512) × (t + d) doubles and the answer.
 template <class Rhs>
 [[nodiscard]] Eigen::Matrix<double, Eigen::Dynamic, Rhs::ColsAtCompileTime> moment(
-    const const_matrix_ref& m, const Eigen::MatrixBase<Rhs>& y, row_scale scale = {}) {
+    const const_matrix_ref& m, const Eigen::MatrixBase<Rhs>& y, row_scale scale = {},
+    const loop& executor = {}) {
   assert(y.rows() == m.rows());
   using column_block = Eigen::Matrix<double, Eigen::Dynamic, Rhs::ColsAtCompileTime>;
   const index d = y.cols();
   // Yᵀ M by rows is MᵀY by columns.
   column_block out = column_block::Zero(m.cols(), d);
   if (m.size() == 0 || d == 0) return out;
-  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> right(
-      std::min(index{m.rows()}, detail::strip_rows), d);
-  detail::for_row_strips(m, scale, [&](const auto& rows, index first, index count) {
+  const index most = std::min(index{m.rows()}, detail::strip_rows);
+  const loop threads = executor.for_work(2.0 * static_cast<double>(most) *
+                                         static_cast<double>(m.cols()) * static_cast<double>(d));
+  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> right(most, d);
+  detail::for_row_strips(m, scale, threads, [&](const auto& rows, index first, index count) {
     for (index i = 0; i < count; ++i) {
       right.row(i) = y.row(first + i).template cast<double>();
       if (!scale.empty()) right.row(i) *= detail::factor_of(scale, first + i);
     }
-    for (index j = 0; j < rows.cols(); j += detail::strip_width) {
+    over_pieces(threads, rows.cols(), detail::strip_width, [&](index j, index wide) noexcept {
       for (index k = 0; k < count; k += detail::strip_depth) {
         simd::multiply({right.data() + k * d, 1, d},
                        {rows.strip(j) + k * detail::strip_width, detail::strip_width},
-                       {out.data() + j, out.rows()}, d, rows.width(j),
+                       {out.data() + j, out.rows()}, d, wide,
                        std::min(detail::strip_depth, count - k), simd::product_mode::add);
       }
-    }
+    });
   });
   return out;
 }
@@ -207,11 +235,12 @@ template <class Rhs>
 template <class Rhs>
 [[nodiscard]] normal_equations form_normal_equations(const const_matrix_ref& m,
                                                      const Eigen::MatrixBase<Rhs>& y,
-                                                     row_scale scale = {}) {
+                                                     row_scale scale = {},
+                                                     const loop& threads = {}) {
   static_assert(Rhs::ColsAtCompileTime == 1, "y is one column");
   normal_equations out;
-  gram_into(m, out.gram, scale);
-  out.moment = moment(m, y, scale);
+  gram_into(m, out.gram, scale, threads);
+  out.moment = moment(m, y, scale, threads);
   for (Eigen::Index i = 0; i < y.rows(); ++i) {
     const double s = scale.empty() ? 1.0 : scale[static_cast<std::size_t>(i)];
     const double value = s * static_cast<double>(y.derived().coeff(i));

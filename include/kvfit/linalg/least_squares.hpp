@@ -63,7 +63,7 @@ inline bool round_to_float(const rows_of<double>& exact, kvfit::matrix& out) {
 template <class = void>
 inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_matrix_ref& y,
                                       const least_squares_options& options,
-                                      const const_matrix_ref* toward) {
+                                      const const_matrix_ref* toward, const loop& threads) {
   assert(x.rows() == y.rows());
   assert(toward == nullptr || (toward->rows() == x.cols() && toward->cols() == y.cols()));
   const Eigen::Index n = x.rows();
@@ -71,8 +71,8 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
   least_squares_fit out;
   least_squares_report& report = out.report;
   out.coefficients = kvfit::matrix::Zero(t, y.cols());
-  const auto is_finite = [](const const_matrix_ref& m) {
-    return all_finite(m.data(), m.outerStride(), m.rows(), m.cols());
+  const auto is_finite = [&threads](const const_matrix_ref& m) {
+    return all_finite(m.data(), m.outerStride(), m.rows(), m.cols(), threads);
   };
   if (!is_finite(x) || !is_finite(y) || (toward != nullptr && !is_finite(*toward))) {
     report.status = least_squares_status::non_finite_input;
@@ -89,19 +89,26 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
   report.lambda = ridge_lambda(x, options.mode, options.ridge);
   const bool has_ridge = report.lambda > 0;
 
-  rows_of<double> right = y.cast<double>();
-  if (toward != nullptr) right = residual_of(x, toward->cast<double>(), right);
   rows_of<double> solution;
-  switch (options.method) {
-    case least_squares_method::qr:
-      solution = solve_ranked(x, right, report.lambda, tolerance, report);
-      break;
-    case least_squares_method::qr_unpivoted:
-      solution = solve_unpivoted(x, right, report.lambda, tolerance, report);
-      break;
-    case least_squares_method::cholesky:
-      solution = solve_by_cholesky(x, right, report.lambda, tolerance, report);
-      break;
+  if (options.method == least_squares_method::qr_unpivoted && toward == nullptr) {
+    solution = solve_unpivoted(x, y, report.lambda, tolerance, report, threads);
+  } else {
+    rows_of<double> right(n, y.cols());
+    over_rows(threads, n, y.cols(), [&](index first, index count) noexcept {
+      right.middleRows(first, count) = y.middleRows(first, count).cast<double>();
+    });
+    if (toward != nullptr) right = residual_of(x, toward->cast<double>(), right, threads);
+    switch (options.method) {
+      case least_squares_method::qr:
+        solution = solve_ranked(x, right, report.lambda, tolerance, report, threads);
+        break;
+      case least_squares_method::qr_unpivoted:
+        solution = solve_unpivoted(x, right, report.lambda, tolerance, report, threads);
+        break;
+      case least_squares_method::cholesky:
+        solution = solve_by_cholesky(x, right, report.lambda, tolerance, report, threads);
+        break;
+    }
   }
   const bool is_unique = has_ridge || n >= t;
   if (!is_unique || report.rank < std::min(n, t) || report.escalated ||
@@ -132,12 +139,14 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
 ///   1/tolerance. Costs n·t² + t³/3 flops, twice where fp32 did not do.
 ///
 /// Allocates at most (n + 512)·t + 2·t² doubles beside n·d ones; the report says who solved, and
-/// with what λ.
+/// with what λ. `threads` share factors, products and right-hand sides (not a pivoted
+/// decomposition): same bytes.
 template <class = void>
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,
                                                      const const_matrix_ref& y,
-                                                     const least_squares_options& options = {}) {
-  return detail::solve_toward(x, y, options, nullptr);
+                                                     const least_squares_options& options = {},
+                                                     const loop& threads = {}) {
+  return detail::solve_toward(x, y, options, nullptr, threads);
 }
 
 namespace detail {
@@ -217,8 +226,9 @@ template <class = void>
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,
                                                      const const_matrix_ref& y,
                                                      const least_squares_options& options,
-                                                     const const_matrix_ref& toward) {
-  return detail::solve_toward(x, y, options, &toward);
+                                                     const const_matrix_ref& toward,
+                                                     const loop& threads = {}) {
+  return detail::solve_toward(x, y, options, &toward, threads);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

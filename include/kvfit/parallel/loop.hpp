@@ -38,6 +38,22 @@ class loop {
 
   [[nodiscard]] int threads() const noexcept { return threads_; }
 
+  // Always inlined: files compiled for other instruction sets must not share a copy.
+
+  /// The same executor, its items taking memory for no more than `count` ≥ 1 at once.
+  [[nodiscard, gnu::always_inline]] loop at_most(index count) const noexcept {
+    loop out = *this;
+    out.threads_ = static_cast<int>(std::min(count, static_cast<index>(threads_)));
+    return out;
+  }
+
+  /// The same executor where there is work for several threads, else nobody: to wake one takes as
+  /// long as some million operations.
+  [[nodiscard, gnu::always_inline]] loop for_work(double operations) const noexcept {
+    constexpr double least = 2e6;
+    return operations < least ? loop() : *this;
+  }
+
   template <item_body Body>
   void run(index count, Body&& body) const {
     if (how_ == nullptr || count <= 1) {

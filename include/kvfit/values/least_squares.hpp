@@ -77,8 +77,9 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   const matrix& y = *problem.output;
   const auto solve = [&](const linalg::least_squares_options& how, const matrix& left,
                          const matrix& right) {
-    return policy.toward_original ? linalg::least_squares(left, right, how, *problem.original)
-                                  : linalg::least_squares(left, right, how);
+    return policy.toward_original
+               ? linalg::least_squares(left, right, how, *problem.original, problem.threads)
+               : linalg::least_squares(left, right, how, problem.threads);
   };
   const double many = policy.cross_validate_below * static_cast<double>(x.cols());
   const bool are_few = static_cast<double>(x.rows()) < many &&

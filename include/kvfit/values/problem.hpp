@@ -8,6 +8,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
+#include "kvfit/parallel/loop.hpp"
 
 namespace kvfit {
 
@@ -16,6 +17,8 @@ struct values_problem {
   const matrix* weights = nullptr;   ///< n × t: softmax over the kept keys, bias as stored
   const matrix* output = nullptr;    ///< n × d_v: full attention's output
   const matrix* original = nullptr;  ///< t × d_v: the kept rows' own values
+  /// Who runs what can be done at the same time; what comes out does not depend on it.
+  loop threads = {};
 };
 
 struct values_fit {

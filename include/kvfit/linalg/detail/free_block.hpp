@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
@@ -16,8 +17,11 @@ namespace kvfit::linalg::inline KVFIT_ISA::detail {
 /// best scaling up to √t, van der Sluis 1969), and solves with it. Allocates t × t doubles once.
 class free_block {
  public:
-  explicit free_block(const Eigen::MatrixXd& gram)
-      : gram_(gram), inverse_length_(gram.cols()), factor_(gram.rows(), gram.cols()) {
+  explicit free_block(const Eigen::MatrixXd& gram, const loop& threads = {})
+      : gram_(gram),
+        inverse_length_(gram.cols()),
+        factor_(gram.rows(), gram.cols()),
+        threads_(threads) {
     for (Eigen::Index j = 0; j < gram.cols(); ++j) {
       inverse_length_[j] = gram(j, j) > 0 ? 1 / std::sqrt(gram(j, j)) : 0.0;
     }
@@ -65,21 +69,23 @@ class free_block {
 
  private:
   void gather(Eigen::Index size, double shift) {
-    for (Eigen::Index a = 0; a < size; ++a) {
-      const Eigen::Index column = free_[static_cast<std::size_t>(a)];
-      const double scale = inverse_length_[column];
-      for (Eigen::Index b = a; b < size; ++b) {
-        const Eigen::Index row = free_[static_cast<std::size_t>(b)];
-        factor_(b, a) = gram_(row, column) * scale * inverse_length_[row];
+    over_rows(threads_, size, size, [&](index first, index count) noexcept {
+      for (Eigen::Index a = first; a < first + count; ++a) {
+        const Eigen::Index column = free_[static_cast<std::size_t>(a)];
+        const double scale = inverse_length_[column];
+        for (Eigen::Index b = a; b < size; ++b) {
+          const Eigen::Index row = free_[static_cast<std::size_t>(b)];
+          factor_(b, a) = gram_(row, column) * scale * inverse_length_[row];
+        }
+        factor_(a, a) = 1 + shift;
       }
-      factor_(a, a) = 1 + shift;
-    }
+    });
   }
 
   bool try_factor(Eigen::Index size) {
     if (size == 0) return true;
     // The lower triangle by columns is the upper one by rows.
-    return factor_upper(factor_.data(), factor_.rows(), size) &&
+    return factor_upper(factor_.data(), factor_.rows(), size, threads_) &&
            factor_.topLeftCorner(size, size).diagonal().allFinite();
   }
 
@@ -94,6 +100,7 @@ class free_block {
   Eigen::MatrixXd factor_;
   Eigen::VectorXd right_;
   std::vector<Eigen::Index> free_;
+  loop threads_;
   double shift_ = 0;
   int factorizations_ = 0;
   bool factored_ = false;

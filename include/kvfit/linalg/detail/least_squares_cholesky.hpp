@@ -36,6 +36,8 @@ inline double float_unit(double x) noexcept {
 template <class Scalar>
 class shifted_factor {
  public:
+  explicit shifted_factor(const loop& threads = {}) : threads_(threads) {}
+
   /// Reads the lower triangle of `gram`. False: not positive definite in this arithmetic.
   [[nodiscard]] bool compute(const Eigen::MatrixXd& gram, double lambda) {
     const Eigen::Index size = gram.rows();
@@ -45,13 +47,17 @@ class shifted_factor {
     }
     const Eigen::VectorXd inverse = length_.cwiseInverse();
     factor_.resize(size, size);
-    for (Eigen::Index j = 0; j < size; ++j) {  // columns of the lower triangle: rows of the upper
-      factor_.row(j).tail(size - j) =
-          (gram.col(j).tail(size - j).array() * (inverse[j] * inverse.tail(size - j).array()))
-              .template cast<Scalar>();
-      factor_(j, j) = static_cast<Scalar>((gram(j, j) + lambda) * inverse[j] * inverse[j]);
-    }
-    return factor_upper(factor_.data(), index{size}, index{size}) && factor_.diagonal().allFinite();
+    over_rows(threads_, size, size, [&](index first, index count) noexcept {
+      // Columns of the lower triangle: rows of the upper one.
+      for (Eigen::Index j = first; j < first + count; ++j) {
+        factor_.row(j).tail(size - j) =
+            (gram.col(j).tail(size - j).array() * (inverse[j] * inverse.tail(size - j).array()))
+                .template cast<Scalar>();
+        factor_(j, j) = static_cast<Scalar>((gram(j, j) + lambda) * inverse[j] * inverse[j]);
+      }
+    });
+    return factor_upper(factor_.data(), index{size}, index{size}, threads_) &&
+           factor_.diagonal().allFinite();
   }
 
   /// Estimate of σ_max/σ_min of what G is the square of, and the same with columns of equal length.
@@ -74,14 +80,16 @@ class shifted_factor {
     const double unit = std::is_same_v<Scalar, double> ? 1 : power_of_two(largest);
     rows_of<Scalar> x = (scaled / unit).template cast<Scalar>();
     const index size = factor_.rows();
-    solve_transposed(factor_.data(), size, size, x.data(), index{x.cols()}, index{x.cols()});
-    solve_upper(factor_.data(), size, size, x.data(), index{x.cols()}, index{x.cols()});
+    const index d = x.cols();
+    solve_transposed(factor_.data(), size, size, x.data(), d, d, threads_);
+    solve_upper(factor_.data(), size, size, x.data(), d, d, threads_);
     return inverse.asDiagonal() * (x.template cast<double>() * unit);
   }
 
  private:
   rows_of<Scalar> factor_;  // U, in the upper triangle
   Eigen::VectorXd length_;
+  loop threads_;
 };
 
 /// How far fp32 can be trusted with a Gram matrix: relative errors of 1e-7 in it become that times
@@ -93,8 +101,9 @@ inline constexpr double largest_float_condition = 700;
 /// number exceeds 1/tolerance with no λ asked for, or what fp32 can do. Sets rank and condition.
 template <class Scalar>
 bool solve_gram(const Eigen::MatrixXd& gram, double lambda, double tolerance,
-                const rows_of<double>& right, rows_of<double>& x, least_squares_report& report) {
-  shifted_factor<Scalar> factor;
+                const rows_of<double>& right, rows_of<double>& x, least_squares_report& report,
+                const loop& threads = {}) {
+  shifted_factor<Scalar> factor(threads);
   if (!factor.compute(gram, lambda)) return false;
   if (std::is_same_v<Scalar, float> && factor.scaled_condition() > largest_float_condition) {
     return false;
@@ -114,7 +123,8 @@ bool solve_gram(const Eigen::MatrixXd& gram, double lambda, double tolerance,
 /// of noise, some tolerance·σ_max long, is then inverted to no more than 1/σ_max.
 template <class Scalar>
 rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, double tolerance,
-                                 const rows_of<double>& right, least_squares_report& report) {
+                                 const rows_of<double>& right, least_squares_report& report,
+                                 const loop& threads = {}) {
   report.escalated = true;
   // From equal components, which suits the matrices met here (no negative entries) and costs two
   // rounds; where it does not suit, no column is longer than σ_max.
@@ -122,7 +132,7 @@ rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, dou
       largest_singular_value_of_gram(gram, {.rounds = 20, .tolerance = 1e-2, .from_ones = true})
           .sigma;
   const double sigma = std::max(estimate, std::sqrt(std::max(gram.diagonal().maxCoeff(), 0.0)));
-  shifted_factor<Scalar> factor;
+  shifted_factor<Scalar> factor(threads);
   // The rank shows with a shift just above rounding: what depends on earlier columns keeps a
   // squared pivot of about the shift.
   if constexpr (std::is_same_v<Scalar, double>) {
@@ -145,20 +155,48 @@ rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, dou
 }
 
 template <class = void>
-inline double largest_entry(const const_matrix_ref& x) {
+inline double largest_entry(const const_matrix_ref& x, const loop& executor = {}) {
   Eigen::ArrayXf largest = Eigen::ArrayXf::Zero(x.cols());
-  for (index i = 0; i < x.rows(); ++i) {
-    keep_largest(x.data() + i * x.outerStride(), index{x.cols()}, largest.data());
-  }
+  const loop threads = executor.for_work(8.0 * static_cast<double>(x.size()));
+  constexpr index columns = 4 * strip_width;
+  over_pieces(threads, x.cols(), columns, [&](index first, index count) noexcept {
+    for (index i = 0; i < x.rows(); ++i) {
+      keep_largest(x.data() + i * x.outerStride() + first, count, largest.data() + first);
+    }
+  });
   return static_cast<double>(largest.maxCoeff());
+}
+
+/// The lower triangle of XᵀX, products in fp32 (see `float_gram_into`), X of any scale.
+template <class = void>
+inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const loop& threads) {
+  Eigen::MatrixXd square;
+  const double unit = float_unit(largest_entry(x, threads));
+  const auto inverse = static_cast<float>(1 / unit);
+  float_gram_into(
+      x.rows(), x.cols(),
+      [&](index i, index first, index width, float* to) {
+        load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
+      },
+      [](index) { return index{0}; }, square, threads);
+  if (unit == 1) return square;
+  over_rows(threads, x.cols(), x.cols(), [&](index first, index count) noexcept {
+    for (Eigen::Index j = first; j < first + count; ++j) {
+      square.col(j).tail(x.cols() - j) *= unit * unit;
+    }
+  });
+  return square;
 }
 
 /// XᵀB, products in fp32, summed over 128 rows in fp32 and on in double. Both are brought to
 /// entries of about 1 first, by powers of two.
 template <class = void>
-inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<double>& b) {
+inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<double>& b,
+                                    const loop& executor = {}) {
   const index t = x.cols();
   const index d = b.cols();
+  const loop threads = executor.for_work(2.0 * static_cast<double>(t) * static_cast<double>(d) *
+                                         static_cast<double>(strip_depth));
   rows_of<double> out = rows_of<double>::Zero(t, d);
   const double x_unit = float_unit(largest_entry(x));
   const double b_unit = b.size() == 0 ? 1 : power_of_two(b.cwiseAbs().maxCoeff());
@@ -169,8 +207,11 @@ inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<dou
     const index count = std::min<index>(strip_depth, x.rows() - top);
     left = x.middleRows(top, count) * static_cast<float>(1 / x_unit);
     right = (b.middleRows(top, count) / b_unit).cast<float>();
-    simd::multiply({left.data(), 1, t}, {right.data(), d}, {sums.data(), d}, t, d, count);
-    add_widened(sums.data(), sums.size(), out.data());
+    over_pieces(threads, t, strip_depth, [&](index first, index many) noexcept {
+      float* to = sums.data() + first * d;
+      simd::multiply({left.data() + first, 1, t}, {right.data(), d}, {to, d}, many, d, count);
+      add_widened(to, many * d, out.data() + first * d);
+    });
   }
   return out * (x_unit * b_unit);
 }
@@ -193,31 +234,25 @@ inline constexpr index smallest_float_system = 64;
 template <class = void>
 inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_of<double>& b,
                                          double lambda, double tolerance,
-                                         least_squares_report& report) {
+                                         least_squares_report& report, const loop& threads = {}) {
   const bool is_wide = x.rows() < x.cols();
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
   rows_of<double> out;
   const bool may_be_float = !is_wide && !is_nearly_square(x) && x.cols() >= smallest_float_system;
   if (may_be_float && !(lambda > 0)) {
-    Eigen::MatrixXd square;
-    const double unit = float_unit(largest_entry(x));
-    const auto inverse = static_cast<float>(1 / unit);
-    float_gram_into(
-        x.rows(), x.cols(),
-        [&](index i, index first, index width, float* to) {
-          load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
-        },
-        [](index) { return index{0}; }, square);
-    square *= unit * unit;
-    if (solve_gram<float>(square, 0, tolerance, float_moment(x, b), out, report)) return out;
+    const Eigen::MatrixXd square = float_gram(x, threads);
+    if (solve_gram<float>(square, 0, tolerance, float_moment(x, b, threads), out, report,
+                          threads)) {
+      return out;
+    }
     report.rank = 0;
   }
-  const Eigen::MatrixXd square = is_wide ? row_gram(x) : gram(x);
-  const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b));
-  if (!solve_gram<double>(square, lambda, tolerance, right, out, report)) {
-    out = solve_with_ridge<double>(square, lambda, tolerance, right, report);
+  const Eigen::MatrixXd square = is_wide ? row_gram(x, threads) : gram(x, {}, threads);
+  const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b, {}, threads));
+  if (!solve_gram<double>(square, lambda, tolerance, right, out, report, threads)) {
+    out = solve_with_ridge<double>(square, lambda, tolerance, right, report, threads);
   }
-  if (is_wide) out = rows_of<double>(moment(x, out));
+  if (is_wide) out = rows_of<double>(moment(x, out, {}, threads));
   return out;
 }
 

@@ -5,7 +5,9 @@
 #include <Eigen/Core>
 #include <Eigen/QR>
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <utility>
 
 #include "kvfit/linalg/detail/least_squares_cholesky.hpp"
@@ -21,26 +23,17 @@ namespace kvfit::linalg::inline KVFIT_ISA::detail {
 template <class = void>
 class float_qr {
  public:
-  float_qr(const const_matrix_ref& x, double lambda)
+  /// Solves share right-hand sides among `threads`, too.
+  float_qr(const const_matrix_ref& x, double lambda, const loop& threads = {})
       : is_wide_(!(lambda > 0) && x.rows() < x.cols()),
         equations_(x.rows()),
         length_(is_wide_ ? x.rows() : x.cols()),
-        qr_(is_wide_ ? x.cols() : x.rows() + (lambda > 0 ? x.cols() : 0), length_.size()) {
+        qr_(is_wide_ ? x.cols() : x.rows() + (lambda > 0 ? x.cols() : 0), length_.size()),
+        threads_(threads) {
     const auto root = static_cast<float>(std::sqrt(lambda));
     Eigen::ArrayXf largest = Eigen::ArrayXf::Constant(length_.size(), root);
-    for (index i = 0; i < equations_; ++i) {
-      if (is_wide_) {
-        largest[i] = x.row(i).cwiseAbs().maxCoeff();
-      } else {
-        keep_largest(x.data() + i * x.outerStride(), index{x.cols()}, largest.data());
-      }
-    }
     Eigen::ArrayXf inverse(length_.size());
-    for (index j = 0; j < length_.size(); ++j) {
-      length_[j] = std::clamp(power_of_two(static_cast<double>(largest[j])), 0x1p-120, 0x1p120);
-      inverse[j] = static_cast<float>(1 / length_[j]);
-    }
-    const auto row = [&](index i, index first, index width, float* to) {
+    const auto row = [&](index i, index first, index width, float* to) noexcept {
       if (is_wide_) {
         for (index j = 0; j < width; ++j) to[j] = x(first + j, i) * inverse[first + j];
       } else if (i < equations_) {
@@ -51,8 +44,25 @@ class float_qr {
         }
       }
     };
-    qr_.columns().fill(qr_.rows(), row);
-    qr_.factor();
+    qr_.factor(
+        [&](index first, index width, float* to) noexcept {
+          if (is_wide_) {
+            for (index j = first; j < first + width; ++j) {
+              largest[j] = x.row(j).cwiseAbs().maxCoeff();
+            }
+          } else {
+            for (index i = 0; i < equations_; ++i) {
+              keep_largest(x.data() + i * x.outerStride() + first, width, largest.data() + first);
+            }
+          }
+          for (index j = first; j < first + width; ++j) {
+            length_[j] =
+                std::clamp(power_of_two(static_cast<double>(largest[j])), 0x1p-120, 0x1p120);
+            inverse[j] = static_cast<float>(1 / length_[j]);
+          }
+          for (index i = 0; i < qr_.rows(); ++i, to += strip_width) row(i, first, width, to);
+        },
+        threads);
   }
 
   [[nodiscard]] double condition() const { return triangular_condition(qr_.r(), length_); }
@@ -79,7 +89,8 @@ class float_qr {
   }
 
   /// The first t rows of QᵀB (tall), to be used with `triangle()`.
-  [[nodiscard]] rows_of<double> project(const rows_of<double>& b) {
+  template <class Rhs>
+  [[nodiscard]] rows_of<double> project(const Eigen::MatrixBase<Rhs>& b) {
     double scale = 1;
     const kvfit::matrix right = projected(b, scale);
     return right.topRows(length_.size()).cast<double>() * scale;
@@ -87,22 +98,24 @@ class float_qr {
 
   /// min ‖X C − B‖² + λ‖C‖² (tall) or the smallest C with X C = B (wide). Not finite where R is
   /// singular.
-  [[nodiscard]] rows_of<double> solve(const rows_of<double>& b) {
+  template <class Rhs>
+  [[nodiscard]] rows_of<double> solve(const Eigen::MatrixBase<Rhs>& b) {
     const index size = length_.size();
     const index d = b.cols();
     double scale = 1;
     const Eigen::VectorXd inverse = length_.cwiseInverse();
     if (!is_wide_) {
       kvfit::matrix right = projected(b, scale);
-      solve_upper(qr_.r().data(), size, size, right.data(), d, d);
+      solve_upper(qr_.r().data(), size, size, right.data(), d, d, threads_);
       return inverse.asDiagonal() * (right.topRows(size).cast<double>() * scale);
     }
-    const rows_of<double> scaled = inverse.asDiagonal() * b;
+    const rows_of<double> scaled = inverse.asDiagonal() * b.template cast<double>();
     scale = power_of_two(scaled.cwiseAbs().maxCoeff());
     kvfit::matrix out = kvfit::matrix::Zero(qr_.rows(), d);
     out.topRows(size) = (scaled / scale).cast<float>();
-    solve_transposed(qr_.r().data(), size, size, out.data(), d, d);
-    qr_.apply(out.data(), d, d);
+    solve_transposed(qr_.r().data(), size, size, out.data(), d, d, threads_);
+    over_columns(
+        d, [&](index first, index count) noexcept { qr_.apply(out.data() + first, d, count); });
     return out.cast<double>() * scale;
   }
 
@@ -114,8 +127,8 @@ class float_qr {
     const rows_of<double> scaled = inverse.asDiagonal() * right;
     const double scale = power_of_two(scaled.cwiseAbs().maxCoeff());
     kvfit::matrix x = (scaled / scale).cast<float>();
-    solve_transposed(qr_.r().data(), size, size, x.data(), d, d);
-    solve_upper(qr_.r().data(), size, size, x.data(), d, d);
+    solve_transposed(qr_.r().data(), size, size, x.data(), d, d, threads_);
+    solve_upper(qr_.r().data(), size, size, x.data(), d, d, threads_);
     return inverse.asDiagonal() * (x.cast<double>() * scale);
   }
 
@@ -125,37 +138,65 @@ class float_qr {
   }
 
  private:
-  kvfit::matrix projected(const rows_of<double>& b, double& scale) {
-    scale = power_of_two(b.cwiseAbs().maxCoeff());
-    kvfit::matrix right = kvfit::matrix::Zero(qr_.rows(), b.cols());
-    right.topRows(equations_) = (b / scale).cast<float>();
-    qr_.apply_transposed(right.data(), index{b.cols()}, index{b.cols()});
+  template <class Rhs>
+  kvfit::matrix projected(const Eigen::MatrixBase<Rhs>& b, double& scale) {
+    scale = power_of_two(static_cast<double>(b.cwiseAbs().maxCoeff()));
+    const index d = b.cols();
+    kvfit::matrix right(qr_.rows(), d);
+    over_rows(threads_, qr_.rows(), d, [&](index first, index count) noexcept {
+      const index given = std::clamp<index>(equations_ - first, 0, count);
+      right.middleRows(first, given) =
+          (b.middleRows(first, given).template cast<double>() / scale).template cast<float>();
+      right.middleRows(first + given, count - given).setZero();
+    });
+    over_columns(d, [&](index first, index count) noexcept {
+      qr_.apply_transposed(right.data() + first, d, count);
+    });
     return right;
+  }
+
+  /// `body(first, count)` for groups of `cols` columns, each of which meets all reflections.
+  template <class Body>
+  void over_columns(index cols, Body body) const noexcept {
+    const loop threads =
+        threads_.for_work(2.0 * static_cast<double>(qr_.rows()) *
+                          static_cast<double>(length_.size()) * static_cast<double>(cols));
+    over_pieces(threads, cols, columns_at_once(cols, threads), body);
   }
 
   bool is_wide_;
   index equations_;
   Eigen::VectorXd length_;
   strip_qr qr_;
+  loop threads_;
 };
+
+/// Rows that `residual_of` takes together.
+inline constexpr index residual_rows = 32;
+/// A part of them in double.
+using residual_block = std::array<double, static_cast<std::size_t>(residual_rows* strip_depth)>;
 
 /// B − X C in double.
 template <class = void>
 inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<double>& c,
-                                   const rows_of<double>& b) {
-  constexpr index block = 64;
+                                   const rows_of<double>& b, const loop& executor = {}) {
   rows_of<double> out = b;
-  rows_of<double> rows;
   const index t = x.cols();
   const index d = c.cols();
-  for (index top = 0; top < x.rows(); top += block) {
-    const index count = std::min<index>(block, x.rows() - top);
-    rows = x.middleRows(top, count).cast<double>();
+  const loop threads = executor.for_work(2.0 * static_cast<double>(x.rows()) *
+                                         static_cast<double>(t) * static_cast<double>(d));
+  over_pieces(threads, x.rows(), residual_rows, [&](index top, index count) noexcept {
+    residual_block rows;
     for (index k = 0; k < t; k += strip_depth) {
-      simd::multiply({rows.data() + k, t, 1}, {c.data() + k * d, d}, {out.data() + top * d, d},
-                     count, d, std::min(strip_depth, t - k), simd::product_mode::subtract);
+      const index depth = std::min(strip_depth, t - k);
+      for (index i = 0; i < count; ++i) {
+        const float* from = x.data() + (top + i) * x.outerStride() + k;
+        std::copy_n(from, depth, rows.data() + i * strip_depth);
+      }
+      simd::multiply({rows.data(), strip_depth, 1}, {c.data() + k * d, d},
+                     {out.data() + top * d, d}, count, d, depth, simd::product_mode::subtract);
     }
-  }
+  });
   return out;
 }
 
@@ -163,10 +204,10 @@ inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<doub
 /// (Björck 1987): each step leaves some ε₃₂·κ of the error. False where it does not get there.
 template <class = void>
 inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const float_qr<>& qr,
-                   rows_of<double>& c) {
+                   rows_of<double>& c, const loop& threads) {
   double before = 1;
   for (int step = 0; step < 5; ++step) {
-    const rows_of<double> slope = moment(x, residual_of(x, c, b));
+    const rows_of<double> slope = moment(x, residual_of(x, c, b, threads), {}, threads);
     const rows_of<double> change = qr.solve_normal(slope);
     c += change;
     const double weight = qr.weight(c);
@@ -230,13 +271,13 @@ inline rows_of<double> solve_by_pivoted_qr(const const_matrix_ref& x, const rows
 }
 
 /// As published: fp32, full rank assumed. An exact zero on R's diagonal leaves the pivoted way
-/// only.
-template <class = void>
-inline rows_of<double> solve_unpivoted(const const_matrix_ref& x, const rows_of<double>& b,
-                                       double lambda, double tolerance,
-                                       least_squares_report& report) {
+/// only. `b` in fp32 or in double.
+template <class Rhs>
+rows_of<double> solve_unpivoted(const const_matrix_ref& x, const Eigen::MatrixBase<Rhs>& b,
+                                double lambda, double tolerance, least_squares_report& report,
+                                const loop& threads) {
   {
-    float_qr<> qr(x, lambda);
+    float_qr<> qr(x, lambda, threads);
     rows_of<double> out = qr.solve(b);
     if (out.allFinite()) {
       report.tier = least_squares_tier::qr_unpivoted;
@@ -245,7 +286,7 @@ inline rows_of<double> solve_unpivoted(const const_matrix_ref& x, const rows_of<
       return out;
     }
   }
-  return solve_by_pivoted_qr(x, b, lambda, tolerance, report);
+  return solve_by_pivoted_qr(x, b.template cast<double>(), lambda, tolerance, report);
 }
 
 /// Up to this size a system found ill-conditioned is pivoted; larger ones get a ridge.
@@ -259,13 +300,14 @@ inline constexpr index largest_pivoted_system = 256;
 /// `solve_with_ridge`.
 template <class = void>
 inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<double>& b,
-                                    double lambda, double tolerance, least_squares_report& report) {
+                                    double lambda, double tolerance, least_squares_report& report,
+                                    const loop& threads) {
   const bool is_wide = x.rows() < x.cols();
   const bool has_ridge = lambda > 0;
   const index size = std::min(x.rows(), x.cols());
   rows_of<double> out;
   if (!has_ridge && is_nearly_square(x)) {  // a double Gram matrix and its factor cost more
-    float_qr<> qr(x, 0);
+    float_qr<> qr(x, 0, threads);
     report.condition = qr.condition();
     report.rank = size;
     report.tier = least_squares_tier::qr;
@@ -279,28 +321,29 @@ inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<dou
           [&](index i, index first, index width, float* to) {
             std::copy_n(triangle.data() + i * size + first, width, to);
           },
-          [](index row) { return row; }, square);
+          [](index row) { return row; }, square, threads);
       const double unit = qr.unit();
-      square *= unit * unit;
+      square.triangularView<Eigen::Lower>() *= unit * unit;
       return solve_with_ridge<float>(square, 0, tolerance,
-                                     float_moment(triangle, qr.project(b)) * unit, report);
+                                     float_moment(triangle, qr.project(b), threads) * unit, report,
+                                     threads);
     }
     out = qr.solve(b);
-    if (out.allFinite() && refine(x, b, qr, out)) return out;
+    if (out.allFinite() && refine(x, b, qr, out, threads)) return out;
   }
-  const Eigen::MatrixXd square = is_wide ? row_gram(x) : gram(x);
-  const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b));
+  const Eigen::MatrixXd square = is_wide ? row_gram(x, threads) : gram(x, {}, threads);
+  const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b, {}, threads));
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
   report.rank = 0;
-  const bool solved = solve_gram<double>(square, lambda, tolerance, right, out, report) &&
+  const bool solved = solve_gram<double>(square, lambda, tolerance, right, out, report, threads) &&
                       report.condition * tolerance <= 1;
   if (!solved) {
     if (has_ridge || size <= largest_pivoted_system) {
       return solve_by_pivoted_qr(x, b, lambda, tolerance, report);
     }
-    out = solve_with_ridge<double>(square, lambda, tolerance, right, report);
+    out = solve_with_ridge<double>(square, lambda, tolerance, right, report, threads);
   }
-  if (is_wide) out = rows_of<double>(moment(x, out));
+  if (is_wide) out = rows_of<double>(moment(x, out, {}, threads));
   return out;
 }
 

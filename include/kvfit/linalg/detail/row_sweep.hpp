@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/batch64.hpp"
 
@@ -108,6 +110,15 @@ struct row_group {
   }
 };
 
+/// `body(first, count)` for rows of `cols` numbers each that are read or made one by one, which
+/// takes as long as some dozens of products do.
+template <class Body>
+void over_rows(const loop& threads, index rows, index cols, Body body) noexcept {
+  constexpr index piece = 128;
+  over_pieces(threads.for_work(32.0 * static_cast<double>(rows) * static_cast<double>(cols)), rows,
+              piece, body);
+}
+
 /// Whether all entries are numbers: 0 · x is not 0 for the others.
 inline bool all_finite(const float* data, index stride, index rows, index cols) noexcept {
   simd::batch sums(0.0F);
@@ -121,6 +132,16 @@ inline bool all_finite(const float* data, index stride, index rows, index cols) 
     if (j < cols) sums = simd::multiply_add(simd::load_first(row + j, cols - j, 0.0F), zero, sums);
   }
   return simd::sum(sums) == 0.0F;
+}
+
+/// The same, shared by `threads`.
+inline bool all_finite(const float* data, index stride, index rows, index cols,
+                       const loop& threads) noexcept {
+  std::atomic<bool> are_finite{true};
+  over_rows(threads, rows, cols, [&](index first, index count) noexcept {
+    if (!all_finite(data + first * stride, stride, count, cols)) are_finite = false;
+  });
+  return are_finite;
 }
 
 /// largest_j ← max(largest_j, |x_j|).

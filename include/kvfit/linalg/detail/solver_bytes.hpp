@@ -27,10 +27,9 @@ constexpr double triangular_bytes(index size, index cols) noexcept {
 /// `strip_qr` of rows × cols, tall.
 constexpr double strip_qr_bytes(index rows, index cols) noexcept {
   constexpr index panels = 16 + 2;
-  constexpr index sums = 2 * 144;
   return float_bytes(rows, whole_strips(cols)) + float_bytes(cols, cols) +
          float_bytes(whole_strips(cols), strip_width) + float_bytes(panels, rows) +
-         float_bytes(sums, strip_width) + double_bytes(8, cols);
+         double_bytes(8, cols);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail

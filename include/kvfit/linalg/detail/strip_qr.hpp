@@ -7,10 +7,12 @@
 #include <array>
 #include <cassert>
 #include <cmath>
+#include <cstddef>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/product.hpp"
 
@@ -18,10 +20,13 @@ namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
 /// A = Q R for A n × t, n ≥ t, columns no longer than some 1e15 and not much shorter than 1.
 ///
-/// Strips of 48 columns, the earlier reflections applied to each as it comes (left-looking: what is
-/// read most stays in cache), I − V T Vᵀ at a time (Schreiber & Van Loan 1989); inside a strip
-/// panels of 16 columns, one pass over the rows for each column. Sums run over 256 rows at most
-/// before they are added up, so that rounding grows with the root of n/256 + 256 and not of n.
+/// Strips of 48 columns, I − V T Vᵀ at a time (Schreiber & Van Loan 1989); inside a strip panels of
+/// 16 columns, one pass over the rows for each column. Threads share the strips to the right of one
+/// that is done, and who takes the next one factors it as well, so that nobody waits for it. Every
+/// strip meets the same reflections in the same order, whoever takes it; products that enter a sum
+/// are fused by name, so that no compiler has a choice in one place and another one in another: the
+/// bytes are the same. Sums run over 256 rows at most before they are added up, so that rounding
+/// grows with the root of n/256 + 256 and not of n.
 /// Cost 2·n·t² − 2/3·t³ flops; allocates (n + t)·t floats and O(n + t).
 class strip_qr {
  public:
@@ -30,28 +35,31 @@ class strip_qr {
         columns_(rows, cols),
         r_(kvfit::matrix::Zero(cols, cols)),
         t_(kvfit::matrix::Zero((cols + strip_width - 1) / strip_width * strip_width, strip_width)),
-        panel_(rows, panel_width),
-        sums_(strip_width, group),
-        part_(strip_width, group) {
+        panel_(rows, panel_width) {
     assert(rows >= cols);
   }
 
-  /// A before `factor()`, the reflections V after it.
-  [[nodiscard]] strips<float>& columns() noexcept { return columns_; }
-
   [[nodiscard]] index rows() const noexcept { return rows_; }
 
-  void factor() {
-    for (index first = 0; first < columns_.cols(); first += strip_width) {
-      const index width = columns_.width(first);
-      float* strip = columns_.strip(first);
-      for (index before = 0; before < first; before += strip_width) {
-        reflect(whole(before), strip + before * strip_width, strip_width, width, true);
-        for (index i = before; i < before + strip_width; ++i) {
-          std::copy_n(strip + i * strip_width, width, r_.data() + i * r_.cols() + first);
-        }
-      }
-      factor_strip(first, width);
+  /// `fill(first, width, to)` writes the `width` columns of A from column `first` on, their rows 48
+  /// apart; on any thread.
+  template <class Fill>
+  void factor(Fill fill, const loop& executor = {}) noexcept {
+    const auto n = static_cast<double>(rows_);
+    const loop threads = executor.for_work(n * static_cast<double>(columns_.cols() * strip_width));
+    const index strips = (columns_.cols() + strip_width - 1) / strip_width;
+    threads.run(strips, [&](index strip) noexcept {
+      const index first = strip * strip_width;
+      fill(first, columns_.width(first), columns_.strip(first));
+      if (strip == 0) factor_strip(0);
+    });
+    for (index done = 0; done + strip_width < columns_.cols(); done += strip_width) {
+      const index next = done + strip_width;
+      threads.run(strips - next / strip_width, [&](index ahead) noexcept {
+        const index first = next + ahead * strip_width;
+        reflect_strip(done, first);
+        if (first == next) factor_strip(first);
+      });
     }
   }
 
@@ -59,31 +67,37 @@ class strip_qr {
   [[nodiscard]] const kvfit::matrix& r() const noexcept { return r_; }
 
   /// B ← QᵀB, B n × cols.
-  void apply_transposed(float* b, index stride, index cols) {
-    for (index done = 0; done < cols; done += group) {
-      const index count = std::min(group, cols - done);
+  void apply_transposed(float* b, index stride, index cols) const noexcept {
+    for (index at = 0; at < cols; at += group) {
       for (index first = 0; first < columns_.cols(); first += strip_width) {
-        reflect(whole(first), b + first * stride + done, stride, count, true);
+        reflect(whole(first), b + first * stride + at, stride, std::min(group, cols - at), true);
       }
     }
   }
 
   /// B ← Q B, B n × cols.
-  void apply(float* b, index stride, index cols) {
+  void apply(float* b, index stride, index cols) const noexcept {
     const index last = (columns_.cols() - 1) / strip_width * strip_width;
-    for (index done = 0; done < cols; done += group) {
-      const index count = std::min(group, cols - done);
+    for (index at = 0; at < cols; at += group) {
       for (index first = last; first >= 0; first -= strip_width) {
-        reflect(whole(first), b + first * stride + done, stride, count, false);
+        reflect(whole(first), b + first * stride + at, stride, std::min(group, cols - at), false);
       }
     }
   }
 
  private:
   static constexpr index panel_width = 16;
-  static constexpr index group = 144;     // columns reflected at a time
+  static constexpr index group = 96;      // columns reflected at a time
   static constexpr index sum_rows = 256;  // rows summed up at a time
   static_assert(panel_width % simd::lanes == 0);
+
+  /// What a strip's reflections make of a group of columns, on the way; on the stack of who does
+  /// it, 18 KB each.
+  struct group_sums {
+    std::array<float, static_cast<std::size_t>(strip_width* group)> numbers;
+
+    [[nodiscard]] float* row(index i) noexcept { return numbers.data() + i * group; }
+  };
 
   /// I − V T Vᵀ: V `rows` × `width` with rows 48 apart, T upper triangular with rows 48 apart.
   struct reflections {
@@ -99,44 +113,61 @@ class strip_qr {
   }
 
   /// out = VᵀC, `width` × cols, C having as many rows as V.
-  void project(const reflections& by, const float* c, index stride, index cols,
-               kvfit::matrix& out) {
+  static void project(const reflections& by, const float* c, index stride, index cols,
+                      group_sums& out, group_sums& part) noexcept {
     for (index top = 0; top < by.rows; top += sum_rows) {
-      float* to = top == 0 ? out.data() : part_.data();
+      group_sums& to = top == 0 ? out : part;
       simd::multiply({by.v + top * strip_width, 1, strip_width}, {c + top * stride, stride},
-                     {to, group}, by.width, cols, std::min(sum_rows, by.rows - top));
+                     {to.row(0), group}, by.width, cols, std::min(sum_rows, by.rows - top));
       if (top == 0) continue;
       for (index i = 0; i < by.width; ++i) {
-        float* sum = out.data() + i * group;
-        const float* more = part_.data() + i * group;
+        float* sum = out.row(i);
+        const float* more = part.row(i);
         for (index j = 0; j < cols; ++j) sum[j] += more[j];
       }
     }
   }
 
   /// C ← (I − V TᵀVᵀ) C, or with T for Tᵀ.
-  void reflect(const reflections& by, float* c, index stride, index cols, bool is_transposed) {
-    project(by, c, stride, cols, sums_);
+  static void reflect(const reflections& by, float* c, index stride, index cols,
+                      bool is_transposed) noexcept {
+    group_sums sums;
+    group_sums part;
+    project(by, c, stride, cols, sums, part);
     simd::multiply({by.t, is_transposed ? 1 : strip_width, is_transposed ? strip_width : 1},
-                   {sums_.data(), group}, {part_.data(), group}, by.width, cols, by.width);
-    simd::multiply({by.v, strip_width, 1}, {part_.data(), group}, {c, stride}, by.rows, cols,
+                   {sums.row(0), group}, {part.row(0), group}, by.width, cols, by.width);
+    simd::multiply({by.v, strip_width, 1}, {part.row(0), group}, {c, stride}, by.rows, cols,
                    by.width, simd::product_mode::subtract);
   }
 
+  /// Applies the reflections of the strip `done` to the one that begins with column `first`, whose
+  /// rows of R are then final.
+  void reflect_strip(index done, index first) noexcept {
+    const index width = columns_.width(first);
+    float* strip = columns_.strip(first);
+    reflect(whole(done), strip + done * strip_width, strip_width, width, true);
+    for (index i = done; i < done + strip_width; ++i) {
+      std::copy_n(strip + i * strip_width, width, r_.data() + i * r_.cols() + first);
+    }
+  }
+
   /// T of reflections whose lengths are in `tau` (LAPACK's larft), from VᵀV.
-  void form_t(const reflections& of, const float* tau, float* t) {
-    project(of, of.v, strip_width, of.width, sums_);
+  static void form_t(const reflections& of, const float* tau, float* t) noexcept {
+    group_sums sums;
+    group_sums part;
+    project(of, of.v, strip_width, of.width, sums, part);
     for (index j = 0; j < of.width; ++j) {
       for (index i = 0; i < j; ++i) {
         float sum = 0;
-        for (index k = i; k < j; ++k) sum += t[i * strip_width + k] * sums_(k, j);
+        for (index k = i; k < j; ++k) sum = std::fma(t[i * strip_width + k], sums.row(k)[j], sum);
         t[i * strip_width + j] = -tau[j] * sum;
       }
       t[j * strip_width + j] = tau[j];
     }
   }
 
-  void factor_strip(index first, index width) {
+  void factor_strip(index first) noexcept {
+    const index width = columns_.width(first);
     std::array<float, strip_width> tau{};
     float* strip = columns_.strip(first);
     float* t = t_.data() + first * strip_width;
@@ -170,7 +201,7 @@ class strip_qr {
 
   /// Reflections of `count` ≤ 16 columns, m rows of them 48 apart at `v`: V with its ones and zeros
   /// in their place, R in the upper triangle of panel_.
-  void factor_panel(float* v, index m, index count, float* tau) {
+  void factor_panel(float* v, index m, index count, float* tau) noexcept {
     float* p = panel_.data();
     for (index i = 0; i < m; ++i) {
       std::copy_n(v + i * strip_width, count, p + i * panel_width);
@@ -193,8 +224,9 @@ class strip_qr {
         tau[j] = (beta - alpha) / beta;
         for (index c = j + 1; c < count; ++c) {
           const auto at = static_cast<std::size_t>(c);
-          taken[at] = tau[j] * std::fma(along[at], inverse, head[c]);
-          head[c] -= taken[at];
+          const float agreement = std::fma(along[at], inverse, head[c]);
+          taken[at] = tau[j] * agreement;
+          head[c] = std::fma(-tau[j], agreement, head[c]);
         }
         head[j] = beta;
       }
@@ -293,8 +325,6 @@ class strip_qr {
   kvfit::matrix r_;
   kvfit::matrix t_;      // of each strip, 48 × 48, one below the other
   kvfit::matrix panel_;  // the panel in work, its rows side by side
-  kvfit::matrix sums_;
-  kvfit::matrix part_;
 };
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail

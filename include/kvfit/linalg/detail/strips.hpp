@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// Matrices cut into strips of neighbouring columns, and products of two such matrices.
+///
+/// Strips and blocks of products are what threads share: each is written by one of them, in the
+/// order of one thread, so that bytes do not depend on how many there are.
 #pragma once
 
 #include <Eigen/Core>
@@ -8,6 +11,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/parallel/loop.hpp"
 #include "kvfit/simd/product.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
@@ -43,12 +47,11 @@ class strips {
   /// Fills rows [0, count): `load(i, first, width, to)` writes `width` numbers of row i from column
   /// `first` on.
   template <class Load>
-  void fill(index count, Load load) {
-    for (index first = 0; first < cols_; first += strip_width) {
+  void fill(index count, Load load, const loop& threads = {}) noexcept {
+    over_pieces(threads, cols_, strip_width, [&](index first, index wide) noexcept {
       Scalar* to = strip(first);
-      const index wide = width(first);
       for (index i = 0; i < count; ++i, to += strip_width) load(i, first, wide, to);
-    }
+    });
   }
 
  private:
@@ -80,33 +83,42 @@ inline void add_widened(const float* x, index width, double* y) noexcept {
 /// Which blocks of a product are wanted.
 enum class part : std::uint8_t { all, upper };
 
+/// `body(i, j)` for the blocks of a product: the first columns of a strip of its left and of its
+/// right factor, `rows` and `cols` wide; with `part::upper` only blocks that reach the diagonal.
+template <class Body>
+void over_blocks(const loop& threads, index rows, index cols, part wanted, Body body) noexcept {
+  const index down = (rows + strip_width - 1) / strip_width;
+  const index across = (cols + strip_width - 1) / strip_width;
+  threads.run(down * across, [&](index block) noexcept {
+    const index i = block % down;
+    const index j = block / down;
+    if (wanted == part::all || i <= j) body(i * strip_width, j * strip_width);
+  });
+}
+
 /// C += AᵀB or C −= AᵀB over `count` rows; with `part::upper` only blocks that reach the diagonal.
 template <class Scalar>
 void multiply_strips(const strips<Scalar>& a, const strips<Scalar>& b, index count,
-                     const simd::basic_row_target<Scalar>& c, simd::product_mode mode,
-                     part wanted) noexcept {
-  for (index j = 0; j < b.cols(); j += strip_width) {
+                     const simd::basic_row_target<Scalar>& c, simd::product_mode mode, part wanted,
+                     const loop& threads = {}) noexcept {
+  over_blocks(threads, a.cols(), b.cols(), wanted, [&](index i, index j) noexcept {
     // On the diagonal the lower left quarter of a block is spared.
     constexpr index half = strip_width / 2;
-    const bool is_cut = wanted == part::upper && b.width(j) > half;
-    const index last = wanted == part::upper ? j + 1 : a.cols();
-    for (index i = 0; i < last; i += strip_width) {
-      const auto block = [&](index top, index height, index left) {
-        for (index k = 0; k < count; k += strip_depth) {
-          simd::multiply({a.strip(i) + k * strip_width + top, 1, strip_width},
-                         {b.strip(j) + k * strip_width + left, strip_width},
-                         {c.data + (i + top) * c.stride + j + left, c.stride}, height,
-                         b.width(j) - left, std::min(strip_depth, count - k), mode);
-        }
-      };
-      if (is_cut && i == j) {
-        block(0, half, 0);
-        block(half, a.width(i) - half, half);
-      } else {
-        block(0, a.width(i), 0);
+    const auto block = [&](index top, index height, index left) {
+      for (index k = 0; k < count; k += strip_depth) {
+        simd::multiply({a.strip(i) + k * strip_width + top, 1, strip_width},
+                       {b.strip(j) + k * strip_width + left, strip_width},
+                       {c.data + (i + top) * c.stride + j + left, c.stride}, height,
+                       b.width(j) - left, std::min(strip_depth, count - k), mode);
       }
+    };
+    if (wanted == part::upper && i == j && b.width(j) > half) {
+      block(0, half, 0);
+      block(half, a.width(i) - half, half);
+    } else {
+      block(0, a.width(i), 0);
     }
-  }
+  });
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail

@@ -22,12 +22,23 @@ constexpr index halved(index size) noexcept {
   return (size / 2 + triangle_base - 1) / triangle_base * triangle_base;
 }
 
+/// Columns that are taken together where `cols` of them can be computed alone: as few as leave work
+/// for every thread, whole registers and no more than 96. What one column becomes does not depend
+/// on its neighbours, so neither does it on the number of threads.
+inline index columns_at_once(index cols, const loop& threads) noexcept {
+  constexpr index most = 96;
+  constexpr index step = 32;
+  const index pieces = std::max((cols + most - 1) / most, static_cast<index>(threads.threads()));
+  const index even = (cols + pieces - 1) / std::max<index>(pieces, 1);
+  return std::clamp((even + step - 1) / step * step, step, most);
+}
+
 /// C −= AᵀB for A `depth` × rows and B `depth` × cols, rows of contiguous numbers.
 template <class Scalar>
 void subtract_product(const simd::basic_row_factor<Scalar>& a,
                       const simd::basic_row_factor<Scalar>& b,
                       const simd::basic_row_target<Scalar>& c, index rows, index cols, index depth,
-                      part wanted) {
+                      part wanted, const loop& executor = {}) {
   constexpr auto subtract = simd::product_mode::subtract;
   if (rows * cols <= strip_width * strip_width) {  // not worth a copy
     simd::multiply({a.data, 1, a.stride}, b, c, rows, cols, depth, subtract);
@@ -38,22 +49,24 @@ void subtract_product(const simd::basic_row_factor<Scalar>& a,
       std::copy_n(m.data + (top + i) * m.stride + first, width, to);
     };
   };
+  const loop threads = executor.for_work(2.0 * static_cast<double>(rows) *
+                                         static_cast<double>(cols) * static_cast<double>(depth));
   const index capacity = std::min(depth, strip_rows);
   strips<Scalar> left(capacity, rows);
   if (wanted == part::upper) {
     for (index top = 0; top < depth; top += strip_rows) {
       const index count = std::min(strip_rows, depth - top);
-      left.fill(count, from(a, top));
-      multiply_strips(left, left, count, c, subtract, part::upper);
+      left.fill(count, from(a, top), threads);
+      multiply_strips(left, left, count, c, subtract, part::upper, threads);
     }
     return;
   }
   strips<Scalar> right(capacity, cols);
   for (index top = 0; top < depth; top += strip_rows) {
     const index count = std::min(strip_rows, depth - top);
-    left.fill(count, from(a, top));
-    right.fill(count, from(b, top));
-    multiply_strips(left, right, count, c, subtract, part::all);
+    left.fill(count, from(a, top), threads);
+    right.fill(count, from(b, top), threads);
+    multiply_strips(left, right, count, c, subtract, part::all, threads);
   }
 }
 
@@ -113,15 +126,15 @@ void solve_base(const Scalar* u, index stride, index size, Scalar* x, index x_st
 /// Cost size² · cols flops; allocates up to 256 · (size + cols) numbers.
 template <class Scalar>
 void solve_transposed(const Scalar* u, index stride, index size, Scalar* x, index x_stride,
-                      index cols) {
+                      index cols, const loop& threads = {}) {
   if (size == 0 || cols == 0) return;
   if (size <= triangle_base) return solve_base<true>(u, stride, size, x, x_stride, cols);
   const index half = halved(size);
   Scalar* lower = x + half * x_stride;
-  solve_transposed(u, stride, half, x, x_stride, cols);
+  solve_transposed(u, stride, half, x, x_stride, cols, threads);
   subtract_product<Scalar>({u + half, stride}, {x, x_stride}, {lower, x_stride}, size - half, cols,
-                           half, part::all);
-  solve_transposed(u + half * stride + half, stride, size - half, lower, x_stride, cols);
+                           half, part::all, threads);
+  solve_transposed(u + half * stride + half, stride, size - half, lower, x_stride, cols, threads);
 }
 
 /// X ← U⁻¹ X.
@@ -140,11 +153,23 @@ void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_s
   solve_upper(u, stride, half, x, x_stride, cols);
 }
 
+/// The same with columns of X shared, each of which is solved alone.
+template <class Scalar>
+void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_stride, index cols,
+                 const loop& executor) noexcept {
+  const loop threads = executor.for_work(static_cast<double>(size) * static_cast<double>(size) *
+                                         static_cast<double>(cols));
+  over_pieces(threads, cols, columns_at_once(cols, threads),
+              [&](index first, index count) noexcept {
+                solve_upper(u, stride, size, x + first, x_stride, count);
+              });
+}
+
 /// A = UᵀU in place: reads and writes the upper triangle of A alone (and blocks along the
 /// diagonal). False where A is not positive definite. Cost size³/3 flops; allocates up to 256 ·
 /// size numbers.
 template <class Scalar>
-[[nodiscard]] bool factor_upper(Scalar* a, index stride, index size) {
+[[nodiscard]] bool factor_upper(Scalar* a, index stride, index size, const loop& threads = {}) {
   if (size <= triangle_base) {
     for (index k = 0; k < size; ++k) {
       Scalar* row = a + k * stride;
@@ -162,13 +187,13 @@ template <class Scalar>
   }
   const index half = halved(size);
   const index rest = size - half;
-  if (!factor_upper(a, stride, half)) return false;
+  if (!factor_upper(a, stride, half, threads)) return false;
   Scalar* right = a + half;
   Scalar* corner = a + half * stride + half;
-  solve_transposed(a, stride, half, right, stride, rest);
+  solve_transposed(a, stride, half, right, stride, rest, threads);
   subtract_product<Scalar>({right, stride}, {right, stride}, {corner, stride}, rest, rest, half,
-                           part::upper);
-  return factor_upper(corner, stride, rest);
+                           part::upper, threads);
+  return factor_upper(corner, stride, rest, threads);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail
