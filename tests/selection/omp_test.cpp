@@ -117,6 +117,22 @@ TEST_CASE("a schedule changes k and tau as the set grows", "[selection][omp]") {
   check_against_oracle(policy, 16, 4);
 }
 
+TEST_CASE("rounds are counted as a schedule goes through them, however large the budget",
+          "[selection][omp]") {
+  for (const omp& policy :
+       {omp{}, omp{.keys_per_round = 4}, omp{.schedule = omp::progressive()},
+        omp{.keys_per_round = 7, .schedule = {{10, 3, 1}, {5, 2, 2}, {31, 4, 1}}}}) {
+    for (const kvfit::index budget : {1, 9, 10, 160, 301, 1600}) {
+      kvfit::index rounds = 0;
+      for (kvfit::index size = 0; size < budget; ++rounds) {
+        size += kvfit::detail::step_at(policy, size).keys_per_round;
+      }
+      CHECK(kvfit::detail::rounds_of(policy, budget) == rounds);
+    }
+  }
+  CHECK(kvfit::detail::rounds_of(omp{}, kvfit::index{1} << 60) == kvfit::index{1} << 60);
+}
+
 TEST_CASE("ranking by absolute correlation follows the oracle, and differs from plain ranking",
           "[selection][omp]") {
   // Bounded weights overshoot, so that some residuals are negative.

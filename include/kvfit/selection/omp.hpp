@@ -78,9 +78,17 @@ inline selection::omp_step step_at(const selection::omp& policy, index size) noe
 /// Rounds until `budget` keys are chosen.
 inline index rounds_of(const selection::omp& policy, index budget) noexcept {
   index rounds = 0;
-  for (index size = 0; size < budget; ++rounds) {
-    size += std::max<index>(step_at(policy, size).keys_per_round, 1);
-  }
+  index size = 0;
+  const auto grow_to = [&](index limit, index keys_per_round) {
+    const index missing = std::min(limit, budget) - size;
+    if (missing <= 0) return;
+    const index keys = std::clamp<index>(keys_per_round, 1, missing);
+    const index more = missing / keys + (missing % keys != 0 ? 1 : 0);
+    rounds += more;
+    size += more * keys;
+  };
+  for (const selection::omp_step& s : policy.schedule) grow_to(s.limit, s.keys_per_round);
+  grow_to(budget, policy.keys_per_round);
   return rounds;
 }
 
