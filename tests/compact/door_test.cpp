@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <array>
+#include <new>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -7,6 +8,7 @@
 #include "compact/door.hpp"
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/compact.hpp"
+#include "kvfit/parallel/caller.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
@@ -125,4 +127,28 @@ TEST_CASE("the composed door over shipped policies is the plain door", "[compact
   REQUIRE(plain);
   CHECK(same_result(*composed, *plain));
   CHECK(composed->report.train.output_error == plain->report.train.output_error);
+}
+
+TEST_CASE("an executor that runs out of memory, whenever it does, is an error at the door",
+          "[compact][door][threads]") {
+  const head made = make_head(6, {.queries = 640, .keys = 900, .depth = 16});
+  const kvfit::compact_options options = kvfit::presets::find("highest_attention")->make(150);
+  int failures = 0;
+  for (int served = 0;; ++served) {
+    int loops = 0;
+    kvfit::caller fails{[&](kvfit::index count, const auto& body) {
+      if (++loops > served) throw std::bad_alloc();
+      for (kvfit::index i = 0; i < count; ++i) body(i);
+    }};
+    const auto fitted =
+        kvfit::compact(made.cache(), made.queries, options, {}, kvfit::loop(fails, 3));
+    if (loops <= served) {
+      CHECK(fitted);
+      break;
+    }
+    ++failures;
+    REQUIRE_FALSE(fitted);
+    CHECK(fitted.error().code == kvfit::errc::out_of_memory);
+  }
+  CHECK(failures > 8);  // score pass, bias, values and judge all share work
 }

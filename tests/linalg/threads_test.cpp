@@ -100,10 +100,18 @@ TEST_CASE("bounded fits give the same bytes at any number of threads", "[linalg]
     const auto fit = la::bounded_nnls(equations, {.bounds = {0.5, 2}}, Eigen::VectorXd(), threads);
     return bytes_of(equations.gram, equations.moment, fit.weights);
   });
-  check_shared([&](const kvfit::loop& threads) {
-    const la::gradient_start start = la::find_gradient_start(x, y, threads);
-    return bytes_of(start.weights, Eigen::VectorXd::Constant(1, start.sigma).eval());
-  });
+  // Once by QR, once by the Gram matrix, which columns alike rule out.
+  const kvfit::matrix apart = kvfit_test::random_matrix(700, 300, 15).cwiseAbs();
+  la::gradient_start by_gram;
+  REQUIRE_FALSE(la::detail::start_by_gram(x, y, {}, by_gram));
+  REQUIRE(la::detail::start_by_gram(apart, apart.rowwise().sum(), {}, by_gram));
+  for (const kvfit::matrix& columns : {x, apart}) {
+    check_shared([&](const kvfit::loop& threads) {
+      const la::gradient_start start =
+          la::find_gradient_start(columns, columns.rowwise().sum(), threads);
+      return bytes_of(start.weights, Eigen::VectorXd::Constant(1, start.sigma).eval());
+    });
+  }
 }
 
 TEST_CASE("one bad number is found by whichever thread meets it", "[linalg][threads]") {

@@ -89,7 +89,9 @@ class logit_source {
     query_positions_.reserve(panel);
     key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
     largest_keys_.resize(key_tiles(), -1.0F);
-    if (!cache_.masks.empty()) mask_buffer_.reserve(panel * static_cast<std::size_t>(key_tile));
+    if (!cache_.masks.empty() && columns_.empty()) {
+      mask_buffer_.reserve(panel * static_cast<std::size_t>(key_tile));
+    }
   }
 
   /// Writes the logits of all keys, a row each, against the panel's queries: key j's panel.count

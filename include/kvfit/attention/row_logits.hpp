@@ -17,8 +17,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// Writes s_ij of every query i against the rows numbered `rows`, bias, mask and positions of those
 /// rows included: n × |rows|, natural log. `keys` are the rows' keys (|rows| × d_k): the cache's
 /// own, or what is stored in their place. `threads` take `threads.threads()` panels of queries at
-/// the same time: same bytes. Cost n · |rows| · d_k multiply-adds; allocates a panel of at most 96
-/// queries (`panel_rows`) for each.
+/// the same time: same bytes. Cost n · |rows| · d_k multiply-adds; allocates for each a panel of at
+/// most 96 queries (`panel_rows`), and a tile of keys.
 inline void row_logits_into(const kv_block& cache, const query_set& queries, const logit_rule& rule,
                             std::span<const index> rows, const row_view& keys, matrix& logits,
                             const loop& executor = {}) {
@@ -59,7 +59,7 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
 /// Bytes that `row_logits_into` holds at most for `rows` rows, the n × |rows| logits included;
 /// `at_once`: panels that are made at the same time.
 inline double row_logits_bytes(const head_sizes& sizes, index rows, index at_once = 1) noexcept {
-  constexpr double bookkeeping = 1024;  // of a source
+  constexpr double bookkeeping = sizeof(logit_source) + 128.0;  // with the blocks it is made of
   const index panel = largest_panel(sizes, rows);
   const index panels =
       sizes.queries / std::max<index>(panel_rows(rows, sizes.panel), 1) + sizes.blocks;

@@ -56,9 +56,9 @@ inline result<void> check_settings(const bias::nnls& policy) {
 }
 
 /// Cost n · t² for the Gram matrix (`projected_gradient`: or 3 n · t² where that one needs a QR
-/// factor) plus a few t³/3; allocates t² doubles
-/// (`projected_gradient`: a second copy of the columns instead). An unfinished solve is a status in
-/// the report, with the best weights found; errors are those of `check_settings`.
+/// factor) plus a few t³/3; allocates t² doubles (`projected_gradient`: as many floats besides, or
+/// a second copy of the columns for the QR factor). An unfinished solve is a status in the report,
+/// with the best weights found; errors are those of `check_settings`.
 template <class = void>
 inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();

@@ -198,7 +198,7 @@ inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<dou
   const loop threads = executor.for_work(2.0 * static_cast<double>(t) * static_cast<double>(d) *
                                          static_cast<double>(strip_depth));
   rows_of<double> out = rows_of<double>::Zero(t, d);
-  const double x_unit = float_unit(largest_entry(x));
+  const double x_unit = float_unit(largest_entry(x, executor));
   const double b_unit = b.size() == 0 ? 1 : power_of_two(b.cwiseAbs().maxCoeff());
   kvfit::matrix left;
   kvfit::matrix right;

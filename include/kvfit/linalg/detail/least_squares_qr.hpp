@@ -157,7 +157,7 @@ class float_qr {
 
   /// `body(first, count)` for groups of `cols` columns, each of which meets all reflections.
   template <class Body>
-  void over_columns(index cols, Body body) const noexcept {
+  void over_columns(index cols, Body body) const {
     const loop threads =
         threads_.for_work(2.0 * static_cast<double>(qr_.rows()) *
                           static_cast<double>(length_.size()) * static_cast<double>(cols));

@@ -113,7 +113,7 @@ struct row_group {
 /// `body(first, count)` for rows of `cols` numbers each that are read or made one by one, which
 /// takes as long as some dozens of products do.
 template <class Body>
-void over_rows(const loop& threads, index rows, index cols, Body body) noexcept {
+void over_rows(const loop& threads, index rows, index cols, Body body) {
   constexpr index piece = 128;
   over_pieces(threads.for_work(32.0 * static_cast<double>(rows) * static_cast<double>(cols)), rows,
               piece, body);
@@ -136,7 +136,7 @@ inline bool all_finite(const float* data, index stride, index rows, index cols) 
 
 /// The same, shared by `threads`.
 inline bool all_finite(const float* data, index stride, index rows, index cols,
-                       const loop& threads) noexcept {
+                       const loop& threads) {
   std::atomic<bool> are_finite{true};
   over_rows(threads, rows, cols, [&](index first, index count) noexcept {
     if (!all_finite(data + first * stride, stride, count, cols)) are_finite = false;

@@ -44,7 +44,7 @@ class strip_qr {
   /// `fill(first, width, to)` writes the `width` columns of A from column `first` on, their rows 48
   /// apart; on any thread.
   template <class Fill>
-  void factor(Fill fill, const loop& executor = {}) noexcept {
+  void factor(Fill fill, const loop& executor = {}) {
     const auto n = static_cast<double>(rows_);
     const loop threads = executor.for_work(n * static_cast<double>(columns_.cols() * strip_width));
     const index strips = (columns_.cols() + strip_width - 1) / strip_width;

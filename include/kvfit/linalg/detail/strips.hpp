@@ -47,7 +47,7 @@ class strips {
   /// Fills rows [0, count): `load(i, first, width, to)` writes `width` numbers of row i from column
   /// `first` on.
   template <class Load>
-  void fill(index count, Load load, const loop& threads = {}) noexcept {
+  void fill(index count, Load load, const loop& threads = {}) {
     over_pieces(threads, cols_, strip_width, [&](index first, index wide) noexcept {
       Scalar* to = strip(first);
       for (index i = 0; i < count; ++i, to += strip_width) load(i, first, wide, to);
@@ -86,7 +86,7 @@ enum class part : std::uint8_t { all, upper };
 /// `body(i, j)` for the blocks of a product: the first columns of a strip of its left and of its
 /// right factor, `rows` and `cols` wide; with `part::upper` only blocks that reach the diagonal.
 template <class Body>
-void over_blocks(const loop& threads, index rows, index cols, part wanted, Body body) noexcept {
+void over_blocks(const loop& threads, index rows, index cols, part wanted, Body body) {
   const index down = (rows + strip_width - 1) / strip_width;
   const index across = (cols + strip_width - 1) / strip_width;
   threads.run(down * across, [&](index block) noexcept {
@@ -100,7 +100,7 @@ void over_blocks(const loop& threads, index rows, index cols, part wanted, Body 
 template <class Scalar>
 void multiply_strips(const strips<Scalar>& a, const strips<Scalar>& b, index count,
                      const simd::basic_row_target<Scalar>& c, simd::product_mode mode, part wanted,
-                     const loop& threads = {}) noexcept {
+                     const loop& threads = {}) {
   over_blocks(threads, a.cols(), b.cols(), wanted, [&](index i, index j) noexcept {
     // On the diagonal the lower left quarter of a block is spared.
     constexpr index half = strip_width / 2;

@@ -156,7 +156,7 @@ void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_s
 /// The same with columns of X shared, each of which is solved alone.
 template <class Scalar>
 void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_stride, index cols,
-                 const loop& executor) noexcept {
+                 const loop& executor) {
   const loop threads = executor.for_work(static_cast<double>(size) * static_cast<double>(size) *
                                          static_cast<double>(cols));
   over_pieces(threads, cols, columns_at_once(cols, threads),
