@@ -266,8 +266,10 @@ class joint_search {
                     const float z = products[slot] * scale;
                     const float agreed = shared[slot] * scale;
                     waiting_(j, waits_) = z;
-                    score_[j] = std::max(0.0F, score_[j] + z * (z * squares - 2 * agreed));
-                    left_[j] -= z * z;
+                    // Fused by name, or each compiled copy of this might round as it likes.
+                    const float lost = std::fma(z, squares, -2 * agreed);
+                    score_[j] = std::max(0.0F, std::fma(z, lost, score_[j]));
+                    left_[j] = std::fma(-z, z, left_[j]);
                     simd::subtract_scaled(products, z, along.data(), slots());
                     simd::subtract_scaled(shared, z, change.data(), slots());
                     simd::subtract_scaled(shared, agreed, along.data(), slots());
