@@ -146,7 +146,8 @@ class float_qr {
     over_rows(threads_, qr_.rows(), d, [&](index first, index count) noexcept {
       const index given = std::clamp<index>(equations_ - first, 0, count);
       right.middleRows(first, given) =
-          (b.middleRows(first, given).template cast<double>() / scale).template cast<float>();
+          (b.middleRows(std::min(first, equations_), given).template cast<double>() / scale)
+              .template cast<float>();
       right.middleRows(first + given, count - given).setZero();
     });
     over_columns(d, [&](index first, index count) noexcept {
