@@ -7,8 +7,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "kvfit/linalg/detail/float_qr.hpp"
 #include "kvfit/linalg/detail/least_squares_cholesky.hpp"
-#include "kvfit/linalg/detail/least_squares_qr.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/least_squares.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
@@ -19,7 +19,7 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 /// What `projected_gradient` is given.
 struct gradient_start {
   Eigen::VectorXd weights;  ///< argmin ‖M w − y‖, at least as near as `qr_unpivoted` comes to it
-  double sigma = 0;         ///< σ_max(M), from below, to some six digits
+  double sigma = 0;         ///< σ_max(M), from below but for rounding, mostly to six digits
 };
 
 namespace detail {
