@@ -30,7 +30,8 @@ struct some_body {
 /// after the last has ended; what the bodies wrote is then visible to the caller. No items: returns
 /// at once.
 ///
-/// A body may itself call `run` on the same executor.
+/// A body may itself call `run` on the same executor, and takes up to some 40 KB of stack. Where
+/// `run` itself throws `std::bad_alloc`, the doors answer `out_of_memory`.
 template <class E>
 concept executor = requires(E& how, index count, const detail::some_body& body) {
   { how.run(count, body) } -> std::same_as<void>;

@@ -8,8 +8,8 @@
 #include <cstdint>
 
 #include "kvfit/simd/ahead.hpp"
-#include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/amx_tiles.hpp"
+#include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/bf16_amx.hpp"
 #include "kvfit/simd/bf16_neon.hpp"
 #include "kvfit/simd/bf16_pairs.hpp"
