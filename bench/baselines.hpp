@@ -16,7 +16,7 @@
 
 namespace baseline {
 
-using index = std::int64_t;
+using index_t = std::int64_t;
 /// One token a row.
 using rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 /// What is factorised or taken apart column by column.
@@ -38,7 +38,7 @@ inline attention attend(const rows& queries, const rows& keys, const rows& value
   out.exponentials.noalias() = scaled * keys.transpose();
   out.max = out.exponentials.rowwise().maxCoeff();
   out.mass.resize(out.max.size());
-  for (index i = 0; i < out.max.size(); ++i) {
+  for (index_t i = 0; i < out.max.size(); ++i) {
     auto row = out.exponentials.row(i).array();
     row = (row - out.max[i]).exp();
     out.mass[i] = row.sum();
@@ -51,41 +51,41 @@ inline attention attend(const rows& queries, const rows& keys, const rows& value
 /// √(mean over queries of A_ij²), A the softmax.
 inline vector rms_importance(const attention& full) {
   vector sums = vector::Zero(full.exponentials.cols());
-  for (index i = 0; i < full.exponentials.rows(); ++i) {
+  for (index_t i = 0; i < full.exponentials.rows(); ++i) {
     sums.array() += (full.exponentials.row(i).transpose().array() / full.mass[i]).square();
   }
   return (sums / static_cast<float>(full.exponentials.rows())).cwiseSqrt();
 }
 
 /// The `count` best of `candidates` by descending score, first.
-inline void sort_best_first(std::vector<index>& candidates, const vector& scores, index count) {
+inline void sort_best_first(std::vector<index_t>& candidates, const vector& scores, index_t count) {
   std::partial_sort(
       candidates.begin(), candidates.begin() + count, candidates.end(),
-      [&](index a, index b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
+      [&](index_t a, index_t b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a < b; });
 }
 
-inline std::vector<index> highest_attention(const vector& importance, index budget) {
-  std::vector<index> order(static_cast<std::size_t>(importance.size()));
-  std::iota(order.begin(), order.end(), index{0});
+inline std::vector<index_t> highest_attention(const vector& importance, index_t budget) {
+  std::vector<index_t> order(static_cast<std::size_t>(importance.size()));
+  std::iota(order.begin(), order.end(), index_t{0});
   sort_best_first(order, importance, budget);
   order.resize(static_cast<std::size_t>(budget));
   return order;
 }
 
 /// Those columns of exp(s_ij − max_i).
-inline columns gather_columns(const rows& exponentials, const std::vector<index>& positions) {
-  columns out(exponentials.rows(), static_cast<index>(positions.size()));
-  for (index i = 0; i < out.rows(); ++i) {
-    for (index j = 0; j < out.cols(); ++j) {
+inline columns gather_columns(const rows& exponentials, const std::vector<index_t>& positions) {
+  columns out(exponentials.rows(), static_cast<index_t>(positions.size()));
+  for (index_t i = 0; i < out.rows(); ++i) {
+    for (index_t j = 0; j < out.cols(); ++j) {
       out(i, j) = exponentials(i, positions[static_cast<std::size_t>(j)]);
     }
   }
   return out;
 }
 
-inline rows gather_rows(const rows& from, const std::vector<index>& positions) {
-  rows out(static_cast<index>(positions.size()), from.cols());
-  for (index j = 0; j < out.rows(); ++j) {
+inline rows gather_rows(const rows& from, const std::vector<index_t>& positions) {
+  rows out(static_cast<index_t>(positions.size()), from.cols());
+  for (index_t j = 0; j < out.rows(); ++j) {
     out.row(j) = from.row(positions[static_cast<std::size_t>(j)]);
   }
   return out;
@@ -144,30 +144,30 @@ vector fit_weights(const M& m, const vector& mass, const bounds& box, int steps)
 
 /// Orthogonal matching pursuit, every refit from scratch.
 struct omp {
-  index keys_per_round = 1;
-  index refit_interval = 1;
+  index_t keys_per_round = 1;
+  index_t refit_interval = 1;
   bounds box = {1e-12F, std::exp(7.0F)};
   float drop_below = -7;
   int drop_passes = 3;
 };
 
 struct selected {
-  std::vector<index> positions;
+  std::vector<index_t> positions;
   vector weights;
 };
 
-inline selected select(const omp& options, const attention& full, index budget) {
+inline selected select(const omp& options, const attention& full, index_t budget) {
   const rows& phi = full.exponentials;
-  const index n = phi.rows();
+  const index_t n = phi.rows();
   columns chosen(n, budget);  // columns of phi, in order of choice
   selected out;
   std::vector<char> is_open(static_cast<std::size_t>(phi.cols()), 1);
-  std::vector<index> candidates;
+  std::vector<index_t> candidates;
   vector residual = full.mass;
   vector correlation(phi.cols());
   bool has_weights = false;
-  index round = 0;
-  const auto size = [&] { return static_cast<index>(out.positions.size()); };
+  index_t round = 0;
+  const auto size = [&] { return static_cast<index_t>(out.positions.size()); };
   const auto refit = [&] {
     out.weights = fit_weights(chosen.leftCols(size()), full.mass, options.box, 0);
     has_weights = true;
@@ -180,15 +180,15 @@ inline selected select(const omp& options, const attention& full, index budget) 
     while (size() < budget) {
       correlation.noalias() = phi.transpose() * residual;
       candidates.clear();
-      for (index j = 0; j < phi.cols(); ++j) {
+      for (index_t j = 0; j < phi.cols(); ++j) {
         if (is_open[static_cast<std::size_t>(j)] != 0) candidates.push_back(j);
       }
-      const index count = std::min(
-          {options.keys_per_round, budget - size(), static_cast<index>(candidates.size())});
+      const index_t count = std::min(
+          {options.keys_per_round, budget - size(), static_cast<index_t>(candidates.size())});
       if (count == 0) return out;
       sort_best_first(candidates, correlation, count);
-      for (index k = 0; k < count; ++k) {
-        const index j = candidates[static_cast<std::size_t>(k)];
+      for (index_t k = 0; k < count; ++k) {
+        const index_t j = candidates[static_cast<std::size_t>(k)];
         chosen.col(size()) = phi.col(j);
         out.positions.push_back(j);
         is_open[static_cast<std::size_t>(j)] = 0;
@@ -204,14 +204,14 @@ inline selected select(const omp& options, const attention& full, index budget) 
     }
     if (pass == options.drop_passes) return out;
     refit();
-    std::vector<index> kept;
-    for (index j = 0; j < size(); ++j) {
+    std::vector<index_t> kept;
+    for (index_t j = 0; j < size(); ++j) {
       if (std::log(out.weights[j]) >= options.drop_below) kept.push_back(j);
     }
-    if (static_cast<index>(kept.size()) == size()) return out;
-    std::vector<index> positions;
-    for (const index j : kept) {
-      chosen.col(static_cast<index>(positions.size())) = chosen.col(j).eval();
+    if (static_cast<index_t>(kept.size()) == size()) return out;
+    std::vector<index_t> positions;
+    for (const index_t j : kept) {
+      chosen.col(static_cast<index_t>(positions.size())) = chosen.col(j).eval();
       positions.push_back(out.positions[static_cast<std::size_t>(j)]);
     }
     out.positions = positions;
@@ -228,7 +228,7 @@ inline columns softmax_weights(const rows& queries, const rows& keys, const vect
   rows x(queries.rows(), keys.rows());
   const rows scaled = scale * queries;
   x.noalias() = scaled * keys.transpose();
-  for (index i = 0; i < x.rows(); ++i) {
+  for (index_t i = 0; i < x.rows(); ++i) {
     auto row = x.row(i).array();
     row += bias.transpose().array();
     row = (row - row.maxCoeff()).exp();
@@ -238,14 +238,14 @@ inline columns softmax_weights(const rows& queries, const rows& keys, const vect
 }
 
 struct compacted {
-  std::vector<index> positions;
+  std::vector<index_t> positions;
   rows keys;
   vector bias;
   rows values;
 };
 
 inline compacted finish(const rows& queries, const rows& keys, const attention& full,
-                        std::vector<index> positions, const vector& weights) {
+                        std::vector<index_t> positions, const vector& weights) {
   compacted out;
   out.keys = gather_rows(keys, positions);
   out.bias = weights.array().log();
@@ -256,9 +256,9 @@ inline compacted finish(const rows& queries, const rows& keys, const attention& 
 
 /// AM-HighestAttnKeys: weights in [e⁻³, e³], two steps.
 inline compacted compact_highest_attention(const rows& queries, const rows& keys,
-                                           const rows& values, index budget) {
+                                           const rows& values, index_t budget) {
   const attention full = attend(queries, keys, values);
-  std::vector<index> positions = highest_attention(rms_importance(full), budget);
+  std::vector<index_t> positions = highest_attention(rms_importance(full), budget);
   const vector weights = fit_weights(gather_columns(full.exponentials, positions), full.mass,
                                      {std::exp(-3.0F), std::exp(3.0F)}, 2);
   return finish(queries, keys, full, std::move(positions), weights);
@@ -266,7 +266,7 @@ inline compacted compact_highest_attention(const rows& queries, const rows& keys
 
 /// AM-OMP (1, 1) and AM-OMP-fast (4, 2).
 inline compacted compact_omp(const rows& queries, const rows& keys, const rows& values,
-                             index budget, const omp& options) {
+                             index_t budget, const omp& options) {
   const attention full = attend(queries, keys, values);
   selected chosen = select(options, full, budget);
   return finish(queries, keys, full, std::move(chosen.positions), chosen.weights);

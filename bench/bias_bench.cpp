@@ -42,7 +42,7 @@ void add_kvfit(row what, const std::string& method, const bias::nnls& policy) {
 }  // namespace
 
 void add_rows(bool /*is_full*/) {
-  for_sizes([](index keys, index depth) {
+  for_sizes([](index_t keys, index_t depth) {
     row what{.stage = "bias", .method = "eigen", .keys = keys, .depth = depth};
     const auto t = static_cast<double>(keys / compaction_ratio);
     const auto n = static_cast<double>(fit_queries);

@@ -27,7 +27,7 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::bench::now;
 using kvfit::bench::status_megabytes;
 
@@ -36,12 +36,12 @@ constexpr double allowed_megabytes = 256;
 constexpr double allowed_time = 1.1;
 
 struct sizes {
-  index layers = 36;
-  index heads = 8;
-  index rows = 32768;
-  index queries = 1024;
-  index depth = 128;
-  index ratio = 20;
+  index_t layers = 36;
+  index_t heads = 8;
+  index_t rows = 32768;
+  index_t queries = 1024;
+  index_t depth = 128;
+  index_t ratio = 20;
 };
 
 /// fp16 memory of all heads, and views of it.
@@ -72,12 +72,12 @@ class half_cache {
       return target;
     };
     kvfit::random_source signs(7);
-    for (index l = 0; l < of.layers; ++l) {
+    for (index_t l = 0; l < of.layers; ++l) {
       kvfit::cache_layer layer{.number = l};
       kvfit::layer_queries asked{.layer = l, .heads = {}};
-      for (index h = 0; h < of.heads; ++h) {
+      for (index_t h = 0; h < of.heads; ++h) {
         kvfit::bench::head& from = made[static_cast<std::size_t>((l * of.heads + h) % 4)];
-        for (index c = 0; c < of.depth; ++c) {
+        for (index_t c = 0; c < of.depth; ++c) {
           if (signs.below(2) == 0) continue;
           from.keys.col(c) *= -1.0F;
           from.queries.col(c) *= -1.0F;
@@ -102,7 +102,7 @@ class half_cache {
 };
 
 kvfit::result<void> put_back(const kvfit::kv_block& into, const kvfit::compacted& rows) {
-  const index count = rows.keys.rows();
+  const index_t count = rows.keys.rows();
   const auto keys =
       kvfit::store_rows(rows.keys, kvfit::writable_view(into.keys.middle_rows(0, count)), "keys");
   if (!keys) return keys;
@@ -112,7 +112,7 @@ kvfit::result<void> put_back(const kvfit::kv_block& into, const kvfit::compacted
 
 /// Median seconds of one head alone on one thread, of those the cache repeats.
 double one_head_seconds(const half_cache& cache, const kvfit::cache_options& options,
-                        index budget) {
+                        index_t budget) {
   std::vector<double> seconds;
   for (std::size_t h = 0; h < 4; ++h) {
     auto own = options.head;
@@ -134,12 +134,12 @@ double one_head_seconds(const half_cache& cache, const kvfit::cache_options& opt
 struct demands {
   bool time = true;
   bool memory = true;
-  std::optional<index> cap = {};  ///< bytes given to the library
+  std::optional<index_t> cap = {};  ///< bytes given to the library
 };
 
 bool measure(const char* method, const sizes& of, const demands& must, nlohmann::json& rows) {
   half_cache cache(of);
-  const index heads = of.layers * of.heads;
+  const index_t heads = of.layers * of.heads;
   const auto make = kvfit::presets::find(method);
   kvfit::cache_options options{.budget = heads * (of.rows / of.ratio)};
   options.memory = must.cap;
@@ -165,7 +165,7 @@ bool measure(const char* method, const sizes& of, const demands& must, nlohmann:
         error += head.report.report.held_out->output_error / static_cast<double>(heads);
         return put_back(plan->tasks[place].block, head.rows);
       },
-      {.progress = [&](index count, index all) {
+      {.progress = [&](index_t count, index_t all) {
         if (count % 8 != 0) return;
         const double left =
             (now() - start) / static_cast<double>(count) * static_cast<double>(all - count);
@@ -220,7 +220,7 @@ int main(int count, char** arguments) {
   bool is_within = measure("highest_attention", {}, {}, report["rows"]);
   // The default's selection costs more: fewer layers tell as much.
   is_within = measure("default", {.layers = 2}, {.memory = false}, report["rows"]) && is_within;
-  is_within = measure("default", {.layers = 1}, {.time = false, .cap = kvfit::index{256} << 20},
+  is_within = measure("default", {.layers = 1}, {.time = false, .cap = kvfit::index_t{256} << 20},
                       report["rows"]) &&
               is_within;
   if (!file.empty()) std::ofstream(file) << report.dump(1) << '\n';

@@ -17,7 +17,7 @@ void add_eigen(row what, Compact compact) {
       });
 }
 
-void add_kvfit(row what, compact_options (*preset)(index)) {
+void add_kvfit(row what, compact_options (*preset)(index_t)) {
   what.method = "kvfit";
   add(
       what,
@@ -31,7 +31,7 @@ void add_kvfit(row what, compact_options (*preset)(index)) {
       });
 }
 
-void add_omp(row what, const baseline::omp& plain, compact_options (*preset)(index)) {
+void add_omp(row what, const baseline::omp& plain, compact_options (*preset)(index_t)) {
   add_eigen(what, [plain](const workload& work) {
     return baseline::compact_omp(work.data.queries, work.data.keys, work.data.values, work.budget,
                                  plain);
@@ -42,7 +42,7 @@ void add_omp(row what, const baseline::omp& plain, compact_options (*preset)(ind
 }  // namespace
 
 void add_rows(bool is_full) {
-  for_sizes([is_full](index keys, index depth) {
+  for_sizes([is_full](index_t keys, index_t depth) {
     row what{.stage = "compact_highest_attention", .method = {}, .keys = keys, .depth = depth};
     what.items = static_cast<double>(keys);
     what.item = "keys/s";

@@ -17,8 +17,8 @@ namespace kvfit::bench {
 struct row {
   std::string stage;   ///< what is done
   std::string method;  ///< by whom: "eigen" is the baseline
-  index keys = 0;
-  index depth = 0;
+  index_t keys = 0;
+  index_t depth = 0;
   double flops = 0;       ///< nominal, of the published method where it has any
   double items = 0;       ///< what else may be counted per second
   std::string item = {};  ///< its name
@@ -68,8 +68,8 @@ void add(const row& what, Prepare prepare, Assess assess) {
 /// Calls `each(keys, depth)` for every size of the tables.
 template <class Each>
 void for_sizes(Each each) {
-  for (const index keys : {2048, 8192, 32768}) {
-    for (const index depth : {64, 128}) each(keys, depth);
+  for (const index_t keys : {2048, 8192, 32768}) {
+    for (const index_t depth : {64, 128}) each(keys, depth);
   }
 }
 

@@ -231,13 +231,13 @@ bool measure(const char* title, const kvfit::bench::head& head,
 }  // namespace
 
 int main() {
-  using kvfit::index;
-  constexpr index budget = 1024;
+  using kvfit::index_t;
+  constexpr index_t budget = 1024;
   const kvfit::bench::head head =
       kvfit::bench::synthetic_head({.keys = 131072, .depth = 128, .queries = 4096, .held_out = 0});
   const auto inputs =
       static_cast<double>((head.keys.size() + head.values.size() + head.queries.size()) *
-                          static_cast<index>(sizeof(float)));
+                          static_cast<index_t>(sizeof(float)));
   std::printf(
       "T = %td, n = %td, d = %td, budget %td; inputs %.1f MB, resident "
       "before %.1f MB\n",
@@ -251,7 +251,7 @@ int main() {
   ours.selection = kvfit::selection::highest_attention{};
   is_within &= measure("highest attention, kvfit's bias and values", head, ours);
 
-  ours.memory = index{60} << 20;
+  ours.memory = index_t{60} << 20;
   is_within &= measure("the same under a cap", head, ours);
 
   rusage usage{};

@@ -14,12 +14,12 @@ struct plain_scores {
 
 /// Rounding errors on 64 of the queries, against the same in double.
 quality rounding(const workload& work, const matrix& output, const vector& log_mass) {
-  constexpr index count = 64;
+  constexpr index_t count = 64;
   const Eigen::MatrixXd q = work.data.queries.topRows(count).cast<double>();
   const Eigen::MatrixXd k = work.data.keys.cast<double>();
   Eigen::MatrixXd x = q * k.transpose() / std::sqrt(static_cast<double>(k.cols()));
   vector exact_log_mass(count);
-  for (index i = 0; i < count; ++i) {
+  for (index_t i = 0; i < count; ++i) {
     const double max = x.row(i).maxCoeff();
     x.row(i) = (x.row(i).array() - max).exp();
     const double mass = x.row(i).sum();
@@ -35,7 +35,7 @@ quality rounding(const workload& work, const matrix& output, const vector& log_m
 }  // namespace
 
 void add_rows(bool /*is_full*/) {
-  for_sizes([](index keys, index depth) {
+  for_sizes([](index_t keys, index_t depth) {
     row what{.stage = "score", .method = "eigen", .keys = keys, .depth = depth};
     what.flops = 4.0 * static_cast<double>(fit_queries * keys * depth);
     add(

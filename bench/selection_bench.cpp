@@ -16,7 +16,7 @@ struct selection_row {
 template <class Chosen>
 vector weights_of(const Chosen& chosen) {
   return Eigen::Map<const Eigen::VectorXd>(chosen.weights.data(),
-                                           static_cast<index>(chosen.weights.size()))
+                                           static_cast<index_t>(chosen.weights.size()))
       .template cast<float>();
 }
 
@@ -34,7 +34,7 @@ void add_kvfit(row what, const any_selection& policy) {
                                   .rule = {},
                                   .scores = scores.get(),
                                   .budget = work.budget,
-                                  .memory_cap = index{1} << 30});
+                                  .memory_cap = index_t{1} << 30});
         };
       },
       [](const workload& work, const selected_rows& got) {
@@ -61,7 +61,7 @@ void add_omp(row what, const baseline::omp& plain, const compact_options& preset
 }  // namespace
 
 void add_rows(bool is_full) {
-  for_sizes([is_full](index keys, index depth) {
+  for_sizes([is_full](index_t keys, index_t depth) {
     row what{.stage = "select_highest_attention", .method = "eigen", .keys = keys, .depth = depth};
     what.items = static_cast<double>(keys);
     what.item = "keys/s";
@@ -73,7 +73,7 @@ void add_rows(bool is_full) {
           return
               [&work, importance] { return baseline::highest_attention(*importance, work.budget); };
         },
-        [](const workload& work, const std::vector<index>& got) {
+        [](const workload& work, const std::vector<index_t>& got) {
           return judge_positions(work, got);
         });
     what.method = "kvfit";

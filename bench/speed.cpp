@@ -34,13 +34,13 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::bench::now;
 using kvfit::bench::quality;
 using kvfit::bench::workload;
 
-constexpr index keys = 16384;
-constexpr index depth = 128;
+constexpr index_t keys = 16384;
+constexpr index_t depth = 128;
 
 struct row {
   std::string name;
@@ -123,10 +123,10 @@ kvfit::compacted fitted(const workload& work, const kvfit::compact_options& opti
 }
 
 /// The rows that both chose, as a share.
-double alike(std::vector<index> one, std::vector<index> other) {
+double alike(std::vector<index_t> one, std::vector<index_t> other) {
   std::sort(one.begin(), one.end());
   std::sort(other.begin(), other.end());
-  std::vector<index> both;
+  std::vector<index_t> both;
   std::set_intersection(one.begin(), one.end(), other.begin(), other.end(),
                         std::back_inserter(both));
   return static_cast<double>(both.size()) / static_cast<double>(one.size());
@@ -260,12 +260,12 @@ constexpr std::array<const char*, 3> precision_names = {"", ", bf16x3", ", bf16"
 
 /// The outputs' distance from attention in double over some queries, as a share of their norm.
 double rounding_of(const workload& work, const kvfit::matrix& output) {
-  constexpr index count = 64;
+  constexpr index_t count = 64;
   const auto& data = work.data;
   const Eigen::MatrixXd q = data.queries.topRows(count).cast<double>();
   const Eigen::MatrixXd k = data.keys.cast<double>();
   Eigen::MatrixXd weights = q * k.transpose() / std::sqrt(static_cast<double>(k.cols()));
-  for (index i = 0; i < count; ++i) {
+  for (index_t i = 0; i < count; ++i) {
     weights.row(i) = (weights.row(i).array() - weights.row(i).maxCoeff()).exp();
     weights.row(i) /= weights.row(i).sum();
   }
@@ -332,10 +332,10 @@ void add_threads(table& to) {
   const workload& work = kvfit::bench::load(keys, depth);
   kvfit::thread_pool pool;
   const auto options = kvfit::presets::find("highest_attention")->make(work.budget);
-  const index heads = 4 * pool.threads();
+  const index_t heads = 4 * pool.threads();
   std::vector<double> alone;
   std::vector<double> together;
-  const auto body = [&](index) noexcept { fitted(work, options); };
+  const auto body = [&](index_t) noexcept { fitted(work, options); };
   for (int k = 0; k < 3; ++k) {
     timed(alone, [&] { return kvfit::serial{}.run(heads, body), 0; });
     timed(together, [&] { return pool.run(heads, body), 0; });
@@ -375,7 +375,7 @@ void add_growth(table& to) {
   std::vector<double> x;
   std::vector<double> y;
   double longest = 0;
-  for (index rows = 4096; rows <= 131072; rows *= 2) {
+  for (index_t rows = 4096; rows <= 131072; rows *= 2) {
     const auto head = kvfit::bench::synthetic_head(
         {.keys = rows, .depth = depth, .queries = 1024, .held_out = 0, .seed = 3});
     const auto options = kvfit::presets::find("highest_attention")->make(256);
@@ -389,8 +389,8 @@ void add_growth(table& to) {
     x.push_back(std::log(static_cast<double>(rows)));
     y.push_back(std::log(longest));
   }
-  const Eigen::Map<const Eigen::ArrayXd> at(x.data(), static_cast<index>(x.size()));
-  const Eigen::Map<const Eigen::ArrayXd> took(y.data(), static_cast<index>(y.size()));
+  const Eigen::Map<const Eigen::ArrayXd> at(x.data(), static_cast<index_t>(x.size()));
+  const Eigen::Map<const Eigen::ArrayXd> took(y.data(), static_cast<index_t>(y.size()));
   const Eigen::ArrayXd from_mean = at - at.mean();
   row what{.name = "growth with T, 4k to 128k, n = 1,024, t = 256"};
   what.kvfit_s = longest;
@@ -401,7 +401,7 @@ void add_growth(table& to) {
 /// What is resident beyond the inputs, under caps; the exponentials alone would be 128 MB.
 void add_memory(table& to) {
   const workload& work = kvfit::bench::load(keys, depth);
-  for (const index megabytes : {256, 96}) {
+  for (const index_t megabytes : {256, 96}) {
     for (const char* preset : {"omp_fast", "highest_attention"}) {
       auto options = kvfit::presets::find(preset)->make(work.budget);
       options.memory = megabytes << 20;

@@ -41,10 +41,10 @@ class normal_source {
 };
 
 struct head_shape {
-  index keys = 8192;
-  index depth = 64;  ///< of keys, queries and values
-  index queries = 2048;
-  index held_out = 512;
+  index_t keys = 8192;
+  index_t depth = 64;  ///< of keys, queries and values
+  index_t queries = 2048;
+  index_t held_out = 512;
   std::uint64_t seed = 1;
 };
 
@@ -73,24 +73,24 @@ struct head {
 /// the measured spread. The same seed gives the same head up to the rounding of libm.
 inline head synthetic_head(const head_shape& shape) {
   normal_source normal(shape.seed);
-  const index d = shape.depth;
+  const index_t d = shape.depth;
   const auto root_depth = std::sqrt(static_cast<float>(d));
 
   vector energy(d);
-  for (index c = 0; c < d; ++c) energy[c] = std::pow(1.0F + static_cast<float>(c), -0.25F);
+  for (index_t c = 0; c < d; ++c) energy[c] = std::pow(1.0F + static_cast<float>(c), -0.25F);
   energy *= root_depth / energy.norm();
   const auto draw = [&](const vector& scale) {
     vector x(scale.size());
-    for (index c = 0; c < x.size(); ++c) x[c] = scale[c] * normal();
+    for (index_t c = 0; c < x.size(); ++c) x[c] = scale[c] * normal();
     return x;
   };
   const vector flat = vector::Ones(d);
   const vector sink_direction = draw(flat).normalized();
 
-  const index topics = std::max<index>(8, shape.keys / 128);
+  const index_t topics = std::max<index_t>(8, shape.keys / 128);
   matrix key_centres(topics, d);
   matrix value_centres(topics, d);
-  for (index topic = 0; topic < topics; ++topic) {
+  for (index_t topic = 0; topic < topics; ++topic) {
     key_centres.row(topic) = draw(energy).transpose();
     value_centres.row(topic) = draw(flat).transpose();
   }
@@ -99,27 +99,27 @@ inline head synthetic_head(const head_shape& shape) {
   head out;
   out.keys.resize(shape.keys, d);
   out.values.resize(shape.keys, d);
-  std::vector<index> topic_of(static_cast<std::size_t>(shape.keys));
-  index topic = 0;
-  for (index j = 0; j < shape.keys; ++j) {
+  std::vector<index_t> topic_of(static_cast<std::size_t>(shape.keys));
+  index_t topic = 0;
+  for (index_t j = 0; j < shape.keys; ++j) {
     if (j == 0 || normal.uniform().below(32) == 0) {
       const double u = normal.uniform().uniform();
-      topic = static_cast<index>(static_cast<double>(topics) * u * u);
+      topic = static_cast<index_t>(static_cast<double>(topics) * u * u);
     }
     topic_of[static_cast<std::size_t>(j)] = topic;
     out.keys.row(j) = half * (key_centres.row(topic) + draw(energy).transpose());
     out.values.row(j) = half * (value_centres.row(topic) + draw(flat).transpose());
   }
-  for (index sink = 0; sink < std::min<index>(4, shape.keys); ++sink) {
+  for (index_t sink = 0; sink < std::min<index_t>(4, shape.keys); ++sink) {
     out.keys.row(sink) = (7.0F - static_cast<float>(sink)) * sink_direction.transpose();
     out.values.row(sink) *= 0.02F;
   }
 
-  const auto fill_queries = [&](matrix& queries, index count) {
+  const auto fill_queries = [&](matrix& queries, index_t count) {
     queries.resize(count, d);
-    for (index i = 0; i < count; ++i) {
+    for (index_t i = 0; i < count; ++i) {
       const auto anchor =
-          static_cast<index>(normal.uniform().below(static_cast<std::uint64_t>(shape.keys)));
+          static_cast<index_t>(normal.uniform().below(static_cast<std::uint64_t>(shape.keys)));
       const double kind = normal.uniform().uniform();
       vector towards = vector::Zero(d);
       if (kind < 0.5) {  // half·gain logits onto the topic's keys

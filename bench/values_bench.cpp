@@ -55,7 +55,7 @@ void add_kvfit(row what, const std::string& method, const values::least_squares&
 
 void add_rows(bool /*is_full*/) {
   using linalg::least_squares_method;
-  for_sizes([](index keys, index depth) {
+  for_sizes([](index_t keys, index_t depth) {
     row what{.stage = "values_qr", .method = {}, .keys = keys, .depth = depth};
     const auto t = static_cast<double>(keys / compaction_ratio);
     const auto n = static_cast<double>(fit_queries);

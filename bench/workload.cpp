@@ -13,12 +13,12 @@ namespace {
 
 /// Everything kept of the size in work.
 struct kept {
-  index keys = 0;
-  index depth = 0;
+  index_t keys = 0;
+  index_t depth = 0;
   std::uint64_t seed = 0;
   workload work;
   std::optional<baseline::attention> plain;
-  std::optional<std::vector<index>> positions;
+  std::optional<std::vector<index_t>> positions;
   std::optional<baseline::vector> weights;
 };
 
@@ -27,9 +27,9 @@ kept& current() {
   return only;
 }
 
-quality judge_with(const workload& work, std::span<const index> positions, const vector& weights,
+quality judge_with(const workload& work, std::span<const index_t> positions, const vector& weights,
                    const matrix* values) {
-  const std::vector<index> chosen(positions.begin(), positions.end());
+  const std::vector<index_t> chosen(positions.begin(), positions.end());
   const matrix keys = baseline::gather_rows(work.data.keys, chosen);
   const vector bias = weights.array().log();
   if (values != nullptr) return judge(work, keys, bias, *values);
@@ -40,7 +40,7 @@ quality judge_with(const workload& work, std::span<const index> positions, const
 
 }  // namespace
 
-const workload& load(index keys, index depth, std::uint64_t seed) {
+const workload& load(index_t keys, index_t depth, std::uint64_t seed) {
   kept& now = current();
   if (now.keys == keys && now.depth == depth && now.seed == seed) return now.work;
   now = {};
@@ -65,7 +65,7 @@ const baseline::attention& plain_attention(const workload& work) {
   return *plain;
 }
 
-const std::vector<index>& common_positions(const workload& work) {
+const std::vector<index_t>& common_positions(const workload& work) {
   auto& positions = current().positions;
   if (!positions) {
     positions =
@@ -90,7 +90,7 @@ quality judge(const workload& work, const matrix& keys, const vector& bias, cons
   const float scale = 1.0F / std::sqrt(static_cast<float>(keys.cols()));
   matrix x = scale * work.data.held_out * keys.transpose();
   vector log_mass(x.rows());
-  for (index i = 0; i < x.rows(); ++i) {
+  for (index_t i = 0; i < x.rows(); ++i) {
     x.row(i) += bias.transpose();
     const float max = x.row(i).maxCoeff();
     x.row(i) = (x.row(i).array() - max).exp();
@@ -103,15 +103,15 @@ quality judge(const workload& work, const matrix& keys, const vector& bias, cons
   return {found.output_error, found.mass_error};
 }
 
-quality judge_positions(const workload& work, std::span<const index> positions) {
+quality judge_positions(const workload& work, std::span<const index_t> positions) {
   const auto& full = plain_attention(work);
-  const std::vector<index> chosen(positions.begin(), positions.end());
+  const std::vector<index_t> chosen(positions.begin(), positions.end());
   return judge_weights(work, positions,
                        baseline::fit_weights(baseline::gather_columns(full.exponentials, chosen),
                                              full.mass, {std::exp(-3.0F), std::exp(3.0F)}, 2));
 }
 
-quality judge_weights(const workload& work, std::span<const index> positions,
+quality judge_weights(const workload& work, std::span<const index_t> positions,
                       const vector& weights) {
   return judge_with(work, positions, weights, nullptr);
 }

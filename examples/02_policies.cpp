@@ -7,7 +7,7 @@ namespace mine {
 
 /// Keeps every k-th row.
 struct every {
-  kvfit::index step = 16;
+  kvfit::index_t step = 16;
 };
 
 kvfit::score_options wanted_scores(const every&) {
@@ -17,8 +17,8 @@ kvfit::score_options wanted_scores(const every&) {
 kvfit::result<kvfit::selected_rows> select(const every& policy,
                                            const kvfit::selection_problem& problem) {
   kvfit::selected_rows rows;
-  for (kvfit::index row = 0; row < problem.cache.keys.rows(); row += policy.step) {
-    if (static_cast<kvfit::index>(rows.positions.size()) < problem.budget) {
+  for (kvfit::index_t row = 0; row < problem.cache.keys.rows(); row += policy.step) {
+    if (static_cast<kvfit::index_t>(rows.positions.size()) < problem.budget) {
       rows.positions.push_back(row);
     }
   }

@@ -7,7 +7,7 @@
 #include <vector>
 
 int main() {
-  constexpr kvfit::index tokens = 2048, live = 64, depth = 64, width = 64;
+  constexpr kvfit::index_t tokens = 2048, live = 64, depth = 64, width = 64;
   std::srand(1);
   // The engine's own memory: fp16, keys and values of a token side by side.
   std::vector<kvfit::fp16> cache(static_cast<std::size_t>(tokens * (depth + width)));

@@ -10,16 +10,16 @@
 #include <thread>
 
 int main() {
-  constexpr kvfit::index tokens = 4096, depth = 64;
+  constexpr kvfit::index_t tokens = 4096, depth = 64;
   std::srand(1);
   // What a model would make token by token: keys and values of one head, and its queries.
   const kvfit::matrix keys = kvfit::matrix::Random(tokens, depth);
   const kvfit::matrix values = kvfit::matrix::Random(tokens, depth);
   const kvfit::matrix queries = kvfit::matrix::Random(tokens, depth) * 3;
-  const auto rows = [](const kvfit::matrix& all, kvfit::index first, kvfit::index end) {
+  const auto rows = [](const kvfit::matrix& all, kvfit::index_t first, kvfit::index_t end) {
     return kvfit::row_view(all).middle_rows(first, end - first);
   };
-  const auto block = [&](kvfit::index first, kvfit::index end) {
+  const auto block = [&](kvfit::index_t first, kvfit::index_t end) {
     return kvfit::kv_block{.keys = rows(keys, first, end), .values = rows(values, first, end)};
   };
 
@@ -30,7 +30,7 @@ int main() {
   std::optional<kvfit::rolling_round> round;
   std::optional<kvfit::rolling_outcome> outcome;
   std::thread worker;
-  for (kvfit::index token = 0; token < tokens; ++token) {
+  for (kvfit::index_t token = 0; token < tokens; ++token) {
     // Decoding: attend over roll->block() and the live rows, then keep the token's query and row.
     const kvfit::query_block query{rows(queries, token, token + 1), token};
     if (!asked.record(0, {&query, 1}) || !roll->append(1)) return 1;

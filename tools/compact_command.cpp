@@ -29,7 +29,7 @@ struct done_head {
   spooled_rows keys;
   spooled_rows values;
   kvfit::vector bias;
-  std::vector<kvfit::index> positions;
+  std::vector<kvfit::index_t> positions;
   kvfit::fidelity train;
   std::optional<kvfit::fidelity> held_out;
   std::optional<kvfit::error> fallback;
@@ -60,33 +60,33 @@ own_error over(const std::vector<done_head>& heads, double kvfit::fidelity::*wha
 }
 
 /// Bytes of keys and values as the capture stores them.
-kvfit::index bytes_of(const kvfit::row_view& rows) {
-  return rows.rows() * rows.cols() * static_cast<kvfit::index>(size_of(rows.type()));
+kvfit::index_t bytes_of(const kvfit::row_view& rows) {
+  return rows.rows() * rows.cols() * static_cast<kvfit::index_t>(size_of(rows.type()));
 }
 
 void print_summary(const compact_arguments& arguments, const std::vector<placed_head>& places,
                    const std::vector<done_head>& heads, kvfit::dtype storage, double seconds,
                    int threads) {
-  kvfit::index rows_before = 0;
-  kvfit::index rows_after = 0;
-  kvfit::index bytes_before = 0;
-  kvfit::index bytes_after = 0;
-  kvfit::index copied = 0;
+  kvfit::index_t rows_before = 0;
+  kvfit::index_t rows_after = 0;
+  kvfit::index_t bytes_before = 0;
+  kvfit::index_t bytes_after = 0;
+  kvfit::index_t copied = 0;
   bool is_held_out = true;
   for (std::size_t h = 0; h < heads.size(); ++h) {
     const kvfit::row_view& keys = places[h].view.keys;
     const kvfit::row_view& values = places[h].view.values;
     rows_before += keys.rows();
     bytes_before += bytes_of(keys) + bytes_of(values);
-    const kvfit::index kept = heads[h].keys.rows;
+    const kvfit::index_t kept = heads[h].keys.rows;
     rows_after += kept;
     bytes_after +=
-        kept * (keys.cols() + values.cols()) * static_cast<kvfit::index>(size_of(storage)) +
-        kept * static_cast<kvfit::index>(sizeof(float));
+        kept * (keys.cols() + values.cols()) * static_cast<kvfit::index_t>(size_of(storage)) +
+        kept * static_cast<kvfit::index_t>(sizeof(float));
     copied += heads[h].fallback ? 1 : 0;
     is_held_out = is_held_out && heads[h].held_out.has_value();
   }
-  const auto ratio_of = [](kvfit::index before, kvfit::index after) {
+  const auto ratio_of = [](kvfit::index_t before, kvfit::index_t after) {
     return static_cast<double>(before) / static_cast<double>(after);
   };
   const std::string type(name(storage));
@@ -127,7 +127,7 @@ std::vector<kvfit::compact_layer> layers_of(const std::vector<placed_head>& plac
                                             const row_spool& spool) {
   std::vector<kvfit::compact_layer> layers;
   for (std::size_t h = 0; h < heads.size(); ++h) {
-    const kvfit::index number = places[h].layer;
+    const kvfit::index_t number = places[h].layer;
     if (layers.empty() || layers.back().number != number) layers.push_back({number, {}});
     const done_head& head = heads[h];
     layers.back().heads.push_back(
@@ -177,26 +177,26 @@ int run_compact(const compact_arguments& arguments) {
   }
   const auto start = std::chrono::steady_clock::now();
   {
-    progress_bar bar(static_cast<kvfit::index>(places.size()), "heads");
+    progress_bar bar(static_cast<kvfit::index_t>(places.size()), "heads");
     bar.show(0);
-    const auto all =
-        compact_capture(*capture, request, pool,
-                        [&](finished_head&& done) -> kvfit::result<void> {
-                          const auto keys = spool.append(done.rows.keys);
-                          if (!keys) return keys.error();
-                          const auto values = spool.append(done.rows.values);
-                          if (!values) return values.error();
-                          heads[done.place] = {*keys,
-                                               *values,
-                                               std::move(done.rows.bias),
-                                               std::move(done.rows.positions),
-                                               done.rows.train,
-                                               done.rows.held_out,
-                                               std::move(done.fallback)};
-                          return {};
-                        },
-                        {.cancel = &interrupt(),
-                         .progress = [&bar](kvfit::index done, kvfit::index) { bar.show(done); }});
+    const auto all = compact_capture(
+        *capture, request, pool,
+        [&](finished_head&& done) -> kvfit::result<void> {
+          const auto keys = spool.append(done.rows.keys);
+          if (!keys) return keys.error();
+          const auto values = spool.append(done.rows.values);
+          if (!values) return values.error();
+          heads[done.place] = {*keys,
+                               *values,
+                               std::move(done.rows.bias),
+                               std::move(done.rows.positions),
+                               done.rows.train,
+                               done.rows.held_out,
+                               std::move(done.fallback)};
+          return {};
+        },
+        {.cancel = &interrupt(),
+         .progress = [&bar](kvfit::index_t done, kvfit::index_t) { bar.show(done); }});
     if (!all) return fail(arguments.capture, all.error());
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;

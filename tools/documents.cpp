@@ -53,7 +53,7 @@ std::vector<document> stretches_of(const std::string& name, const std::vector<to
 /// Question and answer as one passage: the answer's tokens are predicted from the question's last.
 passage passage_of(const std::vector<token>& question, const std::vector<token>& answer) {
   passage made{.tokens = question,
-               .first_row = static_cast<kvfit::index>(question.size()) - 1,
+               .first_row = static_cast<kvfit::index_t>(question.size()) - 1,
                .targets = answer};
   made.tokens.insert(made.tokens.end(), answer.begin(), answer.end() - 1);
   return made;
@@ -61,12 +61,12 @@ passage passage_of(const std::vector<token>& question, const std::vector<token>&
 
 kvfit::result<std::vector<document>> read_recall(const std::filesystem::path& path,
                                                  const llama::tokenizer& tokenizer, token bos,
-                                                 kvfit::index most) {
+                                                 kvfit::index_t most) {
   const auto text = llama::read_text(path);
   if (!text) return text.error();
   std::vector<document> made;
   std::string_view rest = *text;
-  while (!rest.empty() && (most == 0 || static_cast<kvfit::index>(made.size()) < most)) {
+  while (!rest.empty() && (most == 0 || static_cast<kvfit::index_t>(made.size()) < most)) {
     const std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     if (line.empty()) continue;
@@ -123,7 +123,7 @@ kvfit::result<std::vector<document>> read_documents(const std::filesystem::path&
   std::vector<document> all;
   for (std::size_t i = 0; i < longest; ++i) {
     for (std::vector<document>& book : books) {
-      if (plan.most != 0 && static_cast<kvfit::index>(all.size()) == plan.most) break;
+      if (plan.most != 0 && static_cast<kvfit::index_t>(all.size()) == plan.most) break;
       if (i < book.size()) all.push_back(std::move(book[i]));
     }
   }

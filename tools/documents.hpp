@@ -15,7 +15,7 @@ namespace kvfit_tool {
 /// tokens[first_row + i].
 struct passage {
   std::vector<llama::token> tokens;
-  kvfit::index first_row = 0;
+  kvfit::index_t first_row = 0;
   std::vector<llama::token> targets;
 };
 
@@ -30,9 +30,9 @@ struct document {
 
 /// How texts are cut, and how much of all is taken.
 struct reading_plan {
-  kvfit::index prefix = 1024;       ///< tokens, BOS included
-  kvfit::index continuation = 512;  ///< tokens behind it
-  kvfit::index most = 0;            ///< so many texts and so many recall documents; 0: all
+  kvfit::index_t prefix = 1024;       ///< tokens, BOS included
+  kvfit::index_t continuation = 512;  ///< tokens behind it
+  kvfit::index_t most = 0;            ///< so many texts and so many recall documents; 0: all
 };
 
 /// The documents of a model's folder: texts held-*.txt, cut into stretches of prefix and true

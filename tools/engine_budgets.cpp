@@ -21,7 +21,7 @@ namespace {
 
 using kvfit::errc;
 using kvfit::error;
-using kvfit::index;
+using kvfit::index_t;
 
 /// Shares of its rows that a head is compacted to: a head's loss is steep where few rows are left.
 const std::vector<double> measured_shares = {1.0 / 128, 1.0 / 32, 1.0 / 8, 1.0 / 2, 1};
@@ -56,10 +56,10 @@ kvfit::result<measured_document> measure_one(const llama::model& engine, const d
   start = std::chrono::steady_clock::now();
   const auto parts = kvfit::hold_out_texts(*queries);
   if (!parts) return parts.error();
-  const auto length = static_cast<index>(of.prefix.size());
-  std::vector<index> grid;
+  const auto length = static_cast<index_t>(of.prefix.size());
+  std::vector<index_t> grid;
   for (const double share : measured_shares) {
-    const auto rows = static_cast<index>(std::floor(static_cast<double>(length) * share));
+    const auto rows = static_cast<index_t>(std::floor(static_cast<double>(length) * share));
     if (rows > (grid.empty() ? 0 : grid.back()) && rows < length) grid.push_back(rows);
   }
   if (grid.size() + 1 != measured_shares.size()) {
@@ -68,7 +68,7 @@ kvfit::result<measured_document> measure_one(const llama::model& engine, const d
   const kvfit::cache_view full = prefix->cache.view();
   auto curves = kvfit::measure_model_influence(
       *read, full, length, parts->judge, grid,
-      [&](const kvfit::head_id& head, index rows) -> kvfit::result<kvfit::compacted> {
+      [&](const kvfit::head_id& head, index_t rows) -> kvfit::result<kvfit::compacted> {
         if (!step()) return error{errc::cancelled, "budgets", 0, error::none, {}};
         const auto layer = static_cast<std::size_t>(head.layer);
         return compact_one(full.layers[layer], head.head, parts->fit.view(layer),
@@ -80,10 +80,10 @@ kvfit::result<measured_document> measure_one(const llama::model& engine, const d
 
 }  // namespace
 
-kvfit::influence_curve share_curves::of(std::size_t which, index rows) const {
+kvfit::influence_curve share_curves::of(std::size_t which, index_t rows) const {
   kvfit::influence_curve made;
   for (std::size_t i = 0; i < shares.size(); ++i) {
-    const auto at = static_cast<index>(std::floor(static_cast<double>(rows) * shares[i]));
+    const auto at = static_cast<index_t>(std::floor(static_cast<double>(rows) * shares[i]));
     if (!made.points.empty() && at <= made.points.back().rows) continue;
     made.points.push_back({at, losses[which][i]});
   }
@@ -101,10 +101,10 @@ asked_text asked_of(const document& of, const std::vector<document>& all,
   return made;
 }
 
-kvfit::index measuring_steps(const llama::model& engine, std::size_t documents) {
-  index heads = 0;
-  for (index l = 0; l < engine.layers(); ++l) heads += engine.shape(l).kv_heads;
-  return heads * static_cast<index>((measured_shares.size() - 1) * documents);
+kvfit::index_t measuring_steps(const llama::model& engine, std::size_t documents) {
+  index_t heads = 0;
+  for (index_t l = 0; l < engine.layers(); ++l) heads += engine.shape(l).kv_heads;
+  return heads * static_cast<index_t>((measured_shares.size() - 1) * documents);
 }
 
 kvfit::result<share_curves> measure_curves(const llama::model& engine,
@@ -118,7 +118,7 @@ kvfit::result<share_curves> measure_curves(const llama::model& engine,
     const std::lock_guard<std::mutex> guard(mutex);
     return step();
   };
-  pool.run(static_cast<index>(on.size()), [&](index i) noexcept {
+  pool.run(static_cast<index_t>(on.size()), [&](index_t i) noexcept {
     const auto at = static_cast<std::size_t>(i);
     measured[at].emplace(without_bad_alloc(
         "budgets", [&] { return measure_one(engine, *on[at], texts[at], source, one_at_a_time); }));

@@ -29,7 +29,7 @@ struct share_curves {
   std::vector<made_queries> queries;        ///< of the documents measured on, in their order
 
   /// The curve of head `which` if it has `rows` rows.
-  [[nodiscard]] kvfit::influence_curve of(std::size_t which, kvfit::index rows) const;
+  [[nodiscard]] kvfit::influence_curve of(std::size_t which, kvfit::index_t rows) const;
 };
 
 /// What a document is made queries of, with four texts of other books beside it.
@@ -37,7 +37,7 @@ asked_text asked_of(const document& of, const std::vector<document>& all,
                     const llama::tokenizer& tokenizer, llama::token stop);
 
 /// How often `measure_curves` calls `step`.
-kvfit::index measuring_steps(const llama::model& engine, std::size_t documents);
+kvfit::index_t measuring_steps(const llama::model& engine, std::size_t documents);
 
 /// Measures them on the prefixes of some documents, by `default`, fitted roughly, with queries of
 /// `source`: the mean of the documents' curves. Passages are not looked at; what judges are texts

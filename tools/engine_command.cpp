@@ -63,9 +63,10 @@ int run_engine_eval(const engine_arguments& arguments) {
   kvfit::result<engine_evaluation> measured = [&] {
     progress_bar bar(evaluations_of(*engine, *documents, plan), "caches made and read over");
     bar.show(0);
-    return evaluate(*engine, *tokenizer, *documents, plan, pool,
-                    {.cancel = &interrupt(),
-                     .progress = [&bar](kvfit::index count, kvfit::index) { bar.show(count); }});
+    return evaluate(
+        *engine, *tokenizer, *documents, plan, pool,
+        {.cancel = &interrupt(),
+         .progress = [&bar](kvfit::index_t count, kvfit::index_t) { bar.show(count); }});
   }();
   if (!measured) return fail(arguments.folder, measured.error());
   measured->folder = arguments.folder;

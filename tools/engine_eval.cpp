@@ -23,7 +23,7 @@ namespace {
 
 using kvfit::errc;
 using kvfit::error;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::matrix;
 
 error in(const document& of, error cause) {
@@ -43,7 +43,7 @@ struct prepared {
   std::vector<matrix> logits;  ///< a passage each, of its scored rows
   spoken said;
 
-  [[nodiscard]] index length() const { return static_cast<index>(of->prefix.size()); }
+  [[nodiscard]] index_t length() const { return static_cast<index_t>(of->prefix.size()); }
 };
 
 /// All that documents are measured with.
@@ -57,7 +57,7 @@ struct measurement {
 };
 
 /// ln p of a row of logits.
-Eigen::RowVectorXd log_softmax(const matrix& logits, index row) {
+Eigen::RowVectorXd log_softmax(const matrix& logits, index_t row) {
   const Eigen::RowVectorXd wide = logits.row(row).cast<double>();
   const double most = wide.maxCoeff();
   return wide.array() - (most + std::log((wide.array() - most).exp().sum()));
@@ -69,7 +69,7 @@ kvfit::result<matrix> read_passage(const model_reader& read, const passage& of,
   kvfit::live_cache live(read.shapes(), past.positions);
   const auto hidden = read.read(past, live, of.tokens);
   if (!hidden) return hidden.error();
-  const matrix scored = hidden->middleRows(of.first_row, static_cast<index>(of.targets.size()));
+  const matrix scored = hidden->middleRows(of.first_row, static_cast<index_t>(of.targets.size()));
   return read.model().logits(scored);
 }
 
@@ -77,12 +77,12 @@ kvfit::result<matrix> read_passage(const model_reader& read, const passage& of,
 spoken compare(const passage& of, const matrix& full, const matrix& compact) {
   spoken said{.passages = 1};
   bool is_right = true;
-  for (index i = 0; i < full.rows(); ++i) {
+  for (index_t i = 0; i < full.rows(); ++i) {
     const Eigen::RowVectorXd p = log_softmax(full, i);
     const Eigen::RowVectorXd q = log_softmax(compact, i);
     const llama::token target = of.targets[static_cast<std::size_t>(i)];
-    index expected = 0;
-    index chosen = 0;
+    index_t expected = 0;
+    index_t chosen = 0;
     p.maxCoeff(&expected);
     q.maxCoeff(&chosen);
     ++said.tokens;
@@ -100,7 +100,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 /// The rows of tokens first … first + count − 1, by reference.
-kvfit::cache_view part_of(const kvfit::cache_view& full, index first, index count) {
+kvfit::cache_view part_of(const kvfit::cache_view& full, index_t first, index_t count) {
   kvfit::cache_view part = full;
   for (kvfit::cache_layer& layer : part.layers) {
     for (kvfit::kv_block& head : layer.heads) {
@@ -138,7 +138,7 @@ kvfit::result<void> ask(const measurement& with, const asked_text& text, prepare
         std::any_of(with.plan.rows.begin(), with.plan.rows.end(),
                     [s](const engine_row_plan& row) { return row.setting == s && row.rounds > 1; });
     if (!has_rounds) continue;
-    const index half = made.length() / 2;
+    const index_t half = made.length() / 2;
     const auto before = kvfit::prefix_of(part_of(made.full, 0, half), with.read.layers(), half);
     if (!before) return before.error();
     asked_text first = text;
@@ -177,10 +177,10 @@ struct item_score {
 
 /// The heads of a cache and how many rows each has.
 std::vector<kvfit::head_rows> heads_with(const kvfit::cache_view& cache,
-                                         const std::function<index(std::size_t)>& rows) {
+                                         const std::function<index_t(std::size_t)>& rows) {
   std::vector<kvfit::head_rows> heads;
   for (const kvfit::cache_layer& layer : cache.layers) {
-    for (index h = 0; h < static_cast<index>(layer.heads.size()); ++h) {
+    for (index_t h = 0; h < static_cast<index_t>(layer.heads.size()); ++h) {
       heads.push_back({{layer.number, h}, rows(heads.size())});
     }
   }
@@ -189,18 +189,19 @@ std::vector<kvfit::head_rows> heads_with(const kvfit::cache_view& cache,
 
 /// Rows for every head: `each` of them on average. length: of the text that the heads' rows stand
 /// for.
-kvfit::result<std::vector<index>> rows_for(const std::vector<kvfit::head_rows>& heads, index length,
-                                           index each, const engine_setting& setting,
-                                           const std::optional<share_curves>& curves) {
-  const index total = each * static_cast<index>(heads.size());
-  if (setting.budgets == engine_budgets::uniform) return std::vector<index>(heads.size(), each);
+kvfit::result<std::vector<index_t>> rows_for(const std::vector<kvfit::head_rows>& heads,
+                                             index_t length, index_t each,
+                                             const engine_setting& setting,
+                                             const std::optional<share_curves>& curves) {
+  const index_t total = each * static_cast<index_t>(heads.size());
+  if (setting.budgets == engine_budgets::uniform) return std::vector<index_t>(heads.size(), each);
   if (setting.budgets == engine_budgets::given) {
     return kvfit::allocate(heads, total, kvfit::budgets::given{setting.shares}, {.at_least = 1});
   }
   kvfit::budgets::influence by;
   for (std::size_t h = 0; h < heads.size(); ++h) by.curves.push_back(curves->of(h, length));
   // Below its first point a curve says nothing, so no head is left with less.
-  const index least = std::max<index>(1, std::min(each, by.curves[0].points[0].rows));
+  const index_t least = std::max<index_t>(1, std::min(each, by.curves[0].points[0].rows));
   return kvfit::allocate(heads, total, by, {.at_least = least});
 }
 
@@ -214,7 +215,7 @@ kvfit::result<small_cache> compact_whole(const measurement& with, const prepared
                                          const engine_row_plan& row, const head_plan& plan) {
   const engine_setting& setting = with.plan.settings[row.setting];
   const auto start = std::chrono::steady_clock::now();
-  const index length = at.length();
+  const index_t length = at.length();
   auto rows = rows_for(heads_with(at.full, [&](std::size_t) { return length; }), length,
                        budget_at(length, row.ratio), setting, with.curves[row.setting]);
   if (!rows) return rows.error();
@@ -230,11 +231,11 @@ kvfit::result<small_cache> compact_twice(const measurement& with, const prepared
                                          const engine_row_plan& row, const head_plan& plan) {
   const engine_setting& setting = with.plan.settings[row.setting];
   const auto& curves = with.curves[row.setting];
-  const index half = at.length() / 2;
+  const index_t half = at.length() / 2;
   const kvfit::cache_view first = part_of(at.full, 0, half);
   small_cache made;
   auto start = std::chrono::steady_clock::now();
-  const index each = budget_at(at.length(), row.ratio);
+  const index_t each = budget_at(at.length(), row.ratio);
   auto rows = rows_for(heads_with(first, [&](std::size_t) { return half; }), half,
                        std::min(each, half), setting, curves);
   if (!rows) return rows.error();
@@ -252,7 +253,7 @@ kvfit::result<small_cache> compact_twice(const measurement& with, const prepared
   if (!hidden) return hidden.error();
 
   start = std::chrono::steady_clock::now();
-  const std::vector<index> held = std::move(*rows);  // and what has come since
+  const std::vector<index_t> held = std::move(*rows);  // and what has come since
   rows = rows_for(heads_with(first, [&](std::size_t h) { return held[h] + at.length() - half; }),
                   at.length(), each, setting, curves);
   if (!rows) return rows.error();
@@ -288,7 +289,7 @@ void add_to(engine_row& row, const document& of, const spoken& said, double seco
   ++row.documents;
 }
 
-double share(double sum, index count) {
+double share(double sum, index_t count) {
   return count == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(count);
 }
 
@@ -296,7 +297,7 @@ double share(double sum, index count) {
 kvfit::result<void> check_ratios(const std::vector<const document*>& documents,
                                  const engine_plan& plan) {
   for (const document* each : documents) {
-    const auto rows = static_cast<index>(each->prefix.size());
+    const auto rows = static_cast<index_t>(each->prefix.size());
     for (const engine_row_plan& row : plan.rows) {
       if (budget_at(rows, row.ratio) >= 1) continue;
       return error{errc::budget_out_of_range, each->name, 0, rows, "the ratio leaves no row"};
@@ -306,12 +307,12 @@ kvfit::result<void> check_ratios(const std::vector<const document*>& documents,
 }
 
 /// The first `most` texts and recall documents; 0: all.
-std::vector<const document*> first_of(const std::vector<document>& documents, index most) {
+std::vector<const document*> first_of(const std::vector<document>& documents, index_t most) {
   std::vector<const document*> taken;
-  index texts = 0;
-  index recall = 0;
+  index_t texts = 0;
+  index_t recall = 0;
   for (const document& each : documents) {
-    index& count = each.is_recall ? recall : texts;
+    index_t& count = each.is_recall ? recall : texts;
     if (most == 0 || count < most) taken.push_back(&each);
     ++count;
   }
@@ -376,13 +377,13 @@ double engine_row::perplexity_change(const engine_row& full) const {
   return std::expm1(share(text.loss - full.text.loss, text.tokens));
 }
 
-index evaluations_of(const llama::model& engine, const std::vector<document>& documents,
-                     const engine_plan& plan) {
+index_t evaluations_of(const llama::model& engine, const std::vector<document>& documents,
+                       const engine_plan& plan) {
   const std::vector<const document*> taken = first_of(documents, plan.documents);
   const auto measured = std::count_if(
       plan.settings.begin(), plan.settings.end(),
       [](const engine_setting& each) { return each.budgets == engine_budgets::measured; });
-  return static_cast<index>(taken.size() * (1 + plan.rows.size())) +
+  return static_cast<index_t>(taken.size() * (1 + plan.rows.size())) +
          measured * measuring_steps(engine, calibrating(taken).size());
 }
 
@@ -399,7 +400,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
   made.layers = engine.layers();
   made.seed = plan.seed;
   made.threads = pool.threads();
-  for (index l = 0; l < engine.layers(); ++l) made.heads += engine.shape(l).kv_heads;
+  for (index_t l = 0; l < engine.layers(); ++l) made.heads += engine.shape(l).kv_heads;
   made.full = {.what = {.method = "full"}, .label = "full"};
   for (const engine_row_plan& row : plan.rows) {
     made.rows.push_back({.what = row.what,
@@ -412,8 +413,8 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
     return asked_of(of, all_documents, tokenizer, plan.stop);
   };
 
-  const index all = evaluations_of(engine, all_documents, plan);
-  index before = 0;  // items of earlier rounds
+  const index_t all = evaluations_of(engine, all_documents, plan);
+  index_t before = 0;  // items of earlier rounds
   std::vector<std::optional<share_curves>> curves(plan.settings.size());
   std::vector<std::vector<made_queries>> known(plan.settings.size());
   const std::vector<const document*> on = calibrating(documents);
@@ -440,7 +441,8 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
 
   const auto watched = [&] {
     kvfit::watch here{.cancel = by.cancel};
-    if (by.progress) here.progress = [&](index done, index) { by.progress(before + done, all); };
+    if (by.progress)
+      here.progress = [&](index_t done, index_t) { by.progress(before + done, all); };
     return here;
   };
   const auto at_once = static_cast<std::size_t>(pool.threads());
@@ -448,8 +450,8 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
     const std::size_t count = std::min(at_once, documents.size() - first);
     std::vector<std::optional<kvfit::result<std::unique_ptr<prepared>>>> ready(count);
     const auto readied = kvfit::run_watched(
-        pool, static_cast<index>(count),
-        [&](index i) noexcept {
+        pool, static_cast<index_t>(count),
+        [&](index_t i) noexcept {
           const auto at = static_cast<std::size_t>(i);
           ready[at].emplace(without_bad_alloc("engine", [&] {
             const document& of = *documents[first + at];
@@ -461,14 +463,14 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
       if (ready[d] && !*ready[d]) return in(*documents[first + d], ready[d]->error());
     }
     if (!readied) return readied.error();
-    before += static_cast<index>(count);
+    before += static_cast<index_t>(count);
 
     const std::size_t rows = plan.rows.size();
     std::vector<std::optional<kvfit::result<item_score>>> scores(count * rows);
-    const auto items = static_cast<index>(scores.size());
+    const auto items = static_cast<index_t>(scores.size());
     const auto done = kvfit::run_watched(
         pool, items,
-        [&](index i) noexcept {
+        [&](index_t i) noexcept {
           // From the end, where the slowest methods stand.
           const auto at = static_cast<std::size_t>(items - 1 - i);
           scores[at].emplace(without_bad_alloc(
@@ -485,7 +487,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
       const prepared& at = ***ready[d];
       add_to(made.full, of, at.said, 0);
       ++(of.is_recall ? made.recall_documents : made.texts);
-      made.prefix = std::max(made.prefix, static_cast<index>(of.prefix.size()));
+      made.prefix = std::max(made.prefix, static_cast<index_t>(of.prefix.size()));
       for (std::size_t s = 0; s < plan.settings.size(); ++s) {
         made.settings[s].query_seconds +=
             at.query_seconds[s] / static_cast<double>(documents.size());
@@ -500,14 +502,14 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
   }
   for (std::size_t s = 0; s < plan.settings.size(); ++s) {
     if (!curves[s]) continue;
-    constexpr index length = 1024;
+    constexpr index_t length = 1024;
     std::vector<kvfit::head_rows> heads;
-    for (index l = 0; l < engine.layers(); ++l) {
-      for (index h = 0; h < engine.shape(l).kv_heads; ++h) heads.push_back({{l, h}, length});
+    for (index_t l = 0; l < engine.layers(); ++l) {
+      for (index_t h = 0; h < engine.shape(l).kv_heads; ++h) heads.push_back({{l, h}, length});
     }
     const auto rows = rows_for(heads, length, length / 20, plan.settings[s], curves[s]);
     if (!rows) return rows.error();
-    for (const index each : *rows) {
+    for (const index_t each : *rows) {
       made.settings[s].shares.push_back(static_cast<double>(each) /
                                         static_cast<double>(length / 20 * made.heads));
     }

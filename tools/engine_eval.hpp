@@ -22,12 +22,12 @@ namespace kvfit_tool {
 
 /// Sums over passages; `kl` and all else divided by their counts are the figures.
 struct spoken {
-  kvfit::index tokens = 0;  ///< distributions compared
-  double kl = 0;            ///< Σ KL(full ‖ compact), nats
-  double loss = 0;          ///< Σ −ln p(target)
-  kvfit::index agreed = 0;  ///< most likely tokens that are the full cache's
-  kvfit::index right = 0;   ///< passages whose targets all are the most likely tokens
-  kvfit::index passages = 0;
+  kvfit::index_t tokens = 0;  ///< distributions compared
+  double kl = 0;              ///< Σ KL(full ‖ compact), nats
+  double loss = 0;            ///< Σ −ln p(target)
+  kvfit::index_t agreed = 0;  ///< most likely tokens that are the full cache's
+  kvfit::index_t right = 0;   ///< passages whose targets all are the most likely tokens
+  kvfit::index_t passages = 0;
 
   void add(const spoken& more);
 };
@@ -59,7 +59,7 @@ struct engine_row {
   spoken text = {};     ///< on true continuations
   spoken answers = {};  ///< on answers
   double seconds = 0;   ///< Σ over documents of the time of their compactions, one thread
-  kvfit::index documents = 0;
+  kvfit::index_t documents = 0;
 
   [[nodiscard]] double kl() const;            ///< mean on continuations, nats; NaN without texts
   [[nodiscard]] double top1() const;          ///< share of agreed tokens there
@@ -83,11 +83,11 @@ struct engine_setting_facts {
 struct engine_evaluation {
   std::string folder;
   std::vector<engine_setting_facts> settings;
-  kvfit::index layers = 0;
-  kvfit::index heads = 0;  ///< KV heads of all layers
-  kvfit::index texts = 0;
-  kvfit::index recall_documents = 0;
-  kvfit::index prefix = 0;  ///< tokens of the longest
+  kvfit::index_t layers = 0;
+  kvfit::index_t heads = 0;  ///< KV heads of all layers
+  kvfit::index_t texts = 0;
+  kvfit::index_t recall_documents = 0;
+  kvfit::index_t prefix = 0;  ///< tokens of the longest
   std::uint64_t seed = 0;
   int threads = 1;
   engine_row full;  ///< the full cache, against itself
@@ -105,15 +105,15 @@ struct engine_row_plan {
 struct engine_plan {
   std::vector<engine_row_plan> rows;
   std::vector<engine_setting> settings;  ///< at least one
-  kvfit::index documents = 0;            ///< so many texts and recall documents; 0: all
+  kvfit::index_t documents = 0;          ///< so many texts and recall documents; 0: all
   llama::token stop = 0;                 ///< ends the model's answers
   std::uint64_t seed = 0;
 };
 
 /// What `evaluate` will count up to: documents × (1 + rows), and `measuring_steps` for each setting
 /// whose budgets are measured.
-kvfit::index evaluations_of(const llama::model& engine, const std::vector<document>& documents,
-                            const engine_plan& plan);
+kvfit::index_t evaluations_of(const llama::model& engine, const std::vector<document>& documents,
+                              const engine_plan& plan);
 
 /// Reads every document's prefix, makes its queries, compacts every KV head with every candidate
 /// and reads the passages over the result. At ratio r a cache of H heads of T rows keeps

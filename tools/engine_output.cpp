@@ -89,7 +89,7 @@ const engine_row* row_at(const engine_evaluation& measured, const std::string& l
   return found == measured.rows.end() ? nullptr : &*found;
 }
 
-std::string counted(kvfit::index count, const std::string& what) {
+std::string counted(kvfit::index_t count, const std::string& what) {
   return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
 }
 

@@ -63,7 +63,7 @@ void compare_all(evaluation& measured, const comparing& with) {
   if (!with.published) return compare_with(measured.rows, with.against);
   for (score_row& row : measured.rows) {
     const auto found = find_in(*with.published, row.capture, row.ratio, with.against,
-                               static_cast<kvfit::index>(row.heads.size()));
+                               static_cast<kvfit::index_t>(row.heads.size()));
     if (found) row.against = compare(row, **found);
   }
 }
@@ -106,7 +106,7 @@ kvfit::result<void> measure(const kvfit::capture& capture, const eval_arguments&
   };
 
   const std::vector<placed_head> heads = heads_of(capture);
-  progress_bar bar(static_cast<kvfit::index>(heads.size() * plan.rows.size()),
+  progress_bar bar(static_cast<kvfit::index_t>(heads.size() * plan.rows.size()),
                    "heads compacted and judged");
   bar.show(0);
   std::optional<kvfit::error> unwritten;
@@ -124,7 +124,7 @@ kvfit::result<void> measure(const kvfit::capture& capture, const eval_arguments&
   const auto done =
       evaluate(heads, plan, pool,
                {.cancel = &interrupt(),
-                .progress = [&bar](kvfit::index count, kvfit::index) { bar.show(count); }},
+                .progress = [&bar](kvfit::index_t count, kvfit::index_t) { bar.show(count); }},
                finished);
   if (unwritten) return *unwritten;
   if (!done) return done.error();

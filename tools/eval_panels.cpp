@@ -123,7 +123,7 @@ heat_table head_maps(const std::vector<const score_row*>& rows, const plotted_er
                    .scale_label = what.title + ", " + what.formula};
   std::vector<std::string> labels;
   std::vector<double> ratios;
-  std::vector<kvfit::index> layers;
+  std::vector<kvfit::index_t> layers;
   for (const score_row* row : rows) {
     place_in(ratios, row->ratio);
     for (const head_score& head : row->heads) {

@@ -32,13 +32,13 @@ capture_facts capture_from(const json& from) {
   capture_facts facts;
   facts.name = from.at("name").get<std::string>();
   facts.fingerprint = from.at("fingerprint").get<std::string>();
-  facts.layers = from.at("layers").get<kvfit::index>();
-  facts.heads = from.at("heads").get<kvfit::index>();
-  facts.query_heads = from.at("query_heads").get<kvfit::index>();
-  facts.rows = from.at("rows").get<kvfit::index>();
-  facts.depth = from.at("depth").get<kvfit::index>();
-  facts.queries = from.at("queries").get<kvfit::index>();
-  facts.test_queries = from.at("test_queries").get<kvfit::index>();
+  facts.layers = from.at("layers").get<kvfit::index_t>();
+  facts.heads = from.at("heads").get<kvfit::index_t>();
+  facts.query_heads = from.at("query_heads").get<kvfit::index_t>();
+  facts.rows = from.at("rows").get<kvfit::index_t>();
+  facts.depth = from.at("depth").get<kvfit::index_t>();
+  facts.queries = from.at("queries").get<kvfit::index_t>();
+  facts.test_queries = from.at("test_queries").get<kvfit::index_t>();
   facts.scale = from.at("scale").get<float>();
   return facts;
 }
@@ -52,12 +52,12 @@ judged_on judged_from(const std::string& text) {
 
 head_score head_from(const json& from, judged_on on) {
   head_score head;
-  head.layer = from.at("layer").get<kvfit::index>();
-  head.head = from.at("head").get<kvfit::index>();
-  head.rows = from.at("rows").get<kvfit::index>();
-  head.kept = from.at("kept").get<kvfit::index>();
+  head.layer = from.at("layer").get<kvfit::index_t>();
+  head.head = from.at("head").get<kvfit::index_t>();
+  head.rows = from.at("rows").get<kvfit::index_t>();
+  head.kept = from.at("kept").get<kvfit::index_t>();
   head.on = on;
-  head.errors.queries = from.at("queries").get<kvfit::index>();
+  head.errors.queries = from.at("queries").get<kvfit::index_t>();
   head.errors.output_error = figure(from, "output_error");
   head.errors.output_error_max = figure(from, "output_error_max");
   head.errors.mass_error = figure(from, "mass_error");
@@ -88,8 +88,8 @@ comparison comparison_from(const json& from) {
   return {.name = from.at("name").get<std::string>(),
           .output_error = figure(from, "output_error"),
           .mass_error = figure(from, "mass_error"),
-          .output_worse = from.at("output_worse").get<kvfit::index>(),
-          .mass_worse = from.at("mass_worse").get<kvfit::index>()};
+          .output_worse = from.at("output_worse").get<kvfit::index_t>(),
+          .mass_worse = from.at("mass_worse").get<kvfit::index_t>()};
 }
 
 score_row row_from(const json& from, const evaluation& so_far) {
@@ -104,7 +104,7 @@ score_row row_from(const json& from, const evaluation& so_far) {
   row.threads = from.at("threads").get<int>();
   const judged_on on = judged_from(from.at("judged_on").get<std::string>());
   for (const json& head : from.at("heads")) row.heads.push_back(head_from(head, on));
-  if (static_cast<kvfit::index>(row.heads.size()) != capture->heads) {
+  if (static_cast<kvfit::index_t>(row.heads.size()) != capture->heads) {
     refuse("a row with the wrong number of heads");
   }
   if (from.contains("against")) row.against = comparison_from(from.at("against"));

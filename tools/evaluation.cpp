@@ -74,13 +74,13 @@ std::string_view name(judged_on what) {
   return names[static_cast<std::size_t>(what)];
 }
 
-kvfit::index budget_at(kvfit::index rows, double ratio) {
-  return static_cast<kvfit::index>(std::floor(static_cast<double>(rows) / ratio));
+kvfit::index_t budget_at(kvfit::index_t rows, double ratio) {
+  return static_cast<kvfit::index_t>(std::floor(static_cast<double>(rows) / ratio));
 }
 
 kvfit::result<void> check_ratio(const kvfit::capture& capture, double ratio) {
   for (const kvfit::capture_layer& layer : capture.layers) {
-    const kvfit::index budget = budget_at(layer.rows(), ratio);
+    const kvfit::index_t budget = budget_at(layer.rows(), ratio);
     if (budget >= 1) continue;
     return kvfit::error{kvfit::errc::budget_out_of_range, "layer " + std::to_string(layer.number()),
                         budget, layer.rows(), "the ratio leaves no row"};
@@ -93,13 +93,13 @@ capture_facts facts_of(const kvfit::capture& capture, std::string name) {
   facts.name = std::move(name);
   facts.fingerprint = fingerprint_of(capture);
   facts.scale = capture.scale;
-  facts.layers = static_cast<kvfit::index>(capture.layers.size());
+  facts.layers = static_cast<kvfit::index_t>(capture.layers.size());
   for (const kvfit::capture_layer& layer : capture.layers) {
     facts.heads += layer.heads();
     facts.query_heads += layer.query_heads();
     facts.rows = std::max(facts.rows, layer.rows());
     facts.depth = layer.keys(0).cols();
-    for (kvfit::index head = 0; head < layer.heads(); ++head) {
+    for (kvfit::index_t head = 0; head < layer.heads(); ++head) {
       for (const kvfit::row_view& block : layer.queries(head)) facts.queries += block.rows();
       for (const kvfit::row_view& block : layer.test_queries(head)) {
         facts.test_queries += block.rows();
@@ -110,7 +110,7 @@ capture_facts facts_of(const kvfit::capture& capture, std::string name) {
 }
 
 head_view view_of(const kvfit::capture& capture, const kvfit::capture_layer& layer,
-                  kvfit::index head) {
+                  kvfit::index_t head) {
   return {layer.keys(head),         layer.values(head), layer.queries(head),
           layer.test_queries(head), capture.scale,      capture.rotation};
 }
@@ -118,7 +118,7 @@ head_view view_of(const kvfit::capture& capture, const kvfit::capture_layer& lay
 std::vector<placed_head> heads_of(const kvfit::capture& capture) {
   std::vector<placed_head> heads;
   for (const kvfit::capture_layer& layer : capture.layers) {
-    for (kvfit::index head = 0; head < layer.heads(); ++head) {
+    for (kvfit::index_t head = 0; head < layer.heads(); ++head) {
       heads.push_back({layer.number(), head, view_of(capture, layer, head)});
     }
   }
@@ -165,8 +165,8 @@ kvfit::result<std::vector<score_row>> evaluate(const std::vector<placed_head>& h
 
   slots<full_attention> full(heads.size());
   if (has_test) {
-    const auto all = kvfit::run_watched(pool, static_cast<kvfit::index>(heads.size()),
-                                        [&](kvfit::index h) noexcept {
+    const auto all = kvfit::run_watched(pool, static_cast<kvfit::index_t>(heads.size()),
+                                        [&](kvfit::index_t h) noexcept {
                                           const auto at = static_cast<std::size_t>(h);
                                           full[at].emplace(attend_full(heads[at].view));
                                         },
@@ -194,8 +194,8 @@ kvfit::result<std::vector<score_row>> evaluate(const std::vector<placed_head>& h
     if (finished) finished(rows[r]);
   };
   const auto all = kvfit::run_watched(
-      pool, static_cast<kvfit::index>(scores.size()),
-      [&](kvfit::index i) noexcept {
+      pool, static_cast<kvfit::index_t>(scores.size()),
+      [&](kvfit::index_t i) noexcept {
         const auto item = static_cast<std::size_t>(i);
         const std::size_t h = item % heads.size();
         const std::size_t r = item / heads.size();

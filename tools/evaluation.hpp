@@ -30,10 +30,10 @@ std::string_view name(judged_on what);
 
 /// One head under one method at one ratio.
 struct head_score {
-  kvfit::index layer = 0;
-  kvfit::index head = 0;
-  kvfit::index rows = 0;
-  kvfit::index kept = 0;
+  kvfit::index_t layer = 0;
+  kvfit::index_t head = 0;
+  kvfit::index_t rows = 0;
+  kvfit::index_t kept = 0;
   judged_on on = judged_on::test;
   kvfit::fidelity errors = {};
   double milliseconds = 0;  ///< wall clock of the compaction
@@ -55,8 +55,8 @@ struct comparison {
   double output_error = 1;
   double mass_error = 1;
   /// Heads more than 1.02 times as bad.
-  kvfit::index output_worse = 0;
-  kvfit::index mass_worse = 0;
+  kvfit::index_t output_worse = 0;
+  kvfit::index_t mass_worse = 0;
 };
 
 /// One candidate at one ratio over all heads of a capture.
@@ -79,13 +79,13 @@ struct score_row {
 struct capture_facts {
   std::string name;         ///< the path as given
   std::string fingerprint;  ///< of the content
-  kvfit::index layers = 0;
-  kvfit::index heads = 0;  ///< KV heads of all layers
-  kvfit::index query_heads = 0;
-  kvfit::index rows = 0;          ///< of the longest layer
-  kvfit::index queries = 0;       ///< reference queries of all query heads
-  kvfit::index test_queries = 0;  ///< 0: none
-  kvfit::index depth = 0;
+  kvfit::index_t layers = 0;
+  kvfit::index_t heads = 0;  ///< KV heads of all layers
+  kvfit::index_t query_heads = 0;
+  kvfit::index_t rows = 0;          ///< of the longest layer
+  kvfit::index_t queries = 0;       ///< reference queries of all query heads
+  kvfit::index_t test_queries = 0;  ///< 0: none
+  kvfit::index_t depth = 0;
   float scale = 0;
 };
 
@@ -98,7 +98,7 @@ struct evaluation {
 };
 
 /// floor(rows / ratio).
-kvfit::index budget_at(kvfit::index rows, double ratio);
+kvfit::index_t budget_at(kvfit::index_t rows, double ratio);
 
 /// `budget_out_of_range` where a layer would keep nothing. Cheap: found before any work.
 kvfit::result<void> check_ratio(const kvfit::capture& capture, double ratio);
@@ -107,12 +107,12 @@ capture_facts facts_of(const kvfit::capture& capture, std::string name);
 
 /// One head's views.
 head_view view_of(const kvfit::capture& capture, const kvfit::capture_layer& layer,
-                  kvfit::index head);
+                  kvfit::index_t head);
 
 /// A head, and where it lies in its capture.
 struct placed_head {
-  kvfit::index layer = 0;
-  kvfit::index head = 0;
+  kvfit::index_t layer = 0;
+  kvfit::index_t head = 0;
   head_view view;
 };
 

@@ -48,7 +48,7 @@ std::string fingerprint_of(const kvfit::capture& capture) {
   for (const kvfit::tensor_view& tensor : capture.file.tensors) {
     sum.add(tensor.name);
     sum.add(name(tensor.type));
-    for (const kvfit::index size : tensor.shape) sum.mix(static_cast<std::uint64_t>(size));
+    for (const kvfit::index_t size : tensor.shape) sum.mix(static_cast<std::uint64_t>(size));
     sum.add(tensor.bytes);
   }
   char text[17];

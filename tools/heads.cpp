@@ -102,7 +102,7 @@ kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_r
                                     const kvfit::watch& by) {
   kvfit::cache_view cache;
   kvfit::cache_queries queries;
-  std::vector<kvfit::index> rows;
+  std::vector<kvfit::index_t> rows;
   for (const placed_head& at : heads_of(capture)) {
     if (cache.layers.empty() || cache.layers.back().number != at.layer) {
       cache.layers.push_back({.number = at.layer, .rotation = at.view.rotation});
@@ -114,8 +114,8 @@ kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_r
   }
   const auto head = options_of(request.head, capture.scale, std::nullopt);
   if (!head) return head.error();
-  kvfit::cache_options options{.budget = std::accumulate(rows.begin(), rows.end(), kvfit::index{0}),
-                               .head = *head};
+  kvfit::cache_options options{
+      .budget = std::accumulate(rows.begin(), rows.end(), kvfit::index_t{0}), .head = *head};
   if (request.copies_failed) options.fallback = kvfit::head_fallback::copies;
   switch (request.shares) {
     case share_policy::uniform:
@@ -169,7 +169,7 @@ kvfit::result<kvfit::fidelity> judge(const head_view& head, const full_attention
   });
 }
 
-kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvfit::index head,
+kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvfit::index_t head,
                                             const kvfit::layer_queries& queries,
                                             const head_plan& plan) {
   auto options = options_of(plan, 0, layer.rotation);
@@ -184,7 +184,7 @@ kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvf
 kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache,
                                                   const kvfit::cache_queries& queries,
                                                   const head_plan& plan,
-                                                  std::vector<kvfit::index> rows) {
+                                                  std::vector<kvfit::index_t> rows) {
   const auto head = options_of(plan, 0, std::nullopt);
   if (!head) return head.error();
   kvfit::thread_pool alone(1);
@@ -194,11 +194,11 @@ kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache
 
 kvfit::result<std::shared_ptr<const kvfit::compacted_cache>> compact_again(
     std::shared_ptr<const kvfit::compacted_cache> block, const kvfit::cache_view& live,
-    kvfit::index first_live, const kvfit::cache_queries& queries, const head_plan& plan,
-    std::vector<kvfit::index> rows) {
+    kvfit::index_t first_live, const kvfit::cache_queries& queries, const head_plan& plan,
+    std::vector<kvfit::index_t> rows) {
   const auto head = options_of(plan, 0, std::nullopt);
   if (!head) return head.error();
-  const kvfit::index tokens = live.layers.front().heads.front().keys.rows();
+  const kvfit::index_t tokens = live.layers.front().heads.front().keys.rows();
   // Lengths only say when a round is due; what it leaves is said by `rows`.
   kvfit::rolling_options options{.trigger = 2, .target = 1, .sinks = 0, .recent = 0, .cache = {}};
   options.cache.head = *head;

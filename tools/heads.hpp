@@ -56,16 +56,16 @@ struct head_view {
 /// How to compact it.
 struct head_plan {
   candidate what;
-  kvfit::index budget = 0;
+  kvfit::index_t budget = 0;
   kvfit::dtype storage = kvfit::dtype::fp32;  ///< unless the candidate sets its own
-  kvfit::index protect_first = 0;
-  kvfit::index protect_last = 0;
+  kvfit::index_t protect_first = 0;
+  kvfit::index_t protect_last = 0;
   std::uint64_t seed = 0;  ///< for methods that draw
 };
 
 /// What `kvfit::compact` returns, less the parts of the report that the tool does not show.
 struct small_head {
-  std::vector<kvfit::index> positions;
+  std::vector<kvfit::index_t> positions;
   kvfit::matrix keys;
   kvfit::vector bias;
   kvfit::matrix values;
@@ -113,7 +113,7 @@ kvfit::result<kvfit::fidelity> judge(const head_view& head, const full_attention
                                      const small_head& small);
 
 /// Compacts one head of a model's cache with the queries of its layer.
-kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvfit::index head,
+kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvfit::index_t head,
                                             const kvfit::layer_queries& queries,
                                             const head_plan& plan);
 
@@ -122,13 +122,13 @@ kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvf
 kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache,
                                                   const kvfit::cache_queries& queries,
                                                   const head_plan& plan,
-                                                  std::vector<kvfit::index> rows);
+                                                  std::vector<kvfit::index_t> rows);
 
 /// Goes on with a rolling cache: `live` has come, and one round takes all of it. None before the
 /// first round. Returns the block.
 kvfit::result<std::shared_ptr<const kvfit::compacted_cache>> compact_again(
     std::shared_ptr<const kvfit::compacted_cache> block, const kvfit::cache_view& live,
-    kvfit::index first_live, const kvfit::cache_queries& queries, const head_plan& plan,
-    std::vector<kvfit::index> rows);
+    kvfit::index_t first_live, const kvfit::cache_queries& queries, const head_plan& plan,
+    std::vector<kvfit::index_t> rows);
 
 }  // namespace kvfit_tool

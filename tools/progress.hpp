@@ -22,7 +22,7 @@ namespace kvfit_tool {
 class progress_bar {
  public:
   /// For `count` items; `what` names them in the plural.
-  progress_bar(kvfit::index count, std::string_view what)
+  progress_bar(kvfit::index_t count, std::string_view what)
       : is_shown_(is_terminal()), count_(count), what_(what) {}
   progress_bar(const progress_bar&) = delete;
   progress_bar& operator=(const progress_bar&) = delete;
@@ -31,7 +31,7 @@ class progress_bar {
   }
 
   /// `done` items are done. Draws ten times a second at most. Not for two threads at once.
-  void show(kvfit::index done) {
+  void show(kvfit::index_t done) {
     if (!is_shown_ || count_ <= 0) return;
     const auto now = clock::now();
     if (drawn_ > 0 && done < count_ && now - last_ < std::chrono::milliseconds(100)) return;
@@ -49,8 +49,8 @@ class progress_bar {
     return isatty(STDERR_FILENO) == 1 && kind != nullptr && std::string_view(kind) != "dumb";
   }
 
-  void draw(kvfit::index done, double taken) {
-    constexpr kvfit::index width = 30;
+  void draw(kvfit::index_t done, double taken) {
+    constexpr kvfit::index_t width = 30;
     const auto filled = static_cast<std::size_t>(width * std::min(done, count_) / count_);
     std::string line = "\r[" + std::string(filled, '#') +
                        std::string(static_cast<std::size_t>(width) - filled, '.') + "] " +
@@ -70,7 +70,7 @@ class progress_bar {
   }
 
   bool is_shown_;
-  kvfit::index count_;
+  kvfit::index_t count_;
   std::string what_;
   std::size_t drawn_ = 0;  ///< length of the longest line so far
   clock::time_point start_ = clock::now();

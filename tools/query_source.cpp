@@ -108,7 +108,8 @@ const std::vector<query_source>& query_sources() {
       {"self_study", "the model is asked for the number of every capitalised word, and answers",
        self_study},
       {"mixture",
-       "context and self_study, what the model goes on with by itself, and texts of other documents "
+       "context and self_study, what the model goes on with by itself, and texts of other "
+       "documents "
        "read behind the prefix",
        mixture}};
   return all;

@@ -8,16 +8,16 @@ namespace kvfit_tool {
 
 namespace {
 
-constexpr kvfit::index every = 8;
+constexpr kvfit::index_t every = 8;
 
 /// The rows of one part: the last of each `stride`, or all others.
-kvfit::matrix part_of(const kvfit::row_view& rows, kvfit::index stride, bool is_held_out) {
-  const kvfit::index held_out = rows.rows() / stride;
+kvfit::matrix part_of(const kvfit::row_view& rows, kvfit::index_t stride, bool is_held_out) {
+  const kvfit::index_t held_out = rows.rows() / stride;
   kvfit::matrix part(is_held_out ? held_out : rows.rows() - held_out, rows.cols());
-  kvfit::index to = 0;
-  for (kvfit::index i = 0; i < rows.rows(); ++i) {
+  kvfit::index_t to = 0;
+  for (kvfit::index_t i = 0; i < rows.rows(); ++i) {
     if ((i % stride == stride - 1) != is_held_out) continue;
-    for (kvfit::index k = 0; k < rows.cols(); ++k) part(to, k) = rows(i, k);
+    for (kvfit::index_t k = 0; k < rows.cols(); ++k) part(to, k) = rows(i, k);
     ++to;
   }
   return part;
@@ -32,7 +32,7 @@ kvfit::result<split_heads> split_heads::of(const kvfit::capture& capture) {
     for (const bool is_held_out : {false, true}) {
       std::vector<kvfit::row_view> blocks;
       for (const kvfit::row_view& block : head.view.queries) {
-        const kvfit::index stride = std::min(every, block.rows());
+        const kvfit::index_t stride = std::min(every, block.rows());
         if (stride < 2) {
           return kvfit::error{
               kvfit::errc::empty_input,

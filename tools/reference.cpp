@@ -84,7 +84,7 @@ kvfit::result<reference> read_reference(const std::filesystem::path& path) {
 
 kvfit::result<const yardstick*> find_in(const reference& all, const std::filesystem::path& path,
                                         double ratio, const std::string& method,
-                                        kvfit::index heads) {
+                                        kvfit::index_t heads) {
   const std::string name = path.filename().string();
   const auto lack = [&](const std::string& what) {
     return kvfit::error{kvfit::errc::missing_entry, "reference", kvfit::error::none,
@@ -100,7 +100,7 @@ kvfit::result<const yardstick*> find_in(const reference& all, const std::filesys
   if (found == at->second.end()) {
     return lack("method " + method + " of " + name + " at ratio " + ratio_text);
   }
-  const auto there = static_cast<kvfit::index>(found->second.output_error.size());
+  const auto there = static_cast<kvfit::index_t>(found->second.output_error.size());
   if (heads >= 0 && there != heads) {
     return kvfit::error{kvfit::errc::shape_mismatch, "reference, " + name, there, heads,
                         "heads of " + method + " at ratio " + ratio_text};

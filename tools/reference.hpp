@@ -23,6 +23,6 @@ kvfit::result<reference> read_reference(const std::filesystem::path& path);
 /// `shape_mismatch` that it has another number of heads.
 kvfit::result<const yardstick*> find_in(const reference& all, const std::filesystem::path& path,
                                         double ratio, const std::string& method,
-                                        kvfit::index heads);
+                                        kvfit::index_t heads);
 
 }  // namespace kvfit_tool

@@ -24,8 +24,8 @@ kvfit::error system_error_of(kvfit::errc code, const std::string& what) {
           std::generic_category().message(errno)};
 }
 
-kvfit::row_memory memory_of(const void* data, kvfit::dtype type, kvfit::index rows,
-                            kvfit::index cols) {
+kvfit::row_memory memory_of(const void* data, kvfit::dtype type, kvfit::index_t rows,
+                            kvfit::index_t cols) {
   return {.data = data, .type = type, .rows = rows, .cols = cols, .row_stride = cols};
 }
 

@@ -16,8 +16,8 @@ namespace kvfit_tool {
 /// Where rows lie in a spool.
 struct spooled_rows {
   std::size_t offset = 0;
-  kvfit::index rows = 0;
-  kvfit::index cols = 0;
+  kvfit::index_t rows = 0;
+  kvfit::index_t cols = 0;
 };
 
 /// A nameless file that rows are appended to, then read as memory. It is gone with the object.

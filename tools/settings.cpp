@@ -18,7 +18,7 @@ namespace kvfit_tool {
 namespace {
 
 using kvfit::compact_options;
-using kvfit::index;
+using kvfit::index_t;
 namespace selection = kvfit::selection;
 namespace bias = kvfit::bias;
 namespace values = kvfit::values;
@@ -84,8 +84,8 @@ auto descending(T kvfit::gradient_keys::*field) {
 }
 
 /// A field of OMP that a schedule of steps would overrule.
-auto unscheduled(index selection::omp::*field) {
-  return [field](method_options& options) -> index* {
+auto unscheduled(index_t selection::omp::*field) {
+  return [field](method_options& options) -> index_t* {
     auto* const omp = std::get_if<selection::omp>(&options.selection);
     return omp == nullptr || !omp->schedule.empty() ? nullptr : &(omp->*field);
   };

@@ -103,7 +103,7 @@ std::string quoted(const std::string& text) {
 void print_proposal(const trial& best, const tune_arguments& arguments) {
   const std::string ratio = ratio_text(arguments.ratio);
   std::printf("\nIn C++, with <kvfit/kvfit.hpp>:\n\n");
-  std::printf("  const auto budget = static_cast<kvfit::index>(double(keys.rows()) / %s);\n",
+  std::printf("  const auto budget = static_cast<kvfit::index_t>(double(keys.rows()) / %s);\n",
               ratio.c_str());
   std::printf("  kvfit::compact_options options = kvfit::presets::find(\"%s\")->make(budget);\n",
               best.what.method.c_str());
@@ -135,7 +135,7 @@ int run_tune(const tune_arguments& arguments) {
     trials.push_back({.what = what, .label = label_of(what)});
   }
 
-  kvfit::index queries = 0;
+  kvfit::index_t queries = 0;
   std::size_t heads_in_all = 0;
   for (const std::string& path : arguments.captures) {
     const auto capture = kvfit::read_capture(path);
@@ -158,13 +158,13 @@ int run_tune(const tune_arguments& arguments) {
       plan.rows.push_back({each.what, arguments.ratio});
       tried.push_back(&each);
     }
-    progress_bar bar(static_cast<kvfit::index>(heads.size() * plan.rows.size()),
+    progress_bar bar(static_cast<kvfit::index_t>(heads.size() * plan.rows.size()),
                      "heads compacted and judged");
     bar.show(0);
     const auto rows =
         evaluate(heads, plan, pool,
                  {.cancel = &interrupt(),
-                  .progress = [&bar](kvfit::index done, kvfit::index) { bar.show(done); }},
+                  .progress = [&bar](kvfit::index_t done, kvfit::index_t) { bar.show(done); }},
                  {});
     if (!rows) return fail(path, rows.error());
     for (std::size_t r = 0; r < tried.size(); ++r) {

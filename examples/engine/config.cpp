@@ -21,14 +21,14 @@ class field_reader {
  public:
   field_reader(const json& object, std::string file) : object_(object), file_(std::move(file)) {}
 
-  void size(const char* name, index& to, index least, index most) {
+  void size(const char* name, index_t& to, index_t least, index_t most) {
     const json* const field = find(name);
     if (field == nullptr) return;
     if (!field->is_number_integer()) return refuse(errc::missing_entry, name, "must be an integer");
     // Unsigned numbers beyond 63 bits would wrap.
     to = field->is_number_unsigned() && field->get<std::uint64_t>() > std::uint64_t{1} << 62
-             ? index{1} << 62
-             : field->get<index>();
+             ? index_t{1} << 62
+             : field->get<index_t>();
     if (to < least || to > most) {
       if (!cause_) cause_ = error{errc::invalid_option, name, to, to < least ? least : most, file_};
     }
@@ -84,8 +84,8 @@ result<config> read_config(const std::filesystem::path& path) {
   if (!object.is_object()) {
     return error{errc::malformed_file, path.string(), error::none, error::none, "no JSON object"};
   }
-  constexpr index most = index{1} << 16;
-  constexpr index most_tokens = index{1} << 20;
+  constexpr index_t most = index_t{1} << 16;
+  constexpr index_t most_tokens = index_t{1} << 20;
   config made;
   std::string type;
   bool is_tied = false;

@@ -9,26 +9,26 @@
 
 namespace llama {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::result;
 
 /// The fields of Hugging Face's config.json that a Llama decoder needs, under their names there.
 struct config {
-  index vocab_size = 0;
-  index hidden_size = 0;
-  index intermediate_size = 0;  ///< of the feed-forward layers
-  index num_hidden_layers = 0;
-  index num_attention_heads = 0;
-  index num_key_value_heads = 0;  ///< divides num_attention_heads
-  index head_dim = 0;             ///< even
-  index max_position_embeddings = 0;
+  index_t vocab_size = 0;
+  index_t hidden_size = 0;
+  index_t intermediate_size = 0;  ///< of the feed-forward layers
+  index_t num_hidden_layers = 0;
+  index_t num_attention_heads = 0;
+  index_t num_key_value_heads = 0;  ///< divides num_attention_heads
+  index_t head_dim = 0;             ///< even
+  index_t max_position_embeddings = 0;
   double rope_theta = 0;
   /// Not among Hugging Face's: true where elements 2i and 2i + 1 of a head turn together, as in the
   /// RoPE paper and llama.cpp; false for i and i + head_dim / 2.
   bool rope_interleaved = false;
   double rms_norm_eps = 0;
-  index bos_token_id = 0;
-  index eos_token_id = 0;
+  index_t bos_token_id = 0;
+  index_t eos_token_id = 0;
 };
 
 /// Reads and checks a config.json.

@@ -13,14 +13,14 @@ using kvfit::errc;
 using kvfit::error;
 
 result<void> check_past(const model& engine, const kvfit::cache_view& past) {
-  const auto layers = static_cast<index>(past.layers.size());
+  const auto layers = static_cast<index_t>(past.layers.size());
   if (layers == 0) return {};
   if (layers != engine.layers()) {
     return error{errc::shape_mismatch, "past", layers, engine.layers(), "layers"};
   }
-  for (index l = 0; l < layers; ++l) {
+  for (index_t l = 0; l < layers; ++l) {
     const kvfit::cache_layer& layer = past.layers[static_cast<std::size_t>(l)];
-    const auto heads = static_cast<index>(layer.heads.size());
+    const auto heads = static_cast<index_t>(layer.heads.size());
     if (heads != engine.shape(l).kv_heads || layer.number != l) {
       return error{errc::shape_mismatch, "past", heads, engine.shape(l).kv_heads,
                    "KV heads of layer " + std::to_string(layer.number)};
@@ -33,15 +33,15 @@ result<void> check_past(const model& engine, const kvfit::cache_view& past) {
 result<std::vector<matrix>> attend_layer(const kvfit::layer_shape& shape,
                                          const std::vector<matrix>& queries,
                                          std::span<const kvfit::kv_block> past,
-                                         const live_cache& live, index layer) {
-  const index group = shape.query_heads / shape.kv_heads;
-  const index count = queries.front().rows();
+                                         const live_cache& live, index_t layer) {
+  const index_t group = shape.query_heads / shape.kv_heads;
+  const index_t count = queries.front().rows();
   kvfit::logit_rule rule = shape.rule;
   rule.causal = true;
   std::vector<matrix> outputs;
-  for (index h = 0; h < shape.kv_heads; ++h) {
+  for (index_t h = 0; h < shape.kv_heads; ++h) {
     std::vector<kvfit::query_block> asked;
-    for (index g = 0; g < group; ++g) {
+    for (index_t g = 0; g < group; ++g) {
       asked.emplace_back(queries[static_cast<std::size_t>(h * group + g)], live.next_position());
     }
     std::vector<kvfit::kv_block> blocks = {live.block(layer, h)};
@@ -50,7 +50,7 @@ result<std::vector<matrix>> attend_layer(const kvfit::layer_shape& shape,
     }
     auto attended = kvfit::attend(std::span<const kvfit::query_block>(asked), blocks, rule);
     if (!attended) return attended.error();
-    for (index g = 0; g < group; ++g) {
+    for (index_t g = 0; g < group; ++g) {
       outputs.emplace_back(attended->output.middleRows(g * count, count));
     }
   }
@@ -59,7 +59,7 @@ result<std::vector<matrix>> attend_layer(const kvfit::layer_shape& shape,
 
 result<matrix> read_through(const model& engine, matrix hidden, const kvfit::cache_view& past,
                             live_cache& live, captured_queries* captured) {
-  for (index l = 0; l < engine.layers(); ++l) {
+  for (index_t l = 0; l < engine.layers(); ++l) {
     auto rows = engine.project(l, hidden, live.next_position());
     if (!rows) return rows.error();
     live.append(l, *rows);
@@ -83,7 +83,7 @@ result<matrix> forward(const model& engine, std::span<const token> tokens,
   if (const auto ok = check_past(engine, past); !ok) return ok.error();
   auto hidden = engine.embed(tokens);
   if (!hidden) return hidden.error();
-  const index held = live.length();
+  const index_t held = live.length();
   auto read = read_through(engine, std::move(*hidden), past, live, captured);
   if (!read) live.cut_to(held);
   return read;

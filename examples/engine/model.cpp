@@ -14,7 +14,7 @@ using kvfit::error;
 /// x / √(mean x² + ε) · weight, row by row (Zhang & Sennrich 2019, arXiv:1910.07467).
 matrix rms_norm(const matrix& x, const vector& weight, double epsilon) {
   matrix normed(x.rows(), x.cols());
-  for (index i = 0; i < x.rows(); ++i) {
+  for (index_t i = 0; i < x.rows(); ++i) {
     const float mean = x.row(i).squaredNorm() / static_cast<float>(x.cols());
     const float factor = 1 / std::sqrt(mean + static_cast<float>(epsilon));
     normed.row(i) = factor * x.row(i).cwiseProduct(weight.transpose());
@@ -30,9 +30,9 @@ kvfit::rope rotation_of(const config& sizes) {
 }
 
 /// Columns of `rows`, `width` for each head.
-std::vector<matrix> heads_of(const matrix& rows, index width) {
+std::vector<matrix> heads_of(const matrix& rows, index_t width) {
   std::vector<matrix> heads;
-  for (index first = 0; first < rows.cols(); first += width) {
+  for (index_t first = 0; first < rows.cols(); first += width) {
     heads.emplace_back(rows.middleCols(first, width));
   }
   return heads;
@@ -50,12 +50,12 @@ result<model> model::load(const std::filesystem::path& folder) {
 
 model::model(const config& sizes, weights parts) : sizes_(sizes), weights_(std::move(parts)) {
   const kvfit::rope rotation = rotation_of(sizes_);
-  for (index position = 0; position < positions(); ++position) {
+  for (index_t position = 0; position < positions(); ++position) {
     rotations_.emplace_back(rotation, sizes_.head_dim, position);
   }
 }
 
-kvfit::layer_shape model::shape(index) const {
+kvfit::layer_shape model::shape(index_t) const {
   return {.query_heads = sizes_.num_attention_heads,
           .kv_heads = sizes_.num_key_value_heads,
           .key_size = sizes_.head_dim,
@@ -64,7 +64,7 @@ kvfit::layer_shape model::shape(index) const {
           .rotation = rotation_of(sizes_)};
 }
 
-result<void> model::check(index layer, const matrix& hidden) const {
+result<void> model::check(index_t layer, const matrix& hidden) const {
   if (layer < 0 || layer >= layers()) {
     return error{errc::invalid_option, "layer", layer, layers() - 1};
   }
@@ -81,14 +81,15 @@ result<matrix> model::embed(std::span<const token> tokens) const {
     if (each >= 0 && each < vocabulary()) continue;
     return error{errc::invalid_option, "tokens", each, vocabulary() - 1, "not in the vocabulary"};
   }
-  matrix hidden(static_cast<index>(tokens.size()), sizes_.hidden_size);
+  matrix hidden(static_cast<index_t>(tokens.size()), sizes_.hidden_size);
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    hidden.row(static_cast<index>(i)) = weights_.embed_tokens.row(tokens[i]);
+    hidden.row(static_cast<index_t>(i)) = weights_.embed_tokens.row(tokens[i]);
   }
   return hidden;
 }
 
-result<kvfit::layer_rows> model::project(index layer, const matrix& hidden, index position) const {
+result<kvfit::layer_rows> model::project(index_t layer, const matrix& hidden,
+                                         index_t position) const {
   if (const auto ok = check(layer, hidden); !ok) return ok.error();
   if (position < 0 || position > positions() - hidden.rows()) {
     return error{errc::invalid_option, "position", position, positions() - hidden.rows(),
@@ -100,9 +101,9 @@ result<kvfit::layer_rows> model::project(index layer, const matrix& hidden, inde
   matrix keys = x * parts.k_proj.transpose();
   const matrix values = x * parts.v_proj.transpose();
   for (matrix* const turned : {&queries, &keys}) {
-    for (index i = 0; i < turned->rows(); ++i) {
+    for (index_t i = 0; i < turned->rows(); ++i) {
       const kvfit::row_rotation& by = rotations_[static_cast<std::size_t>(position + i)];
-      for (index first = 0; first < turned->cols(); first += sizes_.head_dim) {
+      for (index_t first = 0; first < turned->cols(); first += sizes_.head_dim) {
         by.turn(&(*turned)(i, first));
       }
     }
@@ -111,14 +112,15 @@ result<kvfit::layer_rows> model::project(index layer, const matrix& hidden, inde
                            heads_of(values, sizes_.head_dim)};
 }
 
-result<void> model::finish(index layer, const std::vector<matrix>& outputs, matrix& hidden) const {
+result<void> model::finish(index_t layer, const std::vector<matrix>& outputs,
+                           matrix& hidden) const {
   if (const auto ok = check(layer, hidden); !ok) return ok.error();
-  const auto heads = static_cast<index>(outputs.size());
+  const auto heads = static_cast<index_t>(outputs.size());
   if (heads != sizes_.num_attention_heads) {
     return error{errc::shape_mismatch, "outputs", heads, sizes_.num_attention_heads, "one a head"};
   }
   matrix attended(hidden.rows(), heads * sizes_.head_dim);
-  for (index h = 0; h < heads; ++h) {
+  for (index_t h = 0; h < heads; ++h) {
     const matrix& output = outputs[static_cast<std::size_t>(h)];
     if (output.rows() != hidden.rows()) {
       return error{errc::shape_mismatch, "outputs", output.rows(), hidden.rows(), "rows"};

@@ -30,10 +30,10 @@ class model {
   model(const config& sizes, weights parts);
 
   [[nodiscard]] const config& sizes() const noexcept { return sizes_; }
-  [[nodiscard]] index layers() const noexcept { return sizes_.num_hidden_layers; }
-  [[nodiscard]] index positions() const noexcept { return sizes_.max_position_embeddings; }
-  [[nodiscard]] index vocabulary() const noexcept { return sizes_.vocab_size; }
-  [[nodiscard]] kvfit::layer_shape shape(index layer) const;
+  [[nodiscard]] index_t layers() const noexcept { return sizes_.num_hidden_layers; }
+  [[nodiscard]] index_t positions() const noexcept { return sizes_.max_position_embeddings; }
+  [[nodiscard]] index_t vocabulary() const noexcept { return sizes_.vocab_size; }
+  [[nodiscard]] kvfit::layer_shape shape(index_t layer) const;
 
   /// n × hidden: a row of the embedding matrix for each token. `empty_input` for none,
   /// `invalid_option` for a token outside the vocabulary.
@@ -42,19 +42,19 @@ class model {
   /// Queries, keys and values of a layer, from the hidden states that enter it; queries and keys
   /// rotated to position, position + 1, … `invalid_option` for a layer that is not there and for
   /// positions beyond the trained length; `shape_mismatch` where `hidden` is not n × hidden.
-  [[nodiscard]] result<kvfit::layer_rows> project(index layer, const matrix& hidden,
-                                                  index position) const;
+  [[nodiscard]] result<kvfit::layer_rows> project(index_t layer, const matrix& hidden,
+                                                  index_t position) const;
 
   /// hidden += attention · Wᵒᵀ, then hidden += SwiGLU(RMSNorm(hidden)): what leaves the layer.
   /// outputs: one n × head_dim a query head. Errors as for `project`; `hidden` is untouched then.
-  [[nodiscard]] result<void> finish(index layer, const std::vector<matrix>& outputs,
+  [[nodiscard]] result<void> finish(index_t layer, const std::vector<matrix>& outputs,
                                     matrix& hidden) const;
 
   /// n × vocabulary: logits of the token after each row. `shape_mismatch`.
   [[nodiscard]] result<matrix> logits(const matrix& hidden) const;
 
  private:
-  [[nodiscard]] result<void> check(index layer, const matrix& hidden) const;
+  [[nodiscard]] result<void> check(index_t layer, const matrix& hidden) const;
 
   config sizes_;
   weights weights_;

@@ -185,7 +185,7 @@ result<std::string> tokenizer::decode(std::span<const token> tokens) const {
   std::string text;
   for (const token each : tokens) {
     if (each < 0 || static_cast<std::size_t>(each) >= bytes_.size()) {
-      return error{errc::invalid_option, "tokens", each, static_cast<kvfit::index>(bytes_.size()),
+      return error{errc::invalid_option, "tokens", each, static_cast<kvfit::index_t>(bytes_.size()),
                    "not in the vocabulary"};
     }
     text += bytes_[static_cast<std::size_t>(each)];

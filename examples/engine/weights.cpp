@@ -21,13 +21,13 @@ class tensor_reader {
   tensor_reader(const kvfit::safetensors_file& file, std::string path)
       : file_(file), path_(std::move(path)) {}
 
-  void read(const std::string& name, index rows, index cols, matrix& to) {
+  void read(const std::string& name, index_t rows, index_t cols, matrix& to) {
     if (cause_) return;
     const kvfit::tensor_view* const found = find(name, {rows, cols});
     if (found != nullptr) to = numbers(*found, rows, cols);
   }
 
-  void read(const std::string& name, index size, vector& to) {
+  void read(const std::string& name, index_t size, vector& to) {
     if (cause_) return;
     const kvfit::tensor_view* const found = find(name, {size});
     if (found != nullptr) to = numbers(*found, 1, size).transpose();
@@ -36,7 +36,7 @@ class tensor_reader {
   [[nodiscard]] const std::optional<error>& cause() const { return cause_; }
 
  private:
-  const kvfit::tensor_view* find(const std::string& name, const std::vector<index>& shape) {
+  const kvfit::tensor_view* find(const std::string& name, const std::vector<index_t>& shape) {
     const kvfit::tensor_view* const found = kvfit::find_tensor(file_, name);
     if (found == nullptr) {
       cause_ = error{errc::missing_entry, name, error::none, error::none, path_};
@@ -44,8 +44,8 @@ class tensor_reader {
       cause_ = error{errc::unsupported_file, name, error::none, error::none,
                      "type " + std::string(kvfit::name(found->type)) + "; " + path_};
     } else if (found->shape.size() != shape.size()) {
-      cause_ = error{errc::shape_mismatch, name, static_cast<index>(found->shape.size()),
-                     static_cast<index>(shape.size()), "dimensions; " + path_};
+      cause_ = error{errc::shape_mismatch, name, static_cast<index_t>(found->shape.size()),
+                     static_cast<index_t>(shape.size()), "dimensions; " + path_};
     } else {
       for (std::size_t d = 0; d < shape.size(); ++d) {
         if (found->shape[d] == shape[d]) continue;
@@ -57,12 +57,12 @@ class tensor_reader {
     return cause_ ? nullptr : found;
   }
 
-  matrix numbers(const kvfit::tensor_view& tensor, index rows, index cols) {
+  matrix numbers(const kvfit::tensor_view& tensor, index_t rows, index_t cols) {
     const kvfit::row_view stored(tensor.bytes.data(), *kvfit::dtype_of_tensor(tensor.type), rows,
                                  cols, cols);
     matrix decoded(rows, cols);
-    for (index i = 0; i < rows; ++i) {
-      for (index j = 0; j < cols; ++j) {
+    for (index_t i = 0; i < rows; ++i) {
+      for (index_t j = 0; j < cols; ++j) {
         decoded(i, j) = stored(i, j);
         if (std::isfinite(decoded(i, j)) || cause_) continue;
         cause_ = error{errc::non_finite, tensor.name, i, j, path_};
@@ -81,14 +81,14 @@ class tensor_reader {
 result<weights> read_weights(const std::filesystem::path& path, const config& sizes) {
   const auto file = kvfit::read_safetensors(path);
   if (!file) return file.error();
-  const index hidden = sizes.hidden_size;
-  const index query_width = sizes.num_attention_heads * sizes.head_dim;
-  const index key_width = sizes.num_key_value_heads * sizes.head_dim;
+  const index_t hidden = sizes.hidden_size;
+  const index_t query_width = sizes.num_attention_heads * sizes.head_dim;
+  const index_t key_width = sizes.num_key_value_heads * sizes.head_dim;
   tensor_reader reader(*file, path.string());
   weights made;
   reader.read("model.embed_tokens.weight", sizes.vocab_size, hidden, made.embed_tokens);
   reader.read("model.norm.weight", hidden, made.norm);
-  for (index l = 0; l < sizes.num_hidden_layers && !reader.cause(); ++l) {
+  for (index_t l = 0; l < sizes.num_hidden_layers && !reader.cause(); ++l) {
     const std::string at = "model.layers." + std::to_string(l) + ".";
     layer_weights& layer = made.layers.emplace_back();
     reader.read(at + "input_layernorm.weight", hidden, layer.input_layernorm);

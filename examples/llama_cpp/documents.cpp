@@ -35,7 +35,7 @@ result<passage> passage_of(const session& model, const json& object) {
   if (!said) return said.error();
   if (asked->empty() || said->empty()) return made;
   made.tokens = std::move(*asked);
-  made.first_row = static_cast<index>(made.tokens.size()) - 1;
+  made.first_row = static_cast<index_t>(made.tokens.size()) - 1;
   made.tokens.insert(made.tokens.end(), said->begin(), said->end() - 1);
   made.targets = std::move(*said);
   return made;
@@ -44,12 +44,12 @@ result<passage> passage_of(const session& model, const json& object) {
 }  // namespace
 
 result<document> read_text_document(const session& model, const std::filesystem::path& path,
-                                    index prefix, index continuation) {
+                                    index_t prefix, index_t continuation) {
   const auto text = llama::read_text(path);
   if (!text) return text.error();
   const auto tokens = model.tokens_of(*text, true);
   if (!tokens) return tokens.error();
-  const auto count = static_cast<index>(tokens->size());
+  const auto count = static_cast<index_t>(tokens->size());
   if (prefix < 1 || continuation < 1 || count < prefix + continuation) {
     return error{errc::empty_input, path.string(), count, prefix + continuation, "tokens"};
   }
@@ -62,12 +62,13 @@ result<document> read_text_document(const session& model, const std::filesystem:
 }
 
 result<std::vector<document>> read_recall_documents(const session& model,
-                                                    const std::filesystem::path& path, index most) {
+                                                    const std::filesystem::path& path,
+                                                    index_t most) {
   const auto text = llama::read_text(path);
   if (!text) return text.error();
   std::vector<document> made;
   std::string_view rest = *text;
-  for (index number = 1; !rest.empty() && static_cast<index>(made.size()) < most; ++number) {
+  for (index_t number = 1; !rest.empty() && static_cast<index_t>(made.size()) < most; ++number) {
     const std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     if (line.empty()) continue;

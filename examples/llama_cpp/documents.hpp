@@ -14,7 +14,7 @@ namespace llama_cpp {
 /// tokens[first_row + i].
 struct passage {
   std::vector<token> tokens;
-  index first_row = 0;
+  index_t first_row = 0;
   std::vector<token> targets;
 };
 
@@ -30,7 +30,7 @@ struct document {
 ///
 /// Errors: `file_unreadable`; `empty_input` (tokens, of those needed) for a text that is too short.
 result<document> read_text_document(const session& model, const std::filesystem::path& path,
-                                    index prefix, index continuation);
+                                    index_t prefix, index_t continuation);
 
 /// The first `most` lines of a file of {"prefix": text, "questions": [{"q": text, "a": text}]}.
 /// Each answer follows its question: fed the right answer so far, a model chooses the rest of it
@@ -38,6 +38,7 @@ result<document> read_text_document(const session& model, const std::filesystem:
 ///
 /// Errors: `file_unreadable`; `malformed_file` (line).
 result<std::vector<document>> read_recall_documents(const session& model,
-                                                    const std::filesystem::path& path, index most);
+                                                    const std::filesystem::path& path,
+                                                    index_t most);
 
 }  // namespace llama_cpp

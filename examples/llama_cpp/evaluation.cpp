@@ -14,12 +14,12 @@ namespace {
 using kvfit::errc;
 using kvfit::error;
 
-double share(double sum, index count) {
+double share(double sum, index_t count) {
   return count == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(count);
 }
 
 /// ln p of a row of logits.
-Eigen::RowVectorXd log_softmax(const matrix& logits, index row) {
+Eigen::RowVectorXd log_softmax(const matrix& logits, index_t row) {
   const Eigen::RowVectorXd wide = logits.row(row).cast<double>();
   const double most = wide.maxCoeff();
   return wide.array() - (most + std::log((wide.array() - most).exp().sum()));
@@ -29,7 +29,7 @@ kvfit::cache_queries queries_of(const prepared_document& document) {
   kvfit::cache_queries all;
   for (std::size_t l = 0; l < document.queries.size(); ++l) {
     kvfit::layer_queries& layer = all.emplace_back();
-    layer.layer = static_cast<index>(l);
+    layer.layer = static_cast<index_t>(l);
     for (const matrix& head : document.queries[l]) {
       kvfit::query_block block(head, document.query_position);
       block.position_step = document.query_step;
@@ -39,8 +39,8 @@ kvfit::cache_queries queries_of(const prepared_document& document) {
   return all;
 }
 
-index rows_at(index rows, double ratio) {
-  return static_cast<index>(static_cast<double>(rows) / ratio);
+index_t rows_at(index_t rows, double ratio) {
+  return static_cast<index_t>(static_cast<double>(rows) / ratio);
 }
 
 }  // namespace
@@ -76,12 +76,12 @@ double row::perplexity_change(const row& full) const {
 spoken compare(const passage& of, const matrix& full, const matrix& compact) {
   spoken said{.passages = 1};
   bool is_right = true;
-  for (index i = 0; i < full.rows(); ++i) {
+  for (index_t i = 0; i < full.rows(); ++i) {
     const Eigen::RowVectorXd p = log_softmax(full, i);
     const Eigen::RowVectorXd q = log_softmax(compact, i);
     const token target = of.targets[static_cast<std::size_t>(i)];
-    index expected = 0;
-    index chosen = 0;
+    index_t expected = 0;
+    index_t chosen = 0;
     p.maxCoeff(&expected);
     q.maxCoeff(&chosen);
     ++said.tokens;
@@ -95,11 +95,11 @@ spoken compare(const passage& of, const matrix& full, const matrix& compact) {
 }
 
 result<prepared_document> prepare(session& model, const document& of, const evaluation_plan& plan) {
-  const auto length = static_cast<index>(of.prefix.size());
+  const auto length = static_cast<index_t>(of.prefix.size());
   prepared_document made;
   made.of = &of;
   made.query_step =
-      std::max<index>(1, (length + plan.queries - 1) / std::max<index>(1, plan.queries));
+      std::max<index_t>(1, (length + plan.queries - 1) / std::max<index_t>(1, plan.queries));
   model.forget_from(0);
   if (plan.asked == query_text::context) model.tap().start_capture(made.query_step);
   if (const auto read = model.read(of.prefix, 0, length); !read) return read.error();
@@ -129,11 +129,11 @@ result<kvfit::compacted_cache> compact(session& model, const prepared_document& 
                                        const evaluation_plan& plan, kvfit::thread_pool& pool) {
   const auto cache = view_of(document.full, model.tap().layers());
   if (!cache) return cache.error();
-  index heads = 0;
+  index_t heads = 0;
   for (const kvfit::cache_layer& layer : cache->layers) {
-    heads += static_cast<index>(layer.heads.size());
+    heads += static_cast<index_t>(layer.heads.size());
   }
-  const index rows = rows_at(document.full.cells(), ratio);
+  const index_t rows = rows_at(document.full.cells(), ratio);
   kvfit::cache_options asked{.budget = heads * rows, .shares = plan.shares};
   asked.head = method.make(rows);
   if (!plan.with_bias) asked.head = kvfit::presets::without_bias(asked.head);
@@ -143,7 +143,7 @@ result<kvfit::compacted_cache> compact(session& model, const prepared_document& 
 }
 
 result<spoken> read_passages(session& model, const prepared_document& document) {
-  const auto length = static_cast<index>(document.of->prefix.size());
+  const auto length = static_cast<index_t>(document.of->prefix.size());
   spoken said;
   for (std::size_t p = 0; p < document.of->passages.size(); ++p) {
     const passage& each = document.of->passages[p];
@@ -160,9 +160,9 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
                                   const std::function<void(const std::string&)>& said) {
   for (const double ratio : plan.ratios) {
     for (const document& each : documents) {
-      if (ratio >= 1 && rows_at(static_cast<index>(each.prefix.size()), ratio) >= 1) continue;
-      return error{errc::budget_out_of_range, each.name, 0, static_cast<index>(each.prefix.size()),
-                   "the ratio leaves no row"};
+      if (ratio >= 1 && rows_at(static_cast<index_t>(each.prefix.size()), ratio) >= 1) continue;
+      return error{errc::budget_out_of_range, each.name, 0,
+                   static_cast<index_t>(each.prefix.size()), "the ratio leaves no row"};
     }
   }
   std::vector<row> rows = {{.method = "full"}, {.method = "put_back"}};

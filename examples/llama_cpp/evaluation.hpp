@@ -17,12 +17,12 @@ namespace llama_cpp {
 
 /// Sums over the tokens of passages.
 struct spoken {
-  index tokens = 0;
-  double kl = 0;     ///< Σ KL(full ‖ compact), nats
-  double loss = 0;   ///< Σ −ln p(target)
-  index agreed = 0;  ///< most likely tokens that are the full cache's
-  index right = 0;   ///< passages whose targets all are the most likely tokens
-  index passages = 0;
+  index_t tokens = 0;
+  double kl = 0;       ///< Σ KL(full ‖ compact), nats
+  double loss = 0;     ///< Σ −ln p(target)
+  index_t agreed = 0;  ///< most likely tokens that are the full cache's
+  index_t right = 0;   ///< passages whose targets all are the most likely tokens
+  index_t passages = 0;
 
   void add(const spoken& more);
 };
@@ -34,8 +34,8 @@ struct row {
   spoken text = {};
   spoken answers = {};
   double seconds = 0;  ///< of all compactions, on the pool's threads
-  index documents = 0;
-  index copied = 0;  ///< heads whose method failed and whose rows were copied, over all documents
+  index_t documents = 0;
+  index_t copied = 0;  ///< heads whose method failed and whose rows were copied, over all documents
 
   [[nodiscard]] double kl() const;      ///< mean on continuations
   [[nodiscard]] double top1() const;    ///< share of agreed tokens there
@@ -58,8 +58,8 @@ struct evaluation_plan {
   std::vector<kvfit::presets::preset> methods = {};
   std::vector<double> ratios = {};
   kvfit::any_budget shares = kvfit::budgets::uniform{};
-  bool with_bias = true;  ///< false: methods are fitted without biases, see `without_bias`
-  index queries = 1024;   ///< tokens at most whose queries are kept
+  bool with_bias = true;   ///< false: methods are fitted without biases, see `without_bias`
+  index_t queries = 1024;  ///< tokens at most whose queries are kept
   query_text asked = query_text::repeat;
   /// A head whose method fails (values beyond fp16, say) has its most attended rows copied; else
   /// the whole evaluation fails.
@@ -71,8 +71,8 @@ struct prepared_document {
   const document* of = nullptr;
   sequence_state full;
   layer_heads queries;
-  index query_position = 0;
-  index query_step = 1;
+  index_t query_position = 0;
+  index_t query_step = 1;
   std::vector<matrix> logits;  ///< a passage each
 };
 

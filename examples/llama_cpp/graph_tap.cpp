@@ -26,12 +26,12 @@ const ggml_tensor* root_of(const ggml_tensor* tensor) {
 }
 
 /// N of a tensor "<prefix>N" or of a view of it; −1 for any other.
-index number_behind(const ggml_tensor* tensor, std::string_view prefix) {
+index_t number_behind(const ggml_tensor* tensor, std::string_view prefix) {
   const ggml_tensor* const root = root_of(tensor);
   if (root == nullptr) return -1;
   const std::string_view name = root->name;
   if (!name.starts_with(prefix)) return -1;
-  index number = -1;
+  index_t number = -1;
   const auto [end, failure] =
       std::from_chars(name.data() + prefix.size(), name.data() + name.size(), number);
   return failure == std::errc() && end == name.data() + name.size() ? number : -1;
@@ -46,10 +46,10 @@ Number parameter(const ggml_tensor& node, std::size_t place) {
 
 /// The rotation that made `queries`, where one did and kvfit can describe it. Numbers lie as
 /// ggml_rope_ext puts them: n_dims and mode at 1 and 2, frequencies and YaRN's factors from 5 on.
-std::optional<kvfit::rope> rotation_of(const ggml_tensor& queries, index width) {
+std::optional<kvfit::rope> rotation_of(const ggml_tensor& queries, index_t width) {
   const ggml_tensor& made = *root_of(&queries);
   if (made.op != GGML_OP_ROPE || made.src[2] != nullptr) return std::nullopt;
-  const auto dims = static_cast<index>(parameter<std::int32_t>(made, 1));
+  const auto dims = static_cast<index_t>(parameter<std::int32_t>(made, 1));
   const auto mode = parameter<std::int32_t>(made, 2);
   const auto base = parameter<float>(made, 5);
   const auto frequency_scale = parameter<float>(made, 6);
@@ -69,10 +69,10 @@ std::optional<kvfit::rope> rotation_of(const ggml_tensor& queries, index width) 
 
 }  // namespace
 
-void graph_tap::start_capture(index step, bool with_outputs) {
+void graph_tap::start_capture(index_t step, bool with_outputs) {
   is_capturing_ = true;
   takes_outputs_ = with_outputs;
-  step_ = std::max<index>(step, 1);
+  step_ = std::max<index_t>(step, 1);
   queries_.clear();
   outputs_.clear();
 }
@@ -82,7 +82,7 @@ layer_heads graph_tap::matrices_of(std::vector<captured>& from) {
   for (captured& layer : from) {
     std::vector<matrix>& heads = made.emplace_back();
     for (std::vector<float>& numbers : layer.heads) {
-      const auto rows = layer.width == 0 ? 0 : static_cast<index>(numbers.size()) / layer.width;
+      const auto rows = layer.width == 0 ? 0 : static_cast<index_t>(numbers.size()) / layer.width;
       heads.emplace_back(Eigen::Map<const matrix>(numbers.data(), rows, layer.width));
       numbers = {};
     }
@@ -109,14 +109,14 @@ std::optional<error> graph_tap::take_error() {
   return std::exchange(cause_, std::nullopt);
 }
 
-void graph_tap::refuse(index layer, const char* why) {
+void graph_tap::refuse(index_t layer, const char* why) {
   if (!cause_) {
     cause_ = error{errc::unsupported_file, "layer " + std::to_string(layer), error::none,
                    error::none, why};
   }
 }
 
-void graph_tap::learn(index layer, const ggml_tensor& keys, const ggml_tensor& queries) {
+void graph_tap::learn(index_t layer, const ggml_tensor& keys, const ggml_tensor& queries) {
   if (queries.ne[3] != 1 || keys.ne[3] != 1) return refuse(layer, "more than one stream");
   if (queries.type != GGML_TYPE_F32) return refuse(layer, "queries are not fp32");
   const auto at = static_cast<std::size_t>(layer);
@@ -131,7 +131,7 @@ void graph_tap::learn(index layer, const ggml_tensor& keys, const ggml_tensor& q
 
 /// The softmax must read the product itself: a soft-cap between them would cap the bias, too.
 void graph_tap::check_softmax(const ggml_tensor& node) {
-  const index layer = product_layer_;
+  const index_t layer = product_layer_;
   product_ = nullptr;
   product_layer_ = -1;
   if (node.op != GGML_OP_SOFT_MAX || node.src[0] == nullptr) {
@@ -149,17 +149,17 @@ graph_tap::found graph_tap::look_at(const ggml_tensor& node) {
     return {};
   }
   if (node.op == GGML_OP_MUL_MAT) {
-    if (const index layer = number_behind(node.src[0], "cache_k_l"); layer >= 0) {
+    if (const index_t layer = number_behind(node.src[0], "cache_k_l"); layer >= 0) {
       learn(layer, *node.src[0], *node.src[1]);
       product_ = &node;
       product_layer_ = layer;
       return {.layer = layer, .is_product = true};
     }
-    const index layer = number_behind(node.src[0], "cache_v_l");
+    const index_t layer = number_behind(node.src[0], "cache_v_l");
     return {.layer = layer, .is_output = layer >= 0};
   }
   if (node.op == GGML_OP_FLASH_ATTN_EXT) {
-    const index layer = number_behind(node.src[1], "cache_k_l");
+    const index_t layer = number_behind(node.src[1], "cache_k_l");
     if (layer < 0) return {};
     learn(layer, *node.src[1], *node.src[0]);
     if (node.src[4] != nullptr) refuse(layer, "attention sinks");
@@ -181,7 +181,7 @@ bool graph_tap::wants(const found& at) const {
 
 /// Rows of `from`, element along axis 0, the token along `token_axis`, the head along the other of
 /// axes 1 and 2.
-void graph_tap::take(std::vector<captured>& to, index layer, const ggml_tensor& from,
+void graph_tap::take(std::vector<captured>& to, index_t layer, const ggml_tensor& from,
                      int token_axis) {
   const auto at = static_cast<std::size_t>(layer);
   if (to.size() <= at) to.resize(at + 1);
@@ -194,7 +194,7 @@ void graph_tap::take(std::vector<captured>& to, index layer, const ggml_tensor& 
   const auto width = static_cast<std::size_t>(kept.width);
   for (std::size_t h = 0; h < kept.heads.size(); ++h) {
     std::vector<float>& rows = kept.heads[h];
-    for (index i = 0; i < from.ne[token_axis]; ++i) {
+    for (index_t i = 0; i < from.ne[token_axis]; ++i) {
       if ((kept.tokens + i) % step_ != 0) continue;
       const std::size_t place =
           h * from.nb[head_axis] + static_cast<std::size_t>(i) * from.nb[token_axis];
@@ -205,13 +205,13 @@ void graph_tap::take(std::vector<captured>& to, index layer, const ggml_tensor& 
   kept.tokens += from.ne[token_axis];
 }
 
-void graph_tap::add_bias(index layer, ggml_tensor& product) {
+void graph_tap::add_bias(index_t layer, ggml_tensor& product) {
   const auto at = static_cast<std::size_t>(layer);
   if (at >= biases_.size()) return refuse(layer, "no bias was given for it");
   const layer_bias& given = biases_[at];
-  const index cells = product.ne[0];
-  const index tokens = product.ne[1];
-  const index heads = product.ne[2];
+  const index_t cells = product.ne[0];
+  const index_t tokens = product.ne[1];
+  const index_t heads = product.ne[2];
   if (given.bias.heads != heads || given.bias.columns > cells || product.ne[3] != 1 ||
       product.type != GGML_TYPE_F32 || !ggml_is_contiguous(&product)) {
     return refuse(layer, "the product q·k is not [heads, tokens, cells] of fp32");
@@ -227,12 +227,12 @@ void graph_tap::add_bias(index layer, ggml_tensor& product) {
   std::vector<float> logits(static_cast<std::size_t>(cells * tokens * heads));
   const std::size_t bytes = logits.size() * sizeof(float);
   ggml_backend_tensor_get(&product, logits.data(), 0, bytes);
-  for (index h = 0; h < heads; ++h) {
+  for (index_t h = 0; h < heads; ++h) {
     const kvfit::row_view bias = given.bias.head(static_cast<std::size_t>(h));
-    for (index j = 0; j < given.bias.columns; ++j) {
+    for (index_t j = 0; j < given.bias.columns; ++j) {
       const float b = bias(0, j);
       float* const first = logits.data() + h * tokens * cells + j;
-      for (index i = 0; i < tokens; ++i) first[i * cells] += b;
+      for (index_t i = 0; i < tokens; ++i) first[i * cells] += b;
     }
   }
   ggml_backend_tensor_set(&product, logits.data(), 0, bytes);
@@ -246,9 +246,9 @@ bool graph_tap::on_node(ggml_tensor* node, bool is_asked, void* tap) {
       return self.wants(self.look_at(*node)) || self.cause_;
     }
     if (self.cause_) return false;
-    const index product = number_behind(node->src[0], "cache_k_l");
+    const index_t product = number_behind(node->src[0], "cache_k_l");
     if (node->op == GGML_OP_FLASH_ATTN_EXT) {
-      const index layer = number_behind(node->src[1], "cache_k_l");
+      const index_t layer = number_behind(node->src[1], "cache_k_l");
       self.take(self.queries_, layer, *node->src[0], 1);
       if (self.takes_outputs_) self.take(self.outputs_, layer, *node, 2);
     } else if (product >= 0) {

@@ -16,15 +16,15 @@
 
 namespace llama_cpp {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::matrix;
 using kvfit::result;
 
 /// One layer's attention, as the graph shows it.
 struct layer_attention {
-  index query_heads = 0;
-  index kv_heads = 0;
-  index key_size = 0;
+  index_t query_heads = 0;
+  index_t kv_heads = 0;
+  index_t key_size = 0;
   float scale = 0;                           ///< what the softmax multiplies q·k by
   std::optional<kvfit::rope> rotation = {};  ///< where it is a plain rotation of positions
 };
@@ -59,7 +59,7 @@ class graph_tap {
 
   /// From now on every `step`-th token's queries are kept, and, where asked for, the outputs of
   /// attention before they are projected.
-  void start_capture(index step, bool with_outputs = false);
+  void start_capture(index_t step, bool with_outputs = false);
   /// Ends it. One matrix a query head.
   layer_heads take_queries();
   layer_heads take_outputs();  ///< after `take_queries`
@@ -72,32 +72,32 @@ class graph_tap {
 
  private:
   struct found {
-    index layer = -1;
+    index_t layer = -1;
     bool is_product = false;  ///< q·k, not yet scaled
     bool is_fused = false;    ///< the whole attention in one node
     bool is_output = false;   ///< softmax times values
   };
   struct captured {
     std::vector<std::vector<float>> heads;
-    index tokens = 0;  ///< seen, kept or not
-    index width = 0;
+    index_t tokens = 0;  ///< seen, kept or not
+    index_t width = 0;
   };
 
   found look_at(const ggml_tensor& node);
-  void learn(index layer, const ggml_tensor& keys, const ggml_tensor& queries);
+  void learn(index_t layer, const ggml_tensor& keys, const ggml_tensor& queries);
   void check_softmax(const ggml_tensor& node);
   bool wants(const found& at) const;
-  void take(std::vector<captured>& to, index layer, const ggml_tensor& from, int token_axis);
-  void add_bias(index layer, ggml_tensor& product);
-  void refuse(index layer, const char* why);
+  void take(std::vector<captured>& to, index_t layer, const ggml_tensor& from, int token_axis);
+  void add_bias(index_t layer, ggml_tensor& product);
+  void refuse(index_t layer, const char* why);
   static layer_heads matrices_of(std::vector<captured>& from);
 
   std::vector<layer_attention> layers_;
   const ggml_tensor* product_ = nullptr;  ///< the last q·k asked about, and its layer
-  index product_layer_ = -1;
+  index_t product_layer_ = -1;
   bool is_capturing_ = false;
   bool takes_outputs_ = false;
-  index step_ = 1;
+  index_t step_ = 1;
   std::vector<captured> queries_;
   std::vector<captured> outputs_;
   std::vector<layer_bias> biases_;

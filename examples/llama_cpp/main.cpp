@@ -21,7 +21,7 @@
 namespace {
 
 using kvfit::error;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::result;
 using llama_cpp::row;
 
@@ -54,10 +54,10 @@ struct arguments {
   std::string model;
   std::vector<std::string> texts;
   std::string recall;
-  index documents = 4;
-  index context = 1024;
-  index continuation = 512;
-  index generate = 0;
+  index_t documents = 4;
+  index_t context = 1024;
+  index_t continuation = 512;
+  index_t generate = 0;
   int threads = 2;
   kvfit::dtype cache = kvfit::dtype::fp16;
   llama_cpp::evaluation_plan plan;
@@ -135,12 +135,12 @@ bool read_option(std::string_view option, std::string_view value, arguments& to)
   if (option == "--text") return !to.texts.emplace_back(value).empty();
   if (option == "--recall") return !(to.recall = value).empty();
   if (option == "--json") return !(to.json = value).empty();
-  if (option == "--documents") return read_number<index>(value, 1, to.documents);
-  if (option == "--context") return read_number<index>(value, 1, to.context);
-  if (option == "--continuation") return read_number<index>(value, 2, to.continuation);
-  if (option == "--generate") return read_number<index>(value, 0, to.generate);
+  if (option == "--documents") return read_number<index_t>(value, 1, to.documents);
+  if (option == "--context") return read_number<index_t>(value, 1, to.context);
+  if (option == "--continuation") return read_number<index_t>(value, 2, to.continuation);
+  if (option == "--generate") return read_number<index_t>(value, 0, to.generate);
   if (option == "--threads") return read_number(value, 1, to.threads);
-  if (option == "--queries") return read_number<index>(value, 1, to.plan.queries);
+  if (option == "--queries") return read_number<index_t>(value, 1, to.plan.queries);
   if (option == "--methods") return read_methods(value, to);
   if (option == "--ratios") return read_ratios(value, to);
   if (option == "--shares") return read_shares(value, to);
@@ -186,15 +186,15 @@ result<std::vector<llama_cpp::document>> read_documents(const llama_cpp::session
 /// What the model says by itself, always its first choice, behind what the cache holds. The text's
 /// own first token starts it.
 result<std::string> continuation(llama_cpp::session& model, const llama_cpp::document& of,
-                                 index most) {
-  const auto length = static_cast<index>(of.prefix.size());
+                                 index_t most) {
+  const auto length = static_cast<index_t>(of.prefix.size());
   std::vector<llama_cpp::token> said;
   llama_cpp::token next = of.passages.front().tokens.front();
-  for (index i = 0; i < most; ++i) {
+  for (index_t i = 0; i < most; ++i) {
     said.push_back(next);
     const auto logits = model.read({&next, 1}, length + i, 0);
     if (!logits) return logits.error();
-    index chosen = 0;
+    index_t chosen = 0;
     logits->row(0).maxCoeff(&chosen);
     next = static_cast<llama_cpp::token>(chosen);
     if (model.ends(next)) break;
@@ -261,8 +261,8 @@ bool write_json(const std::vector<row>& rows, const arguments& given) {
 }
 
 result<void> run(const arguments& given) {
-  const index most = 2 * given.context + given.continuation;
-  auto model = llama_cpp::session::open(given.model, {.cells = std::max<index>(most, 4096),
+  const index_t most = 2 * given.context + given.continuation;
+  auto model = llama_cpp::session::open(given.model, {.cells = std::max<index_t>(most, 4096),
                                                       .threads = given.threads,
                                                       .is_flash = !given.plan.with_bias,
                                                       .cache = given.cache});

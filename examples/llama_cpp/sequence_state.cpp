@@ -72,8 +72,8 @@ class byte_reader {
     if (!cause_) cause_ = std::move(cause);
   }
   void malformed(const char* why) {
-    fail({errc::malformed_file, "sequence state", static_cast<index>(at_),
-          static_cast<index>(bytes_.size()), why});
+    fail({errc::malformed_file, "sequence state", static_cast<index_t>(at_),
+          static_cast<index_t>(bytes_.size()), why});
   }
   void unsupported(const char* why) {
     fail({errc::unsupported_file, "sequence state", error::none, error::none, why});
@@ -109,11 +109,11 @@ void read_cells(byte_reader& from, sequence_state& to) {
   constexpr std::size_t cell_size = 12;
   if (cells > from.left() / cell_size) from.malformed("fewer bytes than cells need");
   for (std::uint32_t c = 0; c < cells && !from.cause(); ++c) {
-    const auto position = static_cast<index>(from.read<std::int32_t>());
+    const auto position = static_cast<index_t>(from.read<std::int32_t>());
     if (from.read<std::uint32_t>() != 1) from.unsupported("cells of several sequences");
     static_cast<void>(from.read<std::int32_t>());
     if (position < 0 || (c > 0 && position <= to.positions.back())) {
-      from.fail({errc::invalid_position, "cells", static_cast<index>(c), position,
+      from.fail({errc::invalid_position, "cells", static_cast<index_t>(c), position,
                  "positions must ascend"});
     }
     to.positions.push_back(position);
@@ -121,7 +121,7 @@ void read_cells(byte_reader& from, sequence_state& to) {
 }
 
 /// Keys, or values that are not transposed.
-void read_rows(byte_reader& from, std::size_t cells, dtype& type, index& width,
+void read_rows(byte_reader& from, std::size_t cells, dtype& type, index_t& width,
                std::size_t& start) {
   type = read_type(from);
   const auto row = from.read<std::uint64_t>();
@@ -129,15 +129,15 @@ void read_rows(byte_reader& from, std::size_t cells, dtype& type, index& width,
   if (!from.cause() && (row == 0 || row % size != 0 || row > from.left())) {
     from.malformed("a cell's size is no row of numbers");
   }
-  width = static_cast<index>(row / size);
+  width = static_cast<index_t>(row / size);
   start = from.skip(cells, row);
 }
 
-void read_columns(byte_reader& from, std::size_t cells, dtype& type, index& width,
+void read_columns(byte_reader& from, std::size_t cells, dtype& type, index_t& width,
                   std::size_t& start) {
   type = read_type(from);
   const auto size = from.read<std::uint32_t>();
-  width = static_cast<index>(from.read<std::uint32_t>());
+  width = static_cast<index_t>(from.read<std::uint32_t>());
   if (!from.cause() && (width == 0 || size != kvfit::size_of(type))) {
     from.malformed("a value's size is not its type's");
   }
@@ -146,9 +146,9 @@ void read_columns(byte_reader& from, std::size_t cells, dtype& type, index& widt
 
 /// One head of keys or values of a state.
 result<kvfit::row_view> head_of(const sequence_state& state, const layer_place& place, bool is_key,
-                                index heads, index head, index cells) {
+                                index_t heads, index_t head, index_t cells) {
   const std::size_t start = is_key ? place.keys : place.values;
-  const index width = is_key ? place.key_width : place.value_width;
+  const index_t width = is_key ? place.key_width : place.value_width;
   return kvfit::llama_cpp_head({.data = state.bytes.data() + start,
                                 .type = is_key ? place.key_type : place.value_type,
                                 .cells = state.cells(),
@@ -165,13 +165,14 @@ void put(std::vector<std::byte>& to, Number value) {
 }
 
 /// Metadata as `like` has them, for cells at the positions given; keys and values 0.
-std::vector<std::byte> blank_like(const sequence_state& like, index cells, index first_position) {
+std::vector<std::byte> blank_like(const sequence_state& like, index_t cells,
+                                  index_t first_position) {
   std::vector<std::byte> bytes(like.bytes.begin(),
                                like.bytes.begin() + static_cast<std::ptrdiff_t>(header_size));
   const auto count = static_cast<std::size_t>(cells);
   put(bytes, std::uint32_t{1});
   put(bytes, static_cast<std::uint32_t>(cells));
-  for (index c = 0; c < cells; ++c) {
+  for (index_t c = 0; c < cells; ++c) {
     put(bytes, static_cast<std::int32_t>(first_position + c));
     put(bytes, std::uint32_t{1});
     put(bytes, std::int32_t{0});
@@ -179,7 +180,7 @@ std::vector<std::byte> blank_like(const sequence_state& like, index cells, index
   put(bytes, static_cast<std::uint32_t>(like.is_transposed ? 1 : 0));
   put(bytes, static_cast<std::uint32_t>(like.layers.size()));
   put(bytes, std::uint64_t{0});  // neither keys nor values are turned
-  const auto put_rows = [&](dtype type, index width) {
+  const auto put_rows = [&](dtype type, index_t width) {
     const std::size_t row = static_cast<std::size_t>(width) * kvfit::size_of(type);
     put(bytes, ggml_type_of(type));
     put(bytes, static_cast<std::uint64_t>(row));
@@ -238,8 +239,8 @@ result<sequence_state> read_state(std::vector<std::byte> bytes) {
 result<kvfit::cache_view> view_of(const sequence_state& state,
                                   const std::vector<layer_attention>& attention) {
   if (attention.size() != state.layers.size()) {
-    return error{errc::shape_mismatch, "layers", static_cast<index>(attention.size()),
-                 static_cast<index>(state.layers.size()),
+    return error{errc::shape_mismatch, "layers", static_cast<index_t>(attention.size()),
+                 static_cast<index_t>(state.layers.size()),
                  "with attention in the graph, and in the sequence's state"};
   }
   kvfit::cache_view view;
@@ -252,10 +253,10 @@ result<kvfit::cache_view> view_of(const sequence_state& state,
                    seen.kv_heads * seen.key_size, "numbers of a cell's keys"};
     }
     kvfit::cache_layer& layer = view.layers.emplace_back();
-    layer.number = static_cast<index>(l);
+    layer.number = static_cast<index_t>(l);
     layer.rule = kvfit::logit_rule{.scale = seen.scale};
     layer.rotation = seen.rotation;
-    for (index h = 0; h < seen.kv_heads; ++h) {
+    for (index_t h = 0; h < seen.kv_heads; ++h) {
       const auto keys = head_of(state, place, true, seen.kv_heads, h, state.cells());
       if (!keys) return keys.error();
       const auto values = head_of(state, place, false, seen.kv_heads, h, state.cells());
@@ -269,27 +270,27 @@ result<kvfit::cache_view> view_of(const sequence_state& state,
 result<sequence_state> compact_state(const sequence_state& full,
                                      const kvfit::compacted_cache& compact) {
   if (compact.layers.size() != full.layers.size()) {
-    return error{errc::shape_mismatch, "layers", static_cast<index>(compact.layers.size()),
-                 static_cast<index>(full.layers.size()), "all layers share their cells"};
+    return error{errc::shape_mismatch, "layers", static_cast<index_t>(compact.layers.size()),
+                 static_cast<index_t>(full.layers.size()), "all layers share their cells"};
   }
-  index cells = 1;
+  index_t cells = 1;
   for (const kvfit::compacted_layer& layer : compact.layers) {
     for (std::size_t h = 0; h < layer.heads.size(); ++h) cells = std::max(cells, layer.rows(h));
   }
-  const index end = full.positions.back() + 1;
+  const index_t end = full.positions.back() + 1;
   if (cells > end) return error{errc::shape_mismatch, "cells", cells, end, "more than positions"};
   auto state = read_state(blank_like(full, cells, end - cells));
   if (!state) return state;
   for (std::size_t l = 0; l < compact.layers.size(); ++l) {
     const kvfit::compacted_layer& layer = compact.layers[l];
     const layer_place& place = state->layers[l];
-    const auto heads = static_cast<index>(layer.heads.size());
+    const auto heads = static_cast<index_t>(layer.heads.size());
     if (heads * layer.keys.cols() != place.key_width ||
         heads * layer.values.cols() != place.value_width) {
       return error{errc::shape_mismatch, "layer " + std::to_string(layer.number),
                    heads * layer.keys.cols(), place.key_width, "numbers of a cell's keys"};
     }
-    for (index h = 0; h < heads; ++h) {
+    for (index_t h = 0; h < heads; ++h) {
       const kvfit::kv_block rows = layer.block(static_cast<std::size_t>(h));
       const auto keys = head_of(*state, place, true, heads, h, rows.keys.rows());
       if (!keys) return keys.error();

@@ -20,10 +20,10 @@ namespace llama_cpp {
 struct layer_place {
   kvfit::dtype key_type = kvfit::dtype::fp16;
   kvfit::dtype value_type = kvfit::dtype::fp16;
-  std::size_t keys = 0;    ///< byte of cell 0
-  std::size_t values = 0;  ///< byte of cell 0, element 0
-  index key_width = 0;     ///< KV heads · d_k
-  index value_width = 0;   ///< KV heads · d_v
+  std::size_t keys = 0;     ///< byte of cell 0
+  std::size_t values = 0;   ///< byte of cell 0, element 0
+  index_t key_width = 0;    ///< KV heads · d_k
+  index_t value_width = 0;  ///< KV heads · d_v
 };
 
 /// The bytes, and what they were found to say, all numbers of 32 bits but where said otherwise:
@@ -40,11 +40,11 @@ struct layer_place {
 /// as is every byte that does not fit.
 struct sequence_state {
   std::vector<std::byte> bytes;
-  std::vector<index> positions;  ///< of each cell, ascending
-  bool is_transposed = false;    ///< values: [width, cells] instead of [cells, width]
+  std::vector<index_t> positions;  ///< of each cell, ascending
+  bool is_transposed = false;      ///< values: [width, cells] instead of [cells, width]
   std::vector<layer_place> layers;
 
-  [[nodiscard]] index cells() const noexcept { return static_cast<index>(positions.size()); }
+  [[nodiscard]] index_t cells() const noexcept { return static_cast<index_t>(positions.size()); }
 };
 
 /// Finds out what the bytes say; every size is held against what is left of them, and nothing may

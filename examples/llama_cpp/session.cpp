@@ -18,7 +18,7 @@ using kvfit::dtype;
 using kvfit::errc;
 using kvfit::error;
 
-constexpr index most_at_once = 512;
+constexpr index_t most_at_once = 512;
 
 std::optional<ggml_type> ggml_type_of(dtype type) {
   if (type == dtype::fp32) return GGML_TYPE_F32;
@@ -59,7 +59,7 @@ result<std::unique_ptr<session>> session::open(const std::filesystem::path& path
     return error{errc::invalid_option, "cache", error::none, error::none,
                  "the fused kernel reads fp32 keys rounded to fp16"};
   }
-  constexpr index most = 1 << 24;
+  constexpr index_t most = 1 << 24;
   if (options.cells < 1 || options.cells > most) {
     return error{errc::invalid_option, "cells", options.cells, most};
   }
@@ -105,8 +105,8 @@ result<std::unique_ptr<session>> session::open(const std::filesystem::path& path
 result<std::vector<token>> session::tokens_of(std::string_view text, bool is_start) const {
   constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()) - 2;
   if (text.size() > most) {
-    return error{errc::invalid_option, "text", static_cast<index>(text.size()),
-                 static_cast<index>(most)};
+    return error{errc::invalid_option, "text", static_cast<index_t>(text.size()),
+                 static_cast<index_t>(most)};
   }
   std::vector<token> tokens(text.size() + 1);  // never more than bytes
   std::size_t first = 0;
@@ -132,16 +132,16 @@ std::string session::text_of(std::span<const token> tokens) const {
   }
 }
 
-result<void> session::decode(std::span<const token> tokens, index position, index first_row,
-                             matrix& to, index& row) {
+result<void> session::decode(std::span<const token> tokens, index_t position, index_t first_row,
+                             matrix& to, index_t& row) {
   llama_batch one = llama_batch_init(static_cast<std::int32_t>(tokens.size()), 0, 1);
   one.n_tokens = static_cast<std::int32_t>(tokens.size());
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     one.token[i] = tokens[i];
-    one.pos[i] = static_cast<llama_pos>(position + static_cast<index>(i));
+    one.pos[i] = static_cast<llama_pos>(position + static_cast<index_t>(i));
     one.n_seq_id[i] = 1;
     one.seq_id[i][0] = 0;
-    one.logits[i] = static_cast<index>(i) >= first_row ? 1 : 0;
+    one.logits[i] = static_cast<index_t>(i) >= first_row ? 1 : 0;
   }
   const std::int32_t status = llama_decode(context_.get(), one);
   llama_batch_free(one);
@@ -151,16 +151,16 @@ result<void> session::decode(std::span<const token> tokens, index position, inde
                  "1 says that the cache has no cells left"};
   }
   for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (static_cast<index>(i) < first_row) continue;
+    if (static_cast<index_t>(i) < first_row) continue;
     const float* const logits = llama_get_logits_ith(context_.get(), static_cast<std::int32_t>(i));
-    if (logits == nullptr) return error{errc::null_data, "logits", static_cast<index>(i)};
+    if (logits == nullptr) return error{errc::null_data, "logits", static_cast<index_t>(i)};
     to.row(row++) = Eigen::Map<const Eigen::RowVectorXf>(logits, vocabulary());
   }
   return {};
 }
 
-result<matrix> session::read(std::span<const token> tokens, index position, index first_row) {
-  const auto count = static_cast<index>(tokens.size());
+result<matrix> session::read(std::span<const token> tokens, index_t position, index_t first_row) {
+  const auto count = static_cast<index_t>(tokens.size());
   if (count == 0) return error{errc::empty_input, "tokens", 0};
   if (position < 0 || first_row < 0 || count > trained_length() - position) {
     return error{errc::invalid_option, "tokens", position + count, trained_length(),
@@ -170,10 +170,10 @@ result<matrix> session::read(std::span<const token> tokens, index position, inde
     if (each >= 0 && each < vocabulary()) continue;
     return error{errc::invalid_option, "tokens", each, vocabulary() - 1, "not in the vocabulary"};
   }
-  matrix logits(std::max<index>(0, count - first_row), vocabulary());
-  index row = 0;
-  const index batch = llama_n_batch(context_.get());  // no more than there are cells
-  for (index first = 0; first < count; first += batch) {
+  matrix logits(std::max<index_t>(0, count - first_row), vocabulary());
+  index_t row = 0;
+  const index_t batch = llama_n_batch(context_.get());  // no more than there are cells
+  for (index_t first = 0; first < count; first += batch) {
     const auto part = tokens.subspan(static_cast<std::size_t>(first),
                                      static_cast<std::size_t>(std::min(batch, count - first)));
     const auto ok = decode(part, position + first, first_row - first, logits, row);
@@ -182,7 +182,7 @@ result<matrix> session::read(std::span<const token> tokens, index position, inde
   return logits;
 }
 
-void session::forget_from(index position) {
+void session::forget_from(index_t position) {
   llama_memory_seq_rm(llama_get_memory(context_.get()), 0, static_cast<llama_pos>(position), -1);
 }
 
@@ -191,8 +191,8 @@ result<sequence_state> session::save() {
   const std::size_t written = llama_state_seq_get_data(
       context_.get(), reinterpret_cast<std::uint8_t*>(bytes.data()), bytes.size(), 0);
   if (written != bytes.size()) {
-    return error{errc::malformed_file, "sequence state", static_cast<index>(written),
-                 static_cast<index>(bytes.size()), "bytes written"};
+    return error{errc::malformed_file, "sequence state", static_cast<index_t>(written),
+                 static_cast<index_t>(bytes.size()), "bytes written"};
   }
   return read_state(std::move(bytes));
 }
@@ -203,8 +203,8 @@ result<void> session::load(const sequence_state& state) {
   const auto* const bytes = reinterpret_cast<const std::uint8_t*>(state.bytes.data());
   const std::size_t read = llama_state_seq_set_data(context_.get(), bytes, state.bytes.size(), 0);
   if (read == state.bytes.size()) return {};
-  return error{errc::malformed_file, "sequence state", static_cast<index>(read),
-               static_cast<index>(state.bytes.size()), "bytes that llama.cpp took"};
+  return error{errc::malformed_file, "sequence state", static_cast<index_t>(read),
+               static_cast<index_t>(state.bytes.size()), "bytes that llama.cpp took"};
 }
 
 result<void> session::put_back(const sequence_state& full, const kvfit::compacted_cache& compact,
@@ -225,8 +225,8 @@ result<void> session::put_back(const sequence_state& full, const kvfit::compacte
                    "a fitted bias can't be left out: fit without one"};
     }
     if (l >= tap_.layers().size()) {
-      return error{errc::shape_mismatch, "layers", static_cast<index>(l),
-                   static_cast<index>(tap_.layers().size()), "seen in the graph so far"};
+      return error{errc::shape_mismatch, "layers", static_cast<index_t>(l),
+                   static_cast<index_t>(tap_.layers().size()), "seen in the graph so far"};
     }
     const layer_attention& seen = tap_.layers()[l];
     auto bias = kvfit::make_engine_bias(

@@ -21,7 +21,7 @@ namespace llama_cpp {
 using token = llama_token;
 
 struct session_options {
-  index cells = 4096;                       ///< of the cache, which all layers share
+  index_t cells = 4096;                     ///< of the cache, which all layers share
   int threads = 1;                          ///< ≥ 1
   bool is_flash = false;                    ///< the fused kernel, which takes no bias
   kvfit::dtype cache = kvfit::dtype::fp16;  ///< of keys and values: fp32, fp16 or bf16
@@ -36,9 +36,9 @@ class session {
   static result<std::unique_ptr<session>> open(const std::filesystem::path& path,
                                                const session_options& options);
 
-  [[nodiscard]] index layers() const { return llama_model_n_layer(model_.get()); }
-  [[nodiscard]] index trained_length() const { return llama_model_n_ctx_train(model_.get()); }
-  [[nodiscard]] index vocabulary() const { return llama_vocab_n_tokens(vocab()); }
+  [[nodiscard]] index_t layers() const { return llama_model_n_layer(model_.get()); }
+  [[nodiscard]] index_t trained_length() const { return llama_model_n_ctx_train(model_.get()); }
+  [[nodiscard]] index_t vocabulary() const { return llama_vocab_n_tokens(vocab()); }
   [[nodiscard]] const session_options& options() const noexcept { return options_; }
   [[nodiscard]] graph_tap& tap() noexcept { return tap_; }
 
@@ -54,10 +54,10 @@ class session {
   ///
   /// Errors: `empty_input`; `invalid_option` for a token outside the vocabulary or beyond the
   /// trained length; the tap's; `out_of_memory` where llama.cpp has no cells left or fails.
-  result<matrix> read(std::span<const token> tokens, index position, index first_row);
+  result<matrix> read(std::span<const token> tokens, index_t position, index_t first_row);
 
   /// Forgets what stands at `position` and after it.
-  void forget_from(index position);
+  void forget_from(index_t position);
 
   /// The sequence as it stands. Errors: those of `read_state`.
   result<sequence_state> save();
@@ -85,8 +85,8 @@ class session {
 
   session() = default;
   [[nodiscard]] const llama_vocab* vocab() const { return llama_model_get_vocab(model_.get()); }
-  result<void> decode(std::span<const token> tokens, index position, index first_row, matrix& to,
-                      index& row);
+  result<void> decode(std::span<const token> tokens, index_t position, index_t first_row,
+                      matrix& to, index_t& row);
 
   session_options options_;
   std::unique_ptr<llama_model, free_model> model_;

@@ -28,7 +28,7 @@ namespace {
 
 using kvfit::errc;
 using kvfit::error;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::matrix;
 using kvfit::result;
 
@@ -70,7 +70,7 @@ void put_strings(gguf_context* file, const char* key, const std::vector<std::str
 }
 
 void put_sizes(gguf_context* file, const llama::config& sizes) {
-  const auto number = [&](const char* key, index value) {
+  const auto number = [&](const char* key, index_t value) {
     gguf_set_val_u32(file, key, static_cast<std::uint32_t>(value));
   };
   gguf_set_val_str(file, "general.architecture", "llama");
@@ -152,7 +152,7 @@ void put_weights(tensor_writer to, const llama::weights& from) {
 std::size_t bytes_of(const llama::weights& all) {
   constexpr std::size_t overhead = 512;  // of a tensor, and of its alignment
   std::size_t bytes = 2 * overhead;
-  const auto count = [&](index numbers) {
+  const auto count = [&](index_t numbers) {
     bytes += static_cast<std::size_t>(numbers) * sizeof(float) + overhead;
   };
   count(all.embed_tokens.size() + all.norm.size());
@@ -182,8 +182,8 @@ result<void> write(const std::filesystem::path& folder, const char* path) {
   if (!words) return words.error();
   const auto names = token_names(vocab);
   if (!names) return names.error();
-  if (static_cast<index>(names->size()) != sizes->vocab_size) {
-    return error{errc::shape_mismatch, vocab.string(), static_cast<index>(names->size()),
+  if (static_cast<index_t>(names->size()) != sizes->vocab_size) {
+    return error{errc::shape_mismatch, vocab.string(), static_cast<index_t>(names->size()),
                  sizes->vocab_size, "tokens"};
   }
   const auto merges = llama::read_text(folder / "merges.txt");

@@ -15,7 +15,7 @@ namespace kvfit::presets {
 
 /// What the published methods share: no judging, no dead-key replacement, values by plain least
 /// squares.
-inline compact_options published(index budget) {
+inline compact_options published(index_t budget) {
   compact_options options{.budget = budget};
   options.values = values::least_squares{.method = linalg::least_squares_method::qr_unpivoted,
                                          .cross_validate_below = 0,
@@ -29,7 +29,7 @@ inline compact_options published(index budget) {
 }
 
 /// AM-HighestAttnKeys: rms scores; clipped least squares in [e⁻³, e³] and two projected steps.
-inline compact_options highest_attention(index budget) {
+inline compact_options highest_attention(index_t budget) {
   compact_options options = published(budget);
   options.selection = selection::highest_attention{};
   options.bias = bias::nnls{.solver = nnls_solver::projected_gradient,
@@ -41,7 +41,7 @@ inline compact_options highest_attention(index budget) {
 }
 
 /// AM-OMP with k keys a round and a refit every τ rounds; weights in [1e-12, e⁷], cutoff −7.
-inline compact_options omp_with(index budget, index keys_per_round, index refit_interval) {
+inline compact_options omp_with(index_t budget, index_t keys_per_round, index_t refit_interval) {
   compact_options options = published(budget);
   options.selection = selection::omp{.keys_per_round = keys_per_round,
                                      .refit_interval = refit_interval,
@@ -56,17 +56,17 @@ inline compact_options omp_with(index budget, index keys_per_round, index refit_
 }
 
 /// AM-OMP: one key a round, refit every round.
-inline compact_options omp(index budget) {
+inline compact_options omp(index_t budget) {
   return omp_with(budget, 1, 1);
 }
 
 /// AM-OMP-fast: four keys a round, refit every second round.
-inline compact_options omp_fast(index budget) {
+inline compact_options omp_fast(index_t budget) {
   return omp_with(budget, 4, 2);
 }
 
 /// AM-OMP on the paper's progressive schedule.
-inline compact_options omp_progressive(index budget) {
+inline compact_options omp_progressive(index_t budget) {
   compact_options options = omp(budget);
   std::get<selection::omp>(options.selection).schedule = selection::omp::progressive();
   return options;
@@ -75,7 +75,7 @@ inline compact_options omp_progressive(index budget) {
 /// Keys and biases moved from random rows under zero bias until their log-masses match, then values
 /// fitted. Constant rate, as published; the published code leaves the number of steps to its
 /// caller.
-inline compact_options gradient_mass(index budget) {
+inline compact_options gradient_mass(index_t budget) {
   compact_options options = published(budget);
   options.selection = selection::random{};
   options.bias = bias::zero{};
@@ -85,14 +85,14 @@ inline compact_options gradient_mass(index budget) {
 
 /// Keys, biases and values moved together from random rows under zero bias and values fitted to
 /// them: Adam at 0.02 with cosine decay, 2000 steps, mass weight 0.05.
-inline compact_options gradient_joint(index budget) {
+inline compact_options gradient_joint(index_t budget) {
   compact_options options = gradient_mass(budget);
   options.gradient = gradient_keys{.loss = gradient_loss::joint};
   return options;
 }
 
 /// Rows kept as they are: zero bias, copied values. Safe for any attention kernel.
-inline compact_options evicting(index budget, any_selection kept) {
+inline compact_options evicting(index_t budget, any_selection kept) {
   compact_options options{.budget = budget};
   options.selection = std::move(kept);
   options.bias = bias::zero{};
@@ -104,19 +104,19 @@ inline compact_options evicting(index budget, any_selection kept) {
 }
 
 /// Eviction by rms attention, the baseline "top-k".
-inline compact_options topk(index budget) {
+inline compact_options topk(index_t budget) {
   return evicting(budget, selection::highest_attention{});
 }
 
 /// H2O as the authors of Attention Matching emulate it: mean attention over all queries. (H2O
 /// itself, arXiv:2306.14048, adds up attention while it decodes.)
-inline compact_options h2o(index budget) {
+inline compact_options h2o(index_t budget) {
   return evicting(budget, selection::highest_attention{.importance = importance_kind::mean});
 }
 
 /// SnapKV (arXiv:2404.14469): mean attention over an observation window, the last queries of every
 /// query head, max-pooled along the keys; window and width within the ranges of its paper.
-inline compact_options snapkv(index budget) {
+inline compact_options snapkv(index_t budget) {
   return evicting(budget, selection::highest_attention{.importance = importance_kind::mean,
                                                        .pooling = pooling_kind::max,
                                                        .pooling_width = 7,
@@ -125,34 +125,34 @@ inline compact_options snapkv(index budget) {
 
 /// KVzip (arXiv:2505.23416), head by head: the largest attention that any query pays. Its queries
 /// are those of a repetition of the text.
-inline compact_options kvzip(index budget) {
+inline compact_options kvzip(index_t budget) {
   return evicting(budget, selection::highest_attention{.importance = importance_kind::max});
 }
 
 /// Expected Attention (arXiv:2510.00636), fitted to the queries given instead of rotated ones of
 /// the future.
-inline compact_options expected_attention(index budget) {
+inline compact_options expected_attention(index_t budget) {
   return evicting(budget, selection::expected_attention{});
 }
 
-inline compact_options first(index budget) {
+inline compact_options first(index_t budget) {
   return evicting(budget, selection::first{});
 }
-inline compact_options last(index budget) {
+inline compact_options last(index_t budget) {
   return evicting(budget, selection::last{});
 }
-inline compact_options random(index budget) {
+inline compact_options random(index_t budget) {
   return evicting(budget, selection::random{});
 }
 
 /// kvfit's selection, nothing fitted: for kernels without a bias whose cache must hold original
 /// values.
-inline compact_options select_only(index budget) {
+inline compact_options select_only(index_t budget) {
   return evicting(budget, selection::joint{});
 }
 
 /// Values fitted under zero bias: for fused kernels that take no bias per key.
-inline compact_options zero_bias(index budget) {
+inline compact_options zero_bias(index_t budget) {
   compact_options options{.budget = budget};
   options.selection = selection::highest_attention{};
   options.bias = bias::zero{};
@@ -162,13 +162,13 @@ inline compact_options zero_bias(index budget) {
 
 /// Rows chosen for mass and output together, then moved a little: kvfit's own at the price of OMP,
 /// and what `compact_options{.budget = budget}` says.
-inline compact_options joint(index budget) {
+inline compact_options joint(index_t budget) {
   return {.budget = budget};
 }
 
 /// The same rows moved for sixty steps, or as many as 64 score passes pay for: the most faithful.
 /// Give `refine.rotation` where you can: queries moved to other positions keep it from overfitting.
-inline compact_options refined(index budget) {
+inline compact_options refined(index_t budget) {
   compact_options options = joint(budget);
   options.queries_per_row = 0;
   options.values = values::least_squares{.reweightings = 3};
@@ -189,10 +189,10 @@ inline compact_options without_bias(compact_options options) {
   options.refine.fits_bias = false;
   return options;
 }
-inline compact_options joint_zero_bias(index budget) {
+inline compact_options joint_zero_bias(index_t budget) {
   return without_bias(joint(budget));
 }
-inline compact_options refined_zero_bias(index budget) {
+inline compact_options refined_zero_bias(index_t budget) {
   return without_bias(refined(budget));
 }
 
@@ -200,7 +200,7 @@ inline compact_options refined_zero_bias(index budget) {
 struct preset {
   std::string_view name;
   std::string_view summary;
-  compact_options (*make)(index budget);
+  compact_options (*make)(index_t budget);
 };
 
 /// All presets, baselines first.

@@ -17,8 +17,8 @@ static_assert(!std::is_constructible_v<kvfit::query_set, Eigen::MatrixXd&>);
 
 TEST_CASE("attend equals attention in double at every size around the tiles",
           "[attention][attend]") {
-  const auto n = GENERATE(as<index>{}, 1, 7, 64, 65, 255, 256, 257, 600);
-  const auto keys = GENERATE(as<index>{}, 1, 7, 64, 65, 255, 256, 257, 600);
+  const auto n = GENERATE(as<index_t>{}, 1, 7, 64, 65, 255, 256, 257, 600);
+  const auto keys = GENERATE(as<index_t>{}, 1, 7, 64, 65, 255, 256, 257, 600);
   CAPTURE(n, keys);
   const sample head(n, keys, 24, 40);
   check_attention(attend(head.queries, {head.cache()}),
@@ -26,8 +26,8 @@ TEST_CASE("attend equals attention in double at every size around the tiles",
 }
 
 TEST_CASE("§9.34 attend takes any head sizes, keys and values apart", "[attention][attend]") {
-  const auto depth = GENERATE(as<index>{}, 1, 3, 16, 17, 64, 80, 128, 256);
-  const auto width = GENERATE(as<index>{}, 1, 5, 64, 129);
+  const auto depth = GENERATE(as<index_t>{}, 1, 3, 16, 17, 64, 80, 128, 256);
+  const auto width = GENERATE(as<index_t>{}, 1, 5, 64, 129);
   CAPTURE(depth, width);
   const sample head(19, 70, depth, width);
   check_attention(attend(head.queries, {head.cache()}),
@@ -36,10 +36,10 @@ TEST_CASE("§9.34 attend takes any head sizes, keys and values apart", "[attenti
 
 TEST_CASE("attend counts the rows of several query blocks through", "[attention][attend]") {
   const sample head(267, 300, 32, 24);
-  const std::vector<index> lengths = {65, 1, 7, 64, 130};  // heads of one GQA group
+  const std::vector<index_t> lengths = {65, 1, 7, 64, 130};  // heads of one GQA group
   std::vector<query_block> blocks;
-  index first = 0;
-  for (const index length : lengths) {
+  index_t first = 0;
+  for (const index_t length : lengths) {
     blocks.emplace_back(kvfit::row_view(head.queries).middle_rows(first, length));
     first += length;
   }

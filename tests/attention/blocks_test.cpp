@@ -21,7 +21,7 @@ constexpr double output_slack = 256 * fp32_rounding;
 kvfit::attention_output mixture(const kvfit::attention_output& a,
                                 const kvfit::attention_output& b) {
   kvfit::attention_output mixed = a;
-  for (index i = 0; i < a.output.rows(); ++i) {
+  for (index_t i = 0; i < a.output.rows(); ++i) {
     const auto la = static_cast<double>(a.log_mass[i]);
     const auto lb = static_cast<double>(b.log_mass[i]);
     const double top = std::max(la, lb);
@@ -38,13 +38,13 @@ kvfit::attention_output mixture(const kvfit::attention_output& a,
 
 TEST_CASE("Attention over the parts of a block is attention over the block, wherever it is cut",
           "[attention][attend][blocks]") {
-  const index keys = 300;
-  const auto cut = GENERATE(as<index>{}, 1, 7, 64, 150, 255, 256, 257, 299);
+  const index_t keys = 300;
+  const auto cut = GENERATE(as<index_t>{}, 1, 7, 64, 150, 255, 256, 257, 299);
   CAPTURE(cut);
   const sample head(70, keys, 32, 24);
   const std::vector<float> bias = random_numbers(keys, 40);
   kvfit::matrix mask = random_matrix(70, keys, 41);
-  for (index i = 0; i < mask.size(); i += 7) mask.data()[i] = hidden;
+  for (index_t i = 0; i < mask.size(); i += 7) mask.data()[i] = hidden;
   const std::vector<kvfit::row_view> masks = {mask};
   const query_block queries(head.queries, 250, 0.01F);
   const kvfit::logit_rule rule = {.soft_cap = 4, .causal = true, .window = 200};
@@ -67,7 +67,7 @@ TEST_CASE("Blocks of one key each merge to the whole", "[attention][attend][bloc
   const sample head(9, 65, 16, 8);
   std::vector<stretch> parts;
   std::vector<kv_block> blocks;
-  for (index j = 0; j < 65; ++j) parts.emplace_back(head.cache(), j, 1);
+  for (index_t j = 0; j < 65; ++j) parts.emplace_back(head.cache(), j, 1);
   for (const stretch& part : parts) blocks.push_back(part.block());
   check_attention(attend(head.queries, blocks), attend_in_double(head.queries, head.cache()), 16);
 }
@@ -98,7 +98,7 @@ TEST_CASE("§17 a block of equal mass and output can stand for another beside an
           "[attention][attend][blocks]") {
   // Twins (same key, two values) become one key with bias ln 2 and the mean value: exact for every
   // query, so the only compact block with no error at all.
-  const index half = 60;
+  const index_t half = 60;
   const sample head(40, half, 32, 24);
   kvfit::matrix keys(2 * half, 32);
   kvfit::matrix values(2 * half, 24);
@@ -109,10 +109,10 @@ TEST_CASE("§17 a block of equal mass and output can stand for another beside an
   const kv_block full{.keys = keys, .values = values};
   const kv_block compact{.keys = head.keys, .values = means, .bias = twice};
 
-  const auto extra_size = GENERATE(as<index>{}, 0, 1, 90);
+  const auto extra_size = GENERATE(as<index_t>{}, 0, 1, 90);
   const auto extra_bias = GENERATE(-20.0F, 0.0F, 20.0F);
   CAPTURE(extra_size, extra_bias);
-  const sample live(1, std::max<index>(extra_size, 1), 32, 24, 5);
+  const sample live(1, std::max<index_t>(extra_size, 1), 32, 24, 5);
   const std::vector<float> bias(static_cast<std::size_t>(extra_size), extra_bias);
   std::vector<kv_block> with_full = {full};
   std::vector<kv_block> with_compact = {compact};
@@ -193,7 +193,7 @@ TEST_CASE("§9.4 full and compact scores share one shift across gaps of ±200",
 TEST_CASE("§17 a constant on every logit of a query changes nothing", "[attention][attend]") {
   const sample head(41, 130, 32, 24);
   kvfit::matrix constants(41, 130);
-  for (index i = 0; i < 41; ++i) constants.row(i).setConstant(static_cast<float>(15 * (i - 20)));
+  for (index_t i = 0; i < 41; ++i) constants.row(i).setConstant(static_cast<float>(15 * (i - 20)));
   const std::vector<kvfit::row_view> masks = {constants};
   const kv_block moved{.keys = head.keys, .values = head.values, .masks = masks};
   const auto before = kvfit::score_pass(head.cache(), head.queries);

@@ -38,7 +38,7 @@ struct inputs {
 
   sample head{8, 12, 4, 6};
   std::vector<float> bias = std::vector<float>(12, 0.5F);
-  std::vector<index> positions;
+  std::vector<index_t> positions;
   kvfit::matrix first_mask = kvfit::matrix::Zero(5, 12);
   kvfit::matrix second_mask = kvfit::matrix::Zero(3, 12);
   std::vector<row_view> masks;
@@ -231,7 +231,7 @@ TEST_CASE("§9.10 one of the checks finds what attend and the score pass refuse"
 }
 
 TEST_CASE("§9.10 a bad number is found wherever it stands", "[attention][check]") {
-  const auto at = GENERATE(as<index>{}, 0, 1, 255, 256, 257, 511, 512, 599);
+  const auto at = GENERATE(as<index_t>{}, 0, 1, 255, 256, 257, 511, 512, 599);
   const auto bad = GENERATE(as<float>{}, not_a_number, inf, -inf);
   CAPTURE(at, bad);
   sample head(2, 3, 600, 4);

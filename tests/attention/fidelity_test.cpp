@@ -50,7 +50,7 @@ TEST_CASE("A result compared with itself has no error", "[attention][fidelity]")
 }
 
 TEST_CASE("The worst query is found in any row", "[attention][fidelity]") {
-  const auto at = GENERATE(as<index>{}, 0, 1, 7, 8);
+  const auto at = GENERATE(as<index_t>{}, 0, 1, 7, 8);
   CAPTURE(at);
   const matrix y = random_matrix(9, 5, 1);
   const vector mass = vector::Zero(9);

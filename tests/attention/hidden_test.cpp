@@ -33,7 +33,7 @@ void check_nothing_seen(const kv_block& cache, const query_block& queries, const
 }
 
 /// Both doors refuse with `non_finite` at this row of the queries.
-void check_overflow(const kv_block& cache, const kvfit::query_set& queries, index row,
+void check_overflow(const kv_block& cache, const kvfit::query_set& queries, index_t row,
                     const logit_rule& rule = {}) {
   const auto y = attend(queries, {cache}, rule);
   const auto scores = score_pass(cache, queries, rule);
@@ -51,8 +51,8 @@ void check_overflow(const kv_block& cache, const kvfit::query_set& queries, inde
 
 TEST_CASE("§9.1 §9.27 a query that sees no key has output 0 and log-mass -infinity",
           "[attention][hidden]") {
-  const auto keys = GENERATE(as<index>{}, 1, 16, 17, 300);
-  const auto n = GENERATE(as<index>{}, 1, 65);
+  const auto keys = GENERATE(as<index_t>{}, 1, 16, 17, 300);
+  const auto n = GENERATE(as<index_t>{}, 1, 65);
   CAPTURE(keys, n);
   const sample head(n, keys, 16, 8);
   const std::vector<float> bias(static_cast<std::size_t>(keys), hidden);
@@ -83,7 +83,7 @@ TEST_CASE("§9.1 §9.27 a query that sees no key has output 0 and log-mass -infi
 TEST_CASE("§9.27 hidden queries beside seeing ones", "[attention][hidden]") {
   const sample head(130, 300, 16, 8);
   kvfit::matrix mask = kvfit::matrix::Zero(130, 300);
-  for (index i = 0; i < 130; i += 3) mask.row(i).setConstant(hidden);
+  for (index_t i = 0; i < 130; i += 3) mask.row(i).setConstant(hidden);
   const std::vector<kvfit::row_view> masks = {mask};
   const kv_block cache{.keys = head.keys, .values = head.values, .masks = masks};
   const oracle_attention expected = attend_in_double(head.queries, cache);
@@ -100,7 +100,7 @@ TEST_CASE("A hidden key weighs nothing, to the last bit", "[attention][hidden]")
   std::vector<float> bias(90, 0.0F);
   for (std::size_t j = 0; j < bias.size(); j += 4) bias[j] = hidden;
   sample spoilt = head;
-  for (index j = 0; j < 90; j += 4) {
+  for (index_t j = 0; j < 90; j += 4) {
     spoilt.keys.row(j) *= 100;
     spoilt.values.row(j).setConstant(1e30F);
   }
@@ -115,7 +115,7 @@ TEST_CASE("A hidden key weighs nothing, to the last bit", "[attention][hidden]")
     CHECK(same_bytes(a->output, b->output));
     CHECK(same_bytes(a->log_mass, b->log_mass));
     CHECK(same_bytes(a->importance, b->importance));
-    for (index j = 0; j < 90; j += 4) CHECK(a->importance[j] == 0.0F);
+    for (index_t j = 0; j < 90; j += 4) CHECK(a->importance[j] == 0.0F);
   }
 }
 
@@ -204,14 +204,14 @@ TEST_CASE("§9.9 a product that overflows fp32 is an error that names the query"
     check_overflow(head.cache(), queries, 41);
   }
   SECTION("both ways, in one product") {
-    for (index j = 0; j < 16; j += 2) head.keys(299, j) = -1e30F;
+    for (index_t j = 0; j < 16; j += 2) head.keys(299, j) = -1e30F;
     check_overflow(head.cache(), queries, 41);
   }
   SECTION("under a soft cap") {
     check_overflow(head.cache(), queries, 41, {.soft_cap = 10});
   }
   SECTION("both ways, under a soft cap") {
-    for (index j = 0; j < 16; j += 2) head.keys(299, j) = -1e30F;
+    for (index_t j = 0; j < 16; j += 2) head.keys(299, j) = -1e30F;
     check_overflow(head.cache(), queries, 41, {.soft_cap = 10});
   }
   SECTION("with scale 0") {
@@ -241,7 +241,7 @@ TEST_CASE("§9.9 large numbers whose products stay within fp32 are no overflow",
 }
 
 TEST_CASE("§9.9 products that all overflow downwards are no masked head", "[attention][hidden]") {
-  const auto keys = GENERATE(as<index>{}, 1, 300);
+  const auto keys = GENERATE(as<index_t>{}, 1, 300);
   const sample head(3, keys, 16, 8);
   const kvfit::matrix large = kvfit::matrix::Constant(keys, 16, 1e30F);
   const kvfit::matrix low = kvfit::matrix::Constant(3, 16, -1e30F);
@@ -300,7 +300,7 @@ TEST_CASE("Zero queries and zero keys give uniform attention", "[attention][hidd
   REQUIRE(y);
   const double bound = 33 * fp32_rounding;
   INFO("bound " << bound);
-  for (index i = 0; i < 5; ++i) {
+  for (index_t i = 0; i < 5; ++i) {
     CHECK(std::abs(static_cast<double>(y->log_mass[i]) - std::log(33.0)) <= 4 * fp32_rounding);
     CHECK(static_cast<double>((y->output.row(i).transpose() - mean).cwiseAbs().maxCoeff()) <=
           bound);

@@ -10,7 +10,7 @@
 
 namespace kvfit_test {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::row_view;
 
 namespace {
@@ -49,7 +49,7 @@ TEST_CASE(
     REQUIRE(from_plain);
     CHECK(same_scores(*from_stored, *from_plain));
 
-    const std::vector<index> rows = {3, 150, 77};
+    const std::vector<index_t> rows = {3, 150, 77};
     CHECK(same_bytes(kvfit::row_logits(stored, queries, {}, rows),
                      kvfit::row_logits(plain, queries, {}, rows)));
   }
@@ -77,7 +77,7 @@ TEST_CASE(
       REQUIRE(stored);
       REQUIRE(plain);
       CHECK(same_scores(*stored, *plain));
-      const std::vector<index> rows = {90, 0, 41};
+      const std::vector<index_t> rows = {90, 0, 41};
       CHECK(same_bytes(kvfit::row_logits(part.beside(cache), part.set(), {}, rows),
                        kvfit::row_logits(plain_part.beside(cache), plain_part.set(), {}, rows)));
     }

@@ -20,13 +20,13 @@ struct furnished {
     for (query_block& block : blocks) block.first_position = 210;  // keys stand at 0 … 299
     for (std::size_t b = 0; b < 2; ++b) {
       mask_numbers.push_back(random_matrix(blocks[b].rows.rows(), 300, 50 + b));
-      for (index i = 0; i < mask_numbers[b].size(); i += 5) mask_numbers[b].data()[i] = hidden;
+      for (index_t i = 0; i < mask_numbers[b].size(); i += 5) mask_numbers[b].data()[i] = hidden;
     }
     masks.assign(mask_numbers.begin(), mask_numbers.end());
     bias[17] = hidden;
     bias[299] = hidden;
     for (std::size_t j = 0; j < positions.size(); ++j) {
-      positions[j] = static_cast<index>(j + j / 3);  // every fourth one is missing
+      positions[j] = static_cast<index_t>(j + j / 3);  // every fourth one is missing
     }
     cache = head.cache();
   }
@@ -37,7 +37,7 @@ struct furnished {
   std::vector<float> bias = random_numbers(300, 40, 2);
   std::vector<kvfit::matrix> mask_numbers;
   std::vector<kvfit::row_view> masks;
-  std::vector<index> positions = std::vector<index>(300);
+  std::vector<index_t> positions = std::vector<index_t>(300);
   kv_block cache;
   logit_rule rule;
 };
@@ -112,8 +112,8 @@ std::vector<variation> variations() {
 }
 
 /// How many of the keys at `positions` a query at `at` sees: uniform attention tells.
-std::vector<bool> seen(index at, std::span<const index> positions, const logit_rule& rule) {
-  const auto count = static_cast<index>(positions.size());
+std::vector<bool> seen(index_t at, std::span<const index_t> positions, const logit_rule& rule) {
+  const auto count = static_cast<index_t>(positions.size());
   const kvfit::matrix q = kvfit::matrix::Zero(1, 2);
   const kvfit::matrix k = kvfit::matrix::Zero(count, 2);
   const kvfit::matrix v = kvfit::matrix::Identity(count, count);
@@ -121,7 +121,7 @@ std::vector<bool> seen(index at, std::span<const index> positions, const logit_r
       attend(query_block(q, at), {{.keys = k, .values = v, .positions = positions}}, rule);
   REQUIRE(y);
   std::vector<bool> is_seen;
-  for (index j = 0; j < count; ++j) is_seen.push_back(y->output(0, j) > 0);
+  for (index_t j = 0; j < count; ++j) is_seen.push_back(y->output(0, j) > 0);
   return is_seen;
 }
 
@@ -187,14 +187,14 @@ TEST_CASE(
 }
 
 TEST_CASE("A causal query sees keys up to its own position", "[attention][rule]") {
-  const std::vector<index> at = {8, 9, 10, 11, 12};
+  const std::vector<index_t> at = {8, 9, 10, 11, 12};
   CHECK(seen(10, at, {.causal = true}) == std::vector<bool>{true, true, true, false, false});
   CHECK(seen(7, at, {.causal = true}) == std::vector<bool>(5, false));
   CHECK(seen(12, at, {.causal = true}) == std::vector<bool>(5, true));
 }
 
 TEST_CASE("A window of w positions hides what lies w or more back", "[attention][rule]") {
-  const std::vector<index> at = {7, 8, 9, 10, 11};
+  const std::vector<index_t> at = {7, 8, 9, 10, 11};
   CHECK(seen(10, at, {.window = 1}) == std::vector<bool>{false, false, false, true, true});
   CHECK(seen(10, at, {.window = 3}) == std::vector<bool>{false, true, true, true, true});
   CHECK(seen(10, at, {.causal = true, .window = 3}) ==
@@ -203,8 +203,8 @@ TEST_CASE("A window of w positions hides what lies w or more back", "[attention]
 }
 
 TEST_CASE("Positions are 64-bit: far tokens and negative ones", "[attention][rule]") {
-  const index far = index{1} << 40;
-  const std::vector<index> at = {-far, -1, far - 1, far, far + 1};
+  const index_t far = index_t{1} << 40;
+  const std::vector<index_t> at = {-far, -1, far - 1, far, far + 1};
   CHECK(seen(far, at, {.causal = true}) == std::vector<bool>{true, true, true, true, false});
   CHECK(seen(far, at, {.causal = true, .window = 2}) ==
         std::vector<bool>{false, false, true, true, false});
@@ -215,7 +215,7 @@ TEST_CASE("ALiBi takes slope × distance from the logit, and adds it in front of
   const kvfit::matrix q = kvfit::matrix::Zero(1, 2);
   const kvfit::matrix k = kvfit::matrix::Zero(1, 2);
   const kvfit::matrix v = kvfit::matrix::Ones(1, 1);
-  const auto logit = [&](index query_at, index key_at) {
+  const auto logit = [&](index_t query_at, index_t key_at) {
     const auto y = attend(query_block(q, query_at, 0.5F),
                           {{.keys = k, .values = v, .first_position = key_at}});
     REQUIRE(y);
@@ -233,7 +233,7 @@ TEST_CASE("Positions may be given as numbers or as the first one", "[attention][
   f.cache.first_position = 31;
   const auto counted = attend(f.queries(), {f.cache}, f.rule);
   for (std::size_t j = 0; j < f.positions.size(); ++j) {
-    f.positions[j] = 31 + static_cast<index>(j);
+    f.positions[j] = 31 + static_cast<index_t>(j);
   }
   f.cache.positions = f.positions;
   f.cache.first_position = -7;  // of no effect

@@ -17,17 +17,17 @@ using kvfit::query_block;
 
 TEST_CASE("A panel takes at most 16 MB, but never fewer than 8 rows nor more than 96",
           "[attention][panels]") {
-  const index limit = index{16} << 20;
-  for (const index keys :
-       {index{0}, index{1}, index{43690}, index{43691}, index{65536}, index{65537}, index{262144},
-        index{262145}, index{524288}, index{524289}, index{1} << 40}) {
-    const index rows = panel_rows(keys);
+  const index_t limit = index_t{16} << 20;
+  for (const index_t keys :
+       {index_t{0}, index_t{1}, index_t{43690}, index_t{43691}, index_t{65536}, index_t{65537},
+        index_t{262144}, index_t{262145}, index_t{524288}, index_t{524289}, index_t{1} << 40}) {
+    const index_t rows = panel_rows(keys);
     CAPTURE(keys, rows);
     CHECK(rows >= 8);
     CHECK(rows <= 96);
     CHECK((rows < 16 || rows % 16 == 0));
     CHECK((rows == 8 || rows * keys * 4 <= limit));
-    const index next = rows < 16 ? rows + 1 : rows + 16;  // no smaller than it must be
+    const index_t next = rows < 16 ? rows + 1 : rows + 16;  // no smaller than it must be
     CHECK((rows == 96 || next * keys * 4 > limit));
   }
 }
@@ -38,11 +38,11 @@ TEST_CASE("Panels cover every query row once, in order, and none spans two block
   const kvfit::row_view view(rows);
   const std::vector<query_block> blocks = {view.middle_rows(0, 64), view.middle_rows(0, 1),
                                            view.middle_rows(0, 0), view.middle_rows(0, 130)};
-  const auto most = GENERATE(as<index>{}, 1, 8, 63, 64, 65, 500);
+  const auto most = GENERATE(as<index_t>{}, 1, 8, 63, 64, 65, 500);
   CAPTURE(most);
-  index offset = 0;
+  index_t offset = 0;
   std::size_t block = 0;
-  index first = 0;
+  index_t first = 0;
   for (const kvfit::query_panel& panel : cut_panels(std::span<const query_block>(blocks), most)) {
     while (first == blocks[block].rows.rows()) {
       ++block;
@@ -73,23 +73,23 @@ TEST_CASE("Logits of chosen rows are the columns of all logits", "[attention][ro
   const kvfit::logit_rule rule = {.soft_cap = 3, .causal = true, .window = 180};
   kv_block cache{
       .keys = head.keys, .values = head.values, .bias = bias, .first_position = 4, .masks = masks};
-  std::vector<index> positions(300);
-  for (index j = 0; j < 300; ++j) positions[static_cast<std::size_t>(j)] = 2 * j - 100;
+  std::vector<index_t> positions(300);
+  for (index_t j = 0; j < 300; ++j) positions[static_cast<std::size_t>(j)] = 2 * j - 100;
   const bool has_positions = GENERATE(false, true);
   if (has_positions) cache.positions = positions;
   const oracle_logits all = make_logits(cache, queries, rule);
 
-  const std::vector<std::vector<index>> choices = {
+  const std::vector<std::vector<index_t>> choices = {
       {0}, {299}, {0, 1, 2, 17, 150, 255, 256, 299}, {5, 3, 200, 3}, {}};
-  for (const std::vector<index>& rows : choices) {
+  for (const std::vector<index_t>& rows : choices) {
     CAPTURE(has_positions, rows.size());
     const kvfit::matrix some = kvfit::row_logits(cache, queries, rule, rows);
     REQUIRE(some.rows() == 100);
-    REQUIRE(some.cols() == static_cast<index>(rows.size()));
+    REQUIRE(some.cols() == static_cast<index_t>(rows.size()));
     worst_case worst;
-    for (index i = 0; i < some.rows(); ++i) {
-      for (index j = 0; j < some.cols(); ++j) {
-        const index row = rows[static_cast<std::size_t>(j)];
+    for (index_t i = 0; i < some.rows(); ++i) {
+      for (index_t j = 0; j < some.cols(); ++j) {
+        const index_t row = rows[static_cast<std::size_t>(j)];
         if (all.logit(i, row) == -infinity) {
           CHECK(some(i, j) == hidden);
           continue;
@@ -106,21 +106,21 @@ TEST_CASE("Logits of chosen rows are the columns of all logits", "[attention][ro
 TEST_CASE("Other keys may stand in the place of chosen rows", "[attention][row_logits]") {
   const sample head(20, 50, 16, 8);
   const std::vector<float> bias = random_numbers(50, 40);
-  const std::vector<index> rows = {3, 20, 49};
+  const std::vector<index_t> rows = {3, 20, 49};
   const kvfit::matrix stand_in = random_matrix(3, 16, 60);
   const kv_block cache{.keys = head.keys, .values = head.values, .bias = bias};
   kvfit::matrix logits;
   kvfit::row_logits_into(cache, head.queries, {}, rows, stand_in, logits);
   sample replaced = head;
-  for (index j = 0; j < 3; ++j) {
+  for (index_t j = 0; j < 3; ++j) {
     replaced.keys.row(rows[static_cast<std::size_t>(j)]) = stand_in.row(j);
   }
   const kv_block expected_cache{.keys = replaced.keys, .values = replaced.values, .bias = bias};
   const oracle_logits all = make_logits(expected_cache, head.queries, {});
   worst_case worst;
-  for (index i = 0; i < 20; ++i) {
-    for (index j = 0; j < 3; ++j) {
-      const index row = rows[static_cast<std::size_t>(j)];
+  for (index_t i = 0; i < 20; ++i) {
+    for (index_t j = 0; j < 3; ++j) {
+      const index_t row = rows[static_cast<std::size_t>(j)];
       worst.see(std::abs(static_cast<double>(logits(i, j)) - all.logit(i, row)),
                 fp32_rounding * 32 * all.magnitude(i, row), i);
     }
@@ -143,14 +143,14 @@ TEST_CASE("Threads make panels of chosen rows' logits, the same bytes",
   const kvfit::logit_rule rule = {.causal = true, .window = 180};
   const kv_block cache{
       .keys = head.keys, .values = head.values, .bias = bias, .first_position = 4, .masks = masks};
-  std::vector<index> rows(200);
-  std::iota(rows.begin(), rows.end(), index{0});
+  std::vector<index_t> rows(200);
+  std::iota(rows.begin(), rows.end(), index_t{0});
   kvfit::matrix alone;
   kvfit::row_logits_into(cache, queries, rule, rows, head.keys, alone);
   int loops = 0;
-  kvfit::caller backwards{[&](index count, const auto& body) {
+  kvfit::caller backwards{[&](index_t count, const auto& body) {
     ++loops;
-    for (index i = count; i-- > 0;) body(i);
+    for (index_t i = count; i-- > 0;) body(i);
   }};
   kvfit::thread_pool pool(3);
   for (const kvfit::loop& threads : {kvfit::loop(pool), kvfit::loop(backwards, 9)}) {

@@ -18,19 +18,20 @@ TEST_CASE("Without origins every block is a head, and its last rows are its own"
                                            rows.middle_rows(23, 7)};
   CHECK(head_end(blocks, {}, 0) == 1);
   CHECK(head_end(blocks, {}, 2) == 3);
-  CHECK(last_rows(blocks, {}, 0) == std::vector<index>{3, 20, 7});
-  CHECK(last_rows(blocks, {}, 1) == std::vector<index>{1, 1, 1});
-  CHECK(last_rows(blocks, {}, 5) == std::vector<index>{3, 5, 5});
-  CHECK(last_rows(blocks, {}, std::numeric_limits<index>::max()) == std::vector<index>{3, 20, 7});
+  CHECK(last_rows(blocks, {}, 0) == std::vector<index_t>{3, 20, 7});
+  CHECK(last_rows(blocks, {}, 1) == std::vector<index_t>{1, 1, 1});
+  CHECK(last_rows(blocks, {}, 5) == std::vector<index_t>{3, 5, 5});
+  CHECK(last_rows(blocks, {}, std::numeric_limits<index_t>::max()) ==
+        std::vector<index_t>{3, 20, 7});
 }
 
 TEST_CASE("The last rows of a part are the last ones of each head that the part has",
           "[attention][origin]") {
   const auto fraction = GENERATE(0.0, 0.01, 0.0625, 0.125, 0.3, 0.5);
-  const auto window = GENERATE(as<index>{}, 1, 2, 7, 16, 33, 99, 100, 5000);
+  const auto window = GENERATE(as<index_t>{}, 1, 2, 7, 16, 33, 99, 100, 5000);
   CAPTURE(fraction, window);
   std::vector<kvfit::matrix> memory;  // row i of head b holds 1000 b + i
-  for (const index rows : {100, 1, 17, 64, 700}) {
+  for (const index_t rows : {100, 1, 17, 64, 700}) {
     const auto b = static_cast<float>(memory.size());
     memory.emplace_back(rows, 1);
     memory.back().col(0).setLinSpaced(rows, 1000 * b, 1000 * b + static_cast<float>(rows - 1));
@@ -41,16 +42,16 @@ TEST_CASE("The last rows of a part are the last ones of each head that the part 
       kvfit::split_queries(std::span<const query_block>(blocks), {}, fraction);
 
   for (const kvfit::query_part* part : {&parts.fit, &parts.judge}) {
-    const std::vector<index> counts = last_rows(part->blocks, part->origins, window);
+    const std::vector<index_t> counts = last_rows(part->blocks, part->origins, window);
     REQUIRE(counts.size() == part->blocks.size());
     for (std::size_t b = 0; b < memory.size(); ++b) {
-      std::vector<index> all;
-      std::vector<index> taken;
+      std::vector<index_t> all;
+      std::vector<index_t> taken;
       for (std::size_t p = 0; p < counts.size(); ++p) {
         const query_block& block = part->blocks[p];
-        for (index i = 0; i < block.rows.rows(); ++i) {
-          const auto id = static_cast<index>(block.rows(i, 0));
-          if (id / 1000 != static_cast<index>(b)) continue;
+        for (index_t i = 0; i < block.rows.rows(); ++i) {
+          const auto id = static_cast<index_t>(block.rows(i, 0));
+          if (id / 1000 != static_cast<index_t>(b)) continue;
           CHECK(part->origins[p].block == b);
           CHECK(part->origins[p].first + i * part->origins[p].step == id % 1000);
           all.push_back(id);
@@ -61,7 +62,7 @@ TEST_CASE("The last rows of a part are the last ones of each head that the part 
       std::sort(taken.begin(), taken.end());
       const std::size_t length = std::min(all.size(), static_cast<std::size_t>(window));
       CHECK(taken ==
-            std::vector<index>(all.end() - static_cast<std::ptrdiff_t>(length), all.end()));
+            std::vector<index_t>(all.end() - static_cast<std::ptrdiff_t>(length), all.end()));
     }
   }
 }

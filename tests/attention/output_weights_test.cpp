@@ -17,9 +17,9 @@ VectorXd counted_lengths(const kvfit::matrix& output) {
   VectorXd lengths(output.rows());
   double squares = 0;
   int seen = 0;
-  for (index i = 0; i < output.rows(); ++i) {
+  for (index_t i = 0; i < output.rows(); ++i) {
     double square = 0;
-    for (index j = 0; j < output.cols(); ++j) {
+    for (index_t j = 0; j < output.cols(); ++j) {
       square += static_cast<double>(output(i, j)) * static_cast<double>(output(i, j));
     }
     lengths[i] = std::sqrt(square);
@@ -35,7 +35,7 @@ VectorXd counted_lengths(const kvfit::matrix& output) {
 /// Outputs of lengths that differ by a factor of 1e6, some of them 0.
 kvfit::matrix uneven_outputs() {
   kvfit::matrix output = random_matrix(40, 7, 11);
-  for (index i = 0; i < 40; ++i) {
+  for (index_t i = 0; i < 40; ++i) {
     output.row(i) *= std::pow(10.0F, static_cast<float>(i % 7 - 3));
   }
   output.row(5).setZero();
@@ -52,7 +52,7 @@ TEST_CASE("Inverse lengths are the oracle's, with a floor under short outputs",
   const kvfit::vector found = inverse_lengths(output);
   REQUIRE(found.size() == 40);
   int floored = 0;
-  for (index i = 0; i < 40; ++i) {
+  for (index_t i = 0; i < 40; ++i) {
     CAPTURE(i);
     if (lengths[i] == 0) {
       CHECK(found[i] == 0);
@@ -93,7 +93,7 @@ TEST_CASE("Relative weights are inverse lengths of mean square 1", "[attention][
   CHECK(weights[5] == 0);
   CHECK(weights[39] == 0);
   const double constant = weights[0] * lengths[0];
-  for (index i = 0; i < 40; ++i) {
+  for (index_t i = 0; i < 40; ++i) {
     CAPTURE(i);
     if (lengths[i] > 0) CHECK(weights[i] * lengths[i] == Approx(constant).epsilon(1e-6));
   }
@@ -108,7 +108,7 @@ TEST_CASE("Outputs of one length all weigh 1", "[attention][output_weights]") {
 }
 
 TEST_CASE("Where no output is seen, every weight is 0", "[attention][output_weights]") {
-  const auto rows = GENERATE(as<index>{}, 0, 1, 6);
+  const auto rows = GENERATE(as<index_t>{}, 0, 1, 6);
   const kvfit::matrix nothing = kvfit::matrix::Zero(rows, 3);
   REQUIRE(inverse_lengths(nothing).size() == rows);
   REQUIRE(relative_output_weights(nothing).size() == rows);

@@ -18,7 +18,7 @@ constexpr auto every_precision = {precision_kind::fp32, precision_kind::bf16x3,
                                   precision_kind::bf16};
 
 /// What `precision_kind` says a product of `terms` terms is off by, of its terms' sizes.
-double product_error(precision_kind precision, index terms) {
+double product_error(precision_kind precision, index_t terms) {
   constexpr double u = 0x1p-8;
   const double sums = static_cast<double>(terms) * fp32_rounding;
   switch (precision) {
@@ -39,10 +39,10 @@ struct errors_found {
 };
 
 errors_found errors_of(const kvfit::attention_scores& scores, const oracle_attention& expected,
-                       precision_kind precision, index depth) {
+                       precision_kind precision, index_t depth) {
   errors_found found;
   const double keys = static_cast<double>(expected.weights.cols());
-  for (index i = 0; i < scores.output.rows(); ++i) {
+  for (index_t i = 0; i < scores.output.rows(); ++i) {
     if (expected.log_mass[i] == -infinity) {
       CHECK(scores.log_mass[i] == hidden);
       CHECK(scores.output.row(i).isZero(0.0F));
@@ -68,11 +68,11 @@ errors_found errors_of(const kvfit::attention_scores& scores, const oracle_atten
 TEST_CASE(
     "The score pass is off by no more than its precision says, at every size around the tiles",
     "[attention][precision]") {
-  const auto keys = GENERATE(as<index>{}, 1, 15, 255, 257, 530);
+  const auto keys = GENERATE(as<index_t>{}, 1, 15, 255, 257, 530);
   const auto [depth, width] =
-      GENERATE(std::pair<index, index>(24, 40), std::pair<index, index>(33, 17),
-               std::pair<index, index>(1, 1));
-  const index n = 113;
+      GENERATE(std::pair<index_t, index_t>(24, 40), std::pair<index_t, index_t>(33, 17),
+               std::pair<index_t, index_t>(1, 1));
+  const index_t n = 113;
   CAPTURE(keys, depth, width);
   const sample head(n, keys, depth, width);
   const oracle_attention expected = attend_in_double(head.queries, head.cache());
@@ -127,7 +127,7 @@ TEST_CASE("At every precision a query's result has the same bytes in panels of a
     CAPTURE(static_cast<int>(precision));
     const auto whole = score_pass(head.cache(), head.queries, {}, {.precision = precision});
     REQUIRE(whole);
-    for (const index panel : {1, 7, 16, 50}) {
+    for (const index_t panel : {1, 7, 16, 50}) {
       const auto cut =
           score_pass(head.cache(), head.queries, {}, {.precision = precision, .panel = panel});
       REQUIRE(cut);

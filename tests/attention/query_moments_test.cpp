@@ -10,14 +10,14 @@ using kvfit::query_block;
 
 TEST_CASE("Mean and covariance are those of the rows of all blocks together",
           "[attention][query_moments]") {
-  const auto n = GENERATE(as<index>{}, 1, 2, 255, 257, 600);
-  const auto depth = GENERATE(as<index>{}, 1, 7, 64);
+  const auto n = GENERATE(as<index_t>{}, 1, 2, 255, 257, 600);
+  const auto depth = GENERATE(as<index_t>{}, 1, 7, 64);
   const auto offset = GENERATE(0.0F, 1000.0F);  // a large mean costs no digits
   CAPTURE(n, depth, offset);
   kvfit::matrix queries = random_matrix(n, depth, 3);
   queries.array() += offset;
   const kvfit::row_view rows(queries);
-  const index cut = n / 3;
+  const index_t cut = n / 3;
   std::vector<query_block> blocks;
   if (cut > 0) blocks.emplace_back(rows.middle_rows(0, cut));
   blocks.emplace_back(rows.middle_rows(cut, n - cut));

@@ -15,7 +15,7 @@ namespace {
 /// 40 queries that stand at uneven places, some behind all keys, some before most.
 struct scattered {
   scattered() : queries(head.queries) {
-    for (index i = 0; i < 40; ++i) table.push_back((i * i * 7) % 331);
+    for (index_t i = 0; i < 40; ++i) table.push_back((i * i * 7) % 331);
     queries.alibi_slope = 0.05F;
     queries.positions = table;
   }
@@ -24,7 +24,7 @@ struct scattered {
   ~scattered() = default;
 
   sample head{40, 300, 16, 20};
-  std::vector<index> table;
+  std::vector<index_t> table;
   query_block queries;
 };
 
@@ -36,7 +36,7 @@ TEST_CASE("a table says where each query stands", "[attention][positions]") {
   const scattered s;
   const auto y = attend(s.queries, {s.head.cache()}, positional);
   REQUIRE(y);
-  for (index i = 0; i < 40; ++i) {
+  for (index_t i = 0; i < 40; ++i) {
     // The oracle sees each row alone, at a position of its own.
     const query_block alone(kvfit::row_view(s.head.queries).middle_rows(i, 1),
                             s.table[static_cast<std::size_t>(i)], 0.05F);
@@ -58,11 +58,11 @@ TEST_CASE("the parts of a split stand where their rows stood in the table",
   const scattered s;
   for (const double share : {1.0, 0.3}) {
     const auto parts = kvfit::split_queries(s.queries, {}, 0.2, share);
-    index rows = 0;
+    index_t rows = 0;
     for (const kvfit::query_part* part : {&parts.fit, &parts.judge}) {
       for (std::size_t b = 0; b < part->blocks.size(); ++b) {
         const kvfit::block_origin& from = part->origins[b];
-        for (index i = 0; i < part->blocks[b].rows.rows(); ++i, ++rows) {
+        for (index_t i = 0; i < part->blocks[b].rows.rows(); ++i, ++rows) {
           const auto row = static_cast<std::size_t>(from.first + i * from.step);
           CHECK(part->blocks[b].position(i) == s.table[row]);
         }
@@ -92,7 +92,7 @@ TEST_CASE("a table without a place for every row, or out of bounds, is refused",
   refused(kvfit::errc::shape_mismatch);
   s.queries.first_position = 0;
   s.queries.position_step = 1;
-  s.table[7] = (index{1} << 53) + 1;
+  s.table[7] = (index_t{1} << 53) + 1;
   refused(kvfit::errc::invalid_option);
 }
 

@@ -14,18 +14,18 @@ namespace rope_scaling = kvfit::rope_scaling;
 
 namespace {
 
-std::vector<double> frequencies_of(const rope& rotation, index width) {
+std::vector<double> frequencies_of(const rope& rotation, index_t width) {
   REQUIRE(check_rope(rotation, width));
   return rope_frequencies(rotation, width);
 }
 
-double plain_frequency(double base, index pair, index dims) {
+double plain_frequency(double base, index_t pair, index_t dims) {
   return std::exp(-2.0 * static_cast<double>(pair) / static_cast<double>(dims) * std::log(base));
 }
 
 /// YaRN by turns: the pair index at which a wave turns `turns` times over the trained length is
 /// found by bisection, not by its formula.
-double pair_with_turns(double turns, double base, index dims, double length) {
+double pair_with_turns(double turns, double base, index_t dims, double length) {
   double low = -4.0 * static_cast<double>(dims);
   double high = 4.0 * static_cast<double>(dims);
   for (int step = 0; step < 200; ++step) {
@@ -36,7 +36,7 @@ double pair_with_turns(double turns, double base, index dims, double length) {
   return (low + high) / 2;
 }
 
-std::string field_of_rope(const rope& rotation, index width = 8) {
+std::string field_of_rope(const rope& rotation, index_t width = 8) {
   const auto ok = check_rope(rotation, width);
   return ok ? "" : ok.error().argument;
 }
@@ -58,7 +58,7 @@ TEST_CASE("YaRN keeps what turns often, interpolates what hardly turns, and blen
           "[attention][rope]") {
   struct model {
     double base, factor, length;
-    index dims;
+    index_t dims;
     bool rounds;
   };
   // Qwen's and GPT-OSS' settings, and small ones whose borders reach beyond the pairs.
@@ -81,7 +81,7 @@ TEST_CASE("YaRN keeps what turns often, interpolates what hardly turns, and blen
     }
     low = std::max(low, 0.0);
     high = std::min(high, static_cast<double>(m.dims) - 1);
-    for (index i = 0; i < m.dims / 2; ++i) {
+    for (index_t i = 0; i < m.dims / 2; ++i) {
       const auto at = static_cast<double>(i);
       const double theta = plain_frequency(m.base, i, m.dims);
       const double interpolated = theta / m.factor;
@@ -101,7 +101,7 @@ TEST_CASE("Llama 3's scaling is its three cases by wavelength", "[attention][rop
   const auto found = frequencies_of({.base = 500000, .scaling = llama}, 64);
   int kept = 0;
   int divided = 0;
-  for (index i = 0; i < 32; ++i) {
+  for (index_t i = 0; i < 32; ++i) {
     const double theta = plain_frequency(500000, i, 64);
     const double wavelength = 2 * std::numbers::pi / theta;
     double expected = 0;

@@ -17,13 +17,13 @@ namespace {
 
 /// A row turned by `distance` positions, in double: pair i is a complex number, times
 /// exp(i · distance · θ_i) with θ_i = base^(−2i / dims).
-VectorXd turned_in_double(const rope& rotation, const VectorXd& row, index distance) {
+VectorXd turned_in_double(const rope& rotation, const VectorXd& row, index_t distance) {
   VectorXd out = row;
-  const index dims = rotation.dims == 0 ? row.size() : rotation.dims;
-  for (index i = 0; 2 * i < dims; ++i) {
+  const index_t dims = rotation.dims == 0 ? row.size() : rotation.dims;
+  for (index_t i = 0; 2 * i < dims; ++i) {
     const bool is_split = rotation.pairing == rope_pairing::half_split;
-    const index real = is_split ? i : 2 * i;
-    const index imaginary = is_split ? i + dims / 2 : 2 * i + 1;
+    const index_t real = is_split ? i : 2 * i;
+    const index_t imaginary = is_split ? i + dims / 2 : 2 * i + 1;
     const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(dims);
     const double theta = std::exp(exponent * std::log(rotation.base));
     const std::complex<double> pair(row[real], row[imaginary]);
@@ -35,7 +35,7 @@ VectorXd turned_in_double(const rope& rotation, const VectorXd& row, index dista
 }
 
 /// The row as the library turns it.
-kvfit::matrix turned(const rope& rotation, const kvfit::matrix& row, index distance) {
+kvfit::matrix turned(const rope& rotation, const kvfit::matrix& row, index_t distance) {
   REQUIRE(check_rope(rotation, row.cols()));
   kvfit::matrix out = row;
   row_rotation(rotation, row.cols(), distance).turn(out.data());
@@ -51,9 +51,9 @@ VectorXd in_double(const kvfit::matrix& row) {
 TEST_CASE("A turned row is the oracle's, in both pairings and with some of the elements",
           "[attention][rope]") {
   const auto pairing = GENERATE(rope_pairing::half_split, rope_pairing::interleaved);
-  const auto dims = GENERATE(as<index>{}, 0, 2, 6, 32, 64);
+  const auto dims = GENERATE(as<index_t>{}, 0, 2, 6, 32, 64);
   const auto base = GENERATE(10000.0, 500000.0, 1.0, 0.5);
-  const auto distance = GENERATE(as<index>{}, 0, 1, -1, 77, -4096, 100000);
+  const auto distance = GENERATE(as<index_t>{}, 0, 1, -1, 77, -4096, 100000);
   CAPTURE(dims, base, distance);
   const rope rotation{.base = base, .dims = dims, .pairing = pairing};
   const kvfit::matrix row = random_matrix(1, 64, 3);
@@ -86,19 +86,19 @@ TEST_CASE("The fastest pair turns by one radian a position, the others slower",
 TEST_CASE("The logit of a turned query and a turned key depends on their distance alone",
           "[attention][rope]") {
   const auto pairing = GENERATE(rope_pairing::half_split, rope_pairing::interleaved);
-  const auto dims = GENERATE(as<index>{}, 0, 12);
+  const auto dims = GENERATE(as<index_t>{}, 0, 12);
   CAPTURE(dims);
   const rope rotation{.base = 10000, .dims = dims, .pairing = pairing};
   const kvfit::matrix query = random_matrix(1, 32, 5);
   const kvfit::matrix key = random_matrix(1, 32, 6);
-  const auto logit = [&](index query_at, index key_at) {
+  const auto logit = [&](index_t query_at, index_t key_at) {
     return in_double(turned(rotation, query, query_at))
         .dot(in_double(turned(rotation, key, key_at)));
   };
   const double allowed = 16 * fp32_rounding * in_double(query).norm() * in_double(key).norm();
-  for (const index distance : {0, 1, 9, -40}) {
+  for (const index_t distance : {0, 1, 9, -40}) {
     const double near = logit(distance, 0);
-    for (const index shift : {1, 100, 5000, -300}) {
+    for (const index_t shift : {1, 100, 5000, -300}) {
       CAPTURE(distance, shift);
       CHECK(std::abs(logit(shift + distance, shift) - near) <= allowed);
     }
@@ -111,7 +111,7 @@ TEST_CASE("Turning on and back gives the row back, and turns add up", "[attentio
   const rope rotation{.base = 10000, .dims = 48, .pairing = pairing};
   const kvfit::matrix row = random_matrix(1, 64, 7);
   const double allowed = 16 * fp32_rounding * in_double(row).cwiseAbs().maxCoeff();
-  for (const index distance : {1, 300, 70000}) {
+  for (const index_t distance : {1, 300, 70000}) {
     CAPTURE(distance);
     const kvfit::matrix there = turned(rotation, row, distance);
     CHECK((in_double(there) - in_double(row)).cwiseAbs().maxCoeff() > 0.01);
@@ -137,8 +137,8 @@ TEST_CASE("A rotation with an unusable base is refused", "[attention][rope]") {
 TEST_CASE("A rotation of elements that aren't pairs within the row is refused",
           "[attention][rope]") {
   struct wrong {
-    index dims;
-    index width;
+    index_t dims;
+    index_t width;
   };
   for (const wrong one : {wrong{-2, 64}, {66, 64}, {7, 64}, {63, 64}, {0, 63}, {2, 0}}) {
     CAPTURE(one.dims, one.width);

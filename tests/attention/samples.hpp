@@ -24,14 +24,14 @@ namespace kvfit_test {
 inline constexpr float hidden = -std::numeric_limits<float>::infinity();
 
 /// As many near-normal numbers as a vector.
-inline std::vector<float> random_numbers(index count, std::uint64_t seed, float spread = 1) {
+inline std::vector<float> random_numbers(index_t count, std::uint64_t seed, float spread = 1) {
   const kvfit::matrix m = random_matrix(1, count, seed, spread);
   return {m.data(), m.data() + count};
 }
 
 /// Queries, keys and values of one head, drawn from `seed`.
 struct sample {
-  sample(index n, index keys_count, index depth, index width, std::uint64_t seed = 1,
+  sample(index_t n, index_t keys_count, index_t depth, index_t width, std::uint64_t seed = 1,
          float spread = 1)
       : queries(random_matrix(n, depth, 3 * seed, spread)),
         keys(random_matrix(keys_count, depth, 3 * seed + 1, spread)),
@@ -47,7 +47,7 @@ struct sample {
 /// A stretch of a block: keys first … first + count − 1 with all that belongs to them.
 class stretch {
  public:
-  stretch(const kvfit::kv_block& whole, index first, index count) : block_(whole) {
+  stretch(const kvfit::kv_block& whole, index_t first, index_t count) : block_(whole) {
     const auto at = static_cast<std::size_t>(first);
     const auto length = static_cast<std::size_t>(count);
     block_.keys = whole.keys.middle_rows(first, count);
@@ -71,7 +71,7 @@ class stretch {
   std::vector<kvfit::row_view> masks_;
 };
 
-inline bool same_bytes(const float* a, const float* b, index count) {
+inline bool same_bytes(const float* a, const float* b, index_t count) {
   return count == 0 || std::memcmp(a, b, static_cast<std::size_t>(count) * sizeof(float)) == 0;
 }
 inline bool same_bytes(const kvfit::matrix& a, const kvfit::matrix& b) {
@@ -86,9 +86,9 @@ struct worst_case {
   double ratio = 0;  ///< error / bound
   double error = 0;
   double bound = 0;
-  index row = -1;
+  index_t row = -1;
 
-  void see(double error_now, double bound_now, index row_now) {
+  void see(double error_now, double bound_now, index_t row_now) {
     if (error_now == 0) return;  // also where the bound is 0
     const double ratio_now = error_now / bound_now;
     if (ratio_now <= ratio || std::isnan(ratio)) return;  // a NaN comes through, and stays
@@ -109,7 +109,7 @@ enum class bounds {
 
 /// log_mass and output (n and n × d_v) against the oracle.
 inline void check_attention(const kvfit::matrix& output, const kvfit::vector& log_mass,
-                            const oracle_attention& expected, index depth,
+                            const oracle_attention& expected, index_t depth,
                             bounds forgiven = bounds::ordinary) {
   REQUIRE(output.rows() == expected.output.rows());
   REQUIRE(output.cols() == expected.output.cols());
@@ -117,7 +117,7 @@ inline void check_attention(const kvfit::matrix& output, const kvfit::vector& lo
   worst_case mass;
   worst_case out;
   bool is_hidden_right = true;
-  for (index i = 0; i < output.rows(); ++i) {
+  for (index_t i = 0; i < output.rows(); ++i) {
     const Eigen::VectorXd found = output.row(i).transpose().cast<double>();
     const Eigen::VectorXd wanted = expected.output.row(i).transpose();
     if (expected.log_mass[i] == -infinity) {
@@ -142,7 +142,7 @@ inline void check_attention(const kvfit::matrix& output, const kvfit::vector& lo
 }
 
 inline void check_attention(const kvfit::result<kvfit::attention_output>& y,
-                            const oracle_attention& expected, index depth,
+                            const oracle_attention& expected, index_t depth,
                             bounds forgiven = bounds::ordinary) {
   INFO((y ? "no error" : y.error().message()));
   REQUIRE(y);
@@ -156,7 +156,7 @@ inline void check_close(const kvfit::attention_output& a, const kvfit::attention
   REQUIRE(a.output.cols() == b.output.cols());
   worst_case mass;
   worst_case out;
-  for (index i = 0; i < a.output.rows(); ++i) {
+  for (index_t i = 0; i < a.output.rows(); ++i) {
     const bool is_hidden = a.log_mass[i] == hidden && b.log_mass[i] == hidden;
     const double gap = is_hidden ? 0 : std::abs(static_cast<double>(a.log_mass[i] - b.log_mass[i]));
     mass.see(gap, log_mass_bound, i);

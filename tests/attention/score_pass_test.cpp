@@ -22,15 +22,16 @@ constexpr auto every_kind = {importance_kind::mean, importance_kind::rms, import
 /// Relative error of a key's importance: that of the weights, then n sums in fp32. Below, squares
 /// of weights under 1e-19 vanish in fp32.
 void check_importance(const kvfit::vector& found, const VectorXd& wanted,
-                      const oracle_attention& expected, index depth) {
+                      const oracle_attention& expected, index_t depth) {
   REQUIRE(found.size() == wanted.size());
-  const index n = expected.weights.rows();
+  const index_t n = expected.weights.rows();
   double logit_error = 0;
-  for (index i = 0; i < n; ++i) logit_error = std::max(logit_error, expected.logit_error(i, depth));
+  for (index_t i = 0; i < n; ++i)
+    logit_error = std::max(logit_error, expected.logit_error(i, depth));
   const double relative =
       std::expm1(2 * logit_error) + 2e-6 + fp32_rounding * static_cast<double>(n + 16);
   worst_case worst;
-  for (index j = 0; j < found.size(); ++j) {
+  for (index_t j = 0; j < found.size(); ++j) {
     worst.see(std::abs(static_cast<double>(found[j]) - wanted[j]), relative * wanted[j] + 1.1e-19,
               j);
   }
@@ -42,8 +43,8 @@ void check_importance(const kvfit::vector& found, const VectorXd& wanted,
 
 TEST_CASE("The score pass equals attention in double at every size around the tiles",
           "[attention][score_pass]") {
-  const auto n = GENERATE(as<index>{}, 1, 7, 64, 65, 600);
-  const auto keys = GENERATE(as<index>{}, 1, 7, 255, 256, 257, 600);
+  const auto n = GENERATE(as<index_t>{}, 1, 7, 64, 65, 600);
+  const auto keys = GENERATE(as<index_t>{}, 1, 7, 255, 256, 257, 600);
   CAPTURE(n, keys);
   const sample head(n, keys, 24, 40);
   const oracle_attention expected = attend_in_double(head.queries, head.cache());
@@ -54,7 +55,7 @@ TEST_CASE("The score pass equals attention in double at every size around the ti
     check_attention(scores->output, scores->log_mass, expected, 24);
     check_importance(scores->importance, importance_of(expected.weights, kind), expected, 24);
     worst_case max;
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i) {
       max.see(std::abs(static_cast<double>(scores->max[i]) - expected.max[i]),
               expected.logit_error(i, 24), i);
     }
@@ -95,7 +96,7 @@ TEST_CASE("Importance counts the queries of every block, under the whole rule",
 TEST_CASE("An observation window counts the last queries of every block, and nothing else changes",
           "[attention][score_pass]") {
   // Panels of 96: the window begins inside one, at its edge, or before the block.
-  const auto window = GENERATE(as<index>{}, 1, 7, 34, 35, 103, 104, 1000);
+  const auto window = GENERATE(as<index_t>{}, 1, 7, 34, 35, 103, 104, 1000);
   CAPTURE(window);
   const sample head(230 + 5 + 104, 300, 16, 8);
   const kvfit::row_view rows(head.queries);
@@ -103,17 +104,17 @@ TEST_CASE("An observation window counts the last queries of every block, and not
                                            rows.middle_rows(235, 104)};
   const std::span<const query_block> queries(blocks);
   const oracle_attention expected = attend_in_double(queries, head.cache());
-  std::vector<index> observed;
-  for (const auto& [first, count] : {std::pair<index, index>{0, 230}, {230, 5}, {235, 104}}) {
-    for (index i = std::max<index>(count - window, 0); i < count; ++i)
+  std::vector<index_t> observed;
+  for (const auto& [first, count] : {std::pair<index_t, index_t>{0, 230}, {230, 5}, {235, 104}}) {
+    for (index_t i = std::max<index_t>(count - window, 0); i < count; ++i)
       observed.push_back(first + i);
   }
   oracle_attention seen = expected;
-  seen.weights.resize(static_cast<index>(observed.size()), 300);
-  seen.magnitude.resize(static_cast<index>(observed.size()));
+  seen.weights.resize(static_cast<index_t>(observed.size()), 300);
+  seen.magnitude.resize(static_cast<index_t>(observed.size()));
   for (std::size_t i = 0; i < observed.size(); ++i) {
-    seen.weights.row(static_cast<index>(i)) = expected.weights.row(observed[i]);
-    seen.magnitude[static_cast<index>(i)] = expected.magnitude[observed[i]];
+    seen.weights.row(static_cast<index_t>(i)) = expected.weights.row(observed[i]);
+    seen.magnitude[static_cast<index_t>(i)] = expected.magnitude[observed[i]];
   }
   for (const importance_kind kind : every_kind) {
     CAPTURE(static_cast<int>(kind));
@@ -152,12 +153,12 @@ TEST_CASE("A score pass on several threads gives the same bytes, and the first e
   kvfit::thread_pool pool(3);
   for (const importance_kind kind :
        {importance_kind::none, importance_kind::mean, importance_kind::rms, importance_kind::max}) {
-    for (const index kept : {index{0}, index{1} << 30}) {
+    for (const index_t kept : {index_t{0}, index_t{1} << 30}) {
       const kvfit::score_options options{
           .importance = kind, .keep_exponentials = kept, .window = 77, .panel = 16};
       const auto alone = score_pass(cache, head.queries, {}, options);
       REQUIRE(alone);
-      for (const index at_once : {1, 2, 4, 50}) {
+      for (const index_t at_once : {1, 2, 4, 50}) {
         kvfit::score_options shared = options;
         shared.panels_at_once = at_once;
         const auto found = score_pass(cache, head.queries, {}, shared, {}, pool);
@@ -202,11 +203,11 @@ TEST_CASE("§9.4 logits that climb from tile to tile give the same attention, ke
   const auto climb = GENERATE(0.0F, 3.0F, 15.0F, 30.0F, -30.0F);  // from one 256 keys to the next
   const auto start = GENERATE(0.0F, -infinity);                   // the first keys may be hidden
   CAPTURE(climb, start);
-  const index n = 130;
-  const index keys = 1100;
+  const index_t n = 130;
+  const index_t keys = 1100;
   const sample head(n, keys, 24, 40);
   std::vector<float> bias(static_cast<std::size_t>(keys));
-  for (index j = 0; j < keys; ++j) {
+  for (index_t j = 0; j < keys; ++j) {
     bias[static_cast<std::size_t>(j)] = j < 256 ? start : climb * static_cast<float>(j / 256);
   }
   const kv_block cache{.keys = head.keys, .values = head.values, .bias = bias};
@@ -221,13 +222,13 @@ TEST_CASE("§9.4 logits that climb from tile to tile give the same attention, ke
     REQUIRE(scores->exponentials.cols() == n);
     REQUIRE(scores->shift.size() == n);
     worst_case weight;
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i) {
       CHECK(scores->shift[i] <= scores->max[i]);
       CHECK(scores->shift[i] >= scores->max[i] - 16);
       const double to_share = std::exp(static_cast<double>(scores->shift[i]) -
                                        static_cast<double>(scores->log_mass[i]));
       const double relative = std::expm1(3 * expected.logit_error(i, 24)) + 1e-5;
-      for (index j = 0; j < keys; ++j) {
+      for (index_t j = 0; j < keys; ++j) {
         const double share = static_cast<double>(scores->exponentials(j, i)) * to_share;
         weight.see(std::abs(share - expected.weights(i, j)),
                    relative * expected.weights(i, j) + 1e-30, j);
@@ -241,7 +242,7 @@ TEST_CASE("§9.4 logits that climb from tile to tile give the same attention, ke
 TEST_CASE("Exponentials are kept where they fit the bytes allowed, not otherwise",
           "[attention][score_pass]") {
   const sample head(10, 30, 24, 40);
-  const auto kept = [&](index bytes) {
+  const auto kept = [&](index_t bytes) {
     return score_pass(head.cache(), head.queries, {}, {.keep_exponentials = bytes})
         ->exponentials.size();
   };
@@ -270,8 +271,8 @@ TEST_CASE("Importance that is not asked for is empty", "[attention][score_pass]"
 }
 
 TEST_CASE("Pooled importance equals the plain formula at every width", "[attention][score_pass]") {
-  const auto keys = GENERATE(as<index>{}, 1, 2, 7, 60);
-  const auto width = GENERATE(as<index>{}, 1, 3, 7, 61, 1001);
+  const auto keys = GENERATE(as<index_t>{}, 1, 2, 7, 60);
+  const auto width = GENERATE(as<index_t>{}, 1, 3, 7, 61, 1001);
   const auto pooling = GENERATE(pooling_kind::none, pooling_kind::average, pooling_kind::max);
   CAPTURE(keys, width, static_cast<int>(pooling));
   const sample head(9, keys, 16, 8);
@@ -302,7 +303,7 @@ TEST_CASE("Pooling by hand: the average counts zeros beyond the ends", "[attenti
   const kvfit::vector max = pooled(pooling_kind::max);
   const std::vector<double> averages = {5.0 / 30, 7.0 / 30, 9.0 / 30, 5.0 / 30};
   const std::vector<double> maxima = {0.4, 0.4, 0.4, 0.3};
-  for (index j = 0; j < 4; ++j) {
+  for (index_t j = 0; j < 4; ++j) {
     const auto at = static_cast<std::size_t>(j);
     CHECK(average[j] == Approx(averages[at]).epsilon(16 * fp32_rounding));
     CHECK(max[j] == Approx(maxima[at]).epsilon(16 * fp32_rounding));
@@ -310,7 +311,7 @@ TEST_CASE("Pooling by hand: the average counts zeros beyond the ends", "[attenti
 }
 
 TEST_CASE("An even or empty pooling window is refused with its width", "[attention][score_pass]") {
-  const auto width = GENERATE(as<index>{}, 0, 2, 6, -1, -7);
+  const auto width = GENERATE(as<index_t>{}, 0, 2, 6, -1, -7);
   CAPTURE(width);
   const sample head(3, 10, 4, 4);
   const auto scores = score_pass(head.cache(), head.queries, {}, {.pooling_width = width});
@@ -322,7 +323,7 @@ TEST_CASE("An even or empty pooling window is refused with its width", "[attenti
 
 TEST_CASE("Importance of permuted keys is permuted, and nothing else changes",
           "[attention][score_pass]") {
-  const index count = 300;
+  const index_t count = 300;
   const sample head(70, count, 16, 8);
   const std::vector<float> bias = random_numbers(count, 40);
   std::vector<std::size_t> order(static_cast<std::size_t>(count));
@@ -334,8 +335,8 @@ TEST_CASE("Importance of permuted keys is permuted, and nothing else changes",
   sample mixed = head;
   std::vector<float> mixed_bias;
   for (std::size_t j = 0; j < order.size(); ++j) {
-    mixed.keys.row(static_cast<index>(j)) = head.keys.row(static_cast<index>(order[j]));
-    mixed.values.row(static_cast<index>(j)) = head.values.row(static_cast<index>(order[j]));
+    mixed.keys.row(static_cast<index_t>(j)) = head.keys.row(static_cast<index_t>(order[j]));
+    mixed.values.row(static_cast<index_t>(j)) = head.values.row(static_cast<index_t>(order[j]));
     mixed_bias.push_back(bias[order[j]]);
   }
   for (const importance_kind kind : every_kind) {
@@ -348,9 +349,9 @@ TEST_CASE("Importance of permuted keys is permuted, and nothing else changes",
     REQUIRE(a);
     REQUIRE(b);
     worst_case worst;
-    for (index j = 0; j < count; ++j) {
+    for (index_t j = 0; j < count; ++j) {
       const auto original = static_cast<double>(
-          a->importance[static_cast<index>(order[static_cast<std::size_t>(j)])]);
+          a->importance[static_cast<index_t>(order[static_cast<std::size_t>(j)])]);
       worst.see(std::abs(static_cast<double>(b->importance[j]) - original), 1e-5 * original, j);
     }
     INFO("importance: " << worst.text());
@@ -376,7 +377,7 @@ TEST_CASE("§17 permuting queries, or taking each twice, leaves importance alone
     REQUIRE(back);
     REQUIRE(doubled);
     worst_case worst;
-    for (index j = 0; j < 200; ++j) {
+    for (index_t j = 0; j < 200; ++j) {
       const auto wanted = static_cast<double>(once->importance[j]);
       const double bound = 160 * fp32_rounding * wanted;
       worst.see(std::abs(static_cast<double>(back->importance[j]) - wanted), bound, j);
@@ -384,7 +385,7 @@ TEST_CASE("§17 permuting queries, or taking each twice, leaves importance alone
     }
     INFO("importance: " << worst.text());
     CHECK(worst.ratio <= 1);
-    for (index i = 0; i < 70; ++i) {
+    for (index_t i = 0; i < 70; ++i) {
       CHECK(doubled->log_mass[i] == Approx(doubled->log_mass[139 - i]).epsilon(1e-6));
     }
   }

@@ -16,20 +16,20 @@ namespace {
 
 /// Queries whose numbers tell where they come from: row i of block b holds 1000 b + i.
 struct numbered {
-  explicit numbered(const std::vector<index>& lengths) {
+  explicit numbered(const std::vector<index_t>& lengths) {
     for (std::size_t b = 0; b < lengths.size(); ++b) {
       kvfit::matrix rows(lengths[b], 3);
       kvfit::matrix mask(lengths[b], 5);
-      for (index i = 0; i < lengths[b]; ++i) {
-        rows.row(i).setConstant(static_cast<float>(1000 * static_cast<index>(b) + i));
-        mask.row(i).setConstant(-static_cast<float>(1000 * static_cast<index>(b) + i));
+      for (index_t i = 0; i < lengths[b]; ++i) {
+        rows.row(i).setConstant(static_cast<float>(1000 * static_cast<index_t>(b) + i));
+        mask.row(i).setConstant(-static_cast<float>(1000 * static_cast<index_t>(b) + i));
       }
       memory.push_back(std::move(rows));
       mask_memory.push_back(std::move(mask));
     }
     for (std::size_t b = 0; b < lengths.size(); ++b) {
-      query_block block(memory[b], 100 * static_cast<index>(b), 0.5F * static_cast<float>(b));
-      block.position_step = static_cast<index>(b) + 1;
+      query_block block(memory[b], 100 * static_cast<index_t>(b), 0.5F * static_cast<float>(b));
+      block.position_step = static_cast<index_t>(b) + 1;
       block.sink_logit = static_cast<float>(b);
       blocks.push_back(block);
       masks.emplace_back(mask_memory[b]);
@@ -45,14 +45,14 @@ struct numbered {
 
 /// Reads a part: how often each row is in it. Checks on the way that position, slope, sink and mask
 /// belong to the row.
-std::map<index, int> rows_of(const query_part& part, const numbered& source) {
-  std::map<index, int> count;
+std::map<index_t, int> rows_of(const query_part& part, const numbered& source) {
+  std::map<index_t, int> count;
   REQUIRE(part.masks.size() == part.blocks.size());
   for (std::size_t p = 0; p < part.blocks.size(); ++p) {
     const query_block& block = part.blocks[p];
     REQUIRE(part.masks[p].rows() == block.rows.rows());
-    for (index i = 0; i < block.rows.rows(); ++i) {
-      const auto id = static_cast<index>(block.rows(i, 0));
+    for (index_t i = 0; i < block.rows.rows(); ++i) {
+      const auto id = static_cast<index_t>(block.rows(i, 0));
       const auto b = static_cast<std::size_t>(id / 1000);
       CHECK(block.rows(i, 2) == static_cast<float>(id));
       CHECK(part.masks[p](i, 4) == -static_cast<float>(id));
@@ -75,13 +75,13 @@ TEST_CASE("§9.15 §9.16 a split covers every query of every head once, with its
   CAPTURE(fraction);
   const numbered source({40, 1, 2, 7, 8, 9, 100});
   const kvfit::query_split parts = split_queries(source.queries(), source.masks, fraction);
-  const std::map<index, int> fit = rows_of(parts.fit, source);
-  const std::map<index, int> judge = rows_of(parts.judge, source);
-  const index stride = fraction > 0 ? static_cast<index>(std::lround(1 / fraction)) : 0;
+  const std::map<index_t, int> fit = rows_of(parts.fit, source);
+  const std::map<index_t, int> judge = rows_of(parts.judge, source);
+  const index_t stride = fraction > 0 ? static_cast<index_t>(std::lround(1 / fraction)) : 0;
   for (std::size_t b = 0; b < source.blocks.size(); ++b) {
-    const index rows = source.blocks[b].rows.rows();
-    for (index i = 0; i < rows; ++i) {
-      const index id = 1000 * static_cast<index>(b) + i;
+    const index_t rows = source.blocks[b].rows.rows();
+    for (index_t i = 0; i < rows; ++i) {
+      const index_t id = 1000 * static_cast<index_t>(b) + i;
       CAPTURE(id, stride);
       const bool is_judge = stride > 0 && rows >= stride && i % stride == stride - 1;
       CHECK(fit.count(id) == (is_judge ? 0 : 1));
@@ -90,8 +90,8 @@ TEST_CASE("§9.15 §9.16 a split covers every query of every head once, with its
       if (judge.count(id) == 1) CHECK(judge.at(id) == 1);
     }
   }
-  CHECK(parts.fit.set().rows() == static_cast<index>(fit.size()));
-  CHECK(parts.judge.set().rows() == static_cast<index>(judge.size()));
+  CHECK(parts.fit.set().rows() == static_cast<index_t>(fit.size()));
+  CHECK(parts.judge.set().rows() == static_cast<index_t>(judge.size()));
   CHECK(fit.size() + judge.size() == 167);
 }
 
@@ -140,12 +140,12 @@ TEST_CASE("§9.15 §9.16 a fit on a share of the queries takes none that is held
   const numbered source({40, 1, 2, 7, 8, 9, 100, 101, 997});
   const kvfit::query_split parts = split_queries(source.queries(), source.masks, fraction, share);
   const kvfit::query_split whole = split_queries(source.queries(), source.masks, fraction);
-  const std::map<index, int> fit = rows_of(parts.fit, source);
-  const std::map<index, int> not_held = rows_of(whole.fit, source);
+  const std::map<index_t, int> fit = rows_of(parts.fit, source);
+  const std::map<index_t, int> not_held = rows_of(whole.fit, source);
   CHECK(rows_of(parts.judge, source) == rows_of(whole.judge, source));
 
-  std::vector<index> taken(source.blocks.size(), 0);
-  std::vector<index> could(source.blocks.size(), 0);
+  std::vector<index_t> taken(source.blocks.size(), 0);
+  std::vector<index_t> could(source.blocks.size(), 0);
   bool is_once = true;
   for (const auto& [id, count] : fit) {
     is_once = is_once && count == 1 && not_held.count(id) == 1;
@@ -171,15 +171,15 @@ TEST_CASE("A share of the queries spans every block evenly", "[attention][split]
   CAPTURE(fraction, share);
   const numbered source({60, 400, 997});
   const kvfit::query_split parts = split_queries(source.queries(), source.masks, fraction, share);
-  std::map<index, int> fit = rows_of(parts.fit, source);
+  std::map<index_t, int> fit = rows_of(parts.fit, source);
   // A row each 1 / share of those that are not held out, and a held-out one may lie between.
   const double kept = fraction > 0 ? 1 - fraction : 1;
   const double widest = 1 / (share * kept) + (fraction > 0 ? 2 : 0);
   for (std::size_t b = 0; b < source.blocks.size(); ++b) {
-    index before = -1;
-    index gap = 0;
+    index_t before = -1;
+    index_t gap = 0;
     for (const auto& [id, count] : fit) {
-      if (id / 1000 != static_cast<index>(b)) continue;
+      if (id / 1000 != static_cast<index_t>(b)) continue;
       gap = std::max(gap, id % 1000 - before);
       before = id % 1000;
     }
@@ -201,8 +201,9 @@ TEST_CASE("The origins of a split lead back to its rows", "[attention][split]") 
     for (std::size_t p = 0; p < part->blocks.size(); ++p) {
       const kvfit::block_origin& origin = part->origins[p];
       const row_view& rows = part->blocks[p].rows;
-      for (index i = 0; i < rows.rows(); ++i) {
-        const index id = 1000 * static_cast<index>(origin.block) + origin.first + i * origin.step;
+      for (index_t i = 0; i < rows.rows(); ++i) {
+        const index_t id =
+            1000 * static_cast<index_t>(origin.block) + origin.first + i * origin.step;
         leads_back = leads_back && rows(i, 0) == static_cast<float>(id);
       }
     }
@@ -216,7 +217,7 @@ TEST_CASE("All queries that are not held out lie in as few blocks as can be",
   const kvfit::query_split parts = split_queries(source.queries(), source.masks, 0.25, 1);
   const auto starts = [&](std::size_t p) { return parts.fit.blocks[p].rows.data(); };
   REQUIRE(parts.fit.blocks.size() == 5);
-  for (index k = 0; k < 3; ++k) {  // interleaved: ten rows each, four apart
+  for (index_t k = 0; k < 3; ++k) {  // interleaved: ten rows each, four apart
     CHECK(starts(static_cast<std::size_t>(k)) == &source.memory[0](k, 0));
     CHECK(parts.fit.blocks[static_cast<std::size_t>(k)].rows.rows() == 10);
   }
@@ -236,20 +237,20 @@ TEST_CASE("Attention of the parts is attention of the whole, row by row", "[atte
   const auto whole = kvfit::attend(queries, {cache}, rule);
   REQUIRE(whole);
   const kvfit::query_split parts = split_queries(queries, masks, 0.2);
-  std::vector<index> fit_rows;
-  std::vector<index> judge_rows;
-  for (index first = 0; first < 4; ++first) {
-    for (index i = first; i < 50; i += 5) fit_rows.push_back(i);
+  std::vector<index_t> fit_rows;
+  std::vector<index_t> judge_rows;
+  for (index_t first = 0; first < 4; ++first) {
+    for (index_t i = first; i < 50; i += 5) fit_rows.push_back(i);
   }
-  for (index i = 4; i < 50; i += 5) judge_rows.push_back(i);
+  for (index_t i = 4; i < 50; i += 5) judge_rows.push_back(i);
   for (const auto& [part, rows] : {std::pair{&parts.fit, &fit_rows}, {&parts.judge, &judge_rows}}) {
     const auto y = kvfit::attend(part->set(), {part->beside(cache)}, rule);
     REQUIRE(y);
-    REQUIRE(y->output.rows() == static_cast<index>(rows->size()));
+    REQUIRE(y->output.rows() == static_cast<index_t>(rows->size()));
     kvfit::attention_output expected = *y;
     for (std::size_t i = 0; i < rows->size(); ++i) {
-      expected.output.row(static_cast<index>(i)) = whole->output.row((*rows)[i]);
-      expected.log_mass[static_cast<index>(i)] = whole->log_mass[(*rows)[i]];
+      expected.output.row(static_cast<index_t>(i)) = whole->output.row((*rows)[i]);
+      expected.log_mass[static_cast<index_t>(i)] = whole->log_mass[(*rows)[i]];
     }
     check_close(*y, expected, 64 * fp32_rounding, 64 * fp32_rounding);
   }

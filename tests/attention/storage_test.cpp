@@ -18,8 +18,8 @@ class stored {
  public:
   stored(const kvfit::matrix& numbers, dtype type, layout where)
       : exact_(numbers.rows(), numbers.cols()) {
-    const index rows = numbers.rows();
-    const index cols = numbers.cols();
+    const index_t rows = numbers.rows();
+    const index_t cols = numbers.cols();
     switch (where) {
       case layout::contiguous:
         place(rows * cols, 0, cols, 1);
@@ -38,8 +38,8 @@ class stored {
         break;
     }
     const std::size_t size = size_of(type);
-    for (index i = 0; i < rows; ++i) {
-      for (index j = 0; j < cols; ++j) {
+    for (index_t i = 0; i < rows; ++i) {
+      for (index_t j = 0; j < cols; ++j) {
         const float x = numbers(i, j);
         std::byte* at = memory_.data() +
                         static_cast<std::size_t>(start_ + i * row_stride_ + j * col_stride_) * size;
@@ -68,7 +68,7 @@ class stored {
   [[nodiscard]] const kvfit::matrix& exact() const { return exact_; }
 
  private:
-  void place(index elements, index start, index row_stride, index col_stride) {
+  void place(index_t elements, index_t start, index_t row_stride, index_t col_stride) {
     memory_.resize(static_cast<std::size_t>(elements) * 4, std::byte{0xFF});  // NaN in all types
     start_ = start;
     row_stride_ = row_stride;
@@ -78,9 +78,9 @@ class stored {
   std::vector<std::byte> memory_;
   kvfit::matrix exact_;
   row_view view_;
-  index start_ = 0;
-  index row_stride_ = 0;
-  index col_stride_ = 0;
+  index_t start_ = 0;
+  index_t row_stride_ = 0;
+  index_t col_stride_ = 0;
 };
 
 }  // namespace
@@ -90,7 +90,7 @@ TEST_CASE("§9.22 attention depends on the numbers, not on how they are stored",
   const auto type = GENERATE(dtype::fp32, dtype::fp16, dtype::bf16);
   const auto where = GENERATE(layout::contiguous, layout::padded, layout::transposed,
                               layout::reversed, layout::spread);
-  const auto keys_count = GENERATE(as<index>{}, 1, 65, 300);
+  const auto keys_count = GENERATE(as<index_t>{}, 1, 65, 300);
   CAPTURE(kvfit::name(type), static_cast<int>(where), keys_count);
   const sample head(70, keys_count, 40, 24);
   const stored queries(head.queries, type, where);
@@ -125,7 +125,7 @@ TEST_CASE("§9.22 bf16 beyond the range of fp16 attends in full", "[attention][s
 
 TEST_CASE("One key repeated by a zero stride counts as often as it stands there",
           "[attention][storage]") {
-  const auto count = GENERATE(as<index>{}, 1, 2, 65, 300);
+  const auto count = GENERATE(as<index_t>{}, 1, 2, 65, 300);
   CAPTURE(count);
   const sample head(9, 1, 16, 8);
   const row_view keys(head.keys.data(), count, 16, 0);

@@ -16,7 +16,7 @@ namespace kvfit_test {
 namespace {
 
 /// "peak 3.4 MB of 17.1 MB, n × T 128.0 MB"
-std::string megabytes(std::ptrdiff_t peak_bytes, index bound, index product) {
+std::string megabytes(std::ptrdiff_t peak_bytes, index_t bound, index_t product) {
   const auto text = [](double bytes) { return std::to_string(bytes / (1 << 20)) + " MB"; };
   return "peak " + text(static_cast<double>(peak_bytes)) + " of " +
          text(static_cast<double>(bound)) + ", n × T " + text(static_cast<double>(product));
@@ -24,10 +24,10 @@ std::string megabytes(std::ptrdiff_t peak_bytes, index bound, index product) {
 
 /// What is documented: a panel of at most max(16 MB, 8 · T · 4 bytes). To that come tiles of 256
 /// rows of keys and values, 64 of queries and outputs, and what Eigen packs them into.
-index workspace_bound(index keys, index depth, index width) {
-  const index panel = std::max<index>(index{16} << 20, 8 * keys * 4);
-  const index tiles = 4 * (256 + 64) * (depth + width) * 4;
-  return panel + tiles + (index{1} << 20);
+index_t workspace_bound(index_t keys, index_t depth, index_t width) {
+  const index_t panel = std::max<index_t>(index_t{16} << 20, 8 * keys * 4);
+  const index_t tiles = 4 * (256 + 64) * (depth + width) * 4;
+  return panel + tiles + (index_t{1} << 20);
 }
 
 }  // namespace
@@ -53,17 +53,17 @@ TEST_CASE("The allocation counter counts", "[attention][workspace]") {
 TEST_CASE("The score pass and attend never hold n × T numbers", "[attention][workspace]") {
   if (!can_count) return;
   struct size {
-    index n;
-    index keys;
+    index_t n;
+    index_t keys;
   };
   const auto [n, keys] = GENERATE(size{1024, 16384}, size{64, 300000}, size{20000, 600});
-  constexpr index depth = 8;
-  constexpr index width = 8;
+  constexpr index_t depth = 8;
+  constexpr index_t width = 8;
   const kvfit::matrix q = random_matrix(n, depth, 1);
   const kvfit::matrix k = random_matrix(keys, depth, 2);
-  const index results = 4 * (n * (2 + width) + 2 * keys);
-  const index bound = workspace_bound(keys, depth, width) + results;
-  const index product = 4 * n * keys;
+  const index_t results = 4 * (n * (2 + width) + 2 * keys);
+  const index_t bound = workspace_bound(keys, depth, width) + results;
+  const index_t product = 4 * n * keys;
   REQUIRE(product > 2 * bound);
   CAPTURE(n, keys);
 
@@ -94,8 +94,8 @@ TEST_CASE("score_pass_bytes and attend_bytes are never below what is taken, nor 
           "[attention][workspace]") {
   if (!can_count) return;
   struct size {
-    index n;
-    index keys;
+    index_t n;
+    index_t keys;
   };
   for (const auto [n, keys] :
        {size{1, 1}, size{5, 3000}, size{700, 40}, size{900, 5000}, size{100, 90000}}) {
@@ -106,9 +106,9 @@ TEST_CASE("score_pass_bytes and attend_bytes are never below what is taken, nor 
       kvfit::kv_block cache{.keys = kvfit::row_view(head.keys), .values = head.values};
       if (is_masked) cache.masks = masks;
       const kvfit::head_sizes sizes = kvfit::sizes_of_head(cache, head.queries);
-      for (const auto& [kept, precision] : {std::pair(index{0}, kvfit::precision_kind::fp32),
+      for (const auto& [kept, precision] : {std::pair(index_t{0}, kvfit::precision_kind::fp32),
                                             std::pair(4 * n * keys, kvfit::precision_kind::bf16),
-                                            std::pair(index{0}, kvfit::precision_kind::bf16x3)}) {
+                                            std::pair(index_t{0}, kvfit::precision_kind::bf16x3)}) {
         const kvfit::score_options options{
             .pooling = kvfit::pooling_kind::max, .keep_exponentials = kept, .precision = precision};
         bool is_done = false;
@@ -158,7 +158,7 @@ TEST_CASE("Panels at once are counted, and the first thing that a cap takes",
   CHECK(static_cast<double>(peak) <= estimate);
   CHECK(estimate <= 1.5 * static_cast<double>(peak));
 
-  three.memory = static_cast<index>(estimate) - 1;
+  three.memory = static_cast<index_t>(estimate) - 1;
   const auto capped = count_allocations([&] {
                         is_done =
                             kvfit::score_pass(cache, head.queries, {}, three, {}, pool).has_value();
@@ -178,7 +178,7 @@ TEST_CASE("A score pass and attention keep to a cap by smaller panels, or are re
   REQUIRE(output);
   // Runs one of them under ever smaller caps; `run(cap)` gives its error or what it is off by.
   const auto lower = [&](auto run, double free) {
-    kvfit::index cap = static_cast<kvfit::index>(free);
+    kvfit::index_t cap = static_cast<kvfit::index_t>(free);
     int smaller = 0;
     for (;; cap -= cap / 3, ++smaller) {
       kvfit::result<double> off = 0.0;
@@ -188,7 +188,7 @@ TEST_CASE("A score pass and attention keep to a cap by smaller panels, or are re
         CHECK(off.error().code == kvfit::errc::memory_cap_exceeded);
         CHECK(off.error().expected == cap);
         CHECK(peak < 400000);  // inputs were read, and nothing more
-        const kvfit::index least = off.error().actual;
+        const kvfit::index_t least = off.error().actual;
         CHECK(least > cap);
         CHECK(run(least));
         CHECK_FALSE(run(least - 1));
@@ -200,7 +200,7 @@ TEST_CASE("A score pass and attention keep to a cap by smaller panels, or are re
     CHECK(smaller >= 3);
   };
   lower(
-      [&](kvfit::index cap) -> kvfit::result<double> {
+      [&](kvfit::index_t cap) -> kvfit::result<double> {
         const auto less = kvfit::score_pass(cache, head.queries, {},
                                             {.keep_exponentials = 1 << 30, .memory = cap});
         if (!less) return less.error();
@@ -212,7 +212,7 @@ TEST_CASE("A score pass and attention keep to a cap by smaller panels, or are re
       kvfit::score_pass_bytes(kvfit::sizes_of_head(cache, head.queries), {}));
   const std::vector<kvfit::kv_block> one = {cache};
   lower(
-      [&](kvfit::index cap) -> kvfit::result<double> {
+      [&](kvfit::index_t cap) -> kvfit::result<double> {
         const auto less = kvfit::attend(head.queries, one, {}, {.memory = cap});
         if (!less) return less.error();
         return static_cast<double>((less->output - output->output).cwiseAbs().maxCoeff());
@@ -228,8 +228,8 @@ TEST_CASE("A score pass and attention keep to a cap by smaller panels, or are re
 
 TEST_CASE("Logits are made without allocation after the first call", "[attention][workspace]") {
   if (!can_count) return;
-  const auto depth = GENERATE(as<index>{}, 16, 64, 128, 256, 576);
-  const auto keys = GENERATE(as<index>{}, 1, 100, 600);
+  const auto depth = GENERATE(as<index_t>{}, 16, 64, 128, 256, 576);
+  const auto keys = GENERATE(as<index_t>{}, 1, 100, 600);
   CAPTURE(depth, keys);
   const sample head(130, keys, depth, 8);
   const kvfit::query_set queries(head.queries);
@@ -269,8 +269,8 @@ TEST_CASE("merge, compare and load_rows allocate nothing", "[attention][workspac
 TEST_CASE("Keys and values of any type in any layout are never copied as a whole",
           "[attention][workspace][layout]") {
   if (!can_count) return;
-  constexpr index keys = 16384;
-  constexpr index depth = 64;
+  constexpr index_t keys = 16384;
+  constexpr index_t depth = 64;
   constexpr std::ptrdiff_t copy = keys * depth * 4;
   const kvfit::matrix queries = random_matrix(16, depth, 1);
   std::vector<float> buffer(100 * depth);

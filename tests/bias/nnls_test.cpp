@@ -26,7 +26,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 /// The mass equation of some kept rows: as kvfit is given it, and in double.
 class kept_rows {
  public:
-  kept_rows(const kvfit_test::head& head, const std::vector<kvfit::index>& rows)
+  kept_rows(const kvfit_test::head& head, const std::vector<kvfit::index_t>& rows)
       : scored_(head.cache(), head.queries), rows_(rows), head_(head) {
     const auto equation =
         kvfit_test::make_mass_equation(head.cache(), head.queries, {}, mass_weighting::absolute);
@@ -61,7 +61,7 @@ class kept_rows {
 
  private:
   kvfit_test::scored_head scored_;
-  std::vector<kvfit::index> rows_;
+  std::vector<kvfit::index_t> rows_;
   kvfit_test::head head_;
   kvfit::matrix columns_;
 };
@@ -76,9 +76,9 @@ double weight_error(const Eigen::MatrixXd& m, const Eigen::VectorXd& w) {
 }
 
 /// `count` rows spread over a head of 64.
-std::vector<kvfit::index> spread_rows(kvfit::index count) {
-  std::vector<kvfit::index> rows;
-  for (kvfit::index j = 0; j < count; ++j) rows.push_back(j * 64 / count);
+std::vector<kvfit::index_t> spread_rows(kvfit::index_t count) {
+  std::vector<kvfit::index_t> rows;
+  for (kvfit::index_t j = 0; j < count; ++j) rows.push_back(j * 64 / count);
   return rows;
 }
 
@@ -237,7 +237,7 @@ TEST_CASE("a query that sees nothing has no say in the weights", "[bias][nnls]")
   const auto solver =
       GENERATE(nnls_solver::exact, nnls_solver::accelerated, nnls_solver::projected_gradient);
   const kvfit_test::head head = kvfit_test::make_head(5);
-  const std::vector<kvfit::index> rows = spread_rows(12);
+  const std::vector<kvfit::index_t> rows = spread_rows(12);
   const kept_rows all(head, rows);
   kvfit_test::head fewer = head;
   fewer.queries = head.queries.topRows(95);
@@ -278,9 +278,9 @@ TEST_CASE("§9.9 more keys than queries, and duplicate keys, give finite weights
   };
   const bias_fit few = check(kept_rows(kvfit_test::make_head(1, {.queries = 7}), spread_rows(20)));
   kvfit_test::head doubled = kvfit_test::make_head(2);
-  for (kvfit::index j = 1; j < 64; j += 2) doubled.keys.row(j) = doubled.keys.row(j - 1);
-  std::vector<kvfit::index> rows;
-  for (kvfit::index j = 0; j < 24; ++j) rows.push_back(j);
+  for (kvfit::index_t j = 1; j < 64; j += 2) doubled.keys.row(j) = doubled.keys.row(j - 1);
+  std::vector<kvfit::index_t> rows;
+  for (kvfit::index_t j = 0; j < 24; ++j) rows.push_back(j);
   const bias_fit twins = check(kept_rows(doubled, rows));
   if (solver != nnls_solver::exact) return;
   CHECK(few.report.rank_deficient);

@@ -20,7 +20,7 @@ using kvfit_test::sum_of;
 
 namespace {
 
-using list = std::vector<kvfit::index>;
+using list = std::vector<kvfit::index_t>;
 
 /// A caller's own policy: later heads of a layer get more.
 struct by_head {};
@@ -122,7 +122,7 @@ TEST_CASE("§9.12 a budget below the minima or above the caps is an error with b
 
 TEST_CASE("§9.13 allocation ends with all heads at their least or most", "[cache][allocate]") {
   const auto heads = equal_heads(6, 8, 128);
-  for (const kvfit::index total : {kvfit::index{48}, kvfit::index{48 * 96}}) {
+  for (const kvfit::index_t total : {kvfit::index_t{48}, kvfit::index_t{48 * 96}}) {
     const auto rows =
         allocate(heads, total, budgets::pyramid{}, {.at_least = 1, .max_ratio = 0.75});
     REQUIRE(rows);

@@ -19,7 +19,7 @@ using kvfit_test::sum_of;
 
 namespace {
 
-using rows_list = std::vector<kvfit::index>;
+using rows_list = std::vector<kvfit::index_t>;
 
 /// Shares of any kind: equal ones, zeros, and of very different size.
 std::vector<double> random_shares(kvfit::random_source& random, std::size_t heads) {
@@ -36,7 +36,7 @@ std::vector<double> random_shares(kvfit::random_source& random, std::size_t head
 
 /// The parts before rounding: bisection on the level. Shares are positive.
 std::vector<double> plain_parts(const std::vector<double>& shares,
-                                const std::vector<row_bounds>& bounds, kvfit::index total) {
+                                const std::vector<row_bounds>& bounds, kvfit::index_t total) {
   std::vector<double> parts(shares.size());
   const auto fill = [&](double level) {
     double sum = 0;
@@ -66,7 +66,7 @@ TEST_CASE("§9.13 sums of rows are exact and every head is within its bounds",
     const auto heads = static_cast<std::size_t>(1 + random.below(12));
     const auto bounds = random_bounds(random, heads, seed % 3 == 0 ? 5 : 100000);
     const auto shares = random_shares(random, heads);
-    const kvfit::index total = random_total(random, bounds);
+    const kvfit::index_t total = random_total(random, bounds);
     const auto rows = apportion(shares, bounds, total);
     INFO("seed " << seed);
     REQUIRE(rows);
@@ -86,7 +86,7 @@ TEST_CASE("each head is within one row of its part of the level that meets the t
     const auto bounds = random_bounds(random, heads, 1000);
     std::vector<double> shares(heads);
     for (double& s : shares) s = 0.01 + random.uniform();
-    const kvfit::index total = random_total(random, bounds);
+    const kvfit::index_t total = random_total(random, bounds);
     const auto parts = plain_parts(shares, bounds, total);
     const auto rows = apportion(shares, bounds, total);
     REQUIRE(rows);
@@ -137,7 +137,7 @@ TEST_CASE("a larger share never gets fewer rows", "[cache][apportion]") {
     const auto heads = static_cast<std::size_t>(2 + random.below(8));
     const auto bounds = random_bounds(random, heads, 60);
     auto shares = random_shares(random, heads);
-    const kvfit::index total = random_total(random, bounds);
+    const kvfit::index_t total = random_total(random, bounds);
     const auto before = apportion(shares, bounds, total);
     const auto raised = static_cast<std::size_t>(random.below(heads));
     shares[raised] = shares[raised] * (1 + random.uniform()) + 0.01;
@@ -146,7 +146,7 @@ TEST_CASE("a larger share never gets fewer rows", "[cache][apportion]") {
     REQUIRE((*after)[raised] >= (*before)[raised]);
     // And of two heads with the same bounds, the larger share has no fewer.
     const std::vector<row_bounds> same(heads, {1, 40});
-    const auto rows = apportion(shares, same, static_cast<kvfit::index>(heads) * 20 - 3);
+    const auto rows = apportion(shares, same, static_cast<kvfit::index_t>(heads) * 20 - 3);
     REQUIRE(rows);
     for (std::size_t a = 0; a < heads; ++a) {
       for (std::size_t b = 0; b < heads; ++b) {
@@ -163,7 +163,7 @@ TEST_CASE("the order of heads decides ties alone", "[cache][apportion]") {
     const auto bounds = random_bounds(random, heads, 200);
     std::vector<double> shares(heads);  // all different, so that nothing ties
     for (double& s : shares) s = 0.01 + random.uniform();
-    const kvfit::index total = random_total(random, bounds);
+    const kvfit::index_t total = random_total(random, bounds);
     std::vector<std::size_t> order(heads);
     std::iota(order.begin(), order.end(), std::size_t{0});
     for (std::size_t k = heads; k > 1; --k) std::swap(order[k - 1], order[random.below(k)]);
@@ -182,9 +182,9 @@ TEST_CASE("the order of heads decides ties alone", "[cache][apportion]") {
 
 TEST_CASE("§9.21 products of shares and rows do not wrap, and lengths beyond 53 bits stay exact",
           "[cache][apportion]") {
-  const kvfit::index huge = kvfit::index{1} << 60;
+  const kvfit::index_t huge = kvfit::index_t{1} << 60;
   const std::vector<row_bounds> bounds = {{1, huge}, {3, huge}, {huge - 7, huge}, {0, huge}};
-  for (const kvfit::index total :
+  for (const kvfit::index_t total :
        {huge + 5, 2 * huge + 1, 3 * huge + 12345, 4 * huge - 3, 4 * huge}) {
     const auto rows = apportion(std::vector<double>{0.1, 0.3, 0.2, 0.4}, bounds, total);
     REQUIRE(rows);
@@ -194,9 +194,9 @@ TEST_CASE("§9.21 products of shares and rows do not wrap, and lengths beyond 53
       CHECK((*rows)[h] <= bounds[h].most);
     }
   }
-  const std::vector<row_bounds> widest = {{0, std::numeric_limits<kvfit::index>::max()}};
-  CHECK(*apportion(std::vector<double>{1}, widest, std::numeric_limits<kvfit::index>::max()) ==
-        rows_list{std::numeric_limits<kvfit::index>::max()});
+  const std::vector<row_bounds> widest = {{0, std::numeric_limits<kvfit::index_t>::max()}};
+  CHECK(*apportion(std::vector<double>{1}, widest, std::numeric_limits<kvfit::index_t>::max()) ==
+        rows_list{std::numeric_limits<kvfit::index_t>::max()});
 }
 
 TEST_CASE("§9.12 totals that can't be met and shares that mean nothing are refused",
@@ -204,7 +204,7 @@ TEST_CASE("§9.12 totals that can't be met and shares that mean nothing are refu
   const std::vector<row_bounds> bounds = {{2, 10}, {3, 10}};
   const std::vector<double> shares = {1, 1};
   const auto cause = [&](const std::vector<double>& s, const std::vector<row_bounds>& b,
-                         kvfit::index total) {
+                         kvfit::index_t total) {
     const auto rows = apportion(s, b, total);
     REQUIRE_FALSE(rows.has_value());
     return rows.error();
@@ -224,6 +224,6 @@ TEST_CASE("§9.12 totals that can't be met and shares that mean nothing are refu
   }
   CHECK(cause(shares, {{2, 1}, {0, 5}}, 3).code == errc::invalid_option);
   CHECK(cause(shares, {{-1, 1}, {0, 5}}, 3).code == errc::invalid_option);
-  const kvfit::index max = std::numeric_limits<kvfit::index>::max();
+  const kvfit::index_t max = std::numeric_limits<kvfit::index_t>::max();
   CHECK(cause(shares, {{0, max}, {0, 1}}, 3).code == errc::budget_out_of_range);
 }

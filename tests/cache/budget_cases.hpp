@@ -18,28 +18,29 @@
 namespace kvfit_test {
 
 /// `layers` × `heads` heads of the given length.
-inline std::vector<kvfit::head_rows> equal_heads(kvfit::index layers, kvfit::index heads,
-                                                 kvfit::index rows) {
+inline std::vector<kvfit::head_rows> equal_heads(kvfit::index_t layers, kvfit::index_t heads,
+                                                 kvfit::index_t rows) {
   std::vector<kvfit::head_rows> all;
-  for (kvfit::index l = 0; l < layers; ++l) {
-    for (kvfit::index h = 0; h < heads; ++h) all.push_back({{l, h}, rows});
+  for (kvfit::index_t l = 0; l < layers; ++l) {
+    for (kvfit::index_t h = 0; h < heads; ++h) all.push_back({{l, h}, rows});
   }
   return all;
 }
 
-inline kvfit::index sum_of(const std::vector<kvfit::index>& rows) {
-  kvfit::index sum = 0;
-  for (const kvfit::index r : rows) sum += r;
+inline kvfit::index_t sum_of(const std::vector<kvfit::index_t>& rows) {
+  kvfit::index_t sum = 0;
+  for (const kvfit::index_t r : rows) sum += r;
   return sum;
 }
 
-inline kvfit::index draw(kvfit::random_source& random, kvfit::index low, kvfit::index high) {
-  return low + static_cast<kvfit::index>(random.below(static_cast<std::uint64_t>(high - low + 1)));
+inline kvfit::index_t draw(kvfit::random_source& random, kvfit::index_t low, kvfit::index_t high) {
+  return low +
+         static_cast<kvfit::index_t>(random.below(static_cast<std::uint64_t>(high - low + 1)));
 }
 
 /// Bounds within 0 … `limit`; some leave no choice.
 inline std::vector<kvfit::row_bounds> random_bounds(kvfit::random_source& random, std::size_t heads,
-                                                    kvfit::index limit) {
+                                                    kvfit::index_t limit) {
   std::vector<kvfit::row_bounds> bounds(heads);
   for (auto& b : bounds) {
     b.least = draw(random, 0, limit);
@@ -49,10 +50,10 @@ inline std::vector<kvfit::row_bounds> random_bounds(kvfit::random_source& random
 }
 
 /// A total that is possible; one time in four an extreme one.
-inline kvfit::index random_total(kvfit::random_source& random,
-                                 const std::vector<kvfit::row_bounds>& bounds) {
-  kvfit::index least = 0;
-  kvfit::index most = 0;
+inline kvfit::index_t random_total(kvfit::random_source& random,
+                                   const std::vector<kvfit::row_bounds>& bounds) {
+  kvfit::index_t least = 0;
+  kvfit::index_t most = 0;
   for (const auto& b : bounds) {
     least += b.least;
     most += b.most;
@@ -68,9 +69,9 @@ inline kvfit::index random_total(kvfit::random_source& random,
 }
 
 /// Any form: falling, rising, bumpy; its points may lie outside the bounds.
-inline kvfit::influence_curve random_curve(kvfit::random_source& random, kvfit::index limit) {
+inline kvfit::influence_curve random_curve(kvfit::random_source& random, kvfit::index_t limit) {
   kvfit::influence_curve curve;
-  kvfit::index rows = draw(random, 0, 2);
+  kvfit::index_t rows = draw(random, 0, 2);
   while (rows <= limit + 2 && curve.points.size() < 6) {
     curve.points.push_back({rows, 4 * random.uniform() - 1});
     rows += draw(random, 1, 4);
@@ -79,11 +80,11 @@ inline kvfit::influence_curve random_curve(kvfit::random_source& random, kvfit::
 }
 
 /// Convex and falling.
-inline kvfit::influence_curve convex_curve(kvfit::random_source& random, kvfit::index limit) {
+inline kvfit::influence_curve convex_curve(kvfit::random_source& random, kvfit::index_t limit) {
   kvfit::influence_curve curve;
   double loss = 10;
   double fall = 3 * random.uniform();
-  for (kvfit::index rows = 0; rows <= limit; rows += 2) {
+  for (kvfit::index_t rows = 0; rows <= limit; rows += 2) {
     curve.points.push_back({rows, loss});
     loss -= fall;
     fall *= random.uniform();
@@ -93,11 +94,11 @@ inline kvfit::influence_curve convex_curve(kvfit::random_source& random, kvfit::
 
 /// Calls `visit` with every allocation within the bounds that adds up to `total`.
 inline void for_all_allocations(
-    const std::vector<kvfit::row_bounds>& bounds, kvfit::index total,
-    const std::function<void(const std::vector<kvfit::index>&)>& visit) {
-  std::vector<kvfit::index> rows(bounds.size());
-  const std::function<void(std::size_t, kvfit::index)> choose = [&](std::size_t h,
-                                                                    kvfit::index left) {
+    const std::vector<kvfit::row_bounds>& bounds, kvfit::index_t total,
+    const std::function<void(const std::vector<kvfit::index_t>&)>& visit) {
+  std::vector<kvfit::index_t> rows(bounds.size());
+  const std::function<void(std::size_t, kvfit::index_t)> choose = [&](std::size_t h,
+                                                                      kvfit::index_t left) {
     if (h == bounds.size()) {
       if (left == 0) visit(rows);
       return;
@@ -123,10 +124,10 @@ inline double plain_loss(const kvfit::influence_curve& curve, double rows) {
 
 /// The convex envelope at one place by its definition: the least of all chords above it.
 inline double plain_envelope(const kvfit::influence_curve& curve, const kvfit::row_bounds& bounds,
-                             kvfit::index rows) {
+                             kvfit::index_t rows) {
   double least = plain_loss(curve, static_cast<double>(rows));
-  for (kvfit::index a = bounds.least; a < rows; ++a) {
-    for (kvfit::index b = rows + 1; b <= bounds.most; ++b) {
+  for (kvfit::index_t a = bounds.least; a < rows; ++a) {
+    for (kvfit::index_t b = rows + 1; b <= bounds.most; ++b) {
       const double way = static_cast<double>(rows - a) / static_cast<double>(b - a);
       least = std::min(least, plain_loss(curve, static_cast<double>(a)) * (1 - way) +
                                   plain_loss(curve, static_cast<double>(b)) * way);

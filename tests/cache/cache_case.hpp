@@ -15,12 +15,12 @@ namespace kvfit_test {
 
 /// The sizes of one layer.
 struct layer_sizes {
-  kvfit::index number = 0;
-  kvfit::index heads = 2;
-  kvfit::index group = 2;  ///< query heads that read one KV head
-  kvfit::index rows = 64;
-  kvfit::index key_size = 8;
-  kvfit::index value_size = 6;
+  kvfit::index_t number = 0;
+  kvfit::index_t heads = 2;
+  kvfit::index_t group = 2;  ///< query heads that read one KV head
+  kvfit::index_t rows = 64;
+  kvfit::index_t key_size = 8;
+  kvfit::index_t value_size = 6;
 };
 
 /// Owns the memory that `view` and `queries` refer to.
@@ -29,24 +29,24 @@ struct cache_case {
   kvfit::cache_view view;
   kvfit::cache_queries queries;
 
-  explicit cache_case(const std::vector<layer_sizes>& layers, kvfit::index query_rows = 48) {
+  explicit cache_case(const std::vector<layer_sizes>& layers, kvfit::index_t query_rows = 48) {
     std::size_t matrices = 0;
     for (const layer_sizes& of : layers) {
       matrices += static_cast<std::size_t>(of.heads * (2 + of.group));
     }
     memory.reserve(matrices);  // views refer to elements
     std::uint64_t seed = 1;
-    const auto random = [&](kvfit::index rows, kvfit::index cols) -> const kvfit::matrix& {
+    const auto random = [&](kvfit::index_t rows, kvfit::index_t cols) -> const kvfit::matrix& {
       return memory.emplace_back(random_matrix(rows, cols, seed++));
     };
     for (const layer_sizes& of : layers) {
       kvfit::cache_layer layer{.number = of.number};
       kvfit::layer_queries asked{.layer = of.number, .heads = {}};
-      for (kvfit::index h = 0; h < of.heads; ++h) {
+      for (kvfit::index_t h = 0; h < of.heads; ++h) {
         const kvfit::matrix& keys = random(of.rows, of.key_size);
         const kvfit::matrix& values = random(of.rows, of.value_size);
         layer.heads.push_back({.keys = keys, .values = values});
-        for (kvfit::index g = 0; g < of.group; ++g) {
+        for (kvfit::index_t g = 0; g < of.group; ++g) {
           asked.heads.emplace_back(kvfit::row_view(random(query_rows, of.key_size)));
         }
       }
@@ -84,8 +84,8 @@ inline bool same_cache(const kvfit::compacted_cache& a, const kvfit::compacted_c
 /// Whether head `h` of the layer is `own`, bit for bit.
 inline bool is_head(const kvfit::compacted_layer& layer, std::size_t h,
                     const kvfit::compacted& own) {
-  const kvfit::index first = layer.offsets[h];
-  const kvfit::index rows = layer.rows(h);
+  const kvfit::index_t first = layer.offsets[h];
+  const kvfit::index_t rows = layer.rows(h);
   if (rows != own.keys.rows()) return false;
   const kvfit::matrix keys = layer.keys.middleRows(first, rows);
   const kvfit::matrix values = layer.values.middleRows(first, rows);
@@ -93,7 +93,7 @@ inline bool is_head(const kvfit::compacted_layer& layer, std::size_t h,
   const auto from = layer.positions.begin() + first;
   return same_bytes(keys, own.keys) && same_bytes(values, own.values) &&
          same_bytes(bias, own.bias) &&
-         std::vector<kvfit::index>(from, from + rows) == own.positions;
+         std::vector<kvfit::index_t>(from, from + rows) == own.positions;
 }
 
 }  // namespace kvfit_test

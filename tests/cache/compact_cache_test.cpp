@@ -26,7 +26,7 @@ cache_case two_layers() {
   return cache_case({{.number = 0, .rows = 64}, {.number = 3, .rows = 96, .key_size = 10}});
 }
 
-cache_options whole_options(kvfit::index budget) {
+cache_options whole_options(kvfit::index_t budget) {
   cache_options options{.budget = budget};
   options.head.selection = kvfit::selection::highest_attention{};
   return options;
@@ -34,7 +34,7 @@ cache_options whole_options(kvfit::index budget) {
 
 /// A policy of a caller's own that throws for one head.
 struct throws_at_width {
-  kvfit::index width;
+  kvfit::index_t width;
 
   friend kvfit::score_options wanted_scores(const throws_at_width&) { return {}; }
   friend kvfit::result<kvfit::selected_rows> select(const throws_at_width& policy,
@@ -68,7 +68,7 @@ TEST_CASE("uniform shares are per-head calls, bit for bit", "[cache][compact_cac
       CHECK(kvfit_test::is_head(layer, h, *alone));
       CHECK(layer.heads[h].outcome == head_outcome::fitted);
       CHECK(layer.heads[h].rows == own.budget);
-      CHECK(layer.heads[h].id == kvfit::head_id{layer.number, static_cast<kvfit::index>(h)});
+      CHECK(layer.heads[h].id == kvfit::head_id{layer.number, static_cast<kvfit::index_t>(h)});
       CHECK(layer.heads[h].report.held_out->output_error == alone->report.held_out->output_error);
     }
   }
@@ -82,7 +82,7 @@ TEST_CASE("a cache gives the same bytes at any number of threads and of heads at
   const auto alone = compact_cache(given.view, given.queries, options);
   REQUIRE(alone);
   for (const int threads : {1, 2, 4, 16}) {
-    for (const kvfit::index at_once : {0, 1, 3}) {
+    for (const kvfit::index_t at_once : {0, 1, 3}) {
       kvfit::thread_pool pool(threads);
       options.heads_at_once = at_once;
       const auto shared = compact_cache(given.view, given.queries, options, pool);
@@ -121,7 +121,7 @@ TEST_CASE("sliding and skipped layers are left, and listed, and recurrent ones r
   options.skip = {5};
   const auto small = compact_cache(given.view, given.queries, options);
   REQUIRE(small);
-  CHECK(small->skipped == std::vector<kvfit::index>{1, 5});
+  CHECK(small->skipped == std::vector<kvfit::index_t>{1, 5});
   REQUIRE(small->layers.size() == 2);
   CHECK(small->layers[0].number == 0);
   CHECK(small->layers[1].number == 2);
@@ -224,32 +224,32 @@ TEST_CASE("every budget policy meets its total", "[cache][compact_cache]") {
     options.shares = shares;
     const auto small = compact_cache(given.view, given.queries, options);
     REQUIRE(small);
-    std::vector<kvfit::index> rows;
+    std::vector<kvfit::index_t> rows;
     for (const auto& layer : small->layers) {
       for (const auto& head : layer.heads) rows.push_back(head.rows);
     }
-    CHECK(small->rows == std::accumulate(rows.begin(), rows.end(), kvfit::index{0}));
+    CHECK(small->rows == std::accumulate(rows.begin(), rows.end(), kvfit::index_t{0}));
     return rows;
   };
-  const auto sum = [](const std::vector<kvfit::index>& rows) {
-    return std::accumulate(rows.begin(), rows.end(), kvfit::index{0});
+  const auto sum = [](const std::vector<kvfit::index_t>& rows) {
+    return std::accumulate(rows.begin(), rows.end(), kvfit::index_t{0});
   };
-  CHECK(rows_by(kvfit::budgets::uniform{}) == std::vector<kvfit::index>{10, 10, 15, 15});
+  CHECK(rows_by(kvfit::budgets::uniform{}) == std::vector<kvfit::index_t>{10, 10, 15, 15});
   const auto pyramid = rows_by(kvfit::budgets::pyramid{.last_share = 0.5});
   CHECK(sum(pyramid) == 50);
   CHECK(pyramid[0] > pyramid[2]);
   CHECK(rows_by(kvfit::budgets::given{
             {{{3, 1}, 0.25}, {{0, 0}, 0.25}, {{0, 1}, 0.1}, {{3, 0}, 0.4}}}) ==
-        std::vector<kvfit::index>{13, 5, 20, 12});
+        std::vector<kvfit::index_t>{13, 5, 20, 12});
   kvfit::budgets::influence curves;
   for (const double worth : {1.0, 1.0, 8.0, 1.0}) {
     curves.curves.push_back({{{2, worth}, {30, 0.0}}});
   }
   CHECK(rows_by(curves)[2] == 30);
   CHECK(sum(rows_by(kvfit::budgets::global_ranking{})) == 50);
-  CHECK(rows_by(kvfit::budgets::rows{{7, 0, 200, 1}}) == std::vector<kvfit::index>{7, 0, 96, 1});
+  CHECK(rows_by(kvfit::budgets::rows{{7, 0, 200, 1}}) == std::vector<kvfit::index_t>{7, 0, 96, 1});
   options.budget = 1'000;
-  CHECK(rows_by(kvfit::budgets::pyramid{}) == std::vector<kvfit::index>{64, 64, 96, 96});
+  CHECK(rows_by(kvfit::budgets::pyramid{}) == std::vector<kvfit::index_t>{64, 64, 96, 96});
 }
 
 TEST_CASE("a global ranking keeps the keys most looked at of all heads together",
@@ -267,7 +267,7 @@ TEST_CASE("a global ranking keeps the keys most looked at of all heads together"
   struct key {
     float importance;
     std::size_t layer, head;
-    kvfit::index row;
+    kvfit::index_t row;
   };
   std::vector<key> all;
   for (std::size_t l = 0; l < 2; ++l) {
@@ -275,7 +275,7 @@ TEST_CASE("a global ranking keeps the keys most looked at of all heads together"
       const auto scores =
           kvfit::score_pass(given.view.layers[l].heads[h], given.pair(l, h), {}, {});
       REQUIRE(scores);
-      for (kvfit::index row = 0; row < scores->importance.size(); ++row) {
+      for (kvfit::index_t row = 0; row < scores->importance.size(); ++row) {
         all.push_back({scores->importance[row], l, h, row});
       }
     }
@@ -285,14 +285,14 @@ TEST_CASE("a global ranking keeps the keys most looked at of all heads together"
   all.resize(30);
   for (std::size_t l = 0; l < 2; ++l) {
     for (std::size_t h = 0; h < 2; ++h) {
-      std::vector<kvfit::index> rows;
+      std::vector<kvfit::index_t> rows;
       for (const key& k : all) {
         if (k.layer == l && k.head == h) rows.push_back(k.row);
       }
       std::sort(rows.begin(), rows.end());
       const auto& layer = small->layers[l];
-      CHECK(rows == std::vector<kvfit::index>(layer.positions.begin() + layer.offsets[h],
-                                              layer.positions.begin() + layer.offsets[h + 1]));
+      CHECK(rows == std::vector<kvfit::index_t>(layer.positions.begin() + layer.offsets[h],
+                                                layer.positions.begin() + layer.offsets[h + 1]));
     }
   }
 }
@@ -300,12 +300,12 @@ TEST_CASE("a global ranking keeps the keys most looked at of all heads together"
 TEST_CASE("a ranking stays within bounds and takes the earlier head's key of equal ones",
           "[cache][compact_cache]") {
   std::vector<std::vector<float>> importance = {{1, 9, 8}, {9, 7, 7, 7}, {0, 0}};
-  const auto rows_for = [&](std::vector<kvfit::row_bounds> bounds, kvfit::index total) {
+  const auto rows_for = [&](std::vector<kvfit::row_bounds> bounds, kvfit::index_t total) {
     const auto rows = kvfit::rank_globally(importance, bounds, total);
     REQUIRE(rows);
     return *rows;
   };
-  using rows = std::vector<kvfit::index>;
+  using rows = std::vector<kvfit::index_t>;
   CHECK(rows_for({{0, 3}, {0, 4}, {0, 2}}, 1) == rows{1, 0, 0});
   CHECK(rows_for({{0, 3}, {0, 4}, {0, 2}}, 4) == rows{2, 2, 0});
   CHECK(rows_for({{0, 3}, {0, 4}, {1, 2}}, 4) == rows{2, 1, 1});
@@ -323,8 +323,8 @@ TEST_CASE("a head without a budget stays empty", "[cache][compact_cache]") {
   options.shares = kvfit::budgets::rows{{0, 6, 5, 0}};
   const auto small = compact_cache(given.view, given.queries, options);
   REQUIRE(small);
-  CHECK(small->layers[0].offsets == std::vector<kvfit::index>{0, 0, 6});
-  CHECK(small->layers[1].offsets == std::vector<kvfit::index>{0, 5, 5});
+  CHECK(small->layers[0].offsets == std::vector<kvfit::index_t>{0, 0, 6});
+  CHECK(small->layers[1].offsets == std::vector<kvfit::index_t>{0, 5, 5});
   CHECK(small->layers[0].heads[0].outcome == head_outcome::empty);
   CHECK(small->layers[0].block(0).keys.rows() == 0);
   CHECK(small->layers[0].keys.cols() == 8);
@@ -357,8 +357,8 @@ TEST_CASE("a head that no query sees fails the call, or falls back and says so",
   CHECK(layer.positions.back() == 95);
   CHECK(layer.key_positions.back() == 1'095);
   const auto& original = given.view.layers[1].heads[1];
-  for (kvfit::index j = 0; j < 18; ++j) {
-    const kvfit::index row = layer.positions[at + static_cast<std::size_t>(j)];
+  for (kvfit::index_t j = 0; j < 18; ++j) {
+    const kvfit::index_t row = layer.positions[at + static_cast<std::size_t>(j)];
     CHECK(layer.values(layer.offsets[1] + j, 3) == original.values(row, 3));
     CHECK(layer.bias[layer.offsets[1] + j] == 0.0F);
   }
@@ -369,7 +369,7 @@ TEST_CASE("a fitted value beyond its storage falls back to copies, bad input nev
   cache_case given = two_layers();
   // Values that follow the keys under flat attention: few rows must overshoot to give the same.
   kvfit::matrix large = given.memory[1];
-  for (kvfit::index i = 0; i < large.rows(); ++i) {
+  for (kvfit::index_t i = 0; i < large.rows(); ++i) {
     large.row(i).setConstant(given.memory[0](i, 0) > 0 ? 440.0F : -440.0F);
   }
   given.view.layers[0].rule = kvfit::logit_rule{.scale = 0.05F};
@@ -406,7 +406,7 @@ TEST_CASE("a fitted value beyond its storage falls back to copies, bad input nev
   const auto own = kvfit::compact(given.view.layers[0].heads[0], given.pair(0, 0), alone);
   REQUIRE(own);
   const auto end = few->layers[0].positions.begin() + few->layers[0].rows(0);
-  CHECK(std::vector<kvfit::index>(few->layers[0].positions.begin(), end) == own->positions);
+  CHECK(std::vector<kvfit::index_t>(few->layers[0].positions.begin(), end) == own->positions);
   alone.queries_per_row = 0;
   const auto by_all = kvfit::compact(given.view.layers[0].heads[0], given.pair(0, 0), alone);
   REQUIRE(by_all);
@@ -447,13 +447,13 @@ TEST_CASE("an exception of a caller's own policy passes, after the heads under w
 TEST_CASE("a cache's compaction can be watched and stopped", "[cache][compact_cache]") {
   const cache_case given = two_layers();
   auto options = whole_options(40);
-  for (const kvfit::index at_once : {0, 1}) {
+  for (const kvfit::index_t at_once : {0, 1}) {
     options.heads_at_once = at_once;
     kvfit::cancellation stop;
-    std::vector<kvfit::index> seen;
+    std::vector<kvfit::index_t> seen;
     const auto cut =
         compact_cache(given.view, given.queries, options, kvfit::serial{},
-                      {.cancel = &stop, .progress = [&](kvfit::index done, kvfit::index count) {
+                      {.cancel = &stop, .progress = [&](kvfit::index_t done, kvfit::index_t count) {
                          CHECK(count == 4);
                          seen.push_back(done);
                          if (done == 2) stop.request();
@@ -462,7 +462,7 @@ TEST_CASE("a cache's compaction can be watched and stopped", "[cache][compact_ca
     CHECK(cut.error().code == errc::cancelled);
     CHECK(cut.error().actual == 2);
     CHECK(cut.error().expected == 4);
-    CHECK(seen == std::vector<kvfit::index>{1, 2});
+    CHECK(seen == std::vector<kvfit::index_t>{1, 2});
   }
 }
 
@@ -472,14 +472,14 @@ TEST_CASE("a cap on memory runs fewer heads at a time, then gives each less, or 
   cache_options options{.budget = 40};
   const auto free = compact_cache(given.view, given.queries, options);
   REQUIRE(free);
-  kvfit::index largest = 0;
+  kvfit::index_t largest = 0;
   for (const auto& layer : free->layers) {
     for (const auto& head : layer.heads) {
       largest = std::max(largest, head.report.memory.needed);
     }
   }
   kvfit::thread_pool pool(4);
-  for (const kvfit::index cap : {largest, 3 * largest, 100 * largest}) {
+  for (const kvfit::index_t cap : {largest, 3 * largest, 100 * largest}) {
     options.memory = cap;
     const auto capped = compact_cache(given.view, given.queries, options, pool);
     REQUIRE(capped);
@@ -502,7 +502,7 @@ TEST_CASE("a cap on memory runs fewer heads at a time, then gives each less, or 
   bool has_begun = false;
   const auto refused =
       compact_cache(given.view, given.queries, options, pool,
-                    {.progress = [&](kvfit::index, kvfit::index) { has_begun = true; }});
+                    {.progress = [&](kvfit::index_t, kvfit::index_t) { has_begun = true; }});
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::memory_cap_exceeded);
   CHECK(refused.error().argument == "L0H0: memory");
@@ -525,7 +525,7 @@ TEST_CASE("heads can be taken one by one, and the taker's error ends the call",
   kvfit::thread_pool pool(2);
   const auto plan = kvfit::plan_cache(given.view, given.queries, options, pool);
   REQUIRE(plan);
-  CHECK(plan->rows == std::vector<kvfit::index>{8, 8, 12, 12});
+  CHECK(plan->rows == std::vector<kvfit::index_t>{8, 8, 12, 12});
   const auto whole = compact_cache(given.view, given.queries, options);
   REQUIRE(whole);
   std::vector<int> taken(4);

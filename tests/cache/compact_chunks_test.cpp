@@ -23,7 +23,7 @@ using kvfit::compact_pieces;
 using kvfit::compacted_text;
 using kvfit::errc;
 using kvfit::head_outcome;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::text_piece;
 
 namespace {
@@ -47,7 +47,7 @@ cache_options chunk_options() {
 /// Rows 5 to 84 in three chunks, of which the last two follow a gap of two rows.
 const std::vector<chunk> three_chunks = {{5, 30}, {37, 28}, {65, 20}};
 
-chunk_plan plan_of(const std::vector<chunk>& chunks, index rows, index heads, index budget) {
+chunk_plan plan_of(const std::vector<chunk>& chunks, index_t rows, index_t heads, index_t budget) {
   const auto plan = kvfit::plan_chunks(chunks, rows, heads, budget);
   REQUIRE(plan);
   return *plan;
@@ -69,15 +69,15 @@ kvfit::kv_block rows_of_block(const kvfit::kv_block& block, const chunk& where) 
 }
 
 /// Rows first … of a head of the result against a block that has to be there.
-void check_part(const kvfit::compacted_layer& layer, std::size_t h, index first,
-                const kvfit::compacted& expected, index place) {
-  const index rows = expected.keys.rows();
-  const index at = layer.offsets[h] + first;
+void check_part(const kvfit::compacted_layer& layer, std::size_t h, index_t first,
+                const kvfit::compacted& expected, index_t place) {
+  const index_t rows = expected.keys.rows();
+  const index_t at = layer.offsets[h] + first;
   REQUIRE(first + rows <= layer.rows(h));
   CHECK(kvfit::matrix(layer.keys.middleRows(at, rows)) == expected.keys);
   CHECK(kvfit::matrix(layer.values.middleRows(at, rows)) == expected.values);
   CHECK(kvfit::vector(layer.bias.segment(at, rows)) == expected.bias);
-  for (index j = 0; j < rows; ++j) {
+  for (index_t j = 0; j < rows; ++j) {
     CHECK(layer.positions[static_cast<std::size_t>(at + j)] ==
           place + expected.positions[static_cast<std::size_t>(j)]);
   }
@@ -105,10 +105,10 @@ struct prefilled_part {
   std::vector<kvfit::matrix> keys;
   kvfit::matrix values;
 
-  prefilled_part(const unrotated& text, index first, index rows, index position) {
+  prefilled_part(const unrotated& text, index_t first, index_t rows, index_t position) {
     for (const bool is_first : {true, false}) {
       kvfit::matrix own = (is_first ? text.first : text.second).middleRows(first, rows);
-      for (index i = 0; i < rows; ++i) {
+      for (index_t i = 0; i < rows; ++i) {
         const kvfit::rope how = is_first ? first_rope() : second_rope();
         kvfit::row_rotation(how, own.cols(), position + i).turn(own.row(i).data());
       }
@@ -117,11 +117,11 @@ struct prefilled_part {
     values = text.values.middleRows(first, rows);
   }
 
-  [[nodiscard]] kvfit::cache_view view(index position) const {
+  [[nodiscard]] kvfit::cache_view view(index_t position) const {
     kvfit::cache_view made;
     for (const std::size_t l : {0U, 1U}) {
       made.layers.push_back(
-          {.number = static_cast<index>(l),
+          {.number = static_cast<index_t>(l),
            .heads = {{.keys = keys[l], .values = values, .first_position = position}},
            .rotation = l == 0 ? first_rope() : second_rope()});
     }
@@ -138,12 +138,12 @@ TEST_CASE("§9.14 chunks are compacted alone, and rows outside them stay as they
   const compacted_text made = chunks_of(given, plan);
   CHECK(made.cache.rows == 4 * 12 + 78);
   CHECK(made.cache.rows_before == 4 * 90);
-  CHECK(made.cache.skipped == std::vector<index>{1});
+  CHECK(made.cache.skipped == std::vector<index_t>{1});
   REQUIRE(made.pieces.size() == 6);  // prefix, chunk, gap, two chunks, suffix
   CHECK(made.pieces[2].where == chunk{35, 2});
   CHECK(made.pieces[2].heads[0].outcome == head_outcome::identity);
   CHECK(made.pieces[3].where == three_chunks[1]);
-  index chunk_rows = 0;
+  index_t chunk_rows = 0;
   for (const auto& head : made.pieces[3].heads) chunk_rows += head.rows;
   CHECK(chunk_rows == plan.budgets[1]);
   for (std::size_t l = 0; l < 2; ++l) {
@@ -152,7 +152,7 @@ TEST_CASE("§9.14 chunks are compacted alone, and rows outside them stay as they
     CHECK(layer.key_positions == layer.positions);
     for (std::size_t h = 0; h < 2; ++h) {
       const auto& block = given.view.layers[2 * l].heads[h];
-      index at = 0;
+      index_t at = 0;
       for (std::size_t p = 0; p < 6; ++p) {
         const auto& piece = made.pieces[p];
         const auto& own_report = piece.heads[2 * l + h];
@@ -218,7 +218,7 @@ TEST_CASE("each chunk may have queries of its own", "[cache][chunks]") {
   REQUIRE(second);
   const auto half = [](const compacted_text& text, bool is_first) {
     const auto& layer = text.cache.layers[0];
-    const index rows = text.pieces[0].heads[0].rows;
+    const index_t rows = text.pieces[0].heads[0].rows;
     return kvfit::matrix(is_first ? layer.values.topRows(rows)
                                   : layer.values.middleRows(rows, layer.rows(0) - rows));
   };
@@ -233,21 +233,21 @@ TEST_CASE("chunks give the same bytes at any number of threads, and say how far 
   const chunk_plan plan = plan_of(three_chunks, 90, 4, 100);
   const compacted_text alone = chunks_of(given, plan);
   kvfit::thread_pool pool(4);
-  std::vector<index> seen;
+  std::vector<index_t> seen;
   const auto shared =
       compact_chunks(given.view, std::span(&given.queries, 1), plan, chunk_options(), pool,
-                     {.progress = [&](index done, index count) {
+                     {.progress = [&](index_t done, index_t count) {
                        CHECK(count == 12);  // three chunks of four heads
                        seen.push_back(done);
                      }});
   REQUIRE(shared);
   CHECK(same_cache(alone.cache, shared->cache));
   REQUIRE(seen.size() == 12);
-  for (std::size_t i = 0; i < 12; ++i) CHECK(seen[i] == static_cast<index>(i) + 1);
+  for (std::size_t i = 0; i < 12; ++i) CHECK(seen[i] == static_cast<index_t>(i) + 1);
   kvfit::cancellation stop;
   const auto cut =
       compact_chunks(given.view, std::span(&given.queries, 1), plan, chunk_options(),
-                     kvfit::serial{}, {.cancel = &stop, .progress = [&](index done, index) {
+                     kvfit::serial{}, {.cancel = &stop, .progress = [&](index_t done, index_t) {
                                          if (done == 6) stop.request();
                                        }});
   REQUIRE_FALSE(cut);
@@ -270,7 +270,7 @@ TEST_CASE("a deadline holds for chunks, before the first and within any", "[cach
                        kvfit::serial{}, by));
   const auto now = std::chrono::steady_clock::now();
   by.deadline = now + 4 * (now - begin) + std::chrono::milliseconds(100);
-  by.progress = [&by](index done, index) {
+  by.progress = [&by](index_t done, index_t) {
     if (done == 6) std::this_thread::sleep_until(*by.deadline);  // in the second chunk
   };
   const auto midway = compact_chunks(given.view, std::span(&given.queries, 1), plan,
@@ -289,7 +289,7 @@ TEST_CASE("§17 chunks prefilled alone stand where a prefill of the whole text h
   const prefilled_part one(text, 1, 3 + 26, 0);
   const prefilled_part two(text, 28, 2 + 30, 100);
   const cache_queries nobody;
-  constexpr index all = std::numeric_limits<index>::max();
+  constexpr index_t all = std::numeric_limits<index_t>::max();
   const std::vector<text_piece> pieces = {
       {.cache = prefix.view(0), .where = {0, 4}, .place = 0, .budget = all},
       {.cache = one.view(0), .where = {3, 26}, .place = 4, .position = 4, .budget = all},
@@ -302,7 +302,7 @@ TEST_CASE("§17 chunks prefilled alone stand where a prefill of the whole text h
     REQUIRE(layer.keys.rows() == 60);
     CHECK((layer.keys - whole.keys[l]).cwiseAbs().maxCoeff() <= 2e-6F);
     CHECK(layer.values == text.values);
-    for (index row = 0; row < 60; ++row) {
+    for (index_t row = 0; row < 60; ++row) {
       CHECK(layer.positions[static_cast<std::size_t>(row)] == row);
       CHECK(layer.key_positions[static_cast<std::size_t>(row)] == row);
     }
@@ -374,8 +374,8 @@ TEST_CASE("hidden rows of a chunk are not kept, and a chunk of them alone keeps 
   given.view.layers[0].heads[1].bias = bias;
   const auto made = chunks_of(given, plan_of({{0, 45}, {45, 40}}, 90, 4, 60));
   const auto& layer = made.cache.layers[0];
-  for (index at = layer.offsets[1]; at < layer.offsets[2]; ++at) {
-    const index row = layer.positions[static_cast<std::size_t>(at)];
+  for (index_t at = layer.offsets[1]; at < layer.offsets[2]; ++at) {
+    const index_t row = layer.positions[static_cast<std::size_t>(at)];
     CHECK(row >= 45);
     CHECK(row < 89);
   }

@@ -47,7 +47,7 @@ TEST_CASE("a coarser grid still meets the total, and is the best of its own allo
           "[cache][influence]") {
   for (std::uint64_t seed = 0; seed < 400; ++seed) {
     const plan_case made(seed, false);
-    for (const kvfit::index step : {2, 3, 50}) {
+    for (const kvfit::index_t step : {2, 3, 50}) {
       const auto plan =
           plan_by_dynamic_programming(made.curves, made.bounds, made.total, {.step = step});
       INFO("seed " << seed << ", step " << step);
@@ -58,7 +58,7 @@ TEST_CASE("a coarser grid still meets the total, and is the best of its own allo
               plan_by_water_filling(made.curves, made.bounds, made.total)->loss + 1e-12);
       // Where the grid reaches the total it is no worse than any allocation on it.
       kvfit_test::for_all_allocations(
-          made.bounds, made.total, [&](const std::vector<kvfit::index>& rows) {
+          made.bounds, made.total, [&](const std::vector<kvfit::index_t>& rows) {
             bool is_on_grid = true;
             for (std::size_t h = 0; h < rows.size(); ++h) {
               is_on_grid = is_on_grid && (rows[h] - made.bounds[h].least) % step == 0;
@@ -73,9 +73,9 @@ TEST_CASE("rows that a grid leaves over go where the loss grows least", "[cache]
   const std::vector<row_bounds> bounds(3, {0, 4});
   const std::vector<influence_curve> curves = {
       {{{0, 1.0}, {4, 0.6}}}, {{{0, 1.0}, {2, 0.0}, {4, 2.0}}}, {{{0, 1.0}, {4, 0.6}}}};
-  std::vector<kvfit::index> rows = {1, 0, 0};
+  std::vector<kvfit::index_t> rows = {1, 0, 0};
   kvfit::detail::place_rest(curves, bounds, 5, rows);
-  CHECK(rows == std::vector<kvfit::index>{4, 2, 0});
+  CHECK(rows == std::vector<kvfit::index_t>{4, 2, 0});
 }
 
 TEST_CASE("§9.26 dynamic programming keeps its memory cap, or says what it needs",
@@ -90,7 +90,7 @@ TEST_CASE("§9.26 dynamic programming keeps its memory cap, or says what it need
   CHECK(
       plan_by_dynamic_programming(curves, bounds, 2000, {.step = 100, .memory = 1000}).has_value());
   // Lengths that no memory holds are refused, not tried.
-  const std::vector<row_bounds> endless = {{0, std::numeric_limits<kvfit::index>::max()}};
+  const std::vector<row_bounds> endless = {{0, std::numeric_limits<kvfit::index_t>::max()}};
   const std::vector<influence_curve> one = {{{{0, 1.0}}}};
   CHECK(plan_by_dynamic_programming(one, endless, endless[0].most).error().code ==
         errc::memory_cap_exceeded);

@@ -26,8 +26,8 @@ kvfit_test::MatrixXd run_kernel(const kvfit::row_view& queries, const kvfit::kv_
   const auto q = kvfit_test::to_double(queries);
   const auto k = kvfit_test::to_double(block.keys);
   kvfit_test::MatrixXd s = q * k.transpose();
-  for (kvfit::index i = 0; i < s.rows(); ++i) {
-    for (kvfit::index j = 0; j < s.cols(); ++j) s(i, j) = logit(s(i, j), j);
+  for (kvfit::index_t i = 0; i < s.rows(); ++i) {
+    for (kvfit::index_t j = 0; j < s.cols(); ++j) s(i, j) = logit(s(i, j), j);
     s.row(i) = (s.row(i).array() - s.row(i).maxCoeff()).exp();
     s.row(i) /= s.row(i).sum();
   }
@@ -42,7 +42,8 @@ double far(const kvfit_test::MatrixXd& a, const kvfit::matrix& b) {
 kvfit::compacted_layer small_layer(const std::vector<float>& bias) {
   const layer_case made(2);
   auto layer = kvfit_test::ragged(made, {3, 2});
-  for (std::size_t j = 0; j < bias.size(); ++j) layer.bias[static_cast<kvfit::index>(j)] = bias[j];
+  for (std::size_t j = 0; j < bias.size(); ++j)
+    layer.bias[static_cast<kvfit::index_t>(j)] = bias[j];
   return layer;
 }
 
@@ -150,7 +151,7 @@ TEST_CASE("heads of a tensor are the KV heads, or the query heads that read them
   REQUIRE(by_query);
   CHECK(by_query->heads == 6);
   for (std::size_t q = 0; q < 6; ++q) {
-    for (kvfit::index j = 0; j < 3; ++j) {
+    for (kvfit::index_t j = 0; j < 3; ++j) {
       CHECK(by_query->head(q)(0, j) == by_kv->head(q / 3)(0, j));
     }
   }
@@ -206,5 +207,5 @@ TEST_CASE("layouts that make no tensor are refused", "[cache][engine_bias]") {
   CHECK(cause({.scale = -1}) == errc::invalid_option);
   CHECK(cause({.scale = std::numeric_limits<float>::infinity()}) == errc::invalid_option);
   CHECK(cause({.scale = std::nanf("")}) == errc::invalid_option);
-  CHECK(cause({.queries = kvfit::index{1} << 62}) == errc::out_of_memory);
+  CHECK(cause({.queries = kvfit::index_t{1} << 62}) == errc::out_of_memory);
 }

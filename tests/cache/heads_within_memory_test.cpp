@@ -32,7 +32,7 @@ TEST_CASE("heads under way are counted by what their fallback takes, where that 
           "[cache][memory]") {
   const cache_case given = long_heads();
   const auto tasks = tasks_of_case(given);
-  const std::vector<kvfit::index> rows = {8, 8};
+  const std::vector<kvfit::index_t> rows = {8, 8};
   cache_options options{.budget = 16};
   options.head.selection = kvfit::selection::last{};  // needs no importance
   options.head.bias = kvfit::bias::zero{};
@@ -79,7 +79,7 @@ TEST_CASE(
   const auto tasks = tasks_of_case(given);
   cache_options options{.budget = 16, .shares = kvfit::budgets::global_ranking{}};
   const auto wanted = wanted_scores(kvfit::selection::highest_attention{});
-  const auto one = static_cast<kvfit::index>(
+  const auto one = static_cast<kvfit::index_t>(
       kvfit::score_pass_bytes(kvfit::sizes_of_head(tasks[0].block, tasks[0].queries), wanted));
   const auto lanes = [&] { return kvfit::detail::rankings_within_memory(tasks, wanted, options); };
   CHECK(*lanes() == 0);
@@ -103,7 +103,7 @@ TEST_CASE(
   const auto free = plan(peak);
   REQUIRE(free);
   CHECK(peak > one / 2);
-  for (const kvfit::index cap : {one, one / 2, one / 4}) {
+  for (const kvfit::index_t cap : {one, one / 2, one / 4}) {
     options.memory = cap;
     const auto made = plan(peak);
     CAPTURE(cap, peak);

@@ -25,7 +25,7 @@ TEST_CASE("a curve is linear between its points and flat outside", "[cache][infl
   for (std::uint64_t seed = 0; seed < 50; ++seed) {
     kvfit::random_source random(seed);
     const auto made = kvfit_test::random_curve(random, 14);
-    for (kvfit::index rows = 0; rows < 20; ++rows) {
+    for (kvfit::index_t rows = 0; rows < 20; ++rows) {
       const double wanted = kvfit_test::plain_loss(made, static_cast<double>(rows));
       CHECK(std::abs(loss_at(made, rows) - wanted) < 1e-14);
     }
@@ -48,7 +48,7 @@ TEST_CASE("the envelope is the least chord everywhere, convex, with corners on t
                 kvfit::detail::slope(corners[i - 1], corners[i]));
       }
     }
-    for (kvfit::index rows = bounds.least; rows <= bounds.most; ++rows) {
+    for (kvfit::index_t rows = bounds.least; rows <= bounds.most; ++rows) {
       INFO("seed " << seed << ", rows " << rows);
       REQUIRE(std::abs(loss_at({corners}, rows) - kvfit_test::plain_envelope(curve, bounds, rows)) <
               1e-13);
@@ -101,7 +101,7 @@ TEST_CASE("smoothing takes means of odd windows and leaves the ends", "[cache][i
   const auto same = kvfit::smoothed(rough, 1);
   REQUIRE(same);
   CHECK(same->points[2].loss == 6.0);
-  for (const kvfit::index width : {0, -1, 4}) {
+  for (const kvfit::index_t width : {0, -1, 4}) {
     const auto refused = kvfit::smoothed(rough, width);
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code == errc::invalid_option);

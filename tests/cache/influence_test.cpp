@@ -21,7 +21,7 @@ namespace {
 
 using composition = kvfit::compact_options;
 
-const std::vector<kvfit::index> grid = {4, 16, 48, 64, 200};
+const std::vector<kvfit::index_t> grid = {4, 16, 48, 64, 200};
 
 }  // namespace
 
@@ -52,7 +52,7 @@ TEST_CASE("a measured curve is the held-out error of each compaction, and 0 for 
 TEST_CASE("weights scale a curve and add the mass error", "[cache][influence]") {
   const auto head = make_head(2);
   composition options{.budget = 8, .held_out = 0.25};
-  const std::vector<kvfit::index> one = {8};
+  const std::vector<kvfit::index_t> one = {8};
   const auto fitted = kvfit::compact(head.cache(), head.queries, options);
   REQUIRE(fitted);
   const auto curve =
@@ -84,7 +84,7 @@ TEST_CASE("measured curves give the harder head more rows", "[cache][influence]"
 TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
   const auto head = make_head(5);
   const composition options{.held_out = 0.25};
-  const auto cause = [&](const composition& asked, const std::vector<kvfit::index>& budgets,
+  const auto cause = [&](const composition& asked, const std::vector<kvfit::index_t>& budgets,
                          const kvfit::influence_settings& settings = {}) {
     const auto curve = measure_influence(head.cache(), head.queries, asked, budgets, settings);
     REQUIRE_FALSE(curve.has_value());

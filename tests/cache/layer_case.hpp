@@ -43,8 +43,9 @@ struct layer_case {
 
 /// The head compacted alone to these very rows.
 inline kvfit::compacted compact_to(const layer_case& made, std::size_t h,
-                                   const std::vector<index>& rows, kvfit::compact_options options) {
-  options.budget = static_cast<index>(rows.size());
+                                   const std::vector<index_t>& rows,
+                                   kvfit::compact_options options) {
+  options.budget = static_cast<index_t>(rows.size());
   options.selection = kvfit::selection::given{rows};
   auto fitted = kvfit::compact(made.layer.heads[h], made.group(h), options);
   REQUIRE(fitted);
@@ -60,14 +61,14 @@ inline kvfit::compacted_layer stacked(const layer_case& made,
   layer.keys.resize(0, made.heads[0].keys.cols());
   layer.values.resize(0, made.heads[0].values.cols());
   for (std::size_t h = 0; h < parts.size(); ++h) {
-    kvfit::head_report report{.id = {layer.number, static_cast<index>(h)},
+    kvfit::head_report report{.id = {layer.number, static_cast<index_t>(h)},
                               .rows_before = made.heads[h].keys.rows(),
                               .outcome = kvfit::head_outcome::empty,
                               .cause = {},
                               .report = {}};
     if (parts[h]) {
       const kvfit::compacted& one = *parts[h];
-      const index rows = one.keys.rows();
+      const index_t rows = one.keys.rows();
       layer.keys.conservativeResize(layer.keys.rows() + rows, one.keys.cols());
       layer.keys.bottomRows(rows) = one.keys;
       layer.values.conservativeResize(layer.values.rows() + rows, one.values.cols());
@@ -87,7 +88,7 @@ inline kvfit::compacted_layer stacked(const layer_case& made,
 }
 
 /// Every head by the default method; a budget of 0 leaves it empty.
-inline kvfit::compacted_layer ragged(const layer_case& made, const std::vector<index>& budgets) {
+inline kvfit::compacted_layer ragged(const layer_case& made, const std::vector<index_t>& budgets) {
   std::vector<std::optional<kvfit::compacted>> parts(budgets.size());
   for (std::size_t h = 0; h < budgets.size(); ++h) {
     if (budgets[h] == 0) continue;

@@ -19,7 +19,7 @@ TEST_CASE("attention over padded heads is that over ragged ones", "[cache][padde
   const auto layer = kvfit_test::ragged(made, {9, 0, 14});
   const auto padded = kvfit::pad(layer, GENERATE(1, 16));
   REQUIRE(padded);
-  CHECK(padded->lengths == std::vector<kvfit::index>{9, 0, 14});
+  CHECK(padded->lengths == std::vector<kvfit::index_t>{9, 0, 14});
   CHECK(padded->length == (padded->keys.rows() == 48 ? 16 : 14));
   for (const std::size_t h : {std::size_t{0}, std::size_t{2}}) {
     const auto wanted = kvfit::attend(made.group(h), {layer.block(h)});
@@ -41,7 +41,7 @@ TEST_CASE("padding is zeros that nothing sees", "[cache][padded]") {
   REQUIRE(padded);
   REQUIRE(padded->length == 5);
   REQUIRE(padded->keys.rows() == 10);
-  for (kvfit::index row = 8; row < 10; ++row) {
+  for (kvfit::index_t row = 8; row < 10; ++row) {
     const auto at = static_cast<std::size_t>(row);
     CHECK(padded->keys.row(row).cwiseAbs().maxCoeff() == 0);
     CHECK(padded->values.row(row).cwiseAbs().maxCoeff() == 0);
@@ -78,7 +78,7 @@ TEST_CASE("a layer without any row pads to length 0", "[cache][padded]") {
   CHECK(padded->length == 0);
   const auto again = kvfit::unpad(*padded);
   REQUIRE(again);
-  CHECK(again->offsets == std::vector<kvfit::index>{0, 0, 0});
+  CHECK(again->offsets == std::vector<kvfit::index_t>{0, 0, 0});
 }
 
 TEST_CASE("a padded layer or a kernel's bias beyond its cap is refused before it is made",
@@ -87,7 +87,7 @@ TEST_CASE("a padded layer or a kernel's bias beyond its cap is refused before it
   const layer_case made(2);
   const auto layer = kvfit_test::ragged(made, {5, 40});
   const auto check = [&](const auto& make) {
-    kvfit::index cap = 1;
+    kvfit::index_t cap = 1;
     std::ptrdiff_t held = 0;
     bool is_made = false;
     for (int attempt = 0; attempt < 2; ++attempt) {
@@ -110,9 +110,9 @@ TEST_CASE("a padded layer or a kernel's bias beyond its cap is refused before it
     CHECK_FALSE(make(cap - 1));
     CHECK(make(-1).error().code == errc::invalid_option);
   };
-  check([&](kvfit::index cap) { return kvfit::pad(layer, 4096, cap); });
+  check([&](kvfit::index_t cap) { return kvfit::pad(layer, 4096, cap); });
   const auto layout = kvfit::bias_layouts::ggml_mask(4, 100, 500);
-  check([&](kvfit::index cap) { return kvfit::make_engine_bias(layer, layout, cap); });
+  check([&](kvfit::index_t cap) { return kvfit::make_engine_bias(layer, layout, cap); });
 }
 
 TEST_CASE("layers whose parts do not fit together are refused", "[cache][padded]") {

@@ -15,13 +15,13 @@
 
 namespace kvfit_test {
 
-inline constexpr kvfit::index longest = 9;
+inline constexpr kvfit::index_t longest = 9;
 
 /// Some heads with bounds, curves and a total.
 struct plan_case {
   std::vector<kvfit::row_bounds> bounds;
   std::vector<kvfit::influence_curve> curves;
-  kvfit::index total = 0;
+  kvfit::index_t total = 0;
 
   plan_case(std::uint64_t seed, bool is_convex) {
     kvfit::random_source random(seed);
@@ -32,7 +32,7 @@ struct plan_case {
     total = random_total(random, bounds);
   }
 
-  [[nodiscard]] double loss(const std::vector<kvfit::index>& rows) const {
+  [[nodiscard]] double loss(const std::vector<kvfit::index_t>& rows) const {
     double sum = 0;
     for (std::size_t h = 0; h < rows.size(); ++h) {
       sum += plain_loss(curves[h], static_cast<double>(rows[h]));
@@ -43,7 +43,7 @@ struct plan_case {
   /// The least loss of all allocations, by trying them.
   [[nodiscard]] double best() const {
     double least = std::numeric_limits<double>::infinity();
-    for_all_allocations(bounds, total, [&](const std::vector<kvfit::index>& rows) {
+    for_all_allocations(bounds, total, [&](const std::vector<kvfit::index_t>& rows) {
       least = std::min(least, loss(rows));
     });
     return least;
@@ -53,12 +53,12 @@ struct plan_case {
   [[nodiscard]] double best_on_envelopes() const {
     std::vector<std::vector<double>> envelopes(bounds.size());
     for (std::size_t h = 0; h < bounds.size(); ++h) {
-      for (kvfit::index t = bounds[h].least; t <= bounds[h].most; ++t) {
+      for (kvfit::index_t t = bounds[h].least; t <= bounds[h].most; ++t) {
         envelopes[h].push_back(plain_envelope(curves[h], bounds[h], t));
       }
     }
     double least = std::numeric_limits<double>::infinity();
-    for_all_allocations(bounds, total, [&](const std::vector<kvfit::index>& rows) {
+    for_all_allocations(bounds, total, [&](const std::vector<kvfit::index_t>& rows) {
       double sum = 0;
       for (std::size_t h = 0; h < rows.size(); ++h) {
         sum += envelopes[h][static_cast<std::size_t>(rows[h] - bounds[h].least)];

@@ -10,7 +10,7 @@
 namespace kvfit_test {
 
 using kvfit::errc;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::query_block;
 using kvfit::recent_queries;
 using kvfit::row_view;
@@ -22,14 +22,15 @@ struct asked_text {
   kvfit::matrix first = random_matrix(40, 4, 1);
   kvfit::matrix second = random_matrix(40, 4, 2);
 
-  [[nodiscard]] std::vector<query_block> tokens(index from, index count) const {
+  [[nodiscard]] std::vector<query_block> tokens(index_t from, index_t count) const {
     return {{row_view(first).middle_rows(from, count), from, 0.5F},
             {row_view(second).middle_rows(from, count), from}};
   }
 };
 
 /// Whether the ring has tokens from … from + count − 1, and they are the text's.
-void check_remembers(const recent_queries& ring, const asked_text& text, index from, index count) {
+void check_remembers(const recent_queries& ring, const asked_text& text, index_t from,
+                     index_t count) {
   CHECK(ring.rows(7) == count);
   const auto copy = ring.copy();
   REQUIRE(copy);
@@ -50,12 +51,12 @@ void check_remembers(const recent_queries& ring, const asked_text& text, index f
 
 TEST_CASE("a ring remembers the last tokens in order, however they came", "[cache][queries]") {
   const asked_text text;
-  for (const index step : {1, 2, 3, 5, 8, 13}) {
+  for (const index_t step : {1, 2, 3, 5, 8, 13}) {
     CAPTURE(step);
     recent_queries ring(8);
-    for (index at = 0; at + step <= 40; at += step) {
+    for (index_t at = 0; at + step <= 40; at += step) {
       REQUIRE(ring.record(7, text.tokens(at, step)));
-      const index count = std::min<index>(8, at + step);
+      const index_t count = std::min<index_t>(8, at + step);
       check_remembers(ring, text, at + step - count, count);
     }
   }
@@ -88,9 +89,9 @@ TEST_CASE("a table of positions is looked up when queries are recorded, and not 
   const asked_text text;
   recent_queries ring(8);
   {
-    std::vector<index> table(60, -1);  // place 20 + 2 i: token i
-    for (std::size_t i = 0; i < 20; ++i) table[20 + 2 * i] = static_cast<index>(i);
-    for (const index first : {index{0}, index{5}}) {
+    std::vector<index_t> table(60, -1);  // place 20 + 2 i: token i
+    for (std::size_t i = 0; i < 20; ++i) table[20 + 2 * i] = static_cast<index_t>(i);
+    for (const index_t first : {index_t{0}, index_t{5}}) {
       auto heads = text.tokens(first, 5);
       for (query_block& head : heads) {
         head.first_position = 20 + 2 * first;
@@ -106,7 +107,7 @@ TEST_CASE("a table of positions is looked up when queries are recorded, and not 
   check_remembers(ring, text, 3, 8);
   CHECK(ring.copy()->queries[0].heads[0].positions.empty());
 
-  const std::vector<index> uneven = {11, 12, 14, 15};
+  const std::vector<index_t> uneven = {11, 12, 14, 15};
   auto heads = text.tokens(11, 4);
   for (query_block& head : heads) {
     head.first_position = 0;

@@ -20,7 +20,7 @@ using kvfit_test::layer_case;
 
 namespace {
 
-using index_list = std::vector<kvfit::index>;
+using index_list = std::vector<kvfit::index_t>;
 
 index_list rows_of(const kvfit::compacted_layer& layer, std::size_t h) {
   const auto first = layer.positions.begin() + layer.offsets[h];
@@ -28,7 +28,7 @@ index_list rows_of(const kvfit::compacted_layer& layer, std::size_t h) {
 }
 
 index_list union_of(const kvfit::compacted_layer& layer) {
-  const std::set<kvfit::index> rows(layer.positions.begin(), layer.positions.end());
+  const std::set<kvfit::index_t> rows(layer.positions.begin(), layer.positions.end());
   return {rows.begin(), rows.end()};
 }
 
@@ -67,7 +67,7 @@ TEST_CASE("§9.3 heads are fitted on the union, not on their own rows and masked
     INFO("head " << h);
     CHECK(rows_of(*shared, h) == rows);
     CHECK(shared->heads[h].outcome == kvfit::head_outcome::fitted);
-    CHECK(shared->heads[h].rows == static_cast<kvfit::index>(rows.size()));
+    CHECK(shared->heads[h].rows == static_cast<kvfit::index_t>(rows.size()));
     CHECK(shared->heads[h].rows_before == 64);
     const auto alone = kvfit_test::compact_to(made, h, rows, asked);
     CHECK(shared->keys.middleRows(shared->offsets[h], shared->rows(h)) == alone.keys);
@@ -102,8 +102,8 @@ TEST_CASE("of a union above its cap the rows that the heads attend to most stay"
   options.protect_first = GENERATE(0, 2);
   options.protect_last = options.protect_first / 2;
   const index_list rows = union_of(own);
-  std::vector<std::pair<double, kvfit::index>> ranked;
-  for (const kvfit::index row : rows) {
+  std::vector<std::pair<double, kvfit::index_t>> ranked;
+  for (const kvfit::index_t row : rows) {
     double importance = 0;
     for (std::size_t h = 0; h < 2; ++h) {
       const auto mine = rows_of(own, h);
@@ -124,7 +124,7 @@ TEST_CASE("of a union above its cap the rows that the heads attend to most stay"
   const auto shared = kvfit::share_positions(made.layer, own, made.queries, options, most);
   // Rows that are protected must be rows of a head; where they are not, that is an error.
   const bool holds_protected = [&] {
-    for (kvfit::index row = 0; row < options.protect_first; ++row) {
+    for (kvfit::index_t row = 0; row < options.protect_first; ++row) {
       if (std::find(rows.begin(), rows.end(), row) == rows.end()) return false;
     }
     return options.protect_last == 0 || rows.back() == 63;
@@ -160,7 +160,7 @@ TEST_CASE("protected rows stay in a capped union, exactly as they are", "[cache]
     CHECK(rows[0] == 0);
     CHECK(rows[1] == 1);
     CHECK(rows[7] == 63);
-    const kvfit::index first = shared->offsets[h];
+    const kvfit::index_t first = shared->offsets[h];
     CHECK(shared->bias[first] == 0);
     CHECK(shared->keys.row(first) == made.heads[h].keys.row(0));
     CHECK(shared->values.row(first + 7) == made.heads[h].values.row(63));
@@ -189,13 +189,13 @@ TEST_CASE("a layer's refits keep to one cap, and can be watched and stopped", "[
   const layer_case made(3);
   const std::vector<index_list> rows = {{1, 7, 20, 33}, {}, {2, 8, 60, 61, 62}};
   auto options = few_steps();
-  std::vector<kvfit::index> seen;
+  std::vector<kvfit::index_t> seen;
   kvfit::thread_pool pool(3);
   const kvfit::watch watching{
-      .progress = [&](kvfit::index done, kvfit::index) { seen.push_back(done); }};
+      .progress = [&](kvfit::index_t done, kvfit::index_t) { seen.push_back(done); }};
   const auto free = kvfit::refit_layer(made.layer, rows, made.queries, options, pool, watching);
   REQUIRE(free);
-  CHECK(seen == std::vector<kvfit::index>{1, 2, 3});
+  CHECK(seen == std::vector<kvfit::index_t>{1, 2, 3});
   const auto needed = [&](std::size_t h) { return free->heads[h].report.memory.needed; };
   options.memory = std::max(needed(0), needed(2));
   const auto one_by_one = kvfit::refit_layer(made.layer, rows, made.queries, options, pool);
@@ -213,7 +213,7 @@ TEST_CASE("a layer's refits keep to one cap, and can be watched and stopped", "[
   CHECK(kvfit::refit_layer(made.layer, rows, made.queries, options, pool, late).error().code ==
         errc::cancelled);
   const auto own = kvfit_test::ragged(made, {5, 6, 4});
-  for (const kvfit::index most : {0, 9}) {
+  for (const kvfit::index_t most : {0, 9}) {
     CHECK(kvfit::share_positions(made.layer, own, made.queries, options, most, pool, late)
               .error()
               .code == errc::cancelled);
@@ -227,7 +227,7 @@ TEST_CASE("positions that can't be shared are errors", "[cache][shared]") {
   layer_case made(2);
   const auto own = kvfit_test::ragged(made, {5, 6});
   const auto options = few_steps();
-  const auto cause = [&](const kvfit::compacted_layer& fitted, kvfit::index most = 0) {
+  const auto cause = [&](const kvfit::compacted_layer& fitted, kvfit::index_t most = 0) {
     const auto shared = kvfit::share_positions(made.layer, fitted, made.queries, options, most);
     REQUIRE_FALSE(shared.has_value());
     INFO(shared.error().message());
@@ -283,8 +283,8 @@ TEST_CASE("a refit without biases is better than leaving the biases out", "[cach
   auto stripped = own;
   stripped.bias.setZero();
   for (std::size_t h = 0; h < 2; ++h) {
-    for (kvfit::index j = 0; j < fused->rows(h); ++j) {
-      const kvfit::index row = fused->offsets[h] + j;
+    for (kvfit::index_t j = 0; j < fused->rows(h); ++j) {
+      const kvfit::index_t row = fused->offsets[h] + j;
       CHECK(fused->keys.row(row) ==
             made.heads[h].keys.row(fused->positions[static_cast<std::size_t>(row)]));
     }

@@ -19,12 +19,12 @@ namespace kvfit_test {
 /// Two global layers of two and one KV heads with different widths, two query heads each, and a
 /// sliding layer between them.
 struct growing_text {
-  index rows;
+  index_t rows;
   std::vector<std::vector<head>> layers;  ///< structured heads, see selection/heads.hpp
   kvfit::cache_queries queries;
   kvfit::cache_queries test_queries;
 
-  explicit growing_text(index length, std::uint64_t seed = 1, index asked = 96) : rows(length) {
+  explicit growing_text(index_t length, std::uint64_t seed = 1, index_t asked = 96) : rows(length) {
     layers.push_back({});
     layers.push_back({});
     for (std::uint64_t h = 0; h < 3; ++h) {
@@ -32,11 +32,11 @@ struct growing_text {
       layers[h < 2 ? 0 : 1].push_back(make_head(10 * seed + h, shape));
     }
     for (std::size_t l = 0; l < 2; ++l) {
-      const index number = l == 0 ? 1 : 4;
+      const index_t number = l == 0 ? 1 : 4;
       kvfit::layer_queries fit{.layer = number, .heads = {}};
       kvfit::layer_queries test = fit;
       for (const head& one : layers[l]) {
-        for (const index group : {0, 1}) {
+        for (const index_t group : {0, 1}) {
           fit.heads.emplace_back(kvfit::row_view(one.queries).middle_rows(group * asked, asked));
           test.heads.emplace_back(
               kvfit::row_view(one.test_queries).middle_rows(group * asked, asked));
@@ -48,7 +48,7 @@ struct growing_text {
   }
 
   /// Tokens first … end − 1 as an engine's live rows.
-  [[nodiscard]] kvfit::cache_view live(index first, index end) const {
+  [[nodiscard]] kvfit::cache_view live(index_t first, index_t end) const {
     kvfit::cache_view view;
     for (std::size_t l = 0; l < 2; ++l) {
       kvfit::cache_layer layer{.number = l == 0 ? 1 : 4};
@@ -68,14 +68,14 @@ struct growing_text {
 
   /// Mean errors over heads of the block and the live rows behind it against all tokens up to
   /// `end`, on test queries.
-  [[nodiscard]] kvfit::fidelity errors(const kvfit::compacted_cache& block, index live_first,
-                                       index end) const {
+  [[nodiscard]] kvfit::fidelity errors(const kvfit::compacted_cache& block, index_t live_first,
+                                       index_t end) const {
     kvfit::fidelity mean;
     int heads = 0;
     for (std::size_t l = 0; l < 2; ++l) {
       for (std::size_t h = 0; h < layers[l].size(); ++h) {
         const auto asked = std::span(test_queries[l].heads).subspan(2 * h, 2);
-        const auto rows_of = [&](index first, index last) -> kvfit::kv_block {
+        const auto rows_of = [&](index_t first, index_t last) -> kvfit::kv_block {
           const head& one = layers[l][h];
           return {.keys = kvfit::row_view(one.keys).middle_rows(first, last - first),
                   .values = kvfit::row_view(one.values).middle_rows(first, last - first)};
@@ -100,7 +100,7 @@ struct growing_text {
 };
 
 /// Options whose rounds are quick.
-inline kvfit::rolling_options quick_rounds(index trigger, index target) {
+inline kvfit::rolling_options quick_rounds(index_t trigger, index_t target) {
   kvfit::rolling_options options{.trigger = trigger, .target = target, .sinks = 3, .recent = 8};
   options.cache.head.selection = kvfit::selection::highest_attention{};
   options.cache.head.refine = {.steps = 0};
@@ -114,7 +114,7 @@ inline kvfit::rolling_cache rolling_of(const kvfit::rolling_options& options) {
 }
 
 /// Appends up to `end` tokens and runs one round.
-inline kvfit::chunk run_round(kvfit::rolling_cache& roll, const growing_text& text, index end) {
+inline kvfit::chunk run_round(kvfit::rolling_cache& roll, const growing_text& text, index_t end) {
   REQUIRE(roll.append(end - roll.length()));
   const auto round = roll.begin(text.live(roll));
   INFO((round ? "" : round.error().message()));

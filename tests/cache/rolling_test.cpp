@@ -42,7 +42,7 @@ class unchanged {
 
 /// The text with `before` of its tokens compacted by a round and others live behind them.
 rolling_cache half_compacted(const growing_text& text, const rolling_options& options,
-                             index before = 60, index live = 40) {
+                             index_t before = 60, index_t live = 40) {
   rolling_cache roll = rolling_of(options);
   run_round(roll, text, before + options.recent);
   REQUIRE(roll.append(live - roll.live_rows()));
@@ -57,7 +57,7 @@ TEST_CASE("rounds leave the target, keep sinks and recent rows, and count from t
   const rolling_options options = quick_rounds(64, 24);
   rolling_cache roll = rolling_of(options);
   int rounds = 0;
-  for (index end = 1; end <= 200; ++end) {
+  for (index_t end = 1; end <= 200; ++end) {
     REQUIRE(roll.append(1));
     CHECK(roll.length() == end);
     if (!roll.is_due()) {
@@ -65,14 +65,14 @@ TEST_CASE("rounds leave the target, keep sinks and recent rows, and count from t
       continue;
     }
     CHECK(roll.rows() == 64);
-    const index first = roll.live_first();
+    const index_t first = roll.live_first();
     CHECK(run_round(roll, text, end) == kvfit::chunk{first, end - 8 - first});
     ++rounds;
     CHECK(roll.live_first() == end - 8);
     CHECK(roll.live_rows() == 8);
     CHECK(roll.rows() == 24);
     CHECK(roll.block()->rows == 3 * 16);
-    CHECK(roll.block()->skipped == std::vector<index>{2});
+    CHECK(roll.block()->skipped == std::vector<index_t>{2});
     REQUIRE(roll.block()->layers.size() == 2);
     bool is_any_late = false;
     for (std::size_t l = 0; l < 2; ++l) {
@@ -80,16 +80,16 @@ TEST_CASE("rounds leave the target, keep sinks and recent rows, and count from t
       CHECK(layer.positions == layer.key_positions);
       for (std::size_t h = 0; h < layer.heads.size(); ++h) {
         const auto from = static_cast<std::size_t>(layer.offsets[h]);
-        index last = -1;
-        for (index j = 0; j < layer.rows(h); ++j) {
+        index_t last = -1;
+        for (index_t j = 0; j < layer.rows(h); ++j) {
           const auto at = from + static_cast<std::size_t>(j);
-          const index position = layer.positions[at];
+          const index_t position = layer.positions[at];
           CHECK(position > last);
           CHECK(position < roll.live_first());
           last = position;
           is_any_late = is_any_late || position >= first;
           // Keys were not moved: each is the text's own, however many rounds it has seen.
-          const auto row = static_cast<index>(at);
+          const auto row = static_cast<index_t>(at);
           CHECK(layer.keys.row(row) == text.layers[l][h].keys.row(position));
           if (j >= 3) continue;
           CHECK(position == j);
@@ -160,7 +160,7 @@ TEST_CASE("a round is the compaction of both parts put one below the other, byte
   std::vector<kvfit::matrix> memory;
   memory.reserve(6);
   std::vector<std::vector<float>> biases;
-  std::vector<std::vector<index>> positions;
+  std::vector<std::vector<index_t>> positions;
   biases.reserve(3);
   positions.reserve(3);
   kvfit::cache_view stacked = text.live(60, 92);
@@ -171,7 +171,7 @@ TEST_CASE("a round is the compaction of both parts put one below the other, byte
       auto& bias = biases.emplace_back(old.bias.begin(), old.bias.end());
       auto& place = positions.emplace_back(old.positions.begin(), old.positions.end());
       bias.resize(bias.size() + 32, 0.0F);
-      for (index row = 60; row < 92; ++row) place.push_back(row);
+      for (index_t row = 60; row < 92; ++row) place.push_back(row);
       const head& one = text.layers[l][h];
       kvfit::matrix& keys = memory.emplace_back(old.keys.rows() + 32, one.keys.cols());
       keys << before->layers[l].keys.middleRows(before->layers[l].offsets[h], old.keys.rows()),
@@ -268,9 +268,9 @@ TEST_CASE("§9.19 a round that fails, is cancelled, late or abandoned changes no
   });
   CHECK(early.code == errc::cancelled);
   CHECK(early.detail == "asked to stop");
-  index heads_done = 0;
+  index_t heads_done = 0;
   const auto midway = outcome_of([&](const kvfit::rolling_round& round) {
-    return round.run(text.queries, kvfit::serial{}, {.progress = [&](index done, index count) {
+    return round.run(text.queries, kvfit::serial{}, {.progress = [&](index_t done, index_t count) {
                        heads_done = done;
                        CHECK(count == 3);
                        round.cancel();
@@ -291,10 +291,10 @@ TEST_CASE("§9.19 a round that fails, is cancelled, late or abandoned changes no
   // Reporting the first head takes so long that the second is not begun.
   const auto late_midway = outcome_of([&](const kvfit::rolling_round& round) {
     const auto deadline = now() + std::chrono::milliseconds(50);
-    kvfit::caller slow{[&](index count, const auto& body) {
+    kvfit::caller slow{[&](index_t count, const auto& body) {
       body(0);
       std::this_thread::sleep_until(deadline);
-      for (index i = 1; i < count; ++i) body(i);
+      for (index_t i = 1; i < count; ++i) body(i);
     }};
     return round.run(text.queries, slow, {.deadline = deadline});
   });
@@ -433,7 +433,7 @@ TEST_CASE("§9.36 rounds down to a single row a head stay finite", "[cache][roll
   rolling_options options{.trigger = 2, .target = 1, .sinks = 0, .recent = 0};
   options.cache.head.selection = kvfit::selection::highest_attention{};
   rolling_cache roll = rolling_of(options);
-  for (const index end : {300, 301, 302, 399, 400}) {
+  for (const index_t end : {300, 301, 302, 399, 400}) {
     run_round(roll, text, end);
     CHECK(roll.rows() == 1);
     for (const auto& layer : roll.block()->layers) {
@@ -456,8 +456,8 @@ TEST_CASE("live rows are read as they lie, hidden ones are not kept", "[cache][r
   const head& one = text.layers[0][0];
   std::vector<kvfit::fp16> halves(16 * 40);
   kvfit::matrix rounded(40, 16);
-  for (index i = 0; i < 40; ++i) {
-    for (index j = 0; j < 16; ++j) {
+  for (index_t i = 0; i < 40; ++i) {
+    for (index_t j = 0; j < 16; ++j) {
       const auto half = kvfit::to_fp16(one.keys(60 + i, j));
       halves[static_cast<std::size_t>(j * 40 + i)] = half;
       rounded(i, j) = kvfit::to_float(half);
@@ -479,7 +479,7 @@ TEST_CASE("live rows are read as they lie, hidden ones are not kept", "[cache][r
   REQUIRE(wide.apply(float_round->run(text.queries, kvfit::serial{})));
   CHECK(same_cache(*roll.block(), *wide.block()));
   const auto& layer = roll.block()->layers[0];
-  for (index j = 0; j < layer.rows(0); ++j)
+  for (index_t j = 0; j < layer.rows(0); ++j)
     CHECK(layer.positions[static_cast<std::size_t>(j)] != 70);
 }
 
@@ -545,13 +545,13 @@ TEST_CASE("settings and counts that no round could keep are refused", "[cache][r
   CHECK(field([](auto& o) { o.recent = -1; }) == "recent");
   CHECK(field([](auto& o) { o.target = 11; }) == "target");
   CHECK(field([](auto& o) { o.trigger = 24; }) == "trigger");
-  CHECK(field([](auto& o) { o.trigger = index{1} << 50U; }) == "trigger");
+  CHECK(field([](auto& o) { o.trigger = index_t{1} << 50U; }) == "trigger");
   CHECK(field([](auto& o) { o.cache.budget = 8; }) == "cache.budget");
   CHECK(field([](auto& o) { o.cache.head.protect_last = 1; }) ==
         "cache.head.protect_first, protect_last");
   rolling_cache roll = rolling_of(quick_rounds(50, 24));
   CHECK_FALSE(roll.append(-1));
-  CHECK_FALSE(roll.append(std::numeric_limits<index>::max()));
+  CHECK_FALSE(roll.append(std::numeric_limits<index_t>::max()));
   CHECK(roll.length() == 0);
 }
 

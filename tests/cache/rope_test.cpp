@@ -14,7 +14,7 @@ namespace kvfit_test {
 
 using kvfit::attend;
 using kvfit::errc;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::moved_keys;
 using kvfit::rope;
 using kvfit::rope_pairing;
@@ -25,22 +25,22 @@ namespace {
 /// Keys as an engine writes them: row i of `plain` turned, in double, by the angle of position
 /// first + i, and multiplied by the engine's factor of attention.
 kvfit::matrix prefilled(const kvfit::matrix& plain, const rope& how,
-                        const std::vector<double>& frequencies, index first, double factor) {
+                        const std::vector<double>& frequencies, index_t first, double factor) {
   kvfit::matrix keys = plain;
-  const auto pairs = static_cast<index>(frequencies.size());
-  const index dims = 2 * pairs;
-  for (index i = 0; i < plain.rows(); ++i) {
-    for (index p = 0; p < pairs; ++p) {
+  const auto pairs = static_cast<index_t>(frequencies.size());
+  const index_t dims = 2 * pairs;
+  for (index_t i = 0; i < plain.rows(); ++i) {
+    for (index_t p = 0; p < pairs; ++p) {
       const bool is_split = how.pairing == rope_pairing::half_split;
-      const index a = is_split ? p : 2 * p;
-      const index b = is_split ? p + pairs : 2 * p + 1;
+      const index_t a = is_split ? p : 2 * p;
+      const index_t b = is_split ? p + pairs : 2 * p + 1;
       const auto angle = static_cast<double>(first + i) * frequencies[static_cast<std::size_t>(p)];
       const auto turned =
           std::complex<double>(plain(i, a), plain(i, b)) * std::polar(factor, angle);
       keys(i, a) = static_cast<float>(turned.real());
       keys(i, b) = static_cast<float>(turned.imag());
     }
-    for (index j = dims; j < plain.cols(); ++j) {
+    for (index_t j = dims; j < plain.cols(); ++j) {
       keys(i, j) = static_cast<float>(factor * static_cast<double>(plain(i, j)));
     }
   }
@@ -54,9 +54,9 @@ double largest_difference(const kvfit::matrix& a, const kvfit::matrix& b) {
 }
 
 /// A compact block whose contents do not matter.
-kvfit::compacted some_block(index rows, index depth) {
+kvfit::compacted some_block(index_t rows, index_t depth) {
   kvfit::compacted block;
-  for (index j = 0; j < rows; ++j) {
+  for (index_t j = 0; j < rows; ++j) {
     block.positions.push_back(3 * j);
     block.key_positions.push_back(3 * j + 100);
   }
@@ -77,12 +77,12 @@ TEST_CASE("§17 moved keys are those of a prefill at the shifted position, whate
                kvfit::any_rope_scaling{rope_scaling::llama3{.original_positions = 256}});
   const kvfit::matrix plain = random_matrix(7, 24, 1);
   const double size = plain.cwiseAbs().maxCoeff();
-  for (const index dims : {index{0}, index{16}}) {
+  for (const index_t dims : {index_t{0}, index_t{16}}) {
     const rope how{.base = 10000, .dims = dims, .pairing = pairing, .scaling = scaling};
     const auto frequencies = rope_frequencies(how, 24);
     // A factor of attention is in the keys already, and stays what it is.
     for (const double factor : {1.0, 1.25}) {
-      for (const index distance : {index{1}, index{-300}, index{4096}, index{1000000}}) {
+      for (const index_t distance : {index_t{1}, index_t{-300}, index_t{4096}, index_t{1000000}}) {
         CAPTURE(dims, factor, distance);
         const kvfit::matrix at_home = prefilled(plain, how, frequencies, 350, factor);
         const auto moved = moved_keys(at_home, how, distance);
@@ -91,7 +91,7 @@ TEST_CASE("§17 moved keys are those of a prefill at the shifted position, whate
         // Rounding of the keys at home, of cosine and sine, and of the result.
         CHECK(largest_difference(*moved, there) <= 6e-7 * factor * size);
         CHECK(largest_difference(at_home, there) > 1e-3);
-        for (index i = 0; i < 7; ++i) {
+        for (index_t i = 0; i < 7; ++i) {
           CHECK(moved->row(i).norm() == Approx(at_home.row(i).norm()).epsilon(1e-6));
         }
       }
@@ -103,8 +103,8 @@ TEST_CASE("keys of every type and layout are moved, and a distance of 0 moves no
           "[cache][rope]") {
   const kvfit::matrix keys = random_matrix(5, 8, 2);
   std::vector<kvfit::fp16> halves(40);
-  for (index i = 0; i < 5; ++i) {
-    for (index j = 0; j < 8; ++j) {
+  for (index_t i = 0; i < 5; ++i) {
+    for (index_t j = 0; j < 8; ++j) {
       halves[static_cast<std::size_t>(j * 5 + i)] = kvfit::to_fp16(keys(i, j));
     }
   }
@@ -112,8 +112,8 @@ TEST_CASE("keys of every type and layout are moved, and a distance of 0 moves no
   const auto still = moved_keys(transposed, {}, 0);
   REQUIRE(still);
   kvfit::matrix rounded(5, 8);
-  for (index i = 0; i < 5; ++i) {
-    for (index j = 0; j < 8; ++j) rounded(i, j) = transposed(i, j);
+  for (index_t i = 0; i < 5; ++i) {
+    for (index_t j = 0; j < 8; ++j) rounded(i, j) = transposed(i, j);
   }
   CHECK(*still == rounded);
   const auto there = moved_keys(transposed, {}, 9);
@@ -134,7 +134,7 @@ TEST_CASE("a moved block answers moved queries as it answered them at home", "[c
   REQUIRE(move_keys(block, how, 5000));
   CHECK(block.positions == numbers);
   for (std::size_t j = 0; j < 9; ++j) {
-    CHECK(block.key_positions[j] == 3 * static_cast<index>(j) + 5100);
+    CHECK(block.key_positions[j] == 3 * static_cast<index_t>(j) + 5100);
   }
   const auto after = attend(*moved_queries, {block.block()});
   REQUIRE(before);
@@ -154,9 +154,9 @@ TEST_CASE("a layer's heads are moved together, rounded to their storage", "[cach
   const auto exact = moved_keys(layer.keys, {}, -3);
   REQUIRE(exact);
   REQUIRE(move_keys(layer, {}, -3, kvfit::dtype::bf16));
-  CHECK(layer.key_positions == std::vector<index>{-3, 1, -2, -1, 0});
-  for (index i = 0; i < 5; ++i) {
-    for (index j = 0; j < 8; ++j) {
+  CHECK(layer.key_positions == std::vector<index_t>{-3, 1, -2, -1, 0});
+  for (index_t i = 0; i < 5; ++i) {
+    for (index_t j = 0; j < 8; ++j) {
       CHECK(layer.keys(i, j) == kvfit::to_float(kvfit::to_bf16((*exact)(i, j))));
     }
   }
@@ -164,7 +164,7 @@ TEST_CASE("a layer's heads are moved together, rounded to their storage", "[cach
 
 TEST_CASE("what can't be moved is refused, and stays byte for byte", "[cache][rope]") {
   const kvfit::compacted sound = some_block(3, 8);
-  const auto cause = [&](const rope& how, index distance, kvfit::dtype storage,
+  const auto cause = [&](const rope& how, index_t distance, kvfit::dtype storage,
                          kvfit::compacted block) {
     const kvfit::matrix keys = block.keys;
     const auto ok = move_keys(block, how, distance, storage);
@@ -176,8 +176,8 @@ TEST_CASE("what can't be moved is refused, and stays byte for byte", "[cache][ro
   constexpr auto fp32 = kvfit::dtype::fp32;
   CHECK(cause({.base = 0}, 1, fp32, sound).argument == "rope.base");
   CHECK(cause({.dims = 10}, 1, fp32, sound).argument == "rope.dims");
-  CHECK(cause({}, (index{1} << 53U) + 1, fp32, sound).argument == "distance");
-  CHECK(cause({}, std::numeric_limits<index>::min(), fp32, sound).argument == "distance");
+  CHECK(cause({}, (index_t{1} << 53U) + 1, fp32, sound).argument == "distance");
+  CHECK(cause({}, std::numeric_limits<index_t>::min(), fp32, sound).argument == "distance");
   CHECK(cause({}, 1, kvfit::dtype::q8_0, sound).argument == "storage");
   kvfit::compacted large = sound;
   large.keys *= 1e6F;

@@ -33,7 +33,7 @@ kvfit::compacted_cache compacted_to_bf16(kvfit_test::cache_case& made) {
 TEST_CASE("a compacted cache that was saved comes back as it was", "[cache][saved]") {
   kvfit_test::cache_case made({{.number = 0}, {.number = 1}, {.number = 4, .rows = 80}});
   const auto small = compacted_to_bf16(made);
-  REQUIRE(small.skipped == std::vector<kvfit::index>{1});
+  REQUIRE(small.skipped == std::vector<kvfit::index_t>{1});
   const kvfit::state_info info{80, kvfit::dtype::bf16, kvfit::dtype::bf16};
   const auto saved = kvfit::write_state(small, info);
   REQUIRE(saved);

@@ -60,14 +60,14 @@ TEST_CASE("on convex curves water filling is the best there is", "[cache][influe
 TEST_CASE("more rows never cost on falling convex curves", "[cache][influence]") {
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     plan_case made(seed, true);
-    kvfit::index least = 0;
-    kvfit::index most = 0;
+    kvfit::index_t least = 0;
+    kvfit::index_t most = 0;
     for (const auto& b : made.bounds) {
       least += b.least;
       most += b.most;
     }
     double before = std::numeric_limits<double>::infinity();
-    for (kvfit::index total = least; total <= most; ++total) {
+    for (kvfit::index_t total = least; total <= most; ++total) {
       const auto plan = plan_by_water_filling(made.curves, made.bounds, total);
       REQUIRE(plan->loss <= before + 1e-12);
       before = plan->loss;
@@ -80,5 +80,5 @@ TEST_CASE("equal slopes share what is left in proportion to their length", "[cac
   const influence_curve flat{{{0, 1.0}}};
   const auto plan =
       plan_by_water_filling(std::vector<influence_curve>{flat, flat, flat}, bounds, 80);
-  CHECK(plan->rows == std::vector<kvfit::index>{20, 40, 20});
+  CHECK(plan->rows == std::vector<kvfit::index_t>{20, 40, 20});
 }

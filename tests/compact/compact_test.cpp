@@ -22,7 +22,7 @@ using kvfit::compacted;
 
 namespace {
 
-std::vector<float> numbered(kvfit::index count, float first, float step) {
+std::vector<float> numbered(kvfit::index_t count, float first, float step) {
   std::vector<float> numbers(static_cast<std::size_t>(count));
   for (std::size_t j = 0; j < numbers.size(); ++j)
     numbers[j] = first + step * static_cast<float>(j);
@@ -43,7 +43,7 @@ void check_nearly_same(const compacted& a, const compacted& b, double bias_bound
 }
 
 /// Everything that may be judged is fitted on: results then depend on the set of queries alone.
-compact_options without_holdout(kvfit::index budget) {
+compact_options without_holdout(kvfit::index_t budget) {
   return {.budget = budget, .held_out = 0};
 }
 
@@ -52,8 +52,8 @@ compact_options without_holdout(kvfit::index budget) {
 // ---- Identity
 
 TEST_CASE("§9.27 a budget of T or more is the identity, byte for byte", "[compact][identity]") {
-  const kvfit::index budget =
-      GENERATE(kvfit::index{20}, kvfit::index{21}, std::numeric_limits<kvfit::index>::max());
+  const kvfit::index_t budget =
+      GENERATE(kvfit::index_t{20}, kvfit::index_t{21}, std::numeric_limits<kvfit::index_t>::max());
   const bool is_biased = GENERATE(false, true);
   const head made = make_head(1, {.queries = 9, .keys = 20, .depth = 7, .width = 5});
   const std::vector<float> bias = numbered(20, -1.25F, 0.125F);
@@ -80,7 +80,7 @@ TEST_CASE("the identity is so for every preset, and leaves hidden rows out",
   for (const auto& preset : kvfit::presets::all) {
     INFO(preset.name);
     const compacted c = compacted_head(cache, made.queries, preset.make(12));
-    CHECK(c.positions == std::vector<kvfit::index>{1, 2, 3, 4, 6, 7, 8, 9, 10, 11});
+    CHECK(c.positions == std::vector<kvfit::index_t>{1, 2, 3, 4, 6, 7, 8, 9, 10, 11});
     CHECK(c.bias.isZero(0.0));
     check_sound(c, cache, 10);
   }
@@ -92,7 +92,7 @@ TEST_CASE("every preset and budget gives t ascending rows with their own keys",
           "[compact][positions]") {
   const head made = make_head(3);
   for (const auto& preset : kvfit::presets::all) {
-    for (const kvfit::index budget : {1, 2, 13, 63}) {
+    for (const kvfit::index_t budget : {1, 2, 13, 63}) {
       INFO(preset.name << ", budget " << budget);
       const compacted c = compacted_head(made.cache(), made.queries, preset.make(budget));
       check_sound(c, made.cache(), budget);
@@ -109,12 +109,12 @@ TEST_CASE("§9.3 hidden rows are left out and fewer visible rows than the budget
   kvfit::kv_block cache = made.cache();
   cache.bias = bias;
   for (const auto& preset : kvfit::presets::all) {
-    for (const kvfit::index budget : {5, 12, 20}) {
+    for (const kvfit::index_t budget : {5, 12, 20}) {
       INFO(preset.name << ", budget " << budget);
       const compacted c = compacted_head(cache, made.queries, preset.make(budget));
-      check_sound(c, cache, std::min<kvfit::index>(budget, 12));
+      check_sound(c, cache, std::min<kvfit::index_t>(budget, 12));
       CHECK(std::all_of(c.positions.begin(), c.positions.end(),
-                        [](kvfit::index row) { return row % 2 == 1; }));
+                        [](kvfit::index_t row) { return row % 2 == 1; }));
     }
   }
 }
@@ -123,7 +123,7 @@ TEST_CASE("§9.9 §9.36 extreme ratios and sizes of one give finite results of t
           "[compact][degenerate]") {
   struct shape {
     head_shape sizes;
-    kvfit::index budget;
+    kvfit::index_t budget;
   };
   const auto [sizes, budget] = GENERATE(shape{{.queries = 40, .keys = 600}, 4},  // 150 ×
                                         shape{{.queries = 40, .keys = 512}, 1},  // 512 ×
@@ -148,7 +148,7 @@ TEST_CASE("§9.9 zero queries, equal keys and equal values stay finite for every
   const int kind = GENERATE(0, 1, 2, 3);
   if (kind == 0) made.queries.setZero();
   if (kind == 1) {
-    for (kvfit::index j = 1; j < 30; ++j) made.keys.row(j) = made.keys.row(0);
+    for (kvfit::index_t j = 1; j < 30; ++j) made.keys.row(j) = made.keys.row(0);
   }
   if (kind == 2) made.keys.setZero();
   if (kind == 3) made.values.setZero();
@@ -196,9 +196,9 @@ TEST_CASE("protected rows stay exactly: key, value and bias, inside the budget",
     options.protect_last = 7;
     const compacted c = compacted_head(cache, made.queries, options);
     check_sound(c, cache, 20);
-    for (kvfit::index j = 0; j < 20; ++j) {
+    for (kvfit::index_t j = 0; j < 20; ++j) {
       if (j >= 4 && j < 13) continue;
-      const kvfit::index row = j < 4 ? j : 64 - 20 + j;
+      const kvfit::index_t row = j < 4 ? j : 64 - 20 + j;
       CHECK(c.positions[static_cast<std::size_t>(j)] == row);
       CHECK(c.values.row(j) == made.values.row(row));
       CHECK(c.bias[j] == bias[static_cast<std::size_t>(row)]);
@@ -250,7 +250,7 @@ TEST_CASE("§9.17 given rows are the caller's numbers beside protected rows too"
                                       .protect_first = 3,
                                       .protect_last = 1});
   check_sound(c, made.cache(), 6);
-  CHECK(c.positions == std::vector<kvfit::index>{0, 1, 2, 5, 12, 19});
+  CHECK(c.positions == std::vector<kvfit::index_t>{0, 1, 2, 5, 12, 19});
 }
 
 TEST_CASE("protected rows that are hidden are left out too", "[compact][protect][hidden]") {
@@ -273,7 +273,7 @@ TEST_CASE("the order of queries, and saying each twice, changes nothing", "[comp
   const std::uint64_t seed = GENERATE(1, 2, 3, 4);
   const head made = make_head(seed);
   kvfit::matrix shuffled(96, made.queries.cols());
-  for (kvfit::index i = 0; i < 96; ++i) shuffled.row(i) = made.queries.row((i * 37 + 5) % 96);
+  for (kvfit::index_t i = 0; i < 96; ++i) shuffled.row(i) = made.queries.row((i * 37 + 5) % 96);
   kvfit::matrix doubled(192, made.queries.cols());
   doubled << made.queries, shuffled;
 
@@ -288,7 +288,7 @@ TEST_CASE("a constant added to all logits of a query changes nothing", "[compact
   const std::uint64_t seed = GENERATE(1, 2, 3, 4);
   const head made = make_head(seed);
   kvfit::matrix mask(96, 64);
-  for (kvfit::index i = 0; i < 96; ++i) {
+  for (kvfit::index_t i = 0; i < 96; ++i) {
     mask.row(i).setConstant(static_cast<float>(i % 7) * 4 - 12);  // whole numbers, −12 to 12
   }
   const std::vector<kvfit::row_view> masks = {mask};
@@ -336,7 +336,7 @@ TEST_CASE(
     "§9.5 §9.32 a compacted block stands where its rows stood, under rules that look at places",
     "[compact][positions]") {
   const head made = make_head(8, {.queries = 40, .keys = 90});
-  std::vector<kvfit::index> places(90);
+  std::vector<kvfit::index_t> places(90);
   for (std::size_t j = 0; j < places.size(); ++j) places[j] = 700 + 3 * static_cast<int>(j);
   const bool is_given = GENERATE(false, true);
   kvfit::kv_block cache = made.cache();
@@ -345,7 +345,7 @@ TEST_CASE(
   const kvfit::query_block queries(made.queries, 1080, 0.1F);  // ALiBi, and some keys too late
   const kvfit::logit_rule rule = GENERATE(kvfit::logit_rule{}, kvfit::logit_rule{.causal = true},
                                           kvfit::logit_rule{.causal = true, .window = 150});
-  for (const kvfit::index budget : {90, 30}) {
+  for (const kvfit::index_t budget : {90, 30}) {
     compact_options options = without_holdout(budget);
     options.rule = rule;
     const compacted once = compacted_head(cache, queries, options);
@@ -400,18 +400,18 @@ TEST_CASE("where only queries held out see any key, all are fitted on", "[compac
 TEST_CASE("§9.31 calls at the same time give the bytes of calls one by one",
           "[compact][determinism]") {
   const head made = make_head(4);
-  constexpr auto calls = static_cast<kvfit::index>(kvfit::presets::all.size());
-  const auto options_of = [](kvfit::index i) {
+  constexpr auto calls = static_cast<kvfit::index_t>(kvfit::presets::all.size());
+  const auto options_of = [](kvfit::index_t i) {
     return kvfit::presets::all[static_cast<std::size_t>(i) % kvfit::presets::all.size()].make(9 +
                                                                                               i);
   };
   std::vector<compacted> together(calls);
   kvfit::thread_pool pool(4);
-  pool.run(calls, [&](kvfit::index i) noexcept {
+  pool.run(calls, [&](kvfit::index_t i) noexcept {
     auto fitted = try_compact(made.cache(), made.queries, options_of(i));
     if (fitted) together[static_cast<std::size_t>(i)] = std::move(*fitted);
   });
-  for (kvfit::index i = 0; i < calls; ++i) {
+  for (kvfit::index_t i = 0; i < calls; ++i) {
     INFO(i);
     CHECK(same_result(together[static_cast<std::size_t>(i)],
                       compacted_head(made.cache(), made.queries, options_of(i))));
@@ -422,20 +422,20 @@ TEST_CASE("fp16 rows interleaved in strided memory give what fp32 copies give",
           "[compact][memory]") {
   const head made = make_head(5, {.depth = 16, .width = 12});
   // Token by token: key, value, padding; column-major queries.
-  constexpr kvfit::index stride = 16 + 12 + 5;
+  constexpr kvfit::index_t stride = 16 + 12 + 5;
   std::vector<kvfit::fp16> tokens(64 * stride, kvfit::to_fp16(-777));
   std::vector<kvfit::fp16> queries(96 * 16);
   head copy = made;
-  for (kvfit::index j = 0; j < 64; ++j) {
-    for (kvfit::index k = 0; k < 28; ++k) {
+  for (kvfit::index_t j = 0; j < 64; ++j) {
+    for (kvfit::index_t k = 0; k < 28; ++k) {
       const float x = k < 16 ? made.keys(j, k) : made.values(j, k - 16);
       const kvfit::fp16 stored = kvfit::to_fp16(x);
       tokens[static_cast<std::size_t>(j * stride + k)] = stored;
       (k < 16 ? copy.keys(j, k) : copy.values(j, k - 16)) = kvfit::to_float(stored);
     }
   }
-  for (kvfit::index i = 0; i < 96; ++i) {
-    for (kvfit::index k = 0; k < 16; ++k) {
+  for (kvfit::index_t i = 0; i < 96; ++i) {
+    for (kvfit::index_t k = 0; k < 16; ++k) {
       const kvfit::fp16 stored = kvfit::to_fp16(made.queries(i, k));
       queries[static_cast<std::size_t>(k * 96 + i)] = stored;
       copy.queries(i, k) = kvfit::to_float(stored);
@@ -526,7 +526,7 @@ TEST_CASE("§9.32 dropping one row of a biased cache costs next to no mass",
   const compacted c = compacted_head(cache, made.queries, without_holdout(63));
   const double error = errors_of(made.queries, cache, c.block()).mass_error;
   compacted trap = c;  // as published: ln w alone
-  for (kvfit::index j = 0; j < 63; ++j) {
+  for (kvfit::index_t j = 0; j < 63; ++j) {
     trap.bias[j] -= bias[static_cast<std::size_t>(c.positions[static_cast<std::size_t>(j)])];
   }
   const double trap_error = errors_of(made.queries, cache, trap.block()).mass_error;
@@ -565,7 +565,7 @@ TEST_CASE("more budget does not hurt", "[compact]") {
   for (std::uint64_t seed = 1; seed <= 4; ++seed) {
     const head made = make_head(seed);
     double previous = std::numeric_limits<double>::infinity();
-    for (const kvfit::index budget : {4, 8, 16, 32, 48}) {
+    for (const kvfit::index_t budget : {4, 8, 16, 32, 48}) {
       const compacted c = compacted_head(made.cache(), made.queries, without_holdout(budget));
       const double error = c.report.train.output_error;
       INFO("seed " << seed << ", budget " << budget << ": " << error << " after " << previous);
@@ -592,7 +592,7 @@ TEST_CASE("§9.29 leaving a stage out changes that stage and what follows, nothi
   CHECK(copied.positions == all.positions);
   CHECK(same_numbers(copied.bias, all.bias));
   CHECK_FALSE(same_numbers(copied.values, all.values));
-  for (kvfit::index j = 0; j < 14; ++j) {
+  for (kvfit::index_t j = 0; j < 14; ++j) {
     CHECK(copied.values.row(j) == made.values.row(copied.positions[static_cast<std::size_t>(j)]));
   }
   CHECK_FALSE(copied.report.is_values_fitted);
@@ -611,7 +611,7 @@ TEST_CASE("given rows are kept even where their weights end on the floor", "[com
   compact_options options{.budget = 5, .selection = kvfit::selection::given{{40, 2, 63, 17, 8}}};
   options.bias = kvfit::bias::nnls{.lower = 1e6};  // all of them
   const compacted c = compacted_head(made.cache(), made.queries, options);
-  CHECK(c.positions == std::vector<kvfit::index>{2, 8, 17, 40, 63});
+  CHECK(c.positions == std::vector<kvfit::index_t>{2, 8, 17, 40, 63});
   CHECK(c.report.dead_keys == 5);
   CHECK(c.report.dead_keys_replaced == 0);
 }

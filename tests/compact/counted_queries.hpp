@@ -14,10 +14,10 @@ namespace kvfit_test {
 struct counted_queries {
   const kvfit::matrix& rows;
   mutable kvfit::cancellation wish = {};
-  mutable kvfit::index readings = 0;
-  kvfit::index last = -1;  // −1: never
+  mutable kvfit::index_t readings = 0;
+  kvfit::index_t last = -1;  // −1: never
 
-  static void read(const void* context, kvfit::index row, float* out) noexcept {
+  static void read(const void* context, kvfit::index_t row, float* out) noexcept {
     const auto& self = *static_cast<const counted_queries*>(context);
     if (self.readings++ == self.last) self.wish.request();
     std::copy_n(self.rows.row(row).data(), self.rows.cols(), out);

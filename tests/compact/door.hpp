@@ -55,8 +55,8 @@ inline bool same_result(const kvfit::compacted& a, const kvfit::compacted& b) {
 
 /// What every result promises: t rows in ascending order, their keys untouched, finite numbers.
 inline void check_sound(const kvfit::compacted& c, const kvfit::kv_block& cache,
-                        index expected_rows) {
-  REQUIRE(static_cast<index>(c.positions.size()) == expected_rows);
+                        index_t expected_rows) {
+  REQUIRE(static_cast<index_t>(c.positions.size()) == expected_rows);
   REQUIRE(c.keys.rows() == expected_rows);
   REQUIRE(c.bias.size() == expected_rows);
   REQUIRE(c.values.rows() == expected_rows);
@@ -64,13 +64,13 @@ inline void check_sound(const kvfit::compacted& c, const kvfit::kv_block& cache,
   REQUIRE(c.values.cols() == cache.values.cols());
   bool is_ascending = true;
   bool has_own_keys = true;
-  index previous = -1;
-  for (index j = 0; j < expected_rows; ++j) {
-    const index row = c.positions[static_cast<std::size_t>(j)];
+  index_t previous = -1;
+  for (index_t j = 0; j < expected_rows; ++j) {
+    const index_t row = c.positions[static_cast<std::size_t>(j)];
     REQUIRE((row >= 0 && row < cache.keys.rows()));
     is_ascending = is_ascending && row > previous;
     previous = row;
-    for (index k = 0; k < c.keys.cols(); ++k) {
+    for (index_t k = 0; k < c.keys.cols(); ++k) {
       has_own_keys = has_own_keys && c.keys(j, k) == cache.keys(row, k);
     }
   }

@@ -136,9 +136,9 @@ TEST_CASE("an executor that runs out of memory, whenever it does, is an error at
   int failures = 0;
   for (int served = 0;; ++served) {
     int loops = 0;
-    kvfit::caller fails{[&](kvfit::index count, const auto& body) {
+    kvfit::caller fails{[&](kvfit::index_t count, const auto& body) {
       if (++loops > served) throw std::bad_alloc();
-      for (kvfit::index i = 0; i < count; ++i) body(i);
+      for (kvfit::index_t i = 0; i < count; ++i) body(i);
     }};
     const auto fitted =
         kvfit::compact(made.cache(), made.queries, options, {}, kvfit::loop(fails, 3));

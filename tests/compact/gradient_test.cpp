@@ -173,8 +173,8 @@ TEST_CASE("protected rows stay beside those that a gradient method moves", "[com
   options.protect_first = 2;
   options.protect_last = 3;
   const compacted c = compacted_head(made.cache(), made.queries, options);
-  for (const kvfit::index j : {0, 1, 6, 7, 8}) {
-    const kvfit::index row = c.positions[static_cast<std::size_t>(j)];
+  for (const kvfit::index_t j : {0, 1, 6, 7, 8}) {
+    const kvfit::index_t row = c.positions[static_cast<std::size_t>(j)];
     CHECK(row == (j < 2 ? j : 48 - 9 + j));
     CHECK(c.keys.row(j) == made.keys.row(row));
     CHECK(c.values.row(j) == made.values.row(row));

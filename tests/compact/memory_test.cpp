@@ -22,7 +22,7 @@ using kvfit::errc;
 namespace {
 
 /// The preset, its thousands of steps cut short: memory does not depend on them.
-compact_options cut_short(const kvfit::presets::preset& preset, kvfit::index budget) {
+compact_options cut_short(const kvfit::presets::preset& preset, kvfit::index_t budget) {
   compact_options options = preset.make(budget);
   if (options.gradient) options.gradient->steps = 3;
   if (options.refine.steps.value_or(0) > 0) options.refine.steps = 14;
@@ -33,24 +33,24 @@ compact_options cut_short(const kvfit::presets::preset& preset, kvfit::index bud
 struct memory_case {
   const char* name;
   head_shape shape;
-  kvfit::index budget;
-  std::vector<kvfit::index> block_ends = {};  // of all query blocks but the last
+  kvfit::index_t budget;
+  std::vector<kvfit::index_t> block_ends = {};  // of all query blocks but the last
   bool has_mask = false;
   kvfit::logit_rule rule = {};
-  kvfit::index protect = 0;
+  kvfit::index_t protect = 0;
   std::optional<double> held_out = {};
-  std::optional<kvfit::index> queries_per_row = {};
-  std::optional<kvfit::index> selection_memory = {};
+  std::optional<kvfit::index_t> queries_per_row = {};
+  std::optional<kvfit::index_t> selection_memory = {};
   kvfit::precision_kind precision = kvfit::precision_kind::fp32;
 };
 
 struct memory_call {
   explicit memory_call(const memory_case& of) : made(make_head(3, of.shape)), cache(made.cache()) {
     const kvfit::row_view rows(made.queries);
-    kvfit::index first = 0;
+    kvfit::index_t first = 0;
     auto ends = of.block_ends;
     ends.push_back(of.shape.queries);
-    for (const kvfit::index end : ends) {
+    for (const kvfit::index_t end : ends) {
       blocks.emplace_back(rows.middle_rows(first, end - first), of.shape.keys + first);
       if (of.has_mask) {
         masks.push_back(random_matrix(end - first, of.shape.keys, 5));
@@ -136,7 +136,7 @@ TEST_CASE("no preset holds more than was estimated, whatever the sizes", "[compa
        0,
        0.02,
        {},
-       kvfit::index{6400000}},
+       kvfit::index_t{6400000}},
       {"thinned",
        {.queries = 3000, .keys = 200, .depth = 8},
        20,
@@ -248,7 +248,7 @@ TEST_CASE("the estimate of a large call is no more than twice what it takes", "[
   for (const std::string_view name : {"topk", "expected_attention", "highest_attention", "omp_fast",
                                       "gradient_joint", "zero_bias", "joint", "refined"}) {
     compact_options options = cut_short(*kvfit::presets::find(name), 48);
-    for (const kvfit::index selection_memory : {options.selection_memory, kvfit::index{0}}) {
+    for (const kvfit::index_t selection_memory : {options.selection_memory, kvfit::index_t{0}}) {
       options.selection_memory = selection_memory;
       if (selection_memory == 0 && name != "omp_fast") continue;
       const kvfit::memory_report plan = planned(call, options);
@@ -279,8 +279,8 @@ TEST_CASE("§9.26 a cap is kept or refused, and what it took is reported in the 
     CHECK(same_result(*enough.fitted, *whole.fitted));
     CHECK(same_report(enough.fitted->report.memory, free));
 
-    kvfit::index cap = free.wanted;
-    kvfit::index least = 0;
+    kvfit::index_t cap = free.wanted;
+    kvfit::index_t least = 0;
     for (;; cap -= cap / 5) {
       options.memory = cap;
       const auto plan = kvfit::planned_memory(kvfit::sizes_of(call.cache, call.queries()), options);
@@ -349,7 +349,7 @@ TEST_CASE("where the queries chosen see nothing, all of them are counted", "[com
   if (!can_count) return;
   const head made = make_head(4, {.queries = 2000, .keys = 300});
   kvfit::matrix mask = kvfit::matrix::Constant(2000, 300, hidden_key);
-  for (kvfit::index i = 7; i < 2000; i += 8) mask.row(i).setZero();  // those held out
+  for (kvfit::index_t i = 7; i < 2000; i += 8) mask.row(i).setZero();  // those held out
   const std::vector<kvfit::row_view> masks = {mask};
   kvfit::kv_block cache = made.cache();
   cache.masks = masks;
@@ -402,12 +402,12 @@ TEST_CASE("what can't be planned is refused as compact() refuses it", "[compact]
   CHECK(refusal(without, {.budget = 10}).argument == "query_rows");
   // Sizes that no machine has overflow nothing.
   auto huge = sizes;
-  huge.keys = kvfit::index{1} << 53;
-  huge.query_rows = {kvfit::index{1} << 53};
+  huge.keys = kvfit::index_t{1} << 53;
+  huge.query_rows = {kvfit::index_t{1} << 53};
   for (const auto& preset : kvfit::presets::all) {
-    compact_options options = preset.make(kvfit::index{1} << 50);
+    compact_options options = preset.make(kvfit::index_t{1} << 50);
     options.refine.sets = options.refine.sets_at_once = std::numeric_limits<int>::max();
-    options.queries_per_row = std::numeric_limits<kvfit::index>::max();
+    options.queries_per_row = std::numeric_limits<kvfit::index_t>::max();
     const auto of_huge = kvfit::planned_memory(huge, options);
     REQUIRE(of_huge);
     CHECK(of_huge->needed == 9000000000000000000);

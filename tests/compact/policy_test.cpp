@@ -11,7 +11,7 @@
 namespace a_users_own {
 
 struct every_other {
-  kvfit::index start = 0;
+  kvfit::index_t start = 0;
 };
 
 kvfit::score_options wanted_scores(const every_other&) {
@@ -24,9 +24,9 @@ kvfit::result<kvfit::selected_rows> select(const every_other& policy,
     return kvfit::error{kvfit::errc::invalid_option, "every_other.start", policy.start, 1};
   }
   kvfit::selected_rows chosen;
-  for (kvfit::index row = problem.cache.keys.rows() - 1; row >= 0; --row) {  // the door sorts
+  for (kvfit::index_t row = problem.cache.keys.rows() - 1; row >= 0; --row) {  // the door sorts
     const bool is_mine = row % 2 == policy.start;
-    if (is_mine && static_cast<kvfit::index>(chosen.positions.size()) < problem.budget) {
+    if (is_mine && static_cast<kvfit::index_t>(chosen.positions.size()) < problem.budget) {
       chosen.positions.push_back(row);
       chosen.weights.push_back(static_cast<double>(row + 1));
     }
@@ -40,7 +40,7 @@ struct halved {};
 kvfit::result<kvfit::bias_fit> fit_bias(const halved&, const kvfit::bias_problem& problem) {
   kvfit::bias_fit fit;
   fit.weights.resize(problem.columns->cols());
-  for (kvfit::index j = 0; j < fit.weights.size(); ++j) {
+  for (kvfit::index_t j = 0; j < fit.weights.size(); ++j) {
     fit.weights[j] = problem.selection_weights[static_cast<std::size_t>(j)] / 2;
   }
   return fit;
@@ -76,9 +76,9 @@ TEST_CASE("the composed door runs a user's own selection, bias and values", "[co
   options.selection.start = 1;
   const auto c = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE(c);
-  CHECK(c->positions == std::vector<kvfit::index>{5, 7, 9});
-  for (kvfit::index j = 0; j < 3; ++j) {
-    const kvfit::index row = c->positions[static_cast<std::size_t>(j)];
+  CHECK(c->positions == std::vector<kvfit::index_t>{5, 7, 9});
+  for (kvfit::index_t j = 0; j < 3; ++j) {
+    const kvfit::index_t row = c->positions[static_cast<std::size_t>(j)];
     CHECK(c->bias[j] == Approx(std::log(static_cast<double>(row + 1) / 2)));
     CHECK(c->values.row(j) == -made.values.row(row));
   }
@@ -105,7 +105,7 @@ TEST_CASE("protected rows and the identity hold for a user's policies too", "[co
   options.protect_first = 2;
   const auto c = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE(c);
-  CHECK(c->positions == std::vector<kvfit::index>{0, 1, 6, 8});
+  CHECK(c->positions == std::vector<kvfit::index_t>{0, 1, 6, 8});
   CHECK(c->values.row(0) == made.values.row(0));
   CHECK(c->values.row(3) == -made.values.row(8));
   options.budget = 10;

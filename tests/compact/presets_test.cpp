@@ -22,7 +22,7 @@ namespace values = kvfit::values;
 
 namespace {
 
-compact_options named(std::string_view name, kvfit::index budget = 7) {
+compact_options named(std::string_view name, kvfit::index_t budget = 7) {
   const auto found = presets::find(name);
   INFO(name);
   REQUIRE(found);
@@ -47,7 +47,7 @@ void check_published(const compact_options& options) {
   CHECK(fit.reweightings == 0);
 }
 
-void check_published_omp(const compact_options& options, kvfit::index k, kvfit::index tau) {
+void check_published_omp(const compact_options& options, kvfit::index_t k, kvfit::index_t tau) {
   check_published(options);
   const auto& search = std::get<selection::omp>(options.selection);
   CHECK(search.keys_per_round == k);
@@ -118,8 +118,8 @@ TEST_CASE("published presets carry the published settings", "[presets]") {
   check_published_omp(named("omp_progressive"), 1, 1);
   const auto schedule = std::get<selection::omp>(named("omp_progressive").selection).schedule;
   REQUIRE(schedule.size() == 3);
-  const kvfit::index expected[3][3] = {
-      {300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<kvfit::index>::max(), 4, 2}};
+  const kvfit::index_t expected[3][3] = {
+      {300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<kvfit::index_t>::max(), 4, 2}};
   for (std::size_t s = 0; s < 3; ++s) {
     CHECK(schedule[s].limit == expected[s][0]);
     CHECK(schedule[s].keys_per_round == expected[s][1]);
@@ -159,14 +159,14 @@ TEST_CASE("evictions keep rows as they are: no bias, own values", "[presets]") {
     INFO(name);
     const kvfit::compacted c = compacted_head(made.cache(), made.queries, named(name, 9));
     CHECK(c.bias.isZero(0.0));
-    for (kvfit::index j = 0; j < 9; ++j) {
+    for (kvfit::index_t j = 0; j < 9; ++j) {
       CHECK(c.values.row(j) == made.values.row(c.positions[static_cast<std::size_t>(j)]));
     }
   }
   CHECK(compacted_head(made.cache(), made.queries, named("first", 3)).positions ==
-        std::vector<kvfit::index>{0, 1, 2});
+        std::vector<kvfit::index_t>{0, 1, 2});
   CHECK(compacted_head(made.cache(), made.queries, named("last", 3)).positions ==
-        std::vector<kvfit::index>{61, 62, 63});
+        std::vector<kvfit::index_t>{61, 62, 63});
 }
 
 TEST_CASE("evictions of others carry the settings of their papers", "[presets]") {
@@ -192,17 +192,18 @@ TEST_CASE("with queries held out, window and Gaussian are those of the other que
   const double share = GENERATE(0.5, 0.125, 0.03);  // runs of rows, interleaved rows, a single row
   const std::string_view name = GENERATE("snapkv", "expected_attention");
   CAPTURE(share, name);
-  const auto stride = static_cast<kvfit::index>(std::lround(1 / share));
+  const auto stride = static_cast<kvfit::index_t>(std::lround(1 / share));
   for (std::uint64_t seed = 1; seed <= 4; ++seed) {
     CAPTURE(seed);
     const head made = make_head(seed);
     std::vector<kvfit::matrix> fitted_on;
     std::vector<kvfit::query_block> heads;
-    for (const auto& [first, count] : {std::pair<kvfit::index, kvfit::index>{0, 56}, {56, 40}}) {
+    for (const auto& [first, count] :
+         {std::pair<kvfit::index_t, kvfit::index_t>{0, 56}, {56, 40}}) {
       const kvfit::row_view rows(made.queries);
       heads.emplace_back(rows.middle_rows(first, count));
-      std::vector<kvfit::index> others;
-      for (kvfit::index i = 0; i < count; ++i) {
+      std::vector<kvfit::index_t> others;
+      for (kvfit::index_t i = 0; i < count; ++i) {
         if (i % stride != stride - 1) others.push_back(i);
       }
       fitted_on.push_back(kvfit::gather_rows(heads.back().rows, others));
@@ -217,7 +218,7 @@ TEST_CASE("with queries held out, window and Gaussian are those of the other que
       return compacted_head(made.cache(), std::span<const kvfit::query_block>(queries), options)
           .positions;
     };
-    const std::vector<kvfit::index> expected = positions(others);
+    const std::vector<kvfit::index_t> expected = positions(others);
     options.held_out = share;
     CHECK(positions(heads) == expected);
   }
@@ -265,7 +266,7 @@ TEST_CASE("the default preset is what plain options say", "[presets]") {
 }
 
 TEST_CASE("§9.37 the default beats every eviction on held-out queries", "[presets]") {
-  const kvfit::index budget = GENERATE(kvfit::index{8}, kvfit::index{16});
+  const kvfit::index_t budget = GENERATE(kvfit::index_t{8}, kvfit::index_t{16});
   for (const std::string_view baseline :
        {"first", "last", "random", "topk", "h2o", "snapkv", "kvzip", "expected_attention"}) {
     int wins = 0;

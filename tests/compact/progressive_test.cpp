@@ -17,7 +17,7 @@ using kvfit::errc;
 
 namespace {
 
-const std::vector<kvfit::index> falling = {24, 6, 12, 100};
+const std::vector<kvfit::index_t> falling = {24, 6, 12, 100};
 
 kvfit::compact_options rows_alone(kvfit::any_selection selection) {
   kvfit::compact_options options{.selection = std::move(selection)};
@@ -71,19 +71,19 @@ TEST_CASE("a progressive selection keeps protected rows and refines where the me
           "[compact][progressive]") {
   const auto head = kvfit_test::make_head(6);
   kvfit::compact_options options{.protect_first = 2, .protect_last = 3};
-  const std::vector<kvfit::index> budgets = {16, 9};
+  const std::vector<kvfit::index_t> budgets = {16, 9};
   const auto all = compact_progressive(head.cache(), head.queries, options, budgets);
   REQUIRE(all);
   for (std::size_t i = 0; i < 2; ++i) {
     const kvfit::compacted& small = (*all)[i];
-    REQUIRE(static_cast<kvfit::index>(small.positions.size()) == budgets[i]);
+    REQUIRE(static_cast<kvfit::index_t>(small.positions.size()) == budgets[i]);
     CHECK(small.positions[1] == 1);
     CHECK(small.positions.back() == 63);
     CHECK(small.positions[small.positions.size() - 3] == 61);
     CHECK(small.report.refinement.steps > 0);
   }
   const auto& large = (*all)[0].positions;
-  for (const kvfit::index row : (*all)[1].positions) {
+  for (const kvfit::index_t row : (*all)[1].positions) {
     CHECK(std::find(large.begin(), large.end(), row) != large.end());
   }
 }
@@ -94,7 +94,7 @@ TEST_CASE("a progressive selection refuses what compact refuses, for every budge
   const kvfit::compact_options options;
   CHECK(compact_progressive(head.cache(), head.queries, options, {}).error().code ==
         errc::empty_input);
-  const std::vector<kvfit::index> bad = {8, 0};
+  const std::vector<kvfit::index_t> bad = {8, 0};
   CHECK(compact_progressive(head.cache(), head.queries, options, bad).error().code ==
         errc::budget_out_of_range);
 }
@@ -104,7 +104,7 @@ TEST_CASE(
     "[compact][progressive][memory]") {
   if (!can_count) return;
   const auto head = kvfit_test::make_head(8, {.queries = 1500, .keys = 700, .depth = 8});
-  const std::vector<kvfit::index> budgets = {10, 60, 25, 700};
+  const std::vector<kvfit::index_t> budgets = {10, 60, 25, 700};
   kvfit::compact_options options = kvfit::presets::joint(0);
   const auto measure = [&](std::ptrdiff_t& peak) {
     kvfit::result<std::vector<kvfit::compacted>> all = kvfit::error{};
@@ -123,9 +123,9 @@ TEST_CASE(
   for (std::size_t i = 0; i < budgets.size(); ++i) {
     CHECK(kvfit_test::same_result((*enough)[i], (*whole)[i]));
   }
-  kvfit::index least = 0;
+  kvfit::index_t least = 0;
   bool is_lowered = false;
-  for (kvfit::index cap = free_peak;; cap -= cap / 4) {
+  for (kvfit::index_t cap = free_peak;; cap -= cap / 4) {
     options.memory = cap;
     const auto all = measure(peak);
     CAPTURE(cap, peak);
@@ -157,9 +157,9 @@ TEST_CASE("a progressive call heeds a wish to stop in its selection and in every
   };
   const kvfit_test::counted_queries undisturbed{head.queries};
   REQUIRE(run(undisturbed));
-  const kvfit::index all = undisturbed.readings;
+  const kvfit::index_t all = undisturbed.readings;
   std::set<std::string> stages;
-  for (kvfit::index k = 0; k < 12; ++k) {
+  for (kvfit::index_t k = 0; k < 12; ++k) {
     const kvfit_test::counted_queries asking{head.queries, {}, 0, k * all / 12};
     const auto stopped = run(asking);
     if (stopped) continue;  // asked for in the last stage
@@ -181,7 +181,7 @@ TEST_CASE("a gradient method goes with a progressive selection", "[compact][prog
   const auto head = kvfit_test::make_head(10);
   kvfit::compact_options options;
   options.gradient = kvfit::gradient_keys{.steps = 3};
-  const std::vector<kvfit::index> one = {8};
+  const std::vector<kvfit::index_t> one = {8};
   const auto all = compact_progressive(head.cache(), head.queries, options, one);
   REQUIRE(all);
   CHECK((*all)[0].report.gradient.kept_steps >= 0);

@@ -11,9 +11,9 @@
 namespace kvfit_test {
 
 struct published_figure {
-  kvfit::index layer;
-  kvfit::index head;
-  kvfit::index ratio;
+  kvfit::index_t layer;
+  kvfit::index_t head;
+  kvfit::index_t ratio;
   std::string_view method;  ///< the preset of that name
   double output_error;      ///< mean of ‖o − ô‖ / ‖o‖
   double mass_error;        ///< mean of |exp(ΔLSE) − 1|

@@ -32,7 +32,7 @@ TEST_CASE("another composition keeps every option that is no policy", "[compact]
   static_assert(std::is_same_v<std::remove_const_t<decltype(to)>,
                                kvfit::compaction<kvfit::selection::given, kvfit::bias::nnls,
                                                  kvfit::values::least_squares>>);
-  CHECK(to.selection.positions == std::vector<kvfit::index>{4, 9});
+  CHECK(to.selection.positions == std::vector<kvfit::index_t>{4, 9});
   CHECK(to.budget == 77);
   CHECK(to.rule.scale == 0.5F);
   CHECK(to.rule.causal);

@@ -31,7 +31,7 @@ kvfit::result<kvfit::bias_fit> fit_bias(const overwhelming_bias&,
 constexpr head_shape refined_head{.queries = 320, .keys = 64, .depth = 8, .width = 6};
 
 /// Composed here, so that defaults may change.
-compact_options refined_options(kvfit::index budget, int steps) {
+compact_options refined_options(kvfit::index_t budget, int steps) {
   compact_options options{.budget = budget,
                           .selection = kvfit::selection::joint{},
                           .bias = kvfit::bias::nnls{},
@@ -139,11 +139,11 @@ TEST_CASE("refinement is never worse on queries held out, and better on most hea
                   ? 1
                   : 0;
     // The report is of what is returned.
-    std::vector<kvfit::index> judged;
-    for (kvfit::index i = 7; i < 320; i += 8) judged.push_back(i);
-    kvfit::matrix judges(static_cast<kvfit::index>(judged.size()), 8);
+    std::vector<kvfit::index_t> judged;
+    for (kvfit::index_t i = 7; i < 320; i += 8) judged.push_back(i);
+    kvfit::matrix judges(static_cast<kvfit::index_t>(judged.size()), 8);
     for (std::size_t k = 0; k < judged.size(); ++k) {
-      judges.row(static_cast<kvfit::index>(k)) = made.queries.row(judged[k]);
+      judges.row(static_cast<kvfit::index_t>(k)) = made.queries.row(judged[k]);
     }
     const kvfit::fidelity errors = errors_of(judges, made.cache(), refined.block());
     CHECK(refined.report.held_out->queries == 40);
@@ -239,7 +239,7 @@ TEST_CASE("batches take a share of the queries each", "[compact][refine][batch]"
   const compacted whole = compacted_head(made.cache(), made.queries, options);
   options.refine.batch = 280;  // just what is fitted on
   CHECK(same_result(whole, compacted_head(made.cache(), made.queries, options)));
-  options.refine.batch = std::numeric_limits<kvfit::index>::max();
+  options.refine.batch = std::numeric_limits<kvfit::index_t>::max();
   options.refine.sets_at_once = std::numeric_limits<int>::max();  // of none
   CHECK(same_result(whole, compacted_head(made.cache(), made.queries, options)));
   options.refine.batch = 279;
@@ -306,7 +306,7 @@ TEST_CASE("refined values that overflow the storage leave the unrefined result, 
           "[compact][refine][storage]") {
   int overflowed = 0;
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
-    for (const kvfit::index budget : {3, 6, 16, 30}) {
+    for (const kvfit::index_t budget : {3, 6, 16, 30}) {
       head made = make_head(seed, refined_head);
       const auto compacted_with = [&](int steps, kvfit::dtype storage) {
         compact_options options = refined_options(budget, steps);
@@ -350,9 +350,9 @@ TEST_CASE("protected rows are not refined", "[compact][refine][protect]") {
   const compacted refined = compacted_head(cache, made.queries, options);
   REQUIRE(refined.report.refinement.kept_steps > 0);
   REQUIRE(refined.positions.size() == 16);
-  kvfit::index moved = 0;
-  for (kvfit::index j = 0; j < 16; ++j) {
-    const kvfit::index row = refined.positions[static_cast<std::size_t>(j)];
+  kvfit::index_t moved = 0;
+  for (kvfit::index_t j = 0; j < 16; ++j) {
+    const kvfit::index_t row = refined.positions[static_cast<std::size_t>(j)];
     if (j >= 2 && j < 12) {
       moved += refined.keys.row(j) != made.keys.row(row) ? 1 : 0;
       continue;
@@ -446,8 +446,8 @@ TEST_CASE("copied values are not refined under", "[compact][refine][values]") {
   options.refine.steps.reset();  // left open, there are none
   const compacted c = compacted_head(made.cache(), made.queries, options);
   CHECK(c.report.refinement.steps == 0);
-  for (kvfit::index j = 0; j < 10; ++j) {
-    const kvfit::index row = c.positions[static_cast<std::size_t>(j)];
+  for (kvfit::index_t j = 0; j < 10; ++j) {
+    const kvfit::index_t row = c.positions[static_cast<std::size_t>(j)];
     CHECK(c.keys.row(j) == made.keys.row(row));
     CHECK(c.values.row(j) == made.values.row(row));
   }
@@ -528,7 +528,7 @@ TEST_CASE("heads too small to learn from are refined to something finite",
           "[compact][refine][degenerate]") {
   struct shape {
     head_shape sizes;
-    kvfit::index budget;
+    kvfit::index_t budget;
   };
   const auto [sizes, budget] =
       GENERATE(shape{{.queries = 1, .keys = 30}, 6}, shape{{.queries = 2, .keys = 30}, 25},
@@ -542,7 +542,7 @@ TEST_CASE("heads too small to learn from are refined to something finite",
     options.held_out = held_out;
     options.refine.sets = 1;
     const compacted c = compacted_head(made.cache(), made.queries, options);
-    CHECK(static_cast<kvfit::index>(c.positions.size()) == budget);
+    CHECK(static_cast<kvfit::index_t>(c.positions.size()) == budget);
     CHECK(c.keys.allFinite());
     CHECK(c.bias.allFinite());
     CHECK(c.values.allFinite());

@@ -83,7 +83,7 @@ TEST_CASE("sizes that do not fit together are refused with both of them", "[comp
     check(c.refused(), errc::shape_mismatch, "bias", 11, 12);
   }
   SECTION("positions are not one number a key") {
-    const std::vector<kvfit::index> positions(13, 0);
+    const std::vector<kvfit::index_t> positions(13, 0);
     c.cache.positions = positions;
     check(c.refused(), errc::shape_mismatch, "positions", 13, 12);
   }
@@ -148,7 +148,8 @@ TEST_CASE("§9.27 nothing to compact, or no memory behind it, is refused", "[com
 TEST_CASE("§9.10 NaN and infinity are found, with their place", "[compact][refusal]") {
   const float bad = std::array{std::numeric_limits<float>::quiet_NaN(), infinite,
                                -infinite}[GENERATE(std::size_t{0}, std::size_t{1}, std::size_t{2})];
-  const kvfit::index budget = GENERATE(kvfit::index{5}, kvfit::index{12});  // the identity too
+  const kvfit::index_t budget =
+      GENERATE(kvfit::index_t{5}, kvfit::index_t{12});  // the identity too
   INFO("number " << bad << ", budget " << budget);
   call c;
   c.options.budget = budget;
@@ -217,8 +218,8 @@ TEST_CASE("budgets that can't be met are refused with what would do", "[compact]
     CHECK(try_compact(c.cache, std::span<const kvfit::query_block>(c.queries), c.options));
   }
   SECTION("everything protected, sums that would overflow") {
-    c.options.protect_first = std::numeric_limits<kvfit::index>::max();
-    c.options.protect_last = std::numeric_limits<kvfit::index>::max();
+    c.options.protect_first = std::numeric_limits<kvfit::index_t>::max();
+    c.options.protect_last = std::numeric_limits<kvfit::index_t>::max();
     check(c.refused(), errc::budget_out_of_range, "budget", 5, 12);
   }
   SECTION("protected rows touch") {
@@ -285,17 +286,17 @@ TEST_CASE("options outside their ranges are refused by name, whatever the budget
     check(c.refused(), errc::invalid_option, "rule.soft_cap");
   }
   SECTION("the selection's own") {
-    c.options.budget = GENERATE(kvfit::index{5}, kvfit::index{12});  // the identity too
+    c.options.budget = GENERATE(kvfit::index_t{5}, kvfit::index_t{12});  // the identity too
     c.options.selection = kvfit::selection::omp{.keys_per_round = 0};
     check(c.refused(), errc::invalid_option, "omp.keys_per_round", 0, 1);
   }
   SECTION("the bias's own") {
-    c.options.budget = GENERATE(kvfit::index{5}, kvfit::index{12});
+    c.options.budget = GENERATE(kvfit::index_t{5}, kvfit::index_t{12});
     c.options.bias = kvfit::bias::nnls{.lower = 0};
     check(c.refused(), errc::invalid_option, "nnls.lower");
   }
   SECTION("the values' own") {
-    c.options.budget = GENERATE(kvfit::index{5}, kvfit::index{12});
+    c.options.budget = GENERATE(kvfit::index_t{5}, kvfit::index_t{12});
     c.options.values = kvfit::values::least_squares{.ridge = -1};
     check(c.refused(), errc::invalid_option, "least_squares.ridge");
   }
@@ -341,7 +342,7 @@ TEST_CASE("§9.22 numbers that the storage type can't hold are refused, with the
           "[compact][refusal][storage]") {
   call c;
   c.options.storage = kvfit::dtype::fp16;
-  c.options.budget = GENERATE(kvfit::index{5}, kvfit::index{12});
+  c.options.budget = GENERATE(kvfit::index_t{5}, kvfit::index_t{12});
   SECTION("a key") {
     // Row 1 is kept by name (or with all the others) and is the second row of the result.
     if (c.options.budget == 5) c.options.selection = kvfit::selection::given{{0, 1, 4, 5, 9}};

@@ -20,13 +20,13 @@ namespace {
 
 /// Every eighth query judges, the others are fitted on: what held_out = 0.125 documents.
 struct parts {
-  explicit parts(const kvfit::matrix& queries, kvfit::index stride = 8) {
-    const kvfit::index judged = queries.rows() / stride;
+  explicit parts(const kvfit::matrix& queries, kvfit::index_t stride = 8) {
+    const kvfit::index_t judged = queries.rows() / stride;
     fit.resize(queries.rows() - judged, queries.cols());
     judge.resize(judged, queries.cols());
-    kvfit::index fitted_on = 0;
-    kvfit::index held_out = 0;
-    for (kvfit::index i = 0; i < queries.rows(); ++i) {
+    kvfit::index_t fitted_on = 0;
+    kvfit::index_t held_out = 0;
+    for (kvfit::index_t i = 0; i < queries.rows(); ++i) {
       if (i % stride == stride - 1) {
         judge.row(held_out++) = queries.row(i);
       } else {
@@ -119,7 +119,7 @@ TEST_CASE("§9.18 where copied values judge better they are returned, and report
   head made = make_head(6, {.queries = 12, .keys = 3, .depth = 3, .width = 4});
   made.keys = 4 * kvfit::matrix::Identity(3, 3);
   made.values.row(2).setConstant(100);
-  for (kvfit::index i = 0; i < 12; ++i) {
+  for (kvfit::index_t i = 0; i < 12; ++i) {
     const bool judges = i % 2 == 1;  // held_out = 0.5
     made.queries.row(i) << 4, (i % 4 == 1 ? 8.0F : 0.0F), (judges ? -8.0F : 5.0F);
   }
@@ -153,7 +153,7 @@ TEST_CASE("fitted values that judge better stay", "[compact][report][judge]") {
   CHECK(c.report.is_values_fitted);
   CHECK_FALSE(c.report.copies_judged_better);
   compacted copied = c;
-  for (kvfit::index j = 0; j < 12; ++j) {
+  for (kvfit::index_t j = 0; j < 12; ++j) {
     copied.values.row(j) = made.values.row(c.positions[static_cast<std::size_t>(j)]);
   }
   const parts split(made.queries);
@@ -217,13 +217,13 @@ TEST_CASE("results are rounded to their storage types, and values fitted with th
     return storage == kvfit::dtype::fp16 ? kvfit::to_float(kvfit::to_fp16(x))
                                          : kvfit::to_float(kvfit::to_bf16(x));
   };
-  for (kvfit::index j = 0; j < 15; ++j) {
-    const kvfit::index row = c.positions[static_cast<std::size_t>(j)];
+  for (kvfit::index_t j = 0; j < 15; ++j) {
+    const kvfit::index_t row = c.positions[static_cast<std::size_t>(j)];
     CHECK(c.bias[j] == stored(c.bias[j]));
-    for (kvfit::index k = 0; k < c.keys.cols(); ++k) {
+    for (kvfit::index_t k = 0; k < c.keys.cols(); ++k) {
       CHECK(c.keys(j, k) == stored(made.keys(row, k)));
     }
-    for (kvfit::index k = 0; k < c.values.cols(); ++k) {
+    for (kvfit::index_t k = 0; k < c.values.cols(); ++k) {
       CHECK(c.values(j, k) == stored(c.values(j, k)));
     }
   }
@@ -238,8 +238,8 @@ TEST_CASE("results are rounded to their storage types, and values fitted with th
     const Eigen::MatrixXd all = make_logits(made.cache(), made.queries, {}).logit;
     Eigen::MatrixXd logits(96, 15);
     Eigen::MatrixXd own(15, made.values.cols());
-    for (kvfit::index j = 0; j < 15; ++j) {
-      const kvfit::index row = fitted.positions[static_cast<std::size_t>(j)];
+    for (kvfit::index_t j = 0; j < 15; ++j) {
+      const kvfit::index_t row = fitted.positions[static_cast<std::size_t>(j)];
       logits.col(j) = all.col(row).array() + static_cast<double>(bias[j]);
       own.row(j) = made.values.row(row).cast<double>();
     }
@@ -269,7 +269,7 @@ TEST_CASE("queries that see nothing are counted and left out", "[compact][report
   CHECK(std::isfinite(c.report.mass_residual));
 
   kvfit::matrix others(38, made.queries.cols());
-  for (kvfit::index i = 0, to = 0; i < 40; ++i) {
+  for (kvfit::index_t i = 0, to = 0; i < 40; ++i) {
     if (i != 3 && i != 20) others.row(to++) = made.queries.row(i);
   }
   const compacted without = compacted_head(made.cache(), others, options);

@@ -66,11 +66,11 @@ TEST_CASE("a wish to stop is heeded in every stage, and one that comes too late 
     const counted_queries undisturbed{made.queries};
     const auto whole = run(made, undisturbed, one.options);
     REQUIRE(whole);
-    const kvfit::index all = undisturbed.readings;
+    const kvfit::index_t all = undisturbed.readings;
     REQUIRE(all > 1000);
     std::set<std::string> stages;
-    constexpr kvfit::index moments = 96;
-    for (kvfit::index k = 0; k < moments; ++k) {
+    constexpr kvfit::index_t moments = 96;
+    for (kvfit::index_t k = 0; k < moments; ++k) {
       const counted_queries asking{made.queries, {}, 0, k * all / moments};
       const auto stopped = run(made, asking, one.options);
       if (stopped) {  // asked for in the last stage: nothing looked at the wish any more

@@ -6,9 +6,9 @@
 
 using matrix_ref = Eigen::Ref<const Eigen::MatrixXf>;
 
-kvfit::index rows_of(kvfit::row_view view);
+kvfit::index_t rows_of(kvfit::row_view view);
 
-kvfit::index call(const Eigen::MatrixXf& a, const Eigen::MatrixXf& b) {
+kvfit::index_t call(const Eigen::MatrixXf& a, const Eigen::MatrixXf& b) {
 #ifdef KVFIT_BAD
   return rows_of(matrix_ref(a + b));
 #else

@@ -5,9 +5,9 @@
 
 #include "kvfit/view/row_view.hpp"
 
-kvfit::index rows_of(kvfit::row_view view);
+kvfit::index_t rows_of(kvfit::row_view view);
 
-kvfit::index call(const Eigen::MatrixXf& a) {
+kvfit::index_t call(const Eigen::MatrixXf& a) {
 #ifdef KVFIT_BAD
   return rows_of(a.cast<double>());
 #else

@@ -5,14 +5,14 @@
 
 #include "kvfit/view/row_view.hpp"
 
-kvfit::index rows_of(kvfit::row_view view);
+kvfit::index_t rows_of(kvfit::row_view view);
 
 #ifdef KVFIT_BAD
-kvfit::index call(const Eigen::MatrixXd& a) {
+kvfit::index_t call(const Eigen::MatrixXd& a) {
   return rows_of(a);
 }
 #else
-kvfit::index call(const Eigen::MatrixXf& a) {
+kvfit::index_t call(const Eigen::MatrixXf& a) {
   return rows_of(a);
 }
 #endif

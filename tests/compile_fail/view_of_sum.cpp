@@ -5,9 +5,9 @@
 
 #include "kvfit/view/row_view.hpp"
 
-kvfit::index rows_of(kvfit::row_view view);
+kvfit::index_t rows_of(kvfit::row_view view);
 
-kvfit::index call(const Eigen::MatrixXf& a, const Eigen::MatrixXf& b) {
+kvfit::index_t call(const Eigen::MatrixXf& a, const Eigen::MatrixXf& b) {
 #ifdef KVFIT_BAD
   return rows_of(a + b);
 #else

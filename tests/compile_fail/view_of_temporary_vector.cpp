@@ -6,9 +6,9 @@
 #include <vector>
 #include "kvfit/view/row_view.hpp"
 
-kvfit::index rows_of(kvfit::row_view view);
+kvfit::index_t rows_of(kvfit::row_view view);
 
-kvfit::index call(std::vector<float> a) {
+kvfit::index_t call(std::vector<float> a) {
 #ifdef KVFIT_BAD
   return rows_of(*kvfit::make_view(std::move(a), 2, 3));
 #else

@@ -56,9 +56,9 @@ TEST_CASE("threads share every stage of one head and change no byte", "[compiled
     const auto alone = head.fit(options, {});
     REQUIRE(alone);
     int loops = 0;
-    kvfit::caller backwards{[&](kvfit::index count, const auto& body) {
+    kvfit::caller backwards{[&](kvfit::index_t count, const auto& body) {
       ++loops;
-      for (kvfit::index i = count; i-- > 0;) body(i);
+      for (kvfit::index_t i = count; i-- > 0;) body(i);
     }};
     const auto turned = head.fit(options, kvfit::loop(backwards, 3));
     REQUIRE(turned);

@@ -37,23 +37,23 @@ matrix logits_of(const llama::model& model, std::span<const token> tokens) {
 
 /// All rows of a cache as a compact cache: each as it is, `copies` times with the bias of its
 /// share.
-kvfit::compacted_cache whole(const kvfit::cache_view& cache, kvfit::index copies) {
+kvfit::compacted_cache whole(const kvfit::cache_view& cache, kvfit::index_t copies) {
   kvfit::compacted_cache made;
   for (const kvfit::cache_layer& from : cache.layers) {
     kvfit::compacted_layer layer;
     layer.number = from.number;
     layer.offsets = {0};
-    const auto heads = static_cast<kvfit::index>(from.heads.size());
-    const kvfit::index rows = from.heads[0].keys.rows();
-    const kvfit::index count = rows * copies;
+    const auto heads = static_cast<kvfit::index_t>(from.heads.size());
+    const kvfit::index_t rows = from.heads[0].keys.rows();
+    const kvfit::index_t count = rows * copies;
     layer.keys.resize(heads * count, from.heads[0].keys.cols());
     layer.values.resize(heads * count, from.heads[0].values.cols());
     layer.bias = kvfit::vector::Constant(
         heads * count, static_cast<float>(-std::log(static_cast<double>(copies))));
-    for (kvfit::index h = 0; h < heads; ++h) {
+    for (kvfit::index_t h = 0; h < heads; ++h) {
       const kvfit::kv_block& head = from.heads[static_cast<std::size_t>(h)];
-      for (kvfit::index i = 0; i < count; ++i) {
-        for (kvfit::index j = 0; j < layer.keys.cols(); ++j) {
+      for (kvfit::index_t i = 0; i < count; ++i) {
+        for (kvfit::index_t j = 0; j < layer.keys.cols(); ++j) {
           layer.keys(h * count + i, j) = head.keys(i / copies, j);
           layer.values(h * count + i, j) = head.values(i / copies, j);
         }
@@ -148,7 +148,7 @@ TEST_CASE("over a compact prefix that holds everything, logits are those of the 
   REQUIRE(read.rows() == 40);
   llama::live_cache behind_view(model, 40);
   CHECK(largest_difference(logits_of(model, suffix, prefix.view(), behind_view), full) < 1e-3);
-  for (const kvfit::index copies :
+  for (const kvfit::index_t copies :
        {1, 3}) {  // three copies of a row of bias ln 1/3 weigh as much as one
     INFO(copies << " copies");
     const auto compact = whole(prefix.view(), copies);
@@ -198,7 +198,7 @@ TEST_CASE("the model answers questions about facts in its context", "[examples][
   const auto said = llama::generate(model, question, 5, {}, live);  // a space and four digits
   REQUIRE(said);
   CHECK(*tinybooks_tokenizer()->decode(*said) == answer);
-  CHECK(live.length() == static_cast<kvfit::index>(tokens.size() + question.size() + 5));
+  CHECK(live.length() == static_cast<kvfit::index_t>(tokens.size() + question.size() + 5));
 }
 
 TEST_CASE("generating stops at the trained length", "[examples][engine]") {

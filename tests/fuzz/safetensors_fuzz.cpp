@@ -18,7 +18,7 @@ using kvfit_fuzz::promise;
 float sum_of(const kvfit::row_view& view) {
   std::vector<float> row(static_cast<std::size_t>(view.cols()));
   float sum = 0;
-  for (kvfit::index i = 0; i < view.rows(); ++i) {
+  for (kvfit::index_t i = 0; i < view.rows(); ++i) {
     kvfit::load_row(view, i, row.data());
     for (const float x : row) sum += x;
   }
@@ -46,7 +46,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   promise(held <= size);
   if (const auto capture = kvfit::read_capture(bytes)) {
     for (const kvfit::capture_layer& layer : capture->layers) {
-      for (kvfit::index h = 0; h < layer.heads(); ++h) {
+      for (kvfit::index_t h = 0; h < layer.heads(); ++h) {
         sink = sum_of(layer.keys(h)) + sum_of(layer.values(h));
         for (const auto& queries : layer.queries(h)) sink = sum_of(queries);
         for (const auto& queries : layer.test_queries(h)) sink = sum_of(queries);
@@ -57,7 +57,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const kvfit::compact_layer& layer : result->layers) {
       for (const kvfit::compact_head& head : layer.heads) {
         sink = sum_of(head.keys) + sum_of(head.values);
-        promise(static_cast<kvfit::index>(head.bias.size()) == head.keys.rows());
+        promise(static_cast<kvfit::index_t>(head.bias.size()) == head.keys.rows());
         promise(head.positions.size() == head.bias.size());
       }
     }

@@ -20,22 +20,23 @@
 namespace {
 
 using kvfit::dtype;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::row_memory;
 using kvfit::row_view;
 using kvfit_fuzz::input;
 using kvfit_fuzz::promise;
 __extension__ using wide = __int128;
 
-constexpr std::size_t room = 4096;    // bytes of the memory and of its scales
-constexpr index most_numbers = 2048;  // that a view may have to be read here
+constexpr std::size_t room = 4096;      // bytes of the memory and of its scales
+constexpr index_t most_numbers = 2048;  // that a view may have to be read here
 constexpr dtype types[] = {
     dtype::fp32, dtype::fp16, dtype::bf16, dtype::fp8_e4m3, dtype::fp8_e5m2,
     dtype::q8_0, dtype::q4_0, dtype::int8, dtype::decoded,  static_cast<dtype>(200)};
 
-void decode_ramp(const void* context, index row, float* out) noexcept {
-  const auto cols = *static_cast<const index*>(context);
-  for (index c = 0; c < cols; ++c) out[c] = static_cast<float>(row % 1024) + static_cast<float>(c);
+void decode_ramp(const void* context, index_t row, float* out) noexcept {
+  const auto cols = *static_cast<const index_t*>(context);
+  for (index_t c = 0; c < cols; ++c)
+    out[c] = static_cast<float>(row % 1024) + static_cast<float>(c);
 }
 
 /// Memory and scales of exactly `room` bytes each on the heap, so that a sanitizer sees every step
@@ -74,7 +75,7 @@ bool fits(const span_of_places& places, dtype type, wide start) {
 }
 
 /// Whether all that `slots` consecutive slots in each of `pages` pages can reach is there.
-bool is_inside(const row_memory& memory, index slots, index pages, index page_stride,
+bool is_inside(const row_memory& memory, index_t slots, index_t pages, index_t page_stride,
                std::size_t start) {
   if (memory.type == dtype::decoded) return true;
   span_of_places numbers;
@@ -104,7 +105,7 @@ void read(const row_view& view, input& in) {
   if (view.empty()) return;
   row_view part = view;
   for (int cut = in.below(4); cut > 0 && !part.empty(); --cut) {
-    const auto at = static_cast<index>(in.take<std::uint8_t>());
+    const auto at = static_cast<index_t>(in.take<std::uint8_t>());
     switch (in.below(3)) {
       case 0:
         part = part.transposed();
@@ -113,7 +114,7 @@ void read(const row_view& view, input& in) {
         part = part.every_row(at % part.rows(), 1 + at % 3);
         break;
       default: {
-        const index first = at % part.rows();
+        const index_t first = at % part.rows();
         part = part.middle_rows(first, part.rows() - first);
       }
     }
@@ -123,9 +124,9 @@ void read(const row_view& view, input& in) {
   std::vector<float> tile(static_cast<std::size_t>(part.rows()) * cols);
   std::vector<float> row(cols);
   const kvfit::float_tile loaded = kvfit::load_rows(part, 0, part.rows(), tile.data());
-  for (index i = 0; i < part.rows(); ++i) {
+  for (index_t i = 0; i < part.rows(); ++i) {
     kvfit::load_row(part, i, row.data());
-    for (index j = 0; j < part.cols(); ++j) {
+    for (index_t j = 0; j < part.cols(); ++j) {
       const float here = part(i, j);
       promise(same_bits(here, row[static_cast<std::size_t>(j)]) || here != here);
       promise(same_bits(here, loaded.data[i * loaded.stride + j]) || here != here);
@@ -134,7 +135,7 @@ void read(const row_view& view, input& in) {
 }
 
 /// A memory of any sizes and strides; numbers start somewhere in it.
-row_memory any_memory(input& in, const memories& held, std::size_t& start, index& decoded_cols) {
+row_memory any_memory(input& in, const memories& held, std::size_t& start, index_t& decoded_cols) {
   row_memory memory;
   memory.type = types[in.below(std::size(types))];
   memory.rows = in.size();
@@ -164,16 +165,16 @@ row_memory any_memory(input& in, const memories& held, std::size_t& start, index
 
 void strided_or_listed(input& in, const memories& held) {
   std::size_t start = 0;
-  index decoded_cols = 0;
+  index_t decoded_cols = 0;
   const row_memory memory = any_memory(in, held, start, decoded_cols);
   const bool is_listed = in.below(2) == 0;
-  std::vector<index> rows(is_listed ? in.below(40) : 0);
-  for (index& row : rows) row = in.size();
+  std::vector<index_t> rows(is_listed ? in.below(40) : 0);
+  for (index_t& row : rows) row = in.size();
   const auto view = is_listed ? kvfit::make_listed_view(memory, rows) : kvfit::make_view(memory);
   if (!view) return;
   promise(view->cols() == memory.cols);
-  promise(view->rows() == (is_listed ? static_cast<index>(rows.size()) : memory.rows));
-  for (const index row : rows) promise(row >= 0 && row < memory.rows);
+  promise(view->rows() == (is_listed ? static_cast<index_t>(rows.size()) : memory.rows));
+  for (const index_t row : rows) promise(row >= 0 && row < memory.rows);
   if (view->empty() || !is_inside(memory, memory.rows, 1, 0, start)) return;
   read(*view, in);
 }
@@ -181,10 +182,10 @@ void strided_or_listed(input& in, const memories& held) {
 template <class Entry>
 void paged(input& in, const memories& held) {
   std::size_t start = 0;
-  index decoded_cols = 0;
+  index_t decoded_cols = 0;
   const row_memory memory = any_memory(in, held, start, decoded_cols);
   const kvfit::paging page{in.size(), in.size(), in.size()};
-  const index rows = in.size();
+  const index_t rows = in.size();
   std::vector<Entry> table(in.below(40));
   for (Entry& entry : table) entry = static_cast<Entry>(in.size());
   const auto view = kvfit::make_paged_view(memory, std::span<const Entry>(table), page, rows);
@@ -198,10 +199,10 @@ void paged(input& in, const memories& held) {
 void layouts(input& in, const memories& held) {
   const dtype type = types[in.below(std::size(types))];
   const kvfit::cache_scales scales{held.scales.data(), types[in.below(2)], in.size()};
-  const index head = in.size();
-  const index tokens = in.size();
-  std::vector<index> cells(in.below(40));
-  for (index& cell : cells) cell = in.size();
+  const index_t head = in.size();
+  const index_t tokens = in.size();
+  std::vector<index_t> cells(in.below(40));
+  for (index_t& cell : cells) cell = in.size();
   const auto inside = [&](const row_view& view) {
     // Scales have no length of their own: those of a tensor that fits are fewer than its numbers.
     if (type == dtype::int8 && scales.group < 4) return;
@@ -236,7 +237,8 @@ void layouts(input& in, const memories& held) {
                                      scales,
                                      room};
       const auto part = in.below(2) == 0 ? kvfit::kv_part::keys : kvfit::kv_part::values;
-      const auto view = kvfit::paged_head(cache, part, head, std::span<const index>(cells), tokens);
+      const auto view =
+          kvfit::paged_head(cache, part, head, std::span<const index_t>(cells), tokens);
       if (view) inside(*view);
     }
   }
@@ -250,7 +252,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const memories held(in);
   if (kind == 0) strided_or_listed(in, held);
   if (kind == 1) paged<std::int32_t>(in, held);
-  if (kind == 2) paged<kvfit::index>(in, held);
+  if (kind == 2) paged<kvfit::index_t>(in, held);
   if (kind == 3) layouts(in, held);
   return 0;
 }

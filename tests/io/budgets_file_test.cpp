@@ -63,8 +63,8 @@ TEST_CASE("a published budgets file is read, ascending by layer and head", "[io]
 TEST_CASE("what is written is read again to the bit, whatever the order", "[io][budgets]") {
   kvfit::random_source random(3);
   std::vector<head_share> shares;
-  for (kvfit::index l = 35; l >= 0; --l) {
-    for (kvfit::index h = 0; h < 8; ++h) shares.push_back({{l, h}, random.uniform() / 288});
+  for (kvfit::index_t l = 35; l >= 0; --l) {
+    for (kvfit::index_t h = 0; h < 8; ++h) shares.push_back({{l, h}, random.uniform() / 288});
   }
   shares.push_back({{36, 0}, 5e-324});
   shares.push_back({{36, 1}, 0});
@@ -87,7 +87,7 @@ TEST_CASE("a file's shares become rows by allocate", "[io][budgets]") {
   const auto shares = read_budgets_file(bytes_of(R"({"L0H1": 0.75, "L0H0": 0.25})"));
   REQUIRE(shares);
   CHECK(*kvfit::allocate(heads, 40, kvfit::budgets::given{*shares}) ==
-        std::vector<kvfit::index>{10, 30});
+        std::vector<kvfit::index_t>{10, 30});
 }
 
 TEST_CASE("§9.30 keys are heads' names and nothing else", "[io][budgets]") {

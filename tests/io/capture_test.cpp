@@ -23,10 +23,10 @@ const kvfit::tensor_metadata good_metadata = {
 /// Tensors that own their numbers.
 class builder {
  public:
-  void add(const std::string& name, std::vector<kvfit::index> shape, float start = 0,
+  void add(const std::string& name, std::vector<kvfit::index_t> shape, float start = 0,
            tensor_type type = tensor_type::f32) {
     std::size_t count = 1;
-    for (const kvfit::index size : shape) count *= static_cast<std::size_t>(size);
+    for (const kvfit::index_t size : shape) count *= static_cast<std::size_t>(size);
     std::vector<std::byte> bytes;
     for (const float number : ramp(count, start)) {
       const auto append = [&bytes](const auto& stored) {
@@ -49,7 +49,7 @@ class builder {
   void drop(const std::string& name) {
     std::erase_if(tensors_, [&](const tensor_view& tensor) { return tensor.name == name; });
   }
-  void replace(const std::string& name, std::vector<kvfit::index> shape,
+  void replace(const std::string& name, std::vector<kvfit::index_t> shape,
                tensor_type type = tensor_type::f32) {
     drop(name);
     add(name, std::move(shape), 0, type);
@@ -99,21 +99,21 @@ TEST_CASE("a capture gives each head its keys, its values and its group of queri
   const auto v = ramp(20, 100);
   const auto q = ramp(72, 200);
   const auto q_test = ramp(12, 300);
-  for (kvfit::index h = 0; h < 2; ++h) {
+  for (kvfit::index_t h = 0; h < 2; ++h) {
     REQUIRE(layer.keys(h).rows() == 5);
     REQUIRE(layer.keys(h).cols() == 3);
     REQUIRE(layer.values(h).cols() == 2);
-    for (kvfit::index i = 0; i < 5; ++i) {
-      for (kvfit::index j = 0; j < 3; ++j) {
+    for (kvfit::index_t i = 0; i < 5; ++i) {
+      for (kvfit::index_t j = 0; j < 3; ++j) {
         CHECK(layer.keys(h)(i, j) == k[static_cast<std::size_t>((h * 5 + i) * 3 + j)]);
       }
-      for (kvfit::index j = 0; j < 2; ++j) {
+      for (kvfit::index_t j = 0; j < 2; ++j) {
         CHECK(layer.values(h)(i, j) == v[static_cast<std::size_t>((h * 5 + i) * 2 + j)]);
       }
     }
     REQUIRE(layer.queries(h).size() == 2);
     REQUIRE(layer.test_queries(h).size() == 2);
-    for (kvfit::index g = 0; g < 2; ++g) {
+    for (kvfit::index_t g = 0; g < 2; ++g) {
       const kvfit::row_view block = layer.queries(h)[static_cast<std::size_t>(g)];
       REQUIRE(block.rows() == 6);
       CHECK(block(0, 0) == q[static_cast<std::size_t>((2 * h + g) * 18)]);
@@ -185,9 +185,9 @@ TEST_CASE("a capture without layers, and one without its metadata, say what is m
 TEST_CASE("sizes that disagree are named with both numbers", "[io]") {
   struct row {
     const char* tensor;
-    std::vector<kvfit::index> shape;
-    kvfit::index actual;
-    kvfit::index expected;
+    std::vector<kvfit::index_t> shape;
+    kvfit::index_t actual;
+    kvfit::index_t expected;
   };
   const auto bad =
       GENERATE(row{"layers.0.v", {1, 5, 2}, 1, 2},  //
@@ -328,12 +328,12 @@ TEST_CASE("layer numbers that are none are malformed", "[io]") {
 
 TEST_CASE("tensors of no elements make no capture", "[io]") {
   const auto [name, shape] =
-      GENERATE(std::pair{"layers.0.k", std::vector<kvfit::index>{0, 5, 3}},
-               std::pair{"layers.0.k", std::vector<kvfit::index>{2, 0, 3}},
-               std::pair{"layers.0.v", std::vector<kvfit::index>{2, 5, 0}},
-               std::pair{"layers.0.q", std::vector<kvfit::index>{0, 6, 3}},
-               std::pair{"layers.0.q", std::vector<kvfit::index>{kvfit::index{1} << 40U, 0, 3}},
-               std::pair{"layers.0.q_test", std::vector<kvfit::index>{4, 0, 3}});
+      GENERATE(std::pair{"layers.0.k", std::vector<kvfit::index_t>{0, 5, 3}},
+               std::pair{"layers.0.k", std::vector<kvfit::index_t>{2, 0, 3}},
+               std::pair{"layers.0.v", std::vector<kvfit::index_t>{2, 5, 0}},
+               std::pair{"layers.0.q", std::vector<kvfit::index_t>{0, 6, 3}},
+               std::pair{"layers.0.q", std::vector<kvfit::index_t>{kvfit::index_t{1} << 40U, 0, 3}},
+               std::pair{"layers.0.q_test", std::vector<kvfit::index_t>{4, 0, 3}});
   auto file = good_capture();
   file.replace(name, shape);
   const auto cause = cause_of(file);

@@ -33,12 +33,12 @@ struct fitted {
   std::vector<float> keys = ramp(10);
   std::vector<float> values = ramp(5, 8);
   std::vector<float> bias = {0.5F, -1, 0, 3, -40};
-  std::vector<kvfit::index> positions = {0, -1, 99, 4, 5};
+  std::vector<kvfit::index_t> positions = {0, -1, 99, 4, 5};
   std::vector<float> small = {1, 2, 3};
-  std::vector<kvfit::index> first = {0};
+  std::vector<kvfit::index_t> first = {0};
   compact_file_info info = {"omp", 100, 0.088388347F, dtype::fp32};
 
-  [[nodiscard]] compact_head head(kvfit::index start, kvfit::index rows) const {
+  [[nodiscard]] compact_head head(kvfit::index_t start, kvfit::index_t rows) const {
     const auto from = static_cast<std::size_t>(start);
     const auto count = static_cast<std::size_t>(rows);
     return {row_view(keys.data() + 2 * start, rows, 2), row_view(values.data() + start, rows, 1),
@@ -55,8 +55,8 @@ struct fitted {
 void check_same(const row_view& found, const row_view& wanted) {
   REQUIRE(found.rows() == wanted.rows());
   REQUIRE(found.cols() == wanted.cols());
-  for (kvfit::index i = 0; i < found.rows(); ++i) {
-    for (kvfit::index j = 0; j < found.cols(); ++j) CHECK(found(i, j) == wanted(i, j));
+  for (kvfit::index_t i = 0; i < found.rows(); ++i) {
+    for (kvfit::index_t j = 0; j < found.cols(); ++j) CHECK(found(i, j) == wanted(i, j));
   }
 }
 
@@ -150,7 +150,7 @@ TEST_CASE("keys and values may be strided, transposed or half precision already"
   const std::vector<float> keys = {1, 2, 3, 4, 5, 6};
   const std::vector<kvfit::fp16> values = {kvfit::to_fp16(0.5F), kvfit::to_fp16(-65504.0F)};
   const std::vector<float> bias = {0, 0};
-  const std::vector<kvfit::index> positions = {-1, -1};
+  const std::vector<kvfit::index_t> positions = {-1, -1};
   const compact_head head = {row_view(keys.data(), 3, 2).transposed(),
                              row_view(values.data(), 2, 1), bias, positions};
   const scratch_folder folder;
@@ -240,8 +240,8 @@ TEST_CASE("parts of a head that disagree in size are not written", "[io]") {
   const fitted data;
   auto layers = data.layers();
   compact_head& head = layers[0].heads[2];
-  kvfit::index actual = 0;
-  kvfit::index expected = 2;
+  kvfit::index_t actual = 0;
+  kvfit::index_t expected = 2;
   SECTION("values") {
     head.values = row_view(data.values.data(), actual = 3, 1);
   }
@@ -289,7 +289,7 @@ TEST_CASE("options and layers that make no file are refused", "[io]") {
     info.logical_length = -1;
   }
   SECTION("a logical length beyond I32") {
-    info.logical_length = kvfit::index{1} << 31U;
+    info.logical_length = kvfit::index_t{1} << 31U;
   }
   SECTION("a storage type that is none") {
     info.storage = static_cast<dtype>(9);

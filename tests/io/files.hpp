@@ -76,7 +76,7 @@ inline void put_bytes(const std::filesystem::path& path, std::span<const std::by
 
 template <class T>
 kvfit::tensor_view tensor(std::string name, kvfit::tensor_type type,
-                          std::vector<kvfit::index> shape, const std::vector<T>& numbers) {
+                          std::vector<kvfit::index_t> shape, const std::vector<T>& numbers) {
   return {std::move(name), type, std::move(shape), std::as_bytes(std::span(numbers))};
 }
 

@@ -149,7 +149,7 @@ bytes small_capture() {
   std::vector<kvfit::tensor_view> tensors;
   for (const char* layer : {"layers.0.", "layers.7."}) {
     for (const char* part : {"k", "v", "q", "q_test"}) {
-      const kvfit::index heads = part[0] == 'q' ? 4 : 2;
+      const kvfit::index_t heads = part[0] == 'q' ? 4 : 2;
       tensors.push_back(
           {std::string(layer) + part,
            kvfit::tensor_type::f32,
@@ -167,8 +167,8 @@ bytes small_capture() {
 bytes small_compact() {
   const auto numbers = ramp(30 * 8);
   const std::vector<float> bias(30);
-  std::vector<kvfit::index> positions(30);
-  for (std::size_t i = 0; i < 30; ++i) positions[i] = static_cast<kvfit::index>(3 * i);
+  std::vector<kvfit::index_t> positions(30);
+  for (std::size_t i = 0; i < 30; ++i) positions[i] = static_cast<kvfit::index_t>(3 * i);
   const kvfit::row_view rows(numbers.data(), 30, 8);
   const kvfit::compact_head head = {rows, rows, bias, positions};
   const std::vector<kvfit::compact_layer> layers = {{0, {head, head}}, {1, {head}}};
@@ -440,8 +440,8 @@ TEST_CASE("reading a state costs the cache it holds, from memory and from a file
   kvfit::compacted_cache cache;
   kvfit::compacted_layer layer;
   layer.offsets = {0};
-  for (kvfit::index h = 0; h < 4; ++h) {
-    for (kvfit::index row = 0; row < 500; ++row) {
+  for (kvfit::index_t h = 0; h < 4; ++h) {
+    for (kvfit::index_t row = 0; row < 500; ++row) {
       layer.positions.push_back(3 * row);
       layer.key_positions.push_back(3 * row + 1);
     }
@@ -482,7 +482,7 @@ TEST_CASE("a state of many heads without rows costs in proportion to its length"
     layer.offsets.assign(heads + 1, 0);
     for (std::size_t h = 0; h < heads; ++h) {
       layer.heads.push_back(
-          {{0, static_cast<kvfit::index>(h)}, 0, 0, kvfit::head_outcome::empty, {}, {}});
+          {{0, static_cast<kvfit::index_t>(h)}, 0, 0, kvfit::head_outcome::empty, {}, {}});
     }
     return kvfit::write_state(cache, {});
   };

@@ -218,7 +218,7 @@ TEST_CASE("what the format allows is read", "[io]") {
                                   R"("z":{"dtype":"U8","shape":[0],"data_offsets":[1,1]}})",
                                   "x"));
     REQUIRE(read.has_value());
-    CHECK(find_tensor(*read, "e")->shape == std::vector<kvfit::index>{3, 0});
+    CHECK(find_tensor(*read, "e")->shape == std::vector<kvfit::index_t>{3, 0});
     CHECK(find_tensor(*read, "e")->bytes.empty());
     CHECK(find_tensor(*read, "s")->shape.empty());
     REQUIRE(find_tensor(*read, "s")->bytes.size() == 1);

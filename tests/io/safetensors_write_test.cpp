@@ -126,7 +126,7 @@ TEST_CASE("what could not be read back is not written", "[io]") {
   }
   SECTION("a negative or an overflowing shape") {
     CHECK(attempt({tensor("a", tensor_type::u8, {-3}, octets)}, {}).code == errc::shape_mismatch);
-    const auto huge = std::numeric_limits<kvfit::index>::max();
+    const auto huge = std::numeric_limits<kvfit::index_t>::max();
     CHECK(attempt({tensor("a", tensor_type::u8, {huge, 3}, octets)}, {}).code ==
           errc::shape_mismatch);
   }

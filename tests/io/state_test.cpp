@@ -238,7 +238,7 @@ TEST_CASE("a state of version 1 is read: key positions are positions, outcomes a
   INFO((state ? std::string() : state.error().message()));
   REQUIRE(state);
   CHECK(state->info.logical_length == 100);
-  CHECK(state->cache.skipped == std::vector<kvfit::index>{1, 2});
+  CHECK(state->cache.skipped == std::vector<kvfit::index_t>{1, 2});
   CHECK(state->cache.rows == 7);
   CHECK(state->cache.rows_before == 23);
   REQUIRE(state->cache.layers.size() == 2);
@@ -252,7 +252,7 @@ TEST_CASE("a state of version 1 is read: key positions are positions, outcomes a
   CHECK(first.heads[0].outcome == head_outcome::fitted);
   CHECK(first.heads[1].outcome == head_outcome::empty);
   CHECK(state->cache.layers[1].heads[0].outcome == head_outcome::identity);
-  CHECK(state->cache.layers[1].key_positions == std::vector<kvfit::index>{0, 1, 2, 3, 4});
+  CHECK(state->cache.layers[1].key_positions == std::vector<kvfit::index_t>{0, 1, 2, 3, 4});
   // Saved again, it is of the newest version, and lost nothing.
   const auto again = kvfit::write_state(state->cache, state->info);
   REQUIRE(again);
@@ -377,7 +377,7 @@ TEST_CASE("what is no state is not written", "[io][state]") {
        [](compacted_cache&, state_info& info) { info.logical_length = 8; }},
       {"a key position beyond 53 bits", errc::invalid_position,
        [](compacted_cache& cache, state_info&) {
-         cache.layers[1].key_positions[0] = kvfit::index{1} << 60;
+         cache.layers[1].key_positions[0] = kvfit::index_t{1} << 60;
        }},
       {"a value too large for its type", errc::storage_overflow,
        [](compacted_cache& cache, state_info&) { cache.layers[0].keys(1, 0) = 65520; }},

@@ -14,8 +14,8 @@ namespace {
 
 /// What `strip_qr` is filled with: the columns of `a`.
 auto columns_of(const kvfit::matrix& a) {
-  return [&a](kvfit::index first, kvfit::index width, float* to) noexcept {
-    for (kvfit::index i = 0; i < a.rows(); ++i, to += strip_width) {
+  return [&a](kvfit::index_t first, kvfit::index_t width, float* to) noexcept {
+    for (kvfit::index_t i = 0; i < a.rows(); ++i, to += strip_width) {
       std::copy_n(a.data() + i * a.cols() + first, width, to);
     }
   };
@@ -31,7 +31,7 @@ TEMPLATE_TEST_CASE("a Cholesky factor and its systems give the matrix back", "[l
   const Eigen::MatrixXd tall = oracle::gaussian(2 * size + 10, size, 1).cast<double>();
   const Eigen::MatrixXd exact = tall.transpose() * tall;
   rows_of factor = exact.template cast<TestType>();
-  REQUIRE(factor_upper(factor.data(), kvfit::index{size}, kvfit::index{size}));
+  REQUIRE(factor_upper(factor.data(), kvfit::index_t{size}, kvfit::index_t{size}));
   const Eigen::MatrixXd u =
       factor.template triangularView<Eigen::Upper>().toDenseMatrix().template cast<double>();
   INFO("size " << size);
@@ -39,18 +39,18 @@ TEMPLATE_TEST_CASE("a Cholesky factor and its systems give the matrix back", "[l
   for (const int columns : {1, 5, 17, 70}) {
     const Eigen::MatrixXd right = oracle::gaussian(size, columns, 2).cast<double>();
     rows_of x = right.template cast<TestType>();
-    solve_transposed(factor.data(), kvfit::index{size}, kvfit::index{size}, x.data(),
-                     kvfit::index{columns}, kvfit::index{columns});
+    solve_transposed(factor.data(), kvfit::index_t{size}, kvfit::index_t{size}, x.data(),
+                     kvfit::index_t{columns}, kvfit::index_t{columns});
     const Eigen::MatrixXd half = u.transpose().triangularView<Eigen::Lower>().solve(right);
     CHECK((x.template cast<double>() - half).norm() < 500 * unit * half.norm());
-    solve_upper(factor.data(), kvfit::index{size}, kvfit::index{size}, x.data(),
-                kvfit::index{columns}, kvfit::index{columns});
+    solve_upper(factor.data(), kvfit::index_t{size}, kvfit::index_t{size}, x.data(),
+                kvfit::index_t{columns}, kvfit::index_t{columns});
     const Eigen::MatrixXd whole = u.triangularView<Eigen::Upper>().solve(half);
     CHECK((x.template cast<double>() - whole).norm() < 2000 * unit * whole.norm());
   }
   factor = exact.template cast<TestType>();
   factor(size - 1, size - 1) = TestType{-1};
-  CHECK_FALSE(factor_upper(factor.data(), kvfit::index{size}, kvfit::index{size}));
+  CHECK_FALSE(factor_upper(factor.data(), kvfit::index_t{size}, kvfit::index_t{size}));
 }
 
 TEST_CASE("a QR factor in fp32 gives the matrix back, and Q is orthogonal", "[linalg][factors]") {
@@ -66,7 +66,7 @@ TEST_CASE("a QR factor in fp32 gives the matrix back, and Q is orthogonal", "[li
   CHECK(qr.r().triangularView<Eigen::StrictlyLower>().toDenseMatrix().isZero(0));
   kvfit::matrix back = kvfit::matrix::Zero(n, t);
   back.topRows(t) = qr.r();
-  qr.apply(back.data(), kvfit::index{t}, kvfit::index{t});
+  qr.apply(back.data(), kvfit::index_t{t}, kvfit::index_t{t});
   CHECK((back - a).norm() < 3e-6F * a.norm());
   const kvfit::matrix b = oracle::gaussian(n, 150, 4);
   kvfit::matrix turned = b;

@@ -15,7 +15,7 @@
 namespace {
 
 namespace la = kvfit::linalg;
-using la_index = kvfit::index;
+using la_index = kvfit::index_t;
 
 constexpr double solver_change = 16384;  // what an allocator adds to some dozens of blocks
 

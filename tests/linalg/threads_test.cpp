@@ -21,9 +21,9 @@ namespace la = kvfit::linalg;
 
 /// Columns of attention weights: no entry negative, rows of very different scales, some columns
 /// nearly alike.
-kvfit::matrix shared_columns(kvfit::index n, kvfit::index t) {
+kvfit::matrix shared_columns(kvfit::index_t n, kvfit::index_t t) {
   kvfit::matrix x = kvfit_test::random_matrix(n, t, 11, 2).array().exp();
-  for (kvfit::index j = 40; j < t; j += 40) x.col(j) = x.col(j - 1) + 1e-3F * x.col(j);
+  for (kvfit::index_t j = 40; j < t; j += 40) x.col(j) = x.col(j - 1) + 1e-3F * x.col(j);
   return x;
 }
 
@@ -56,9 +56,9 @@ void check_shared(Work work) {
     CHECK(work(kvfit::loop(pool)) == alone);
   }
   int loops = 0;
-  kvfit::caller backwards{[&](kvfit::index count, const auto& body) {
+  kvfit::caller backwards{[&](kvfit::index_t count, const auto& body) {
     ++loops;
-    for (kvfit::index i = count; i-- > 0;) body(i);
+    for (kvfit::index_t i = count; i-- > 0;) body(i);
   }};
   CHECK(work(kvfit::loop(backwards, 3)) == alone);
   CHECK(loops > 0);
@@ -68,8 +68,8 @@ void check_shared(Work work) {
 
 TEST_CASE("least squares gives the same bytes at any number of threads", "[linalg][threads]") {
   struct size {
-    kvfit::index n;
-    kvfit::index t;
+    kvfit::index_t n;
+    kvfit::index_t t;
   };
   for (const auto [n, t] : {size{700, 200}, size{150, 400}, size{900, 520}}) {
     const kvfit::matrix x = shared_columns(n, t);

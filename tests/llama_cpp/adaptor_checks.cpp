@@ -36,8 +36,8 @@ std::unique_ptr<session> open_exact() {
   return open({.cells = 2048, .threads = 2, .cache = dtype::fp32});
 }
 
-llama_cpp::document text(const session& model, int book, kvfit::index prefix,
-                         kvfit::index continuation) {
+llama_cpp::document text(const session& model, int book, kvfit::index_t prefix,
+                         kvfit::index_t continuation) {
   const auto path = data / ("held-" + std::to_string(book) + ".txt");
   auto made = llama_cpp::read_text_document(model, path, prefix, continuation);
   if (!made) FAIL(made.error().message());
@@ -58,7 +58,7 @@ const llama::model& own_engine() {
 
 /// Logits of a passage read by kvfit's own engine over `past`.
 matrix read_by_own(const llama_cpp::passage& of, const kvfit::cache_view& past,
-                   kvfit::index position) {
+                   kvfit::index_t position) {
   llama::live_cache live(own_engine(), position);
   const auto hidden = llama::forward(own_engine(), of.tokens, past, live);
   REQUIRE(hidden);
@@ -67,7 +67,7 @@ matrix read_by_own(const llama_cpp::passage& of, const kvfit::cache_view& past,
   return *logits;
 }
 
-matrix read(session& model, const llama_cpp::passage& of, kvfit::index position) {
+matrix read(session& model, const llama_cpp::passage& of, kvfit::index_t position) {
   const auto logits = model.read(of.tokens, position, 0);
   if (!logits) FAIL(logits.error().message());
   model.forget_from(position);
@@ -85,7 +85,8 @@ double far(const matrix& a, const matrix& b) {
 
 /// A document read and compacted, and both forms of reading on.
 struct compact_case {
-  explicit compact_case(session& model, kvfit::index prefix = 512, kvfit::index continuation = 128)
+  explicit compact_case(session& model, kvfit::index_t prefix = 512,
+                        kvfit::index_t continuation = 128)
       : one(text(model, 0, prefix, continuation)), length(prefix) {
     auto made = llama_cpp::prepare(model, one, {});
     if (!made) FAIL(made.error().message());
@@ -103,28 +104,28 @@ struct compact_case {
   [[nodiscard]] const llama_cpp::passage& next() const { return one.passages[0]; }
 
   llama_cpp::document one;
-  kvfit::index length;
+  kvfit::index_t length;
   llama_cpp::prepared_document ready;
 };
 
 /// Σ_j softmax(scale · q·k_j) v_j over keys 0 … last, in double.
 Eigen::RowVectorXd attended(const Eigen::RowVectorXf& query, const kvfit::kv_block& head,
-                            double scale, kvfit::index last) {
+                            double scale, kvfit::index_t last) {
   std::vector<double> logits;
   double most = -1e300;
-  for (kvfit::index j = 0; j <= last; ++j) {
+  for (kvfit::index_t j = 0; j <= last; ++j) {
     double sum = 0;
-    for (kvfit::index d = 0; d < query.size(); ++d)
+    for (kvfit::index_t d = 0; d < query.size(); ++d)
       sum += double{query[d]} * double{head.keys(j, d)};
     logits.push_back(scale * sum);
     most = std::max(most, logits.back());
   }
   Eigen::RowVectorXd out = Eigen::RowVectorXd::Zero(head.values.cols());
   double mass = 0;
-  for (kvfit::index j = 0; j <= last; ++j) {
+  for (kvfit::index_t j = 0; j <= last; ++j) {
     const double weight = std::exp(logits[static_cast<std::size_t>(j)] - most);
     mass += weight;
-    for (kvfit::index d = 0; d < out.size(); ++d) out[d] += weight * double{head.values(j, d)};
+    for (kvfit::index_t d = 0; d < out.size(); ++d) out[d] += weight * double{head.values(j, d)};
   }
   return out / mass;
 }
@@ -160,7 +161,7 @@ TEST_CASE("what is taken out of the graph is what attends", "[llama_cpp]") {
     REQUIRE(queries[l].size() == 4);
     for (std::size_t h = 0; h < 4; ++h) {
       REQUIRE(queries[l][h].rows() == 600);
-      for (const kvfit::index i : {0, 511, 512, 599}) {
+      for (const kvfit::index_t i : {0, 511, 512, 599}) {
         const auto expected =
             attended(queries[l][h].row(i), view->layers[l].heads[h / 2], 0.125, i);
         const auto difference = (outputs[l][h].row(i).cast<double>() - expected).norm();
@@ -182,7 +183,7 @@ TEST_CASE("every second query, evenly over the batches", "[llama_cpp]") {
   REQUIRE(model->read(one.prefix, 0, 601));
   const auto some = model->tap().take_queries();
   REQUIRE(some[5][3].rows() == 201);
-  for (const kvfit::index i : {0, 170, 171, 200}) {
+  for (const kvfit::index_t i : {0, 170, 171, 200}) {
     REQUIRE(far(some[5][3].row(i), all[5][3].row(3 * i)) == 0);
   }
 }
@@ -286,7 +287,7 @@ TEST_CASE("a compact cache says in llama.cpp what it says in kvfit's own engine"
 
     // One token at a time is the same as all at once.
     matrix stepwise(8, theirs.cols());
-    for (kvfit::index i = 0; i < 8; ++i) {
+    for (kvfit::index_t i = 0; i < 8; ++i) {
       const auto row =
           model->read({&made.next().tokens[static_cast<std::size_t>(i)], 1}, made.length + i, 0);
       REQUIRE(row);

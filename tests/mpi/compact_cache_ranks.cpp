@@ -159,8 +159,8 @@ bool is_part_of(const kvfit::compacted_cache& part, const kvfit::compacted_cache
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
       const auto global = static_cast<std::size_t>(layer.heads[h].id.head);
       kvfit::compacted head;
-      const kvfit::index first = from->offsets[global];
-      const kvfit::index rows = from->rows(global);
+      const kvfit::index_t first = from->offsets[global];
+      const kvfit::index_t rows = from->rows(global);
       head.keys = from->keys.middleRows(first, rows);
       head.values = from->values.middleRows(first, rows);
       head.bias = from->bias.segment(first, rows);
@@ -434,18 +434,18 @@ TEST_CASE("one rank's wish to stop ends the call on all", "[mpi][cache]") {
   }
   SECTION("between heads, which each rank counts for itself") {
     kvfit::cancellation stop;
-    kvfit::index seen = 0;
+    kvfit::index_t seen = 0;
     const auto cut =
         compact_cache(ranks, given.view, given.queries, options, {}, kvfit::serial{},
-                      {.cancel = &stop, .progress = [&](kvfit::index done, kvfit::index count) {
+                      {.cancel = &stop, .progress = [&](kvfit::index_t done, kvfit::index_t count) {
                          seen = count;
                          if (ranks.rank() == last && done == 1) stop.request();
                        }});
-    const auto counts = ranks.gather(std::vector<kvfit::index>{seen});
+    const auto counts = ranks.gather(std::vector<kvfit::index_t>{seen});
     REQUIRE(counts);
-    kvfit::index sum = 0;
+    kvfit::index_t sum = 0;
     for (const auto& one : *counts) sum += one[0];
-    CHECK(sum == static_cast<kvfit::index>(all_heads));
+    CHECK(sum == static_cast<kvfit::index_t>(all_heads));
     // A rank whose only head was done had nothing left to stop.
     if (!counts->back().empty() && counts->back()[0] > 1) {
       CHECK(error_of_all(ranks, cut).starts_with("cancelled: items: 1"));

@@ -45,7 +45,7 @@ TEST_CASE("ranks agree on the failure at the lowest place", "[mpi]") {
   // One alone fails, at the last place there is.
   const auto one =
       ranks.agree(ranks.rank() == last ? kvfit::result<void>(mine()) : kvfit::result<void>(),
-                  std::numeric_limits<kvfit::index>::max());
+                  std::numeric_limits<kvfit::index_t>::max());
   REQUIRE_FALSE(one);
   CHECK(one.error().actual == last);
 }
@@ -71,8 +71,8 @@ TEST_CASE("ranks tell equal numbers from different ones", "[mpi]") {
 }
 
 TEST_CASE("lists of any length reach every rank, in messages of any length", "[mpi]") {
-  for (const kvfit::index bytes :
-       {kvfit::index{1}, kvfit::index{7}, kvfit::index{64}, kvfit::mpi_ranks::most_message}) {
+  for (const kvfit::index_t bytes :
+       {kvfit::index_t{1}, kvfit::index_t{7}, kvfit::index_t{64}, kvfit::mpi_ranks::most_message}) {
     kvfit::mpi_ranks ranks = world(bytes);
     std::vector<double> own;  // rank 1 has none
     for (int i = 0; i < 5 * std::abs(ranks.rank() - 1); ++i)
@@ -102,7 +102,7 @@ TEST_CASE("a communicator or message length that can't be is refused on all rank
   int size = 1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  for (const kvfit::index wrong : {kvfit::index{0}, kvfit::index{1} << 31}) {
+  for (const kvfit::index_t wrong : {kvfit::index_t{0}, kvfit::index_t{1} << 31}) {
     // On the last rank alone.
     const auto found = kvfit::mpi_ranks::over(MPI_COMM_WORLD, rank == size - 1 ? wrong : 64);
     REQUIRE_FALSE(found);

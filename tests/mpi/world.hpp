@@ -11,7 +11,7 @@
 namespace kvfit_test {
 
 /// Messages are short by default, so that nearly everything is sent in parts.
-inline kvfit::mpi_ranks world(kvfit::index message_bytes = 256) {
+inline kvfit::mpi_ranks world(kvfit::index_t message_bytes = 256) {
   auto ranks = kvfit::mpi_ranks::over(MPI_COMM_WORLD, message_bytes);
   if (!ranks) MPI_Abort(MPI_COMM_WORLD, 3);
   return std::move(*ranks);

@@ -14,26 +14,26 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 
 /// The host's own loop: one thread an item, as unlike the pool as can be.
 struct thread_an_item {
   template <class Body>
-  void operator()(index count, const Body& body) const {
+  void operator()(index_t count, const Body& body) const {
     std::vector<std::thread> threads;
-    for (index i = 0; i < count; ++i) threads.emplace_back([&body, i] { body(i); });
+    for (index_t i = 0; i < count; ++i) threads.emplace_back([&body, i] { body(i); });
     for (std::thread& thread : threads) thread.join();
   }
 };
 
 /// Sums that depend on the order of their terms, so that any mixing of items shows.
 template <class Executor>
-std::vector<float> sums(Executor&& how, index count) {
+std::vector<float> sums(Executor&& how, index_t count) {
   std::vector<float> out(static_cast<std::size_t>(count));
-  how.run(count, [&](index i) noexcept {
+  how.run(count, [&](index_t i) noexcept {
     kvfit::random_source draw(static_cast<std::uint64_t>(i));
     float sum = 0;
-    for (index k = 0; k < 1000 * (i % 7); ++k) sum += static_cast<float>(draw.uniform());
+    for (index_t k = 0; k < 1000 * (i % 7); ++k) sum += static_cast<float>(draw.uniform());
     out[static_cast<std::size_t>(i)] = sum;
   });
   return out;
@@ -41,19 +41,19 @@ std::vector<float> sums(Executor&& how, index count) {
 
 /// How often each item was run.
 template <class Executor>
-std::vector<int> visits(Executor&& how, index count) {
+std::vector<int> visits(Executor&& how, index_t count) {
   std::vector<int> out(static_cast<std::size_t>(count), 0);
-  how.run(count, [&](index i) noexcept { ++out[static_cast<std::size_t>(i)]; });
+  how.run(count, [&](index_t i) noexcept { ++out[static_cast<std::size_t>(i)]; });
   return out;
 }
 
 /// rows × cols numbers, each written by a loop within a loop on the same executor.
 template <class Executor>
-std::vector<index> nested(Executor&& how, index rows, index cols) {
-  std::vector<index> out(static_cast<std::size_t>(rows * cols), -1);
-  how.run(rows, [&](index i) noexcept {
+std::vector<index_t> nested(Executor&& how, index_t rows, index_t cols) {
+  std::vector<index_t> out(static_cast<std::size_t>(rows * cols), -1);
+  how.run(rows, [&](index_t i) noexcept {
     how.run(cols,
-            [&, i](index j) noexcept { out[static_cast<std::size_t>(i * cols + j)] = i * j; });
+            [&, i](index_t j) noexcept { out[static_cast<std::size_t>(i * cols + j)] = i * j; });
   });
   return out;
 }
@@ -63,9 +63,9 @@ bool all_ones(const std::vector<int>& counts) {
 }
 
 TEST_CASE("a serial executor runs items in order", "[parallel][serial]") {
-  std::vector<index> order;
-  kvfit::serial{}.run(4, [&](index i) noexcept { order.push_back(i); });
-  CHECK(order == std::vector<index>{0, 1, 2, 3});
+  std::vector<index_t> order;
+  kvfit::serial{}.run(4, [&](index_t i) noexcept { order.push_back(i); });
+  CHECK(order == std::vector<index_t>{0, 1, 2, 3});
 }
 
 TEST_CASE("a pool gives the same bytes at any number of threads", "[parallel][thread_pool]") {
@@ -78,7 +78,7 @@ TEST_CASE("a pool gives the same bytes at any number of threads", "[parallel][th
 }
 
 TEST_CASE("every item runs exactly once", "[parallel][thread_pool][caller]") {
-  const index count = GENERATE(0, 1, 2, 3, 100);
+  const index_t count = GENERATE(0, 1, 2, 3, 100);
   INFO("items " << count);
   CHECK(all_ones(visits(kvfit::serial{}, count)));
   kvfit::thread_pool pool(8);  // more threads than items for most counts
@@ -94,7 +94,7 @@ TEST_CASE("a caller's own loop gives the same bytes", "[parallel][caller]") {
 }
 
 TEST_CASE("loops nest on one pool", "[parallel][thread_pool]") {
-  const std::vector<index> expected = nested(kvfit::serial{}, 9, 31);
+  const std::vector<index_t> expected = nested(kvfit::serial{}, 9, 31);
   const int threads = GENERATE(1, 2, 4, 16);
   INFO("threads " << threads);
   kvfit::thread_pool pool(threads);
@@ -112,7 +112,7 @@ TEST_CASE("several threads share one pool", "[parallel][thread_pool]") {
 
 TEST_CASE("many short loops neither hang nor lose items", "[parallel][thread_pool]") {
   kvfit::thread_pool pool(4);
-  index wrong = 0;
+  index_t wrong = 0;
   for (int round = 0; round < 5000; ++round) wrong += all_ones(visits(pool, round % 6)) ? 0 : 1;
   CHECK(wrong == 0);
 }
@@ -124,8 +124,8 @@ TEST_CASE("a pool of no stated size has the machine's threads", "[parallel][thre
 }
 
 TEST_CASE("a body that may throw is no item body", "[parallel][executor]") {
-  const auto careless = [](index) {};
-  const auto careful = [](index) noexcept {};
+  const auto careless = [](index_t) {};
+  const auto careful = [](index_t) noexcept {};
   CHECK_FALSE(kvfit::item_body<decltype(careless)>);
   CHECK(kvfit::item_body<decltype(careful)>);
 }

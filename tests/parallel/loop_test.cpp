@@ -17,9 +17,9 @@
 namespace {
 
 /// Which items ran, in order, on a loop of one thread.
-std::vector<kvfit::index> order_of(const kvfit::loop& how, kvfit::index count) {
-  std::vector<kvfit::index> order;
-  how.run(count, [&](kvfit::index i) noexcept { order.push_back(i); });
+std::vector<kvfit::index_t> order_of(const kvfit::loop& how, kvfit::index_t count) {
+  std::vector<kvfit::index_t> order;
+  how.run(count, [&](kvfit::index_t i) noexcept { order.push_back(i); });
   return order;
 }
 
@@ -28,10 +28,10 @@ std::vector<kvfit::index> order_of(const kvfit::loop& how, kvfit::index count) {
 TEST_CASE("a loop of nobody runs items in order on the calling thread", "[parallel][loop]") {
   const kvfit::loop nobody;
   CHECK(nobody.threads() == 1);
-  CHECK(order_of(nobody, 4) == std::vector<kvfit::index>{0, 1, 2, 3});
+  CHECK(order_of(nobody, 4) == std::vector<kvfit::index_t>{0, 1, 2, 3});
   CHECK(order_of(nobody, 0).empty());
   std::thread::id where;
-  nobody.run(1, [&](kvfit::index) noexcept { where = std::this_thread::get_id(); });
+  nobody.run(1, [&](kvfit::index_t) noexcept { where = std::this_thread::get_id(); });
   CHECK(where == std::this_thread::get_id());
 }
 
@@ -42,16 +42,16 @@ TEST_CASE("a loop runs every item once, on the executor it refers to", "[paralle
   CHECK(kvfit::loop(pool, 7).threads() == 7);
   const kvfit::serial one_by_one;
   CHECK(kvfit::loop(one_by_one).threads() == 1);
-  CHECK(order_of(one_by_one, 3) == std::vector<kvfit::index>{0, 1, 2});
+  CHECK(order_of(one_by_one, 3) == std::vector<kvfit::index_t>{0, 1, 2});
   const kvfit::loop copy = how;  // refers to the same
   std::vector<std::atomic<int>> visits(1000);
-  copy.run(1000, [&](kvfit::index i) noexcept { ++visits[static_cast<std::size_t>(i)]; });
+  copy.run(1000, [&](kvfit::index_t i) noexcept { ++visits[static_cast<std::size_t>(i)]; });
   CHECK(std::all_of(visits.begin(), visits.end(), [](const auto& n) { return n == 1; }));
 
   // Items that wait for one another end only where there are threads for both.
   if (pool.threads() > 1) {
     std::atomic<int> arrived{0};
-    how.run(2, [&](kvfit::index) noexcept {
+    how.run(2, [&](kvfit::index_t) noexcept {
       ++arrived;
       while (arrived < 2) std::this_thread::yield();
     });
@@ -61,19 +61,19 @@ TEST_CASE("a loop runs every item once, on the executor it refers to", "[paralle
 
 TEST_CASE("a loop may refer to a caller's own, and be nested", "[parallel][loop]") {
   int asked = 0;
-  kvfit::caller mine{[&](kvfit::index count, const auto& body) {
+  kvfit::caller mine{[&](kvfit::index_t count, const auto& body) {
     ++asked;
-    for (kvfit::index i = count; i-- > 0;) body(i);
+    for (kvfit::index_t i = count; i-- > 0;) body(i);
   }};
   const kvfit::loop how = mine;
   CHECK(how.threads() >= 1);
-  CHECK(order_of(how, 3) == std::vector<kvfit::index>{2, 1, 0});
+  CHECK(order_of(how, 3) == std::vector<kvfit::index_t>{2, 1, 0});
   CHECK(asked == 1);
-  CHECK(order_of(how, 1) == std::vector<kvfit::index>{0});
+  CHECK(order_of(how, 1) == std::vector<kvfit::index_t>{0});
   CHECK(asked == 1);  // nothing to share
-  kvfit::index sum = 0;
-  how.run(3, [&](kvfit::index i) noexcept {
-    how.run(4, [&](kvfit::index j) noexcept { sum += 10 * i + j; });
+  kvfit::index_t sum = 0;
+  how.run(3, [&](kvfit::index_t i) noexcept {
+    how.run(4, [&](kvfit::index_t j) noexcept { sum += 10 * i + j; });
   });
   CHECK(sum == 138);
   static_assert(kvfit::executor<kvfit::loop>);
@@ -83,39 +83,40 @@ TEST_CASE("a loop may refer to a caller's own, and be nested", "[parallel][loop]
 TEST_CASE("a loop may be told to take memory for fewer, or to leave small work alone",
           "[parallel][loop]") {
   int asked = 0;
-  kvfit::caller mine{[&](kvfit::index count, const auto& body) {
+  kvfit::caller mine{[&](kvfit::index_t count, const auto& body) {
     ++asked;
-    for (kvfit::index i = 0; i < count; ++i) body(i);
+    for (kvfit::index_t i = 0; i < count; ++i) body(i);
   }};
   const kvfit::loop how(mine, 4);
   CHECK(how.at_most(9).threads() == 4);
   CHECK(how.at_most(4).threads() == 4);
   CHECK(how.at_most(1).threads() == 1);
   CHECK(kvfit::loop().at_most(3).threads() == 1);
-  CHECK(order_of(how.at_most(1), 3) == std::vector<kvfit::index>{0, 1, 2});
+  CHECK(order_of(how.at_most(1), 3) == std::vector<kvfit::index_t>{0, 1, 2});
   CHECK(asked == 1);  // the executor is the same
   CHECK(how.for_work(1e9).threads() == 4);
   CHECK(order_of(how.for_work(1e9), 3).size() == 3);
   CHECK(asked == 2);
   CHECK(how.for_work(10).threads() == 1);
-  CHECK(order_of(how.for_work(10), 3) == std::vector<kvfit::index>{0, 1, 2});
+  CHECK(order_of(how.for_work(10), 3) == std::vector<kvfit::index_t>{0, 1, 2});
   CHECK(asked == 2);  // nobody was asked
 }
 
 TEST_CASE("pieces cover a range once, and are cut alike for everybody", "[parallel][loop]") {
   kvfit::thread_pool pool(2);
-  for (const kvfit::index count : {0, 1, 9, 10, 11, 95}) {
+  for (const kvfit::index_t count : {0, 1, 9, 10, 11, 95}) {
     for (const kvfit::loop& how : {kvfit::loop(), kvfit::loop(pool)}) {
       std::vector<int> covered(static_cast<std::size_t>(count), 0);
       std::atomic<bool> are_cut_right{true};
-      kvfit::over_pieces(how, count, 10, [&](kvfit::index first, kvfit::index many) noexcept {
-        if (first % 10 != 0 || many != std::min<kvfit::index>(10, count - first)) {
+      kvfit::over_pieces(how, count, 10, [&](kvfit::index_t first, kvfit::index_t many) noexcept {
+        if (first % 10 != 0 || many != std::min<kvfit::index_t>(10, count - first)) {
           are_cut_right = false;
         }
-        for (kvfit::index i = first; i < first + many; ++i) ++covered[static_cast<std::size_t>(i)];
+        for (kvfit::index_t i = first; i < first + many; ++i)
+          ++covered[static_cast<std::size_t>(i)];
       });
       CHECK(are_cut_right);
-      CHECK(std::accumulate(covered.begin(), covered.end(), kvfit::index{0}) == count);
+      CHECK(std::accumulate(covered.begin(), covered.end(), kvfit::index_t{0}) == count);
       CHECK(std::all_of(covered.begin(), covered.end(), [](int n) { return n == 1; }));
     }
   }

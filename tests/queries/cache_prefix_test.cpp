@@ -15,24 +15,25 @@ using kvfit::errc;
 namespace {
 
 /// Rows first … end − 1 of a layer as a compacted one: every row, no bias.
-kvfit::compacted_layer rows_as_compact(const kvfit::cache_layer& layer, index first, index end) {
+kvfit::compacted_layer rows_as_compact(const kvfit::cache_layer& layer, index_t first,
+                                       index_t end) {
   kvfit::compacted_layer out;
   out.number = layer.number;
   out.offsets = {0};
-  const index rows = end - first;
-  const auto heads = static_cast<index>(layer.heads.size());
+  const index_t rows = end - first;
+  const auto heads = static_cast<index_t>(layer.heads.size());
   out.keys.resize(heads * rows, layer.heads[0].keys.cols());
   out.values.resize(heads * rows, layer.heads[0].values.cols());
   out.bias = kvfit::vector::Zero(heads * rows);
-  for (index h = 0; h < heads; ++h) {
+  for (index_t h = 0; h < heads; ++h) {
     const kvfit::kv_block& head = layer.heads[static_cast<std::size_t>(h)];
-    for (index j = 0; j < rows; ++j) {
+    for (index_t j = 0; j < rows; ++j) {
       out.positions.push_back(j);
       out.key_positions.push_back(first + j);
-      for (index k = 0; k < out.keys.cols(); ++k) {
+      for (index_t k = 0; k < out.keys.cols(); ++k) {
         out.keys(h * rows + j, k) = head.keys(first + j, k);
       }
-      for (index k = 0; k < out.values.cols(); ++k) {
+      for (index_t k = 0; k < out.values.cols(); ++k) {
         out.values(h * rows + j, k) = head.values(first + j, k);
       }
     }
@@ -42,10 +43,10 @@ kvfit::compacted_layer rows_as_compact(const kvfit::cache_layer& layer, index fi
   return out;
 }
 
-std::vector<index> positions_seen(const std::vector<kvfit::kv_block>& blocks) {
-  std::vector<index> seen;
+std::vector<index_t> positions_seen(const std::vector<kvfit::kv_block>& blocks) {
+  std::vector<index_t> seen;
   for (const kvfit::kv_block& block : blocks) {
-    for (index j = 0; j < block.keys.rows(); ++j) seen.push_back(block.position(j));
+    for (index_t j = 0; j < block.keys.rows(); ++j) seen.push_back(block.position(j));
   }
   std::sort(seen.begin(), seen.end());
   return seen;
@@ -56,9 +57,10 @@ std::vector<index> positions_seen(const std::vector<kvfit::kv_block>& blocks) {
 TEST_CASE("rows that a compact block covers are never seen besides it", "[queries][prefix]") {
   const tiny_engine model;
   const tiny_text text(model, 30);
-  const auto [first, end] = GENERATE(std::pair<index, index>{0, 30}, std::pair<index, index>{4, 21},
-                                     std::pair<index, index>{0, 9}, std::pair<index, index>{12, 30},
-                                     std::pair<index, index>{5, 5});
+  const auto [first, end] =
+      GENERATE(std::pair<index_t, index_t>{0, 30}, std::pair<index_t, index_t>{4, 21},
+               std::pair<index_t, index_t>{0, 9}, std::pair<index_t, index_t>{12, 30},
+               std::pair<index_t, index_t>{5, 5});
   kvfit::compacted_cache same;
   for (const kvfit::cache_layer& layer : text.full.cache.view().layers) {
     same.layers.push_back(rows_as_compact(layer, first, end));
@@ -68,8 +70,8 @@ TEST_CASE("rows that a compact block covers are never seen besides it", "[querie
   // A second time: the compact rows themselves are replaced.
   replaced = kvfit::compacted_prefix(*replaced, same, first, end);
   REQUIRE(replaced);
-  std::vector<index> everywhere(30);
-  for (index i = 0; i < 30; ++i) everywhere[static_cast<std::size_t>(i)] = i;
+  std::vector<index_t> everywhere(30);
+  for (index_t i = 0; i < 30; ++i) everywhere[static_cast<std::size_t>(i)] = i;
   for (const auto& layer : replaced->blocks) {
     for (const auto& head : layer) CHECK(positions_seen(head) == everywhere);
   }
@@ -79,7 +81,7 @@ TEST_CASE("rows that a compact block covers are never seen besides it", "[querie
   REQUIRE(rest);
   const oracle_run oracle = oracle_read(model, joined(text.tokens, more));
   const auto logits = model.logits(rest->hidden);
-  for (index i = 0; i < 10; ++i) {
+  for (index_t i = 0; i < 10; ++i) {
     CHECK(difference(logits->row(i), oracle.logits[static_cast<std::size_t>(30 + i)]) <
           tiny_tolerance);
   }
@@ -105,7 +107,7 @@ TEST_CASE("a compact prefix is read over as the formula says, biases and all",
   REQUIRE(rest);
   const oracle_run oracle = oracle_read(model, joined(text.tokens, more), replaced);
   const auto logits = model.logits(rest->hidden);
-  for (index i = 0; i < 12; ++i) {
+  for (index_t i = 0; i < 12; ++i) {
     CHECK(difference(logits->row(i), oracle.logits[static_cast<std::size_t>(24 + i)]) <
           tiny_tolerance);
   }
@@ -131,7 +133,7 @@ TEST_CASE("prefixes that don't fit are refused and left as they were", "[queries
   const tiny_text text(model, 12);
   auto prefix = text.prefix;
   const kvfit::compacted_layer layer = rows_as_compact(text.full.cache.view().layers[1], 2, 9);
-  const auto refused = [&](const kvfit::compacted_layer& given, index first, index end) {
+  const auto refused = [&](const kvfit::compacted_layer& given, index_t first, index_t end) {
     const auto ok = kvfit::replace_rows(prefix, given, first, end);
     REQUIRE_FALSE(ok.has_value());
     CHECK(positions_seen(prefix.blocks[1][0]).size() == 12);
@@ -172,10 +174,10 @@ TEST_CASE("prefixes that don't fit are refused and left as they were", "[queries
   std::swap(wrong.blocks[2][1][0].keys, wrong.blocks[2][1][0].values);
   CHECK(cause(wrong) == errc::shape_mismatch);
   wrong = text.prefix;
-  wrong.blocks[2][1][0].first_position = std::numeric_limits<index>::max();
+  wrong.blocks[2][1][0].first_position = std::numeric_limits<index_t>::max();
   CHECK(cause(wrong) == errc::invalid_option);
   // A block whose parts do not fit together can't be cut.
-  const std::vector<index> places(11);
+  const std::vector<index_t> places(11);
   const std::vector<float> biases(13);
   for (const bool is_bias : {true, false}) {
     wrong = text.prefix;

@@ -27,15 +27,16 @@ namespace sources = kvfit::sources;
 
 namespace {
 
-constexpr index context_length = 32;
+constexpr index_t context_length = 32;
 
 /// Compacts each layer of a text to some rows a head, and counts how often it was asked.
 struct tiny_compaction {
   const kvfit::cache_view& full;
-  index budget = 6;
-  std::vector<index> asked = {};
+  index_t budget = 6;
+  std::vector<index_t> asked = {};
 
-  kvfit::result<kvfit::compacted_layer> operator()(index layer, const kvfit::layer_queries& given) {
+  kvfit::result<kvfit::compacted_layer> operator()(index_t layer,
+                                                   const kvfit::layer_queries& given) {
     asked.push_back(layer);
     CHECK(given.layer == layer);
     return compact_heads(full.layers[static_cast<std::size_t>(layer)], given, budget);
@@ -43,7 +44,7 @@ struct tiny_compaction {
 };
 
 reference_queries gathered(const tiny_text& text, const kvfit::query_mixture& mixture,
-                           index budget = 10000) {
+                           index_t budget = 10000) {
   auto queries = gather_queries(text.read, text.tokens, text.prefix, mixture, {.budget = budget});
   REQUIRE(queries);
   return std::move(*queries);
@@ -70,10 +71,10 @@ TEST_CASE("each layer is compacted with what the model asks over compacted layer
       compact_by_layers(text.read, text.prefix, off_policy, {0, context_length}, compact);
   REQUIRE(made);
   const bool is_sliding = full.layers[1].kind == kvfit::layer_kind::sliding;
-  CHECK(compact.asked == (is_sliding ? std::vector<index>{0, 2} : std::vector<index>{0, 1, 2}));
-  CHECK(made->cache.skipped == (is_sliding ? std::vector<index>{1} : std::vector<index>{}));
-  CHECK(made->cache.rows == static_cast<index>(compact.asked.size()) * 2 * 6);
-  CHECK(made->cache.rows_before == static_cast<index>(compact.asked.size()) * 2 * context_length);
+  CHECK(compact.asked == (is_sliding ? std::vector<index_t>{0, 2} : std::vector<index_t>{0, 1, 2}));
+  CHECK(made->cache.skipped == (is_sliding ? std::vector<index_t>{1} : std::vector<index_t>{}));
+  CHECK(made->cache.rows == static_cast<index_t>(compact.asked.size()) * 2 * 6);
+  CHECK(made->cache.rows_before == static_cast<index_t>(compact.asked.size()) * 2 * context_length);
   CHECK(made->cache.fallbacks == 0);
 
   // The first global layer has the same queries, bit for bit; the next ones have others.
@@ -98,7 +99,7 @@ TEST_CASE("each layer is compacted with what the model asks over compacted layer
       const auto layer = static_cast<std::size_t>(on_policy.layers[l].number);
       for (std::size_t i = 0; i < reading.rows.size(); ++i) {
         const auto at = static_cast<std::size_t>(context_length + reading.rows[i]);
-        const index row = reading.first_row + static_cast<index>(i);
+        const index_t row = reading.first_row + static_cast<index_t>(i);
         for (std::size_t h = 0; h < 4; ++h) {
           const numbers& right = oracle.layers[layer][at].queries[h];
           most = std::max(most, difference(on_policy.layers[l].heads[h].row(row), right));
@@ -111,10 +112,10 @@ TEST_CASE("each layer is compacted with what the model asks over compacted layer
   CHECK(moved > 0.05);
 
   // Context and random vectors stay what they were.
-  const index kept = on_policy.readings[2].first_row;
+  const index_t kept = on_policy.readings[2].first_row;
   for (std::size_t l = 0; l < on_policy.layers.size(); ++l) {
     for (std::size_t h = 0; h < 4; ++h) {
-      const index rest = on_policy.rows() - kept;
+      const index_t rest = on_policy.rows() - kept;
       CHECK(rest == 12);
       CHECK(on_policy.layers[l].heads[h].bottomRows(rest) ==
             off_policy.layers[l].heads[h].bottomRows(rest));
@@ -134,8 +135,8 @@ TEST_CASE("L layers cost L passes a text", "[queries][on-policy]") {
                                       {0, context_length}, tiny_compaction{full});
   REQUIRE(made);
   CHECK(made->layer_passes == 10);
-  CHECK(model.projections == std::vector<index>(5, 31));
-  CHECK(model.finishes == std::vector<index>{31, 31, 31, 31, 0});  // nothing is above the last
+  CHECK(model.projections == std::vector<index_t>(5, 31));
+  CHECK(model.finishes == std::vector<index_t>{31, 31, 31, 31, 0});  // nothing is above the last
 }
 
 TEST_CASE("rows outside the range stay live beside the compacted ones", "[queries][on-policy]") {
@@ -168,7 +169,7 @@ TEST_CASE("rows outside the range stay live beside the compacted ones", "[querie
   }
   const oracle_run oracle = oracle_read(model, joined(text.tokens, text.tokens), replaced);
   double most = 0;
-  for (index i = 0; i < 32; ++i) {
+  for (index_t i = 0; i < 32; ++i) {
     for (std::size_t h = 0; h < 4; ++h) {
       most =
           std::max(most, difference(made->queries.layers[2].heads[h].row(i),
@@ -186,8 +187,8 @@ TEST_CASE("a refit gets what stands, and goes on from what it returns", "[querie
   const auto start = compact_by_layers(text.read, text.prefix, queries, {0, context_length},
                                        tiny_compaction{full, 8});
   REQUIRE(start);
-  std::vector<index> handed;
-  const auto refit = [&](index layer, const kvfit::layer_queries& given,
+  std::vector<index_t> handed;
+  const auto refit = [&](index_t layer, const kvfit::layer_queries& given,
                          const kvfit::compacted_layer& current) {
     CHECK(current.number == layer);
     CHECK(current.offsets.back() == 16);
@@ -197,7 +198,7 @@ TEST_CASE("a refit gets what stands, and goes on from what it returns", "[querie
   const auto renewed = kvfit::refit_by_layers(text.read, text.prefix, queries, {0, context_length},
                                               start->cache, refit);
   REQUIRE(renewed);
-  CHECK(handed == std::vector<index>{0, 1, 2});
+  CHECK(handed == std::vector<index_t>{0, 1, 2});
   CHECK(renewed->cache.rows == 24);
   // The same as compacting anew: what was below is renewed when the layer is asked.
   const auto anew = compact_by_layers(text.read, text.prefix, queries, {0, context_length},
@@ -227,13 +228,13 @@ TEST_CASE("what is wrong on the way up is an error", "[queries][on-policy]") {
     return made.error();
   };
   tiny_compaction compact{full};
-  CHECK(cause(queries, [&](index layer, const kvfit::layer_queries& given) {
+  CHECK(cause(queries, [&](index_t layer, const kvfit::layer_queries& given) {
           auto small = compact_heads(full.layers[0], given, 4);
           small->number = layer + 1;
           return small;
         }).argument == "layer.number");
   CHECK(cause(queries,
-              [](index, const kvfit::layer_queries&) -> kvfit::result<kvfit::compacted_layer> {
+              [](index_t, const kvfit::layer_queries&) -> kvfit::result<kvfit::compacted_layer> {
                 return kvfit::error{errc::all_masked, "mine"};
               })
             .argument == "mine");
@@ -250,7 +251,7 @@ TEST_CASE("what is wrong on the way up is an error", "[queries][on-policy]") {
   wrong.readings[0].rows.back() = 99;
   CHECK(cause(wrong, compact).code == errc::invalid_position);
   CHECK(compact.asked.empty());
-  const auto stopped = cause(queries, [&](index layer, const kvfit::layer_queries& given) {
+  const auto stopped = cause(queries, [&](index_t layer, const kvfit::layer_queries& given) {
     stop.request();
     return compact_heads(full.layers[static_cast<std::size_t>(layer)], given, 4);
   });
@@ -273,11 +274,11 @@ TEST_CASE("held-out queries are every s-th, and the parts keep their texts",
   REQUIRE(parts);
   CHECK(parts->fit.rows() == 18);
   CHECK(parts->judge.rows() == 6);
-  index fit = 0;
-  index judge = 0;
-  for (index i = 0; i < 24; ++i) {
+  index_t fit = 0;
+  index_t judge = 0;
+  for (index_t i = 0; i < 24; ++i) {
     const reference_queries& part = i % 4 == 3 ? parts->judge : parts->fit;
-    const index row = i % 4 == 3 ? judge++ : fit++;
+    const index_t row = i % 4 == 3 ? judge++ : fit++;
     CHECK(part.positions[static_cast<std::size_t>(row)] ==
           all.positions[static_cast<std::size_t>(i)]);
     for (std::size_t l = 0; l < 3; ++l) {
@@ -287,10 +288,10 @@ TEST_CASE("held-out queries are every s-th, and the parts keep their texts",
     }
   }
   REQUIRE(parts->judge.readings.size() == 2);
-  CHECK(parts->judge.readings[0].rows == std::vector<index>{3, 7});
-  CHECK(parts->judge.readings[1].rows == std::vector<index>{1});
+  CHECK(parts->judge.readings[0].rows == std::vector<index_t>{3, 7});
+  CHECK(parts->judge.readings[1].rows == std::vector<index_t>{1});
   CHECK(parts->judge.readings[1].first_row == 2);
-  CHECK(parts->fit.readings[1].rows == std::vector<index>{0});
+  CHECK(parts->fit.readings[1].rows == std::vector<index_t>{0});
   CHECK(parts->fit.readings[1].first_row == 8);
   CHECK(kvfit::hold_out(all, 1).error().code == errc::invalid_option);
   CHECK(kvfit::hold_out(all, 25).error().code == errc::invalid_option);
@@ -316,12 +317,12 @@ TEST_CASE("the judge's loss is the mean error of the heads", "[queries][judge]")
       double head = 0;
       for (std::size_t g = 0; g < 2; ++g) {
         const kvfit::query_block& block = asked[l].heads[2 * h + g];
-        for (index i = 0; i < block.rows.rows(); ++i) {
+        for (index_t i = 0; i < block.rows.rows(); ++i) {
           const auto attention = [&](const kvfit::kv_block& rows) {
             std::pair<Eigen::VectorXd, double> y{Eigen::VectorXd::Zero(6), 0.0};
-            for (index j = 0; j < rows.keys.rows(); ++j) {
+            for (index_t j = 0; j < rows.keys.rows(); ++j) {
               double logit = 0;
-              for (index k = 0; k < 8; ++k) {
+              for (index_t k = 0; k < 8; ++k) {
                 logit +=
                     static_cast<double>(block.rows(i, k)) * static_cast<double>(rows.keys(j, k));
               }
@@ -330,7 +331,7 @@ TEST_CASE("the judge's loss is the mean error of the heads", "[queries][judge]")
                 logit += static_cast<double>(rows.bias[static_cast<std::size_t>(j)]);
               }
               y.second += std::exp(logit);
-              for (index k = 0; k < 6; ++k) {
+              for (index_t k = 0; k < 6; ++k) {
                 y.first[k] += std::exp(logit) * static_cast<double>(rows.values(j, k));
               }
             }
@@ -378,8 +379,8 @@ TEST_CASE("a causal judge holds queries against the keys that stand before them 
   const tiny_text text(model, context_length);
   const kvfit::cache_view full = text.full.cache.view();
   const reference_queries all = gathered(text, {{sources::context{}, 1}});
-  std::vector<index> first_half(context_length / 2);
-  std::iota(first_half.begin(), first_half.end(), index{0});
+  std::vector<index_t> first_half(context_length / 2);
+  std::iota(first_half.begin(), first_half.end(), index_t{0});
   const reference_queries early = kvfit::detail::take_queries(all, first_half);
   // The first half of every head, as it is: all that these queries saw.
   kvfit::compacted_cache half;
@@ -390,11 +391,11 @@ TEST_CASE("a causal judge holds queries against the keys that stand before them 
     kept.keys.resize(32, 8);
     kept.values.resize(32, 6);
     kept.bias = kvfit::vector::Zero(32);
-    for (index row = 0; row < 32; ++row) {
+    for (index_t row = 0; row < 32; ++row) {
       const kvfit::kv_block& head = layer.heads[static_cast<std::size_t>(row / 16)];
       kept.positions.push_back(row % 16);
-      for (index k = 0; k < 8; ++k) kept.keys(row, k) = head.keys(row % 16, k);
-      for (index k = 0; k < 6; ++k) kept.values(row, k) = head.values(row % 16, k);
+      for (index_t k = 0; k < 8; ++k) kept.keys(row, k) = head.keys(row % 16, k);
+      for (index_t k = 0; k < 6; ++k) kept.values(row, k) = head.values(row % 16, k);
     }
     kept.key_positions = kept.positions;
     kept.heads.resize(2);
@@ -413,15 +414,15 @@ TEST_CASE("the best pass is returned, and described, whatever comes after it",
   // A cache's rows stand for its loss.
   const auto judged_as = [](double loss) {
     kvfit::compacted_cache cache;
-    cache.rows = static_cast<index>(loss);
+    cache.rows = static_cast<index_t>(loss);
     return cache;
   };
   const auto judge = [](const kvfit::compacted_cache& cache) {
     return kvfit::result<double>(static_cast<double>(cache.rows));
   };
   const auto refine = [&](std::vector<double> losses, const kvfit::pass_options& options) {
-    std::vector<index> given;
-    const auto next = [&](index pass, const kvfit::compacted_cache& best) {
+    std::vector<index_t> given;
+    const auto next = [&](index_t pass, const kvfit::compacted_cache& best) {
       given.push_back(best.rows);
       return kvfit::result<kvfit::compacted_cache>(
           judged_as(losses[static_cast<std::size_t>(pass)]));
@@ -464,7 +465,7 @@ TEST_CASE("a pass that fails, is stopped or judges as no number leaves the best 
     ++calls;
     return result<double>(calls == 3 ? std::nan("") : 10.0 - calls);
   };
-  const auto next = [](index pass, const compacted_cache&) -> result<compacted_cache> {
+  const auto next = [](index_t pass, const compacted_cache&) -> result<compacted_cache> {
     if (pass == 2) return kvfit::error{errc::out_of_memory, "pass"};
     return compacted_cache{};
   };
@@ -476,7 +477,7 @@ TEST_CASE("a pass that fails, is stopped or judges as no number leaves the best 
   CHECK(failed->pass == 1);
 
   calls = 1;
-  const auto always = [](index, const compacted_cache&) -> result<compacted_cache> {
+  const auto always = [](index_t, const compacted_cache&) -> result<compacted_cache> {
     return compacted_cache{};
   };
   const auto no_number = kvfit::refine_passes({}, always, judge);
@@ -521,7 +522,8 @@ TEST_CASE("passes over a compact model end no worse than they began", "[queries]
   CHECK(start->layer_passes == 0);  // random vectors are no text
   // Each pass lets the compact model answer, reads what it answered, and fits again.
   const auto next =
-      [&](index pass, const kvfit::compacted_cache& best) -> kvfit::result<kvfit::compacted_cache> {
+      [&](index_t pass,
+          const kvfit::compacted_cache& best) -> kvfit::result<kvfit::compacted_cache> {
     const auto active = kvfit::compacted_prefix(text.prefix, best);
     if (!active) return active.error();
     sources::self_study study{.prompts = {model.text(4, 2), model.text(4, 3)},

@@ -33,7 +33,7 @@ double worst(const reference_queries& queries, const kvfit::query_reading& readi
       const auto at = static_cast<std::size_t>(reading.position + reading.rows[i]);
       const auto& token = oracle.layers[static_cast<std::size_t>(layer.number)][at];
       for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-        const auto row = layer.heads[h].row(reading.first_row + static_cast<index>(i));
+        const auto row = layer.heads[h].row(reading.first_row + static_cast<index_t>(i));
         most = std::max(most, difference(row, token.queries[h]));
       }
     }
@@ -49,9 +49,9 @@ bool same_bytes(const reference_queries& a, const reference_queries& b) {
   return true;
 }
 
-std::vector<index> numbers_from(index first, index count) {
-  std::vector<index> all;
-  for (index i = 0; i < count; ++i) all.push_back(first + i);
+std::vector<index_t> numbers_from(index_t first, index_t count) {
+  std::vector<index_t> all;
+  for (index_t i = 0; i < count; ++i) all.push_back(first + i);
   return all;
 }
 
@@ -135,7 +135,7 @@ TEST_CASE("texts are read each by itself, and subsampled across all of them", "[
     for (std::size_t i = 0; i < reading.rows.size(); ++i) {
       CHECK(queries->positions[rows + i] == 20 + reading.rows[i]);
     }
-    CHECK(reading.first_row == static_cast<index>(rows));
+    CHECK(reading.first_row == static_cast<index_t>(rows));
     rows += reading.rows.size();
   }
   CHECK(rows == 9);
@@ -154,9 +154,9 @@ TEST_CASE("a mixture keeps its fractions, cut alike where one source is short",
   REQUIRE(queries);
   const auto& report = queries->report.sources;
   REQUIRE(report.size() == 4);
-  const std::vector<index> asked = {16, 8, 4, 4};
-  const std::vector<index> obtained = {40, 6, 20, 4};
-  const std::vector<index> kept = {12, 6, 3, 3};  // γ = 6/8
+  const std::vector<index_t> asked = {16, 8, 4, 4};
+  const std::vector<index_t> obtained = {40, 6, 20, 4};
+  const std::vector<index_t> kept = {12, 6, 3, 3};  // γ = 6/8
   for (std::size_t s = 0; s < 4; ++s) {
     CHECK(report[s].asked == asked[s]);
     CHECK(report[s].obtained == obtained[s]);
@@ -176,7 +176,7 @@ TEST_CASE("a mixture keeps its fractions, cut alike where one source is short",
   const auto apart = gather_queries(text.read, text.tokens, text.prefix, mixture,
                                     {.budget = 64, .is_cut_alike = false});
   REQUIRE(apart);
-  const std::vector<index> there = {16, 6, 4, 4};
+  const std::vector<index_t> there = {16, 6, 4, 4};
   for (std::size_t s = 0; s < 4; ++s) CHECK(apart->report.sources[s].kept == there[s]);
   CHECK(apart->rows() == 30);
 }
@@ -192,13 +192,13 @@ TEST_CASE("cache keys are dealt out among the query heads of a group, as they ar
   const kvfit::cache_view full = text.full.cache.view();
   for (std::size_t l = 0; l < 3; ++l) {
     for (std::size_t h = 0; h < 2; ++h) {
-      std::set<index> rows;
+      std::set<index_t> rows;
       for (std::size_t g = 0; g < 2; ++g) {
         const kvfit::matrix& head = queries->layers[l].heads[2 * h + g];
-        for (index i = 0; i < 6; ++i) {
-          for (index r = 0; r < 21; ++r) {
+        for (index_t i = 0; i < 6; ++i) {
+          for (index_t r = 0; r < 21; ++r) {
             bool is_same = true;
-            for (index k = 0; k < 8; ++k) {
+            for (index_t k = 0; k < 8; ++k) {
               is_same = is_same && head(i, k) == full.layers[l].heads[h].keys(r, k);
             }
             if (is_same) rows.insert(r);
@@ -329,7 +329,8 @@ TEST_CASE("a text goes on from logits given, and not from anything else", "[quer
     CHECK((*more)[i] == std::max_element(logits.begin(), logits.end()) - logits.begin());
   }
 
-  const auto refused = [&](const kvfit::matrix& logits, const kvfit::sampler& draw, index tokens) {
+  const auto refused = [&](const kvfit::matrix& logits, const kvfit::sampler& draw,
+                           index_t tokens) {
     const auto none =
         kvfit::generate(text.read, text.prefix, live, logits, draw, random, {.tokens = tokens});
     REQUIRE_FALSE(none.has_value());
@@ -346,7 +347,7 @@ TEST_CASE("a text goes on from logits given, and not from anything else", "[quer
 TEST_CASE("a memory cap lowers the number of queries, and says so", "[queries][gather]") {
   const tiny_engine model;
   const tiny_text text(model, 40);
-  const index row = 3 * 4 * 8 * 4 + 8;
+  const index_t row = 3 * 4 * 8 * 4 + 8;
   const query_mixture mixture = {{sources::repeat{}, 0.75}, {sources::random_vectors{}, 0.25}};
   const auto queries = gather_queries(text.read, text.tokens, text.prefix, mixture,
                                       {.budget = 60, .memory = 13 * row - 1});

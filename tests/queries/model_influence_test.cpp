@@ -22,12 +22,12 @@ using kvfit::measure_model_influence;
 namespace {
 
 /// A head's first rows, as they are, with a bias each.
-kvfit::compacted first_rows(const kvfit::kv_block& head, index rows) {
+kvfit::compacted first_rows(const kvfit::kv_block& head, index_t rows) {
   kvfit::compacted small;
   small.keys.resize(rows, head.keys.cols());
   small.values.resize(rows, head.values.cols());
   small.bias = kvfit::vector::Constant(rows, 0.25F);
-  for (index i = 0; i < rows; ++i) {
+  for (index_t i = 0; i < rows; ++i) {
     kvfit::load_row(head.keys, i, small.keys.row(i).data());
     kvfit::load_row(head.values, i, small.values.row(i).data());
     small.positions.push_back(i);
@@ -48,14 +48,14 @@ double mean_divergence(const tiny_text& text, const kvfit::cache_prefix& small,
       REQUIRE(read);
       logits.push_back(*text.read.model().logits(read->hidden));
     }
-    for (index i = 0; i < logits[0].rows(); ++i) {
+    for (index_t i = 0; i < logits[0].rows(); ++i) {
       std::vector<double> norms;
       for (const kvfit::matrix& said : logits) {
         double norm = 0;
-        for (index k = 0; k < said.cols(); ++k) norm += std::exp(static_cast<double>(said(i, k)));
+        for (index_t k = 0; k < said.cols(); ++k) norm += std::exp(static_cast<double>(said(i, k)));
         norms.push_back(std::log(norm));
       }
-      for (index k = 0; k < logits[0].cols(); ++k) {
+      for (index_t k = 0; k < logits[0].cols(); ++k) {
         const double p = static_cast<double>(logits[0](i, k)) - norms[0];
         const double q = static_cast<double>(logits[1](i, k)) - norms[1];
         sum += std::exp(p) * (p - q);
@@ -74,11 +74,11 @@ TEST_CASE("a head's influence is what the model says once that head alone is com
   const tiny_text text(model, 24);
   const kvfit::cache_view full = text.full.cache.view();
   const std::vector<std::vector<kvfit::token>> texts = {model.text(7, 1), model.text(3, 2)};
-  const std::vector<index> grid = {1, 5, 24, 30};
-  index calls = 0;
+  const std::vector<index_t> grid = {1, 5, 24, 30};
+  index_t calls = 0;
   const auto curves = measure_model_influence(
       text.read, full, 24, texts, grid,
-      [&](const head_id& head, index rows) -> kvfit::result<kvfit::compacted> {
+      [&](const head_id& head, index_t rows) -> kvfit::result<kvfit::compacted> {
         ++calls;
         return first_rows(full.layers[static_cast<std::size_t>(head.layer)]
                               .heads[static_cast<std::size_t>(head.head)],
@@ -111,15 +111,15 @@ TEST_CASE("what is wrong with a measurement of influence is an error", "[queries
   const tiny_text text(model, 12);
   const kvfit::cache_view full = text.full.cache.view();
   const std::vector<std::vector<kvfit::token>> texts = {model.text(4, 1)};
-  const std::vector<index> grid = {2, 4};
-  const auto keep = [&](const head_id& head, index rows) -> kvfit::result<kvfit::compacted> {
+  const std::vector<index_t> grid = {2, 4};
+  const auto keep = [&](const head_id& head, index_t rows) -> kvfit::result<kvfit::compacted> {
     return first_rows(full.layers[static_cast<std::size_t>(head.layer)]
                           .heads[static_cast<std::size_t>(head.head)],
                       rows);
   };
-  const auto code = [&](const kvfit::cache_view& cache, index positions,
+  const auto code = [&](const kvfit::cache_view& cache, index_t positions,
                         const std::vector<std::vector<kvfit::token>>& read,
-                        const std::vector<index>& rows) {
+                        const std::vector<index_t>& rows) {
     const auto curves = measure_model_influence(text.read, cache, positions, read, rows, keep);
     REQUIRE(!curves);
     return curves.error().code;
@@ -136,7 +136,7 @@ TEST_CASE("what is wrong with a measurement of influence is an error", "[queries
   CHECK(code(sliding, 12, texts, grid) == kvfit::errc::empty_input);
   const auto failed =
       measure_model_influence(text.read, full, 12, texts, grid,
-                              [](const head_id& head, index) -> kvfit::result<kvfit::compacted> {
+                              [](const head_id& head, index_t) -> kvfit::result<kvfit::compacted> {
                                 return kvfit::error{kvfit::errc::all_masked, kvfit::name(head)};
                               });
   REQUIRE(!failed);
@@ -154,18 +154,18 @@ TEST_CASE("a head that the model hangs on gets the rows, by what it says alone",
   const tiny_text text(model, 32);
   const kvfit::cache_view full = text.full.cache.view();
   const std::vector<std::vector<kvfit::token>> texts = {model.text(16, 1)};
-  const std::vector<index> grid = {2, 8, 16};
+  const std::vector<index_t> grid = {2, 8, 16};
   const auto curves = measure_model_influence(
       text.read, full, 32, texts, grid,
-      [&](const head_id& head, index rows) -> kvfit::result<kvfit::compacted> {
+      [&](const head_id& head, index_t rows) -> kvfit::result<kvfit::compacted> {
         return first_rows(full.layers[static_cast<std::size_t>(head.layer)]
                               .heads[static_cast<std::size_t>(head.head)],
                           rows);
       });
   REQUIRE(curves);
   std::vector<kvfit::head_rows> heads;
-  for (index l = 0; l < 3; ++l) {
-    for (index h = 0; h < 2; ++h) heads.push_back({{l, h}, 32});
+  for (index_t l = 0; l < 3; ++l) {
+    for (index_t h = 0; h < 2; ++h) heads.push_back({{l, h}, 32});
   }
   const auto rows = kvfit::allocate(heads, 60, kvfit::budgets::influence{*curves}, {.at_least = 2});
   REQUIRE(rows);
@@ -194,8 +194,8 @@ TEST_CASE("texts are held out whole or by their middle, and leave no query behin
   CHECK(parts->judge[1] == questions[0]);
   CHECK(parts->judge[2] == questions[8]);
   CHECK(parts->fit.rows() == all->rows() - 10 - 5 - 5);
-  index row = 0;
-  for (index i = 0; i < all->rows(); ++i) {
+  index_t row = 0;
+  for (index_t i = 0; i < all->rows(); ++i) {
     const bool judges =
         (i >= 15 && i < 25) || (i >= 40 && i < 40 + 5) || (i >= 40 + 40 && i < 40 + 45);
     if (judges) continue;

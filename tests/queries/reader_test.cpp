@@ -22,7 +22,7 @@ double worst(const tiny_engine& model, const kvfit::prefilled& text, const oracl
   double most = 0;
   const auto logits = model.logits(text.hidden);
   for (std::size_t i = 0; i < oracle.logits.size(); ++i) {
-    most = std::max(most, difference(logits->row(static_cast<index>(i)), oracle.logits[i]));
+    most = std::max(most, difference(logits->row(static_cast<index_t>(i)), oracle.logits[i]));
   }
   const kvfit::cache_view view = text.cache.view();
   for (std::size_t l = 0; l < view.layers.size(); ++l) {
@@ -31,13 +31,13 @@ double worst(const tiny_engine& model, const kvfit::prefilled& text, const oracl
       for (std::size_t i = 0; i < oracle.logits.size(); ++i) {
         const seen_row& row = oracle.layers[l][i].rows[h];
         for (std::size_t k = 0; k < row.key.size(); ++k) {
-          const auto r = static_cast<index>(i);
-          const auto c = static_cast<index>(k);
+          const auto r = static_cast<index_t>(i);
+          const auto c = static_cast<index_t>(k);
           most = std::max(most, std::abs(static_cast<double>(head.keys(r, c)) - row.key[k]));
         }
         for (std::size_t k = 0; k < row.value.size(); ++k) {
-          const auto r = static_cast<index>(i);
-          const auto c = static_cast<index>(k);
+          const auto r = static_cast<index_t>(i);
+          const auto c = static_cast<index_t>(k);
           most = std::max(most, std::abs(static_cast<double>(head.values(r, c)) - row.value[k]));
         }
       }
@@ -56,7 +56,7 @@ TEST_CASE("a prefill is the model's own forward pass, in chunks of any size", "[
   }
   const auto tokens = model.text(40, 3);
   const oracle_run oracle = oracle_read(model, tokens);
-  for (const index chunk : {1, 7, 40, 512}) {
+  for (const index_t chunk : {1, 7, 40, 512}) {
     const auto read = make_reader(model, {.chunk = chunk});
     REQUIRE(read);
     const auto text = kvfit::prefill(*read, tokens);
@@ -79,7 +79,7 @@ TEST_CASE("a text may be read in parts, the first ones a prefix", "[queries][rea
   CHECK(rest->cache.rows(2) == 15);
   const oracle_run oracle = oracle_read(model, all);
   const auto logits = model.logits(rest->hidden);
-  for (index i = 0; i < 15; ++i) {
+  for (index_t i = 0; i < 15; ++i) {
     CHECK(difference(logits->row(i), oracle.logits[static_cast<std::size_t>(25 + i)]) <
           tiny_tolerance);
   }
@@ -91,22 +91,22 @@ TEST_CASE("a reader tells who looks what every layer makes of every token", "[qu
   const oracle_run oracle = oracle_read(model, tokens);
   const auto read = make_reader(model, {.chunk = 8});
   kvfit::live_cache live(read->shapes());
-  std::vector<index> seen(3, 0);
+  std::vector<index_t> seen(3, 0);
   double most = 0;
-  const auto hidden =
-      read->read({}, live, tokens, [&](index layer, index first, const kvfit::layer_rows& rows) {
+  const auto hidden = read->read(
+      {}, live, tokens, [&](index_t layer, index_t first, const kvfit::layer_rows& rows) {
         const auto l = static_cast<std::size_t>(layer);
         CHECK(first == seen[l]);
         seen[l] += rows.queries.front().rows();
         for (std::size_t h = 0; h < 4; ++h) {
-          for (index i = 0; i < rows.queries[h].rows(); ++i) {
+          for (index_t i = 0; i < rows.queries[h].rows(); ++i) {
             const auto& token = oracle.layers[l][static_cast<std::size_t>(first + i)];
             most = std::max(most, difference(rows.queries[h].row(i), token.queries[h]));
           }
         }
       });
   REQUIRE(hidden);
-  CHECK(seen == std::vector<index>{20, 20, 20});
+  CHECK(seen == std::vector<index_t>{20, 20, 20});
   CHECK(most < tiny_tolerance);
 }
 
@@ -176,7 +176,7 @@ TEST_CASE("what goes wrong on the way leaves the live rows as they were", "[quer
   const auto unchanged = [&](const kvfit::result<kvfit::matrix>& outcome, errc code) {
     REQUIRE_FALSE(outcome.has_value());
     CHECK(outcome.error().code == code);
-    for (index l = 0; l < 3; ++l) CHECK(live.rows(l) == 10);
+    for (index_t l = 0; l < 3; ++l) CHECK(live.rows(l) == 10);
   };
   model.failing_projection = 5;  // the second layer of the second chunk
   unchanged(read->read({}, live, model.text(9, 2)), errc::out_of_memory);
@@ -192,7 +192,7 @@ TEST_CASE("what goes wrong on the way leaves the live rows as they were", "[quer
   CHECK(outcome.error().expected == 9);  // three chunks through three layers
   CHECK(outcome.error().detail == "the deadline has passed");
   live.truncate(-3);
-  for (index l = 0; l < 3; ++l) CHECK(live.rows(l) == 0);
+  for (index_t l = 0; l < 3; ++l) CHECK(live.rows(l) == 0);
 }
 
 TEST_CASE("a reader's attention keeps to a cap, or is refused with the head's name",

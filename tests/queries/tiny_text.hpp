@@ -24,7 +24,7 @@ using tiny_reader = kvfit::reader<tiny_engine, const kvfit::serial>;
 
 /// By reference to an engine; not to be moved, for the prefix refers to its cache.
 struct tiny_text {
-  tiny_text(const tiny_engine& model, index length, const kvfit::read_options& options = {})
+  tiny_text(const tiny_engine& model, index_t length, const kvfit::read_options& options = {})
       : tokens(model.text(length, 77)), read(*kvfit::make_reader(model, options)) {
     auto made = kvfit::prefill(read, tokens);
     REQUIRE(made);
@@ -44,7 +44,7 @@ struct tiny_text {
 /// Compacts the heads of a layer of `cache` to `budget` rows each, with plain policies.
 inline kvfit::result<kvfit::compacted_layer> compact_heads(const kvfit::cache_layer& layer,
                                                            const kvfit::layer_queries& queries,
-                                                           index budget) {
+                                                           index_t budget) {
   const kvfit::compaction<kvfit::selection::highest_attention, kvfit::bias::nnls,
                           kvfit::values::least_squares>
       options{.budget = budget, .held_out = 0};
@@ -52,14 +52,14 @@ inline kvfit::result<kvfit::compacted_layer> compact_heads(const kvfit::cache_la
   out.number = layer.number;
   out.offsets = {0};
   const std::size_t group = queries.heads.size() / layer.heads.size();
-  const index width = layer.heads.front().keys.cols();
-  const index values = layer.heads.front().values.cols();
+  const index_t width = layer.heads.front().keys.cols();
+  const index_t values = layer.heads.front().values.cols();
   for (std::size_t h = 0; h < layer.heads.size(); ++h) {
     const auto blocks = std::span(queries.heads).subspan(h * group, group);
     auto fitted = kvfit::compact(layer.heads[h], blocks, options);
     if (!fitted) return fitted.error();
-    const index before = out.offsets.back();
-    const index rows = fitted->keys.rows();
+    const index_t before = out.offsets.back();
+    const index_t rows = fitted->keys.rows();
     out.offsets.push_back(before + rows);
     out.positions.insert(out.positions.end(), fitted->positions.begin(), fitted->positions.end());
     out.key_positions.insert(out.key_positions.end(), fitted->key_positions.begin(),
@@ -71,7 +71,7 @@ inline kvfit::result<kvfit::compacted_layer> compact_heads(const kvfit::cache_la
     out.bias.conservativeResize(before + rows);
     out.bias.tail(rows) = fitted->bias;
     kvfit::head_report report;
-    report.id = {layer.number, static_cast<index>(h)};
+    report.id = {layer.number, static_cast<index_t>(h)};
     report.rows_before = layer.heads[h].keys.rows();
     report.rows = rows;
     out.heads.push_back(report);
@@ -84,7 +84,7 @@ inline std::vector<std::vector<seen_row>> oracle_rows(const kvfit::compacted_lay
   std::vector<std::vector<seen_row>> heads;
   for (std::size_t h = 0; h + 1 < layer.offsets.size(); ++h) {
     std::vector<seen_row> rows;
-    for (index j = layer.offsets[h]; j < layer.offsets[h + 1]; ++j) {
+    for (index_t j = layer.offsets[h]; j < layer.offsets[h + 1]; ++j) {
       const auto key = layer.keys.row(j);
       const auto value = layer.values.row(j);
       rows.push_back({numbers(key.data(), key.data() + key.size()),

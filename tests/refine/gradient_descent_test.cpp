@@ -30,7 +30,7 @@ double loss_at(const gradient_keys& settings, const kvfit::refine_batch& batch, 
                const compact_point& at) {
   kvfit::matching_loss loss(settings, batch, 6, soft_cap);
   Eigen::VectorXd x(loss.layout().size());
-  for (kvfit::index l = 0; l < 6; ++l) {
+  for (kvfit::index_t l = 0; l < 6; ++l) {
     x.segment(8 * l, 8) = at.keys.row(l).cast<double>();
     x[48 + l] = static_cast<double>(at.bias[l]);
     if (x.size() > 54) x.segment(54 + 5 * l, 5) = at.values.row(l).cast<double>();

@@ -28,7 +28,7 @@ VectorXd point_of(const refine_case& of, gradient_loss loss) {
   const bool has_values = loss == gradient_loss::joint;
   VectorXd x(6 * 9 + (has_values ? 30 : 0));
   const kvfit::matrix values = of.original + kvfit_test::random_matrix(6, 5, 60, 0.3F);
-  for (kvfit::index l = 0; l < 6; ++l) {
+  for (kvfit::index_t l = 0; l < 6; ++l) {
     x.segment(8 * l, 8) = of.keys.row(l).cast<double>();
     x[48 + l] = static_cast<double>(of.bias[l]);
     if (has_values) x.segment(54 + 5 * l, 5) = values.row(l).cast<double>();
@@ -47,13 +47,13 @@ class naive_loss {
 
   [[nodiscard]] double at(const VectorXd& x) const {
     MatrixXd keys(6, 8);
-    for (kvfit::index l = 0; l < 6; ++l) keys.row(l) = x.segment(8 * l, 8);
+    for (kvfit::index_t l = 0; l < 6; ++l) keys.row(l) = x.segment(8 * l, 8);
     const MatrixXd logits = logits_(keys, x.segment(48, 6));
     const bool is_joint = settings_.loss == gradient_loss::joint;
     double output = 0;
     double mass = 0;
     double seen = 0;
-    for (kvfit::index i = 0; i < logits.rows(); ++i) {
+    for (kvfit::index_t i = 0; i < logits.rows(); ++i) {
       if (full_.log_mass[i] == -kvfit_test::infinity) continue;
       seen += 1;
       VectorXd found = VectorXd::Zero(5);
@@ -63,7 +63,7 @@ class naive_loss {
         const double missing = full_.log_mass[i] - most - std::log(weights.sum());
         mass += missing * missing;
         if (is_joint) {
-          for (kvfit::index l = 0; l < 6; ++l) {
+          for (kvfit::index_t l = 0; l < 6; ++l) {
             found += weights[l] / weights.sum() * x.segment(54 + 5 * l, 5);
           }
         }
@@ -92,12 +92,12 @@ void check_loss(const refine_case& of, const gradient_keys& settings) {
   CHECK(value == Approx(naive.at(x)).epsilon(1e-4));
   VectorXd expected(x.size());
   constexpr double h = 1e-5;
-  for (kvfit::index k = 0; k < x.size(); ++k) {
+  for (kvfit::index_t k = 0; k < x.size(); ++k) {
     VectorXd step = VectorXd::Zero(x.size());
     step[k] = h;
     expected[k] = (naive.at(x + step) - naive.at(x - step)) / (2 * h);
   }
-  const auto share_off = [&](kvfit::index first, kvfit::index count) {
+  const auto share_off = [&](kvfit::index_t first, kvfit::index_t count) {
     return (gradient.segment(first, count) - expected.segment(first, count)).norm() /
            expected.segment(first, count).norm();
   };
@@ -139,7 +139,7 @@ TEST_CASE("the published losses and their gradients are those of the formulas in
   }
   SECTION("with queries that see other keys alone") {
     of.add_masks();
-    for (const kvfit::index row : of.rows) of.mask(33, row) = kvfit_test::hidden_key;
+    for (const kvfit::index_t row : of.rows) of.mask(33, row) = kvfit_test::hidden_key;
     of.masks = {of.mask};
     check_loss(of, settings);
   }
@@ -152,8 +152,9 @@ TEST_CASE("the published losses and their gradients are those of the formulas in
 }
 
 TEST_CASE("the published losses take any number of queries", "[refine][gradient][panel]") {
-  const kvfit::index queries = GENERATE(kvfit::index{7}, kvfit::index{239}, kvfit::index{240},
-                                        kvfit::index{241}, kvfit::index{480});
+  const kvfit::index_t queries =
+      GENERATE(kvfit::index_t{7}, kvfit::index_t{239}, kvfit::index_t{240}, kvfit::index_t{241},
+               kvfit::index_t{480});
   INFO(queries << " queries");
   const refine_case of(3, queries);
   check_loss(of, {.loss = gradient_loss::joint});

@@ -28,12 +28,12 @@ class naive_objective {
       : of_(of), settings_(settings), logits_(of) {
     const std::span<const kvfit::query_block> blocks(of.blocks);
     full_ = kvfit_test::attend_in_double(blocks, of.cache(), of.rule);
-    const kvfit::index n = full_.output.rows();
+    const kvfit::index_t n = full_.output.rows();
     const VectorXd lengths = full_.output.rowwise().norm();
     const auto nonzero = static_cast<double>((lengths.array() > 0).count());
     const double floor = 0.01 * std::sqrt(lengths.squaredNorm() / nonzero);
     f_ = VectorXd::Zero(n);
-    for (kvfit::index i = 0; i < n; ++i) {
+    for (kvfit::index_t i = 0; i < n; ++i) {
       if (lengths[i] > 0) f_[i] = 1 / std::max(lengths[i], floor);
       seen_ += full_.log_mass[i] > -kvfit_test::infinity ? 1 : 0;
     }
@@ -51,10 +51,10 @@ class naive_objective {
   /// `ridge`: λ; the header's share of the mean diagonal at this point where negative.
   [[nodiscard]] parts at(const MatrixXd& keys, const VectorXd& bias, double ridge = -1) const {
     const MatrixXd logits = logits_(keys, bias);
-    const kvfit::index n = logits.rows();
+    const kvfit::index_t n = logits.rows();
     MatrixXd x = MatrixXd::Zero(n, logits.cols());
     parts out{0, 0, 0, 0, 0, {}};
-    for (kvfit::index i = 0; i < n; ++i) {
+    for (kvfit::index_t i = 0; i < n; ++i) {
       if (full_.log_mass[i] == -kvfit_test::infinity) continue;
       x.row(i) = (logits.row(i).array() - full_.log_mass[i]).exp();
       const double mass = x.row(i).sum();
@@ -132,8 +132,8 @@ void check_objective(const refine_case& of, kvfit::objective_settings settings) 
   };
   const MatrixXd still_keys = MatrixXd::Zero(6, 8);
   const VectorXd still_bias = VectorXd::Zero(6);
-  for (kvfit::index l = 0; l < 6; ++l) {
-    for (kvfit::index k = 0; k < 8; ++k) {
+  for (kvfit::index_t l = 0; l < 6; ++l) {
+    for (kvfit::index_t k = 0; k < 8; ++k) {
       MatrixXd step = still_keys;
       step(l, k) = h;
       slope(step, still_bias, by_keys(l, k), lowered_by_keys(l, k));
@@ -206,8 +206,9 @@ TEST_CASE("the refined objective and its gradient are those of the formula in do
 }
 
 TEST_CASE("the objective takes any number of queries", "[refine][objective][panel]") {
-  const kvfit::index queries = GENERATE(kvfit::index{7}, kvfit::index{239}, kvfit::index{240},
-                                        kvfit::index{241}, kvfit::index{480});
+  const kvfit::index_t queries =
+      GENERATE(kvfit::index_t{7}, kvfit::index_t{239}, kvfit::index_t{240}, kvfit::index_t{241},
+               kvfit::index_t{480});
   INFO(queries << " queries");
   const refine_case of(3, queries);
   check_objective(of, {});
@@ -262,7 +263,7 @@ TEST_CASE("keys that are all alike still get values, and a finite gradient",
   kvfit::attention_objective objective({}, of.original);
   objective.use(batch);
   kvfit::matrix keys = of.keys;
-  for (kvfit::index l = 1; l < 6; ++l) keys.row(l) = keys.row(0);
+  for (kvfit::index_t l = 1; l < 6; ++l) keys.row(l) = keys.row(0);
   kvfit::matrix keys_gradient;
   kvfit::vector bias_gradient;
   const kvfit::vector bias = kvfit::vector::Constant(6, 1.0F);
@@ -287,13 +288,13 @@ TEST_CASE("a batch takes every s-th query of every part, counted through its blo
   REQUIRE(scores);
   REQUIRE(second_scores);
   const std::vector<kvfit::scored_part> parts = {{&part, &*scores}, {&second, &*second_scores}};
-  const kvfit::index first = GENERATE(kvfit::index{0}, kvfit::index{2});
+  const kvfit::index_t first = GENERATE(kvfit::index_t{0}, kvfit::index_t{2});
   const auto batch =
       kvfit::make_batch(parts, {.first = first, .stride = 4}, of.cache(), of.rule, of.rows);
-  std::vector<kvfit::index> taken;  // those of the second part from 277 on
-  for (kvfit::index i = first; i < 277; i += 4) taken.push_back(i);
-  for (kvfit::index i = first; i < 10; i += 4) taken.push_back(277 + i);
-  REQUIRE(batch.queries.rows() == static_cast<kvfit::index>(taken.size()));
+  std::vector<kvfit::index_t> taken;  // those of the second part from 277 on
+  for (kvfit::index_t i = first; i < 277; i += 4) taken.push_back(i);
+  for (kvfit::index_t i = first; i < 10; i += 4) taken.push_back(277 + i);
+  REQUIRE(batch.queries.rows() == static_cast<kvfit::index_t>(taken.size()));
   REQUIRE(batch.log_mass.size() == batch.queries.rows());
   REQUIRE(batch.added_across.rows() == 6);
 
@@ -304,9 +305,9 @@ TEST_CASE("a batch takes every s-th query of every part, counted through its blo
   const MatrixXd added_second = kvfit_test::make_logits(rest, second.set(), of.rule).logit;
   const auto scale = 1 / std::sqrt(8.0);
   for (std::size_t k = 0; k < taken.size(); ++k) {
-    const auto at = static_cast<kvfit::index>(k);
+    const auto at = static_cast<kvfit::index_t>(k);
     const bool is_second = taken[k] >= 277;
-    const kvfit::index i = is_second ? taken[k] - 277 : taken[k];
+    const kvfit::index_t i = is_second ? taken[k] - 277 : taken[k];
     const kvfit::matrix& from = is_second ? others : of.made.queries;
     const auto& of_part = is_second ? *second_scores : *scores;
     CHECK((batch.queries.row(at).cast<double>() - scale * from.row(i).cast<double>()).norm() <
@@ -314,8 +315,8 @@ TEST_CASE("a batch takes every s-th query of every part, counted through its blo
     CHECK(batch.log_mass[at] == of_part.log_mass[i]);
     const bool sees = of_part.log_mass[i] > -std::numeric_limits<float>::infinity();
     CHECK(batch.sees[at] == (sees ? 1.0F : 0.0F));
-    for (kvfit::index l = 0; l < 6; ++l) {
-      const kvfit::index row = of.rows[static_cast<std::size_t>(l)];
+    for (kvfit::index_t l = 0; l < 6; ++l) {
+      const kvfit::index_t row = of.rows[static_cast<std::size_t>(l)];
       const double expected = is_second ? added_second(i, row) : added(i, row);
       const auto found = static_cast<double>(batch.added_across(l, at));
       CHECK((found == expected || std::abs(found - expected) < 1e-5));
@@ -336,10 +337,10 @@ TEST_CASE("across lays panels out one after the other, each with its rows side b
   const kvfit::matrix to = kvfit::refine_detail::across(from);
   REQUIRE(to.size() == from.size());
   bool is_right = true;
-  for (kvfit::index i = 0; i < 500; ++i) {
-    const kvfit::index first = i / 240 * 240;
-    const kvfit::index count = std::min<kvfit::index>(240, 500 - first);
-    for (kvfit::index k = 0; k < 3; ++k) {
+  for (kvfit::index_t i = 0; i < 500; ++i) {
+    const kvfit::index_t first = i / 240 * 240;
+    const kvfit::index_t count = std::min<kvfit::index_t>(240, 500 - first);
+    for (kvfit::index_t k = 0; k < 3; ++k) {
       is_right = is_right && to.data()[first * 3 + k * count + i - first] == from(i, k);
     }
   }

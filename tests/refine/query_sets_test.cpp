@@ -29,11 +29,11 @@ bool same_rows(const kvfit::made_queries& a, const kvfit::made_queries& b) {
 
 /// A row turned by so many positions, in double.
 Eigen::RowVectorXd turned(const kvfit::rope& rotation, Eigen::RowVectorXd row, double distance) {
-  const kvfit::index dims = rotation.dims == 0 ? row.size() : rotation.dims;
-  for (kvfit::index i = 0; i < dims / 2; ++i) {
+  const kvfit::index_t dims = rotation.dims == 0 ? row.size() : rotation.dims;
+  for (kvfit::index_t i = 0; i < dims / 2; ++i) {
     const bool is_split = rotation.pairing == kvfit::rope_pairing::half_split;
-    const kvfit::index a = is_split ? i : 2 * i;
-    const kvfit::index b = is_split ? i + dims / 2 : 2 * i + 1;
+    const kvfit::index_t a = is_split ? i : 2 * i;
+    const kvfit::index_t b = is_split ? i + dims / 2 : 2 * i + 1;
     const double angle = distance * std::pow(rotation.base, -2.0 * static_cast<double>(i) /
                                                                 static_cast<double>(dims));
     const double x = row[a];
@@ -76,7 +76,7 @@ TEST_CASE("made queries stand where the given ones do, under the same masks, and
   const kvfit::row_view all_masks = mask;
   std::vector<kvfit::query_block> blocks;
   std::vector<kvfit::row_view> masks;
-  for (kvfit::index b = 0; b < 6; ++b) {
+  for (kvfit::index_t b = 0; b < 6; ++b) {
     blocks.emplace_back(all.middle_rows(10 * b, 10), 100 * b, 0.5F * static_cast<float>(b));
     blocks.back().position_step = b + 1;
     masks.push_back(all_masks.middle_rows(10 * b, 10));
@@ -109,7 +109,7 @@ TEST_CASE("a rotation moves content: each row is another one turned to its posit
   const kvfit::matrix first = random_matrix(17, 8, 5);
   const kvfit::matrix second = random_matrix(9, 8, 6);
   const kvfit::matrix third = random_matrix(7, 8, 7);
-  const std::vector<kvfit::index> table = {4, 6, 1, 30, 31, 90, 50};
+  const std::vector<kvfit::index_t> table = {4, 6, 1, 30, 31, 90, 50};
   std::vector<kvfit::query_block> blocks = {
       kvfit::query_block(first, 40), kvfit::query_block(second, 3), kvfit::query_block(third)};
   blocks[1].position_step = 5;
@@ -120,16 +120,16 @@ TEST_CASE("a rotation moves content: each row is another one turned to its posit
   for (std::size_t b = 0; b < 3; ++b) {
     const Eigen::MatrixXd given = to_double(blocks[b].rows);
     const Eigen::MatrixXd found = made.rows[b].cast<double>();
-    const kvfit::index n = given.rows();
-    const auto place = [&](kvfit::index i) {
+    const kvfit::index_t n = given.rows();
+    const auto place = [&](kvfit::index_t i) {
       if (b == 2) return static_cast<double>(table[static_cast<std::size_t>(i)]);
       return static_cast<double>(i * blocks[b].position_step);
     };
     int shifts = 0;
-    for (kvfit::index s = 1; s < n; ++s) {
+    for (kvfit::index_t s = 1; s < n; ++s) {
       double worst = 0;
-      for (kvfit::index i = 0; i < n; ++i) {
-        const kvfit::index from = (i + s) % n;
+      for (kvfit::index_t i = 0; i < n; ++i) {
+        const kvfit::index_t from = (i + s) % n;
         const double distance = place(i) - place(from);
         worst = std::max(
             worst,
@@ -151,7 +151,7 @@ TEST_CASE("blocks are moved by shifts of their own, and several of them come up"
           "[refine][sets][rotation]") {
   // Without turning (a huge base turns all pairs but the first by nothing), content is recognised.
   kvfit::matrix rows(8, 4);
-  for (kvfit::index i = 0; i < 8; ++i) rows.row(i).setConstant(static_cast<float>(i));
+  for (kvfit::index_t i = 0; i < 8; ++i) rows.row(i).setConstant(static_cast<float>(i));
   const std::vector<kvfit::query_block> blocks(4, kvfit::query_block(rows));
   const kvfit::refinement settings{
       .sets = 8, .spread = 0, .rotation = kvfit::rope{.base = 1e30}, .seed = 1};
@@ -161,7 +161,7 @@ TEST_CASE("blocks are moved by shifts of their own, and several of them come up"
       const int shift = static_cast<int>(std::lround(made(0, 1)));
       CHECK(shift >= 1);
       CHECK(shift <= 7);
-      for (kvfit::index i = 0; i < 8; ++i) {
+      for (kvfit::index_t i = 0; i < 8; ++i) {
         CHECK(std::lround(made(i, 1)) == (i + shift) % 8);
       }
       shifts.push_back(shift);
@@ -182,14 +182,14 @@ TEST_CASE("without a rotation every set is perturbed, with one the odd ones are"
   for (int which = 0; which < 4; ++which) {
     INFO("set " << which);
     const auto made = kvfit::make_query_set(given, {.sets = 4, .spread = spread}, which);
-    for (kvfit::index i = 0; i < 6; ++i) {
+    for (kvfit::index_t i = 0; i < 6; ++i) {
       // Along a difference of two given rows.
       const Eigen::RowVectorXf moved = made.rows[0].row(i) - rows.row(i);
       if (moved.norm() == 0) continue;  // twice the same row
       ++perturbed;
       float best = 0;
-      for (kvfit::index a = 0; a < 6; ++a) {
-        for (kvfit::index b = 0; b < a; ++b) {
+      for (kvfit::index_t a = 0; a < 6; ++a) {
+        for (kvfit::index_t b = 0; b < a; ++b) {
           const Eigen::RowVectorXf difference = rows.row(a) - rows.row(b);
           best =
               std::max(best, std::abs(difference.dot(moved)) / (difference.norm() * moved.norm()));
@@ -231,9 +231,9 @@ TEST_CASE("no seed draws what another does, some rows on", "[refine][sets]") {
   for (std::uint64_t seed = 1; seed <= 30; ++seed) {
     const kvfit::matrix other = moves(seed);
     double nearest = kvfit_test::infinity;
-    for (kvfit::index a = 0; a < 40; ++a) {
+    for (kvfit::index_t a = 0; a < 40; ++a) {
       if (first.row(a).norm() == 0) continue;  // twice the same row
-      for (kvfit::index b = 0; b < 40; ++b) {
+      for (kvfit::index_t b = 0; b < 40; ++b) {
         const auto apart = static_cast<double>((first.row(a) - other.row(b)).norm());
         nearest = std::min(nearest, apart / static_cast<double>(first.row(a).norm()));
       }
@@ -258,11 +258,11 @@ TEST_CASE("a set takes no more memory than is said, at even distances or none",
           "[refine][sets][memory]") {
   if (!can_count) return;
   const kvfit::matrix rows = random_matrix(400, 16, 11);
-  std::vector<kvfit::index> table;
-  for (kvfit::index i = 0; i < 400; ++i) table.push_back(i * i);  // all distances differ
+  std::vector<kvfit::index_t> table;
+  for (kvfit::index_t i = 0; i < 400; ++i) table.push_back(i * i);  // all distances differ
   for (const bool is_even : {true, false}) {
     std::vector<kvfit::query_block> blocks;
-    for (const kvfit::index first : {0, 150}) {
+    for (const kvfit::index_t first : {0, 150}) {
       blocks.emplace_back(kvfit::row_view(rows).middle_rows(first, first == 0 ? 150 : 250), first);
       if (!is_even) blocks.back().positions = table;
     }

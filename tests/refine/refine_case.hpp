@@ -23,13 +23,13 @@ struct refine_case {
   kvfit::matrix mask;  ///< n × T, or empty
   std::vector<kvfit::row_view> masks;
   kvfit::logit_rule rule;
-  std::vector<kvfit::index> rows = {1, 5, 9, 14, 20, 26};
+  std::vector<kvfit::index_t> rows = {1, 5, 9, 14, 20, 26};
   kvfit::matrix original;
   kvfit::matrix keys;
   kvfit::vector bias;
 
   /// 277 queries: a whole panel and a part of one.
-  explicit refine_case(std::uint64_t seed, kvfit::index queries = 277)
+  explicit refine_case(std::uint64_t seed, kvfit::index_t queries = 277)
       : made(make_head(seed, {.queries = queries, .keys = 30, .depth = 8, .width = 5})) {
     original = gather(made.values);
     keys = gather(made.keys) + random_matrix(6, 8, seed + 40, 0.2F);
@@ -41,7 +41,7 @@ struct refine_case {
 
   [[nodiscard]] kvfit::matrix gather(const kvfit::matrix& from) const {
     kvfit::matrix out(6, from.cols());
-    for (kvfit::index l = 0; l < 6; ++l) out.row(l) = from.row(rows[static_cast<std::size_t>(l)]);
+    for (kvfit::index_t l = 0; l < 6; ++l) out.row(l) = from.row(rows[static_cast<std::size_t>(l)]);
     return out;
   }
 
@@ -95,7 +95,7 @@ class moved_logits {
     const std::span<const kvfit::query_block> blocks(of.blocks);
     const MatrixXd of_all_keys = make_logits(rest, blocks, of.rule).logit;
     added_.resize(of_all_keys.rows(), 6);
-    for (kvfit::index l = 0; l < 6; ++l) {
+    for (kvfit::index_t l = 0; l < 6; ++l) {
       added_.col(l) = of_all_keys.col(of.rows[static_cast<std::size_t>(l)]);
     }
   }

@@ -9,8 +9,8 @@
 
 namespace {
 
-constexpr kvfit::index keys = 90;
-constexpr kvfit::index queries = 40;
+constexpr kvfit::index_t keys = 90;
+constexpr kvfit::index_t queries = 40;
 
 struct walk {
   kvfit::matrix columns = kvfit_test::random_matrix(keys, queries, 3);
@@ -38,7 +38,7 @@ TEST_CASE("no product exceeds its bound, however the residual moves and whenever
   int within = 0;
   for (int round = 0; round < 5 * kvfit::correlation_bounds::depth; ++round) {
     bounds.move_to(now.residual, now.norms, 1e-6F);
-    for (kvfit::index j = 0; j < keys; ++j) {
+    for (kvfit::index_t j = 0; j < keys; ++j) {
       double product =
           now.columns.row(j).cast<double>().dot(now.residual.transpose().cast<double>());
       if (is_absolute) product = std::abs(product);
@@ -60,7 +60,7 @@ TEST_CASE("a bound is the straight distance from where it was taken, not the way
   kvfit::correlation_bounds bounds(keys, queries);
   bounds.move_to(now.residual, now.norms, 0);
   const kvfit::vector products = now.columns * now.residual;
-  for (kvfit::index j = 0; j < keys; ++j) bounds.set(j, products[j]);
+  for (kvfit::index_t j = 0; j < keys; ++j) bounds.set(j, products[j]);
   const kvfit::vector start = now.residual;
   for (int round = 0; round < 20; ++round) {  // there and back
     const float way = round % 2 == 0 ? 0.5F : 0.0F;
@@ -68,7 +68,7 @@ TEST_CASE("a bound is the straight distance from where it was taken, not the way
     now.residual[3] += way;
     bounds.move_to(now.residual, now.norms, 0);
   }
-  for (kvfit::index j = 0; j < keys; ++j) {
+  for (kvfit::index_t j = 0; j < keys; ++j) {
     CHECK(bounds.bounds()[j] <= products[j] + 1e-4F * now.norms[j] * start.norm());
   }
 }

@@ -21,27 +21,27 @@ namespace selection = kvfit::selection;
 
 namespace {
 
-using row_list = std::vector<kvfit::index>;
+using row_list = std::vector<kvfit::index_t>;
 
 /// ln score of every key by the formula, term by term; kᵀ Σ k is the variance of the products q·k.
 /// `heads`: the query heads' rows. `bias`: all that is added to a key's logit.
 Eigen::VectorXd log_scores_in_double(const std::vector<Eigen::MatrixXd>& heads,
                                      const Eigen::MatrixXd& keys, const Eigen::MatrixXd& values,
                                      double scale, const Eigen::VectorXd& bias, double epsilon) {
-  Eigen::MatrixXd logs(keys.rows(), static_cast<kvfit::index>(heads.size()));
+  Eigen::MatrixXd logs(keys.rows(), static_cast<kvfit::index_t>(heads.size()));
   for (std::size_t h = 0; h < heads.size(); ++h) {
     Eigen::VectorXd logits(keys.rows());
-    for (kvfit::index j = 0; j < keys.rows(); ++j) {
+    for (kvfit::index_t j = 0; j < keys.rows(); ++j) {
       const Eigen::VectorXd products = scale * heads[h] * keys.row(j).transpose();
       const double mean = products.mean();
       logits[j] = mean + 0.5 * (products.array() - mean).square().mean() + bias[j];
     }
     const double largest = logits.maxCoeff();
     const double mass = largest + std::log((logits.array() - largest).exp().sum());
-    logs.col(static_cast<kvfit::index>(h)) = logits.array() - mass;
+    logs.col(static_cast<kvfit::index_t>(h)) = logits.array() - mass;
   }
   Eigen::VectorXd scores(keys.rows());
-  for (kvfit::index j = 0; j < keys.rows(); ++j) {
+  for (kvfit::index_t j = 0; j < keys.rows(); ++j) {
     const double largest = std::max(logs.row(j).maxCoeff(), -1e300);
     const double share = largest + std::log((logs.row(j).array() - largest).exp().mean());
     const double lifted = epsilon > 0 ? std::log(std::exp(share) + epsilon) : share;
@@ -53,7 +53,7 @@ Eigen::VectorXd log_scores_in_double(const std::vector<Eigen::MatrixXd>& heads,
 row_list ranking_by(const Eigen::VectorXd& scores) {
   row_list rows = kvfit_test::rows_up_to(scores.size());
   std::stable_sort(rows.begin(), rows.end(),
-                   [&](kvfit::index a, kvfit::index b) { return scores[a] > scores[b]; });
+                   [&](kvfit::index_t a, kvfit::index_t b) { return scores[a] > scores[b]; });
   return rows;
 }
 
@@ -66,7 +66,7 @@ double narrowest_gap(const Eigen::VectorXd& scores, const row_list& ranking, std
   return narrowest;
 }
 
-row_list kept(const kvfit::kv_block& cache, const kvfit::query_set& queries, kvfit::index budget,
+row_list kept(const kvfit::kv_block& cache, const kvfit::query_set& queries, kvfit::index_t budget,
               const kvfit::logit_rule& rule = {}, const expected_attention& policy = {}) {
   const kvfit_test::scored_head scored(cache, queries, selection::wanted_scores(policy), rule);
   const auto chosen = select(policy, scored.problem(budget));
@@ -101,11 +101,11 @@ TEST_CASE("expected attention ranks as the formula in double, over heads, bias, 
         query_block(rows.middle_rows(270, 20), 300, slope / 2),
         query_block(rows.middle_rows(290, 40), 300, slope / 2)};
     std::vector<float> bias(300);
-    std::vector<kvfit::index> places(300);
+    std::vector<kvfit::index_t> places(300);
     kvfit::random_source draw(seed);
     for (std::size_t j = 0; j < 300; ++j) {
       bias[j] = static_cast<float>(draw.uniform());
-      places[j] = static_cast<kvfit::index>(draw.below(200));
+      places[j] = static_cast<kvfit::index_t>(draw.below(200));
     }
     bias[11] = bias[299] = kvfit_test::hidden_key;
     kvfit::kv_block cache = head.cache();
@@ -118,11 +118,11 @@ TEST_CASE("expected attention ranks as the formula in double, over heads, bias, 
     const Eigen::MatrixXd keys = kvfit_test::to_double(head.keys);
     const Eigen::MatrixXd values = kvfit_test::to_double(head.values);
     Eigen::VectorXd shares = Eigen::VectorXd::Zero(300);
-    kvfit::index first = 0;
+    kvfit::index_t first = 0;
     for (const query_block& block : blocks) {
       Eigen::VectorXd added(300);
       for (std::size_t j = 0; j < 300; ++j) {
-        added[static_cast<kvfit::index>(j)] =
+        added[static_cast<kvfit::index_t>(j)] =
             static_cast<double>(bias[j]) +
             static_cast<double>(block.alibi_slope) * static_cast<double>(places[j]);
       }
@@ -136,7 +136,7 @@ TEST_CASE("expected attention ranks as the formula in double, over heads, bias, 
       first += block.rows.rows();
     }
     Eigen::VectorXd expected(300);
-    for (kvfit::index j = 0; j < 300; ++j) {
+    for (kvfit::index_t j = 0; j < 300; ++j) {
       expected[j] = std::log(shares[j] + epsilon) + std::log(values.row(j).norm());
     }
     expected[11] = expected[299] = -kvfit_test::infinity;
@@ -161,7 +161,7 @@ TEST_CASE("expected logits are the expectation under a Gaussian, by quadrature",
   const Eigen::VectorXd found = kvfit::detail::expected_logits(scored.problem(1), head);
   const double mean = queries.cast<double>().mean();
   const double deviation = std::sqrt((queries.cast<double>().array() - mean).square().mean());
-  for (kvfit::index j = 0; j < 5; ++j) {
+  for (kvfit::index_t j = 0; j < 5; ++j) {
     double expectation = 0;
     constexpr double step = 0.01;  // the trapezoidal rule is exact to rounding for a Gaussian
     for (double x = -14; x <= 14; x += step) {
@@ -199,7 +199,7 @@ TEST_CASE("equal keys with equal values tie, whatever their place in memory",
   // An odd depth: rows begin at all alignments.
   auto head = kvfit_test::make_head(2, {.queries = 40, .keys = 300, .depth = 17, .width = 5});
   const Eigen::RowVectorXf towards = 40 * head.queries.colwise().mean();
-  for (const kvfit::index j : {30, 31, 100, 257, 299}) {
+  for (const kvfit::index_t j : {30, 31, 100, 257, 299}) {
     head.keys.row(j) = towards;
     head.values.row(j).setConstant(50);
   }
@@ -217,10 +217,10 @@ TEST_CASE("§17 permuting queries, saying each twice or cutting heads in parts c
     CHECK(row_list(plain) != kept(head.cache(), rows, 20));  // two heads are not one
 
     kvfit::matrix doubled(192, head.queries.cols());
-    for (kvfit::index i = 0; i < 60; ++i) {
+    for (kvfit::index_t i = 0; i < 60; ++i) {
       doubled.row(i) = doubled.row(119 - i) = head.queries.row(i * 7 % 60);
     }
-    for (kvfit::index i = 0; i < 36; ++i) {
+    for (kvfit::index_t i = 0; i < 36; ++i) {
       doubled.row(120 + i) = doubled.row(191 - i) = head.queries.row(60 + i * 5 % 36);
     }
     const kvfit::row_view twice(doubled);
@@ -247,12 +247,12 @@ TEST_CASE("permuted keys are ranked the same", "[selection][expected_attention]"
   const auto head = kvfit_test::make_head(3);
   const row_list plain = kept(head.cache(), head.queries, 20);
   auto mixed = head;
-  for (kvfit::index j = 0; j < 64; ++j) {
+  for (kvfit::index_t j = 0; j < 64; ++j) {
     mixed.keys.row(j * 27 % 64) = head.keys.row(j);
     mixed.values.row(j * 27 % 64) = head.values.row(j);
   }
   row_list moved;
-  for (const kvfit::index row : plain) moved.push_back(row * 27 % 64);
+  for (const kvfit::index_t row : plain) moved.push_back(row * 27 % 64);
   CHECK(kept(mixed.cache(), mixed.queries, 20) == moved);
 }
 

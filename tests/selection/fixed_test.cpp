@@ -18,15 +18,15 @@ namespace selection = kvfit::selection;
 
 namespace {
 
-using row_list = std::vector<kvfit::index>;
+using row_list = std::vector<kvfit::index_t>;
 
 /// Ten keys, of which those in `hidden` have a bias of −∞.
 struct ten_keys {
   explicit ten_keys(const row_list& hidden = row_list()) {
-    for (const kvfit::index row : hidden) bias[static_cast<std::size_t>(row)] = hidden_key;
+    for (const kvfit::index_t row : hidden) bias[static_cast<std::size_t>(row)] = hidden_key;
   }
 
-  [[nodiscard]] kvfit::selection_problem problem(kvfit::index budget) {
+  [[nodiscard]] kvfit::selection_problem problem(kvfit::index_t budget) {
     if (!scored) {
       kvfit::kv_block cache = head.cache();
       cache.bias = bias;
@@ -41,7 +41,7 @@ struct ten_keys {
 };
 
 template <class Policy>
-row_list kept(const Policy& policy, ten_keys& keys, kvfit::index budget) {
+row_list kept(const Policy& policy, ten_keys& keys, kvfit::index_t budget) {
   const auto chosen = select(policy, keys.problem(budget));
   INFO((chosen ? "chosen" : chosen.error().message()));
   REQUIRE(chosen);
@@ -102,8 +102,8 @@ TEST_CASE("random rows are drawn without replacement, each row as often as any o
   std::vector<int> count(10, 0);
   for (std::uint64_t seed = 0; seed < draws; ++seed) {
     const row_list drawn = kept(selection::random{.seed = seed}, some, 3);
-    REQUIRE(std::set<kvfit::index>(drawn.begin(), drawn.end()).size() == 3);
-    for (const kvfit::index row : drawn) ++count[static_cast<std::size_t>(row)];
+    REQUIRE(std::set<kvfit::index_t>(drawn.begin(), drawn.end()).size() == 3);
+    for (const kvfit::index_t row : drawn) ++count[static_cast<std::size_t>(row)];
   }
   CHECK(count[4] == 0);
   const double deviation = std::sqrt(draws * share * (1 - share));
@@ -122,7 +122,7 @@ TEST_CASE("given rows are taken as given, in their order", "[selection][fixed]")
 TEST_CASE("given rows that can't be kept are refused, each for its reason", "[selection][fixed]") {
   const row_list hidden = {6};
   ten_keys keys(hidden);
-  const auto refused = [&](const row_list& positions, kvfit::index budget) {
+  const auto refused = [&](const row_list& positions, kvfit::index_t budget) {
     const auto chosen = select(selection::given{positions}, keys.problem(budget));
     REQUIRE_FALSE(chosen);
     return chosen.error();
@@ -151,7 +151,8 @@ TEST_CASE("§9.27 a budget of 0, below it or above T is refused with both sizes 
   std::vector<std::pair<std::string, kvfit::any_selection>> policies = every_free_policy;
   policies.emplace_back("given", selection::given{{1}});
   for (const auto& [name, policy] : policies) {
-    for (const kvfit::index budget : {kvfit::index{0}, kvfit::index{-4}, kvfit::index{11}}) {
+    for (const kvfit::index_t budget :
+         {kvfit::index_t{0}, kvfit::index_t{-4}, kvfit::index_t{11}}) {
       INFO(name << ", budget " << budget);
       const auto chosen = select(policy, all.problem(budget));
       REQUIRE_FALSE(chosen);
@@ -185,11 +186,11 @@ TEST_CASE("§9.3 keys hidden by their bias are never kept, whatever the selectio
   const row_list visible = {1, 2, 5, 6, 7, 8};
   for (const auto& [name, policy] : every_free_policy) {
     INFO(name);
-    for (kvfit::index budget = 1; budget <= 10; ++budget) {
+    for (kvfit::index_t budget = 1; budget <= 10; ++budget) {
       ten_keys keys(hidden);
       const row_list chosen = sorted(kept(policy, keys, budget));
       CHECK(std::includes(visible.begin(), visible.end(), chosen.begin(), chosen.end()));
-      CHECK(static_cast<kvfit::index>(chosen.size()) == std::min<kvfit::index>(budget, 6));
+      CHECK(static_cast<kvfit::index_t>(chosen.size()) == std::min<kvfit::index_t>(budget, 6));
       CHECK(std::adjacent_find(chosen.begin(), chosen.end()) == chosen.end());
       if (budget >= 6) CHECK(chosen == visible);  // fewer visible than the budget: all of them
     }

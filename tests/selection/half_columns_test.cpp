@@ -10,7 +10,7 @@
 TEST_CASE("columns in bf16 are off by no more than they say, stored or made in panels",
           "[selection][half_columns]") {
   const bool is_stored = GENERATE(true, false);
-  const kvfit::index queries = GENERATE(1, 77, 150);
+  const kvfit::index_t queries = GENERATE(1, 77, 150);
   const auto head = kvfit_test::make_head(4, {.queries = queries, .keys = 60});
   const kvfit_test::scored_head scored(head.cache(), head.queries);
   kvfit::selection_problem problem = scored.problem(5);
@@ -29,8 +29,8 @@ TEST_CASE("columns in bf16 are off by no more than they say, stored or made in p
   halves.set_weighted_residual(columns.weighted_residual());
   const double rounding = (static_cast<double>(queries) + 30) * 0x1p-23;
   int differ = 0;
-  for (kvfit::index j = 0; j < 60; ++j) {
-    const kvfit::index one[] = {j};
+  for (kvfit::index_t j = 0; j < 60; ++j) {
+    const kvfit::index_t one[] = {j};
     const Eigen::VectorXd column = columns.columns(one).col(0).cast<double>();
     const double exact = column.dot(residual.cast<double>());
     const double off = std::abs(static_cast<double>(halves.correlation(j, 0)) - exact);
@@ -48,11 +48,11 @@ TEST_CASE("without columns in bf16 there are none", "[selection][half_columns]")
 
 TEST_CASE("a cap has room for columns in bf16 beside those in fp32, for these alone, or for none",
           "[selection][half_columns][memory]") {
-  const kvfit::index halves = 4 * kvfit::simd::half_words(100) * 30;
-  const kvfit::index floats = 4 * 100 * 30;
+  const kvfit::index_t halves = 4 * kvfit::simd::half_words(100) * 30;
+  const kvfit::index_t floats = 4 * 100 * 30;
   CHECK(kvfit::may_hold_halves(100, 30, true, halves + floats));
   CHECK_FALSE(kvfit::may_hold_halves(100, 30, true, halves + floats - 1));
   CHECK(kvfit::may_hold_halves(100, 30, false, halves));
   CHECK_FALSE(kvfit::may_hold_halves(100, 30, false, halves - 1));
-  CHECK(kvfit::may_hold_halves(100, 30, true, std::numeric_limits<kvfit::index>::max()));
+  CHECK(kvfit::may_hold_halves(100, 30, true, std::numeric_limits<kvfit::index_t>::max()));
 }

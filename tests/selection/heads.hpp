@@ -17,7 +17,7 @@
 
 namespace kvfit_test {
 
-using kvfit::index;
+using kvfit::index_t;
 
 inline constexpr float hidden_key = -std::numeric_limits<float>::infinity();
 
@@ -32,11 +32,11 @@ struct head {
 };
 
 struct head_shape {
-  index queries = 96;
-  index keys = 64;
-  index depth = 16;
-  index width = 8;
-  index topics = 8;
+  index_t queries = 96;
+  index_t keys = 64;
+  index_t depth = 16;
+  index_t width = 8;
+  index_t topics = 8;
 };
 
 /// Keys lie around `topics` directions, queries ask for one of them: some sharply (logits of 8 and
@@ -51,15 +51,16 @@ inline head make_head(std::uint64_t seed, const head_shape& shape = {}) {
   head made;
   made.keys.resize(shape.keys, shape.depth);
   made.values.resize(shape.keys, shape.width);
-  for (index j = 0; j < shape.keys; ++j) {
-    const auto topic = static_cast<index>(random.below(static_cast<std::uint64_t>(shape.topics)));
+  for (index_t j = 0; j < shape.keys; ++j) {
+    const auto topic = static_cast<index_t>(random.below(static_cast<std::uint64_t>(shape.topics)));
     made.keys.row(j) = 1.5F * topics.row(topic) + 0.7F * key_noise.row(j);
     made.values.row(j) = meaning.row(topic) + 0.5F * value_noise.row(j);
   }
   const auto ask = [&](std::uint64_t noise_seed) {
     kvfit::matrix queries = random_matrix(shape.queries, shape.depth, noise_seed);
-    for (index i = 0; i < shape.queries; ++i) {
-      const auto topic = static_cast<index>(random.below(static_cast<std::uint64_t>(shape.topics)));
+    for (index_t i = 0; i < shape.queries; ++i) {
+      const auto topic =
+          static_cast<index_t>(random.below(static_cast<std::uint64_t>(shape.topics)));
       const auto sharpness = static_cast<float>(2 * random.uniform());
       queries.row(i) = sharpness * topics.row(topic) + 0.5F * queries.row(i);
     }
@@ -81,7 +82,7 @@ class scored_head {
     scores_ = std::move(*scores);
   }
 
-  [[nodiscard]] kvfit::selection_problem problem(index budget) const {
+  [[nodiscard]] kvfit::selection_problem problem(index_t budget) const {
     return {cache_, queries_, rule_, &scores_, budget};
   }
   [[nodiscard]] const kvfit::attention_scores& scores() const noexcept { return scores_; }
@@ -93,9 +94,9 @@ class scored_head {
   kvfit::attention_scores scores_;
 };
 
-inline std::vector<index> rows_up_to(index count) {
-  std::vector<index> rows(static_cast<std::size_t>(count));
-  std::iota(rows.begin(), rows.end(), index{0});
+inline std::vector<index_t> rows_up_to(index_t count) {
+  std::vector<index_t> rows(static_cast<std::size_t>(count));
+  std::iota(rows.begin(), rows.end(), index_t{0});
   return rows;
 }
 

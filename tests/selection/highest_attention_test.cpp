@@ -17,10 +17,10 @@ namespace selection = kvfit::selection;
 
 namespace {
 
-std::vector<kvfit::index> ranking_of(const Eigen::VectorXd& scores) {
-  std::vector<kvfit::index> rows = kvfit_test::rows_up_to(scores.size());
+std::vector<kvfit::index_t> ranking_of(const Eigen::VectorXd& scores) {
+  std::vector<kvfit::index_t> rows = kvfit_test::rows_up_to(scores.size());
   std::stable_sort(rows.begin(), rows.end(),
-                   [&](kvfit::index a, kvfit::index b) { return scores[a] > scores[b]; });
+                   [&](kvfit::index_t a, kvfit::index_t b) { return scores[a] > scores[b]; });
   return rows;
 }
 
@@ -31,8 +31,8 @@ TEST_CASE(
     "[selection][highest_attention]") {
   const auto kind = GENERATE(importance_kind::mean, importance_kind::rms, importance_kind::max);
   const auto pooling = GENERATE(pooling_kind::none, pooling_kind::average, pooling_kind::max);
-  const kvfit::index width =
-      pooling == pooling_kind::none ? 7 : GENERATE(kvfit::index{3}, kvfit::index{7});
+  const kvfit::index_t width =
+      pooling == pooling_kind::none ? 7 : GENERATE(kvfit::index_t{3}, kvfit::index_t{7});
   const highest_attention policy{kind, pooling, width};
   int compared = 0;
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
@@ -42,8 +42,8 @@ TEST_CASE(
     const auto full = kvfit_test::attend_in_double(head.queries, head.cache());
     const Eigen::VectorXd expected =
         kvfit_test::pool_of(kvfit_test::importance_of(full.weights, kind), pooling, width);
-    const std::vector<kvfit::index> ranking = ranking_of(expected);
-    const kvfit::index budget = 20;
+    const std::vector<kvfit::index_t> ranking = ranking_of(expected);
+    const kvfit::index_t budget = 20;
     const auto chosen = select(policy, scored.problem(budget));
     REQUIRE(chosen);
     REQUIRE(chosen->positions.size() == 20);
@@ -60,7 +60,7 @@ TEST_CASE(
     INFO("seed " << seed << ", narrowest relative gap " << narrowest);
     if (narrowest < resolution) continue;
     ++compared;
-    CHECK(chosen->positions == std::vector<kvfit::index>(ranking.begin(), ranking.begin() + 20));
+    CHECK(chosen->positions == std::vector<kvfit::index_t>(ranking.begin(), ranking.begin() + 20));
   }
   INFO(compared << " of 6 heads were clear enough to compare");
   CHECK(compared >= 3);
@@ -68,7 +68,7 @@ TEST_CASE(
 
 TEST_CASE("an observation window ranks by the last queries of every head alone",
           "[selection][highest_attention]") {
-  const kvfit::index window = GENERATE(kvfit::index{1}, kvfit::index{9}, kvfit::index{40});
+  const kvfit::index_t window = GENERATE(kvfit::index_t{1}, kvfit::index_t{9}, kvfit::index_t{40});
   CAPTURE(window);
   const highest_attention policy{.importance = importance_kind::mean,
                                  .pooling = pooling_kind::max,
@@ -84,16 +84,16 @@ TEST_CASE("an observation window ranks by the last queries of every head alone",
     const std::span<const kvfit::query_block> queries(heads);
     const kvfit_test::scored_head scored(head.cache(), queries, selection::wanted_scores(policy));
     const auto full = kvfit_test::attend_in_double(queries, head.cache());
-    const auto ranking_by = [&](kvfit::index from_each) {
-      const kvfit::index second = std::min<kvfit::index>(from_each, 36);
-      const kvfit::index first = std::min<kvfit::index>(from_each, 60);
+    const auto ranking_by = [&](kvfit::index_t from_each) {
+      const kvfit::index_t second = std::min<kvfit::index_t>(from_each, 36);
+      const kvfit::index_t first = std::min<kvfit::index_t>(from_each, 60);
       Eigen::MatrixXd seen(first + second, 64);
       seen << full.weights.middleRows(60 - first, first), full.weights.bottomRows(second);
       return kvfit_test::pool_of(kvfit_test::importance_of(seen, importance_kind::mean),
                                  pooling_kind::max, 3);
     };
     const Eigen::VectorXd expected = ranking_by(window);
-    const std::vector<kvfit::index> ranking = ranking_of(expected);
+    const std::vector<kvfit::index_t> ranking = ranking_of(expected);
     double narrowest = 1;
     for (std::size_t k = 0; k < 20; ++k) {
       const double gap = 1 - expected[ranking[k + 1]] / expected[ranking[k]];
@@ -104,9 +104,9 @@ TEST_CASE("an observation window ranks by the last queries of every head alone",
     const auto chosen = select(policy, scored.problem(20));
     REQUIRE(chosen);
     INFO("seed " << seed);
-    const std::vector<kvfit::index> best(ranking.begin(), ranking.begin() + 20);
+    const std::vector<kvfit::index_t> best(ranking.begin(), ranking.begin() + 20);
     CHECK(chosen->positions == best);
-    const std::vector<kvfit::index> of_all = ranking_of(ranking_by(1000));
+    const std::vector<kvfit::index_t> of_all = ranking_of(ranking_by(1000));
     different += std::equal(best.begin(), best.end(), of_all.begin()) ? 0 : 1;
   }
   INFO(compared << " of 6 heads were clear enough to compare, " << different << " differ");
@@ -122,7 +122,7 @@ TEST_CASE("an observation window that sees no key is refused, not read as equal 
   const std::vector<kvfit::row_view> masks = {mask};
   kvfit::kv_block cache = head.cache();
   cache.masks = masks;
-  for (const kvfit::index window : {4, 5}) {
+  for (const kvfit::index_t window : {4, 5}) {
     CAPTURE(window);
     const highest_attention policy{.window = window};
     const kvfit_test::scored_head scored(cache, head.queries, selection::wanted_scores(policy));
@@ -148,7 +148,7 @@ TEST_CASE("keys of equal importance are kept from the front", "[selection][highe
   const kvfit_test::scored_head scored(cache, head.queries, {.importance = kind});
   const auto chosen = select(highest_attention{.importance = kind}, scored.problem(7));
   REQUIRE(chosen);
-  CHECK(chosen->positions == std::vector<kvfit::index>{3, 9, 0, 2, 4, 5, 6});
+  CHECK(chosen->positions == std::vector<kvfit::index_t>{3, 9, 0, 2, 4, 5, 6});
 }
 
 TEST_CASE("the best rows are those of a full stable sort, whatever the order and ties",
@@ -162,22 +162,22 @@ TEST_CASE("the best rows are those of a full stable sort, whatever the order and
   const kvfit_test::scored_head scored(cache, head.queries);
   kvfit::attention_scores scores = scored.scores();
   kvfit::random_source draw(5);
-  for (kvfit::index j = 0; j < 300; ++j) {
+  for (kvfit::index_t j = 0; j < 300; ++j) {
     const auto place = static_cast<float>(j);
     scores.importance[j] = order == 0   ? static_cast<float>(draw.below(4))
                            : order == 1 ? place
                            : order == 2 ? -place
                                         : static_cast<float>(draw.uniform());
   }
-  std::vector<kvfit::index> ranking = ranking_of(scores.importance.cast<double>());
-  std::erase_if(ranking, [](kvfit::index row) { return row == 17 || row == 200; });
+  std::vector<kvfit::index_t> ranking = ranking_of(scores.importance.cast<double>());
+  std::erase_if(ranking, [](kvfit::index_t row) { return row == 17 || row == 200; });
   kvfit::selection_problem problem = scored.problem(1);
   problem.scores = &scores;
-  for (const kvfit::index count : {0, 1, 2, 7, 150, 298, 299, 300, 1000}) {
+  for (const kvfit::index_t count : {0, 1, 2, 7, 150, 298, 299, 300, 1000}) {
     INFO("order " << order << ", " << count << " rows");
     const auto found = selection::rank_by_importance(problem, count);
     const auto length = std::min<std::size_t>(ranking.size(), static_cast<std::size_t>(count));
-    CHECK(found == std::vector<kvfit::index>(
+    CHECK(found == std::vector<kvfit::index_t>(
                        ranking.begin(), ranking.begin() + static_cast<std::ptrdiff_t>(length)));
   }
 }

@@ -41,10 +41,10 @@ struct joint_equation {
   Eigen::MatrixXd columns;  ///< n × T: f_i A_ij
   Eigen::MatrixXd targets;  ///< n × (1 + d_v): μ f_i, f_i o_i / σ
 
-  [[nodiscard]] double left_by(const std::vector<kvfit::index>& rows) const {
-    Eigen::MatrixXd some(columns.rows(), static_cast<kvfit::index>(rows.size()));
+  [[nodiscard]] double left_by(const std::vector<kvfit::index_t>& rows) const {
+    Eigen::MatrixXd some(columns.rows(), static_cast<kvfit::index_t>(rows.size()));
     for (std::size_t k = 0; k < rows.size(); ++k) {
-      some.col(static_cast<kvfit::index>(k)) = columns.col(rows[k]);
+      some.col(static_cast<kvfit::index_t>(k)) = columns.col(rows[k]);
     }
     const Eigen::MatrixXd fitted = some.completeOrthogonalDecomposition().solve(targets);
     return (targets - some * fitted).squaredNorm();
@@ -54,12 +54,12 @@ struct joint_equation {
 joint_equation make_joint_equation(const kvfit::kv_block& cache, const kvfit::query_set& queries,
                                    double mass_weight, const kvfit::logit_rule& rule = {}) {
   const auto full = kvfit_test::attend_in_double(queries, cache, rule);
-  const kvfit::index n = full.output.rows();
+  const kvfit::index_t n = full.output.rows();
   Eigen::VectorXd lengths = full.output.rowwise().norm();
   const auto seen = static_cast<double>((lengths.array() > 0).count());
   const double floor = 0.01 * std::sqrt(lengths.squaredNorm() / seen);
   Eigen::VectorXd f = Eigen::VectorXd::Zero(n);
-  for (kvfit::index i = 0; i < n; ++i) {
+  for (kvfit::index_t i = 0; i < n; ++i) {
     if (lengths[i] > 0) f[i] = 1 / std::max(lengths[i], floor);
   }
   f *= std::sqrt(seen / f.squaredNorm());
@@ -71,21 +71,21 @@ joint_equation make_joint_equation(const kvfit::kv_block& cache, const kvfit::qu
 }
 
 struct joint_picks {
-  std::vector<kvfit::index> positions;
+  std::vector<kvfit::index_t> positions;
   double margin = kvfit_test::infinity;  ///< narrowest lead of a pick, as a share of ‖targets‖²
 };
 
 /// Every candidate is fitted together with the picks so far, from scratch.
-joint_picks joint_in_double(const joint_equation& equation, kvfit::index budget,
-                            const std::vector<kvfit::index>& open) {
+joint_picks joint_in_double(const joint_equation& equation, kvfit::index_t budget,
+                            const std::vector<kvfit::index_t>& open) {
   joint_picks out;
-  while (static_cast<kvfit::index>(out.positions.size()) < budget) {
+  while (static_cast<kvfit::index_t>(out.positions.size()) < budget) {
     double least = kvfit_test::infinity;
     double second = kvfit_test::infinity;
-    kvfit::index best = -1;
-    for (const kvfit::index j : open) {
+    kvfit::index_t best = -1;
+    for (const kvfit::index_t j : open) {
       if (std::count(out.positions.begin(), out.positions.end(), j) > 0) continue;
-      std::vector<kvfit::index> with = out.positions;
+      std::vector<kvfit::index_t> with = out.positions;
       with.push_back(j);
       const double left = equation.left_by(with);
       if (left < least) {
@@ -119,7 +119,7 @@ TEST_CASE("joint selection picks what refitting every candidate from scratch in 
     if (expected.margin < joint_resolution) continue;
     ++compared;
     const scored_head scored(made.cache(), made.queries);
-    for (const kvfit::index sweep : {1, 4, 16}) {
+    for (const kvfit::index_t sweep : {1, 4, 16}) {
       INFO("sweep " << sweep);
       const selected_rows chosen =
           run_joint({.mass_weight = mass_weight, .sweep = sweep, .sketch = 0}, scored.problem(8));
@@ -162,15 +162,16 @@ TEST_CASE("picks of a budget are the first picks of a larger one", "[selection][
   const scored_head scored(made.cache(), made.queries);
   const auto longest = run_joint({.sketch = 0}, scored.problem(40)).positions;
   REQUIRE(longest.size() == 40);
-  for (const kvfit::index budget : {1, 2, 7, 20, 39}) {
+  for (const kvfit::index_t budget : {1, 2, 7, 20, 39}) {
     const auto fewer = run_joint({.sketch = 0}, scored.problem(budget)).positions;
-    REQUIRE(static_cast<kvfit::index>(fewer.size()) == budget);
+    REQUIRE(static_cast<kvfit::index_t>(fewer.size()) == budget);
     CHECK(std::equal(fewer.begin(), fewer.end(), longest.begin()));
   }
 }
 
 TEST_CASE("making columns anew picks the same rows as storing them", "[selection][joint][memory]") {
-  const kvfit::index sketch = GENERATE(kvfit::index{0}, kvfit::index{16});  // has no room either
+  const kvfit::index_t sketch =
+      GENERATE(kvfit::index_t{0}, kvfit::index_t{16});  // has no room either
   int compared = 0;
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     const head made = make_head(seed, small_head);
@@ -200,16 +201,16 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
 TEST_CASE("of equal keys one is chosen, and the budget is filled by importance when nothing helps",
           "[selection][joint][fill]") {
   head made = make_head(5, {.queries = 40, .keys = 24, .depth = 8, .width = 5});
-  for (kvfit::index j = 6; j < 24; ++j)
+  for (kvfit::index_t j = 6; j < 24; ++j)
     made.keys.row(j) = made.keys.row(j % 6);  // 6 different ones
   const scored_head scored(made.cache(), made.queries);
-  const auto distinct_keys = [](const std::vector<kvfit::index>& rows) {
-    std::vector<kvfit::index> kinds;
-    for (const kvfit::index row : rows) kinds.push_back(row % 6);
+  const auto distinct_keys = [](const std::vector<kvfit::index_t>& rows) {
+    std::vector<kvfit::index_t> kinds;
+    for (const kvfit::index_t row : rows) kinds.push_back(row % 6);
     std::sort(kinds.begin(), kinds.end());
     return std::unique(kinds.begin(), kinds.end()) - kinds.begin();
   };
-  for (const kvfit::index sweep : {1, 4, 16}) {
+  for (const kvfit::index_t sweep : {1, 4, 16}) {
     const selected_rows six = run_joint({.sweep = sweep, .sketch = 0}, scored.problem(6));
     CHECK(distinct_keys(six.positions) == 6);
     CHECK(six.report.filled == 0);
@@ -221,13 +222,13 @@ TEST_CASE("of equal keys one is chosen, and the budget is filled by importance w
     CHECK(std::equal(six.positions.begin(), six.positions.end(), ten.positions.begin()));
     CHECK(ten.report.rounds == 6);
     CHECK(ten.report.filled == 4);
-    std::vector<kvfit::index> sorted = ten.positions;
+    std::vector<kvfit::index_t> sorted = ten.positions;
     std::sort(sorted.begin(), sorted.end());
     CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end());
     // Those of the longest column, the copies of one key.
     const joint_equation equation =
         make_joint_equation(made.cache(), made.queries, joint{}.mass_weight);
-    kvfit::index longest = 0;
+    kvfit::index_t longest = 0;
     equation.columns.leftCols(6).colwise().squaredNorm().maxCoeff(&longest);
     for (std::size_t k = 6; k < 9; ++k) CHECK(ten.positions[k] % 6 == longest);
   }
@@ -237,8 +238,8 @@ TEST_CASE("keys hidden by their bias are never chosen, not even to fill the budg
           "[selection][joint][hidden]") {
   const head made = make_head(6, small_head);
   std::vector<float> bias(24, 0.25F);
-  std::vector<kvfit::index> open;
-  for (kvfit::index j = 0; j < 24; ++j) {
+  std::vector<kvfit::index_t> open;
+  for (kvfit::index_t j = 0; j < 24; ++j) {
     if (j % 3 == 0) bias[static_cast<std::size_t>(j)] = hidden_key;
     if (j % 3 != 0) open.push_back(j);
   }
@@ -249,8 +250,8 @@ TEST_CASE("keys hidden by their bias are never chosen, not even to fill the budg
       joint_in_double(make_joint_equation(cache, made.queries, joint{}.mass_weight), 6, open);
   REQUIRE(expected.margin >= joint_resolution);
   CHECK(run_joint({.sketch = 0}, scored.problem(6)).positions == expected.positions);
-  for (const kvfit::index sketch : {0, 8}) {
-    std::vector<kvfit::index> all = run_joint({.sketch = sketch}, scored.problem(24)).positions;
+  for (const kvfit::index_t sketch : {0, 8}) {
+    std::vector<kvfit::index_t> all = run_joint({.sketch = sketch}, scored.problem(24)).positions;
     std::sort(all.begin(), all.end());
     CHECK(all == open);
   }
@@ -287,9 +288,9 @@ TEST_CASE("one query has one column's worth of rows to choose", "[selection][joi
   CHECK(chosen.report.rounds == 1);
   CHECK(chosen.report.filled == 3);
   const auto weights = kvfit_test::attend_in_double(made.queries, made.cache()).weights;
-  std::vector<kvfit::index> by_weight = rows_up_to(20);
+  std::vector<kvfit::index_t> by_weight = rows_up_to(20);
   std::sort(by_weight.begin(), by_weight.end(),
-            [&](kvfit::index a, kvfit::index b) { return weights(0, a) > weights(0, b); });
+            [&](kvfit::index_t a, kvfit::index_t b) { return weights(0, a) > weights(0, b); });
   by_weight.erase(std::find(by_weight.begin(), by_weight.end(), chosen.positions[0]));
   CHECK(std::equal(chosen.positions.begin() + 1, chosen.positions.end(), by_weight.begin()));
 }
@@ -350,8 +351,8 @@ TEST_CASE("joint selection on several threads chooses the same rows, folded, sto
   // More keys than one thread takes of what a pick leaves.
   const head made = make_head(12, {.queries = 300, .keys = 9000, .depth = 4, .width = 3});
   const scored_head scored(made.cache(), made.queries);
-  for (const kvfit::index memory : {kvfit::index{0}, kvfit::index{1} << 30}) {
-    for (const kvfit::index sketch : {0, 64}) {
+  for (const kvfit::index_t memory : {kvfit::index_t{0}, kvfit::index_t{1} << 30}) {
+    for (const kvfit::index_t sketch : {0, 64}) {
       kvfit::selection_problem problem = scored.problem(12);
       problem.memory_cap = memory;
       const joint policy{.sketch = sketch};

@@ -62,7 +62,7 @@ TEST_CASE("the mass equation's columns, norms, products and target are the oracl
   // Logits of magnitude 40 with 16 terms: 40 · 32 · 2⁻²⁴ = 8e-5 at worst, relative to each entry,
   // and sums of up to 100 of them in fp32 add 100 · 2⁻²⁴ at worst.
   constexpr double relative = 1e-4;
-  const std::vector<kvfit::index> some = {60, 0, 9, 31};
+  const std::vector<kvfit::index_t> some = {60, 0, 9, 31};
   const Eigen::MatrixXd found = columns.columns(some).cast<double>();
   const Eigen::MatrixXd wanted = expected.columns_of(some);
   const double column_error =
@@ -114,7 +114,7 @@ TEST_CASE("all ones solve the mass equation over all keys", "[selection][mass_co
 TEST_CASE("relative weighting asks every query for 1, absolute for its mass", "[bias][weighting]") {
   const masked_head made;
   const kvfit_test::scored_head scored(made.cache(), made.queries());
-  for (kvfit::index i = 0; i < 100; ++i) {
+  for (kvfit::index_t i = 0; i < 100; ++i) {
     const auto relative = weighted_mass_row(scored.scores(), i, mass_weighting::relative);
     const auto absolute = weighted_mass_row(scored.scores(), i, mass_weighting::absolute);
     if (i == 5) {  // sees nothing, asks for nothing

@@ -37,10 +37,10 @@ selected_rows run(const omp& policy, const kvfit::selection_problem& problem) {
 /// Ln of a clipped least-squares weight: how far fp32 columns may move it. Weights that matter have
 /// condition numbers in the hundreds; 2e-3 of the largest weight covers them.
 void check_weights(const std::vector<double>& found, const Eigen::VectorXd& expected) {
-  REQUIRE(static_cast<kvfit::index>(found.size()) == expected.size());
+  REQUIRE(static_cast<kvfit::index_t>(found.size()) == expected.size());
   const double bound = 2e-3 * expected.maxCoeff();
   double worst = 0;
-  for (kvfit::index j = 0; j < expected.size(); ++j) {
+  for (kvfit::index_t j = 0; j < expected.size(); ++j) {
     worst = std::max(worst, std::abs(found[static_cast<std::size_t>(j)] - expected[j]));
   }
   INFO("weights off by " << worst << ", allowed " << bound);
@@ -48,7 +48,7 @@ void check_weights(const std::vector<double>& found, const Eigen::VectorXd& expe
 }
 
 /// Runs kvfit and the oracle on several heads; counts those whose decisions are clear.
-void check_against_oracle(const omp& policy, kvfit::index budget, int at_least) {
+void check_against_oracle(const omp& policy, kvfit::index_t budget, int at_least) {
   int compared = 0;
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     const head made = make_head(seed);
@@ -77,17 +77,17 @@ constexpr double cutoff = -1.0;
 double loss_of(const head& made, mass_weighting weighting, const selected_rows& chosen) {
   const auto equation = kvfit_test::make_mass_equation(made.cache(), made.queries, {}, weighting);
   const Eigen::Map<const Eigen::VectorXd> w(chosen.weights.data(),
-                                            static_cast<kvfit::index>(chosen.weights.size()));
+                                            static_cast<kvfit::index_t>(chosen.weights.size()));
   return kvfit_test::loss(equation.columns_of(chosen.positions), equation.target, w);
 }
 
-bool are_sound(const selected_rows& chosen, kvfit::index budget) {
-  std::vector<kvfit::index> rows = chosen.positions;
+bool are_sound(const selected_rows& chosen, kvfit::index_t budget) {
+  std::vector<kvfit::index_t> rows = chosen.positions;
   std::sort(rows.begin(), rows.end());
   const bool distinct = std::adjacent_find(rows.begin(), rows.end()) == rows.end();
   const bool finite = std::all_of(chosen.weights.begin(), chosen.weights.end(),
                                   [](double w) { return std::isfinite(w) && w > 0; });
-  return distinct && finite && static_cast<kvfit::index>(rows.size()) == budget &&
+  return distinct && finite && static_cast<kvfit::index_t>(rows.size()) == budget &&
          chosen.weights.size() == rows.size();
 }
 
@@ -102,15 +102,17 @@ TEST_CASE("growing a QR selects the rows that refitting from scratch in double s
 }
 
 TEST_CASE("§9.25 several keys a round and rarer refits follow the oracle", "[selection][omp]") {
-  const kvfit::index keys_per_round =
-      GENERATE(kvfit::index{1}, kvfit::index{2}, kvfit::index{3}, kvfit::index{4});
-  const kvfit::index refit_interval = GENERATE(kvfit::index{1}, kvfit::index{2}, kvfit::index{3});
+  const kvfit::index_t keys_per_round =
+      GENERATE(kvfit::index_t{1}, kvfit::index_t{2}, kvfit::index_t{3}, kvfit::index_t{4});
+  const kvfit::index_t refit_interval =
+      GENERATE(kvfit::index_t{1}, kvfit::index_t{2}, kvfit::index_t{3});
   INFO("k " << keys_per_round << ", tau " << refit_interval);
   check_against_oracle({.keys_per_round = keys_per_round, .refit_interval = refit_interval}, 14, 4);
 }
 
 TEST_CASE("a schedule changes k and tau as the set grows", "[selection][omp]") {
-  omp policy{.schedule = {{4, 1, 1}, {9, 2, 2}, {std::numeric_limits<kvfit::index>::max(), 4, 3}}};
+  omp policy{
+      .schedule = {{4, 1, 1}, {9, 2, 2}, {std::numeric_limits<kvfit::index_t>::max(), 4, 3}}};
   check_against_oracle(policy, 16, 4);
   policy.norm_power = 0;
   policy.final_refit = false;
@@ -122,15 +124,15 @@ TEST_CASE("rounds are counted as a schedule goes through them, however large the
   for (const omp& policy :
        {omp{}, omp{.keys_per_round = 4}, omp{.schedule = omp::progressive()},
         omp{.keys_per_round = 7, .schedule = {{10, 3, 1}, {5, 2, 2}, {31, 4, 1}}}}) {
-    for (const kvfit::index budget : {1, 9, 10, 160, 301, 1600}) {
-      kvfit::index rounds = 0;
-      for (kvfit::index size = 0; size < budget; ++rounds) {
+    for (const kvfit::index_t budget : {1, 9, 10, 160, 301, 1600}) {
+      kvfit::index_t rounds = 0;
+      for (kvfit::index_t size = 0; size < budget; ++rounds) {
         size += kvfit::detail::step_at(policy, size).keys_per_round;
       }
       CHECK(kvfit::detail::rounds_of(policy, budget) == rounds);
     }
   }
-  CHECK(kvfit::detail::rounds_of(omp{}, kvfit::index{1} << 60) == kvfit::index{1} << 60);
+  CHECK(kvfit::detail::rounds_of(omp{}, kvfit::index_t{1} << 60) == kvfit::index_t{1} << 60);
 }
 
 TEST_CASE("ranking by absolute correlation follows the oracle, and differs from plain ranking",
@@ -152,7 +154,8 @@ TEST_CASE("ranking by absolute correlation follows the oracle, and differs from 
 
 TEST_CASE("a cutoff drops weak keys for good and grows again, each pass counting as one round",
           "[selection][omp][drop]") {
-  const kvfit::index refit_interval = GENERATE(kvfit::index{1}, kvfit::index{2}, kvfit::index{3});
+  const kvfit::index_t refit_interval =
+      GENERATE(kvfit::index_t{1}, kvfit::index_t{2}, kvfit::index_t{3});
   const bool final_refit = GENERATE(true, false);
   const int passes = GENERATE(1, 3);
   const omp policy{.keys_per_round = 2,
@@ -164,7 +167,7 @@ TEST_CASE("a cutoff drops weak keys for good and grows again, each pass counting
                    .final_refit = final_refit};
   INFO("tau " << refit_interval << ", passes " << passes << ", final refit " << final_refit);
   check_against_oracle(policy, 15, 4);
-  kvfit::index dropped = 0;
+  kvfit::index_t dropped = 0;
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     const head made = make_head(seed);
     const scored_head scored(made.cache(), made.queries);
@@ -200,7 +203,7 @@ TEST_CASE("the last weights are fitted on the last set, unless the published tra
   INFO((by_schedule ? "schedule" : "spent drop passes"));
   omp policy{.norm_power = 0, .weighting = mass_weighting::absolute, .upper = 1e6};
   if (by_schedule) {
-    policy.schedule = {{std::numeric_limits<kvfit::index>::max(), 1, 4}};
+    policy.schedule = {{std::numeric_limits<kvfit::index_t>::max(), 1, 4}};
   } else {
     policy.refit_interval = 4;
     policy.drop_below = cutoff;
@@ -268,10 +271,10 @@ TEST_CASE("the order of choice is progressive: the first k picks are those of bu
   const scored_head scored(made.cache(), made.queries);
   const omp policy;
   const selected_rows longest = run(policy, scored.problem(24));
-  for (const kvfit::index budget : {1, 2, 7, 23}) {
+  for (const kvfit::index_t budget : {1, 2, 7, 23}) {
     const selected_rows shorter = run(policy, scored.problem(budget));
-    CHECK(shorter.positions ==
-          std::vector<kvfit::index>(longest.positions.begin(), longest.positions.begin() + budget));
+    CHECK(shorter.positions == std::vector<kvfit::index_t>(longest.positions.begin(),
+                                                           longest.positions.begin() + budget));
   }
 }
 
@@ -300,9 +303,9 @@ TEST_CASE("§9.26 without memory for the columns they are made anew, and the sam
     CHECK(recomputed.positions == stored.positions);
     problem.memory_cap = 150 * 64 * 4;  // just enough
     CHECK_FALSE(run(policy, problem).report.recomputed);
-    const auto halves = static_cast<kvfit::index>(4 * kvfit::simd::half_words(150) *
-                                                  64);  // the candidates alone are made anew
-    for (const kvfit::index cap : {problem.memory_cap - 1, halves}) {
+    const auto halves = static_cast<kvfit::index_t>(4 * kvfit::simd::half_words(150) *
+                                                    64);  // the candidates alone are made anew
+    for (const kvfit::index_t cap : {problem.memory_cap - 1, halves}) {
       problem.memory_cap = cap;
       const selected_rows by_halves = run(policy, problem);
       CHECK_FALSE(by_halves.report.recomputed);
@@ -342,7 +345,7 @@ TEST_CASE("§9.9 fewer queries than keys: the budget is filled, by importance, w
   // What was filled is the most looked-at of the rest.
   const auto first_filled = chosen.positions.end() - chosen.report.filled;
   const Eigen::VectorXf& importance = scored.scores().importance;
-  for (kvfit::index row = 0; row < 64; ++row) {
+  for (kvfit::index_t row = 0; row < 64; ++row) {
     if (std::count(chosen.positions.begin(), chosen.positions.end(), row) > 0) continue;
     if (chosen.report.dropped > 0) continue;  // a banned key may be important
     for (auto at = first_filled; at != chosen.positions.end(); ++at) {
@@ -379,11 +382,11 @@ TEST_CASE(
 TEST_CASE("§9.9 duplicate keys: one of each explains the mass exactly, the rest is filled",
           "[selection][omp][degenerate]") {
   head made = make_head(10, {.keys = 16});
-  for (kvfit::index j = 8; j < 16; ++j) made.keys.row(j) = made.keys.row(j - 8);
+  for (kvfit::index_t j = 8; j < 16; ++j) made.keys.row(j) = made.keys.row(j - 8);
   const scored_head scored(made.cache(), made.queries);
   const selected_rows chosen = run({}, scored.problem(11));
   CHECK(are_sound(chosen, 11));
-  std::vector<kvfit::index> kinds;
+  std::vector<kvfit::index_t> kinds;
   for (std::size_t k = 0; k < 8; ++k) kinds.push_back(chosen.positions[k] % 8);
   std::sort(kinds.begin(), kinds.end());
   CHECK(kinds == rows_up_to(8));
@@ -394,7 +397,7 @@ TEST_CASE("§9.9 duplicate keys: one of each explains the mass exactly, the rest
 TEST_CASE("all keys equal, and queries that see nothing, stay finite",
           "[selection][omp][degenerate]") {
   head made = make_head(11, {.queries = 12, .keys = 20});
-  for (kvfit::index j = 1; j < 20; ++j) made.keys.row(j) = made.keys.row(0);
+  for (kvfit::index_t j = 1; j < 20; ++j) made.keys.row(j) = made.keys.row(0);
   kvfit::matrix mask = kvfit::matrix::Zero(12, 20);
   mask.row(3).setConstant(kvfit_test::hidden_key);
   mask.row(11).setConstant(kvfit_test::hidden_key);
@@ -410,7 +413,7 @@ TEST_CASE("all keys equal, and queries that see nothing, stay finite",
 TEST_CASE("where no other rows are left, dropped ones fill the budget", "[selection][omp][drop]") {
   // Three pairs of equal keys: the second of each pair is worth nothing beside the first.
   head made = make_head(14, {.queries = 40, .keys = 6});
-  for (kvfit::index j = 3; j < 6; ++j) made.keys.row(j) = made.keys.row(j - 3);
+  for (kvfit::index_t j = 3; j < 6; ++j) made.keys.row(j) = made.keys.row(j - 3);
   const scored_head scored(made.cache(), made.queries);
   const selected_rows chosen = run({.keys_per_round = 6, .drop_below = -7.0}, scored.problem(6));
   INFO(chosen.report.dropped << " dropped, " << chosen.report.filled << " filled");

@@ -19,8 +19,8 @@ TEST_CASE("scores in double, -infinity among them, are ranked with ties to the e
   const kvfit::selection_problem problem = scored.problem(1);
   Eigen::VectorXd scores(7);
   scores << lowest, -1e9, -1e9 + 1e-6, lowest, -1e9, 3, lowest;  // one number in fp32, three here
-  using rows = std::vector<kvfit::index>;
-  const auto best = [&](kvfit::index count) {
+  using rows = std::vector<kvfit::index_t>;
+  const auto best = [&](kvfit::index_t count) {
     return kvfit::selection::highest_rows(problem, scores, count);
   };
   CHECK(best(0) == rows{});

@@ -16,24 +16,24 @@ using kvfit::mass_weighting;
 namespace {
 
 /// What every key scores, from all correlations in fp32.
-std::vector<kvfit::index> rank_all(kvfit::mass_columns& columns, const kvfit::vector& residual,
-                                   const std::vector<char>& open, double power, bool absolute,
-                                   kvfit::index count) {
+std::vector<kvfit::index_t> rank_all(kvfit::mass_columns& columns, const kvfit::vector& residual,
+                                     const std::vector<char>& open, double power, bool absolute,
+                                     kvfit::index_t count) {
   kvfit::vector score;
   kvfit::vector norms;
   columns.norms(norms);
-  std::vector<kvfit::index> rows(static_cast<std::size_t>(columns.keys()));
+  std::vector<kvfit::index_t> rows(static_cast<std::size_t>(columns.keys()));
   std::iota(rows.begin(), rows.end(), 0);
   columns.set_residual(residual);
   columns.correlations(rows, score);  // one sum each, as the ranking takes them
   rows.clear();
-  for (kvfit::index j = 0; j < score.size(); ++j) {
+  for (kvfit::index_t j = 0; j < score.size(); ++j) {
     if (absolute) score[j] = std::abs(score[j]);
     if (power != 0) score[j] /= std::pow(norms[j] + 1e-12F, static_cast<float>(power));
     if (open[static_cast<std::size_t>(j)] != 0) rows.push_back(j);
   }
   std::stable_sort(rows.begin(), rows.end(),
-                   [&](kvfit::index a, kvfit::index b) { return score[a] > score[b]; });
+                   [&](kvfit::index_t a, kvfit::index_t b) { return score[a] > score[b]; });
   rows.resize(std::min(rows.size(), static_cast<std::size_t>(count)));
   return rows;
 }
@@ -61,15 +61,15 @@ TEST_CASE("keys ranked by bounds are those ranked by looking at all, whatever th
   kvfit::random_source draw(7);
   std::vector<char> open(700, 1);
   kvfit::vector residual = columns.target();
-  kvfit::index candidates = 0;
+  kvfit::index_t candidates = 0;
   for (int round = 0; round < 60; ++round) {
-    const auto count = static_cast<kvfit::index>(1 + draw.below(6));
+    const auto count = static_cast<kvfit::index_t>(1 + draw.below(6));
     candidates += std::count(open.begin(), open.end(), 1);
     const auto found = ranking.best(residual, open, count);
-    const std::vector<kvfit::index> rows(found.begin(), found.end());
+    const std::vector<kvfit::index_t> rows(found.begin(), found.end());
     INFO("round " << round << ", " << count << " rows");
     REQUIRE(rows == rank_all(columns, residual, open, power, absolute, count));
-    for (const kvfit::index row : rows) open[static_cast<std::size_t>(row)] = 0;
+    for (const kvfit::index_t row : rows) open[static_cast<std::size_t>(row)] = 0;
     if (round % 10 == 9) open.assign(700, 1);  // closed rows may come back
     switch (round % 5) {
       case 0:  // a little of everything
@@ -79,7 +79,7 @@ TEST_CASE("keys ranked by bounds are those ranked by looking at all, whatever th
         residual *= 0.7F;
         break;
       case 2:  // one query explained
-        residual[static_cast<kvfit::index>(draw.below(120))] = 0;
+        residual[static_cast<kvfit::index_t>(draw.below(120))] = 0;
         break;
       case 3:  // nothing at all
         break;
@@ -97,7 +97,7 @@ TEST_CASE("keys alike, of no weight or of far too little are ranked as by lookin
   const double power = GENERATE(0.0, 0.5);
   const int storage = GENERATE(0, 1, 2);
   auto head = kvfit_test::make_head(8, {.queries = 90, .keys = 300});
-  for (kvfit::index j = 0; j < 300; ++j) {
+  for (kvfit::index_t j = 0; j < 300; ++j) {
     if (j % 3 == 0) head.keys.row(j) = head.keys.row(7);             // alike
     if (j % 7 == 1) head.keys.row(j) *= -8;                          // hardly looked at, or a lot
     if (j % 11 == 2) head.keys.row(j) = -12 * head.keys.row(j % 9);  // weights down to e⁻¹⁰⁰
@@ -112,12 +112,12 @@ TEST_CASE("keys alike, of no weight or of far too little are ranked as by lookin
   std::vector<char> open(300, 1);
   kvfit::vector residual = columns.target();
   for (int round = 0; round < 150; ++round) {  // till hardly any are left
-    const auto count = static_cast<kvfit::index>(1 + draw.below(3));
+    const auto count = static_cast<kvfit::index_t>(1 + draw.below(3));
     const auto found = ranking.best(residual, open, count);
-    const std::vector<kvfit::index> rows(found.begin(), found.end());
+    const std::vector<kvfit::index_t> rows(found.begin(), found.end());
     INFO("round " << round << ", " << count << " rows");
     REQUIRE(rows == rank_all(columns, residual, open, power, false, count));
-    for (const kvfit::index row : rows) open[static_cast<std::size_t>(row)] = 0;
+    for (const kvfit::index_t row : rows) open[static_cast<std::size_t>(row)] = 0;
     for (float& r : residual) r *= 1 + 0.1F * static_cast<float>(draw.uniform() - 0.5);
   }
   CHECK(std::count(open.begin(), open.end(), 1) < 30);
@@ -134,7 +134,7 @@ TEST_CASE("few keys need a look while the residual changes little",
   kvfit::residual_ranking ranking(columns, 0, false, GENERATE(0, 1000));
   const std::vector<char> open(600, 1);
   ranking.best(columns.target(), open, 1);
-  const kvfit::index first = ranking.looked_at();
+  const kvfit::index_t first = ranking.looked_at();
   kvfit::vector residual = columns.target();
   residual[3] *= 0.999F;
   ranking.best(residual, open, 1);

@@ -29,10 +29,10 @@ void check_caps(const Policy& policy, bool may_recompute, float spread = 1) {
   const kvfit::selection_problem problem = scored.problem(24);
   const auto free = select(policy, problem);
   REQUIRE(free);
-  const kvfit::index enough = kvfit::whole_bytes(
+  const kvfit::index_t enough = kvfit::whole_bytes(
       select_bytes(policy, kvfit::sizes_of_problem(problem)) + kvfit::small_bytes);
   bool is_recomputed = false;
-  for (kvfit::index cap = enough;; cap -= cap / 4) {
+  for (kvfit::index_t cap = enough;; cap -= cap / 4) {
     kvfit::result<kvfit::selected_rows> chosen = kvfit::error{};
     const auto peak =
         count_allocations([&] { chosen = kvfit::select_within(policy, problem, cap); }).peak_bytes;

@@ -13,13 +13,13 @@
 
 namespace {
 
-constexpr kvfit::index no_cap = std::numeric_limits<kvfit::index>::max();
+constexpr kvfit::index_t no_cap = std::numeric_limits<kvfit::index_t>::max();
 
 /// S as the header describes it: query i goes to row i mod `rows` with the sign drawn for it.
-Eigen::MatrixXd sketch_in_double(kvfit::index rows, kvfit::index queries) {
+Eigen::MatrixXd sketch_in_double(kvfit::index_t rows, kvfit::index_t queries) {
   Eigen::MatrixXd sketch = Eigen::MatrixXd::Zero(rows, queries);
   kvfit::random_source random(0);
-  for (kvfit::index i = 0; i < queries; ++i) {
+  for (kvfit::index_t i = 0; i < queries; ++i) {
     sketch(i % rows, i) = (random.next() >> 63U) != 0 ? 1.0 : -1.0;
   }
   return sketch;
@@ -35,7 +35,7 @@ TEST_CASE("sketched columns are those of a sketch formed explicitly in double",
           "[selection][sketch]") {
   // 131 keys: more than two blocks of the transposition; 29 rows do not divide 100 queries.
   const bool is_stored = GENERATE(true, false);
-  const kvfit::index rows = GENERATE(kvfit::index{1}, kvfit::index{29}, kvfit::index{99});
+  const kvfit::index_t rows = GENERATE(kvfit::index_t{1}, kvfit::index_t{29}, kvfit::index_t{99});
   INFO(rows << " rows" << (is_stored ? ", stored" : ", made anew"));
   const kvfit_test::head made =
       kvfit_test::make_head(1, {.queries = 100, .keys = 131, .depth = 8, .width = 4});
@@ -55,11 +55,11 @@ TEST_CASE("sketched columns are those of a sketch formed explicitly in double",
   const Eigen::MatrixXd expected = sketch * equation.columns;  // rows × T
 
   CHECK(share_off(sketched.columns(kvfit_test::rows_up_to(131)), expected.transpose()) < 1e-5);
-  const std::vector<kvfit::index> some = {130, 0, 64, 7, 7};
+  const std::vector<kvfit::index_t> some = {130, 0, 64, 7, 7};
   const kvfit::matrix picked = sketched.columns(some);
   REQUIRE(picked.rows() == 5);
   for (std::size_t k = 0; k < some.size(); ++k) {
-    const auto row = static_cast<kvfit::index>(k);
+    const auto row = static_cast<kvfit::index_t>(k);
     CHECK(share_off(picked.row(row), expected.col(some[k]).transpose()) < 1e-5);
   }
 
@@ -90,15 +90,15 @@ TEST_CASE("a sketch keeps inner products of columns within a few / sqrt(rows)",
                                                        kvfit::mass_weighting::relative);
   const Eigen::MatrixXd exact = equation.columns.transpose() * equation.columns;
   double before = kvfit_test::infinity;
-  for (const kvfit::index rows : {25, 400}) {
+  for (const kvfit::index_t rows : {25, 400}) {
     kvfit::sketched_columns sketched(full, rows, no_cap);
     const Eigen::MatrixXd columns =
         sketched.columns(kvfit_test::rows_up_to(60)).cast<double>().transpose();
     const Eigen::MatrixXd kept = columns.transpose() * columns;
     double worst = 0;
     double squares = 0;
-    for (kvfit::index a = 0; a < 60; ++a) {
-      for (kvfit::index b = 0; b < 60; ++b) {
+    for (kvfit::index_t a = 0; a < 60; ++a) {
+      for (kvfit::index_t b = 0; b < 60; ++b) {
         const double off =
             std::abs(kept(a, b) - exact(a, b)) / std::sqrt(exact(a, a) * exact(b, b));
         worst = std::max(worst, off);
@@ -127,14 +127,14 @@ TEST_CASE("nothing is folded where that saves nothing or does not fit, and all g
   CHECK(kvfit::sketched_columns(full, 49, no_cap).is_folded());
   CHECK_FALSE(kvfit::sketched_columns(full, 50, no_cap).is_folded());
   CHECK_FALSE(kvfit::sketched_columns(full, 51, no_cap).is_folded());
-  const kvfit::index rows = GENERATE(kvfit::index{0}, kvfit::index{-1}, kvfit::index{50});
+  const kvfit::index_t rows = GENERATE(kvfit::index_t{0}, kvfit::index_t{-1}, kvfit::index_t{50});
   kvfit::sketched_columns plain(full, rows, no_cap);
   REQUIRE_FALSE(plain.is_folded());
   CHECK(plain.rows() == 50);
 
   const auto equation = kvfit_test::make_mass_equation(made.cache(), made.queries, {},
                                                        kvfit::mass_weighting::relative);
-  const std::vector<kvfit::index> some = {29, 4};
+  const std::vector<kvfit::index_t> some = {29, 4};
   const kvfit::matrix picked = plain.columns(some);
   CHECK(share_off(picked.row(0), equation.columns.col(29).transpose()) < 1e-5);
   CHECK(share_off(picked.row(1), equation.columns.col(4).transpose()) < 1e-5);

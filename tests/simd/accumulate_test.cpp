@@ -11,7 +11,7 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::simd::lanes;
 using kvfit::test::a_nan;
 using kvfit::test::bits;
@@ -19,8 +19,8 @@ using kvfit::test::inf;
 using kvfit::test::most;
 using kvfit::test::row;
 
-using operation = void (*)(float*, const float*, index);
-using operation_of_two = void (*)(float*, const float*, const float*, index);
+using operation = void (*)(float*, const float*, index_t);
+using operation_of_two = void (*)(float*, const float*, const float*, index_t);
 
 /// Whether `run` at every offset and length gives each element the bytes it gets alone, and writes
 /// nothing else.
@@ -32,13 +32,13 @@ bool is_elementwise(operation_of_two run) {
   for (std::size_t i = 0; i < alone.size(); ++i) run(&alone[i], &xs[i], &ys[i], 1);
 
   bool same = true;
-  for (index offset = 0; offset < lanes; ++offset) {
-    for (index n = 0; n <= most; ++n) {
+  for (index_t offset = 0; offset < lanes; ++offset) {
+    for (index_t n = 0; n <= most; ++n) {
       row<float> x(std::vector<float>(xs.begin(), xs.begin() + n), (offset * 5) % lanes, 7.0f);
       row<float> y(std::vector<float>(ys.begin(), ys.begin() + n), (offset * 3) % lanes, 7.0f);
       row<float> acc(std::vector<float>(old.begin(), old.begin() + n), offset, 7.0f);
       run(acc.data(), x.data(), y.data(), n);
-      for (index i = 0; i < n; ++i) {
+      for (index_t i = 0; i < n; ++i) {
         same = same && bits(acc[i]) == bits(alone[static_cast<std::size_t>(i)]);
       }
       same = same && acc.borders_intact() && x.borders_intact() && y.borders_intact();
@@ -53,12 +53,12 @@ bool is_elementwise(operation run) {
   for (std::size_t i = 0; i < alone.size(); ++i) run(&alone[i], &xs[i], 1);
 
   bool same = true;
-  for (index offset = 0; offset < lanes; ++offset) {
-    for (index n = 0; n <= most; ++n) {
+  for (index_t offset = 0; offset < lanes; ++offset) {
+    for (index_t n = 0; n <= most; ++n) {
       row<float> x(std::vector<float>(xs.begin(), xs.begin() + n), (offset * 5) % lanes, 7.0f);
       row<float> acc(std::vector<float>(old.begin(), old.begin() + n), offset, 7.0f);
       run(acc.data(), x.data(), n);
-      for (index i = 0; i < n; ++i) {
+      for (index_t i = 0; i < n; ++i) {
         same = same && bits(acc[i]) == bits(alone[static_cast<std::size_t>(i)]);
       }
       same = same && acc.borders_intact() && x.borders_intact();
@@ -68,8 +68,9 @@ bool is_elementwise(operation run) {
 }
 
 TEST_CASE("scale_and_add takes a x + b, element by element", "[simd]") {
-  CHECK(is_elementwise(
-      [](float* acc, const float*, index n) { kvfit::simd::scale_and_add(acc, 0.7f, -1.3f, n); }));
+  CHECK(is_elementwise([](float* acc, const float*, index_t n) {
+    kvfit::simd::scale_and_add(acc, 0.7f, -1.3f, n);
+  }));
   for (float b : {0.0f, 1.0f, -2.1f}) {
     for (float x : {0.3f, -3.0f, 1e10f}) {
       float acc = x;
@@ -129,8 +130,9 @@ TEST_CASE("add_products takes a + x y, element by element", "[simd]") {
 }
 
 TEST_CASE("subtract_scaled takes a - b x, element by element", "[simd]") {
-  CHECK(is_elementwise(
-      [](float* acc, const float* x, index n) { kvfit::simd::subtract_scaled(acc, 0.7f, x, n); }));
+  CHECK(is_elementwise([](float* acc, const float* x, index_t n) {
+    kvfit::simd::subtract_scaled(acc, 0.7f, x, n);
+  }));
   for (float old : {0.0f, 1.0f, -2.1f}) {
     for (float x : {0.3f, -3.0f, 1e10f}) {
       float acc = old;

@@ -14,7 +14,7 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::simd::pairs_of;
 using kvfit::simd::product_mode;
 using words = std::vector<std::uint32_t>;
@@ -26,11 +26,11 @@ float even_of(std::uint32_t word) {
 float odd_of(std::uint32_t word) {
   return std::bit_cast<float>(word & 0xffff0000U);
 }
-std::size_t at(index i) {
+std::size_t at(index_t i) {
   return static_cast<std::size_t>(i);
 }
 
-std::vector<float> draw_floats(index count, unsigned seed, float spread = 1) {
+std::vector<float> draw_floats(index_t count, unsigned seed, float spread = 1) {
   std::mt19937_64 bits(seed);
   std::normal_distribution<float> normal(0, spread);
   std::vector<float> out(at(count));
@@ -120,7 +120,7 @@ enum class way { best, floats, tiles };
 
 void multiply_pairs(way how, const kvfit::simd::pair_left_factor& a,
                     const kvfit::simd::pair_row_factor& b, const kvfit::simd::row_target& c,
-                    index rows, index cols, index pairs, product_mode mode) {
+                    index_t rows, index_t cols, index_t pairs, product_mode mode) {
   using namespace kvfit::simd;
   switch (how) {
     case way::best:
@@ -134,9 +134,9 @@ void multiply_pairs(way how, const kvfit::simd::pair_left_factor& a,
 
 /// A product of these sizes, against the same in double: the largest error over its bound. Room
 /// around the target must stay as it is.
-double check_product(way how, index rows, index cols, index depth, bool is_transposed,
+double check_product(way how, index_t rows, index_t cols, index_t depth, bool is_transposed,
                      product_mode mode) {
-  const index pairs = pairs_of(depth);
+  const index_t pairs = pairs_of(depth);
   const auto seed = static_cast<unsigned>(rows * 10007 + cols * 101 + depth);
   const auto a = draw_floats(rows * depth, seed);
   const auto b = draw_floats(depth * cols, seed + 1);
@@ -146,8 +146,8 @@ double check_product(way how, index rows, index cols, index depth, bool is_trans
   words left(at(rows * pairs));
   words right(at(pairs * cols));
   std::vector<float> turned(a.size());
-  for (index i = 0; i < rows; ++i) {
-    for (index k = 0; k < depth; ++k) turned[at(k * rows + i)] = a[at(i * depth + k)];
+  for (index_t i = 0; i < rows; ++i) {
+    for (index_t k = 0; k < depth; ++k) turned[at(k * rows + i)] = a[at(i * depth + k)];
   }
   if (is_transposed) {
     kvfit::simd::pack_row_pairs(turned.data(), rows, depth, rows, left.data(), nullptr);
@@ -156,15 +156,15 @@ double check_product(way how, index rows, index cols, index depth, bool is_trans
   }
   kvfit::simd::pack_row_pairs(b.data(), cols, depth, cols, right.data(), nullptr);
 
-  const index stride = cols + 5;
+  const index_t stride = cols + 5;
   const auto before = draw_floats(stride * (rows + 1), seed + 2);
   auto c = before;
   const kvfit::simd::pair_left_factor of_a{left.data(), is_transposed ? 1 : pairs,
                                            is_transposed ? rows : 1};
   multiply_pairs(how, of_a, {right.data(), cols}, {c.data(), stride}, rows, cols, pairs, mode);
   double worst = 0;
-  for (index i = 0; i <= rows; ++i) {
-    for (index j = 0; j < stride; ++j) {
+  for (index_t i = 0; i <= rows; ++i) {
+    for (index_t j = 0; j < stride; ++j) {
       const float found = c[at(i * stride + j)];
       const float old = before[at(i * stride + j)];
       if (i == rows || j >= cols) {
@@ -173,7 +173,7 @@ double check_product(way how, index rows, index cols, index depth, bool is_trans
       }
       double sum = mode == product_mode::assign ? 0.0 : static_cast<double>(old);
       double size = std::abs(sum);
-      for (index k = 0; k < depth; ++k) {
+      for (index_t k = 0; k < depth; ++k) {
         const double term = exact_a[at(i * depth + k)] * exact_b[at(k * cols + j)];
         sum += term;
         size += std::abs(term);
@@ -189,9 +189,9 @@ TEST_CASE("numbers are packed in pairs, along rows and across them, with what ro
           "[simd][bf16]") {
   constexpr float inf = std::numeric_limits<float>::infinity();
   constexpr float largest = std::numeric_limits<float>::max();
-  for (const index rows : {1, 2, 5, 6}) {
-    for (const index cols : {1, 2, 15, 16, 17, 31, 33}) {
-      const index stride = cols + 3;
+  for (const index_t rows : {1, 2, 5, 6}) {
+    for (const index_t cols : {1, 2, 15, 16, 17, 31, 33}) {
+      const index_t stride = cols + 3;
       auto x = draw_floats(rows * stride, static_cast<unsigned>(100 * rows + cols), 10);
       const std::vector<float> special = {inf,         -inf,         largest, -largest,
                                           0x1.ffp127F, 0x1p-130F,    -0.0F,   1 + 0x1p-8F,
@@ -199,8 +199,8 @@ TEST_CASE("numbers are packed in pairs, along rows and across them, with what ro
       for (std::size_t k = 0; k < special.size() && k < x.size(); ++k) {
         x[(7 * k) % x.size()] = special[k];
       }
-      const index along = pairs_of(cols);
-      const index down = pairs_of(rows);
+      const index_t along = pairs_of(cols);
+      const index_t down = pairs_of(rows);
       words row_words(at(rows * along + 1), 0xabcdef01U);
       words row_rests(at(rows * along + 1), 0xabcdef01U);
       words pair_words(at(down * cols + 1), 0xabcdef01U);
@@ -210,7 +210,8 @@ TEST_CASE("numbers are packed in pairs, along rows and across them, with what ro
                                   pair_rests.data());
       bool is_right = true;
       bool has_rests = true;
-      const auto see = [&](index i, index k, std::uint32_t word, std::uint32_t rest, bool is_odd) {
+      const auto see = [&](index_t i, index_t k, std::uint32_t word, std::uint32_t rest,
+                           bool is_odd) {
         const float number = is_odd ? odd_of(word) : even_of(word);
         const float left = is_odd ? odd_of(rest) : even_of(rest);
         if (i >= rows || k >= cols) {
@@ -225,13 +226,13 @@ TEST_CASE("numbers are packed in pairs, along rows and across them, with what ro
             has_rests && std::abs(off) <= 0x1p-8 * std::abs(static_cast<double>(from)) + 0x1p-126;
         has_rests = has_rests && is_packed(left, static_cast<float>(off));
       };
-      for (index i = 0; i < rows; ++i) {
-        for (index k = 0; k < 2 * along; ++k) {
+      for (index_t i = 0; i < rows; ++i) {
+        for (index_t k = 0; k < 2 * along; ++k) {
           see(i, k, row_words[at(i * along + k / 2)], row_rests[at(i * along + k / 2)], k % 2 == 1);
         }
       }
-      for (index i = 0; i < 2 * down; ++i) {
-        for (index k = 0; k < cols; ++k) {
+      for (index_t i = 0; i < 2 * down; ++i) {
+        for (index_t k = 0; k < cols; ++k) {
           see(i, k, pair_words[at(i / 2 * cols + k)], pair_rests[at(i / 2 * cols + k)], i % 2 == 1);
         }
       }
@@ -256,9 +257,9 @@ TEST_CASE("a product of pairs equals the rounded factors' in double, whichever w
   const auto how = GENERATE(way::best, way::floats, way::tiles);
   const auto mode = GENERATE(product_mode::assign, product_mode::add);
   const bool is_transposed = GENERATE(false, true);
-  for (const index rows : {1, 7, 8, 16, 17, 33}) {
-    for (const index cols : {1, 15, 16, 17, 48, 97}) {
-      for (const index depth : {1, 2, 31, 32, 65}) {
+  for (const index_t rows : {1, 7, 8, 16, 17, 33}) {
+    for (const index_t cols : {1, 15, 16, 17, 48, 97}) {
+      for (const index_t depth : {1, 2, 31, 32, 65}) {
         const double worst = check_product(how, rows, cols, depth, is_transposed, mode);
         CAPTURE(static_cast<int>(how), static_cast<int>(mode), is_transposed, rows, cols, depth);
         if (!(worst <= 1)) CHECK(worst <= 1);  // thousands of checks would take longer than this
@@ -276,7 +277,7 @@ TEST_CASE("a product of pairs without rows, columns or depth does what that mean
   const words none(64);
   std::vector<float> c = {1, 2, 3, 4};
   const auto before = c;
-  const auto call = [&](index rows, index cols, index pairs, product_mode mode) {
+  const auto call = [&](index_t rows, index_t cols, index_t pairs, product_mode mode) {
     multiply_pairs(how, {none.data(), 1, 1}, {none.data(), 2}, {c.data(), 2}, rows, cols, pairs,
                    mode);
   };
@@ -291,9 +292,9 @@ TEST_CASE("a product of pairs without rows, columns or depth does what that mean
 TEST_CASE("an element of a product of pairs has the same bytes wherever it stands",
           "[simd][bf16]") {
   const auto how = GENERATE(way::best, way::floats, way::tiles);
-  constexpr index rows = 45;
-  constexpr index cols = 70;
-  constexpr index pairs = 40;
+  constexpr index_t rows = 45;
+  constexpr index_t cols = 70;
+  constexpr index_t pairs = 40;
   const auto a = draw_floats(rows * 2 * pairs, 1);
   const auto b = draw_floats(2 * pairs * cols, 2);
   words left(at(rows * pairs));
@@ -304,8 +305,8 @@ TEST_CASE("an element of a product of pairs has the same bytes wherever it stand
   multiply_pairs(how, {left.data(), pairs, 1}, {right.data(), cols}, {whole.data(), cols}, rows,
                  cols, pairs, product_mode::assign);
   bool is_same = true;
-  for (const index i : {0, 13, 44}) {
-    for (const index j : {0, 5, 16, 47, 69}) {
+  for (const index_t i : {0, 13, 44}) {
+    for (const index_t j : {0, 5, 16, 47, 69}) {
       float one = 0;
       multiply_pairs(how, {left.data() + i * pairs, pairs, 1}, {right.data() + j, cols}, {&one, 1},
                      1, 1, pairs, product_mode::assign);
@@ -318,10 +319,10 @@ TEST_CASE("an element of a product of pairs has the same bytes wherever it stand
 TEST_CASE("three products of pairs come near to fp32, one within what rounding takes",
           "[simd][bf16]") {
   const auto how = GENERATE(way::best, way::floats, way::tiles);
-  constexpr index rows = 33;
-  constexpr index cols = 40;
-  constexpr index depth = 127;
-  constexpr index pairs = pairs_of(depth);
+  constexpr index_t rows = 33;
+  constexpr index_t cols = 40;
+  constexpr index_t depth = 127;
+  constexpr index_t pairs = pairs_of(depth);
   const auto a = draw_floats(rows * depth, 5);
   const auto b = draw_floats(depth * cols, 6);
   words left(at(rows * pairs));
@@ -343,11 +344,11 @@ TEST_CASE("three products of pairs come near to fp32, one within what rounding t
   constexpr double u = 0x1p-8;
   double worst_one = 0;
   double worst_three = 0;
-  for (index i = 0; i < rows; ++i) {
-    for (index j = 0; j < cols; ++j) {
+  for (index_t i = 0; i < rows; ++i) {
+    for (index_t j = 0; j < cols; ++j) {
       double sum = 0;
       double size = 0;
-      for (index k = 0; k < depth; ++k) {
+      for (index_t k = 0; k < depth; ++k) {
         const double term =
             static_cast<double>(a[at(i * depth + k)]) * static_cast<double>(b[at(k * cols + j)]);
         sum += term;

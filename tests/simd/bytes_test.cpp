@@ -14,7 +14,7 @@
 
 namespace kvfit_test {
 
-using kvfit::index;
+using kvfit::index_t;
 
 namespace {
 
@@ -24,16 +24,16 @@ bool is_same_float(float a, float b) {
 
 /// Floats where `widened(x, y, n)` of n bytes from `start` on is not `value(byte)`, or is too much.
 template <class Widened, class Value>
-index wrong_bytes(Widened widened, Value value) {
+index_t wrong_bytes(Widened widened, Value value) {
   std::array<std::uint8_t, 256 + 3> bytes{};
   for (std::size_t k = 0; k < bytes.size(); ++k) bytes[k] = static_cast<std::uint8_t>(k);
   constexpr float untouched = 12345;
-  index wrong = 0;
+  index_t wrong = 0;
   for (std::size_t start = 0; start < 3; ++start) {
-    for (index n = 0; n <= 256; ++n) {
+    for (index_t n = 0; n <= 256; ++n) {
       std::vector<float> y(static_cast<std::size_t>(n) + 1, untouched);
       widened(bytes.data() + start, y.data(), n);
-      for (index k = 0; k < n; ++k) {
+      for (index_t k = 0; k < n; ++k) {
         const auto at = static_cast<std::size_t>(k);
         wrong += is_same_float(y[at], value(bytes[start + at])) ? 0 : 1;
       }
@@ -58,11 +58,11 @@ std::vector<Block> all_scales() {
 }
 
 template <class Block>
-index wrong_blocks(kvfit::dtype type) {
+index_t wrong_blocks(kvfit::dtype type) {
   const std::vector<Block> blocks = all_scales<Block>();
   std::vector<float> y(blocks.size() * 32);
-  kvfit::simd::widen_blocks(type, blocks.data(), 0, static_cast<index>(y.size()), y.data());
-  index wrong = 0;
+  kvfit::simd::widen_blocks(type, blocks.data(), 0, static_cast<index_t>(y.size()), y.data());
+  index_t wrong = 0;
   for (std::size_t k = 0; k < y.size(); ++k) {
     const float expected = element(blocks[k / 32], k % 32);
     // Which NaN a product of NaN is, is the processor's affair.
@@ -77,7 +77,8 @@ index wrong_blocks(kvfit::dtype type) {
 TEST_CASE("Arrays of fp8 and int8 become floats as specified, at every length and alignment",
           "[simd][bytes]") {
   const auto widen = [](kvfit::dtype type) {
-    return [type](const std::uint8_t* x, float* y, index n) { kvfit::simd::widen(type, x, y, n); };
+    return
+        [type](const std::uint8_t* x, float* y, index_t n) { kvfit::simd::widen(type, x, y, n); };
   };
   CHECK(wrong_bytes(widen(kvfit::dtype::fp8_e4m3),
                     [](std::uint8_t bits) { return kvfit::to_float(kvfit::fp8_e4m3{bits}); }) == 0);
@@ -89,7 +90,7 @@ TEST_CASE("Arrays of fp8 and int8 become floats as specified, at every length an
   CHECK(wrong_bytes(widen(kvfit::dtype::int8), as_int8) == 0);
   for (const float scale : {1.0F, -0.1F, 1e-40F, 3e37F, 0.0F}) {
     CAPTURE(scale);
-    const auto scaled = [scale](const std::uint8_t* x, float* y, index n) {
+    const auto scaled = [scale](const std::uint8_t* x, float* y, index_t n) {
       kvfit::simd::widen_scaled(x, scale, y, n);
     };
     CHECK(wrong_bytes(scaled, [&](std::uint8_t bits) { return as_int8(bits) * scale; }) == 0);
@@ -105,13 +106,13 @@ TEST_CASE("Numbers of blocks may start and end anywhere", "[simd][blocks]") {
   const std::vector<kvfit::q4_0_block> all = all_scales<kvfit::q4_0_block>();
   const kvfit::q4_0_block* const blocks = all.data() + 0x3000;  // scales of sane size
   constexpr float untouched = 12345;
-  index wrong = 0;
-  for (index first = -40; first < 70; ++first) {
-    for (index count = 0; count < 100; ++count) {
+  index_t wrong = 0;
+  for (index_t first = -40; first < 70; ++first) {
+    for (index_t count = 0; count < 100; ++count) {
       std::vector<float> y(static_cast<std::size_t>(count) + 1, untouched);
       kvfit::simd::widen_blocks(kvfit::dtype::q4_0, blocks, first, count, y.data());
-      for (index k = 0; k < count; ++k) {
-        const index at = first + k + 64;  // two blocks before the start, too
+      for (index_t k = 0; k < count; ++k) {
+        const index_t at = first + k + 64;  // two blocks before the start, too
         const float expected = element(blocks[at / 32 - 2], static_cast<std::size_t>(at % 32));
         wrong += is_same_float(y[static_cast<std::size_t>(k)], expected) ? 0 : 1;
       }

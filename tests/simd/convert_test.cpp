@@ -13,7 +13,7 @@ namespace {
 using kvfit::bf16;
 using kvfit::dtype;
 using kvfit::fp16;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::simd::narrow;
 using kvfit::simd::widen;
 using kvfit::test::bits;
@@ -56,14 +56,14 @@ void check_lengths() {
   bool same = true;
   bool intact = true;
   const std::vector<float> values = kvfit::test::normal_values(most, 100.0f, 10);
-  for (index offset = 0; offset < kvfit::simd::lanes; ++offset) {
-    for (index n = 0; n <= most; ++n) {
+  for (index_t offset = 0; offset < kvfit::simd::lanes; ++offset) {
+    for (index_t n = 0; n <= most; ++n) {
       row<float> x(std::vector<float>(values.begin(), values.begin() + n), offset, 7.0f);
       row<Half> halves(n, (offset * 5) % kvfit::simd::lanes, Half{0x1234});
       row<float> y(n, offset, 7.0f);
       narrow(x.data(), halves.data(), n);
       widen(halves.data(), y.data(), n);
-      for (index i = 0; i < n; ++i) {
+      for (index_t i = 0; i < n; ++i) {
         same = same && halves[i] == specified(x[i], Half{});
         same = same && bits(y[i]) == bits(kvfit::to_float(halves[i]));
       }
@@ -75,21 +75,21 @@ void check_lengths() {
 }
 
 template <class Half>
-index narrow_mismatches() {
+index_t narrow_mismatches() {
   const std::vector<float> x = dense_sweep();
   std::vector<Half> y(x.size());
-  narrow(x.data(), y.data(), static_cast<index>(x.size()));
-  index wrong = 0;
+  narrow(x.data(), y.data(), static_cast<index_t>(x.size()));
+  index_t wrong = 0;
   for (std::size_t i = 0; i < x.size(); ++i) wrong += !(y[i] == specified(x[i], Half{}));
   return wrong;
 }
 
 template <class Half>
-index widen_mismatches() {
+index_t widen_mismatches() {
   const std::vector<Half> x = all_patterns<Half>();
   std::vector<float> y(x.size());
-  widen(x.data(), y.data(), static_cast<index>(x.size()));
-  index wrong = 0;
+  widen(x.data(), y.data(), static_cast<index_t>(x.size()));
+  index_t wrong = 0;
   for (std::size_t i = 0; i < x.size(); ++i) wrong += bits(y[i]) != bits(kvfit::to_float(x[i]));
   return wrong;
 }
@@ -113,9 +113,9 @@ TEST_CASE("widen and narrow agree with Eigen's own types", "[simd]") {
   const std::vector<float> x = dense_sweep();
   std::vector<Eigen::half> halves(x.size());
   std::vector<Eigen::bfloat16> brains(x.size());
-  narrow(x.data(), halves.data(), static_cast<index>(x.size()));
-  narrow(x.data(), brains.data(), static_cast<index>(x.size()));
-  index wrong = 0;
+  narrow(x.data(), halves.data(), static_cast<index_t>(x.size()));
+  narrow(x.data(), brains.data(), static_cast<index_t>(x.size()));
+  index_t wrong = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
     if (std::isnan(x[i])) {
       wrong += !(Eigen::numext::isnan)(halves[i]) || !(Eigen::numext::isnan)(brains[i]);
@@ -126,7 +126,7 @@ TEST_CASE("widen and narrow agree with Eigen's own types", "[simd]") {
   CHECK(wrong == 0);
 
   std::vector<float> back(x.size());
-  widen(halves.data(), back.data(), static_cast<index>(x.size()));
+  widen(halves.data(), back.data(), static_cast<index_t>(x.size()));
   for (std::size_t i = 0; i < x.size(); ++i) {
     wrong += !std::isnan(x[i]) && back[i] != static_cast<float>(halves[i]);
   }

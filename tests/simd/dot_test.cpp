@@ -11,7 +11,7 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::simd::dot;
 using kvfit::simd::dot32;
 using kvfit::simd::lanes;
@@ -39,12 +39,12 @@ TEST_CASE("dot and dot32 keep their error bounds at any offset and length", "[si
   constexpr float outside = std::numeric_limits<float>::quiet_NaN();  // shows if it is read
   bool within = true;
   bool same_at_any_offset = true;
-  for (index n = 0; n <= most; ++n) {
+  for (index_t n = 0; n <= most; ++n) {
     const std::vector<float> x_head(xs.begin(), xs.begin() + n);
     const std::vector<float> y_head(ys.begin(), ys.begin() + n);
     const reference exact = exact_dot(x_head, y_head);
     const double first = dot(x_head.data(), y_head.data(), n);
-    for (index offset = 0; offset < lanes; ++offset) {
+    for (index_t offset = 0; offset < lanes; ++offset) {
       row<float> x(x_head, offset, outside);
       row<float> y(y_head, (offset * 5) % lanes, outside);
       const double wide = dot(x.data(), y.data(), n);
@@ -60,10 +60,10 @@ TEST_CASE("dot and dot32 keep their error bounds at any offset and length", "[si
 }
 
 TEST_CASE("dot of whole numbers is exact on both sides of a block border", "[simd]") {
-  for (index n : {64 * lanes - 1, 64 * lanes, 64 * lanes + 1, 200 * lanes + 3}) {
+  for (index_t n : {64 * lanes - 1, 64 * lanes, 64 * lanes + 1, 200 * lanes + 3}) {
     std::vector<float> x;
     std::vector<float> y;
-    for (index i = 0; i < n; ++i) {
+    for (index_t i = 0; i < n; ++i) {
       x.push_back(static_cast<float>(i % 7 - 3));
       y.push_back(static_cast<float>(i % 5 - 1));
     }
@@ -74,7 +74,7 @@ TEST_CASE("dot of whole numbers is exact on both sides of a block border", "[sim
 }
 
 TEST_CASE("dot does not lose digits with length", "[simd]") {
-  constexpr index n = 1'000'001;
+  constexpr index_t n = 1'000'001;
   const std::vector<float> x = kvfit::test::normal_values(n, 1.0f, 7);
   const reference exact = exact_dot(x, x);
   const double error = std::abs(dot(x.data(), x.data(), n) / exact.value - 1.0);
@@ -88,7 +88,7 @@ TEST_CASE("dot does not lose digits with length", "[simd]") {
 TEST_CASE("dot of nothing is zero, and infinity and NaN come through", "[simd]") {
   CHECK(dot(nullptr, nullptr, 0) == 0.0);
   CHECK(dot32(nullptr, nullptr, 0) == 0.0f);
-  for (index n = 1; n <= most; ++n) {
+  for (index_t n = 1; n <= most; ++n) {
     INFO(n);
     std::vector<float> x(static_cast<std::size_t>(n), 1.0f);
     const std::vector<float> y = x;
@@ -107,7 +107,7 @@ TEST_CASE("square_sum32 and largest_product follow their definitions at any offs
   constexpr float outside = std::numeric_limits<float>::quiet_NaN();  // shows if it is read
   bool within = true;
   bool same_at_any_offset = true;
-  for (index n = 0; n <= most; ++n) {
+  for (index_t n = 0; n <= most; ++n) {
     const std::vector<float> x_head(xs.begin(), xs.begin() + n);
     const std::vector<float> y_head(ys.begin(), ys.begin() + n);
     double squares = 0.0;
@@ -119,7 +119,7 @@ TEST_CASE("square_sum32 and largest_product follow their definitions at any offs
     }
     const float first = kvfit::simd::square_sum32(x_head.data(), y_head.data(), n);
     within = within && std::abs(static_cast<double>(first) - squares) <= 0x1p-19 * squares;
-    for (index offset = 0; offset < lanes; ++offset) {
+    for (index_t offset = 0; offset < lanes; ++offset) {
       row<float> x(x_head, offset, outside);
       row<float> y(y_head, (offset * 5) % lanes, outside);
       same_at_any_offset =

@@ -11,7 +11,7 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::test::a_nan;
 using kvfit::test::bits;
 using kvfit::test::float_of;
@@ -29,11 +29,11 @@ float exp_of(float x) {
 struct accuracy {
   double worst = 0.0;
   float at = 0.0f;
-  index wrong = 0;
+  index_t wrong = 0;
 
   void check(const std::vector<float>& x) {
     std::vector<float> y(x.size());
-    kvfit::simd::exp(x.data(), y.data(), static_cast<index>(x.size()));
+    kvfit::simd::exp(x.data(), y.data(), static_cast<index_t>(x.size()));
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double exact = std::exp(static_cast<double>(x[i]));
       if (exact < 0x1p-126) {
@@ -114,15 +114,17 @@ TEST_CASE("exp gives an element the same bytes at any place, offset and length",
 
   bool same = true;
   bool intact = true;
-  for (index offset = 0; offset < kvfit::simd::lanes; ++offset) {
-    for (index n = 0; n <= most; ++n) {
+  for (index_t offset = 0; offset < kvfit::simd::lanes; ++offset) {
+    for (index_t n = 0; n <= most; ++n) {
       const std::vector<float> head(values.begin(), values.begin() + n);
       row<float> x(head, offset, 7.0f);
       row<float> y(n, (offset * 3) % kvfit::simd::lanes, 7.0f);
       kvfit::simd::exp(x.data(), y.data(), n);
-      for (index i = 0; i < n; ++i) same = same && bits(y[i]) == alone[static_cast<std::size_t>(i)];
+      for (index_t i = 0; i < n; ++i)
+        same = same && bits(y[i]) == alone[static_cast<std::size_t>(i)];
       kvfit::simd::exp(x.data(), x.data(), n);  // in place
-      for (index i = 0; i < n; ++i) same = same && bits(x[i]) == alone[static_cast<std::size_t>(i)];
+      for (index_t i = 0; i < n; ++i)
+        same = same && bits(x[i]) == alone[static_cast<std::size_t>(i)];
       intact = intact && x.borders_intact() && y.borders_intact();
     }
   }

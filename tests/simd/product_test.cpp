@@ -10,7 +10,7 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::simd::product_mode;
 
 /// a b + c as the library's registers do it: one lane of it.
@@ -30,30 +30,30 @@ double fused(double a, double b, double c) {
 /// A product of these sizes, left factor transposed or not, against a plain loop: every byte of the
 /// target, the room around it included.
 template <class Scalar>
-bool is_exact(index rows, index cols, index depth, bool is_transposed, product_mode mode) {
+bool is_exact(index_t rows, index_t cols, index_t depth, bool is_transposed, product_mode mode) {
   std::mt19937_64 bits(static_cast<std::uint64_t>(rows * 10007 + cols * 101 + depth));
   std::normal_distribution<Scalar> normal;
-  const auto draw = [&](index size) {
+  const auto draw = [&](index_t size) {
     std::vector<Scalar> out(static_cast<std::size_t>(size));
     for (auto& x : out) x = normal(bits);
     return out;
   };
-  const index a_stride = (is_transposed ? rows : depth) + 3;
-  const index b_stride = cols + 2;
-  const index c_stride = cols + 5;
+  const index_t a_stride = (is_transposed ? rows : depth) + 3;
+  const index_t b_stride = cols + 2;
+  const index_t c_stride = cols + 5;
   const auto a = draw(a_stride * (is_transposed ? depth : rows));
   const auto b = draw(b_stride * depth);
   auto c = draw(c_stride * (rows + 1) + 1);
   auto expected = c;
-  const auto at = [](const std::vector<Scalar>& m, index i) {
+  const auto at = [](const std::vector<Scalar>& m, index_t i) {
     return m[static_cast<std::size_t>(i)];
   };
-  for (index i = 0; i < rows; ++i) {
-    for (index j = 0; j < cols; ++j) {
+  for (index_t i = 0; i < rows; ++i) {
+    for (index_t j = 0; j < cols; ++j) {
       Scalar& out = expected[static_cast<std::size_t>(i * c_stride + j)];
       Scalar sum = mode == product_mode::assign ? Scalar{0} : out;
       if (mode == product_mode::subtract) sum = -sum;
-      for (index k = 0; k < depth; ++k) {
+      for (index_t k = 0; k < depth; ++k) {
         sum = fused(at(a, is_transposed ? k * a_stride + i : i * a_stride + k),
                     at(b, k * b_stride + j), sum);
       }
@@ -69,15 +69,15 @@ bool is_exact(index rows, index cols, index depth, bool is_transposed, product_m
 }
 
 template <class Scalar>
-void check_sizes(index lanes) {
+void check_sizes(index_t lanes) {
   const auto mode = GENERATE(product_mode::assign, product_mode::add, product_mode::subtract);
   const bool is_transposed = GENERATE(false, true);
-  for (const index rows : {1, 3, 4, 5, 6, 7, 8, 9, 17}) {
-    for (const index whole : {0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11}) {
-      for (const index rest : {-1, 0, 1}) {
-        const index cols = whole * lanes + rest;
+  for (const index_t rows : {1, 3, 4, 5, 6, 7, 8, 9, 17}) {
+    for (const index_t whole : {0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11}) {
+      for (const index_t rest : {-1, 0, 1}) {
+        const index_t cols = whole * lanes + rest;
         if (cols < 1) continue;
-        for (const index depth : {1, 2, 19}) {
+        for (const index_t depth : {1, 2, 19}) {
           INFO(rows << " x " << cols << ", depth " << depth << ", mode " << static_cast<int>(mode));
           CHECK(is_exact<Scalar>(rows, cols, depth, is_transposed, mode));
         }
@@ -111,7 +111,7 @@ TEST_CASE("what is fetched ahead changes no byte of a product, whatever its size
   std::vector<float> plain(12 * 70);
   kvfit::simd::multiply({a.data(), 7, 1}, {b.data(), 70}, {plain.data(), 70}, 12, 70, 7);
   const std::vector<float> next(100000, 1.0F);
-  for (const index bytes : {-1, 0, 1, 63, 64, 4000, 400000}) {
+  for (const index_t bytes : {-1, 0, 1, 63, 64, 4000, 400000}) {
     std::vector<float> c(12 * 70);
     kvfit::simd::multiply({a.data(), 7, 1}, {b.data(), 70}, {c.data(), 70}, 12, 70, 7,
                           product_mode::assign, {next.data(), bytes});
@@ -122,9 +122,9 @@ TEST_CASE("what is fetched ahead changes no byte of a product, whatever its size
 TEST_CASE("floats widen to doubles, the first few too, and lanes add up", "[simd]") {
   using namespace kvfit::simd;
   std::vector<float> x;
-  for (index k = 0; k < lanes64; ++k) x.push_back(static_cast<float>(k + 1) * 0.1F);
+  for (index_t k = 0; k < lanes64; ++k) x.push_back(static_cast<float>(k + 1) * 0.1F);
   double expected = 0;
-  for (index count = 0; count <= lanes64; ++count) {
+  for (index_t count = 0; count <= lanes64; ++count) {
     CHECK(sum(load_widened_first(x.data(), count)) == Approx(expected).epsilon(1e-15));
     if (count < lanes64) expected += static_cast<double>(x[static_cast<std::size_t>(count)]);
   }

@@ -8,9 +8,9 @@
 
 TEST_CASE("scaled residuals, their squares and products are those of the plain loop",
           "[simd][residuals]") {
-  const kvfit::index rows = GENERATE(1, 5, 64);
-  const kvfit::index cols = GENERATE(1, 3, 15, 16, 17, 100);
-  const kvfit::index gap = GENERATE(0, 3);
+  const kvfit::index_t rows = GENERATE(1, 5, 64);
+  const kvfit::index_t cols = GENERATE(1, 3, 15, 16, 17, 100);
+  const kvfit::index_t gap = GENERATE(0, 3);
   const kvfit::matrix y = kvfit_test::random_matrix(rows, cols + gap, 1, 1);
   const kvfit::matrix before = kvfit_test::random_matrix(rows, cols + gap, 2, 1);
   const kvfit::vector factors = kvfit_test::random_matrix(1, cols, 3, 1).transpose();
@@ -23,11 +23,11 @@ TEST_CASE("scaled residuals, their squares and products are those of the plain l
   CHECK(a.rightCols(gap) == before.rightCols(gap));
   CHECK(squares[cols] == -7);
   CHECK(along[cols] == -7);
-  for (kvfit::index i = 0; i < cols; ++i) {
+  for (kvfit::index_t i = 0; i < cols; ++i) {
     double square = 0;
     double product = 0;
     double size = 0;
-    for (kvfit::index k = 0; k < rows; ++k) {
+    for (kvfit::index_t k = 0; k < rows; ++k) {
       const float missing = y(k, i) - before(k, i);
       REQUIRE(a(k, i) == missing * factors[i]);
       square += static_cast<double>(missing) * missing;
@@ -49,7 +49,7 @@ TEST_CASE("a column's residuals have the same bytes wherever it stands", "[simd]
   kvfit::vector along(70);
   kvfit::simd::scaled_residuals(y.data(), whole.data(), 70, 20, 70, factors.data(), squares.data(),
                                 along.data());
-  for (const kvfit::index first : {0, 1, 13, 64}) {
+  for (const kvfit::index_t first : {0, 1, 13, 64}) {
     kvfit::matrix part = start;
     kvfit::vector one(70);
     kvfit::vector other(70);

@@ -11,7 +11,7 @@
 
 namespace {
 
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::simd::exp_shifted_sum;
 using kvfit::simd::max_value;
 using kvfit::test::a_nan;
@@ -23,12 +23,12 @@ using kvfit::test::row;
 TEST_CASE("max_value finds the largest float at any place, offset and length", "[simd]") {
   const std::vector<float> values = kvfit::test::normal_values(most, 5.0f, 2);
   bool right = true;
-  for (index offset = 0; offset < kvfit::simd::lanes; ++offset) {
-    for (index n = 1; n <= most; ++n) {
+  for (index_t offset = 0; offset < kvfit::simd::lanes; ++offset) {
+    for (index_t n = 1; n <= most; ++n) {
       std::vector<float> head(values.begin(), values.begin() + n);
       right = right && max_value(row<float>(head, offset, inf).data(), n) ==
                            *std::max_element(head.begin(), head.end());
-      const index place = (offset * 7 + n) % n;
+      const index_t place = (offset * 7 + n) % n;
       head[static_cast<std::size_t>(place)] = 100.0f;
       right = right && max_value(row<float>(head, offset, inf).data(), n) == 100.0f;
     }
@@ -38,7 +38,7 @@ TEST_CASE("max_value finds the largest float at any place, offset and length", "
 
 TEST_CASE("max_value of nothing, of masked logits, of infinities and NaN is defined", "[simd]") {
   CHECK(max_value(nullptr, 0) == -inf);
-  for (index n = 1; n <= most; ++n) {
+  for (index_t n = 1; n <= most; ++n) {
     INFO(n);
     std::vector<float> x(static_cast<std::size_t>(n), -inf);
     REQUIRE(max_value(x.data(), n) == -inf);
@@ -63,12 +63,12 @@ TEST_CASE("exp_shifted_sum writes exp(x - shift) and returns the sum of what it 
   bool same = true;
   bool intact = true;
   double worst = 0.0;
-  for (index offset = 0; offset < kvfit::simd::lanes; ++offset) {
-    for (index n = 0; n <= most; ++n) {
+  for (index_t offset = 0; offset < kvfit::simd::lanes; ++offset) {
+    for (index_t n = 0; n <= most; ++n) {
       row<float> x(std::vector<float>(values.begin(), values.begin() + n), offset, 7.0f);
       const double sum = exp_shifted_sum(x.data(), n, shift);
       double written = 0.0;
-      for (index i = 0; i < n; ++i) {
+      for (index_t i = 0; i < n; ++i) {
         same = same && bits(x[i]) == bits(expected[static_cast<std::size_t>(i)]);
         written += static_cast<double>(x[i]);
       }
@@ -82,7 +82,7 @@ TEST_CASE("exp_shifted_sum writes exp(x - shift) and returns the sum of what it 
 }
 
 TEST_CASE("exp_shifted_sum stays accurate over a million logits", "[simd]") {
-  constexpr index n = 1'000'003;
+  constexpr index_t n = 1'000'003;
   std::vector<float> x = kvfit::test::normal_values(n, 4.0f, 4);
   const float shift = max_value(x.data(), n);
   double exact = 0.0;
@@ -101,7 +101,7 @@ TEST_CASE("exp_shifted_sum stays accurate over a million logits", "[simd]") {
 TEST_CASE("exp_shifted_sum of an all-masked row is zeros with sum zero", "[simd]") {
   CHECK(exp_shifted_sum(nullptr, 0, -inf) == 0.0);
   CHECK(exp_shifted_sum(nullptr, 0, 1.0f) == 0.0);
-  for (index n = 1; n <= most; ++n) {
+  for (index_t n = 1; n <= most; ++n) {
     INFO(n);
     std::vector<float> x(static_cast<std::size_t>(n), -inf);
     REQUIRE(exp_shifted_sum(x.data(), n, max_value(x.data(), n)) == 0.0);
@@ -110,7 +110,7 @@ TEST_CASE("exp_shifted_sum of an all-masked row is zeros with sum zero", "[simd]
 }
 
 TEST_CASE("exp_shifted_sum gives masked logits no weight and the largest weight one", "[simd]") {
-  for (index n = 1; n <= most; ++n) {
+  for (index_t n = 1; n <= most; ++n) {
     for (float largest : {-3e38f, -1e30f, 0.0f, 1e30f, 3e38f}) {
       INFO(n << " logits, largest " << largest);
       std::vector<float> x(static_cast<std::size_t>(n), -inf);
@@ -124,7 +124,7 @@ TEST_CASE("exp_shifted_sum gives masked logits no weight and the largest weight 
 }
 
 TEST_CASE("exp_shifted_sum shows NaN in its weight and in the sum alone", "[simd]") {
-  for (index n = 2; n <= most; ++n) {
+  for (index_t n = 2; n <= most; ++n) {
     INFO(n);
     std::vector<float> x(static_cast<std::size_t>(n), 1.0f);
     x.back() = a_nan;
@@ -135,15 +135,15 @@ TEST_CASE("exp_shifted_sum shows NaN in its weight and in the sum alone", "[simd
 }
 
 TEST_CASE("exp_shifted_columns gives every column what exp_shifted_sum gives a row", "[simd]") {
-  for (const index cols : {index{1}, kvfit::simd::lanes - 1, kvfit::simd::lanes, most}) {
-    for (const index rows : {1, 15, 16, 17, 50}) {
-      const index stride = cols + 3;
+  for (const index_t cols : {index_t{1}, kvfit::simd::lanes - 1, kvfit::simd::lanes, most}) {
+    for (const index_t rows : {1, 15, 16, 17, 50}) {
+      const index_t stride = cols + 3;
       std::vector<float> matrix =
           kvfit::test::normal_values(rows * stride, 20.0f, static_cast<unsigned>(cols + rows));
       std::vector<float> shifts(static_cast<std::size_t>(cols));
       std::vector<std::vector<float>> columns(static_cast<std::size_t>(cols));
       for (std::size_t i = 0; i < columns.size(); ++i) {
-        for (index j = 0; j < rows; ++j) {
+        for (index_t j = 0; j < rows; ++j) {
           float& x = matrix[static_cast<std::size_t>(j * stride) + i];
           if (i % 5 == 4) x = -inf;  // nothing to see in this column
           columns[i].push_back(x);
@@ -158,13 +158,13 @@ TEST_CASE("exp_shifted_columns gives every column what exp_shifted_sum gives a r
       for (std::size_t i = 0; i < columns.size(); ++i) {
         const double sum = exp_shifted_sum(columns[i].data(), rows, shifts[i]);
         same = same && std::abs(sums[i] - 2.5 - sum) <= 2e-6 * sum;
-        for (index j = 0; j < rows; ++j) {
+        for (index_t j = 0; j < rows; ++j) {
           same = same && bits(matrix[static_cast<std::size_t>(j * stride) + i]) ==
                              bits(columns[i][static_cast<std::size_t>(j)]);
         }
       }
-      for (index j = 0; j < rows; ++j) {  // the gap between rows
-        for (index i = cols; i < stride; ++i) {
+      for (index_t j = 0; j < rows; ++j) {  // the gap between rows
+        for (index_t i = cols; i < stride; ++i) {
           const auto at = static_cast<std::size_t>(j * stride + i);
           same = same && bits(matrix[at]) == bits(before[at]);
         }

@@ -18,7 +18,7 @@ namespace kvfit_test {
 
 using Eigen::MatrixXd;
 using Eigen::VectorXd;
-using kvfit::index;
+using kvfit::index_t;
 
 inline constexpr double infinity = std::numeric_limits<double>::infinity();
 
@@ -27,8 +27,8 @@ inline constexpr double fp32_rounding = 0x1p-24;
 
 inline MatrixXd to_double(const kvfit::row_view& view) {
   MatrixXd numbers(view.rows(), view.cols());
-  for (index i = 0; i < view.rows(); ++i) {
-    for (index j = 0; j < view.cols(); ++j) numbers(i, j) = static_cast<double>(view(i, j));
+  for (index_t i = 0; i < view.rows(); ++i) {
+    for (index_t j = 0; j < view.cols(); ++j) numbers(i, j) = static_cast<double>(view(i, j));
   }
   return numbers;
 }
@@ -49,14 +49,14 @@ inline oracle_logits make_logits(const kvfit::kv_block& cache, const kvfit::quer
                                   : 1.0 / std::sqrt(static_cast<double>(cache.keys.cols()));
   const auto cap = static_cast<double>(rule.soft_cap);
   oracle_logits made{MatrixXd(queries.rows(), keys.rows()), MatrixXd(queries.rows(), keys.rows())};
-  index row = 0;
+  index_t row = 0;
   for (std::size_t b = 0; b < queries.blocks().size(); ++b) {
     const kvfit::query_block& block = queries.blocks()[b];
     const MatrixXd q = to_double(block.rows);
     const MatrixXd products = scale * q * keys.transpose();
     const MatrixXd sizes = std::abs(scale) * q.cwiseAbs() * keys.cwiseAbs().transpose();
-    for (index i = 0; i < q.rows(); ++i, ++row) {
-      for (index j = 0; j < keys.rows(); ++j) {
+    for (index_t i = 0; i < q.rows(); ++i, ++row) {
+      for (index_t j = 0; j < keys.rows(); ++j) {
         double s = products(i, j);
         if (cap > 0) s = cap * std::tanh(s / cap);
         double magnitude = sizes(i, j);
@@ -70,9 +70,9 @@ inline oracle_logits make_logits(const kvfit::kv_block& cache, const kvfit::quer
           s += mask;
           magnitude += std::abs(mask);
         }
-        const index p = block.first_position + i * block.position_step;
-        const index r = cache.positions.empty() ? cache.first_position + j
-                                                : cache.positions[static_cast<std::size_t>(j)];
+        const index_t p = block.first_position + i * block.position_step;
+        const index_t r = cache.positions.empty() ? cache.first_position + j
+                                                  : cache.positions[static_cast<std::size_t>(j)];
         const double alibi = static_cast<double>(block.alibi_slope) * static_cast<double>(p - r);
         s -= alibi;
         magnitude += std::abs(alibi);
@@ -97,19 +97,19 @@ struct oracle_attention {
 
   /// How far fp32 logits may be off: the inner product has `depth` terms, and a handful of
   /// roundings (scale, cap, bias, mask, ALiBi, sink) follow.
-  [[nodiscard]] double logit_error(index i, index depth) const {
+  [[nodiscard]] double logit_error(index_t i, index_t depth) const {
     return fp32_rounding * static_cast<double>(depth + 16) * magnitude[i];
   }
   /// ln Σ exp moves no more than its logits; then come sum (1e-6, see simd/softmax.hpp), ln and the
   /// rounding of the result.
-  [[nodiscard]] double log_mass_error(index i, index depth) const {
+  [[nodiscard]] double log_mass_error(index_t i, index_t depth) const {
     const double size = std::isinf(log_mass[i]) ? 0.0 : std::abs(log_mass[i]);
     return logit_error(i, depth) + 2e-6 + 4 * fp32_rounding * (size + magnitude[i]);
   }
   /// Each weight is off by a factor of at most e^{±2 δ}; the sum over keys adds roundings of up to
   /// √T units for weights and values of random sign, 8 √T to be safe.
-  [[nodiscard]] double output_error(index i, index depth) const {
-    const double keys = static_cast<double>(std::max<index>(weights.cols(), 1));
+  [[nodiscard]] double output_error(index_t i, index_t depth) const {
+    const double keys = static_cast<double>(std::max<index_t>(weights.cols(), 1));
     return value_max *
            (std::expm1(2 * logit_error(i, depth)) + 2e-6 + 8 * fp32_rounding * std::sqrt(keys));
   }
@@ -118,13 +118,13 @@ struct oracle_attention {
 inline oracle_attention attend_in_double(const kvfit::query_set& queries,
                                          std::span<const kvfit::kv_block> blocks,
                                          const kvfit::logit_rule& rule = {}) {
-  index total = 0;
+  index_t total = 0;
   for (const kvfit::kv_block& cache : blocks) total += cache.keys.rows();
-  const index n = queries.rows();
+  const index_t n = queries.rows();
   MatrixXd logits(n, total);
   MatrixXd magnitudes(n, total);
   MatrixXd values(total, blocks[0].values.cols());
-  index at = 0;
+  index_t at = 0;
   for (const kvfit::kv_block& cache : blocks) {
     const oracle_logits made = make_logits(cache, queries, rule);
     logits.middleCols(at, cache.keys.rows()) = made.logit;
@@ -139,10 +139,10 @@ inline oracle_attention attend_in_double(const kvfit::query_set& queries,
                      MatrixXd(n, total),
                      magnitudes.rowwise().maxCoeff(),
                      values.cwiseAbs().maxCoeff()};
-  index row = 0;
+  index_t row = 0;
   for (const kvfit::query_block& block : queries.blocks()) {
     const auto sink = static_cast<double>(block.sink_logit);
-    for (index i = 0; i < block.rows.rows(); ++i, ++row) {
+    for (index_t i = 0; i < block.rows.rows(); ++i, ++row) {
       y.max[row] = logits.row(row).maxCoeff();
       const double shift = std::max(y.max[row], sink);
       if (shift == -infinity) {  // nothing to see
@@ -151,7 +151,7 @@ inline oracle_attention attend_in_double(const kvfit::query_set& queries,
         continue;
       }
       double mass = std::exp(sink - shift);
-      for (index j = 0; j < total; ++j) {
+      for (index_t j = 0; j < total; ++j) {
         y.weights(row, j) = std::exp(logits(row, j) - shift);
         mass += y.weights(row, j);
       }
@@ -187,11 +187,11 @@ inline VectorXd importance_of(const MatrixXd& weights, kvfit::importance_kind ki
 
 /// Every score replaced by the mean (zeros beyond the ends count) or the maximum of the `width`
 /// scores around it.
-inline VectorXd pool_of(const VectorXd& scores, kvfit::pooling_kind kind, index width) {
+inline VectorXd pool_of(const VectorXd& scores, kvfit::pooling_kind kind, index_t width) {
   if (kind == kvfit::pooling_kind::none) return scores;
   VectorXd pooled = VectorXd::Zero(scores.size());
-  for (index j = 0; j < scores.size(); ++j) {
-    for (index k = j - width / 2; k <= j + width / 2; ++k) {
+  for (index_t j = 0; j < scores.size(); ++j) {
+    for (index_t k = j - width / 2; k <= j + width / 2; ++k) {
       if (k < 0 || k >= scores.size()) continue;
       pooled[j] = kind == kvfit::pooling_kind::max
                       ? std::max(pooled[j], scores[k])

@@ -27,10 +27,10 @@ struct mass_equation {
   MatrixXd columns;  ///< n × T
   VectorXd target;   ///< n
 
-  [[nodiscard]] MatrixXd columns_of(std::span<const index> rows) const {
-    MatrixXd some(columns.rows(), static_cast<index>(rows.size()));
+  [[nodiscard]] MatrixXd columns_of(std::span<const index_t> rows) const {
+    MatrixXd some(columns.rows(), static_cast<index_t>(rows.size()));
     for (std::size_t j = 0; j < rows.size(); ++j) {
-      some.col(static_cast<index>(j)) = columns.col(rows[j]);
+      some.col(static_cast<index_t>(j)) = columns.col(rows[j]);
     }
     return some;
   }
@@ -42,7 +42,7 @@ inline mass_equation make_mass_equation(const kvfit::kv_block& cache,
                                         kvfit::mass_weighting weighting) {
   const MatrixXd logits = make_logits(cache, queries, rule).logit;
   mass_equation made{MatrixXd::Zero(logits.rows(), logits.cols()), VectorXd::Zero(logits.rows())};
-  for (index i = 0; i < logits.rows(); ++i) {
+  for (index_t i = 0; i < logits.rows(); ++i) {
     const double shift = logits.row(i).maxCoeff();
     if (shift == -infinity) continue;
     made.columns.row(i) = (logits.row(i).array() - shift).exp();
@@ -93,28 +93,28 @@ inline VectorXd projected_steps(const MatrixXd& m, const VectorXd& y, VectorXd w
 /// The optimum of ½‖M w − y‖² over the box, for at most eight weights: every way to put each of
 /// them on a bound or between is tried, and the best that stays inside is it.
 inline VectorXd bounded_optimum(const MatrixXd& m, const VectorXd& y, double lower, double upper) {
-  const index t = m.cols();
+  const index_t t = m.cols();
   const auto ways = static_cast<long>(std::lround(std::pow(3.0, static_cast<double>(t))));
   VectorXd best;
   double best_loss = infinity;
   for (long way = 0; way < ways; ++way) {
     VectorXd w = VectorXd::Zero(t);
-    std::vector<index> between;
+    std::vector<index_t> between;
     bool is_possible = true;
     long digits = way;
-    for (index j = 0; j < t; ++j, digits /= 3) {
+    for (index_t j = 0; j < t; ++j, digits /= 3) {
       if (digits % 3 == 0) between.push_back(j);
       if (digits % 3 == 1) w[j] = lower;
       if (digits % 3 == 2) w[j] = upper;
       is_possible = is_possible && (digits % 3 != 2 || std::isfinite(upper));
     }
     if (!is_possible) continue;
-    MatrixXd columns(m.rows(), static_cast<index>(between.size()));
+    MatrixXd columns(m.rows(), static_cast<index_t>(between.size()));
     for (std::size_t k = 0; k < between.size(); ++k) {
-      columns.col(static_cast<index>(k)) = m.col(between[k]);
+      columns.col(static_cast<index_t>(k)) = m.col(between[k]);
     }
     const VectorXd inner = least_squares_weights(columns, y - m * w);
-    for (std::size_t k = 0; k < between.size(); ++k) w[between[k]] = inner[static_cast<index>(k)];
+    for (std::size_t k = 0; k < between.size(); ++k) w[between[k]] = inner[static_cast<index_t>(k)];
     if (!(w.minCoeff() >= lower && w.maxCoeff() <= upper)) continue;
     const double here = loss(m, y, w);
     if (here < best_loss) {
@@ -133,7 +133,7 @@ inline VectorXd bounded_by_coordinates(const MatrixXd& m, const VectorXd& y, dou
   VectorXd residual = y - m * w;
   for (int sweep = 0; sweep < 100000; ++sweep) {
     double largest_move = 0;
-    for (index j = 0; j < w.size(); ++j) {
+    for (index_t j = 0; j < w.size(); ++j) {
       if (length_sq[j] == 0) continue;
       const double wished = w[j] + m.col(j).dot(residual) / length_sq[j];
       const double move = std::clamp(wished, lower, upper) - w[j];
@@ -152,7 +152,7 @@ inline double kkt_violation_of(const MatrixXd& m, const VectorXd& y, const Vecto
                                double lower, double upper) {
   const VectorXd gradient = m.transpose() * (m * w - y);
   double worst = 0;
-  for (index j = 0; j < w.size(); ++j) {
+  for (index_t j = 0; j < w.size(); ++j) {
     const bool is_stuck = gradient[j] > 0 ? w[j] <= lower : w[j] >= upper;
     if (!is_stuck) worst = std::max(worst, std::abs(gradient[j]));
   }
@@ -164,10 +164,10 @@ inline double kkt_violation_of(const MatrixXd& m, const VectorXd& y, const Vecto
 // ---- Selection
 
 struct oracle_selection {
-  std::vector<index> positions;  ///< in the order of choice
+  std::vector<index_t> positions;  ///< in the order of choice
   VectorXd weights;
   int rounds = 0;
-  index dropped = 0;
+  index_t dropped = 0;
   /// How clearly the decisions fell: the narrowest gap between a taken row and the next one in the
   /// ranking, as a share of the largest score of the first round (rounding errors are a multiple of
   /// that), or, at a cutoff, the narrowest |ln w − cutoff| as a share of 1.
@@ -177,8 +177,8 @@ struct oracle_selection {
 /// Orthogonal matching pursuit as attention-matching describes it, refitting from scratch. Rows are
 /// taken from `open` alone. Ends early where nothing is left to explain.
 inline oracle_selection omp_in_double(const mass_equation& equation,
-                                      const kvfit::selection::omp& policy, index budget,
-                                      std::vector<index> open) {
+                                      const kvfit::selection::omp& policy, index_t budget,
+                                      std::vector<index_t> open) {
   const VectorXd norms = equation.columns.colwise().norm();
   oracle_selection out;
   VectorXd residual = equation.target;
@@ -186,7 +186,7 @@ inline oracle_selection omp_in_double(const mass_equation& equation,
   bool is_fitted = false;
   double first_best = 0;
 
-  const auto size = [&] { return static_cast<index>(out.positions.size()); };
+  const auto size = [&] { return static_cast<index_t>(out.positions.size()); };
   const auto refit = [&] {
     const MatrixXd chosen = equation.columns_of(out.positions);
     out.weights =
@@ -194,7 +194,7 @@ inline oracle_selection omp_in_double(const mass_equation& equation,
     residual = equation.target - chosen * out.weights;
     has_weights = is_fitted = true;
   };
-  const auto score = [&](index j) {
+  const auto score = [&](index_t j) {
     double c = equation.columns.col(j).dot(residual);
     if (policy.absolute) c = std::abs(c);
     return c / std::pow(norms[j] + 1e-12, policy.norm_power);
@@ -202,17 +202,17 @@ inline oracle_selection omp_in_double(const mass_equation& equation,
 
   for (int passes = 0;; ++passes) {
     while (size() < budget && residual.norm() > 1e-6 * equation.target.norm() && !open.empty()) {
-      index take = policy.keys_per_round;
-      index interval = policy.refit_interval;
+      index_t take = policy.keys_per_round;
+      index_t interval = policy.refit_interval;
       for (const kvfit::selection::omp_step& step : policy.schedule) {
         if (size() >= step.limit) continue;
         take = step.keys_per_round;
         interval = step.refit_interval;
         break;
       }
-      take = std::min({take, budget - size(), static_cast<index>(open.size())});
-      std::vector<std::pair<double, index>> ranking;  // worst score last, earlier rows first
-      for (const index j : open) ranking.emplace_back(-score(j), j);
+      take = std::min({take, budget - size(), static_cast<index_t>(open.size())});
+      std::vector<std::pair<double, index_t>> ranking;  // worst score last, earlier rows first
+      for (const index_t j : open) ranking.emplace_back(-score(j), j);
       std::sort(ranking.begin(), ranking.end());
       if (first_best == 0) first_best = -ranking[0].first;
       for (std::size_t k = 0; k < static_cast<std::size_t>(take); ++k) {
@@ -226,7 +226,7 @@ inline oracle_selection omp_in_double(const mass_equation& equation,
       if (!has_weights || out.rounds % interval == 0) {
         refit();
       } else {
-        const index before = out.weights.size();
+        const index_t before = out.weights.size();
         out.weights.conservativeResize(size());
         out.weights.tail(size() - before).setConstant(policy.lower);
         residual = equation.target - equation.columns_of(out.positions) * out.weights;
@@ -237,13 +237,13 @@ inline oracle_selection omp_in_double(const mass_equation& equation,
     if (!policy.drop_below || passes == policy.drop_passes) break;
 
     refit();
-    std::vector<index> kept;
-    for (index j = 0; j < size(); ++j) {
+    std::vector<index_t> kept;
+    for (index_t j = 0; j < size(); ++j) {
       const double bias = std::log(out.weights[j]);
       out.margin = std::min(out.margin, std::abs(bias - *policy.drop_below));
       if (bias >= *policy.drop_below) kept.push_back(out.positions[static_cast<std::size_t>(j)]);
     }
-    const index dropped = size() - static_cast<index>(kept.size());
+    const index_t dropped = size() - static_cast<index_t>(kept.size());
     if (dropped == 0) break;
     out.dropped += dropped;
     out.positions = kept;
@@ -261,7 +261,7 @@ inline oracle_selection omp_in_double(const mass_equation& equation,
 /// softmax of each row of logits.
 inline MatrixXd softmax(const MatrixXd& logits) {
   MatrixXd weights(logits.rows(), logits.cols());
-  for (index i = 0; i < logits.rows(); ++i) {
+  for (index_t i = 0; i < logits.rows(); ++i) {
     weights.row(i) = (logits.row(i).array() - logits.row(i).maxCoeff()).exp();
     weights.row(i) /= weights.row(i).sum();
   }
@@ -286,7 +286,7 @@ inline MatrixXd fitted_values(const MatrixXd& x, const MatrixXd& y, const Matrix
 // ---- The whole method
 
 struct oracle_compacted {
-  std::vector<index> positions;  ///< ascending
+  std::vector<index_t> positions;  ///< ascending
   VectorXd bias;
   MatrixXd values;
 };
@@ -296,21 +296,21 @@ struct oracle_compacted {
 inline oracle_compacted compact_in_double(const kvfit::kv_block& cache,
                                           const kvfit::query_set& queries,
                                           const kvfit::logit_rule& rule,
-                                          std::vector<index> positions, double lower) {
+                                          std::vector<index_t> positions, double lower) {
   std::sort(positions.begin(), positions.end());
   const mass_equation equation =
       make_mass_equation(cache, queries, rule, kvfit::mass_weighting::relative);
   const oracle_logits made = make_logits(cache, queries, rule);
   const MatrixXd keys_values = to_double(cache.values);
-  const index t = static_cast<index>(positions.size());
+  const index_t t = static_cast<index_t>(positions.size());
 
   oracle_compacted out{positions, VectorXd(t), MatrixXd(t, keys_values.cols())};
   const VectorXd weights =
       bounded_by_coordinates(equation.columns_of(positions), equation.target, lower, infinity);
   MatrixXd logits(queries.rows(), t);
   MatrixXd own(t, keys_values.cols());
-  for (index j = 0; j < t; ++j) {
-    const index row = positions[static_cast<std::size_t>(j)];
+  for (index_t j = 0; j < t; ++j) {
+    const index_t row = positions[static_cast<std::size_t>(j)];
     out.bias[j] = std::log(weights[j]);
     if (!cache.bias.empty())
       out.bias[j] += static_cast<double>(cache.bias[static_cast<std::size_t>(row)]);

@@ -50,7 +50,7 @@ inline unsigned byte(const std::byte* at) {
 }
 
 /// Number e of memory; of int8 the byte alone.
-inline float number(const std::vector<std::byte>& memory, kvfit::dtype type, kvfit::index e) {
+inline float number(const std::vector<std::byte>& memory, kvfit::dtype type, kvfit::index_t e) {
   const auto n = static_cast<std::size_t>(e);
   switch (type) {
     case kvfit::dtype::fp16:
@@ -126,7 +126,7 @@ inline std::vector<arrangement> all_arrangements() {
 /// Random numbers of moderate size, stored; both sizes multiples of 32.
 class stored_rows {
  public:
-  stored_rows(const arrangement& how, kvfit::index rows, kvfit::index cols, std::uint64_t seed)
+  stored_rows(const arrangement& how, kvfit::index_t rows, kvfit::index_t cols, std::uint64_t seed)
       : random_(seed), how_(how) {
     if (how.is_flipped) std::swap(rows, cols);
     rows_ = rows;
@@ -136,8 +136,8 @@ class stored_rows {
     memory_.data = how.type == kvfit::dtype::decoded ? static_cast<const void*>(this)
                                                      : start_of(first_number_);
     exact_.resize(rows_, cols_);
-    for (kvfit::index r = 0; r < rows_; ++r) {
-      for (kvfit::index c = 0; c < cols_; ++c) exact_(r, c) = value(r, c);
+    for (kvfit::index_t r = 0; r < rows_; ++r) {
+      for (kvfit::index_t c = 0; c < cols_; ++c) exact_(r, c) = value(r, c);
     }
     view_ = make();
     if (how.is_flipped) {
@@ -154,24 +154,24 @@ class stored_rows {
   [[nodiscard]] std::vector<std::byte>& bytes() { return bytes_; }
 
  private:
-  using index = kvfit::index;
-  static constexpr index page = 32;
-  static constexpr index spare = 32;  // slots that hold no row
+  using index_t = kvfit::index_t;
+  static constexpr index_t page = 32;
+  static constexpr index_t spare = 32;  // slots that hold no row
 
   /// Chooses slots, strides and scales.
   void place() {
     slots_ = rows_ + spare;
     order_.resize(static_cast<std::size_t>(slots_));
-    std::iota(order_.begin(), order_.end(), index{0});
+    std::iota(order_.begin(), order_.end(), index_t{0});
     const bool has_pages = how_.where >= arrangement::place::paged_32;
-    const index heads = how_.where == arrangement::place::strided ? 1 : 3;
+    const index_t heads = how_.where == arrangement::place::strided ? 1 : 3;
     if (has_pages) {
       // [pages][3][page][cols], or [pages][3][cols][page].
       pages_ = slots_ / page;
       table_.resize(static_cast<std::size_t>(pages_));
-      std::iota(table_.begin(), table_.end(), index{0});
+      std::iota(table_.begin(), table_.end(), index_t{0});
       shuffle(table_);
-      for (const index entry : table_) table_32_.push_back(static_cast<std::int32_t>(entry));
+      for (const index_t entry : table_) table_32_.push_back(static_cast<std::int32_t>(entry));
       page_stride_ = heads * page * cols_;
       memory_.row_stride = how_.by_cols ? 1 : cols_;
       memory_.col_stride = how_.by_cols ? page : 1;
@@ -237,27 +237,27 @@ class stored_rows {
     }
   }
 
-  [[nodiscard]] const std::byte* start_of(index number) const {
+  [[nodiscard]] const std::byte* start_of(index_t number) const {
     const auto unit = kvfit::is_block(how_.type) ? number / 32 : number;
     return bytes_.data() + static_cast<std::size_t>(unit) * kvfit::size_of(how_.type);
   }
 
   /// The slot of row r, counted through the pages.
-  [[nodiscard]] index slot(index r) const {
+  [[nodiscard]] index_t slot(index_t r) const {
     if (!table_.empty()) return table_[static_cast<std::size_t>(r / page)] * page + r % page;
     return order_[static_cast<std::size_t>(r)];
   }
 
-  [[nodiscard]] float value(index r, index c) const {
-    const index at = slot(r);
-    const index in_page = table_.empty() ? at : at % page;
-    const index of_page = table_.empty() ? 0 : at / page * page_stride_;
-    const index number =
+  [[nodiscard]] float value(index_t r, index_t c) const {
+    const index_t at = slot(r);
+    const index_t in_page = table_.empty() ? at : at % page;
+    const index_t of_page = table_.empty() ? 0 : at / page * page_stride_;
+    const index_t number =
         first_number_ + of_page + in_page * memory_.row_stride + c * memory_.col_stride;
     const float x = oracle::number(bytes_, how_.type, number);
     if (how_.type != kvfit::dtype::int8) return x;
-    const index row_group = memory_.scales.row_group;
-    const index scale_row =
+    const index_t row_group = memory_.scales.row_group;
+    const index_t scale_row =
         table_.empty() ? at / row_group : at / page * page + in_page / row_group;
     const auto scale = static_cast<std::size_t>(scale_row * groups_ + c / memory_.scales.group);
     return x * (memory_.scales.type == kvfit::dtype::fp16 ? static_cast<float>(half_scales_[scale])
@@ -266,11 +266,11 @@ class stored_rows {
 
   [[nodiscard]] kvfit::row_view make() {
     if (how_.type == kvfit::dtype::decoded) {
-      memory_.decode = [](const void* context, index at, float* out) noexcept {
+      memory_.decode = [](const void* context, index_t at, float* out) noexcept {
         const auto& self = *static_cast<const stored_rows*>(context);
-        const index in_page = self.table_.empty() ? at : at % page;
-        const index of_page = self.table_.empty() ? 0 : at / page * self.page_stride_;
-        const index number = self.first_number_ + of_page + in_page * self.memory_.row_stride;
+        const index_t in_page = self.table_.empty() ? at : at % page;
+        const index_t of_page = self.table_.empty() ? 0 : at / page * self.page_stride_;
+        const index_t number = self.first_number_ + of_page + in_page * self.memory_.row_stride;
         std::memcpy(out, &self.bytes_[static_cast<std::size_t>(number) * 4],
                     static_cast<std::size_t>(self.cols_) * 4);
       };
@@ -279,19 +279,19 @@ class stored_rows {
     switch (how_.where) {
       case arrangement::place::listed:
         return *kvfit::make_listed_view(
-            memory_, std::span<const index>(order_).first(static_cast<std::size_t>(rows_)));
+            memory_, std::span<const index_t>(order_).first(static_cast<std::size_t>(rows_)));
       case arrangement::place::paged_32:
         return *kvfit::make_paged_view(memory_, std::span<const std::int32_t>(table_32_), pool,
                                        rows_);
       case arrangement::place::paged_64:
-        return *kvfit::make_paged_view(memory_, std::span<const index>(table_), pool, rows_);
+        return *kvfit::make_paged_view(memory_, std::span<const index_t>(table_), pool, rows_);
       default:
         memory_.rows = rows_;
         return *kvfit::make_view(memory_);
     }
   }
 
-  void shuffle(std::vector<index>& numbers) {
+  void shuffle(std::vector<index_t>& numbers) {
     for (std::size_t k = numbers.size(); k > 1; --k) {
       std::swap(numbers[k - 1], numbers[random_.below(k)]);
     }
@@ -299,16 +299,16 @@ class stored_rows {
 
   kvfit::random_source random_;
   arrangement how_;
-  index rows_ = 0;
-  index cols_ = 0;
-  index slots_ = 0;
-  index pages_ = 0;
-  index page_stride_ = 0;
-  index first_number_ = 0;
-  index numbers_ = 0;
-  index groups_ = 1;
-  std::vector<index> order_;
-  std::vector<index> table_;
+  index_t rows_ = 0;
+  index_t cols_ = 0;
+  index_t slots_ = 0;
+  index_t pages_ = 0;
+  index_t page_stride_ = 0;
+  index_t first_number_ = 0;
+  index_t numbers_ = 0;
+  index_t groups_ = 1;
+  std::vector<index_t> order_;
+  std::vector<index_t> table_;
   std::vector<std::int32_t> table_32_;
   std::vector<std::byte> bytes_;
   std::vector<float> scales_;

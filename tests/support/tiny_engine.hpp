@@ -16,7 +16,7 @@
 
 namespace kvfit_test {
 
-using kvfit::index;
+using kvfit::index_t;
 
 struct tiny_layer {
   kvfit::layer_shape shape;
@@ -31,22 +31,22 @@ struct tiny_layer {
 /// Weights and what was done with them. The engine is written with Eigen's products, the oracle
 /// below with loops in double.
 struct tiny_engine {
-  static constexpr index width = 16;
+  static constexpr index_t width = 16;
 
-  index known_positions = 200;
+  index_t known_positions = 200;
   kvfit::matrix embedding;  // vocabulary × width
   std::vector<tiny_layer> stack;
 
-  mutable std::vector<index> projections;  ///< tokens that each layer has projected
-  mutable std::vector<index> finishes;     ///< tokens that each layer has finished
+  mutable std::vector<index_t> projections;  ///< tokens that each layer has projected
+  mutable std::vector<index_t> finishes;     ///< tokens that each layer has finished
   /// A call of `project` that fails, from 1; 0: none.
-  mutable index failing_projection = 0;
+  mutable index_t failing_projection = 0;
 
-  explicit tiny_engine(index layer_count = 3, std::uint64_t seed = 1) {
-    constexpr index inner = 24;
+  explicit tiny_engine(index_t layer_count = 3, std::uint64_t seed = 1) {
+    constexpr index_t inner = 24;
     embedding = random_matrix(29, width, seed);
-    for (index l = 0; l < layer_count; ++l) {
-      const auto weights = [&](index rows, index cols, std::uint64_t which) {
+    for (index_t l = 0; l < layer_count; ++l) {
+      const auto weights = [&](index_t rows, index_t cols, std::uint64_t which) {
         const auto stream = seed * 1000 + static_cast<std::uint64_t>(l) * 10 + which;
         return random_matrix(rows, cols, stream, 1.2F / std::sqrt(static_cast<float>(rows)));
       };
@@ -65,21 +65,21 @@ struct tiny_engine {
     finishes.assign(stack.size(), 0);
   }
 
-  [[nodiscard]] index layers() const { return static_cast<index>(stack.size()); }
-  [[nodiscard]] kvfit::layer_shape shape(index layer) const { return at(layer).shape; }
-  [[nodiscard]] index positions() const { return known_positions; }
-  [[nodiscard]] index vocabulary() const { return embedding.rows(); }
+  [[nodiscard]] index_t layers() const { return static_cast<index_t>(stack.size()); }
+  [[nodiscard]] kvfit::layer_shape shape(index_t layer) const { return at(layer).shape; }
+  [[nodiscard]] index_t positions() const { return known_positions; }
+  [[nodiscard]] index_t vocabulary() const { return embedding.rows(); }
 
   [[nodiscard]] kvfit::result<kvfit::matrix> embed(std::span<const kvfit::token> tokens) const {
-    kvfit::matrix hidden(static_cast<index>(tokens.size()), width);
-    for (index i = 0; i < hidden.rows(); ++i) {
+    kvfit::matrix hidden(static_cast<index_t>(tokens.size()), width);
+    for (index_t i = 0; i < hidden.rows(); ++i) {
       hidden.row(i) = embedding.row(tokens[static_cast<std::size_t>(i)]);
     }
     return hidden;
   }
 
-  [[nodiscard]] kvfit::result<kvfit::layer_rows> project(index layer, const kvfit::matrix& hidden,
-                                                         index position) const {
+  [[nodiscard]] kvfit::result<kvfit::layer_rows> project(index_t layer, const kvfit::matrix& hidden,
+                                                         index_t position) const {
     if (failing_projection > 0 && --failing_projection == 0) {
       return kvfit::error{kvfit::errc::out_of_memory, "engine"};
     }
@@ -91,7 +91,7 @@ struct tiny_engine {
     rows.queries = heads_of(x * weights.query, shape.query_heads);
     rows.keys = heads_of(x * weights.key, shape.kv_heads);
     rows.values = heads_of(x * weights.value, shape.kv_heads);
-    for (index i = 0; i < hidden.rows(); ++i) {
+    for (index_t i = 0; i < hidden.rows(); ++i) {
       const kvfit::row_rotation turn(*shape.rotation, shape.key_size, position + i);
       for (kvfit::matrix& head : rows.queries) turn.turn(head.row(i).data());
       for (kvfit::matrix& head : rows.keys) turn.turn(head.row(i).data());
@@ -99,14 +99,14 @@ struct tiny_engine {
     return rows;
   }
 
-  [[nodiscard]] kvfit::result<void> finish(index layer, const std::vector<kvfit::matrix>& outputs,
+  [[nodiscard]] kvfit::result<void> finish(index_t layer, const std::vector<kvfit::matrix>& outputs,
                                            kvfit::matrix& hidden) const {
     finishes[static_cast<std::size_t>(layer)] += hidden.rows();
     const tiny_layer& weights = at(layer);
-    const index size = weights.shape.value_size;
+    const index_t size = weights.shape.value_size;
     kvfit::matrix joined(hidden.rows(), size * weights.shape.query_heads);
     for (std::size_t h = 0; h < outputs.size(); ++h) {
-      joined.middleCols(static_cast<index>(h) * size, size) = outputs[h];
+      joined.middleCols(static_cast<index_t>(h) * size, size) = outputs[h];
     }
     hidden += joined * weights.output;
     const kvfit::matrix inner = (normalised(hidden) * weights.up).array().tanh().matrix();
@@ -118,15 +118,15 @@ struct tiny_engine {
     return kvfit::matrix(normalised(hidden) * embedding.transpose());
   }
 
-  [[nodiscard]] const tiny_layer& at(index layer) const {
+  [[nodiscard]] const tiny_layer& at(index_t layer) const {
     return stack[static_cast<std::size_t>(layer)];
   }
 
   /// Tokens made at random.
-  [[nodiscard]] std::vector<kvfit::token> text(index length, std::uint64_t seed) const {
+  [[nodiscard]] std::vector<kvfit::token> text(index_t length, std::uint64_t seed) const {
     kvfit::random_source random(seed);
     std::vector<kvfit::token> tokens;
-    for (index i = 0; i < length; ++i) {
+    for (index_t i = 0; i < length; ++i) {
       tokens.push_back(
           static_cast<kvfit::token>(random.below(static_cast<std::uint64_t>(vocabulary()))));
     }
@@ -136,16 +136,16 @@ struct tiny_engine {
  private:
   static kvfit::matrix normalised(const kvfit::matrix& hidden) {
     kvfit::matrix x = hidden;
-    for (index i = 0; i < x.rows(); ++i) {
+    for (index_t i = 0; i < x.rows(); ++i) {
       x.row(i) /= std::sqrt(x.row(i).squaredNorm() / static_cast<float>(x.cols()) + 1e-5F);
     }
     return x;
   }
 
-  static std::vector<kvfit::matrix> heads_of(const kvfit::matrix& joined, index count) {
-    const index size = joined.cols() / count;
+  static std::vector<kvfit::matrix> heads_of(const kvfit::matrix& joined, index_t count) {
+    const index_t size = joined.cols() / count;
     std::vector<kvfit::matrix> heads;
-    for (index h = 0; h < count; ++h) heads.emplace_back(joined.middleCols(h * size, size));
+    for (index_t h = 0; h < count; ++h) heads.emplace_back(joined.middleCols(h * size, size));
     return heads;
   }
 };
@@ -192,12 +192,13 @@ inline numbers oracle_normalised(const numbers& hidden) {
 }
 
 /// x · m, columns first … first + count − 1.
-inline numbers oracle_product(const numbers& x, const kvfit::matrix& m, index first, index count) {
+inline numbers oracle_product(const numbers& x, const kvfit::matrix& m, index_t first,
+                              index_t count) {
   numbers y(static_cast<std::size_t>(count), 0.0);
-  for (index c = 0; c < count; ++c) {
+  for (index_t c = 0; c < count; ++c) {
     for (std::size_t k = 0; k < x.size(); ++k) {
       y[static_cast<std::size_t>(c)] +=
-          x[k] * static_cast<double>(m(static_cast<index>(k), first + c));
+          x[k] * static_cast<double>(m(static_cast<index_t>(k), first + c));
     }
   }
   return y;
@@ -231,12 +232,12 @@ inline oracle_run oracle_read(const tiny_engine& model, std::span<const kvfit::t
     for (std::size_t i = 0; i < tokens.size(); ++i) {
       const numbers x = oracle_normalised(hidden[i]);
       const double position = static_cast<double>(i);
-      for (index h = 0; h < shape.query_heads; ++h) {
+      for (index_t h = 0; h < shape.query_heads; ++h) {
         made[i].queries.push_back(
             oracle_product(x, weights.query, h * shape.key_size, shape.key_size));
         oracle_turn(made[i].queries.back(), shape.rotation->base, position);
       }
-      for (index h = 0; h < shape.kv_heads; ++h) {
+      for (index_t h = 0; h < shape.kv_heads; ++h) {
         seen_row row{oracle_product(x, weights.key, h * shape.key_size, shape.key_size),
                      oracle_product(x, weights.value, h * shape.value_size, shape.value_size)};
         oracle_turn(row.key, shape.rotation->base, position);
@@ -251,7 +252,7 @@ inline oracle_run oracle_read(const tiny_engine& model, std::span<const kvfit::t
         if (is_replaced && i >= replaced.from) seen = replaced.rows[l][q / group];
         for (std::size_t j = 0; j <= i; ++j) {
           if (is_replaced && i >= replaced.from && j < replaced.from) continue;
-          if (shape.rule.window > 0 && static_cast<index>(i - j) >= shape.rule.window) continue;
+          if (shape.rule.window > 0 && static_cast<index_t>(i - j) >= shape.rule.window) continue;
           seen.push_back(made[j].rows[q / group]);
         }
         double mass = 0;
@@ -289,7 +290,7 @@ template <class Row>
 double difference(const Row& row, const numbers& oracle) {
   double most = 0;
   for (std::size_t k = 0; k < oracle.size(); ++k) {
-    most = std::max(most, std::abs(static_cast<double>(row[static_cast<index>(k)]) - oracle[k]));
+    most = std::max(most, std::abs(static_cast<double>(row[static_cast<index_t>(k)]) - oracle[k]));
   }
   return most;
 }

@@ -23,7 +23,7 @@
 
 namespace {
 
-using size = kvfit::index;
+using size = kvfit::index_t;
 
 [[noreturn]] void give_up(const std::string& why) {
   std::fprintf(stderr, "support: %s\n", why.c_str());

@@ -24,13 +24,13 @@ namespace {
 /// Softmax weights of some kept keys, full outputs, and the keys' own values.
 struct sample {
   /// t of 64 keys, n queries.
-  sample(std::uint64_t seed, kvfit::index t, kvfit::index n = 96) {
+  sample(std::uint64_t seed, kvfit::index_t t, kvfit::index_t n = 96) {
     const auto head = kvfit_test::make_head(seed, {.queries = n});
     const auto logits = kvfit_test::make_logits(head.cache(), head.queries, {}).logit;
     const Eigen::MatrixXd all = kvfit_test::to_double(head.values);
     Eigen::MatrixXd kept_logits(n, t);
     original.resize(t, all.cols());
-    for (kvfit::index j = 0; j < t; ++j) {
+    for (kvfit::index_t j = 0; j < t; ++j) {
       kept_logits.col(j) = logits.col(j * 64 / t);
       original.row(j) = head.values.row(j * 64 / t);
     }
@@ -95,7 +95,7 @@ sample with_outliers(std::uint64_t seed) {
   made.output = made.weights * made.original +
                 kvfit_test::random_matrix(160, made.output.cols(), seed + 50, 0.02F);
   const kvfit::matrix wrong = kvfit_test::random_matrix(160, made.output.cols(), seed + 51, 3);
-  for (kvfit::index i = 0; i < 160; i += 16) made.output.row(i) += wrong.row(i);
+  for (kvfit::index_t i = 0; i < 160; i += 16) made.output.row(i) += wrong.row(i);
   return made;
 }
 
@@ -222,7 +222,7 @@ TEST_CASE("relative weighting is the oracle's least squares of rows over the len
   const bool toward_original = GENERATE(true, false);
   const double ridge = GENERATE(0.0, 0.02);
   sample made(11, 12);
-  for (kvfit::index i = 0; i < 96; ++i) {  // lengths over two powers of ten, one below the floor
+  for (kvfit::index_t i = 0; i < 96; ++i) {  // lengths over two powers of ten, one below the floor
     made.output.row(i) *= std::pow(10.0F, static_cast<float>(i % 3));
   }
   made.output.row(7) *= 1e-6F;

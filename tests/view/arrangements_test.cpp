@@ -14,35 +14,35 @@
 namespace kvfit_test {
 
 using kvfit::dtype;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::row_view;
 
 namespace {
 
 /// Elements of `view` that are not, bit for bit, those of `expected`, by each way to read them.
-index differences(const row_view& view, const kvfit::matrix& expected) {
-  index wrong = view.rows() == expected.rows() && view.cols() == expected.cols() ? 0 : 1;
-  const auto compare = [&](index i, index j, float x) {
+index_t differences(const row_view& view, const kvfit::matrix& expected) {
+  index_t wrong = view.rows() == expected.rows() && view.cols() == expected.cols() ? 0 : 1;
+  const auto compare = [&](index_t i, index_t j, float x) {
     wrong +=
         std::bit_cast<std::uint32_t>(x) == std::bit_cast<std::uint32_t>(expected(i, j)) ? 0 : 1;
   };
   constexpr float untouched = 12345;
   std::vector<float> row(static_cast<std::size_t>(view.cols()) + 1, untouched);
-  for (index i = 0; i < view.rows(); ++i) {
+  for (index_t i = 0; i < view.rows(); ++i) {
     kvfit::load_row(view, i, row.data());
-    for (index j = 0; j < view.cols(); ++j) {
+    for (index_t j = 0; j < view.cols(); ++j) {
       compare(i, j, row[static_cast<std::size_t>(j)]);
       compare(i, j, view(i, j));
     }
   }
   wrong += row.back() == untouched ? 0 : 1;
-  for (const index step : {index{1}, index{7}, view.rows()}) {
-    for (index first = 0; first < view.rows(); first += step) {
-      const index count = std::min(step, view.rows() - first);
+  for (const index_t step : {index_t{1}, index_t{7}, view.rows()}) {
+    for (index_t first = 0; first < view.rows(); first += step) {
+      const index_t count = std::min(step, view.rows() - first);
       std::vector<float> buffer(static_cast<std::size_t>(count * view.cols()) + 1, untouched);
       const kvfit::float_tile tile = kvfit::load_rows(view, first, count, buffer.data());
-      for (index i = 0; i < count; ++i) {
-        for (index j = 0; j < view.cols(); ++j) {
+      for (index_t i = 0; i < count; ++i) {
+        for (index_t j = 0; j < view.cols(); ++j) {
           compare(first + i, j, tile.data[i * tile.stride + j]);
         }
       }
@@ -53,9 +53,9 @@ index differences(const row_view& view, const kvfit::matrix& expected) {
 }
 
 /// Every s-th row of a matrix.
-kvfit::matrix thinned(const kvfit::matrix& m, index first, index step) {
+kvfit::matrix thinned(const kvfit::matrix& m, index_t first, index_t step) {
   kvfit::matrix rows((m.rows() - first + step - 1) / step, m.cols());
-  for (index i = 0; i < rows.rows(); ++i) rows.row(i) = m.row(first + i * step);
+  for (index_t i = 0; i < rows.rows(); ++i) rows.row(i) = m.row(first + i * step);
   return rows;
 }
 
@@ -80,10 +80,10 @@ TEST_CASE("§9.23 every type in every layout reads as the numbers that stand the
     CHECK(differences(
               view.middle_rows(9, 80).every_row(1, 3).middle_rows(2, 20).middle_cols(33, 30),
               thinned(exact.middleRows(9, 80), 1, 3).middleRows(2, 20).middleCols(33, 30)) == 0);
-    const std::vector<index> some = {90, 0, 41, 41};
+    const std::vector<index_t> some = {90, 0, 41, 41};
     const kvfit::matrix gathered = kvfit::gather_rows(view, some);
     for (std::size_t i = 0; i < some.size(); ++i) {
-      CHECK(gathered.row(static_cast<index>(i)) == exact.row(some[i]));
+      CHECK(gathered.row(static_cast<index_t>(i)) == exact.row(some[i]));
     }
   }
 }

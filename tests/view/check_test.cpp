@@ -9,7 +9,7 @@ namespace {
 using kvfit::check_view;
 using kvfit::errc;
 using kvfit::error;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::row_view;
 
 constexpr float infinite = std::numeric_limits<float>::infinity();
@@ -51,8 +51,8 @@ TEST_CASE("§9.10 a number that is not finite is found in every place and type",
   const float bad = GENERATE(
       as<float>{}, infinite, -infinite, std::numeric_limits<float>::quiet_NaN(),
       std::numeric_limits<float>::signaling_NaN(), -std::numeric_limits<float>::quiet_NaN());
-  const index column = GENERATE(as<index>{}, 0, 1, 15, 16, 254, 255, 256, 257, 299);
-  const index row = GENERATE(as<index>{}, 0, 1, 4);
+  const index_t column = GENERATE(as<index_t>{}, 0, 1, 15, 16, 254, 255, 256, 257, 299);
+  const index_t row = GENERATE(as<index_t>{}, 0, 1, 4);
   CAPTURE(bad, row, column);
   Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> single =
       kvfit::matrix::Ones(5, 300);

@@ -13,7 +13,7 @@
 namespace kvfit_test {
 
 using kvfit::dtype;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::row_view;
 
 namespace {
@@ -22,10 +22,10 @@ using kvfit::errc;
 using kvfit::kv_part;
 using kvfit::page_order;
 
-constexpr index huge = index{1} << 40U;
+constexpr index_t huge = index_t{1} << 40U;
 
 /// Memory in which every fp32 number is its own place, so that a view shows where it looks.
-std::vector<float> numbered_memory(index numbers) {
+std::vector<float> numbered_memory(index_t numbers) {
   std::vector<float> memory(static_cast<std::size_t>(numbers));
   std::iota(memory.begin(), memory.end(), 0.0F);
   return memory;
@@ -33,13 +33,13 @@ std::vector<float> numbered_memory(index numbers) {
 
 /// Element (t, c) of the view is number place(t, c).
 template <class Place>
-void check_places(const kvfit::result<row_view>& view, index rows, index cols, Place place) {
+void check_places(const kvfit::result<row_view>& view, index_t rows, index_t cols, Place place) {
   REQUIRE(view);
   REQUIRE(view->rows() == rows);
   REQUIRE(view->cols() == cols);
-  index wrong = 0;
-  for (index t = 0; t < rows; ++t) {
-    for (index c = 0; c < cols; ++c) {
+  index_t wrong = 0;
+  for (index_t t = 0; t < rows; ++t) {
+    for (index_t c = 0; c < cols; ++c) {
       wrong += (*view)(t, c) == static_cast<float>(place(t, c)) ? 0 : 1;
     }
   }
@@ -68,14 +68,14 @@ TEST_CASE("llama.cpp: K, and V as it is with flash attention", "[view][layouts]"
                                      .stream = 1,
                                      .streams = 2,
                                      .bytes = memory.size() * 4};
-  const auto number = [](index cell, index head, index c) {
+  const auto number = [](index_t cell, index_t head, index_t c) {
     return ((1 * 10 + cell) * 3 + head) * 4 + c;
   };
-  for (index head = 0; head < 3; ++head) {
+  for (index_t head = 0; head < 3; ++head) {
     check_places(kvfit::llama_cpp_head(cache, head, 7), 7, 4,
-                 [&](index t, index c) { return number(t, head, c); });
-    const std::vector<index> cells = {9, 0, 4};
-    check_places(kvfit::llama_cpp_head(cache, head, cells), 3, 4, [&](index t, index c) {
+                 [&](index_t t, index_t c) { return number(t, head, c); });
+    const std::vector<index_t> cells = {9, 0, 4};
+    check_places(kvfit::llama_cpp_head(cache, head, cells), 3, 4, [&](index_t t, index_t c) {
       return number(cells[static_cast<std::size_t>(t)], head, c);
     });
   }
@@ -91,59 +91,59 @@ TEST_CASE("llama.cpp: V transposed, without flash attention", "[view][layouts]")
                                      .is_transposed = true,
                                      .stream = 1,
                                      .streams = 2};
-  const auto number = [](index cell, index head, index c) {
+  const auto number = [](index_t cell, index_t head, index_t c) {
     return (1 * 12 + head * 4 + c) * 10 + cell;
   };
-  for (index head = 0; head < 3; ++head) {
+  for (index_t head = 0; head < 3; ++head) {
     check_places(kvfit::llama_cpp_head(cache, head, 7), 7, 4,
-                 [&](index t, index c) { return number(t, head, c); });
-    const std::vector<index> cells = {9, 0, 4};
-    check_places(kvfit::llama_cpp_head(cache, head, cells), 3, 4, [&](index t, index c) {
+                 [&](index_t t, index_t c) { return number(t, head, c); });
+    const std::vector<index_t> cells = {9, 0, 4};
+    check_places(kvfit::llama_cpp_head(cache, head, cells), 3, 4, [&](index_t t, index_t c) {
       return number(cells[static_cast<std::size_t>(t)], head, c);
     });
   }
 }
 
 TEST_CASE("Pages of vLLM, FlashInfer and TensorRT-LLM", "[view][layouts]") {
-  constexpr index pages = 5;
-  constexpr index size = 4;
-  constexpr index heads = 3;
-  constexpr index dim = 2;
-  constexpr index dim_v = 3;
+  constexpr index_t pages = 5;
+  constexpr index_t size = 4;
+  constexpr index_t heads = 3;
+  constexpr index_t dim = 2;
+  constexpr index_t dim_v = 3;
   const auto memory = numbered_memory(pages * size * heads * (dim + dim_v) * 2);
-  const std::vector<index> table = {4, 1, 3};
+  const std::vector<index_t> table = {4, 1, 3};
   const std::vector<std::int32_t> table_32 = {4, 1, 3};
   struct expectation {
     page_order order;
-    index (*number)(index half, index page, index slot, index head, index c);
+    index_t (*number)(index_t half, index_t page, index_t slot, index_t head, index_t c);
   };
   // Each order spelt out as its shape.
   const expectation orders[] = {
       {page_order::vllm_nhd,
-       [](index k, index p, index s, index h, index c) {
+       [](index_t k, index_t p, index_t s, index_t h, index_t c) {
          return (((k * pages + p) * size + s) * heads + h) * dim + c;
        }},
       {page_order::vllm_hnd,
-       [](index k, index p, index s, index h, index c) {
+       [](index_t k, index_t p, index_t s, index_t h, index_t c) {
          return (((k * pages + p) * heads + h) * size + s) * dim + c;
        }},
       {page_order::flashinfer_nhd,
-       [](index k, index p, index s, index h, index c) {
+       [](index_t k, index_t p, index_t s, index_t h, index_t c) {
          return (((p * 2 + k) * size + s) * heads + h) * dim + c;
        }},
       {page_order::flashinfer_hnd,
-       [](index k, index p, index s, index h, index c) {
+       [](index_t k, index_t p, index_t s, index_t h, index_t c) {
          return (((p * 2 + k) * heads + h) * size + s) * dim + c;
        }},
       {page_order::tensorrt_llm,
-       [](index k, index p, index s, index h, index c) {
+       [](index_t k, index_t p, index_t s, index_t h, index_t c) {
          return (((p * 2 + k) * heads + h) * size + s) * dim + c;
        }},
-      {page_order::separate_nhd, [](index, index p, index s, index h,
-                                    index c) { return ((p * size + s) * heads + h) * dim + c; }},
-      {page_order::separate_hnd, [](index, index p, index s, index h,
-                                    index c) { return ((p * heads + h) * size + s) * dim + c; }},
-      {page_order::vllm_packed, [](index k, index p, index s, index h, index c) {
+      {page_order::separate_nhd, [](index_t, index_t p, index_t s, index_t h,
+                                    index_t c) { return ((p * size + s) * heads + h) * dim + c; }},
+      {page_order::separate_hnd, [](index_t, index_t p, index_t s, index_t h,
+                                    index_t c) { return ((p * heads + h) * size + s) * dim + c; }},
+      {page_order::vllm_packed, [](index_t k, index_t p, index_t s, index_t h, index_t c) {
          return ((p * heads + h) * size + s) * (dim + dim_v) + k * dim + c;
        }}};
   for (const expectation& expected : orders) {
@@ -158,10 +158,10 @@ TEST_CASE("Pages of vLLM, FlashInfer and TensorRT-LLM", "[view][layouts]") {
     if (is_packed) cache.value_dim = dim_v;
     CAPTURE(static_cast<int>(expected.order));
     for (const kv_part part : {kv_part::keys, kv_part::values}) {
-      const index half = part == kv_part::values ? 1 : 0;
-      const index cols = is_packed && half == 1 ? dim_v : dim;
-      for (index head = 0; head < heads; ++head) {
-        const auto place = [&](index t, index c) {
+      const index_t half = part == kv_part::values ? 1 : 0;
+      const index_t cols = is_packed && half == 1 ? dim_v : dim;
+      for (index_t head = 0; head < heads; ++head) {
+        const auto place = [&](index_t t, index_t c) {
           return expected.number(half, table[static_cast<std::size_t>(t / size)], t % size, head,
                                  c);
         };
@@ -174,7 +174,7 @@ TEST_CASE("Pages of vLLM, FlashInfer and TensorRT-LLM", "[view][layouts]") {
 
 TEST_CASE("Pages of several layers in one pool lie a stride apart", "[view][layouts]") {
   const auto memory = numbered_memory(3L * 4 * 2 * 4 * 2);  // [3 pages][4 layers][2][4][2]
-  const std::vector<index> table = {2, 0};
+  const std::vector<index_t> table = {2, 0};
   const kvfit::paged_cache layer_1{.data = memory.data() + 16,
                                    .type = dtype::fp32,
                                    .order = page_order::tensorrt_llm,
@@ -184,7 +184,7 @@ TEST_CASE("Pages of several layers in one pool lie a stride apart", "[view][layo
                                    .dim = 2,
                                    .page_stride = 64};
   check_places(
-      kvfit::paged_head(layer_1, kv_part::values, 0, table, 8), 8, 2, [&](index t, index c) {
+      kvfit::paged_head(layer_1, kv_part::values, 0, table, 8), 8, 2, [&](index_t t, index_t c) {
         return ((table[static_cast<std::size_t>(t / 4)] * 4 + 1) * 2 + 1) * 8 + t % 4 * 2 + c;
       });
   kvfit::paged_cache told = layer_1;  // the last layer's last page ends before the stride does
@@ -212,9 +212,9 @@ TEST_CASE("Hugging Face and MLX: more allocated than in use", "[view][layouts]")
                                  .allocated = 10,
                                  .dim = 4,
                                  .bytes = memory.size() * 4};
-  for (index head = 0; head < 3; ++head) {
+  for (index_t head = 0; head < 3; ++head) {
     check_places(kvfit::batch_head(cache, 1, head, 7), 7, 4,
-                 [&](index t, index c) { return ((1 * 3 + head) * 10 + t) * 4 + c; });
+                 [&](index_t t, index_t c) { return ((1 * 3 + head) * 10 + t) * 4 + c; });
   }
   check_refused(kvfit::batch_head(cache, 2, 0, 7), errc::invalid_option, "sequence", 2, 2);
   check_refused(kvfit::batch_head(cache, 0, 3, 7), errc::invalid_option, "head", 3, 3);
@@ -236,7 +236,7 @@ TEST_CASE("int8 scales lie in the order of the cache, a group in place of a dim"
           "[view][layouts]") {
   const std::vector<std::int8_t> ones(4L * 2 * 8 * 3 * 6, 1);
   const auto scales = numbered_memory(4L * 2 * 8 * 3 * 3);
-  const std::vector<index> table = {2, 0};
+  const std::vector<index_t> table = {2, 0};
   const kvfit::paged_cache cache{.data = ones.data(),
                                  .type = dtype::int8,
                                  .order = page_order::flashinfer_nhd,
@@ -246,8 +246,8 @@ TEST_CASE("int8 scales lie in the order of the cache, a group in place of a dim"
                                  .dim = 6,
                                  .scales = {.data = scales.data(), .group = 2}};
   check_places(kvfit::paged_head(cache, kv_part::values, 1, table, 16), 16, 6,
-               [&](index t, index c) {
-                 const index page = table[static_cast<std::size_t>(t / 8)];
+               [&](index_t t, index_t c) {
+                 const index_t page = table[static_cast<std::size_t>(t / 8)];
                  return (((page * 2 + 1) * 8 + t % 8) * 3 + 1) * 3 + c / 2;
                });
   const kvfit::batch_cache batch{.data = ones.data(),
@@ -258,7 +258,7 @@ TEST_CASE("int8 scales lie in the order of the cache, a group in place of a dim"
                                  .dim = 6,
                                  .scales = {.data = scales.data(), .group = 6}};
   check_places(kvfit::batch_head(batch, 1, 2, 8), 8, 6,
-               [](index t, index) { return (1 * 3 + 2) * 8 + t; });
+               [](index_t t, index_t) { return (1 * 3 + 2) * 8 + t; });
   kvfit::paged_cache wrong = cache;
   wrong.scales.group = 4;
   check_refused(kvfit::paged_head(wrong, kv_part::keys, 0, table, 16), errc::shape_mismatch,
@@ -284,7 +284,7 @@ TEST_CASE("§9.22 block types whose dims are no multiples of 32 are refused", "[
     check_refused(kvfit::llama_cpp_head(cache, 0, 9), errc::shape_mismatch, "cells", 40, 32);
     kvfit::paged_cache paged{
         .data = memory.data(), .type = type, .pages = 2, .page_size = 4, .heads = 2, .dim = 80};
-    const std::vector<index> table = {1};
+    const std::vector<index_t> table = {1};
     check_refused(kvfit::paged_head(paged, kv_part::keys, 0, table, 4), errc::shape_mismatch, "dim",
                   80, 32);
     paged.order = page_order::vllm_packed;
@@ -312,8 +312,8 @@ TEST_CASE("§9.22 block types whose dims are no multiples of 32 are refused", "[
 
 TEST_CASE("§9.21 size products beyond 64 bits are refused", "[view][layouts]") {
   const float number = 0;
-  const std::vector<index> table = {0};
-  const index none = kvfit::error::none;
+  const std::vector<index_t> table = {0};
+  const index_t none = kvfit::error::none;
   check_refused(
       kvfit::llama_cpp_head(
           {.data = &number, .type = dtype::fp32, .cells = huge, .heads = huge, .dim = huge}, 0, 1),
@@ -344,26 +344,27 @@ TEST_CASE("§9.21 size products beyond 64 bits are refused", "[view][layouts]") 
                                      .pages = 1,
                                      .page_size = 1,
                                      .heads = 2,
-                                     .dim = std::numeric_limits<index>::max()},
+                                     .dim = std::numeric_limits<index_t>::max()},
                                     kv_part::values, 1, table, 1),
                   errc::shape_mismatch, "memory", none, none);
   }
-  const index most = std::numeric_limits<index>::max();
+  const index_t most = std::numeric_limits<index_t>::max();
   check_refused(kvfit::make_view({.data = &number, .rows = most, .cols = most, .row_stride = most}),
                 errc::shape_mismatch, "memory", none, none);
-  check_refused(
-      kvfit::make_view(
-          {.data = &number, .rows = 2, .cols = 2, .row_stride = std::numeric_limits<index>::min()}),
-      errc::shape_mismatch, "memory", none, none);
+  check_refused(kvfit::make_view({.data = &number,
+                                  .rows = 2,
+                                  .cols = 2,
+                                  .row_stride = std::numeric_limits<index_t>::min()}),
+                errc::shape_mismatch, "memory", none, none);
 }
 
 TEST_CASE("§9.21 pools and groups near 64 bits are refused, or read without overflow",
           "[view][layouts]") {
-  constexpr index most = std::numeric_limits<index>::max();
+  constexpr index_t most = std::numeric_limits<index_t>::max();
   const std::vector<float> memory(64);
   const std::vector<std::int32_t> table = {0};
-  const auto decode = [](const void*, index, float* out) noexcept { *out = 0; };
-  for (const index page_size : {index{2}, most}) {
+  const auto decode = [](const void*, index_t, float* out) noexcept { *out = 0; };
+  for (const index_t page_size : {index_t{2}, most}) {
     const auto view = kvfit::make_paged_view(
         kvfit::row_memory{
             .data = memory.data(), .type = dtype::decoded, .cols = 1, .decode = decode},
@@ -377,8 +378,8 @@ TEST_CASE("§9.21 pools and groups near 64 bits are refused, or read without ove
                                 .page_size = 1,
                                 .heads = 1,
                                 .dim = 2,
-                                .page_stride = index{1} << 61};
-  CHECK_FALSE(kvfit::paged_head(pool, kv_part::keys, 0, std::vector<index>{0}, 1));
+                                .page_stride = index_t{1} << 61};
+  CHECK_FALSE(kvfit::paged_head(pool, kv_part::keys, 0, std::vector<index_t>{0}, 1));
 
   std::vector<std::int8_t> numbers(32);
   for (std::size_t k = 0; k < 32; ++k) numbers[k] = static_cast<std::int8_t>(k);
@@ -394,8 +395,8 @@ TEST_CASE("§9.21 pools and groups near 64 bits are refused, or read without ove
   const row_view thinned = rows->transposed().every_row(1, 2).transposed();
   std::array<float, 16> buffer{};
   const auto tile = kvfit::load_rows(thinned, 0, 4, buffer.data());
-  for (index r = 0; r < 4; ++r) {
-    for (index c = 0; c < 4; ++c) {
+  for (index_t r = 0; r < 4; ++r) {
+    for (index_t c = 0; c < 4; ++c) {
       CHECK(tile.data[r * tile.stride + c] ==
             static_cast<float>(r * 8 + 2 * c + 1) * scales[static_cast<std::size_t>(r)]);
     }
@@ -406,8 +407,8 @@ TEST_CASE("Lists and tables that lead out of the memory are refused", "[view][la
   const auto memory = numbered_memory(1000);
   const kvfit::llama_cpp_cache cache{
       .data = memory.data(), .type = dtype::fp32, .cells = 10, .heads = 1, .dim = 4};
-  for (const index bad : {index{10}, index{-1}, huge}) {
-    const std::vector<index> cells = {0, 9, bad};
+  for (const index_t bad : {index_t{10}, index_t{-1}, huge}) {
+    const std::vector<index_t> cells = {0, 9, bad};
     check_refused(kvfit::llama_cpp_head(cache, 0, cells), errc::invalid_position, "rows", bad, 10);
   }
   check_refused(kvfit::llama_cpp_head(cache, 0, 11), errc::shape_mismatch, "tokens", 11, 10);
@@ -424,7 +425,7 @@ TEST_CASE("Lists and tables that lead out of the memory are refused", "[view][la
                   "rows", -1, 0);
   }
   kvfit::row_memory mapped{.data = memory.data(), .rows = 2, .cols = 2, .row_stride = 2};
-  const std::vector<index> rows = {0, 1};
+  const std::vector<index_t> rows = {0, 1};
   mapped.map = kvfit::row_map::listed(rows.data());
   CHECK(kvfit::make_view(mapped).error().argument == "map");
 }
@@ -437,7 +438,7 @@ TEST_CASE("Types and decoders that can't be read are refused", "[view][layouts]"
             .code == errc::invalid_option);
   CHECK(kvfit::make_view({.type = dtype::decoded, .rows = 1, .cols = 1}).error().code ==
         errc::null_data);
-  const kvfit::decode_row zeros = [](const void*, index, float* out) noexcept { *out = 0; };
+  const kvfit::decode_row zeros = [](const void*, index_t, float* out) noexcept { *out = 0; };
   CHECK(kvfit::make_view({.type = dtype::decoded, .rows = 1, .cols = 1, .decode = zeros}));
   check_refused(
       kvfit::make_view({.type = dtype::decoded, .rows = 1, .cols = 4097, .decode = zeros}),

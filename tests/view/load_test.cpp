@@ -10,7 +10,7 @@ namespace kvfit_test {
 namespace {
 
 using kvfit::dtype;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::row_view;
 
 enum class layout { contiguous, padded, transposed, reversed, mirrored, spread, repeated };
@@ -18,7 +18,7 @@ enum class layout { contiguous, padded, transposed, reversed, mirrored, spread, 
 /// A view over its own memory of any type and layout, filled with arbitrary finite bit patterns.
 class arranged {
  public:
-  arranged(dtype type, layout where, index rows, index cols, std::size_t misaligned) {
+  arranged(dtype type, layout where, index_t rows, index_t cols, std::size_t misaligned) {
     const std::size_t size = size_of(type);
     memory_.resize(static_cast<std::size_t>((rows + 3) * (cols + 3) * 2) * size + 64);
     kvfit::random_source random(rows * 100 + cols);
@@ -28,7 +28,7 @@ class arranged {
       std::memcpy(memory_.data() + at, &bits, 4);
     }
     const std::byte* start = memory_.data() + misaligned * size;
-    const auto at = [&](index elements) {
+    const auto at = [&](index_t elements) {
       return start + static_cast<std::size_t>(elements) * size;
     };
     switch (where) {
@@ -75,21 +75,21 @@ TEST_CASE("Loaded rows equal element access for every type and layout, bit for b
   const auto type = GENERATE(dtype::fp32, dtype::fp16, dtype::bf16);
   const auto where = GENERATE(layout::contiguous, layout::padded, layout::transposed,
                               layout::reversed, layout::mirrored, layout::spread, layout::repeated);
-  const auto cols = GENERATE(as<index>{}, 1, 2, 3, 15, 16, 17, 33);  // around the vector lengths
+  const auto cols = GENERATE(as<index_t>{}, 1, 2, 3, 15, 16, 17, 33);  // around the vector lengths
   const auto misaligned = GENERATE(as<std::size_t>{}, 0, 1);
   CAPTURE(kvfit::name(type), static_cast<int>(where), cols, misaligned);
-  constexpr index rows = 9;
+  constexpr index_t rows = 9;
   const arranged source(type, where, rows, cols, misaligned);
   const row_view& view = source.view;
   constexpr float untouched = 12345;
 
-  for (index first = 0; first < rows; first += 2) {
-    for (index count = 1; first + count <= rows; count += 3) {
+  for (index_t first = 0; first < rows; first += 2) {
+    for (index_t count = 1; first + count <= rows; count += 3) {
       std::vector<float> buffer(static_cast<std::size_t>(count * cols) + 1, untouched);
       const kvfit::float_tile tile = kvfit::load_rows(view, first, count, buffer.data());
-      index wrong = 0;
-      for (index i = 0; i < count; ++i) {
-        for (index j = 0; j < cols; ++j) {
+      index_t wrong = 0;
+      for (index_t i = 0; i < count; ++i) {
+        for (index_t j = 0; j < cols; ++j) {
           const float loaded = tile.data[i * tile.stride + j];
           wrong += bits_of(loaded) == bits_of(view(first + i, j)) ? 0 : 1;
         }
@@ -105,8 +105,8 @@ TEST_CASE("Loaded rows equal element access for every type and layout, bit for b
     }
     std::vector<float> row(static_cast<std::size_t>(cols) + 1, untouched);
     kvfit::load_row(view, first, row.data());
-    index wrong = 0;
-    for (index j = 0; j < cols; ++j) {
+    index_t wrong = 0;
+    for (index_t j = 0; j < cols; ++j) {
       wrong += bits_of(row[static_cast<std::size_t>(j)]) == bits_of(view(first, j)) ? 0 : 1;
     }
     CHECK(wrong == 0);
@@ -119,13 +119,13 @@ TEST_CASE("Gathered rows equal element access, in any order and repeated", "[vie
   const auto where = GENERATE(layout::contiguous, layout::transposed, layout::reversed);
   CAPTURE(kvfit::name(type), static_cast<int>(where));
   const arranged source(type, where, 9, 17, 0);
-  const std::vector<index> rows = {8, 0, 3, 3, 7};
+  const std::vector<index_t> rows = {8, 0, 3, 3, 7};
   const kvfit::matrix gathered = kvfit::gather_rows(source.view, rows);
   REQUIRE(gathered.rows() == 5);
   REQUIRE(gathered.cols() == 17);
-  index wrong = 0;
-  for (index i = 0; i < 5; ++i) {
-    for (index j = 0; j < 17; ++j) {
+  index_t wrong = 0;
+  for (index_t i = 0; i < 5; ++i) {
+    for (index_t j = 0; j < 17; ++j) {
       const float expected = source.view(rows[static_cast<std::size_t>(i)], j);
       wrong += bits_of(gathered(i, j)) == bits_of(expected) ? 0 : 1;
     }

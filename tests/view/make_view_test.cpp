@@ -10,7 +10,7 @@ namespace kvfit_test {
 
 using kvfit::dtype;
 using kvfit::errc;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::make_view;
 
 TEST_CASE("Contiguous ranges become row-major views of their memory", "[view][make_view]") {
@@ -46,7 +46,7 @@ TEST_CASE("Contiguous ranges become row-major views of their memory", "[view][ma
 
 TEST_CASE("A length of nothing fits sizes of nothing", "[view][make_view]") {
   const std::vector<float> nothing;
-  for (const auto& [rows, cols] : {std::pair<index, index>{0, 0}, {0, 4}, {4, 0}}) {
+  for (const auto& [rows, cols] : {std::pair<index_t, index_t>{0, 0}, {0, 4}, {4, 0}}) {
     CAPTURE(rows, cols);
     const auto view = make_view(nothing, rows, cols);
     REQUIRE(view);
@@ -58,7 +58,7 @@ TEST_CASE("A length of nothing fits sizes of nothing", "[view][make_view]") {
 
 TEST_CASE("A range of another length is refused with both sizes", "[view][make_view]") {
   const std::vector<float> ten(10);
-  for (const auto& [rows, cols] : {std::pair<index, index>{3, 3},
+  for (const auto& [rows, cols] : {std::pair<index_t, index_t>{3, 3},
                                    {3, 4},
                                    {1, 9},
                                    {1, 11},
@@ -79,7 +79,8 @@ TEST_CASE("A range of another length is refused with both sizes", "[view][make_v
 
 TEST_CASE("Negative sizes are refused", "[view][make_view]") {
   const std::vector<float> ten(10);
-  for (const auto& [rows, cols] : {std::pair<index, index>{-2, -5}, {-1, 10}, {10, -1}, {0, -1}}) {
+  for (const auto& [rows, cols] :
+       {std::pair<index_t, index_t>{-2, -5}, {-1, 10}, {10, -1}, {0, -1}}) {
     CAPTURE(rows, cols);
     const auto view = make_view(ten, rows, cols);
     REQUIRE_FALSE(view);
@@ -91,16 +92,16 @@ TEST_CASE("Negative sizes are refused", "[view][make_view]") {
 TEST_CASE("§9.21 a product of sizes that wraps is refused", "[view][make_view]") {
   const std::vector<float> sixteen(16);
   const std::vector<float> nothing;
-  const index large = index{1} << 62U;
-  for (const auto& [rows, cols] : {std::pair<index, index>{large, 4},  // 2^64: wraps to 0
-                                   {(index{1} << 60U) + 1, 16},        // wraps to 16
-                                   {std::numeric_limits<index>::max(), 2}}) {
+  const index_t large = index_t{1} << 62U;
+  for (const auto& [rows, cols] : {std::pair<index_t, index_t>{large, 4},  // 2^64: wraps to 0
+                                   {(index_t{1} << 60U) + 1, 16},          // wraps to 16
+                                   {std::numeric_limits<index_t>::max(), 2}}) {
     CAPTURE(rows, cols);
     for (const auto& range : {sixteen, nothing}) {
       const auto view = make_view(range, rows, cols);
       REQUIRE_FALSE(view);
       CHECK(view.error().code == errc::shape_mismatch);
-      CHECK(view.error().actual == static_cast<index>(range.size()));
+      CHECK(view.error().actual == static_cast<index_t>(range.size()));
       CHECK(view.error().expected == kvfit::error::none);
     }
   }

@@ -12,16 +12,16 @@ namespace kvfit_test {
 namespace {
 
 using kvfit::dtype;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::row_view;
 using column_major = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
 
 /// Element (i, j) = 10 i + j + 0.5: tells where it comes from, and is exact in fp16 and bf16.
 template <class M>
-M numbered(index rows, index cols) {
+M numbered(index_t rows, index_t cols) {
   M m(rows, cols);
-  for (index i = 0; i < rows; ++i) {
-    for (index j = 0; j < cols; ++j) {
+  for (index_t i = 0; i < rows; ++i) {
+    for (index_t j = 0; j < cols; ++j) {
       m(i, j) = static_cast<typename M::Scalar>(static_cast<float>(10 * i + j) + 0.5F);
     }
   }
@@ -33,8 +33,8 @@ template <class M>
 void check_same(const row_view& view, const M& expected) {
   REQUIRE(view.rows() == expected.rows());
   REQUIRE(view.cols() == expected.cols());
-  for (index i = 0; i < view.rows(); ++i) {
-    for (index j = 0; j < view.cols(); ++j) {
+  for (index_t i = 0; i < view.rows(); ++i) {
+    for (index_t j = 0; j < view.cols(); ++j) {
       CAPTURE(i, j);
       CHECK(view(i, j) == static_cast<float>(expected(i, j)));
     }
@@ -205,13 +205,13 @@ TEST_CASE("Middle rows and columns are those of the matrix", "[view][row_view]")
   for (const row_view& view : {row_view(m), row_view(m).transposed()}) {
     kvfit::matrix expected = m;
     if (view.rows() == 6) expected = m.transpose().eval();
-    for (index first = 0; first <= view.rows(); ++first) {
-      for (index count = 0; first + count <= view.rows(); ++count) {
+    for (index_t first = 0; first <= view.rows(); ++first) {
+      for (index_t count = 0; first + count <= view.rows(); ++count) {
         check_same(view.middle_rows(first, count), expected.middleRows(first, count));
       }
     }
-    for (index first = 0; first <= view.cols(); ++first) {
-      for (index count = 0; first + count <= view.cols(); ++count) {
+    for (index_t first = 0; first <= view.cols(); ++first) {
+      for (index_t count = 0; first + count <= view.cols(); ++count) {
         check_same(view.middle_cols(first, count), expected.middleCols(first, count));
       }
     }
@@ -233,7 +233,7 @@ TEST_CASE("Middle rows of a view without columns, and the other way round", "[vi
 }
 
 TEST_CASE("Steps and strides that mean nothing are not multiplied", "[view][row_view]") {
-  constexpr index huge = std::numeric_limits<index>::max() / 2 + 3;
+  constexpr index_t huge = std::numeric_limits<index_t>::max() / 2 + 3;
   const std::array<float, 2> numbers = {1, 2};
   const row_view one(numbers.data(), 1, 2, huge);
   const row_view still = one.every_row(0, 3).every_row(0, huge);
@@ -241,7 +241,7 @@ TEST_CASE("Steps and strides that mean nothing are not multiplied", "[view][row_
   CHECK(still(0, 1) == 2);
   CHECK(one.every_row(huge, 2).rows() == 0);
 
-  const std::array<index, 3> rows = {1, 0, 1};
+  const std::array<index_t, 3> rows = {1, 0, 1};
   const auto listed = kvfit::make_listed_view(
       {.data = numbers.data(), .rows = 2, .cols = 1, .row_stride = 1}, rows);
   REQUIRE(listed);
@@ -255,9 +255,9 @@ TEST_CASE("§9.21 addresses are 64-bit", "[view][row_view]") {
   // Nothing is read: only where element (i, j) would lie. volatile, as the compiler would object.
   const std::array<float, 1> memory{};
   const float* volatile start = memory.data();
-  const index rows = index{1} << 33U;
+  const index_t rows = index_t{1} << 33U;
   const row_view view(start, dtype::fp16, rows, 256, 256);
-  const auto distance = [&](index i, index j) {
+  const auto distance = [&](index_t i, index_t j) {
     return reinterpret_cast<std::uintptr_t>(view.address(i, j)) -
            reinterpret_cast<std::uintptr_t>(memory.data());
   };

@@ -13,7 +13,7 @@
 namespace kvfit_test {
 
 using kvfit::dtype;
-using kvfit::index;
+using kvfit::index_t;
 using kvfit::row_view;
 
 namespace {
@@ -47,15 +47,15 @@ std::vector<float> quantised(dtype type, const std::vector<float>& x, bool has_h
 }
 
 /// `x` as it reads after it is stored; groups of rows × cols numbers share a scale.
-kvfit::matrix after_storing(const kvfit::matrix& x, dtype type, index rows, index cols,
+kvfit::matrix after_storing(const kvfit::matrix& x, dtype type, index_t rows, index_t cols,
                             bool has_half_scale) {
   kvfit::matrix y = x;
   if (is_number(type)) {
     for (float& number : y.reshaped()) number = kvfit::as_stored(number, type);
     return y;
   }
-  for (index i = 0; i < x.rows(); i += rows) {
-    for (index j = 0; j < x.cols(); j += cols) {
+  for (index_t i = 0; i < x.rows(); i += rows) {
+    for (index_t j = 0; j < x.cols(); j += cols) {
       const kvfit::matrix group = x.block(i, j, rows, cols);
       const std::vector<float> numbers(group.data(), group.data() + group.size());
       const std::vector<float> stored = quantised(type, numbers, has_half_scale);
@@ -88,8 +88,8 @@ TEST_CASE("Rows are stored in every type and layout, and nothing beside them", "
         how.is_flipped ? kvfit::matrix(memory.exact().transpose()) : memory.exact();
     const bool is_int8 = how.type == dtype::int8;
     const bool has_wide_groups = is_int8 && how.by_cols;
-    const index cols = has_wide_groups ? whole.cols() : 32;
-    const index first_col = whole.cols() - cols;
+    const index_t cols = has_wide_groups ? whole.cols() : 32;
+    const index_t first_col = whole.cols() - cols;
     const row_view window = whole.middle_rows(32, 32).middle_cols(first_col, cols);
     const kvfit::matrix source = random_matrix(32, cols, 11);
     const bool has_row_groups = is_int8 && how.where == arrangement::place::one_of_three;
@@ -105,12 +105,12 @@ TEST_CASE("Rows are stored in every type and layout, and nothing beside them", "
     }
     REQUIRE(stored);
     kvfit::matrix expected = old;
-    const index group_cols = is_int8 ? (how.by_cols ? cols : 32) : (how.by_cols ? 1 : 32);
+    const index_t group_cols = is_int8 ? (how.by_cols ? cols : 32) : (how.by_cols ? 1 : 32);
     expected.block(32, first_col, 32, cols) = after_storing(source, how.type, shares_rows ? 32 : 1,
                                                             group_cols, is_int8 && how.is_flipped);
-    index wrong = 0;
-    for (index i = 0; i < old.rows(); ++i) {
-      for (index j = 0; j < old.cols(); ++j) wrong += whole(i, j) == expected(i, j) ? 0 : 1;
+    index_t wrong = 0;
+    for (index_t i = 0; i < old.rows(); ++i) {
+      for (index_t j = 0; j < old.cols(); ++j) wrong += whole(i, j) == expected(i, j) ? 0 : 1;
     }
     CHECK(wrong == 0);
     std::size_t changed = 0;
@@ -239,7 +239,7 @@ TEST_CASE("A scale that several rows, groups or pages share can be read and not 
   memory.rows = 1;
   CHECK(refused(*kvfit::make_view(memory)));
   memory.scales = {.data = scales.data(), .group = 8, .row_stride = 1, .page_stride = 0};
-  const std::vector<index> table = {0, 1};
+  const std::vector<index_t> table = {0, 1};
   const auto paged =
       kvfit::make_paged_view(memory, table, {.pages = 2, .page_size = 2, .page_stride = 16}, 4);
   REQUIRE(paged);

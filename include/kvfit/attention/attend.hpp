@@ -29,10 +29,10 @@ struct attend_options {
   /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits over the longest
   /// block, from 8 to 96 (`panel_rows`). Fewer take less memory and more time, and change what
   /// rounding decides.
-  index panel = 0;
+  index_t panel = 0;
   /// Bytes, ≥ 0, that `attend` may hold at once beyond its inputs, its result included; none: as
   /// many as it takes (`attend_bytes`). Where that is more, panels are halved, down to one query.
-  std::optional<index> memory = {};
+  std::optional<index_t> memory = {};
 };
 
 }  // namespace kvfit
@@ -40,8 +40,8 @@ struct attend_options {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Keys of the longest block.
-inline index longest_of(std::span<const kv_block> blocks) noexcept {
-  index longest = 0;
+inline index_t longest_of(std::span<const kv_block> blocks) noexcept {
+  index_t longest = 0;
   for (const kv_block& cache : blocks) longest = std::max(longest, cache.keys.rows());
   return longest;
 }
@@ -53,7 +53,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// Bytes that `attend` holds at most, its result included; `options.memory` is not looked at.
 inline double attend_bytes(const query_set& queries, std::span<const kv_block> blocks,
                            const attend_options& options = {}) noexcept {
-  const index longest = detail::longest_of(blocks);
+  const index_t longest = detail::longest_of(blocks);
   double checking = 0;
   double bytes = 0;
   for (const kv_block& cache : blocks) {
@@ -107,7 +107,7 @@ inline result<attend_options> attend_options_within(const query_set& queries,
   const auto cap = static_cast<double>(*options.memory);
   double least = attend_bytes(queries, blocks, now);
   if (least <= cap) return now;
-  index longest = 0;
+  index_t longest = 0;
   for (const query_block& block : queries.blocks()) longest = std::max(longest, block.rows.rows());
   for (now.panel = std::min(longest, panel_rows(longest_of(blocks), options.panel)); now.panel > 0;
        now.panel /= 2) {
@@ -124,7 +124,7 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
                                                  const logit_rule& rule,
                                                  const attend_options& options) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
-  for (const index size : {options.panel, options.memory.value_or(0)}) {
+  for (const index_t size : {options.panel, options.memory.value_or(0)}) {
     if (size < 0) {
       return error{errc::invalid_option, "panel, memory", size, 0, "must not be negative"};
     }
@@ -133,7 +133,7 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
   if (const auto ok = check_blocks(queries, blocks); !ok) return ok.error();
   const auto within = attend_options_within(queries, blocks, options);
   if (!within) return within.error();
-  const index width = blocks[0].values.cols();
+  const index_t width = blocks[0].values.cols();
   attention_output out{matrix::Zero(queries.rows(), width), vector(queries.rows())};
   std::vector<attention_panel> parts;
   parts.reserve(blocks.size());
@@ -145,7 +145,7 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
       if (const auto ok = part.compute(panel); !ok) return ok.error();
     }
     const float sink = queries.blocks()[panel.block].sink_logit;
-    for (index i = 0; i < panel.count; ++i) {
+    for (index_t i = 0; i < panel.count; ++i) {
       const auto columns = static_cast<std::size_t>(width);
       attention_state state{.output = {out.output.row(panel.offset + i).data(), columns}};
       for (attention_panel& part : parts) {

@@ -21,15 +21,15 @@ inline bool is_finite_or_hidden(float x) noexcept {
   return is_finite(x) || std::bit_cast<std::uint32_t>(x) == 0xFF800000U;
 }
 
-inline result<void> check_bias(std::span<const float> bias, index keys) {
+inline result<void> check_bias(std::span<const float> bias, index_t keys) {
   if (bias.empty()) return {};
-  if (static_cast<index>(bias.size()) != keys) {
-    return error{errc::shape_mismatch, "bias", static_cast<index>(bias.size()), keys,
+  if (static_cast<index_t>(bias.size()) != keys) {
+    return error{errc::shape_mismatch, "bias", static_cast<index_t>(bias.size()), keys,
                  "one number per key"};
   }
   for (std::size_t j = 0; j < bias.size(); ++j) {
     if (!is_finite_or_hidden(bias[j])) {
-      return error{errc::non_finite, "bias", static_cast<index>(j), 0, "finite or -infinity"};
+      return error{errc::non_finite, "bias", static_cast<index_t>(j), 0, "finite or -infinity"};
     }
   }
   return {};
@@ -44,7 +44,7 @@ inline error in_query_block(error cause, std::size_t block, std::size_t blocks) 
   return cause;
 }
 
-inline result<void> check_mask(const row_view& mask, index queries, index keys) {
+inline result<void> check_mask(const row_view& mask, index_t queries, index_t keys) {
   if (mask.rows() != queries) {
     return error{errc::shape_mismatch, "masks", mask.rows(), queries, "one row per query"};
   }
@@ -53,9 +53,9 @@ inline result<void> check_mask(const row_view& mask, index queries, index keys) 
   }
   if (!mask.is_backed()) return error{errc::null_data, "masks"};
   std::vector<float> row(static_cast<std::size_t>(keys));
-  for (index i = 0; i < queries; ++i) {
+  for (index_t i = 0; i < queries; ++i) {
     const float* entries = load_rows(mask, i, 1, row.data()).data;
-    for (index j = first_non_finite(entries, keys); j < keys; ++j) {
+    for (index_t j = first_non_finite(entries, keys); j < keys; ++j) {
       if (!is_finite_or_hidden(entries[j])) {
         return error{errc::non_finite, "masks", i, j, "finite or -infinity"};
       }
@@ -67,8 +67,8 @@ inline result<void> check_mask(const row_view& mask, index queries, index keys) 
 inline result<void> check_masks(const kv_block& cache, std::span<const query_block> queries) {
   if (cache.masks.empty()) return {};
   if (cache.masks.size() != queries.size()) {
-    return error{errc::shape_mismatch, "masks", static_cast<index>(cache.masks.size()),
-                 static_cast<index>(queries.size()), "one mask per query block"};
+    return error{errc::shape_mismatch, "masks", static_cast<index_t>(cache.masks.size()),
+                 static_cast<index_t>(queries.size()), "one mask per query block"};
   }
   for (std::size_t b = 0; b < queries.size(); ++b) {
     const auto ok = check_mask(cache.masks[b], queries[b].rows.rows(), cache.keys.rows());
@@ -80,16 +80,16 @@ inline result<void> check_masks(const kv_block& cache, std::span<const query_blo
 /// A table of positions: every row has a place in it, and no difference of two overflows.
 inline result<void> check_query_positions(const query_block& block) {
   if (block.positions.empty()) return {};
-  const auto places = static_cast<index>(block.positions.size());
-  const index last = block.first_position + (block.rows.rows() - 1) * block.position_step;
-  for (const index place : {block.first_position, last}) {
+  const auto places = static_cast<index_t>(block.positions.size());
+  const index_t last = block.first_position + (block.rows.rows() - 1) * block.position_step;
+  for (const index_t place : {block.first_position, last}) {
     if (place < 0 || place >= places) {
       return error{errc::shape_mismatch, "queries.positions", places, place + 1,
                    "every row needs a place in the table"};
     }
   }
-  constexpr index largest = index{1} << 53U;
-  for (const index position : block.positions) {
+  constexpr index_t largest = index_t{1} << 53U;
+  for (const index_t position : block.positions) {
     if (position > largest || position < -largest) {
       return error{errc::invalid_option, "queries.positions", position, largest};
     }
@@ -97,14 +97,14 @@ inline result<void> check_query_positions(const query_block& block) {
   return {};
 }
 
-inline result<void> check_query_block(const query_block& block, index depth) {
+inline result<void> check_query_block(const query_block& block, index_t depth) {
   if (const auto ok = check_view(block.rows, "queries"); !ok) return ok;
   if (block.rows.cols() != depth) {
     return error{errc::shape_mismatch, "queries", block.rows.cols(), depth,
                  "columns must equal the keys'"};
   }
-  constexpr index largest = index{1} << 53U;
-  const index reach = largest / block.rows.rows();
+  constexpr index_t largest = index_t{1} << 53U;
+  const index_t reach = largest / block.rows.rows();
   if (block.first_position > largest || block.first_position < -largest ||
       block.position_step > reach || block.position_step < -reach) {
     return error{errc::invalid_option, "queries.first_position, queries.position_step",
@@ -141,7 +141,7 @@ inline result<void> check_rule(const logit_rule& rule) {
 
 /// Queries: at least one block; each n ≥ 1 rows of `depth` finite numbers, finite ALiBi slope.
 /// Among several blocks the error's detail names the one at fault.
-inline result<void> check_queries(const query_set& queries, index depth) {
+inline result<void> check_queries(const query_set& queries, index_t depth) {
   const auto blocks = queries.blocks();
   if (blocks.empty()) return error{errc::empty_input, "queries", 0, error::none, "no blocks"};
   for (std::size_t b = 0; b < blocks.size(); ++b) {
@@ -153,12 +153,12 @@ inline result<void> check_queries(const query_set& queries, index depth) {
 
 /// Positions within ±2⁵³, so that no difference of two overflows: `invalid_option` otherwise.
 inline result<void> check_positions(const kv_block& cache) {
-  constexpr index largest = index{1} << 53U;
-  const auto is_sane = [](index position) { return position >= -largest && position <= largest; };
+  constexpr index_t largest = index_t{1} << 53U;
+  const auto is_sane = [](index_t position) { return position >= -largest && position <= largest; };
   if (!is_sane(cache.first_position)) {
     return error{errc::invalid_option, "first_position", cache.first_position, largest};
   }
-  for (const index position : cache.positions) {
+  for (const index_t position : cache.positions) {
     if (!is_sane(position)) return error{errc::invalid_option, "positions", position, largest};
   }
   return {};
@@ -172,8 +172,9 @@ inline result<void> check_cache(const kv_block& cache, const query_set& queries)
     return error{errc::shape_mismatch, "values", cache.values.rows(), cache.keys.rows(),
                  "rows must equal the keys'"};
   }
-  if (!cache.positions.empty() && static_cast<index>(cache.positions.size()) != cache.keys.rows()) {
-    return error{errc::shape_mismatch, "positions", static_cast<index>(cache.positions.size()),
+  if (!cache.positions.empty() &&
+      static_cast<index_t>(cache.positions.size()) != cache.keys.rows()) {
+    return error{errc::shape_mismatch, "positions", static_cast<index_t>(cache.positions.size()),
                  cache.keys.rows(), "one number per key"};
   }
   if (const auto ok = check_positions(cache); !ok) return ok.error();

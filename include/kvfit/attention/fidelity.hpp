@@ -13,7 +13,7 @@ namespace kvfit {
 
 /// Errors over a set of queries; o, L are full output and log-mass, ô, L' the compact ones.
 struct fidelity {
-  index queries = 0;
+  index_t queries = 0;
   double output_error = 0;      ///< mean of ‖o − ô‖ / (‖o‖ + 1e-10)
   double output_error_max = 0;  ///< worst query
   double mass_error = 0;        ///< mean of |exp(L' − L) − 1|
@@ -39,13 +39,13 @@ inline fidelity compare(const matrix& output, const vector& log_mass, const matr
   double cosine_sum = 0;
   assert(fitted.rows() == output.rows() && fitted.cols() == output.cols());
   assert(log_mass.size() == output.rows() && fitted_log_mass.size() == output.rows());
-  for (index i = 0; i < output.rows(); ++i) {
+  for (index_t i = 0; i < output.rows(); ++i) {
     if (std::isinf(log_mass[i]) && std::isinf(fitted_log_mass[i])) continue;
     double difference = 0;
     double full = 0;
     double compact = 0;
     double product = 0;
-    for (index k = 0; k < output.cols(); ++k) {
+    for (index_t k = 0; k < output.cols(); ++k) {
       const double a = output(i, k);
       const double b = fitted(i, k);
       difference += (a - b) * (a - b);

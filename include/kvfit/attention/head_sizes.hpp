@@ -15,18 +15,18 @@ namespace kvfit {
 /// Functions named `…_bytes(…, sizes)` stand beside what they describe and give the most bytes that
 /// it holds at once, its result included, inputs and what the caller holds besides not.
 struct head_sizes {
-  index keys = 0;           ///< T
-  index depth = 0;          ///< d_k
-  index width = 0;          ///< d_v
-  index queries = 0;        ///< n, rows of all query blocks
-  index blocks = 1;         ///< query blocks
-  index largest_block = 0;  ///< rows of the longest
+  index_t keys = 0;           ///< T
+  index_t depth = 0;          ///< d_k
+  index_t width = 0;          ///< d_v
+  index_t queries = 0;        ///< n, rows of all query blocks
+  index_t blocks = 1;         ///< query blocks
+  index_t largest_block = 0;  ///< rows of the longest
   bool has_masks = false;
-  index budget = 0;      ///< t rows to keep
-  index memory_cap = 0;  ///< of the selection, see `selection_problem`
+  index_t budget = 0;      ///< t rows to keep
+  index_t memory_cap = 0;  ///< of the selection, see `selection_problem`
   /// The score pass kept the exponentials: they are an input of the selection.
   bool has_exponentials = false;
-  index panel = 0;  ///< queries taken together at most, see `score_options`; 0: as many as ever
+  index_t panel = 0;  ///< queries taken together at most, see `score_options`; 0: as many as ever
   precision_kind precision = precision_kind::fp32;  ///< of the score pass
 };
 
@@ -38,7 +38,7 @@ inline head_sizes sizes_of_head(const kv_block& cache, const query_set& queries)
                    .depth = cache.keys.cols(),
                    .width = cache.values.cols(),
                    .queries = queries.rows(),
-                   .blocks = static_cast<index>(queries.blocks().size()),
+                   .blocks = static_cast<index_t>(queries.blocks().size()),
                    .has_masks = !cache.masks.empty()};
   for (const query_block& block : queries.blocks()) {
     sizes.largest_block = std::max(sizes.largest_block, block.rows.rows());

@@ -26,29 +26,29 @@ struct logit_rule {
   std::optional<float> scale = {};  ///< default 1/√d_k; any finite number
   float soft_cap = 0;               ///< 0: none; otherwise > 0
   bool causal = false;              ///< keys after the query's position are hidden
-  index window = 0;  ///< 0: none; otherwise the number of positions a query sees back
+  index_t window = 0;  ///< 0: none; otherwise the number of positions a query sees back
 };
 
 /// The queries of one query head. Several heads that share one KV head (GQA) are several blocks.
 struct query_block {
   query_block() = default;
   query_block(const row_view& queries) : rows(queries) {}  // NOLINT(*-explicit-*)
-  query_block(const row_view& queries, index position, float slope = 0)
+  query_block(const row_view& queries, index_t position, float slope = 0)
       : rows(queries), first_position(position), alibi_slope(slope) {}
 
-  row_view rows;             ///< n × d_k
-  index first_position = 0;  ///< of row 0; row i stands at first_position + i · position_step
-  index position_step = 1;   ///< other than 1 where `rows` skips rows
-  float alibi_slope = 0;     ///< ALiBi slope of this head, 0 for none
+  row_view rows;               ///< n × d_k
+  index_t first_position = 0;  ///< of row 0; row i stands at first_position + i · position_step
+  index_t position_step = 1;   ///< other than 1 where `rows` skips rows
+  float alibi_slope = 0;       ///< ALiBi slope of this head, 0 for none
   /// Logit of an attention sink: adds exp(sink_logit) to the mass and nothing to the output. Used
   /// by `attend` alone: a sink stays beside the compacted block, so fitting leaves it out.
   float sink_logit = -std::numeric_limits<float>::infinity();
   /// Where rows stand at no even distance: a table, and row i stands at
   /// positions[first_position + i · position_step], which then count places in it. Empty: no table.
-  std::span<const index> positions = {};
+  std::span<const index_t> positions = {};
 
-  [[nodiscard]] index position(index i) const noexcept {
-    const index place = first_position + i * position_step;
+  [[nodiscard]] index_t position(index_t i) const noexcept {
+    const index_t place = first_position + i * position_step;
     return positions.empty() ? place : positions[static_cast<std::size_t>(place)];
   }
 };
@@ -74,8 +74,8 @@ class query_set {
   }
 
   /// Rows of all blocks together.
-  [[nodiscard]] index rows() const noexcept {
-    index total = 0;
+  [[nodiscard]] index_t rows() const noexcept {
+    index_t total = 0;
     for (const query_block& block : blocks()) total += block.rows.rows();
     return total;
   }
@@ -93,12 +93,12 @@ struct kv_block {
   /// Added to every logit of a key: T numbers, finite or −∞ (hidden), or empty.
   std::span<const float> bias = {};
   /// Where each key stands: T numbers, or empty for first_position, first_position + 1, …
-  std::span<const index> positions = {};
-  index first_position = 0;
+  std::span<const index_t> positions = {};
+  index_t first_position = 0;
   /// Added to single logits: for each query block one n × T view of finite numbers or −∞, or empty.
   std::span<const row_view> masks = {};
 
-  [[nodiscard]] index position(index j) const noexcept {
+  [[nodiscard]] index_t position(index_t j) const noexcept {
     return positions.empty() ? first_position + j : positions[static_cast<std::size_t>(j)];
   }
 };

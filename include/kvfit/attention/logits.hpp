@@ -23,20 +23,20 @@ namespace kvfit::inline KVFIT_ISA {
 /// the number of rows in the blocks and panels before.
 struct query_panel {
   std::size_t block = 0;
-  index first = 0;
-  index count = 0;
-  index offset = 0;
+  index_t first = 0;
+  index_t count = 0;
+  index_t offset = 0;
 };
 
 /// Cuts all query blocks into panels of at most `rows`; no panel spans two blocks.
-inline std::vector<query_panel> cut_panels(const query_set& queries, index rows) {
+inline std::vector<query_panel> cut_panels(const query_set& queries, index_t rows) {
   std::vector<query_panel> panels;
-  index offset = 0;
+  index_t offset = 0;
   const auto blocks = queries.blocks();
   for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const index total = blocks[b].rows.rows();
-    for (index first = 0; first < total; first += rows) {
-      const index count = std::min(rows, total - first);
+    const index_t total = blocks[b].rows.rows();
+    for (index_t first = 0; first < total; first += rows) {
+      const index_t count = std::min(rows, total - first);
       panels.push_back({b, first, count, offset});
       offset += count;
     }
@@ -47,15 +47,15 @@ inline std::vector<query_panel> cut_panels(const query_set& queries, index rows)
 /// Rows of a panel whose logits against `keys` keys take at most 16 MB; between 8 and 96, since a
 /// product of fewer rows is bound by reading the keys. 16 and more are multiples of 16: whole
 /// registers. Never more than `most`, where that is not 0.
-inline index panel_rows(index keys, index most = 0) noexcept {
-  constexpr index panel_floats = index{4} << 20;
-  const index rows = std::clamp<index>(panel_floats / std::max<index>(keys, 1), 8, 96);
-  const index whole = rows < 16 ? rows : rows - rows % 16;
+inline index_t panel_rows(index_t keys, index_t most = 0) noexcept {
+  constexpr index_t panel_floats = index_t{4} << 20;
+  const index_t rows = std::clamp<index_t>(panel_floats / std::max<index_t>(keys, 1), 8, 96);
+  const index_t whole = rows < 16 ? rows : rows - rows % 16;
   return most > 0 ? std::min(most, whole) : whole;
 }
 
 /// Rows of the largest panel that the queries of `sizes` are cut into for `keys` keys.
-inline index largest_panel(const head_sizes& sizes, index keys) noexcept {
+inline index_t largest_panel(const head_sizes& sizes, index_t keys) noexcept {
   return std::min(panel_rows(keys, sizes.panel), sizes.largest_block);
 }
 
@@ -65,10 +65,11 @@ inline index largest_panel(const head_sizes& sizes, index keys) noexcept {
 /// masks of the rows they come from. `precision` is that of the products.
 class logit_source {
  public:
-  static constexpr index key_tile = 256;  ///< keys made and handed on together
+  static constexpr index_t key_tile = 256;  ///< keys made and handed on together
 
   logit_source(const kv_block& cache, const query_set& queries, const logit_rule& rule,
-               std::span<const index> columns = {}, precision_kind precision = precision_kind::fp32)
+               std::span<const index_t> columns = {},
+               precision_kind precision = precision_kind::fp32)
       : cache_(cache),
         queries_(queries),
         rule_(rule),
@@ -76,13 +77,13 @@ class logit_source {
         product_(precision),
         scale_(rule.scale.value_or(1.0F / std::sqrt(static_cast<float>(cache.keys.cols())))) {}
 
-  [[nodiscard]] index keys() const noexcept { return cache_.keys.rows(); }
+  [[nodiscard]] index_t keys() const noexcept { return cache_.keys.rows(); }
   [[nodiscard]] float scale() const noexcept { return scale_; }
   [[nodiscard]] const query_set& queries() const noexcept { return queries_; }
 
   /// Makes room for panels of up to `most` queries, so that `fill` allocates nothing.
-  void reserve(index most) {
-    const index depth = cache_.keys.cols();
+  void reserve(index_t most) {
+    const index_t depth = cache_.keys.cols();
     const auto panel = static_cast<std::size_t>(most);
     query_buffer_.reserve(panel * static_cast<std::size_t>(depth));
     packed_queries_.reserve(panel * static_cast<std::size_t>(depth));
@@ -101,17 +102,17 @@ class logit_source {
   /// overflows fp32 (either way, hidden or not), panel.count where there is none. Cost
   /// count · T · d_k multiply-adds; nothing is allocated after the first call.
   template <class Seen>
-  index fill(const query_panel& panel, float* logits, index stride, Seen seen,
-             const row_view* then = nullptr) {
-    const index depth = cache_.keys.cols();
+  index_t fill(const query_panel& panel, float* logits, index_t stride, Seen seen,
+               const row_view* then = nullptr) {
+    const index_t depth = cache_.keys.cols();
     const query_block& block = queries_.blocks()[panel.block];
     const float largest_query = pack_queries(block.rows, panel);
     product_.take_right(packed_queries_.data(), panel.count, depth, panel.count);
     key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
     largest_keys_.resize(key_tiles(), -1.0F);
-    index overflow = panel.count;
-    for (index first = 0; first < keys(); first += key_tile) {
-      const index count = std::min(key_tile, keys() - first);
+    index_t overflow = panel.count;
+    for (index_t first = 0; first < keys(); first += key_tile) {
+      const index_t count = std::min(key_tile, keys() - first);
       const float_tile k = load_rows(cache_.keys, first, count, key_buffer_.data());
       const tile rows{logits + first * stride, stride, first, count};
       product_.by_rows(k.data, k.stride, count, {rows.logits, stride},
@@ -119,7 +120,7 @@ class logit_source {
       float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
       if (largest_key < 0) {
         largest_key = 0;
-        for (index j = 0; j < count; ++j) {
+        for (index_t j = 0; j < count; ++j) {
           const Eigen::Map<const Eigen::ArrayXf> key(k.data + j * k.stride, depth);
           largest_key = std::max(largest_key, key.abs().maxCoeff());
         }
@@ -131,8 +132,8 @@ class logit_source {
     return overflow;
   }
 
-  index fill(const query_panel& panel, float* logits, index stride) {
-    return fill(panel, logits, stride, [](index, index) {});
+  index_t fill(const query_panel& panel, float* logits, index_t stride) {
+    return fill(panel, logits, stride, [](index_t, index_t) {});
   }
 
  private:
@@ -145,16 +146,16 @@ class logit_source {
   /// Some rows of logits: those of keys first_key … first_key + count − 1.
   struct tile {
     float* logits;
-    index stride;
-    index first_key;
-    index count;
+    index_t stride;
+    index_t first_key;
+    index_t count;
 
-    [[nodiscard]] float* row(index j) const noexcept { return logits + j * stride; }
+    [[nodiscard]] float* row(index_t j) const noexcept { return logits + j * stride; }
   };
 
   /// Turns the panel's queries into depth × count; returns the largest magnitude among them.
   float pack_queries(const row_view& rows, const query_panel& panel) {
-    const index depth = rows.cols();
+    const index_t depth = rows.cols();
     const auto size = static_cast<std::size_t>(panel.count * depth);
     for (std::vector<float>* buffer : {&query_buffer_, &packed_queries_}) {
       if (buffer->capacity() < size) *buffer = {};  // not two of them while it grows
@@ -162,8 +163,8 @@ class logit_source {
     }
     const float_tile q = load_rows(rows, panel.first, panel.count, query_buffer_.data());
     float largest = 0;
-    for (index i = 0; i < panel.count; ++i) {
-      for (index k = 0; k < depth; ++k) {
+    for (index_t i = 0; i < panel.count; ++i) {
+      for (index_t k = 0; k < depth; ++k) {
         const float x = q.data[i * q.stride + k];
         packed_queries_[static_cast<std::size_t>(k * panel.count + i)] = x;
         largest = std::max(largest, std::abs(x));
@@ -184,13 +185,13 @@ class logit_source {
   /// Products become logits. Returns the first query whose scaled product is not finite, where that
   /// is to be looked for: before the rest of the rule, for a soft cap would bend an infinite
   /// product into a common one, and −∞ would pass for a hidden key.
-  index apply_rule(const query_panel& panel, const query_block& block, const tile& rows,
-                   bool is_doubtful) {
-    index overflow = panel.count;
+  index_t apply_rule(const query_panel& panel, const query_block& block, const tile& rows,
+                     bool is_doubtful) {
+    index_t overflow = panel.count;
     const bool is_capped = rule_.soft_cap > 0;
     const bool has_positions = rule_.causal || rule_.window > 0 || block.alibi_slope != 0;
     if (has_positions) place_queries(panel, block);
-    for (index j = 0; j < rows.count; ++j) {
+    for (index_t j = 0; j < rows.count; ++j) {
       float* row = rows.row(j);
       const auto key = static_cast<std::size_t>(rows.first_key + j);
       const float bias = cache_.bias.empty() ? 0.0F : cache_.bias[key];
@@ -209,7 +210,7 @@ class logit_source {
     }
     if (!cache_.masks.empty()) add_mask(panel, rows);
     if (has_positions) {
-      for (index j = 0; j < rows.count; ++j) {
+      for (index_t j = 0; j < rows.count; ++j) {
         apply_position(block.alibi_slope, cache_.position(rows.first_key + j), rows.row(j));
       }
     }
@@ -219,17 +220,17 @@ class logit_source {
   void add_mask(const query_panel& panel, const tile& rows) {
     const row_view& mask = cache_.masks[panel.block];
     if (!columns_.empty()) {
-      for (index j = 0; j < rows.count; ++j) {
-        const index column = columns_[static_cast<std::size_t>(rows.first_key + j)];
-        for (index i = 0; i < panel.count; ++i) rows.row(j)[i] += mask(panel.first + i, column);
+      for (index_t j = 0; j < rows.count; ++j) {
+        const index_t column = columns_[static_cast<std::size_t>(rows.first_key + j)];
+        for (index_t i = 0; i < panel.count; ++i) rows.row(j)[i] += mask(panel.first + i, column);
       }
       return;
     }
     mask_buffer_.resize(static_cast<std::size_t>(panel.count * rows.count));
     const float_tile entries = load_rows(mask.middle_cols(rows.first_key, rows.count), panel.first,
                                          panel.count, mask_buffer_.data());
-    for (index j = 0; j < rows.count; ++j) {
-      for (index i = 0; i < panel.count; ++i) {
+    for (index_t j = 0; j < rows.count; ++j) {
+      for (index_t i = 0; i < panel.count; ++i) {
         rows.row(j)[i] += entries.data[i * entries.stride + j];
       }
     }
@@ -238,18 +239,18 @@ class logit_source {
   /// Where the panel's queries stand.
   void place_queries(const query_panel& panel, const query_block& block) {
     query_positions_.resize(static_cast<std::size_t>(panel.count));
-    for (index i = 0; i < panel.count; ++i) {
+    for (index_t i = 0; i < panel.count; ++i) {
       query_positions_[static_cast<std::size_t>(i)] = block.position(panel.first + i);
     }
   }
 
   /// Hides the key at `position` where the rule does, and takes off the ALiBi slope.
-  void apply_position(float slope, index position, float* row) const {
-    constexpr index everywhere = std::numeric_limits<index>::max();
-    const index nearest = rule_.causal ? 0 : -everywhere;
-    const index farthest = rule_.window > 0 ? rule_.window - 1 : everywhere;
+  void apply_position(float slope, index_t position, float* row) const {
+    constexpr index_t everywhere = std::numeric_limits<index_t>::max();
+    const index_t nearest = rule_.causal ? 0 : -everywhere;
+    const index_t farthest = rule_.window > 0 ? rule_.window - 1 : everywhere;
     for (std::size_t i = 0; i < query_positions_.size(); ++i) {
-      const index back = query_positions_[i] - position;
+      const index_t back = query_positions_[i] - position;
       const float lowered = row[i] - slope * static_cast<float>(back);
       row[i] = back < nearest || back > farthest ? hidden : lowered;
     }
@@ -258,22 +259,22 @@ class logit_source {
   kv_block cache_;
   query_set queries_;
   logit_rule rule_;
-  std::span<const index> columns_;
+  std::span<const index_t> columns_;
   tile_product product_;
   float scale_;
   std::vector<float> query_buffer_;
   std::vector<float> packed_queries_;  ///< of the panel at work: depth × count
-  std::vector<index> query_positions_;
+  std::vector<index_t> query_positions_;
   std::vector<float> key_buffer_;
   std::vector<float> mask_buffer_;
   std::vector<float> largest_keys_;  ///< largest |k| of each tile; negative until it is seen
 };
 
 /// Bytes of a `logit_source` over `keys` keys for the queries of `sizes`, with the list of panels.
-inline double logit_source_bytes(const head_sizes& sizes, index keys) noexcept {
-  constexpr index tile = logit_source::key_tile;
-  const index panel = largest_panel(sizes, keys);
-  const index panels = sizes.queries / panel_rows(keys, sizes.panel) + sizes.blocks;
+inline double logit_source_bytes(const head_sizes& sizes, index_t keys) noexcept {
+  constexpr index_t tile = logit_source::key_tile;
+  const index_t panel = largest_panel(sizes, keys);
+  const index_t panels = sizes.queries / panel_rows(keys, sizes.panel) + sizes.blocks;
   const double mask = sizes.has_masks ? float_bytes(panel, tile) : 0;
   return tile_product_bytes(sizes.precision, std::min(tile, keys), sizes.depth, panel) +
          float_bytes(2, panel, sizes.depth) + double_bytes(panel) + float_bytes(tile, sizes.depth) +

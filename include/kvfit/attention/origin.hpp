@@ -16,8 +16,8 @@ namespace kvfit {
 /// Row i of a block is row first + i · step of the caller's block number `block`.
 struct block_origin {
   std::size_t block = 0;
-  index first = 0;
-  index step = 1;  ///< ≥ 1
+  index_t first = 0;
+  index_t step = 1;  ///< ≥ 1
 };
 
 }  // namespace kvfit
@@ -36,28 +36,28 @@ inline std::size_t head_end(std::span<const query_block> blocks,
 
 /// For each block how many of its last rows are among the last `window` rows of its head, as far as
 /// the blocks have them; all rows for a window of 0. Cost and memory n at most.
-inline std::vector<index> last_rows(std::span<const query_block> blocks,
-                                    std::span<const block_origin> origins, index window) {
-  std::vector<index> counts(blocks.size());
+inline std::vector<index_t> last_rows(std::span<const query_block> blocks,
+                                      std::span<const block_origin> origins, index_t window) {
+  std::vector<index_t> counts(blocks.size());
   for (std::size_t begin = 0; begin < blocks.size();) {
     const std::size_t end = head_end(blocks, origins, begin);
-    index total = 0;
+    index_t total = 0;
     for (std::size_t b = begin; b < end; ++b) total += counts[b] = blocks[b].rows.rows();
     if (window > 0 && window < total) {
       if (end - begin == 1) {
         counts[begin] = window;
       } else {
-        std::vector<index> rows;  // of the caller's block
+        std::vector<index_t> rows;  // of the caller's block
         rows.reserve(static_cast<std::size_t>(total));
         for (std::size_t b = begin; b < end; ++b) {
-          for (index i = 0; i < counts[b]; ++i) {
+          for (index_t i = 0; i < counts[b]; ++i) {
             rows.push_back(origins[b].first + i * origins[b].step);
           }
         }
         const auto earliest = rows.begin() + static_cast<std::ptrdiff_t>(window) - 1;
         std::nth_element(rows.begin(), earliest, rows.end(), std::greater<>());
         for (std::size_t b = begin; b < end; ++b) {
-          const index before = std::max<index>(*earliest - origins[b].first, 0);
+          const index_t before = std::max<index_t>(*earliest - origins[b].first, 0);
           counts[b] -= std::min(counts[b], (before + origins[b].step - 1) / origins[b].step);
         }
       }

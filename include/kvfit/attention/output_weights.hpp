@@ -27,13 +27,13 @@ namespace output_detail {
 
 /// `inverse_lengths` in double, which holds the inverse of whatever length fp32 outputs have.
 inline Eigen::VectorXd exact_inverse_lengths(const matrix& output) {
-  const index n = output.rows();
+  const index_t n = output.rows();
   Eigen::VectorXd lengths(n);
-  for (index i = 0; i < n; ++i) lengths[i] = output.row(i).cast<double>().norm();
+  for (index_t i = 0; i < n; ++i) lengths[i] = output.row(i).cast<double>().norm();
   const auto seen = static_cast<double>((lengths.array() > 0).count());
   const double floor = seen > 0 ? 0.01 * std::sqrt(lengths.squaredNorm() / seen) : 0;
   Eigen::VectorXd out = Eigen::VectorXd::Zero(n);
-  for (index i = 0; i < n; ++i) {
+  for (index_t i = 0; i < n; ++i) {
     if (lengths[i] > 0) out[i] = 1 / std::max(lengths[i], floor);
   }
   return out;

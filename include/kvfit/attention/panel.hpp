@@ -42,7 +42,7 @@ class attention_panel {
   }
 
   /// The same with E in memory of the caller: key j's row at `room + j · stride`.
-  result<void> compute(const query_panel& part, float* room, index stride) {
+  result<void> compute(const query_panel& part, float* room, index_t stride) {
     exponentials_ = {room, stride};
     constexpr float lowest = -std::numeric_limits<float>::infinity();
     output_.setZero(part.count, cache_.values.cols());
@@ -51,9 +51,9 @@ class attention_panel {
     sum_.assign(static_cast<std::size_t>(part.count), 0.0);
     raised_.clear();
     value_buffer_.resize(static_cast<std::size_t>(logit_source::key_tile * output_.cols()));
-    const index overflow = logits_.fill(
-        part, room, stride, [&](index first, index count) { take_tile(first, count, part.count); },
-        &cache_.values);
+    const index_t overflow = logits_.fill(
+        part, room, stride,
+        [&](index_t first, index_t count) { take_tile(first, count, part.count); }, &cache_.values);
     if (overflow < part.count) {
       return error{errc::non_finite, "logits", part.offset + overflow, error::none,
                    "a product of query and key overflows fp32; the row is the query's"};
@@ -63,48 +63,48 @@ class attention_panel {
   }
 
   /// exp(s_ij − shift_i) of key j, for every query i of the panel.
-  [[nodiscard]] const float* exponentials(index j) const noexcept {
+  [[nodiscard]] const float* exponentials(index_t j) const noexcept {
     return exponentials_.data + j * exponentials_.stride;
   }
   /// −∞ where every key is hidden.
-  [[nodiscard]] float max(index i) const noexcept { return max_[i]; }
+  [[nodiscard]] float max(index_t i) const noexcept { return max_[i]; }
   /// At most max_i and within 16 of it; −∞ where every key is hidden.
-  [[nodiscard]] float shift(index i) const noexcept { return shift_[i]; }
+  [[nodiscard]] float shift(index_t i) const noexcept { return shift_[i]; }
   /// Σ_j exp(s_ij − shift_i), or 0 where every key is hidden.
-  [[nodiscard]] double sum(index i) const noexcept { return sum_[static_cast<std::size_t>(i)]; }
+  [[nodiscard]] double sum(index_t i) const noexcept { return sum_[static_cast<std::size_t>(i)]; }
   /// ln Σ_j exp(s_ij); −∞ where every key is hidden.
-  [[nodiscard]] double log_mass(index i) const noexcept {
+  [[nodiscard]] double log_mass(index_t i) const noexcept {
     return static_cast<double>(shift_[i]) + std::log(sum(i));
   }
   /// Σ_j exp(s_ij − max_i): in [1, T], or 0 where every key is hidden.
-  [[nodiscard]] double mass(index i) const noexcept {
+  [[nodiscard]] double mass(index_t i) const noexcept {
     if (shift_[i] == max_[i]) return sum(i);
     return sum(i) * std::exp(static_cast<double>(shift_[i]) - static_cast<double>(max_[i]));
   }
   /// Row i of the attention output; 0 where every key is hidden. Writable, for merging states.
-  [[nodiscard]] auto output(index i) noexcept { return output_.row(i); }
+  [[nodiscard]] auto output(index_t i) noexcept { return output_.row(i); }
 
  private:
   static constexpr float headroom = 16;  // e¹⁶ = 9e6 leaves fp32 room for any T and sane values
 
   /// A shift that was raised: exponentials of the keys before `key` are `factor` too large.
   struct raise {
-    index query;
-    index key;
+    index_t query;
+    index_t key;
     float factor;
   };
 
   /// Logits of some keys become exponentials, masses and output.
-  void take_tile(index first, index count, index queries) {
+  void take_tile(index_t first, index_t count, index_t queries) {
     float* tile = exponentials_.data + first * exponentials_.stride;
-    for (index j = 0; j < count; ++j) {
+    for (index_t j = 0; j < count; ++j) {
       simd::keep_larger(max_.data(), tile + j * exponentials_.stride, queries);
     }
     raise_shifts(first);
     simd::exp_shifted_columns(tile, exponentials_.stride, count, queries, shift_.data(),
                               sum_.data());
     const float_tile v = load_rows(cache_.values, first, count, value_buffer_.data());
-    const index width = output_.cols();
+    const index_t width = output_.cols();
     tile_output_.resize(queries, width);
     product_.take_right(v.data, v.stride, count, width);
     product_.by_columns(tile, exponentials_.stride, queries, {tile_output_.data(), width},
@@ -112,9 +112,9 @@ class attention_panel {
     output_ += tile_output_;  // tile by tile: the error of a sum grows with its number of terms
   }
 
-  void raise_shifts(index first_key) {
+  void raise_shifts(index_t first_key) {
     constexpr float lowest = -std::numeric_limits<float>::infinity();
-    for (index i = 0; i < shift_.size(); ++i) {
+    for (index_t i = 0; i < shift_.size(); ++i) {
       if (!(max_[i] > shift_[i] + headroom)) continue;
       const float old = std::exchange(shift_[i], max_[i]);
       if (old == lowest) continue;  // nothing but zeros before
@@ -131,7 +131,7 @@ class attention_panel {
     vector factors = vector::Ones(shift_.size());
     for (std::size_t k = raised_.size(); k-- > 0;) {
       factors[raised_[k].query] *= raised_[k].factor;
-      for (index j = k > 0 ? raised_[k - 1].key : 0; j < raised_[k].key; ++j) {
+      for (index_t j = k > 0 ? raised_[k - 1].key : 0; j < raised_[k].key; ++j) {
         simd::multiply_each(exponentials_.data + j * exponentials_.stride, factors.data(),
                             factors.size());
       }
@@ -140,14 +140,14 @@ class attention_panel {
 
   /// Divides by the sums; finds what overflowed.
   result<void> finish(const query_panel& part) {
-    for (index i = 0; i < part.count; ++i) {
+    for (index_t i = 0; i < part.count; ++i) {
       const bool is_finite = detail::is_finite(static_cast<float>(sum(i)));
       if (max_[i] == std::numeric_limits<float>::infinity() || !is_finite) {
         return error{errc::non_finite, "logits", part.offset + i, error::none,
                      "product, bias and mask together overflow fp32; the row is the query's"};
       }
       if (sum(i) > 0) output_.row(i) *= static_cast<float>(1.0 / sum(i));
-      const index at = detail::first_non_finite(output_.row(i).data(), output_.cols());
+      const index_t at = detail::first_non_finite(output_.row(i).data(), output_.cols());
       if (at < output_.cols()) {
         return error{errc::non_finite, "output", part.offset + i, at,
                      "the values' weighted sum overflows fp32; the row is the query's"};
@@ -174,8 +174,8 @@ class attention_panel {
 
 /// Bytes of an `attention_panel`; `has_room`: the caller gives room for E.
 inline double attention_panel_bytes(const head_sizes& sizes, bool has_room) noexcept {
-  constexpr index tile = logit_source::key_tile;
-  const index panel = largest_panel(sizes, sizes.keys);
+  constexpr index_t tile = logit_source::key_tile;
+  const index_t panel = largest_panel(sizes, sizes.keys);
   const double raises = static_cast<double>(sizeof(attention_panel::raise)) *
                         static_cast<double>(panel) * static_cast<double>(sizes.keys / tile);
   return logit_source_bytes(sizes, sizes.keys) +

@@ -31,8 +31,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// passes, so that a large mean costs no digits. Cost n · d_k² multiply-adds in double, and a tile
 /// of 256 rows.
 inline query_moments moments_of(std::span<const query_block> blocks) {
-  constexpr index tile_rows = 256;
-  const index depth = blocks.front().rows.cols();
+  constexpr index_t tile_rows = 256;
+  const index_t depth = blocks.front().rows.cols();
   query_moments moments;
   moments.mean.setZero(depth);
   moments.covariance.setZero(depth, depth);
@@ -40,10 +40,10 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
   double_rows tile(tile_rows, depth);
   const auto for_tiles = [&](auto use) {  // use(row count): `tile` holds them, less the mean so far
     for (const query_block& block : blocks) {
-      for (index first = 0; first < block.rows.rows(); first += tile_rows) {
-        const index count = std::min(tile_rows, block.rows.rows() - first);
+      for (index_t first = 0; first < block.rows.rows(); first += tile_rows) {
+        const index_t count = std::min(tile_rows, block.rows.rows() - first);
         const float_tile rows = load_rows(block.rows, first, count, buffer.data());
-        for (index i = 0; i < count; ++i) {
+        for (index_t i = 0; i < count; ++i) {
           const Eigen::Map<const vector> row(rows.data + i * rows.stride, depth);
           tile.row(i) = (row.cast<double>() - moments.mean).transpose();
         }
@@ -52,14 +52,14 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
     }
   };
   Eigen::VectorXd sum = Eigen::VectorXd::Zero(depth);
-  index total = 0;
-  for_tiles([&](index count) {
-    for (index i = 0; i < count; ++i) sum += tile.row(i).transpose();
+  index_t total = 0;
+  for_tiles([&](index_t count) {
+    for (index_t i = 0; i < count; ++i) sum += tile.row(i).transpose();
     total += count;
   });
   const double share = 1.0 / static_cast<double>(total);
   moments.mean = sum * share;
-  for_tiles([&](index count) {
+  for_tiles([&](index_t count) {
     simd::multiply({tile.data(), 1, depth}, {tile.data(), depth},
                    {moments.covariance.data(), depth}, depth, depth, count,
                    simd::product_mode::add);

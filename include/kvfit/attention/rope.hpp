@@ -25,7 +25,7 @@ enum class rope_pairing : std::uint8_t {
 /// lengths: a factor of attention that an engine multiplies keys by is not described.
 struct rope {
   double base = 10000;
-  index dims = 0;  ///< leading elements that turn; 0: all
+  index_t dims = 0;  ///< leading elements that turn; 0: all
   rope_pairing pairing = rope_pairing::half_split;
   any_rope_scaling scaling = {};
 };
@@ -36,12 +36,12 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// `invalid_option` where the base is not a finite number above 0 or the dims are odd, negative or
 /// more than `width`, or where the scaling is outside its ranges.
-inline result<void> check_rope(const rope& rotation, index width) {
+inline result<void> check_rope(const rope& rotation, index_t width) {
   if (!(rotation.base > 0 && std::isfinite(rotation.base))) {
     return error{errc::invalid_option, "rope.base", error::none, error::none,
                  "must be finite and above 0"};
   }
-  const index dims = rotation.dims == 0 ? width : rotation.dims;
+  const index_t dims = rotation.dims == 0 ? width : rotation.dims;
   if (dims < 0 || dims > width || dims % 2 != 0) {
     return error{errc::invalid_option, "rope.dims", dims, width, "must be even, within a row"};
   }
@@ -49,8 +49,8 @@ inline result<void> check_rope(const rope& rotation, index width) {
 }
 
 /// θ of each pair, radians a position, for rows of `width` elements; `check_rope` must have passed.
-inline std::vector<double> rope_frequencies(const rope& rotation, index width) {
-  const index dims = rotation.dims == 0 ? width : rotation.dims;
+inline std::vector<double> rope_frequencies(const rope& rotation, index_t width) {
+  const index_t dims = rotation.dims == 0 ? width : rotation.dims;
   return detail::scaled_frequencies(rotation.scaling, rotation.base, dims / 2);
 }
 
@@ -60,7 +60,7 @@ class row_rotation {
  public:
   /// By `distance` positions forward (back where negative), for rows of `width` elements;
   /// `check_rope` must have passed.
-  row_rotation(const rope& rotation, index width, index distance)
+  row_rotation(const rope& rotation, index_t width, index_t distance)
       : pairing_(rotation.pairing), pairs_((rotation.dims == 0 ? width : rotation.dims) / 2) {
     for (const double frequency : rope_frequencies(rotation, width)) {
       const double angle = static_cast<double>(distance) * frequency;
@@ -72,7 +72,7 @@ class row_rotation {
   /// One row, in place. No allocation.
   void turn(float* row) const noexcept {
     const bool is_split = pairing_ == rope_pairing::half_split;
-    for (index i = 0; i < pairs_; ++i) {
+    for (index_t i = 0; i < pairs_; ++i) {
       float& a = row[is_split ? i : 2 * i];
       float& b = row[is_split ? i + pairs_ : 2 * i + 1];
       const float c = cosine_[static_cast<std::size_t>(i)];
@@ -85,14 +85,14 @@ class row_rotation {
 
  private:
   rope_pairing pairing_;
-  index pairs_;
+  index_t pairs_;
   std::vector<float> cosine_;
   std::vector<float> sine_;
 };
 
 /// Bytes that a `row_rotation` for rows of `width` elements holds at most, while it is made.
-inline double row_rotation_bytes(index width) noexcept {
-  const index pairs = (width + 1) / 2;
+inline double row_rotation_bytes(index_t width) noexcept {
+  const index_t pairs = (width + 1) / 2;
   return double_bytes(pairs) + 2 * grown_bytes(float_bytes(pairs));
 }
 

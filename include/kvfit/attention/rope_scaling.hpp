@@ -77,7 +77,7 @@ inline bool is_positive(double x) noexcept {
 }
 
 /// `invalid_option` where a scaling of `pairs` pairs is outside its documented ranges.
-inline result<void> check_scaling(const any_rope_scaling& scaling, double base, index pairs) {
+inline result<void> check_scaling(const any_rope_scaling& scaling, double base, index_t pairs) {
   const auto refuse = [](const char* field, const char* why) {
     return error{errc::invalid_option, std::string("rope.scaling.") + field, error::none,
                  error::none, why};
@@ -104,14 +104,14 @@ inline result<void> check_scaling(const any_rope_scaling& scaling, double base, 
       return refuse("high", "must be finite and above low");
     }
   } else if (const auto* own = std::get_if<rope_scaling::given>(&scaling)) {
-    const auto count = static_cast<index>(own->frequencies.size());
+    const auto count = static_cast<index_t>(own->frequencies.size());
     if (count != pairs) {
       return error{errc::shape_mismatch, "rope.scaling.frequencies", count, pairs,
                    "one for each pair of elements that turn"};
     }
     for (std::size_t i = 0; i < own->frequencies.size(); ++i) {
       if (!std::isfinite(own->frequencies[i])) {
-        return error{errc::invalid_option, "rope.scaling.frequencies", static_cast<index>(i),
+        return error{errc::invalid_option, "rope.scaling.frequencies", static_cast<index_t>(i),
                      error::none, "not finite at this place"};
       }
     }
@@ -121,10 +121,10 @@ inline result<void> check_scaling(const any_rope_scaling& scaling, double base, 
 
 /// Radians a position of each of `pairs` pairs; `check_scaling` must have passed.
 inline std::vector<double> scaled_frequencies(const any_rope_scaling& scaling, double base,
-                                              index pairs) {
+                                              index_t pairs) {
   if (const auto* own = std::get_if<rope_scaling::given>(&scaling)) return own->frequencies;
   std::vector<double> frequencies(static_cast<std::size_t>(pairs));
-  for (index i = 0; i < pairs; ++i) {
+  for (index_t i = 0; i < pairs; ++i) {
     const double share = static_cast<double>(i) / static_cast<double>(pairs);
     frequencies[static_cast<std::size_t>(i)] = std::pow(base, -share);
   }

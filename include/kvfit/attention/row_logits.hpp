@@ -20,24 +20,24 @@ namespace kvfit::inline KVFIT_ISA {
 /// the same time: same bytes. Cost n · |rows| · d_k multiply-adds; allocates for each a panel of at
 /// most 96 queries (`panel_rows`), and a tile of keys.
 inline void row_logits_into(const kv_block& cache, const query_set& queries, const logit_rule& rule,
-                            std::span<const index> rows, const row_view& keys, matrix& logits,
+                            std::span<const index_t> rows, const row_view& keys, matrix& logits,
                             const loop& executor = {}) {
   std::vector<float> bias;
-  std::vector<index> positions;
-  for (const index row : rows) {
+  std::vector<index_t> positions;
+  for (const index_t row : rows) {
     if (!cache.bias.empty()) bias.push_back(cache.bias[static_cast<std::size_t>(row)]);
     positions.push_back(cache.position(row));
   }
   const kv_block subset{
       .keys = keys, .values = {}, .bias = bias, .positions = positions, .masks = cache.masks};
-  const auto count = static_cast<index>(rows.size());
+  const auto count = static_cast<index_t>(rows.size());
   logits.resize(queries.rows(), count);
   const std::vector<query_panel> panels = cut_panels(queries, panel_rows(count));
   const loop threads = executor.for_work(2.0 * static_cast<double>(queries.rows()) *
                                          static_cast<double>(keys.cols() * count));
-  const auto all = static_cast<index>(panels.size());
-  const index at_once = std::clamp<index>(threads.threads(), 1, std::max<index>(all, 1));
-  index longest = 0;
+  const auto all = static_cast<index_t>(panels.size());
+  const index_t at_once = std::clamp<index_t>(threads.threads(), 1, std::max<index_t>(all, 1));
+  index_t longest = 0;
   for (const query_panel& panel : panels) longest = std::max(longest, panel.count);
   std::vector<logit_source> sources(static_cast<std::size_t>(at_once),
                                     logit_source(subset, queries, rule, rows));
@@ -45,9 +45,9 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
   matrix parts(at_once * count, longest);
   const vector ones = vector::Ones(longest);
   // Panel by panel, each with a source of its own.
-  threads.run(at_once, [&](index k) noexcept {
+  threads.run(at_once, [&](index_t k) noexcept {
     float* part = parts.data() + k * count * longest;
-    for (index p = k; p < all; p += at_once) {
+    for (index_t p = k; p < all; p += at_once) {
       const query_panel& panel = panels[static_cast<std::size_t>(p)];
       sources[static_cast<std::size_t>(k)].fill(panel, part, panel.count);
       simd::transpose_scaled(part, panel.count, ones.data(), panel.count, count,
@@ -58,11 +58,12 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
 
 /// Bytes that `row_logits_into` holds at most for `rows` rows, the n × |rows| logits included;
 /// `at_once`: panels that are made at the same time.
-inline double row_logits_bytes(const head_sizes& sizes, index rows, index at_once = 1) noexcept {
+inline double row_logits_bytes(const head_sizes& sizes, index_t rows,
+                               index_t at_once = 1) noexcept {
   constexpr double bookkeeping = sizeof(logit_source) + 128.0;  // with the blocks it is made of
-  const index panel = largest_panel(sizes, rows);
-  const index panels =
-      sizes.queries / std::max<index>(panel_rows(rows, sizes.panel), 1) + sizes.blocks;
+  const index_t panel = largest_panel(sizes, rows);
+  const index_t panels =
+      sizes.queries / std::max<index_t>(panel_rows(rows, sizes.panel), 1) + sizes.blocks;
   return float_bytes(sizes.queries, rows) + grown_bytes(float_bytes(3, rows)) + float_bytes(panel) +
          static_cast<double>(std::min(at_once, panels)) *
              (logit_source_bytes(sizes, rows) + float_bytes(panel, rows) + bookkeeping);
@@ -70,7 +71,7 @@ inline double row_logits_bytes(const head_sizes& sizes, index rows, index at_onc
 
 /// The same for the cache's own keys, as a new matrix.
 inline matrix row_logits(const kv_block& cache, const query_set& queries, const logit_rule& rule,
-                         std::span<const index> rows) {
+                         std::span<const index_t> rows) {
   const matrix keys = gather_rows(cache.keys, rows);
   matrix logits;
   row_logits_into(cache, queries, rule, rows, keys, logits);

@@ -44,8 +44,8 @@ inline double score_checked_bytes(const head_sizes& of, const score_options& opt
   sizes.precision = options.precision;
   const bool has_importance = options.importance != importance_kind::none;
   const bool is_pooled = has_importance && options.pooling != pooling_kind::none;
-  const index panel = largest_panel(sizes, sizes.keys);
-  const index panels = (sizes.queries + panel - 1) / std::max<index>(panel, 1) + sizes.blocks;
+  const index_t panel = largest_panel(sizes, sizes.keys);
+  const index_t panels = (sizes.queries + panel - 1) / std::max<index_t>(panel, 1) + sizes.blocks;
   const auto at_once = static_cast<double>(std::min(options.panels_at_once, panels));
   return scores_bytes(sizes, options) +
          at_once * (attention_panel_bytes(sizes, keeps_exponentials(sizes, options)) +

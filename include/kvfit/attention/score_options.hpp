@@ -29,26 +29,26 @@ struct score_options {
   pooling_kind pooling = pooling_kind::none;
   /// Width of the pooling window: odd and ≥ 1. (An even one can't be centred: the published code
   /// then yields T + 1 scores.)
-  index pooling_width = 7;
+  index_t pooling_width = 7;
   /// Bytes: `attention_scores::exponentials` is kept where its n · T floats take no more. A
   /// selection that needs them all then need not make them again.
-  index keep_exponentials = 0;
+  index_t keep_exponentials = 0;
   /// Importance counts the last `window` queries of every query block, its observation window; 0:
   /// all of them.
-  index window = 0;
+  index_t window = 0;
   /// Of both products, K Qᵀ and exp(S)ᵀ V. By AMX, AVX-512 BF16 or BFMMLA where the compiler was
   /// told of them; elsewhere bf16 is slower than fp32. Numbers beyond 3.39e38 are taken for that.
   precision_kind precision = precision_kind::fp32;
   /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits, from 8 to 96
   /// (`panel_rows`). Fewer take less memory and more time, and change what rounding decides.
-  index panel = 0;
+  index_t panel = 0;
   /// Panels computed at the same time, ≥ 1, where the pass is given an executor; each takes its own
   /// workspace. Results do not depend on it.
-  index panels_at_once = 1;
+  index_t panels_at_once = 1;
   /// Bytes, ≥ 0, that `score_pass` may hold at once beyond its inputs, its result included; none:
   /// as many as it takes (`score_pass_bytes`). Where that is more, panels come one after the other,
   /// then exponentials are not kept, then panels are halved, down to one query.
-  std::optional<index> memory = {};
+  std::optional<index_t> memory = {};
 };
 
 /// Full attention of n queries over T keys, reduced.
@@ -75,7 +75,7 @@ inline result<void> check_score_options(const score_options& options) {
                  "must be odd and at least 1"};
   }
   if (options.precision > precision_kind::bf16) {
-    return error{errc::invalid_option, "precision", static_cast<index>(options.precision),
+    return error{errc::invalid_option, "precision", static_cast<index_t>(options.precision),
                  error::none, "no such precision"};
   }
   if (options.window < 0) {

@@ -22,14 +22,14 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Pools `scores` in place; the average counts the zeros beyond the ends, as the published method
 /// does. Cost T · width: every window is summed by itself, so equal windows pool to equal numbers.
-inline void pool(vector& scores, pooling_kind kind, index width) {
+inline void pool(vector& scores, pooling_kind kind, index_t width) {
   if (kind == pooling_kind::none || width == 1) return;
   const vector raw = scores;
-  const index half = width / 2;
-  const index last = raw.size() - 1;
-  for (index j = 0; j <= last; ++j) {
-    const index begin = j > half ? j - half : 0;
-    const index end = last - j > half ? j + half : last;
+  const index_t half = width / 2;
+  const index_t last = raw.size() - 1;
+  for (index_t j = 0; j <= last; ++j) {
+    const index_t begin = j > half ? j - half : 0;
+    const index_t end = last - j > half ? j + half : last;
     const auto window = raw.segment(begin, end - begin + 1);
     scores[j] =
         kind == pooling_kind::max ? window.maxCoeff() : window.sum() / static_cast<float>(width);
@@ -40,8 +40,8 @@ inline void pool(vector& scores, pooling_kind kind, index width) {
 struct scored_panel {
   attention_panel panel;
   query_panel part;
-  vector scale;     ///< 1 / Σ_j exp(s_ij − shift_i), or 0
-  index first = 0;  ///< queries before it are not observed
+  vector scale;       ///< 1 / Σ_j exp(s_ij − shift_i), or 0
+  index_t first = 0;  ///< queries before it are not observed
   result<void> outcome = {};
 
   scored_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule,
@@ -51,12 +51,12 @@ struct scored_panel {
 
 /// Takes the attention weights A_ij = exp(s_ij − shift_i) · scale_i of a panel's observed queries
 /// into the running sums or maxima of the keys `from` … `from + count − 1`.
-inline void add_importance(const scored_panel& of, importance_kind kind, index from, index count,
-                           Eigen::VectorXd& importance) noexcept {
-  const index n = of.scale.size() - of.first;
+inline void add_importance(const scored_panel& of, importance_kind kind, index_t from,
+                           index_t count, Eigen::VectorXd& importance) noexcept {
+  const index_t n = of.scale.size() - of.first;
   if (n == 0) return;
   const float* scales = of.scale.data() + of.first;
-  for (index j = from; j < from + count; ++j) {
+  for (index_t j = from; j < from + count; ++j) {
     const float* row = of.panel.exponentials(j) + of.first;
     switch (kind) {
       case importance_kind::none:
@@ -84,8 +84,8 @@ inline result<void> score_panel(scored_panel& at, attention_scores& scores) {
                           : at.panel.compute(part);
   if (!ok) return ok;
   at.scale.resize(part.count);
-  for (index i = 0; i < part.count; ++i) {
-    const index row = part.offset + i;
+  for (index_t i = 0; i < part.count; ++i) {
+    const index_t row = part.offset + i;
     scores.max[row] = at.panel.max(i);
     scores.mass[row] = static_cast<float>(at.panel.mass(i));
     scores.log_mass[row] = static_cast<float>(at.panel.log_mass(i));
@@ -104,8 +104,8 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
                                               std::span<const block_origin> origins = {},
                                               const stop_when& stop = {},
                                               const loop& threads = {}) {
-  const index n = queries.rows();
-  const index keys = cache.keys.rows();
+  const index_t n = queries.rows();
+  const index_t keys = cache.keys.rows();
   attention_scores scores;
   scores.max.resize(n);
   scores.mass.resize(n);
@@ -122,25 +122,25 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
 
   Eigen::VectorXd importance;
   if (options.importance != importance_kind::none) importance.setZero(keys);
-  const std::vector<index> observed = last_rows(queries.blocks(), origins, options.window);
+  const std::vector<index_t> observed = last_rows(queries.blocks(), origins, options.window);
   const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
-  const auto all = static_cast<index>(parts.size());
+  const auto all = static_cast<index_t>(parts.size());
   std::vector<scored_panel> group(
       static_cast<std::size_t>(
-          std::min({options.panels_at_once, all, static_cast<index>(threads.threads())})),
+          std::min({options.panels_at_once, all, static_cast<index_t>(threads.threads())})),
       scored_panel(cache, queries, rule, options.precision));
-  for (index begin = 0; begin < all; begin += static_cast<index>(group.size())) {
+  for (index_t begin = 0; begin < all; begin += static_cast<index_t>(group.size())) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const std::span<scored_panel> now =
         std::span(group).first(std::min(group.size(), static_cast<std::size_t>(all - begin)));
     for (std::size_t k = 0; k < now.size(); ++k) {
       now[k].part = parts[static_cast<std::size_t>(begin) + k];
-      const index block = now[k].part.block;
-      const index unobserved =
+      const index_t block = now[k].part.block;
+      const index_t unobserved =
           queries.blocks()[block].rows.rows() - observed[block] - now[k].part.first;
-      now[k].first = std::clamp<index>(unobserved, 0, now[k].part.count);
+      now[k].first = std::clamp<index_t>(unobserved, 0, now[k].part.count);
     }
-    threads.run(static_cast<index>(now.size()), [&](index k) noexcept {
+    threads.run(static_cast<index_t>(now.size()), [&](index_t k) noexcept {
       scored_panel& at = now[static_cast<std::size_t>(k)];
       at.outcome = guard_memory("score_pass", [&] { return score_panel(at, scores); });
     });
@@ -148,15 +148,15 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
       if (!at.outcome) return at.outcome.error();
     }
     if (options.importance == importance_kind::none) continue;
-    constexpr index piece = 2048;
-    over_pieces(threads, keys, piece, [&](index from, index count) noexcept {
+    constexpr index_t piece = 2048;
+    over_pieces(threads, keys, piece, [&](index_t from, index_t count) noexcept {
       for (const scored_panel& at : now) {
         add_importance(at, options.importance, from, count, importance);
       }
     });
   }
   const double share =
-      1.0 / static_cast<double>(std::accumulate(observed.begin(), observed.end(), index{0}));
+      1.0 / static_cast<double>(std::accumulate(observed.begin(), observed.end(), index_t{0}));
   switch (options.importance) {
     case importance_kind::none:
       break;

@@ -35,9 +35,9 @@ struct query_split {
 
 /// Rows first, first + step, … of a query block: `count` of them.
 struct row_run {
-  index first = 0;
-  index count = 0;
-  index step = 1;
+  index_t first = 0;
+  index_t count = 0;
+  index_t step = 1;
 };
 
 /// How one query block is parted.
@@ -47,15 +47,15 @@ struct block_cut {
 };
 
 /// `split_queries` for one block of `rows` rows, as row numbers.
-inline block_cut cut_block(index rows, double fraction, double share = 1) {
+inline block_cut cut_block(index_t rows, double fraction, double share = 1) {
   block_cut cut;
-  const auto run = [](index first, index end, index step) {
+  const auto run = [](index_t first, index_t end, index_t step) {
     return row_run{first, (end - first + step - 1) / step, step};
   };
-  const index thin = std::max<index>(1, static_cast<index>(1 / share));
+  const index_t thin = std::max<index_t>(1, static_cast<index_t>(1 / share));
   constexpr double most = 1e15;  // more than any block has rows, and llround can still hold it
-  const index stride =
-      fraction > 0 ? std::max<index>(2, std::llround(std::min(1 / fraction, most))) : index{0};
+  const index_t stride =
+      fraction > 0 ? std::max<index_t>(2, std::llround(std::min(1 / fraction, most))) : index_t{0};
   if (stride == 0 || rows < stride) {
     cut.fit.push_back(run(0, rows, thin));
     return cut;
@@ -65,13 +65,13 @@ inline block_cut cut_block(index rows, double fraction, double share = 1) {
   // interleaved ones, or those between held-out rows.
   if (rows / stride >= stride - 1) {
     const auto lanes = static_cast<double>(stride - 1);
-    const auto kept = static_cast<index>(std::ceil(std::max(1.0, share * lanes - 1e-9)));
-    const auto rest = std::max<index>(1, static_cast<index>(1 / (share * lanes)));
-    for (index k = 0; k < kept; ++k) {
+    const auto kept = static_cast<index_t>(std::ceil(std::max(1.0, share * lanes - 1e-9)));
+    const auto rest = std::max<index_t>(1, static_cast<index_t>(1 / (share * lanes)));
+    for (index_t k = 0; k < kept; ++k) {
       cut.fit.push_back(run(k * (stride - 1) / kept, rows, stride * rest));
     }
   } else {
-    for (index first = 0; first < rows; first += stride) {
+    for (index_t first = 0; first < rows; first += stride) {
       cut.fit.push_back(run(first, std::min(first + stride - 1, rows), thin));
     }
   }
@@ -90,7 +90,7 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
   const auto blocks = queries.blocks();
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const auto take = [&](query_part& part, const row_run& run) {
-      const index span = std::max<index>(0, (run.count - 1) * run.step + 1);
+      const index_t span = std::max<index_t>(0, (run.count - 1) * run.step + 1);
       const auto rows_of = [&](const row_view& view) {
         return view.middle_rows(run.first, span).every_row(0, run.step);
       };

@@ -27,7 +27,7 @@ class tile_product {
 
   /// B from now on: `depth` rows of `cols` floats, `stride` apart. In fp32 they must stay where
   /// they are.
-  void take_right(const float* data, index stride, index depth, index cols) {
+  void take_right(const float* data, index_t stride, index_t depth, index_t cols) {
     plain_right_ = {data, stride};
     depth_ = depth;
     cols_ = cols;
@@ -37,20 +37,20 @@ class tile_product {
   }
 
   /// C = A B for A's `rows` rows, `stride` apart. Meanwhile the memory `next` is fetched.
-  void by_rows(const float* a, index stride, index rows, const simd::row_target& c,
+  void by_rows(const float* a, index_t stride, index_t rows, const simd::row_target& c,
                const simd::memory_ahead& next = {}) {
     if (precision_ == precision_kind::fp32) {
       return simd::multiply({a, stride, 1}, plain_right_, c, rows, cols_, depth_,
                             simd::product_mode::assign, next);
     }
-    const index pairs = simd::pairs_of(depth_);
+    const index_t pairs = simd::pairs_of(depth_);
     left_.resize(pairs * rows, has_rests());
     simd::pack_rows(a, stride, rows, depth_, left_.numbers.data(), left_.rests_or_null());
     multiply(pairs, 1, rows, c, next);
   }
 
   /// C = Aᵀ B for `rows` columns of A, whose rows lie `stride` apart.
-  void by_columns(const float* a, index stride, index rows, const simd::row_target& c,
+  void by_columns(const float* a, index_t stride, index_t rows, const simd::row_target& c,
                   const simd::memory_ahead& next = {}) {
     if (precision_ == precision_kind::fp32) {
       return simd::multiply({a, 1, stride}, plain_right_, c, rows, cols_, depth_,
@@ -67,7 +67,7 @@ class tile_product {
     std::vector<std::uint32_t> numbers;
     std::vector<std::uint32_t> rests;
 
-    void resize(index words, bool has_rests) {
+    void resize(index_t words, bool has_rests) {
       const auto size = static_cast<std::size_t>(words);
       const auto hold = [size](std::vector<std::uint32_t>& some) {
         if (some.capacity() < size) some = {};  // not two of them while it grows
@@ -83,9 +83,9 @@ class tile_product {
 
   [[nodiscard]] bool has_rests() const noexcept { return precision_ == precision_kind::bf16x3; }
 
-  void multiply(index row_stride, index pair_stride, index rows, const simd::row_target& c,
+  void multiply(index_t row_stride, index_t pair_stride, index_t rows, const simd::row_target& c,
                 const simd::memory_ahead& next) const {
-    const index pairs = simd::pairs_of(depth_);
+    const index_t pairs = simd::pairs_of(depth_);
     const auto left = [&](const std::vector<std::uint32_t>& words) {
       return simd::pair_left_factor{words.data(), row_stride, pair_stride};
     };
@@ -108,15 +108,15 @@ class tile_product {
   precision_kind precision_;
   std::optional<simd::pair_multiplier> pairs_;  ///< none in fp32
   simd::row_factor plain_right_;
-  index depth_ = 0;
-  index cols_ = 0;
+  index_t depth_ = 0;
+  index_t cols_ = 0;
   packed_factor left_;
   packed_factor right_;
 };
 
 /// Bytes of a `tile_product` of factors of at most `rows` × `depth` and `depth` × `cols` numbers.
-inline double tile_product_bytes(precision_kind precision, index rows, index depth,
-                                 index cols) noexcept {
+inline double tile_product_bytes(precision_kind precision, index_t rows, index_t depth,
+                                 index_t cols) noexcept {
   if (precision == precision_kind::fp32) return 0;
   const double words = float_bytes(simd::pairs_of(depth), rows + cols);
   return precision == precision_kind::bf16x3 ? 2 * words : words;

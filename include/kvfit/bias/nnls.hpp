@@ -63,10 +63,10 @@ template <class = void>
 inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   const matrix& columns = *problem.columns;
-  const index n = columns.rows();
+  const index_t n = columns.rows();
   vector target(n);  // of the equation before row weights
   std::vector<double> factors(static_cast<std::size_t>(n));
-  for (index i = 0; i < n; ++i) {
+  for (index_t i = 0; i < n; ++i) {
     const mass_row row = weighted_mass_row(*problem.scores, i, policy.weighting);
     factors[static_cast<std::size_t>(i)] = static_cast<double>(row.factor);
     target[i] = row.factor > 0 ? row.target / row.factor : 0.0F;
@@ -81,7 +81,7 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
     matrix scaled;  // absolute weighting takes the columns as they are, without a copy
     if (policy.weighting == mass_weighting::relative) {
       scaled = columns;
-      for (index i = 0; i < n; ++i) {
+      for (index_t i = 0; i < n; ++i) {
         const auto factor = static_cast<float>(factors[static_cast<std::size_t>(i)]);
         scaled.row(i) *= factor;
         target[i] *= factor;
@@ -115,8 +115,8 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
 /// Bytes that `fit_bias` holds at most, its result included.
 template <class = void>
 inline double fit_bias_bytes(const bias::nnls& policy, const head_sizes& sizes) {
-  const index n = sizes.queries;
-  const index t = sizes.budget;
+  const index_t n = sizes.queries;
+  const index_t t = sizes.budget;
   const double rows = float_bytes(n) + double_bytes(n) + double_bytes(2, t);
   if (policy.solver == nnls_solver::projected_gradient) {
     const double scaled = policy.weighting == mass_weighting::relative ? float_bytes(n, t) : 0;

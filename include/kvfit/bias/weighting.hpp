@@ -30,7 +30,7 @@ struct mass_row {
 
 /// The mass equation's row for query i: shift m_i; factor 1/y_i and target 1, or factor 1 and
 /// target y_i.
-inline mass_row weighted_mass_row(const attention_scores& scores, index i,
+inline mass_row weighted_mass_row(const attention_scores& scores, index_t i,
                                   mass_weighting weighting) {
   if (scores.max[i] == -std::numeric_limits<float>::infinity()) return {};
   const float mass = scores.mass[i];  // not exp(log_mass − max), which loses digits at large max

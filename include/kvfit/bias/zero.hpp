@@ -24,8 +24,8 @@ inline result<bias_fit> fit_bias(const bias::zero&, const bias_problem& problem)
 
 inline result<bias_fit> fit_bias(const bias::from_selection&, const bias_problem& problem) {
   const auto given = problem.selection_weights;
-  if (static_cast<index>(given.size()) != problem.columns->cols()) {
-    return error{errc::invalid_option, "bias::from_selection", static_cast<index>(given.size()),
+  if (static_cast<index_t>(given.size()) != problem.columns->cols()) {
+    return error{errc::invalid_option, "bias::from_selection", static_cast<index_t>(given.size()),
                  problem.columns->cols(), "the selection fitted no weights"};
   }
   return bias_fit{.weights =

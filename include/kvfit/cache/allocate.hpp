@@ -36,19 +36,18 @@ namespace kvfit::inline KVFIT_ISA {
 /// policy: as `allocate` takes it. bounds: one a head. Errors: those of `shares_of` and
 /// `apportion`, or of the plan's function. Cost: O(H log H).
 template <class Policy>
-[[nodiscard]] result<std::vector<index>> allocate_within(std::span<const head_rows> heads,
-                                                         std::span<const row_bounds> bounds,
-                                                         index total, const Policy& policy) {
+[[nodiscard]] result<std::vector<index_t>> allocate_within(std::span<const head_rows> heads,
+                                                           std::span<const row_bounds> bounds,
+                                                           index_t total, const Policy& policy) {
   const auto shares = shares_of(policy, heads);
   if (!shares) return shares.error();
   return apportion(*shares, bounds, total);
 }
 
 /// The same by influence curves. The plans' own functions report the loss besides.
-[[nodiscard]] inline result<std::vector<index>> allocate_within(std::span<const head_rows>,
-                                                                std::span<const row_bounds> bounds,
-                                                                index total,
-                                                                const budgets::influence& policy) {
+[[nodiscard]] inline result<std::vector<index_t>> allocate_within(
+    std::span<const head_rows>, std::span<const row_bounds> bounds, index_t total,
+    const budgets::influence& policy) {
   auto plan = policy.exact
                   ? plan_by_dynamic_programming(policy.curves, bounds, total, *policy.exact)
                   : plan_by_water_filling(policy.curves, bounds, total);
@@ -68,9 +67,9 @@ template <class Policy>
 ///     auto rows = kvfit::allocate(heads, 4096, kvfit::budgets::pyramid{.last_share = 0.1},
 ///                                 {.at_least = 8, .max_ratio = 0.75});
 template <class Policy>
-[[nodiscard]] result<std::vector<index>> allocate(std::span<const head_rows> heads, index total,
-                                                  const Policy& policy,
-                                                  const head_limits& limits = {}) {
+[[nodiscard]] result<std::vector<index_t>> allocate(std::span<const head_rows> heads, index_t total,
+                                                    const Policy& policy,
+                                                    const head_limits& limits = {}) {
   const auto bounds = bounds_of(heads, limits);
   if (!bounds) return bounds.error();
   return allocate_within(heads, *bounds, total, policy);

@@ -29,7 +29,7 @@ struct claim {
 
 /// Sets `rows` of each claim to clamp(λ · weight, least, most) with λ ≥ 0 such that they add up to
 /// `target`. Weights are positive, a sum within the bounds is possible.
-inline void raise_level(std::span<claim> claims, index target) {
+inline void raise_level(std::span<claim> claims, index_t target) {
   if (claims.empty()) return;
   // Sums run in an order of the claims' own, so that the caller's order can't change them.
   std::sort(claims.begin(), claims.end(), [](const claim& a, const claim& b) {
@@ -59,7 +59,7 @@ inline void raise_level(std::span<claim> claims, index target) {
   if (above != bends.end()) {
     const double from = level;
     const double to = *above;
-    index fixed = 0;  // whole rows, so that only the free part is divided
+    index_t fixed = 0;  // whole rows, so that only the free part is divided
     double free_weight = 0;
     for (const claim& c : claims) {
       if (highest(c) <= from) {
@@ -79,17 +79,17 @@ inline void raise_level(std::span<claim> claims, index target) {
 
 /// Rounds the claims' rows to whole ones that add up to `total`, by largest remainder; of equal
 /// remainders the first of the caller's list is rounded up.
-inline std::vector<index> round_rows(std::span<const claim> claims, index total) {
-  std::vector<index> rows(claims.size());
+inline std::vector<index_t> round_rows(std::span<const claim> claims, index_t total) {
+  std::vector<index_t> rows(claims.size());
   std::vector<row_bounds> bounds(claims.size());
   std::vector<double> remainder(claims.size());
-  index left = total;
+  index_t left = total;
   for (const claim& c : claims) {
     // A length beyond 53 bits may have been rounded out of its bounds.
     constexpr double limit = 0x1p63;
     const double whole = std::floor(c.rows);
     rows[c.place] = whole < limit
-                        ? std::clamp(static_cast<index>(whole), c.bounds.least, c.bounds.most)
+                        ? std::clamp(static_cast<index_t>(whole), c.bounds.least, c.bounds.most)
                         : c.bounds.most;
     remainder[c.place] = c.rows - whole;
     bounds[c.place] = c.bounds;
@@ -104,10 +104,10 @@ inline std::vector<index> round_rows(std::span<const claim> claims, index total)
   // that does not end the work fills a head or leaves less than a row for each.
   while (left > 0) {
     const auto has_room = [&](std::size_t h) { return rows[h] < bounds[h].most; };
-    const auto open = static_cast<index>(std::count_if(order.begin(), order.end(), has_room));
-    const index step = std::max<index>(1, left / open);
+    const auto open = static_cast<index_t>(std::count_if(order.begin(), order.end(), has_room));
+    const index_t step = std::max<index_t>(1, left / open);
     for (const std::size_t h : order) {
-      const index given = std::min({step, bounds[h].most - rows[h], left});
+      const index_t given = std::min({step, bounds[h].most - rows[h], left});
       rows[h] += given;
       left -= given;
     }
@@ -115,10 +115,10 @@ inline std::vector<index> round_rows(std::span<const claim> claims, index total)
   std::reverse(order.begin(), order.end());
   while (left < 0) {
     const auto can_give = [&](std::size_t h) { return rows[h] > bounds[h].least; };
-    const auto open = static_cast<index>(std::count_if(order.begin(), order.end(), can_give));
-    const index step = std::max<index>(1, -left / open);
+    const auto open = static_cast<index_t>(std::count_if(order.begin(), order.end(), can_give));
+    const index_t step = std::max<index_t>(1, -left / open);
     for (const std::size_t h : order) {
-      const index taken = std::min({step, rows[h] - bounds[h].least, -left});
+      const index_t taken = std::min({step, rows[h] - bounds[h].least, -left});
       rows[h] -= taken;
       left += taken;
     }
@@ -127,16 +127,16 @@ inline std::vector<index> round_rows(std::span<const claim> claims, index total)
 }
 
 /// `apportion` after its checks; `largest` is the largest share.
-inline std::vector<index> apportion_checked(std::span<const double> shares,
-                                            std::span<const row_bounds> bounds, index total,
-                                            double largest) {
+inline std::vector<index_t> apportion_checked(std::span<const double> shares,
+                                              std::span<const row_bounds> bounds, index_t total,
+                                              double largest) {
   // Beyond this a share is nothing beside the largest, and levels would leave the range of a
   // double.
   constexpr double nothing = 1e-200;
   std::vector<claim> claims;
   claims.reserve(shares.size());
-  index rest_of_positive = total;
-  index most_of_positive = 0;
+  index_t rest_of_positive = total;
+  index_t most_of_positive = 0;
   for (std::size_t h = 0; h < shares.size(); ++h) {
     const double weight = shares[h] / largest;
     claims.push_back({weight >= nothing ? weight : 0, bounds[h], h, 0});
@@ -182,18 +182,18 @@ namespace kvfit::inline KVFIT_ISA {
 /// those of `check_total`; `out_of_memory`. Cost: O(H log H), some 150 bytes a head.
 ///
 ///     auto rows = apportion(shares, bounds, 4096);  // rows->size() == shares.size()
-[[nodiscard]] inline result<std::vector<index>> apportion(std::span<const double> shares,
-                                                          std::span<const row_bounds> bounds,
-                                                          index total) {
+[[nodiscard]] inline result<std::vector<index_t>> apportion(std::span<const double> shares,
+                                                            std::span<const row_bounds> bounds,
+                                                            index_t total) {
   if (shares.size() != bounds.size()) {
-    return error{errc::shape_mismatch, "shares", static_cast<index>(shares.size()),
-                 static_cast<index>(bounds.size()), "one for each of the bounds"};
+    return error{errc::shape_mismatch, "shares", static_cast<index_t>(shares.size()),
+                 static_cast<index_t>(bounds.size()), "one for each of the bounds"};
   }
   if (auto ok = check_total(bounds, total); !ok) return ok.error();
   double largest = 0;
   for (std::size_t h = 0; h < shares.size(); ++h) {
     if (!(shares[h] >= 0 && std::isfinite(shares[h]))) {
-      return error{errc::invalid_option, "shares", static_cast<index>(h), error::none,
+      return error{errc::invalid_option, "shares", static_cast<index_t>(h), error::none,
                    "at this place a share is negative or not finite"};
     }
     largest = std::max(largest, shares[h]);
@@ -201,7 +201,7 @@ namespace kvfit::inline KVFIT_ISA {
   if (!(largest > 0)) {
     return error{errc::invalid_option, "shares", error::none, error::none, "all are 0"};
   }
-  return detail::guard_memory("apportion", [&]() -> result<std::vector<index>> {
+  return detail::guard_memory("apportion", [&]() -> result<std::vector<index_t>> {
     return detail::apportion_checked(shares, bounds, total, largest);
   });
 }

@@ -19,7 +19,7 @@ namespace kvfit::budgets {
 /// So many rows for each head that is compacted, in the order of the view: a plan made elsewhere.
 /// The total is their sum.
 struct rows {
-  std::vector<index> each;
+  std::vector<index_t> each;
 };
 
 }  // namespace kvfit::budgets
@@ -47,24 +47,24 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 struct cache_compaction {
   /// Σ t_h ≥ 1 over all heads that are compacted; as many rows as there are or more keep
   /// everything. Not looked at under `budgets::rows`.
-  index budget = 0;
+  index_t budget = 0;
   /// How each head is compacted. Its own `budget` is not looked at; its rule and rotation hold for
   /// layers without their own.
   compaction<Selection, Bias, Values> head = {};
   any_budget shares = budgets::uniform{};
-  head_limits limits = {};       ///< with `at_least = 0` a head may be left without rows
-  std::vector<index> skip = {};  ///< numbers of layers to leave as they are, besides sliding ones
+  head_limits limits = {};         ///< with `at_least = 0` a head may be left without rows
+  std::vector<index_t> skip = {};  ///< numbers of layers to leave as they are, besides sliding ones
   head_fallback fallback = head_fallback::none;
   /// Heads under way at the same time, each with a workspace of its own; 0: as many as the executor
   /// runs.
-  index heads_at_once = 0;
+  index_t heads_at_once = 0;
   /// Bytes that the heads under way may hold together beyond inputs and finished results (a
   /// ranking's importance of each key is one); none: as many as they take. Fewer heads run at a
   /// time then, which changes no byte; a head that needs more alone does with less in the order of
   /// `planned_memory`, as its report says, a ranking's score pass as `score_options::memory` says,
   /// or the call ends with `memory_cap_exceeded` before any head is compacted. What a fallback
   /// would take counts, too.
-  std::optional<index> memory = {};
+  std::optional<index_t> memory = {};
 };
 
 /// The third door's options: the composition over all shipped policies.

@@ -21,7 +21,7 @@ enum class layer_kind : std::uint8_t {
 
 /// One layer. Sizes may differ from layer to layer; within one, all heads share d_k and d_v.
 struct cache_layer {
-  index number = 0;  ///< ≥ 0, the engine's own; layers ascend by it
+  index_t number = 0;  ///< ≥ 0, the engine's own; layers ascend by it
   layer_kind kind = layer_kind::global;
   std::vector<kv_block> heads = {};  ///< one per KV head, T_h × d_k and T_h × d_v
   /// How logits are made, where that is not the rule of the options.
@@ -38,7 +38,7 @@ struct cache_view {
 /// The reference queries of one layer: one block per query head, in the engine's order. With H KV
 /// heads and G · H query heads, heads h · G to h · G + G − 1 read KV head h (GQA).
 struct layer_queries {
-  index layer = 0;  ///< `cache_layer::number`
+  index_t layer = 0;  ///< `cache_layer::number`
   std::vector<query_block> heads;
 };
 

@@ -23,7 +23,7 @@ struct head_task {
   std::size_t layer = 0;  ///< place in `cache_view::layers`
   kv_block block;
   std::span<const query_block> queries;
-  index visible = 0;  ///< rows that no bias hides
+  index_t visible = 0;  ///< rows that no bias hides
 };
 
 }  // namespace kvfit
@@ -36,7 +36,7 @@ inline error in_head(error cause, const head_id& id) {
   return cause;
 }
 
-inline index visible_rows(const kv_block& block) {
+inline index_t visible_rows(const kv_block& block) {
   if (block.bias.empty()) return block.keys.rows();
   return std::count_if(block.bias.begin(), block.bias.end(),
                        [](float bias) { return is_finite(bias); });
@@ -49,13 +49,14 @@ inline result<void> add_tasks(const cache_layer& layer, std::size_t place,
   if (layer.heads.empty()) return error{errc::empty_input, where + ": heads", 0, error::none, {}};
   const std::size_t heads = layer.heads.size();
   if (queries.empty() || queries.size() % heads != 0) {
-    return error{errc::shape_mismatch, where + ": query heads", static_cast<index>(queries.size()),
-                 static_cast<index>(heads), "must be a multiple of the KV heads"};
+    return error{errc::shape_mismatch, where + ": query heads",
+                 static_cast<index_t>(queries.size()), static_cast<index_t>(heads),
+                 "must be a multiple of the KV heads"};
   }
   const std::size_t group = queries.size() / heads;
   for (std::size_t h = 0; h < heads; ++h) {
     const kv_block& block = layer.heads[h];
-    const head_id id{layer.number, static_cast<index>(h)};
+    const head_id id{layer.number, static_cast<index_t>(h)};
     const kv_block& first = layer.heads.front();
     if (block.keys.cols() != first.keys.cols()) {
       return error{errc::shape_mismatch, name(id) + ": keys", block.keys.cols(), first.keys.cols(),
@@ -70,14 +71,14 @@ inline result<void> add_tasks(const cache_layer& layer, std::size_t place,
   return {};
 }
 
-inline error refuse_layer(index number, const char* why) {
+inline error refuse_layer(index_t number, const char* why) {
   return error{errc::invalid_option, "layer", number, error::none, why};
 }
 
 /// `tasks_of`, but for what must hold of all layers together.
 inline result<void> add_layers(const cache_view& cache, const cache_queries& queries,
-                               std::span<const index> skip, std::vector<head_task>& tasks) {
-  index before = -1;
+                               std::span<const index_t> skip, std::vector<head_task>& tasks) {
+  index_t before = -1;
   for (std::size_t place = 0; place < cache.layers.size(); ++place) {
     const cache_layer& layer = cache.layers[place];
     if (layer.number <= before) return refuse_layer(layer.number, "layers must ascend from 0");
@@ -107,8 +108,8 @@ inline result<void> add_layers(const cache_view& cache, const cache_queries& que
 namespace kvfit::inline KVFIT_ISA {
 
 /// Rows of all heads of the global layers: what a ratio is a ratio of.
-inline index rows_of(const cache_view& cache) {
-  index sum = 0;
+inline index_t rows_of(const cache_view& cache) {
+  index_t sum = 0;
   for (const cache_layer& layer : cache.layers) {
     if (layer.kind != layer_kind::global) continue;
     for (const kv_block& block : layer.heads) sum += block.keys.rows();
@@ -126,8 +127,8 @@ inline index rows_of(const cache_view& cache) {
 /// `compact`.
 [[nodiscard]] inline result<std::vector<head_task>> tasks_of(const cache_view& cache,
                                                              const cache_queries& queries,
-                                                             std::span<const index> skip = {}) {
-  for (const index number : skip) {
+                                                             std::span<const index_t> skip = {}) {
+  for (const index_t number : skip) {
     const bool is_there = std::any_of(cache.layers.begin(), cache.layers.end(),
                                       [&](const auto& layer) { return layer.number == number; });
     if (!is_there) return detail::refuse_layer(number, "to be skipped, is not in the cache");

@@ -18,9 +18,9 @@ inline std::string part_of(const compacted_layer& layer, const char* part) {
 }
 
 /// The first row of a head whose position does not ascend, or `end`.
-inline std::size_t first_out_of_order(const std::vector<index>& positions, std::size_t first,
+inline std::size_t first_out_of_order(const std::vector<index_t>& positions, std::size_t first,
                                       std::size_t end) {
-  index last = -1;
+  index_t last = -1;
   for (std::size_t row = first; row < end; ++row) {
     if (positions[row] <= last) return row;
     last = positions[row];
@@ -29,8 +29,8 @@ inline std::size_t first_out_of_order(const std::vector<index>& positions, std::
 }
 
 inline result<void> check_finite(const compacted_layer& layer, const char* part,
-                                 const float* numbers, index rows, index cols) {
-  const index at = first_non_finite(numbers, rows * cols);
+                                 const float* numbers, index_t rows, index_t cols) {
+  const index_t at = first_non_finite(numbers, rows * cols);
   if (at == rows * cols) return {};
   return error{errc::non_finite, part_of(layer, part), at / cols, at % cols, {}};
 }
@@ -47,7 +47,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// `invalid_position`; `non_finite` with row and column, rows counted through the heads. Cost: one
 /// read of the layer; no allocation.
 [[nodiscard]] inline result<void> check_layer(const compacted_layer& layer) {
-  const auto mismatch = [&](const char* part, index actual, index expected, const char* why) {
+  const auto mismatch = [&](const char* part, index_t actual, index_t expected, const char* why) {
     return error{errc::shape_mismatch, detail::part_of(layer, part), actual, expected, why};
   };
   if (layer.number < 0) {
@@ -55,9 +55,9 @@ namespace kvfit::inline KVFIT_ISA {
   }
   if (layer.offsets.size() < 2) {
     return error{errc::empty_input, detail::part_of(layer, "offsets"),
-                 static_cast<index>(layer.offsets.size()), error::none, "no head"};
+                 static_cast<index_t>(layer.offsets.size()), error::none, "no head"};
   }
-  const index rows = layer.keys.rows();
+  const index_t rows = layer.keys.rows();
   if (layer.offsets.front() != 0) return mismatch("offsets", layer.offsets.front(), 0, "the first");
   if (layer.offsets.back() != rows) {
     return mismatch("offsets", layer.offsets.back(), rows, "the last must be the rows of the keys");
@@ -67,18 +67,19 @@ namespace kvfit::inline KVFIT_ISA {
       return mismatch("offsets", layer.offsets[h + 1], layer.offsets[h], "must not fall");
     }
   }
-  const auto heads = static_cast<index>(layer.offsets.size()) - 1;
-  if (static_cast<index>(layer.heads.size()) != heads) {
-    return mismatch("heads", static_cast<index>(layer.heads.size()), heads, "one report a head");
+  const auto heads = static_cast<index_t>(layer.offsets.size()) - 1;
+  if (static_cast<index_t>(layer.heads.size()) != heads) {
+    return mismatch("heads", static_cast<index_t>(layer.heads.size()), heads, "one report a head");
   }
   constexpr const char* by_key = "one for each row of the keys";
   if (layer.values.rows() != rows) return mismatch("values", layer.values.rows(), rows, by_key);
   if (layer.bias.size() != rows) return mismatch("bias", layer.bias.size(), rows, by_key);
-  if (static_cast<index>(layer.positions.size()) != rows) {
-    return mismatch("positions", static_cast<index>(layer.positions.size()), rows, by_key);
+  if (static_cast<index_t>(layer.positions.size()) != rows) {
+    return mismatch("positions", static_cast<index_t>(layer.positions.size()), rows, by_key);
   }
-  if (static_cast<index>(layer.key_positions.size()) != rows) {
-    return mismatch("key_positions", static_cast<index>(layer.key_positions.size()), rows, by_key);
+  if (static_cast<index_t>(layer.key_positions.size()) != rows) {
+    return mismatch("key_positions", static_cast<index_t>(layer.key_positions.size()), rows,
+                    by_key);
   }
   for (const matrix* part : {&layer.keys, &layer.values}) {
     if (part->cols() > 0) continue;

@@ -37,7 +37,7 @@ std::optional<rope> rotation_of(const cache_layer& layer, const Options& options
 }
 
 /// Positions that the piece's keys in this layer are moved by.
-inline index distance_of(const text_piece& piece, const cache_layer& layer) {
+inline index_t distance_of(const text_piece& piece, const cache_layer& layer) {
   if (!piece.position) return 0;
   return *piece.position - layer.heads.front().position(piece.where.first);
 }
@@ -71,7 +71,7 @@ class piece_check {
     if (model.empty()) {
       return error{errc::empty_input, "layers", 0, error::none, "no layer is to be compacted"};
     }
-    index end = pieces_.front().place;
+    index_t end = pieces_.front().place;
     if (end < 0) return error{errc::invalid_position, "place", end, 0, "must not be negative"};
     for (const text_piece& piece : pieces_) {
       if (piece.place != end) {
@@ -88,7 +88,7 @@ class piece_check {
  private:
   [[nodiscard]] result<void> check_like(const text_piece& piece,
                                         const std::vector<const cache_layer*>& model) const {
-    constexpr index largest = index{1} << 53U;
+    constexpr index_t largest = index_t{1} << 53U;
     if (const auto ok = check_part(piece.where, largest, "where"); !ok) return ok;
     if (piece.budget < 1) {
       return error{errc::budget_out_of_range, "budget", piece.budget, 1, "must be at least 1"};
@@ -103,8 +103,8 @@ class piece_check {
     }
     const auto layers = compacted_layers(piece, options_);
     if (layers.size() != model.size()) {
-      return error{errc::shape_mismatch, "layers", static_cast<index>(layers.size()),
-                   static_cast<index>(model.size()), "pieces of one text have the same layers"};
+      return error{errc::shape_mismatch, "layers", static_cast<index_t>(layers.size()),
+                   static_cast<index_t>(model.size()), "pieces of one text have the same layers"};
     }
     for (std::size_t l = 0; l < layers.size(); ++l) {
       if (const auto ok = check_layer(piece, *layers[l], *model[l]); !ok) return ok;
@@ -114,18 +114,18 @@ class piece_check {
 
   [[nodiscard]] result<void> check_layer(const text_piece& piece, const cache_layer& layer,
                                          const cache_layer& model) const {
-    const auto refuse = [&](const char* what, index found, index expected) {
+    const auto refuse = [&](const char* what, index_t found, index_t expected) {
       return error{errc::shape_mismatch, "layer " + std::to_string(layer.number) + ": " + what,
                    found, expected, "must be the same in all pieces"};
     };
     if (layer.number != model.number) return refuse("number", layer.number, model.number);
     if (layer.heads.empty() || layer.heads.size() != model.heads.size()) {
-      return refuse("heads", static_cast<index>(layer.heads.size()),
-                    static_cast<index>(model.heads.size()));
+      return refuse("heads", static_cast<index_t>(layer.heads.size()),
+                    static_cast<index_t>(model.heads.size()));
     }
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
       const kv_block& block = layer.heads[h];
-      const head_id id{layer.number, static_cast<index>(h)};
+      const head_id id{layer.number, static_cast<index_t>(h)};
       const kv_block& first = model.heads.front();
       if (block.keys.cols() != first.keys.cols()) {
         return refuse("d_k", block.keys.cols(), first.keys.cols());
@@ -135,7 +135,7 @@ class piece_check {
       }
       if (const auto ok = check_block(block, piece.where); !ok) return in_head(ok.error(), id);
       if (!piece.position) continue;
-      constexpr index largest = index{1} << 53U;
+      constexpr index_t largest = index_t{1} << 53U;
       if (*piece.position < -largest || *piece.position > largest) {
         return error{errc::invalid_option, "position", *piece.position, largest, {}};
       }
@@ -162,18 +162,18 @@ class piece_check {
 
   /// Enough of a block's sizes that a stretch of it can be cut out.
   static result<void> check_block(const kv_block& block, const chunk& where) {
-    const index rows = block.keys.rows();
+    const index_t rows = block.keys.rows();
     if (const auto ok = check_part(where, rows, "where"); !ok) return ok;
     if (block.values.rows() != rows) {
       return error{errc::shape_mismatch, "values", block.values.rows(), rows,
                    "rows must equal the keys'"};
     }
-    if (!block.bias.empty() && static_cast<index>(block.bias.size()) != rows) {
-      return error{errc::shape_mismatch, "bias", static_cast<index>(block.bias.size()), rows,
+    if (!block.bias.empty() && static_cast<index_t>(block.bias.size()) != rows) {
+      return error{errc::shape_mismatch, "bias", static_cast<index_t>(block.bias.size()), rows,
                    "one number per key"};
     }
-    if (!block.positions.empty() && static_cast<index>(block.positions.size()) != rows) {
-      return error{errc::shape_mismatch, "positions", static_cast<index>(block.positions.size()),
+    if (!block.positions.empty() && static_cast<index_t>(block.positions.size()) != rows) {
+      return error{errc::shape_mismatch, "positions", static_cast<index_t>(block.positions.size()),
                    rows, "one number per key"};
     }
     for (const row_view& mask : block.masks) {

@@ -20,17 +20,17 @@ namespace kvfit {
 
 /// Rows first … first + rows − 1 of a text.
 struct chunk {
-  index first = 0;
-  index rows = 0;
+  index_t first = 0;
+  index_t rows = 0;
 
   friend constexpr bool operator==(const chunk&, const chunk&) = default;
 };
 
 /// Chunks to compact and the rows that each keeps of all heads together.
 struct chunk_plan {
-  std::vector<chunk> chunks;   ///< ascending; those asked for, or neighbours of them as one
-  std::vector<index> budgets;  ///< one a chunk, over all heads
-  index kept = 0;              ///< rows of a head outside every chunk, which stay as they are
+  std::vector<chunk> chunks;     ///< ascending; those asked for, or neighbours of them as one
+  std::vector<index_t> budgets;  ///< one a chunk, over all heads
+  index_t kept = 0;              ///< rows of a head outside every chunk, which stay as they are
 };
 
 }  // namespace kvfit
@@ -38,7 +38,7 @@ struct chunk_plan {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Refuses a part that is not of the text.
-inline result<void> check_part(const chunk& part, index rows, const char* argument) {
+inline result<void> check_part(const chunk& part, index_t rows, const char* argument) {
   if (part.first < 0 || part.first > rows) {
     return error{errc::invalid_position, argument, part.first, rows, "first row, of the text's"};
   }
@@ -50,9 +50,9 @@ inline result<void> check_part(const chunk& part, index rows, const char* argume
 }
 
 /// Chunks of a text of `rows` rows: in order, none reaching into the next.
-inline result<void> check_chunks(std::span<const chunk> chunks, index rows) {
+inline result<void> check_chunks(std::span<const chunk> chunks, index_t rows) {
   if (chunks.empty()) return error{errc::empty_input, "chunks", 0, error::none, {}};
-  index end = 0;
+  index_t end = 0;
   for (const chunk& one : chunks) {
     if (one.first < end) {
       return error{errc::invalid_position, "chunks", one.first, end,
@@ -76,22 +76,22 @@ inline std::vector<std::size_t> run_starts(std::span<const chunk> chunks) {
 /// Neighbours as one until no more than `most` chunks are left: every run keeps a number of chunks
 /// in proportion to its own, and those that become one are as many as in its other chunks, or one
 /// more. There are no more than `most` runs.
-inline result<std::vector<chunk>> merge_neighbours(std::span<const chunk> chunks, index most) {
+inline result<std::vector<chunk>> merge_neighbours(std::span<const chunk> chunks, index_t most) {
   const auto starts = run_starts(chunks);
   std::vector<double> shares;
   std::vector<row_bounds> bounds;
   for (std::size_t r = 0; r < starts.size(); ++r) {
     const std::size_t end = r + 1 < starts.size() ? starts[r + 1] : chunks.size();
     shares.push_back(static_cast<double>(end - starts[r]));
-    bounds.push_back({1, static_cast<index>(end - starts[r])});
+    bounds.push_back({1, static_cast<index_t>(end - starts[r])});
   }
   const auto parts = apportion(shares, bounds, most);
   if (!parts) return parts.error();
   std::vector<chunk> merged;
   for (std::size_t r = 0; r < starts.size(); ++r) {
-    const index count = bounds[r].most;
-    const index groups = (*parts)[r];
-    for (index g = 0; g < groups; ++g) {
+    const index_t count = bounds[r].most;
+    const index_t groups = (*parts)[r];
+    for (index_t g = 0; g < groups; ++g) {
       // count · g, count and g below the number of chunks that fit memory
       const chunk& first = chunks[starts[r] + static_cast<std::size_t>(count * g / groups)];
       const chunk& last =
@@ -102,28 +102,28 @@ inline result<std::vector<chunk>> merge_neighbours(std::span<const chunk> chunks
   return merged;
 }
 
-inline result<chunk_plan> plan_checked(std::span<const chunk> chunks, index rows, index heads,
-                                       index budget, index at_least) {
+inline result<chunk_plan> plan_checked(std::span<const chunk> chunks, index_t rows, index_t heads,
+                                       index_t budget, index_t at_least) {
   chunk_plan plan{{chunks.begin(), chunks.end()}, {}, rows};
   for (const chunk& one : chunks) plan.kept -= one.rows;
   if (budget >= heads * rows) {
     for (const chunk& one : chunks) plan.budgets.push_back(heads * one.rows);
     return plan;
   }
-  const index left = budget - heads * plan.kept;
+  const index_t left = budget - heads * plan.kept;
   // How many chunks can have their least; a short chunk's is all it has, so these are no fewer.
   const auto least_of = [&](const chunk& one) { return heads * std::min(at_least, one.rows); };
   const auto sum_of_least = [&] {
-    index sum = 0;
+    index_t sum = 0;
     for (const chunk& one : plan.chunks) sum += least_of(one);
     return sum;
   };
-  const auto runs = static_cast<index>(run_starts(chunks).size());
+  const auto runs = static_cast<index_t>(run_starts(chunks).size());
   if (sum_of_least() > left) {
-    const index possible = left / (heads * std::max<index>(at_least, 1));
+    const index_t possible = left / (heads * std::max<index_t>(at_least, 1));
     if (possible < runs) {
       // Sizes as asked for may be far beyond any that are: a budget of all rows always does.
-      const index needed = many_times(heads, plan.kept + many_times(runs, at_least));
+      const index_t needed = many_times(heads, plan.kept + many_times(runs, at_least));
       return error{errc::budget_out_of_range, "budget", budget, std::min(heads * rows, needed),
                    "rows outside every chunk, and the least of each stretch between them"};
     }
@@ -153,14 +153,14 @@ namespace kvfit::inline KVFIT_ISA {
 /// `out_of_memory`.
 ///
 ///     auto chunks = kvfit::split_by_length({prefix, rows - prefix - suffix}, 4096);
-[[nodiscard]] inline result<std::vector<chunk>> split_by_length(const chunk& part, index length) {
-  constexpr index most = std::numeric_limits<index>::max();
+[[nodiscard]] inline result<std::vector<chunk>> split_by_length(const chunk& part, index_t length) {
+  constexpr index_t most = std::numeric_limits<index_t>::max();
   if (const auto ok = detail::check_part(part, most, "part"); !ok) return ok.error();
   if (length < 1) return error{errc::invalid_option, "length", length, 1, "must be at least 1"};
   return detail::guard_memory("split_by_length", [&]() -> result<std::vector<chunk>> {
     std::vector<chunk> chunks;
     chunks.reserve(static_cast<std::size_t>((part.rows - 1) / length + 1));
-    for (index done = 0; done < part.rows; done += chunks.back().rows) {
+    for (index_t done = 0; done < part.rows; done += chunks.back().rows) {
       chunks.push_back({part.first + done, std::min(length, part.rows - done)});
     }
     return chunks;
@@ -172,12 +172,12 @@ namespace kvfit::inline KVFIT_ISA {
 /// starts: strictly ascending rows of the part; its first row may be among them.
 /// Errors: `invalid_position` with the start at fault; those of `split_by_length`.
 [[nodiscard]] inline result<std::vector<chunk>> split_at(const chunk& part,
-                                                         std::span<const index> starts) {
-  constexpr index most = std::numeric_limits<index>::max();
+                                                         std::span<const index_t> starts) {
+  constexpr index_t most = std::numeric_limits<index_t>::max();
   if (const auto ok = detail::check_part(part, most, "part"); !ok) return ok.error();
-  const index end = part.first + part.rows;
-  index before = part.first - 1;
-  for (const index start : starts) {
+  const index_t end = part.first + part.rows;
+  index_t before = part.first - 1;
+  for (const index_t start : starts) {
     if (start <= before || start >= end) {
       return error{errc::invalid_position, "starts", start, start <= before ? before + 1 : end - 1,
                    "must ascend within the part"};
@@ -187,8 +187,8 @@ namespace kvfit::inline KVFIT_ISA {
   return detail::guard_memory("split_at", [&]() -> result<std::vector<chunk>> {
     std::vector<chunk> chunks;
     chunks.reserve(starts.size() + 1);
-    index first = part.first;
-    for (const index start : starts) {
+    index_t first = part.first;
+    for (const index_t start : starts) {
       if (start > first) chunks.push_back({first, start - first});
       first = start;
     }
@@ -211,9 +211,10 @@ namespace kvfit::inline KVFIT_ISA {
 /// Errors: `budget_out_of_range` where even one chunk for each stretch between kept rows does not
 /// fit, with the budget that would; `empty_input`, `invalid_position`, `invalid_option`;
 /// `out_of_memory`. Cost: O(C log C). Same input, same bytes.
-[[nodiscard]] inline result<chunk_plan> plan_chunks(std::span<const chunk> chunks, index rows,
-                                                    index heads, index budget, index at_least = 1) {
-  constexpr index largest = index{1} << 53U;  // so that shares are exact in double
+[[nodiscard]] inline result<chunk_plan> plan_chunks(std::span<const chunk> chunks, index_t rows,
+                                                    index_t heads, index_t budget,
+                                                    index_t at_least = 1) {
+  constexpr index_t largest = index_t{1} << 53U;  // so that shares are exact in double
   if (rows < 1 || rows > largest) return error{errc::invalid_option, "rows", rows, largest, {}};
   if (heads < 1 || heads > largest / rows) {
     return error{errc::invalid_option, "heads", heads, largest / rows,

@@ -30,16 +30,16 @@ inline compacted_layer stack_heads(std::span<compacted_head> heads) {
   for (const compacted_head& head : heads) {
     layer.offsets.push_back(layer.offsets.back() + head.rows.keys.rows());
   }
-  const index rows = layer.offsets.back();
+  const index_t rows = layer.offsets.back();
   layer.keys.resize(rows, heads.front().rows.keys.cols());
   layer.values.resize(rows, heads.front().rows.values.cols());
   layer.bias.resize(rows);
   layer.positions.reserve(static_cast<std::size_t>(rows));
   layer.key_positions.reserve(static_cast<std::size_t>(rows));
-  index first = 0;
+  index_t first = 0;
   for (compacted_head& head : heads) {
     const compacted own = std::move(head.rows);
-    const index count = own.keys.rows();
+    const index_t count = own.keys.rows();
     layer.keys.middleRows(first, count) = own.keys;
     layer.values.middleRows(first, count) = own.values;
     layer.bias.segment(first, count) = own.bias;
@@ -55,13 +55,13 @@ inline compacted_layer stack_heads(std::span<compacted_head> heads) {
 /// `compact_heads`; `failed_at`, if given, is told the place in the plan whose error is returned.
 template <class Options, executor E, class Take>
 result<void> compact_tasks(const cache_view& cache, const cache_plan& plan, const Options& options,
-                           E&& how, Take&& take, const watch& by, index* failed_at = nullptr) {
+                           E&& how, Take&& take, const watch& by, index_t* failed_at = nullptr) {
   const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options);
   if (!at_once) return at_once.error();
   std::mutex taking;
   return over_heads(
-      how, static_cast<index>(plan.tasks.size()), *at_once, by,
-      [&](index i) -> result<void> {
+      how, static_cast<index_t>(plan.tasks.size()), *at_once, by,
+      [&](index_t i) -> result<void> {
         const auto place = static_cast<std::size_t>(i);
         const head_task& task = plan.tasks[place];
         const auto own = head_options(options, cache.layers[task.layer], plan.rows[place]);

@@ -35,9 +35,9 @@ struct ranked_cache {
   compacted_cache cache;
   std::vector<head_report> heads;  ///< of all ranks, in the order of the serial call
   std::vector<int> ranks;          ///< which rank compacted each of `heads`
-  index rows_before = 0;           ///< of all heads of all ranks
-  index rows = 0;                  ///< Σ t_h over all ranks
-  index fallbacks = 0;             ///< heads of all ranks whose method failed
+  index_t rows_before = 0;         ///< of all heads of all ranks
+  index_t rows = 0;                ///< Σ t_h over all ranks
+  index_t fallbacks = 0;           ///< heads of all ranks whose method failed
 };
 
 }  // namespace kvfit
@@ -45,10 +45,11 @@ struct ranked_cache {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// About what it takes to compact each head: T_h · t_h, and one read where all or nothing stays.
-inline std::vector<double> work_of(std::span<const head_task> tasks, std::span<const index> rows) {
+inline std::vector<double> work_of(std::span<const head_task> tasks,
+                                   std::span<const index_t> rows) {
   std::vector<double> work;
   for (std::size_t h = 0; h < tasks.size(); ++h) {
-    const index length = tasks[h].block.keys.rows();
+    const index_t length = tasks[h].block.keys.rows();
     const bool is_fitted = rows[h] > 0 && rows[h] < length;
     work.push_back(static_cast<double>(length) * (is_fitted ? static_cast<double>(rows[h]) : 1));
   }
@@ -59,11 +60,11 @@ inline std::vector<double> work_of(std::span<const head_task> tasks, std::span<c
 template <class Options, executor E>
 result<std::vector<compacted_head>> fit_own_heads(mpi_ranks& ranks, const cache_view& cache,
                                                   const ranked_heads& all,
-                                                  std::span<const index> rows,
+                                                  std::span<const index_t> rows,
                                                   const Options& options, E&& how,
                                                   const watch& by) {
   std::vector<compacted_head> heads;
-  const auto ok = in_step(ranks, all, [&](index& failed_at) -> result<void> {
+  const auto ok = in_step(ranks, all, [&](index_t& failed_at) -> result<void> {
     heads.resize(all.tasks.size());
     cache_plan own{all.own, {}};
     for (const std::size_t place : all.places) own.rows.push_back(rows[place]);
@@ -99,7 +100,7 @@ inline ranked_cache assemble_ranked(ranked_heads&& all, std::vector<compacted_he
       own.push_back(std::move(heads[place]));
     }
     out.cache = assemble(all.cache, tasks, own);
-    std::erase_if(out.cache.skipped, [&](index number) {
+    std::erase_if(out.cache.skipped, [&](index_t number) {
       return std::any_of(all.tasks.begin(), all.tasks.end(),
                          [&](const head_task& task) { return task.id.layer == number; });
     });
@@ -152,7 +153,7 @@ template <class Selection, class Bias, class Values, executor E>
   const auto rows = detail::rows_of_ranks(ranks, cache, *all, options, spread, how, by);
   if (!rows) return rows.error();
   if (spread.holds == rank_holds::whole) {
-    const auto dealt = detail::in_step(ranks, *all, [&](index&) -> result<void> {
+    const auto dealt = detail::in_step(ranks, *all, [&](index_t&) -> result<void> {
       all->deal(detail::work_of(all->tasks, *rows), ranks.rank(), ranks.size());
       return {};
     });
@@ -165,7 +166,7 @@ template <class Selection, class Bias, class Values, executor E>
   if (!ok) return ok.error();
   std::optional<ranked_cache> out;
   const auto none = detail::ranked_heads{};
-  ok = detail::in_step(ranks, none, [&](index&) -> result<void> {
+  ok = detail::in_step(ranks, none, [&](index_t&) -> result<void> {
     out = detail::assemble_ranked(std::move(*all), std::move(*heads), spread.gathers_rows);
     return {};
   });

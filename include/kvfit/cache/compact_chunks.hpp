@@ -31,23 +31,23 @@ template <class Selection, class Bias, class Values, executor E>
 [[nodiscard]] result<compacted_text> compact_chunks(
     const cache_view& cache, std::span<const cache_queries> queries, const chunk_plan& plan,
     const cache_compaction<Selection, Bias, Values>& options, E&& how, const watch& by = {}) {
-  const auto chunks = static_cast<index>(plan.chunks.size());
-  if (static_cast<index>(plan.budgets.size()) != chunks) {
-    return error{errc::shape_mismatch, "plan.budgets", static_cast<index>(plan.budgets.size()),
+  const auto chunks = static_cast<index_t>(plan.chunks.size());
+  if (static_cast<index_t>(plan.budgets.size()) != chunks) {
+    return error{errc::shape_mismatch, "plan.budgets", static_cast<index_t>(plan.budgets.size()),
                  chunks, "one a chunk"};
   }
-  if (queries.size() != 1 && static_cast<index>(queries.size()) != chunks) {
-    return error{errc::shape_mismatch, "queries", static_cast<index>(queries.size()), chunks,
+  if (queries.size() != 1 && static_cast<index_t>(queries.size()) != chunks) {
+    return error{errc::shape_mismatch, "queries", static_cast<index_t>(queries.size()), chunks,
                  "one set, or one a chunk of the plan"};
   }
-  std::optional<index> rows;
+  std::optional<index_t> rows;
   for (const cache_layer& layer : cache.layers) {
     if (!detail::is_compacted(layer, options.skip)) continue;
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-      const index own = layer.heads[h].keys.rows();
+      const index_t own = layer.heads[h].keys.rows();
       if (own != rows.value_or(own)) {
         return error{errc::shape_mismatch,
-                     name(head_id{layer.number, static_cast<index>(h)}) + ": keys", own, *rows,
+                     name(head_id{layer.number, static_cast<index_t>(h)}) + ": keys", own, *rows,
                      "rows must be those of the text in all heads"};
       }
       rows = own;
@@ -58,10 +58,10 @@ template <class Selection, class Bias, class Values, executor E>
   }
   if (const auto ok = detail::check_chunks(plan.chunks, *rows); !ok) return ok.error();
   return detail::guard_memory("compact_chunks", [&]() -> result<compacted_text> {
-    constexpr index all = std::numeric_limits<index>::max();
+    constexpr index_t all = std::numeric_limits<index_t>::max();
     std::vector<text_piece> pieces;
-    index end = 0;
-    const auto keep_up_to = [&](index first) {
+    index_t end = 0;
+    const auto keep_up_to = [&](index_t first) {
       if (first > end) {
         pieces.push_back(
             {.cache = cache, .where = {end, first - end}, .place = end, .budget = all});

@@ -33,7 +33,7 @@ class piece_compaction {
   result<compacted_text> run() {
     if (const auto ok = piece_check(pieces_, options_).run(); !ok) return ok.error();
     for (const cache_layer* layer : compacted_layers(pieces_.front(), options_)) {
-      heads_ += static_cast<index>(layer->heads.size());
+      heads_ += static_cast<index_t>(layer->heads.size());
     }
     fitted_ = std::count_if(pieces_.begin(), pieces_.end(),
                             [this](const text_piece& piece) { return !is_kept(piece); });
@@ -66,7 +66,7 @@ class piece_compaction {
     options.skip.clear();  // those layers are not in the part
     watch by = by_;
     if (by_.progress) {
-      by.progress = [this](index done, index) {
+      by.progress = [this](index_t done, index_t) {
         by_.progress(done_ * heads_ + done, fitted_ * heads_);
       };
     }
@@ -82,7 +82,7 @@ class piece_compaction {
     for (const cache_layer* layer : compacted_layers(piece, options_)) {
       std::vector<compacted_head> heads;
       for (std::size_t h = 0; h < layer->heads.size(); ++h) {
-        const head_id id{layer->number, static_cast<index>(h)};
+        const head_id id{layer->number, static_cast<index_t>(h)};
         kv_block bare = layer->heads[h];
         bare.masks = {};
         const block_slice slice(bare, piece.where.first, piece.where.rows);
@@ -94,12 +94,12 @@ class piece_compaction {
         const auto ok = append_exact(block, 0, piece.where.rows, options_.head.storage,
                                      options_.head.bias_storage, head.rows);
         if (!ok) return in_head(ok.error(), id);
-        for (const index row : head.rows.positions) {
+        for (const index_t row : head.rows.positions) {
           head.rows.key_positions.push_back(block.position(row));
         }
         head.report.id = id;
         head.report.rows_before = piece.where.rows;
-        head.report.rows = static_cast<index>(head.rows.positions.size());
+        head.report.rows = static_cast<index_t>(head.rows.positions.size());
         head.report.outcome = head_outcome::identity;
         head.report.report.is_identity = true;
       }
@@ -112,8 +112,8 @@ class piece_compaction {
   result<void> place(const text_piece& piece, std::vector<compacted_layer>& part) {
     const auto layers = compacted_layers(piece, options_);
     for (std::size_t l = 0; l < part.size(); ++l) {
-      for (index& row : part[l].positions) row += piece.place;
-      const index distance = distance_of(piece, *layers[l]);
+      for (index_t& row : part[l].positions) row += piece.place;
+      const index_t distance = distance_of(piece, *layers[l]);
       if (distance == 0) continue;
       const auto ok =
           move_keys(part[l], *rotation_of(*layers[l], options_), distance, options_.head.storage);
@@ -154,9 +154,9 @@ class piece_compaction {
   const Options& options_;
   E& how_;
   const watch& by_;
-  index heads_ = 0;                                  // compacted, of one piece
-  index fitted_ = 0;                                 // pieces that do not stay as they are
-  index done_ = 0;                                   // of these
+  index_t heads_ = 0;                                // compacted, of one piece
+  index_t fitted_ = 0;                               // pieces that do not stay as they are
+  index_t done_ = 0;                                 // of these
   std::vector<std::vector<compacted_layer>> parts_;  // layer by layer
   std::vector<piece_report> reports_;
 };

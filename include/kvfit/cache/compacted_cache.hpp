@@ -28,8 +28,8 @@ enum class head_outcome : std::uint8_t {
 /// One head's part of the result, in words and numbers.
 struct head_report {
   head_id id;
-  index rows_before = 0;  ///< T_h
-  index rows = 0;         ///< t_h; a method may keep fewer rows than its budget
+  index_t rows_before = 0;  ///< T_h
+  index_t rows = 0;         ///< t_h; a method may keep fewer rows than its budget
   head_outcome outcome = head_outcome::fitted;
   std::optional<error> cause;  ///< of a fallback
   compact_report report;       ///< of what is returned
@@ -38,16 +38,16 @@ struct head_report {
 /// The heads of one layer, one after the other: head h owns rows offsets[h] to offsets[h + 1] − 1
 /// of every array, its positions ascending.
 struct compacted_layer {
-  index number = 0;
-  std::vector<index> offsets;        ///< heads + 1, from 0; the last is Σ t_h
-  std::vector<index> positions;      ///< Σ t_h original row numbers
-  std::vector<index> key_positions;  ///< Σ t_h: where the keys stand, see `kv_block::position`
-  matrix keys;                       ///< Σ t_h × d_k
-  vector bias;                       ///< Σ t_h, natural log, finite
-  matrix values;                     ///< Σ t_h × d_v
-  std::vector<head_report> heads;    ///< one a head
+  index_t number = 0;
+  std::vector<index_t> offsets;        ///< heads + 1, from 0; the last is Σ t_h
+  std::vector<index_t> positions;      ///< Σ t_h original row numbers
+  std::vector<index_t> key_positions;  ///< Σ t_h: where the keys stand, see `kv_block::position`
+  matrix keys;                         ///< Σ t_h × d_k
+  vector bias;                         ///< Σ t_h, natural log, finite
+  matrix values;                       ///< Σ t_h × d_v
+  std::vector<head_report> heads;      ///< one a head
 
-  [[nodiscard]] index rows(std::size_t head) const noexcept {
+  [[nodiscard]] index_t rows(std::size_t head) const noexcept {
     return offsets[head + 1] - offsets[head];
   }
 
@@ -66,10 +66,10 @@ struct compacted_layer {
 /// What `compact_cache()` returns.
 struct compacted_cache {
   std::vector<compacted_layer> layers;  ///< those that were compacted, in the order of the view
-  std::vector<index> skipped;  ///< numbers of layers left as they are: sliding, or to be skipped
-  index rows_before = 0;       ///< of all heads compacted
-  index rows = 0;              ///< Σ t_h
-  index fallbacks = 0;         ///< heads whose method failed
+  std::vector<index_t> skipped;  ///< numbers of layers left as they are: sliding, or to be skipped
+  index_t rows_before = 0;       ///< of all heads compacted
+  index_t rows = 0;              ///< Σ t_h
+  index_t fallbacks = 0;         ///< heads whose method failed
 };
 
 }  // namespace kvfit

@@ -12,7 +12,7 @@
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Whether `compact_cache` takes a layer: global, and not among the numbers to `skip`.
-inline bool is_compacted(const cache_layer& layer, std::span<const index> skip) {
+inline bool is_compacted(const cache_layer& layer, std::span<const index_t> skip) {
   return layer.kind == layer_kind::global &&
          std::find(skip.begin(), skip.end(), layer.number) == skip.end();
 }

@@ -24,8 +24,8 @@ namespace kvfit {
 
 /// Settings of `plan_by_dynamic_programming`.
 struct dynamic_programming {
-  index step = 1;                 ///< rows between two points of the grid, ≥ 1
-  index memory = index{1} << 28;  ///< bytes it may take, ≥ 0
+  index_t step = 1;                   ///< rows between two points of the grid, ≥ 1
+  index_t memory = index_t{1} << 28;  ///< bytes it may take, ≥ 0
 };
 
 }  // namespace kvfit
@@ -34,47 +34,47 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The grid: head h takes 0 … `most[h]` steps beyond its least, all heads together `steps`.
 struct budget_grid {
-  index step = 1;
-  std::vector<index> most;
-  index steps = 0;
+  index_t step = 1;
+  std::vector<index_t> most;
+  index_t steps = 0;
 };
 
 /// Bytes that `minimise_on_grid` takes; no more than 63 bits can tell.
-inline index grid_bytes(std::size_t heads, index steps) noexcept {
-  constexpr index limit = std::numeric_limits<index>::max();
-  const index each = static_cast<index>(heads) * static_cast<index>(sizeof(std::uint32_t)) +
-                     3 * static_cast<index>(sizeof(double));
+inline index_t grid_bytes(std::size_t heads, index_t steps) noexcept {
+  constexpr index_t limit = std::numeric_limits<index_t>::max();
+  const index_t each = static_cast<index_t>(heads) * static_cast<index_t>(sizeof(std::uint32_t)) +
+                       3 * static_cast<index_t>(sizeof(double));
   return steps >= limit / each ? limit : (steps + 1) * each;
 }
 
 /// Steps of each head that minimise Σ f_h(least_h + k_h · step) where Σ k_h = steps.
-inline std::vector<index> minimise_on_grid(std::span<const influence_curve> curves,
-                                           std::span<const row_bounds> bounds,
-                                           const budget_grid& grid) {
+inline std::vector<index_t> minimise_on_grid(std::span<const influence_curve> curves,
+                                             std::span<const row_bounds> bounds,
+                                             const budget_grid& grid) {
   const auto columns = static_cast<std::size_t>(grid.steps) + 1;
   std::vector<double> best(columns);  // of the heads so far, by how many steps they take
   std::vector<double> next(columns);
   std::vector<double> losses(columns);
   std::vector<std::uint32_t> choices(curves.size() * columns);
-  index first = 0;  // of the columns that the heads so far can take
-  index last = 0;
-  index to_come = 0;
-  for (const index most : grid.most) to_come += std::min(most, grid.steps);
+  index_t first = 0;  // of the columns that the heads so far can take
+  index_t last = 0;
+  index_t to_come = 0;
+  for (const index_t most : grid.most) to_come += std::min(most, grid.steps);
   for (std::size_t h = 0; h < curves.size(); ++h) {
-    const index most = std::min(grid.most[h], grid.steps);
+    const index_t most = std::min(grid.most[h], grid.steps);
     to_come -= most;
-    for (index k = 0; k <= most; ++k) {
+    for (index_t k = 0; k <= most; ++k) {
       losses[static_cast<std::size_t>(k)] = loss_at(curves[h], bounds[h].least + k * grid.step);
     }
     // Columns from which the heads to come can't reach the end need not be known.
-    const index from = std::max(first, grid.steps - to_come);
-    const index to = std::min(grid.steps, last + most);
-    for (index s = from; s <= to; ++s) {
+    const index_t from = std::max(first, grid.steps - to_come);
+    const index_t to = std::min(grid.steps, last + most);
+    for (index_t s = from; s <= to; ++s) {
       double least = std::numeric_limits<double>::infinity();
-      index choice = 0;
-      const index low = std::max<index>(0, s - last);
-      const index high = std::min(most, s - first);
-      for (index k = low; k <= high; ++k) {
+      index_t choice = 0;
+      const index_t low = std::max<index_t>(0, s - last);
+      const index_t high = std::min(most, s - first);
+      for (index_t k = low; k <= high; ++k) {
         const double loss =
             best[static_cast<std::size_t>(s - k)] + losses[static_cast<std::size_t>(k)];
         if (loss < least) {
@@ -89,8 +89,8 @@ inline std::vector<index> minimise_on_grid(std::span<const influence_curve> curv
     first = from;
     last = to;
   }
-  std::vector<index> taken(curves.size());
-  index s = grid.steps;
+  std::vector<index_t> taken(curves.size());
+  index_t s = grid.steps;
   for (std::size_t h = curves.size(); h-- > 0;) {
     taken[h] = choices[h * columns + static_cast<std::size_t>(s)];
     s -= taken[h];
@@ -101,7 +101,7 @@ inline std::vector<index> minimise_on_grid(std::span<const influence_curve> curv
 /// Places `left` more rows one by one, each where the loss grows least; of equals, in the first
 /// head.
 inline void place_rest(std::span<const influence_curve> curves, std::span<const row_bounds> bounds,
-                       index left, std::vector<index>& rows) {
+                       index_t left, std::vector<index_t>& rows) {
   using offer = std::pair<double, std::size_t>;  // growth of the loss, head
   std::priority_queue<offer, std::vector<offer>, std::greater<>> offers;
   const auto make_offer = [&](std::size_t h) {
@@ -118,18 +118,18 @@ inline void place_rest(std::span<const influence_curve> curves, std::span<const 
 }
 
 inline result<influence_plan> plan_on_grid(std::span<const influence_curve> curves,
-                                           std::span<const row_bounds> bounds, index total,
+                                           std::span<const row_bounds> bounds, index_t total,
                                            const dynamic_programming& options) {
   budget_grid grid{options.step, {}, 0};
-  index left = total;
-  index reach = 0;
+  index_t left = total;
+  index_t reach = 0;
   for (const row_bounds& b : bounds) {
     grid.most.push_back((b.most - b.least) / options.step);
     reach += grid.most.back();
     left -= b.least;
   }
   grid.steps = std::min(left / options.step, reach);
-  const index needed = grid_bytes(curves.size(), grid.steps);
+  const index_t needed = grid_bytes(curves.size(), grid.steps);
   if (needed > options.memory) {
     return error{errc::memory_cap_exceeded, "dynamic_programming", needed, options.memory,
                  "bytes; a larger step needs less"};
@@ -173,7 +173,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// bound. 288 heads of 32768 rows at a twentieth and a step of 64 are some 10⁹ additions and 9 MB;
 /// `plan_by_water_filling` needs neither.
 [[nodiscard]] inline result<influence_plan> plan_by_dynamic_programming(
-    std::span<const influence_curve> curves, std::span<const row_bounds> bounds, index total,
+    std::span<const influence_curve> curves, std::span<const row_bounds> bounds, index_t total,
     const dynamic_programming& options = {}) {
   if (options.step < 1) {
     return error{errc::invalid_option, "dynamic_programming.step", options.step, 1,

@@ -38,22 +38,22 @@ namespace kvfit {
 
 /// In which type and shape, and before which scale, a kernel wants the bias.
 struct bias_layout {
-  dtype type = dtype::fp32;   ///< fp32, fp16 or bf16
-  index query_heads = 0;      ///< 0: one head per KV head; else a multiple of the KV heads
-  index queries = 1;          ///< rows of each head, ≥ 1, all the same
-  index query_multiple = 1;   ///< rows are rounded up to a multiple of it, by rows of −∞
-  index columns = 0;          ///< at least so many; the longest head's rows are always there
-  index column_multiple = 1;  ///< columns are rounded up to a multiple of it
-  float scale = 1;            ///< what the kernel multiplies the sum of logit and bias by, > 0
+  dtype type = dtype::fp32;     ///< fp32, fp16 or bf16
+  index_t query_heads = 0;      ///< 0: one head per KV head; else a multiple of the KV heads
+  index_t queries = 1;          ///< rows of each head, ≥ 1, all the same
+  index_t query_multiple = 1;   ///< rows are rounded up to a multiple of it, by rows of −∞
+  index_t columns = 0;          ///< at least so many; the longest head's rows are always there
+  index_t column_multiple = 1;  ///< columns are rounded up to a multiple of it
+  float scale = 1;              ///< what the kernel multiplies the sum of logit and bias by, > 0
 };
 
 /// Row-major [heads, rows, columns]: column j of head h is the bias of the head's row j, −∞ behind
 /// its last. Query head q shows the bias of the KV head q / G that it reads.
 struct engine_bias {
   dtype type = dtype::fp32;
-  index heads = 0;
-  index rows = 0;
-  index columns = 0;
+  index_t heads = 0;
+  index_t rows = 0;
+  index_t columns = 0;
   std::vector<std::byte> bytes;
 
   /// rows × columns of one head.
@@ -71,7 +71,7 @@ namespace kvfit::bias_layouts {
 /// Additive mask of PyTorch's and MLX's scaled_dot_product_attention: [H, 1, t], or [G · H, 1, t]
 /// with `query_heads`, in the type of the queries. It broadcasts over the queries; live tokens are
 /// columns to be joined to it.
-inline bias_layout sdpa(dtype type, index query_heads = 0) {
+inline bias_layout sdpa(dtype type, index_t query_heads = 0) {
   return {.type = type, .query_heads = query_heads};
 }
 
@@ -79,8 +79,8 @@ inline bias_layout sdpa(dtype type, index query_heads = 0) {
 /// by h mod (heads of the mask), which is not how GQA shares. Columns behind the compact rows are
 /// −∞, for the engine to fill with its live cells. Not for models with ALiBi (max_bias > 0), where
 /// the mask is multiplied by the slope.
-inline bias_layout ggml_mask(index query_heads, index queries, index n_kv,
-                             index query_multiple = 1) {
+inline bias_layout ggml_mask(index_t query_heads, index_t queries, index_t n_kv,
+                             index_t query_multiple = 1) {
   return {.type = dtype::fp16,
           .query_heads = query_heads,
           .queries = queries,
@@ -90,7 +90,7 @@ inline bias_layout ggml_mask(index query_heads, index queries, index n_kv,
 
 /// `kq_b` of llama.cpp: fp32 [query_heads, 1, n_kv], b / kq_scale. `kq_scale` is the one handed to
 /// build_attn_mha: models that cap their logits scale queries themselves and hand over 1.
-inline bias_layout llama_cpp_kq_b(index query_heads, index n_kv, float kq_scale) {
+inline bias_layout llama_cpp_kq_b(index_t query_heads, index_t n_kv, float kq_scale) {
   return {.query_heads = query_heads, .columns = n_kv, .scale = kq_scale};
 }
 
@@ -105,7 +105,7 @@ inline bias_layout flashinfer(float sm_scale) {
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-inline result<void> check_layout(const bias_layout& layout, index heads) {
+inline result<void> check_layout(const bias_layout& layout, index_t heads) {
   if (layout.type != dtype::fp32 && layout.type != dtype::fp16 && layout.type != dtype::bf16) {
     return error{errc::invalid_option, "type", error::none, error::none,
                  std::string(name(layout.type)) + " can't hold a bias"};
@@ -132,23 +132,23 @@ inline void put_number(std::byte* out, dtype type, float x) {
 
 /// One row of a head's biases; `out` holds `columns` numbers.
 inline result<void> put_bias_row(const compacted_layer& layer, std::size_t head,
-                                 const bias_layout& layout, index columns, std::byte* out) {
+                                 const bias_layout& layout, index_t columns, std::byte* out) {
   constexpr float hidden = -std::numeric_limits<float>::infinity();
   const std::size_t size = size_of(layout.type);
-  const index rows = layer.rows(head);
+  const index_t rows = layer.rows(head);
   bool is_any_seen = rows == 0;
-  for (index j = 0; j < columns; ++j, out += size) {
+  for (index_t j = 0; j < columns; ++j, out += size) {
     const float bias = j < rows ? layer.bias[layer.offsets[head] + j] / layout.scale : hidden;
     const float stored = as_stored(bias, layout.type);
     if (stored > 0 && std::isinf(stored)) {
-      return error{errc::storage_overflow, part_of(layer, "bias"), static_cast<index>(head), j,
+      return error{errc::storage_overflow, part_of(layer, "bias"), static_cast<index_t>(head), j,
                    "row is the head, column its key; exceeds " + std::string(name(layout.type))};
     }
     is_any_seen = is_any_seen || stored != hidden;
     put_number(out, layout.type, stored);
   }
   if (is_any_seen) return {};
-  return error{errc::storage_overflow, part_of(layer, "bias"), static_cast<index>(head), 0,
+  return error{errc::storage_overflow, part_of(layer, "bias"), static_cast<index_t>(head), 0,
                "every key of the head would be hidden as " + std::string(name(layout.type))};
 }
 
@@ -171,12 +171,12 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 ///     auto mask = kvfit::make_engine_bias(layer, kvfit::bias_layouts::sdpa(dtype::bf16, 32));
 ///     // mask->bytes: [32, 1, mask->columns]
-[[nodiscard]] inline result<engine_bias> make_engine_bias(const compacted_layer& layer,
-                                                          const bias_layout& layout,
-                                                          const std::optional<index>& memory = {}) {
+[[nodiscard]] inline result<engine_bias> make_engine_bias(
+    const compacted_layer& layer, const bias_layout& layout,
+    const std::optional<index_t>& memory = {}) {
   return detail::guard_memory("make_engine_bias", [&]() -> result<engine_bias> {
     if (const auto ok = check_layer(layer); !ok) return ok.error();
-    const auto kv_heads = static_cast<index>(layer.heads.size());
+    const auto kv_heads = static_cast<index_t>(layer.heads.size());
     if (const auto ok = detail::check_layout(layout, kv_heads); !ok) return ok.error();
     const auto rows = detail::round_up(layout.queries, layout.query_multiple, "query_multiple");
     if (!rows) return rows.error();
@@ -188,7 +188,7 @@ namespace kvfit::inline KVFIT_ISA {
     out.heads = layout.query_heads == 0 ? kv_heads : layout.query_heads;
     out.rows = *rows;
     out.columns = *columns;
-    const index most = std::numeric_limits<index>::max() / index{sizeof(float)};
+    const index_t most = std::numeric_limits<index_t>::max() / index_t{sizeof(float)};
     if (out.columns > 0 && out.heads > most / out.rows / out.columns) {
       return error{errc::out_of_memory, "make_engine_bias"};
     }
@@ -198,15 +198,15 @@ namespace kvfit::inline KVFIT_ISA {
     const std::size_t row_bytes = static_cast<std::size_t>(out.columns) * size_of(out.type);
     const std::size_t head_bytes = static_cast<std::size_t>(out.rows) * row_bytes;
     out.bytes.resize(static_cast<std::size_t>(out.heads) * head_bytes);
-    for (index h = 0; h < out.heads; ++h) {
+    for (index_t h = 0; h < out.heads; ++h) {
       std::byte* const first = out.bytes.data() + static_cast<std::size_t>(h) * head_bytes;
       const auto head = static_cast<std::size_t>(h / (out.heads / kv_heads));
       const auto ok = detail::put_bias_row(layer, head, layout, out.columns, first);
       if (!ok) return ok.error();
-      for (index i = 1; i < layout.queries; ++i) {
+      for (index_t i = 1; i < layout.queries; ++i) {
         std::memcpy(first + static_cast<std::size_t>(i) * row_bytes, first, row_bytes);
       }
-      for (index i = layout.queries * out.columns; i < out.rows * out.columns; ++i) {
+      for (index_t i = layout.queries * out.columns; i < out.rows * out.columns; ++i) {
         detail::put_number(first + static_cast<std::size_t>(i) * size_of(out.type), out.type,
                            -std::numeric_limits<float>::infinity());
       }

@@ -33,14 +33,14 @@ inline bool is_numerical(const error& cause) {
 /// The last rows as they are: what is left to keep where no query tells rows apart. (Protected rows
 /// that queries see are kept by `compact` itself.)
 inline result<compacted> keep_last(const kv_block& cache, const compact_options& options) {
-  const index first = cache.keys.rows() - options.budget;
+  const index_t first = cache.keys.rows() - options.budget;
   compacted out;
   out.keys.resize(0, cache.keys.cols());
   out.values.resize(0, cache.values.cols());
   const auto ok =
       append_exact(cache, first, options.budget, options.storage, options.bias_storage, out);
   if (!ok) return ok.error();
-  for (const index row : out.positions) out.key_positions.push_back(cache.position(row));
+  for (const index_t row : out.positions) out.key_positions.push_back(cache.position(row));
   return out;
 }
 
@@ -75,7 +75,7 @@ result<compacted_head> fit_head(const head_task& task, const Options& options,
   }
   if (!fitted) return in_head(fitted.error(), task.id);
   out.rows = std::move(*fitted);
-  out.report.rows = static_cast<index>(out.rows.positions.size());
+  out.report.rows = static_cast<index_t>(out.rows.positions.size());
   if (out.rows.report.is_identity) out.report.outcome = head_outcome::identity;
   out.report.report = out.rows.report;
   return out;

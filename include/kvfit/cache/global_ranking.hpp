@@ -38,20 +38,20 @@ namespace kvfit::inline KVFIT_ISA {
 /// bounds: one a head, `most` no more than its keys. Of equal keys the one in the earlier head is
 /// taken first.
 /// Errors: `shape_mismatch`; those of `check_total`; `out_of_memory`. Cost: N log N for N keys.
-[[nodiscard]] inline result<std::vector<index>> rank_globally(
-    std::span<std::vector<float>> importance, std::span<const row_bounds> bounds, index total) {
+[[nodiscard]] inline result<std::vector<index_t>> rank_globally(
+    std::span<std::vector<float>> importance, std::span<const row_bounds> bounds, index_t total) {
   if (importance.size() != bounds.size()) {
-    return error{errc::shape_mismatch, "importance", static_cast<index>(importance.size()),
-                 static_cast<index>(bounds.size()), "one list for each of the bounds"};
+    return error{errc::shape_mismatch, "importance", static_cast<index_t>(importance.size()),
+                 static_cast<index_t>(bounds.size()), "one list for each of the bounds"};
   }
   if (auto ok = check_total(bounds, total); !ok) return ok.error();
   for (std::size_t h = 0; h < bounds.size(); ++h) {
-    if (bounds[h].most > static_cast<index>(importance[h].size())) {
-      return error{errc::shape_mismatch, "importance", static_cast<index>(importance[h].size()),
+    if (bounds[h].most > static_cast<index_t>(importance[h].size())) {
+      return error{errc::shape_mismatch, "importance", static_cast<index_t>(importance[h].size()),
                    bounds[h].most, "at least as many keys as the head may keep"};
     }
   }
-  return detail::guard_memory("rank_globally", [&]() -> result<std::vector<index>> {
+  return detail::guard_memory("rank_globally", [&]() -> result<std::vector<index_t>> {
     struct candidate {
       float importance;
       std::size_t head;
@@ -60,8 +60,8 @@ namespace kvfit::inline KVFIT_ISA {
       return a.importance != b.importance ? a.importance < b.importance : a.head > b.head;
     };
     std::priority_queue<candidate, std::vector<candidate>, decltype(is_behind)> next(is_behind);
-    std::vector<index> rows(bounds.size());
-    index left = total;
+    std::vector<index_t> rows(bounds.size());
+    index_t left = total;
     const auto offer = [&](std::size_t h) {
       if (rows[h] < bounds[h].most) {
         next.push({importance[h][static_cast<std::size_t>(rows[h])], h});

@@ -16,7 +16,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 template <class Selection, class Bias, class Values>
 compaction<Selection, Bias, Values> head_options(
     const cache_compaction<Selection, Bias, Values>& options, const cache_layer& layer,
-    index rows) {
+    index_t rows) {
   auto own = options.head;
   own.budget = rows;
   if (layer.rule) own.rule = *layer.rule;

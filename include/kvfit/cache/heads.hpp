@@ -18,8 +18,8 @@ namespace kvfit {
 
 /// A KV head of a cache. Layer numbers may have gaps, as where only global layers are compacted.
 struct head_id {
-  index layer = 0;  ///< ≥ 0
-  index head = 0;   ///< ≥ 0, within its layer
+  index_t layer = 0;  ///< ≥ 0
+  index_t head = 0;   ///< ≥ 0, within its layer
 
   friend constexpr auto operator<=>(const head_id&, const head_id&) = default;
 };
@@ -33,7 +33,7 @@ inline std::string name(const head_id& id) {
 /// its order.
 struct head_rows {
   head_id id;
-  index rows = 0;  ///< T_h ≥ 0
+  index_t rows = 0;  ///< T_h ≥ 0
 };
 
 /// A head and its part of all rows.
@@ -56,16 +56,16 @@ namespace kvfit::inline KVFIT_ISA {
   return detail::guard_memory("heads", [&]() -> result<void> {
     std::vector<head_id> ids;
     ids.reserve(heads.size());
-    index sum = 0;
+    index_t sum = 0;
     for (const head_rows& h : heads) {
-      const index least = std::min({h.id.layer, h.id.head, h.rows});
+      const index_t least = std::min({h.id.layer, h.id.head, h.rows});
       if (least < 0) {
         return error{errc::invalid_option, "heads", least, 0,
                      name(h.id) + ": layer, head and rows must not be negative"};
       }
-      if (h.rows > std::numeric_limits<index>::max() - sum) {
+      if (h.rows > std::numeric_limits<index_t>::max() - sum) {
         return error{errc::budget_out_of_range, "heads", h.rows,
-                     std::numeric_limits<index>::max() - sum, "rows of all heads exceed 63 bits"};
+                     std::numeric_limits<index_t>::max() - sum, "rows of all heads exceed 63 bits"};
       }
       sum += h.rows;
       ids.push_back(h.id);

@@ -22,9 +22,9 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// executor runs. Fewer at a time change no byte of a result, so they go first; a head that needs
 /// more than the cap alone does with less.
 template <class Options>
-index lanes_of(index largest, const Options& options) {
+index_t lanes_of(index_t largest, const Options& options) {
   if (!options.memory) return options.heads_at_once;
-  const index lanes = std::max<index>(1, *options.memory / std::max<index>(largest, 1));
+  const index_t lanes = std::max<index_t>(1, *options.memory / std::max<index_t>(largest, 1));
   return options.heads_at_once == 0 ? lanes : std::min(lanes, options.heads_at_once);
 }
 
@@ -33,10 +33,10 @@ index lanes_of(index largest, const Options& options) {
 /// rows: the budget of each task. `memory_cap_exceeded`, with the head's name, where a head can't
 /// keep to the cap in the order of `planned_memory`, by its method or by the copies.
 template <class Options>
-result<index> heads_within_memory(const cache_view& cache, std::span<const head_task> tasks,
-                                  std::span<const index> rows, const Options& options) {
+result<index_t> heads_within_memory(const cache_view& cache, std::span<const head_task> tasks,
+                                    std::span<const index_t> rows, const Options& options) {
   if (!options.memory) return options.heads_at_once;
-  index largest = 1;
+  index_t largest = 1;
   for (std::size_t h = 0; h < tasks.size(); ++h) {
     const head_task& task = tasks[h];
     if (rows[h] == 0) continue;
@@ -65,8 +65,8 @@ result<score_options> ranking_within_memory(const head_task& task, score_options
 /// Heads whose keys may be ranked together. Their importance, 4 bytes a row, is a result.
 /// `memory_cap_exceeded`, with the head's name, where one score pass takes more than the cap.
 template <class Options>
-result<index> rankings_within_memory(std::span<const head_task> tasks, const score_options& wanted,
-                                     const Options& options) {
+result<index_t> rankings_within_memory(std::span<const head_task> tasks,
+                                       const score_options& wanted, const Options& options) {
   if (!options.memory) return options.heads_at_once;
   double largest = 1;
   for (const head_task& task : tasks) {
@@ -79,9 +79,9 @@ result<index> rankings_within_memory(std::span<const head_task> tasks, const sco
 
 /// Heads that may be checked together: each is read tile by tile.
 template <class Options>
-index checks_within_memory(std::span<const head_task> tasks, const Options& options) {
+index_t checks_within_memory(std::span<const head_task> tasks, const Options& options) {
   if (!options.memory) return options.heads_at_once;
-  index largest = 1;
+  index_t largest = 1;
   for (const head_task& task : tasks) {
     const double own = checking_bytes(sizes_of_head(task.block, task.queries));
     largest = std::max(largest, whole_bytes(own));

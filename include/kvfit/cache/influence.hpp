@@ -46,16 +46,16 @@ namespace kvfit::inline KVFIT_ISA {
 /// `compact`, whose cap holds here too, and `cancelled` once `stop` is due. Cost: one `compact` a
 /// budget, and 16 bytes. Same input, same bytes.
 ///
-///     const kvfit::index grid[] = {16, 64, 256, 1024};
+///     const kvfit::index_t grid[] = {16, 64, 256, 1024};
 ///     auto curve = kvfit::measure_influence(cache, queries, options, grid, {.weight = 0.4});
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<influence_curve> measure_influence(
     const kv_block& cache, const query_set& queries,
-    const compaction<Selection, Bias, Values>& options, std::span<const index> budgets,
+    const compaction<Selection, Bias, Values>& options, std::span<const index_t> budgets,
     const influence_settings& settings = {}, const stop_when& stop = {}) {
   if (budgets.empty()) return error{errc::empty_input, "budgets", 0, error::none, {}};
   for (std::size_t i = 0; i < budgets.size(); ++i) {
-    const index before = i > 0 ? budgets[i - 1] : 0;
+    const index_t before = i > 0 ? budgets[i - 1] : 0;
     if (budgets[i] <= before) {
       return error{errc::invalid_option, "budgets", budgets[i], before,
                    "must be at least 1 and ascend"};
@@ -74,7 +74,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
   return detail::guard_memory("measure_influence", [&]() -> result<influence_curve> {
     influence_curve curve;
     curve.points.reserve(budgets.size());
-    const auto add = [&](index rows, const compact_report& report) -> result<void> {
+    const auto add = [&](index_t rows, const compact_report& report) -> result<void> {
       double loss = 0;
       if (report.held_out) {
         loss = settings.weight *
@@ -95,7 +95,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
       return curve;
     }
     auto asked = options;
-    for (const index rows : budgets) {
+    for (const index_t rows : budgets) {
       asked.budget = rows;
       const auto fitted = compact(cache, queries, asked, stop);
       if (!fitted) return fitted.error();
@@ -108,7 +108,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 /// The same with policies chosen at run time.
 [[nodiscard]] inline result<influence_curve> measure_influence(
     const kv_block& cache, const query_set& queries, const compact_options& options,
-    std::span<const index> budgets, const influence_settings& settings = {},
+    std::span<const index_t> budgets, const influence_settings& settings = {},
     const stop_when& stop = {}) {
   return measure_influence<any_selection, any_bias, any_values>(cache, queries, options, budgets,
                                                                 settings, stop);

@@ -20,8 +20,8 @@ namespace kvfit {
 
 /// One measurement. The unit of the loss is the caller's, the same for all heads.
 struct influence_point {
-  index rows = 0;   ///< ≥ 0
-  double loss = 0;  ///< finite, at most 1e150 in magnitude
+  index_t rows = 0;  ///< ≥ 0
+  double loss = 0;   ///< finite, at most 1e150 in magnitude
 };
 
 /// f_h of one head: linear between the points, flat outside (arXiv:2602.16284, influence curves).
@@ -32,8 +32,8 @@ struct influence_curve {
 
 /// Rows for each head by their curves.
 struct influence_plan {
-  std::vector<index> rows;  ///< t_h in the order of the curves
-  double loss = 0;          ///< Σ f_h(t_h)
+  std::vector<index_t> rows;  ///< t_h in the order of the curves
+  double loss = 0;            ///< Σ f_h(t_h)
   /// The least Σ of the curves' convex envelopes, which no allocation can be below:
   /// `loss − lower_bound` is at least what the plan is short of the best.
   double lower_bound = 0;
@@ -44,10 +44,10 @@ struct influence_plan {
 namespace kvfit::inline KVFIT_ISA {
 
 /// f(rows); the curve must be one that `check_curves` lets through. Cost: O(log points).
-[[nodiscard]] inline double loss_at(const influence_curve& curve, index rows) noexcept {
+[[nodiscard]] inline double loss_at(const influence_curve& curve, index_t rows) noexcept {
   const auto after = std::lower_bound(
       curve.points.begin(), curve.points.end(), rows,
-      [](const influence_point& point, index wanted) { return point.rows < wanted; });
+      [](const influence_point& point, index_t wanted) { return point.rows < wanted; });
   if (after == curve.points.end()) return curve.points.back().loss;
   if (after == curve.points.begin() || after->rows == rows) return after->loss;
   const influence_point& before = *std::prev(after);
@@ -65,12 +65,12 @@ namespace kvfit::inline KVFIT_ISA {
 [[nodiscard]] inline result<void> check_curves(std::span<const influence_curve> curves,
                                                std::span<const row_bounds> bounds) {
   if (curves.size() != bounds.size()) {
-    return error{errc::shape_mismatch, "curves", static_cast<index>(curves.size()),
-                 static_cast<index>(bounds.size()), "one for each of the bounds"};
+    return error{errc::shape_mismatch, "curves", static_cast<index_t>(curves.size()),
+                 static_cast<index_t>(bounds.size()), "one for each of the bounds"};
   }
   for (std::size_t h = 0; h < curves.size(); ++h) {
     const auto& points = curves[h].points;
-    const auto curve = static_cast<index>(h);
+    const auto curve = static_cast<index_t>(h);
     const auto refuse = [curve](std::size_t i, const std::string& what) {
       return error{errc::invalid_option, "curves", curve, error::none,
                    "point " + std::to_string(i) + ": " + what};
@@ -78,7 +78,7 @@ namespace kvfit::inline KVFIT_ISA {
     if (points.empty()) return error{errc::empty_input, "curves", curve, error::none, "no point"};
     for (std::size_t i = 0; i < points.size(); ++i) {
       if (!std::isfinite(points[i].loss)) {
-        return error{errc::non_finite, "curves", curve, static_cast<index>(i), "loss of a point"};
+        return error{errc::non_finite, "curves", curve, static_cast<index_t>(i), "loss of a point"};
       }
       if (std::abs(points[i].loss) > 1e150) return refuse(i, "a loss beyond 1e150");
       if (points[i].rows < 0 || (i > 0 && points[i].rows <= points[i - 1].rows)) {
@@ -91,7 +91,7 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// Σ f_h(t_h), summed in the order of the curves. Cost: O(H log points).
 [[nodiscard]] inline double total_loss(std::span<const influence_curve> curves,
-                                       std::span<const index> rows) noexcept {
+                                       std::span<const index_t> rows) noexcept {
   double sum = 0;
   for (std::size_t h = 0; h < curves.size(); ++h) sum += loss_at(curves[h], rows[h]);
   return sum;
@@ -104,7 +104,7 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors: `invalid_option` for a width that is even or below 1; those of `check_curves` for the
 /// curve. Cost: O(points · width).
-[[nodiscard]] inline result<influence_curve> smoothed(const influence_curve& curve, index width) {
+[[nodiscard]] inline result<influence_curve> smoothed(const influence_curve& curve, index_t width) {
   if (width < 1 || width % 2 == 0) {
     return error{errc::invalid_option, "width", width, error::none, "must be odd and at least 1"};
   }
@@ -112,11 +112,11 @@ namespace kvfit::inline KVFIT_ISA {
   if (auto ok = check_curves(std::span(&curve, 1), std::span(&any, 1)); !ok) return ok.error();
   return detail::guard_memory("smoothed", [&]() -> result<influence_curve> {
     influence_curve smooth = curve;
-    const auto last = static_cast<index>(curve.points.size()) - 1;
-    for (index i = 0; i <= last; ++i) {
-      const index reach = std::min({width / 2, i, last - i});
+    const auto last = static_cast<index_t>(curve.points.size()) - 1;
+    for (index_t i = 0; i <= last; ++i) {
+      const index_t reach = std::min({width / 2, i, last - i});
       double sum = 0;
-      for (index k = i - reach; k <= i + reach; ++k) {
+      for (index_t k = i - reach; k <= i + reach; ++k) {
         sum += curve.points[static_cast<std::size_t>(k)].loss;
       }
       smooth.points[static_cast<std::size_t>(i)].loss = sum / static_cast<double>(2 * reach + 1);

@@ -25,15 +25,15 @@ namespace kvfit::detail::inline KVFIT_ISA {
 class first_failure {
  public:
   /// Whether items at `place` still matter: nothing before it has failed.
-  [[nodiscard]] bool matters(index place) const noexcept {
+  [[nodiscard]] bool matters(index_t place) const noexcept {
     return place < lowest_.load(std::memory_order_relaxed);
   }
 
   /// The lowest place that failed; `nowhere` where none did.
-  static constexpr index nowhere = std::numeric_limits<index>::max();
-  [[nodiscard]] index place() const noexcept { return lowest_; }
+  static constexpr index_t nowhere = std::numeric_limits<index_t>::max();
+  [[nodiscard]] index_t place() const noexcept { return lowest_; }
 
-  void record(index place, error cause) noexcept {
+  void record(index_t place, error cause) noexcept {
     const std::lock_guard<std::mutex> guard(mutex_);
     if (!matters(place)) return;
     lowest_.store(place, std::memory_order_relaxed);
@@ -45,7 +45,7 @@ class first_failure {
 
 #if KVFIT_HAS_EXCEPTIONS
   /// The exception under way: one of a caller's own policy.
-  void record_thrown(index place) noexcept {
+  void record_thrown(index_t place) noexcept {
     const std::lock_guard<std::mutex> guard(mutex_);
     if (!matters(place)) return;
     lowest_.store(place, std::memory_order_relaxed);
@@ -65,7 +65,7 @@ class first_failure {
 
  private:
   std::mutex mutex_;
-  std::atomic<index> lowest_ = nowhere;
+  std::atomic<index_t> lowest_ = nowhere;
   std::optional<error> cause_;
 #if KVFIT_HAS_EXCEPTIONS
   std::exception_ptr thrown_;
@@ -78,10 +78,10 @@ class first_failure {
 /// it was time to stop, and no other error. `failed_at`, if given, is told that i, before an
 /// exception goes on, or `first_failure::nowhere`.
 template <executor E, class Body>
-result<void> over_heads(E&& how, index count, index at_once, const watch& by, const Body& body,
-                        index* failed_at = nullptr) {
+result<void> over_heads(E&& how, index_t count, index_t at_once, const watch& by, const Body& body,
+                        index_t* failed_at = nullptr) {
   first_failure failure;
-  const auto guarded = [&](index i) noexcept -> bool {
+  const auto guarded = [&](index_t i) noexcept -> bool {
     if (!failure.matters(i)) return true;
 #if KVFIT_HAS_EXCEPTIONS
     try {

@@ -25,19 +25,19 @@ namespace kvfit {
 /// padding: key and value 0, bias −∞, position −1, key position 0. A head without any row of its
 /// own attends to nothing: output 0, log-mass −∞.
 struct padded_layer {
-  index number = 0;
-  index length = 0;                  ///< rows of each head
-  std::vector<index> lengths;        ///< one a head, ≤ length
-  std::vector<index> positions;      ///< heads · length
-  std::vector<index> key_positions;  ///< heads · length
-  matrix keys;                       ///< heads · length × d_k
-  vector bias;                       ///< heads · length: finite, or −∞ in the padding
-  matrix values;                     ///< heads · length × d_v
-  std::vector<head_report> heads;    ///< one a head
+  index_t number = 0;
+  index_t length = 0;                  ///< rows of each head
+  std::vector<index_t> lengths;        ///< one a head, ≤ length
+  std::vector<index_t> positions;      ///< heads · length
+  std::vector<index_t> key_positions;  ///< heads · length
+  matrix keys;                         ///< heads · length × d_k
+  vector bias;                         ///< heads · length: finite, or −∞ in the padding
+  matrix values;                       ///< heads · length × d_v
+  std::vector<head_report> heads;      ///< one a head
 
   /// One head to attend over, padding included, by reference.
   [[nodiscard]] kv_block block(std::size_t head) const& noexcept {
-    const index first = static_cast<index>(head) * length;
+    const index_t first = static_cast<index_t>(head) * length;
     const auto start = static_cast<std::size_t>(first);
     const auto count = static_cast<std::size_t>(length);
     return {.keys = row_view(keys).middle_rows(first, length),
@@ -53,23 +53,23 @@ struct padded_layer {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// `rows` rounded up to a multiple of `step`, or `invalid_option`.
-inline result<index> round_up(index rows, index step, const char* argument) {
+inline result<index_t> round_up(index_t rows, index_t step, const char* argument) {
   if (step < 1) return error{errc::invalid_option, argument, step, 1, "must be at least 1"};
-  const index missing = (step - rows % step) % step;
-  if (rows > std::numeric_limits<index>::max() - missing) {
+  const index_t missing = (step - rows % step) % step;
+  if (rows > std::numeric_limits<index_t>::max() - missing) {
     return error{errc::invalid_option, argument, step, error::none, "rows exceed 63 bits"};
   }
   return rows + missing;
 }
 
-inline index longest_head(const compacted_layer& layer) {
-  index longest = 0;
+inline index_t longest_head(const compacted_layer& layer) {
+  index_t longest = 0;
   for (std::size_t h = 0; h < layer.heads.size(); ++h) longest = std::max(longest, layer.rows(h));
   return longest;
 }
 
 /// `memory_cap_exceeded` where a result of `bytes` is more than the caller allows.
-inline result<void> check_result_bytes(double bytes, const std::optional<index>& memory) {
+inline result<void> check_result_bytes(double bytes, const std::optional<index_t>& memory) {
   if (!memory) return {};
   if (*memory < 0) return error{errc::invalid_option, "memory", *memory, 0, "must not be negative"};
   if (bytes <= static_cast<double>(*memory)) return {};
@@ -78,7 +78,7 @@ inline result<void> check_result_bytes(double bytes, const std::optional<index>&
 
 /// Copies `count` rows of everything; `To` and `From` are layers, ragged or padded.
 template <class To, class From>
-void copy_rows(To& to, index to_row, const From& from, index from_row, index count) {
+void copy_rows(To& to, index_t to_row, const From& from, index_t from_row, index_t count) {
   const auto move_list = [&](auto& target, const auto& source) {
     std::copy_n(source.begin() + from_row, count, target.begin() + to_row);
   };
@@ -107,17 +107,17 @@ namespace kvfit::inline KVFIT_ISA {
 ///     auto padded = kvfit::pad(cache.layers[3], 256);
 ///     if (!padded) return padded.error();
 ///     upload(padded->keys.data(), heads, padded->length, d_k);
-[[nodiscard]] inline result<padded_layer> pad(const compacted_layer& layer, index multiple = 1,
-                                              const std::optional<index>& memory = {}) {
+[[nodiscard]] inline result<padded_layer> pad(const compacted_layer& layer, index_t multiple = 1,
+                                              const std::optional<index_t>& memory = {}) {
   return detail::guard_memory("pad", [&]() -> result<padded_layer> {
     if (const auto ok = check_layer(layer); !ok) return ok.error();
     const auto length = detail::round_up(detail::longest_head(layer), multiple, "multiple");
     if (!length) return length.error();
-    const auto heads = static_cast<index>(layer.heads.size());
-    const index width = std::max(layer.keys.cols(), layer.values.cols());
-    constexpr index most = std::numeric_limits<index>::max() / index{sizeof(index)};
+    const auto heads = static_cast<index_t>(layer.heads.size());
+    const index_t width = std::max(layer.keys.cols(), layer.values.cols());
+    constexpr index_t most = std::numeric_limits<index_t>::max() / index_t{sizeof(index_t)};
     if (*length > most / heads / width) return error{errc::out_of_memory, "pad"};
-    const index rows = heads * *length;
+    const index_t rows = heads * *length;
     const double bytes = float_bytes(rows, layer.keys.cols() + layer.values.cols() + 1) +
                          double_bytes(rows, 2) + double_bytes(heads) +
                          static_cast<double>(layer.heads.size() * sizeof(head_report));
@@ -134,7 +134,7 @@ namespace kvfit::inline KVFIT_ISA {
     padded.heads = layer.heads;
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
       padded.lengths.push_back(layer.rows(h));
-      detail::copy_rows(padded, static_cast<index>(h) * *length, layer, layer.offsets[h],
+      detail::copy_rows(padded, static_cast<index_t>(h) * *length, layer, layer.offsets[h],
                         layer.rows(h));
     }
     return padded;
@@ -148,37 +148,37 @@ namespace kvfit::inline KVFIT_ISA {
 /// left; `out_of_memory`. Cost: one copy.
 [[nodiscard]] inline result<compacted_layer> unpad(const padded_layer& padded) {
   return detail::guard_memory("unpad", [&]() -> result<compacted_layer> {
-    const auto heads = static_cast<index>(padded.heads.size());
-    const auto mismatch = [](const char* part, index actual, index expected, const char* why) {
+    const auto heads = static_cast<index_t>(padded.heads.size());
+    const auto mismatch = [](const char* part, index_t actual, index_t expected, const char* why) {
       return error{errc::shape_mismatch, part, actual, expected, why};
     };
-    if (static_cast<index>(padded.lengths.size()) != heads) {
-      return mismatch("lengths", static_cast<index>(padded.lengths.size()), heads, "one a head");
+    if (static_cast<index_t>(padded.lengths.size()) != heads) {
+      return mismatch("lengths", static_cast<index_t>(padded.lengths.size()), heads, "one a head");
     }
     if (padded.length < 0 ||
-        (heads > 0 && padded.length > std::numeric_limits<index>::max() / heads)) {
+        (heads > 0 && padded.length > std::numeric_limits<index_t>::max() / heads)) {
       return error{errc::invalid_option, "length", padded.length, error::none, {}};
     }
-    const index rows = heads * padded.length;
-    const std::pair<const char*, index> sizes[] = {
+    const index_t rows = heads * padded.length;
+    const std::pair<const char*, index_t> sizes[] = {
         {"keys", padded.keys.rows()},
         {"values", padded.values.rows()},
         {"bias", padded.bias.size()},
-        {"positions", static_cast<index>(padded.positions.size())},
-        {"key_positions", static_cast<index>(padded.key_positions.size())}};
+        {"positions", static_cast<index_t>(padded.positions.size())},
+        {"key_positions", static_cast<index_t>(padded.key_positions.size())}};
     for (const auto& [part, size] : sizes) {
       if (size != rows) return mismatch(part, size, rows, "heads times length");
     }
     compacted_layer layer;
     layer.number = padded.number;
     layer.offsets.push_back(0);
-    for (const index own : padded.lengths) {
+    for (const index_t own : padded.lengths) {
       if (own < 0 || own > padded.length) {
         return mismatch("lengths", own, padded.length, "from 0 to the length of all");
       }
       layer.offsets.push_back(layer.offsets.back() + own);
     }
-    const index kept = layer.offsets.back();
+    const index_t kept = layer.offsets.back();
     layer.positions.resize(static_cast<std::size_t>(kept));
     layer.key_positions.resize(static_cast<std::size_t>(kept));
     layer.keys.resize(kept, padded.keys.cols());
@@ -186,7 +186,7 @@ namespace kvfit::inline KVFIT_ISA {
     layer.bias.resize(kept);
     layer.heads = padded.heads;
     for (std::size_t h = 0; h < padded.lengths.size(); ++h) {
-      detail::copy_rows(layer, layer.offsets[h], padded, static_cast<index>(h) * padded.length,
+      detail::copy_rows(layer, layer.offsets[h], padded, static_cast<index_t>(h) * padded.length,
                         padded.lengths[h]);
     }
     if (const auto ok = check_layer(layer); !ok) return ok.error();

@@ -27,7 +27,7 @@ namespace kvfit {
 /// The heads to compact and their budgets, in the order of the view.
 struct cache_plan {
   std::vector<head_task> tasks;  ///< refer to the view and the queries they were made from
-  std::vector<index> rows;       ///< t_h, one a task, 0 … `head_task::visible`
+  std::vector<index_t> rows;     ///< t_h, one a task, 0 … `head_task::visible`
 };
 
 }  // namespace kvfit
@@ -40,7 +40,7 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
                                                             std::span<const head_task> tasks,
                                                             const Options& options, E&& how,
                                                             const watch& by,
-                                                            index* failed_at = nullptr) {
+                                                            index_t* failed_at = nullptr) {
   score_options wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
   wanted.precision = options.head.precision;
   const auto at_once = rankings_within_memory(tasks, wanted, options);
@@ -48,9 +48,9 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
   const logit_rule& rule = options.head.rule;
   std::vector<std::vector<float>> importance(tasks.size());
   const auto measured = over_heads(
-      how, static_cast<index>(tasks.size()), *at_once,
+      how, static_cast<index_t>(tasks.size()), *at_once,
       {.cancel = by.cancel, .progress = {}, .deadline = by.deadline},
-      [&](index i) -> result<void> {
+      [&](index_t i) -> result<void> {
         const head_task& task = tasks[static_cast<std::size_t>(i)];
         const auto within = ranking_within_memory(task, wanted, options);
         if (!within) return in_head(within.error(), task.id);
@@ -60,7 +60,7 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
         if (!scores) return in_head(scores.error(), task.id);
         auto& own = importance[static_cast<std::size_t>(i)];
         own.reserve(static_cast<std::size_t>(task.visible));
-        for (index j = 0; j < scores->importance.size(); ++j) {
+        for (index_t j = 0; j < scores->importance.size(); ++j) {
           const bool is_hidden =
               !task.block.bias.empty() && !is_finite(task.block.bias[static_cast<std::size_t>(j)]);
           if (!is_hidden) own.push_back(scores->importance[j]);
@@ -76,13 +76,13 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
 template <class Options, executor E>
 result<void> check_tasks(const cache_view& cache, std::span<const head_task> tasks,
                          const Options& options, E&& how, const watch& by,
-                         index* failed_at = nullptr) {
+                         index_t* failed_at = nullptr) {
   return over_heads(
-      how, static_cast<index>(tasks.size()), checks_within_memory(tasks, options),
+      how, static_cast<index_t>(tasks.size()), checks_within_memory(tasks, options),
       {.cancel = by.cancel, .progress = {}, .deadline = by.deadline},
-      [&](index i) -> result<void> {
+      [&](index_t i) -> result<void> {
         const head_task& task = tasks[static_cast<std::size_t>(i)];
-        const index rows = std::max<index>(task.block.keys.rows(), 1);
+        const index_t rows = std::max<index_t>(task.block.keys.rows(), 1);
         const auto own = head_options(options, cache.layers[task.layer], rows);
         const auto ok = check_compaction(task.block, task.queries, own);
         if (!ok) return in_head(ok.error(), task.id);

@@ -48,11 +48,11 @@ namespace kvfit::inline KVFIT_ISA {
 class recent_queries {
  public:
   /// capacity ≥ 1 rows a head; fewer are taken for 1.
-  explicit recent_queries(index capacity) : capacity_(std::max<index>(capacity, 1)) {}
+  explicit recent_queries(index_t capacity) : capacity_(std::max<index_t>(capacity, 1)) {}
 
-  [[nodiscard]] index capacity() const noexcept { return capacity_; }
+  [[nodiscard]] index_t capacity() const noexcept { return capacity_; }
   /// Rows remembered of each head of a layer.
-  [[nodiscard]] index rows(index layer) const noexcept {
+  [[nodiscard]] index_t rows(index_t layer) const noexcept {
     const auto at = rings_.find(layer);
     return at == rings_.end() ? 0 : at->second.rows;
   }
@@ -65,7 +65,7 @@ class recent_queries {
   /// Errors, with nothing changed: those of `check_queries`; `shape_mismatch` for blocks of other
   /// numbers, widths or lengths than the layer's; `invalid_position` for blocks at other places;
   /// `out_of_memory`.
-  result<void> record(index layer, std::span<const query_block> heads) {
+  result<void> record(index_t layer, std::span<const query_block> heads) {
     return detail::guard_memory("recent_queries", [&]() -> result<void> {
       if (heads.empty()) return error{errc::empty_input, "heads", 0, error::none, {}};
       if (const auto ok = check_heads(layer, heads); !ok) return ok;
@@ -83,9 +83,9 @@ class recent_queries {
   }
 
   /// Forgets queries of tokens from `length` on: the text ends before them.
-  void truncate(index length) noexcept {
+  void truncate(index_t length) noexcept {
     for (auto& [layer, of] : rings_) {
-      of.rows = std::clamp<index>(length - of.first_position, 0, of.rows);
+      of.rows = std::clamp<index_t>(length - of.first_position, 0, of.rows);
     }
   }
 
@@ -103,7 +103,7 @@ class recent_queries {
         layer_queries asked{.layer = layer, .heads = {}};
         for (std::size_t h = 0; h < of.memory.size(); ++h) {
           matrix& rows = out.memory.emplace_back(of.rows, of.memory[h].cols());
-          const index straight = std::min(of.rows, capacity_ - of.start);
+          const index_t straight = std::min(of.rows, capacity_ - of.start);
           rows.topRows(straight) = of.memory[h].middleRows(of.start, straight);
           rows.bottomRows(of.rows - straight) = of.memory[h].topRows(of.rows - straight);
           query_block block = of.heads[h];
@@ -121,28 +121,28 @@ class recent_queries {
   struct ring {
     std::vector<matrix> memory;      ///< capacity × d_k, one a head
     std::vector<query_block> heads;  ///< what belongs to a head besides rows: slope, sink
-    index start = 0;                 ///< slot of the oldest row
-    index rows = 0;
-    index first_position = 0;  ///< of the oldest row
+    index_t start = 0;               ///< slot of the oldest row
+    index_t rows = 0;
+    index_t first_position = 0;  ///< of the oldest row
   };
 
-  result<void> check_heads(index layer, std::span<const query_block> heads) const {
+  result<void> check_heads(index_t layer, std::span<const query_block> heads) const {
     const query_block& first = heads.front();
     const std::string where = "layer " + std::to_string(layer);
     const auto at = rings_.find(layer);
     if (at != rings_.end() && at->second.memory.size() != heads.size()) {
-      return error{errc::shape_mismatch, where + ": heads", static_cast<index>(heads.size()),
-                   static_cast<index>(at->second.memory.size()), "as many as before"};
+      return error{errc::shape_mismatch, where + ": heads", static_cast<index_t>(heads.size()),
+                   static_cast<index_t>(at->second.memory.size()), "as many as before"};
     }
     for (std::size_t h = 0; h < heads.size(); ++h) {
       const query_block& head = heads[h];
-      const index width = at != rings_.end() ? at->second.memory[h].cols() : head.rows.cols();
+      const index_t width = at != rings_.end() ? at->second.memory[h].cols() : head.rows.cols();
       if (const auto ok = check_queries(head, width); !ok) return ok;
       if (head.rows.rows() != first.rows.rows()) {
         return error{errc::shape_mismatch, where + ": queries", head.rows.rows(), first.rows.rows(),
                      "rows must be those of the first head"};
       }
-      for (index i = 0; i < head.rows.rows(); ++i) {
+      for (index_t i = 0; i < head.rows.rows(); ++i) {
         if (head.position(i) == first.position(0) + i) continue;
         return error{errc::invalid_position, where + ": queries", head.position(i),
                      first.position(0) + i, "heads must stand alike, rows one position apart"};
@@ -152,21 +152,22 @@ class recent_queries {
   }
 
   void add(ring& to, std::span<const query_block> heads) {
-    const index given = heads.front().rows.rows();
-    const index first = heads.front().position(0);
+    const index_t given = heads.front().rows.rows();
+    const index_t first = heads.front().position(0);
     if (first != to.first_position + to.rows) to.rows = 0;
     if (to.rows == 0) {
       to.start = 0;
       to.first_position = first;
     }
-    const index skipped = std::max<index>(given - capacity_, 0);  // would be written over at once
-    for (index i = skipped; i < given; ++i) {
-      const index slot = (to.start + to.rows + i) % capacity_;
+    const index_t skipped =
+        std::max<index_t>(given - capacity_, 0);  // would be written over at once
+    for (index_t i = skipped; i < given; ++i) {
+      const index_t slot = (to.start + to.rows + i) % capacity_;
       for (std::size_t h = 0; h < heads.size(); ++h) {
         load_row(heads[h].rows, i, to.memory[h].row(slot).data());
       }
     }
-    const index dropped = std::max<index>(to.rows + given - capacity_, 0);
+    const index_t dropped = std::max<index_t>(to.rows + given - capacity_, 0);
     to.start = (to.start + dropped) % capacity_;
     to.first_position += dropped;
     to.rows = to.rows + given - dropped;
@@ -178,8 +179,8 @@ class recent_queries {
     }
   }
 
-  index capacity_;
-  std::map<index, ring> rings_;  ///< by layer number
+  index_t capacity_;
+  std::map<index_t, ring> rings_;  ///< by layer number
 };
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -43,9 +43,9 @@ inline result<std::vector<head_task>> tasks_of_layer(const cache_layer& layer,
 
 /// The options of one head's refit; `rows` ascend, protected ones among them.
 inline compact_options refit_options(const cache_layer& layer, const compact_options& options,
-                                     const std::vector<index>& rows, index length) {
+                                     const std::vector<index_t>& rows, index_t length) {
   compact_options asked = options;
-  asked.budget = static_cast<index>(rows.size());
+  asked.budget = static_cast<index_t>(rows.size());
   if (layer.rule) asked.rule = *layer.rule;
   if (layer.rotation) asked.refine.rotation = layer.rotation;
   // Rows that are given are refined only where steps are, which then move biases, too.
@@ -57,7 +57,7 @@ inline compact_options refit_options(const cache_layer& layer, const compact_opt
                                                 values::fits_values(asked.values));
   }
   selection::given named;
-  for (const index row : rows) {
+  for (const index_t row : rows) {
     if (row >= asked.protect_first && row < length - asked.protect_last) {
       named.positions.push_back(row);
     }
@@ -67,18 +67,18 @@ inline compact_options refit_options(const cache_layer& layer, const compact_opt
 }
 
 /// Rows that ascend within 0 … T − 1, every protected row among them.
-inline result<void> check_rows(const kv_block& cache, const std::vector<index>& rows,
+inline result<void> check_rows(const kv_block& cache, const std::vector<index_t>& rows,
                                const compact_options& options) {
-  const index length = cache.keys.rows();
-  index last = -1;
-  for (const index row : rows) {
+  const index_t length = cache.keys.rows();
+  index_t last = -1;
+  for (const index_t row : rows) {
     if (row <= last || row >= length) {
       return error{errc::invalid_position, "rows", row, length, "must ascend within the cache"};
     }
     last = row;
   }
-  const auto need = [&](index first, index end) -> result<void> {
-    for (index row = std::max<index>(first, 0); row < std::min(end, length); ++row) {
+  const auto need = [&](index_t first, index_t end) -> result<void> {
+    for (index_t row = std::max<index_t>(first, 0); row < std::min(end, length); ++row) {
       const bool is_hidden =
           !cache.bias.empty() && std::isinf(cache.bias[static_cast<std::size_t>(row)]);
       if (is_hidden || std::binary_search(rows.begin(), rows.end(), row)) continue;
@@ -91,13 +91,13 @@ inline result<void> check_rows(const kv_block& cache, const std::vector<index>& 
 }
 
 inline result<compacted_head> refit_head(const cache_layer& layer, const head_task& task,
-                                         const std::vector<index>& rows,
+                                         const std::vector<index_t>& rows,
                                          const compact_options& options, const stop_when& stop) {
   const kv_block& cache = task.block;
   compacted_head out;
   out.report = {.id = task.id,
                 .rows_before = cache.keys.rows(),
-                .rows = static_cast<index>(rows.size()),
+                .rows = static_cast<index_t>(rows.size()),
                 .outcome = head_outcome::empty,
                 .cause = {},
                 .report = {}};
@@ -111,7 +111,7 @@ inline result<compacted_head> refit_head(const cache_layer& layer, const head_ta
       compact(cache, task.queries, refit_options(layer, options, rows, cache.keys.rows()), stop);
   if (!fitted) return fitted.error();
   if (fitted->positions != rows) {
-    return error{errc::invalid_position, "rows", static_cast<index>(rows.size()), error::none,
+    return error{errc::invalid_position, "rows", static_cast<index_t>(rows.size()), error::none,
                  "the bias hides one of them"};
   }
   const bool is_whole = fitted->report.is_identity;
@@ -122,12 +122,12 @@ inline result<compacted_head> refit_head(const cache_layer& layer, const head_ta
 }
 
 /// Heads that may be fitted together within `options.memory`; 0: as many as the executor runs.
-inline result<index> refits_within_memory(const cache_layer& layer,
-                                          std::span<const head_task> tasks,
-                                          std::span<const std::vector<index>> rows,
-                                          const compact_options& options) {
-  if (!options.memory) return index{0};
-  index largest = 1;
+inline result<index_t> refits_within_memory(const cache_layer& layer,
+                                            std::span<const head_task> tasks,
+                                            std::span<const std::vector<index_t>> rows,
+                                            const compact_options& options) {
+  if (!options.memory) return index_t{0};
+  index_t largest = 1;
   for (std::size_t h = 0; h < tasks.size(); ++h) {
     if (rows[h].empty()) continue;
     const kv_block& block = tasks[h].block;
@@ -136,7 +136,7 @@ inline result<index> refits_within_memory(const cache_layer& layer,
     if (!planned) return in_head(planned.error(), tasks[h].id);
     largest = std::max(largest, planned->needed);
   }
-  return std::max<index>(1, *options.memory / largest);
+  return std::max<index_t>(1, *options.memory / largest);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
@@ -162,11 +162,11 @@ namespace kvfit::inline KVFIT_ISA {
 /// `by` says so; `out_of_memory`. Nothing is returned then. Cost: one `compact` a head, spread over
 /// the executor; the same bytes for every one of them.
 ///
-///     const std::vector<std::vector<index>> rows = {{0, 3, 9}, {0, 4, 9}};
+///     const std::vector<std::vector<index_t>> rows = {{0, 3, 9}, {0, 4, 9}};
 ///     auto refitted = kvfit::refit_layer(layer, rows, queries, options, pool);
 template <executor E>
 [[nodiscard]] result<compacted_layer> refit_layer(const cache_layer& layer,
-                                                  std::span<const std::vector<index>> rows,
+                                                  std::span<const std::vector<index_t>> rows,
                                                   std::span<const query_block> queries,
                                                   const compact_options& options, E&& how,
                                                   const watch& by = {}) {
@@ -174,14 +174,14 @@ template <executor E>
     const auto tasks = detail::tasks_of_layer(layer, queries);
     if (!tasks) return tasks.error();
     if (rows.size() != tasks->size()) {
-      return error{errc::shape_mismatch, "rows", static_cast<index>(rows.size()),
-                   static_cast<index>(tasks->size()), "one list a head"};
+      return error{errc::shape_mismatch, "rows", static_cast<index_t>(rows.size()),
+                   static_cast<index_t>(tasks->size()), "one list a head"};
     }
     const auto at_once = detail::refits_within_memory(layer, *tasks, rows, options);
     if (!at_once) return at_once.error();
     std::vector<compacted_head> done(tasks->size());
     const auto ran = detail::over_heads(
-        how, static_cast<index>(tasks->size()), *at_once, by, [&](index i) -> result<void> {
+        how, static_cast<index_t>(tasks->size()), *at_once, by, [&](index_t i) -> result<void> {
           const auto h = static_cast<std::size_t>(i);
           const head_task& task = (*tasks)[h];
           auto one = detail::refit_head(layer, task, rows[h], options, by.stop());
@@ -196,7 +196,7 @@ template <executor E>
 
 /// The same on the calling thread.
 [[nodiscard]] inline result<compacted_layer> refit_layer(const cache_layer& layer,
-                                                         std::span<const std::vector<index>> rows,
+                                                         std::span<const std::vector<index_t>> rows,
                                                          std::span<const query_block> queries,
                                                          const compact_options& options) {
   return refit_layer(layer, rows, queries, options, serial{});

@@ -21,8 +21,8 @@ namespace kvfit {
 /// What a rolling cache is in numbers and rows: to be saved, and to go on from.
 struct rolling_state {
   std::shared_ptr<const compacted_cache> block;  ///< none before the first round
-  index length = 0;                              ///< tokens of the text; the next one stands here
-  index live_first = 0;                          ///< the first token that the live rows have
+  index_t length = 0;                            ///< tokens of the text; the next one stands here
+  index_t live_first = 0;                        ///< the first token that the live rows have
 };
 
 }  // namespace kvfit
@@ -91,17 +91,17 @@ class rolling_cache {
   [[nodiscard]] const rolling_options& options() const noexcept { return options_; }
   [[nodiscard]] const rolling_state& state() const noexcept { return now_; }
   /// Tokens of the text, compacted or live: the position of the next one.
-  [[nodiscard]] index length() const noexcept { return now_.length; }
+  [[nodiscard]] index_t length() const noexcept { return now_.length; }
   /// The first token that live rows have; all before it are in the block.
-  [[nodiscard]] index live_first() const noexcept { return now_.live_first; }
-  [[nodiscard]] index live_rows() const noexcept { return now_.length - now_.live_first; }
+  [[nodiscard]] index_t live_first() const noexcept { return now_.live_first; }
+  [[nodiscard]] index_t live_rows() const noexcept { return now_.length - now_.live_first; }
   /// The compact block, or nothing before the first round.
   [[nodiscard]] const std::shared_ptr<const compacted_cache>& block() const noexcept {
     return now_.block;
   }
   /// Rows of a head, compact and live together, on average over heads; rounded up.
-  [[nodiscard]] index rows() const noexcept {
-    const index heads = block_heads();
+  [[nodiscard]] index_t rows() const noexcept {
+    const index_t heads = block_heads();
     return live_rows() + (heads > 0 ? (now_.block->rows + heads - 1) / heads : 0);
   }
   /// Whether the trigger is reached and a round has something to take.
@@ -112,8 +112,8 @@ class rolling_cache {
   [[nodiscard]] bool is_busy() const noexcept { return under_way_ != nullptr; }
 
   /// `tokens` more live rows. `invalid_option` where that is negative or the text exceeds 53 bits.
-  result<void> append(index tokens) {
-    constexpr index largest = index{1} << 53U;
+  result<void> append(index_t tokens) {
+    constexpr index_t largest = index_t{1} << 53U;
     if (tokens < 0 || tokens > largest - now_.length) {
       return error{errc::invalid_option, "tokens", tokens, largest - now_.length, {}};
     }
@@ -124,7 +124,7 @@ class rolling_cache {
   /// Ends the text after `length` tokens: the last live rows are gone. A round under way that has
   /// taken any of them is abandoned. `invalid_position` (with the first live token) where tokens
   /// within the block would have to go: a fit can't be undone, so the text must be prefilled anew.
-  result<void> truncate(index length) {
+  result<void> truncate(index_t length) {
     if (length < now_.live_first || length > now_.length) {
       return error{errc::invalid_position, "length", length,
                    length > now_.length ? now_.length : now_.live_first,
@@ -163,7 +163,7 @@ class rolling_cache {
         return error{errc::invalid_option, "round", error::none, error::none,
                      "another one is under way: apply or abandon it"};
       }
-      const index count = live_rows() - options_.recent;
+      const index_t count = live_rows() - options_.recent;
       if (count < 1) {
         return error{errc::empty_input, "live rows", live_rows(), options_.recent + 1,
                      "all are recent ones, which stay live"};
@@ -173,7 +173,7 @@ class rolling_cache {
       state->taken = {now_.live_first, count};
       state->options = options_.cache;
       if (const auto ok = detail::stack_round(live, live_rows(), *state); !ok) return ok.error();
-      const auto heads = static_cast<index>(state->stacks.size());
+      const auto heads = static_cast<index_t>(state->stacks.size());
       state->options.budget = heads * (options_.target - options_.recent);
       state->options.head.protect_first = options_.sinks;
       under_way_ = state;
@@ -203,10 +203,10 @@ class rolling_cache {
  private:
   explicit rolling_cache(rolling_options options) : options_(std::move(options)) {}
 
-  static index end_of(const chunk& part) noexcept { return part.first + part.rows; }
+  static index_t end_of(const chunk& part) noexcept { return part.first + part.rows; }
 
   static result<void> check_saved(const rolling_state& saved) {
-    constexpr index largest = index{1} << 53U;
+    constexpr index_t largest = index_t{1} << 53U;
     if (saved.length < 0 || saved.length > largest) {
       return error{errc::invalid_option, "length", saved.length, largest, {}};
     }
@@ -221,7 +221,7 @@ class rolling_cache {
     for (const compacted_layer& layer : saved.block->layers) {
       if (const auto ok = check_layer(layer); !ok) return ok;
       for (const auto* of : {&layer.positions, &layer.key_positions}) {
-        for (const index position : *of) {
+        for (const index_t position : *of) {
           if (position >= 0 && position < saved.live_first) continue;
           return error{errc::invalid_position, "block", position, saved.live_first,
                        "of layer " + std::to_string(layer.number) + ", beside live rows"};
@@ -231,11 +231,11 @@ class rolling_cache {
     return {};
   }
 
-  [[nodiscard]] index block_heads() const noexcept {
+  [[nodiscard]] index_t block_heads() const noexcept {
     if (!now_.block) return 0;
-    index heads = 0;
+    index_t heads = 0;
     for (const compacted_layer& layer : now_.block->layers) {
-      heads += static_cast<index>(layer.heads.size());
+      heads += static_cast<index_t>(layer.heads.size());
     }
     return heads;
   }

@@ -13,10 +13,10 @@ namespace kvfit {
 
 /// Lengths are rows a head, on average over the heads that are compacted: as memory counts them.
 struct rolling_options {
-  index trigger = 8192;  ///< rows, compact and live ones together, from which a round is due
-  index target = 1024;   ///< rows that a round leaves, the recent ones included; < trigger
-  index sinks = 4;       ///< ≥ 0 first rows of the text that stay as they are
-  index recent = 256;    ///< ≥ 0 last rows, which stay live: no round takes them
+  index_t trigger = 8192;  ///< rows, compact and live ones together, from which a round is due
+  index_t target = 1024;   ///< rows that a round leaves, the recent ones included; < trigger
+  index_t sinks = 4;       ///< ≥ 0 first rows of the text that stay as they are
+  index_t recent = 256;    ///< ≥ 0 last rows, which stay live: no round takes them
   /// How heads are compacted and share the rows. Its budget and the protected rows of its head are
   /// set by each round. Under `budgets::rows` a round leaves those rows, whatever the target.
   cache_options cache = {};
@@ -30,8 +30,9 @@ namespace kvfit::inline KVFIT_ISA {
 /// exceed sinks and recent rows, a trigger that does not exceed the target, and for protected rows
 /// or a budget in `cache`.
 [[nodiscard]] inline result<void> check_rolling(const rolling_options& options) {
-  constexpr index largest = index{1} << 40U;  // times the heads of any cache stays within 63 bits
-  const auto refuse = [](const char* field, index found, index limit, const char* why) {
+  constexpr index_t largest = index_t{1}
+                              << 40U;  // times the heads of any cache stays within 63 bits
+  const auto refuse = [](const char* field, index_t found, index_t limit, const char* why) {
     return error{errc::invalid_option, field, found, limit, why};
   };
   if (options.sinks < 0 || options.sinks > largest) {

@@ -24,7 +24,7 @@ namespace kvfit {
 /// Who watches a round. To stop it: `rolling_round::cancel`.
 struct round_watch {
   /// As of `watch`: called after each head with 1, 2, …, count.
-  std::function<void(index done, index count)> progress = {};
+  std::function<void(index_t done, index_t count)> progress = {};
   /// Looked at before each head and within it, as often as `compact` looks: the outcome is then
   /// `cancelled`, and heads that were done are dropped with it. The round may be run again under a
   /// later one, as long as it is neither applied nor abandoned.
@@ -37,8 +37,8 @@ namespace detail {
 struct head_stack {
   stacked_rows keys;
   stacked_rows values;
-  std::vector<float> bias;       ///< of the compact rows as fitted, then the live rows' own or 0
-  std::vector<index> positions;  ///< in the text
+  std::vector<float> bias;         ///< of the compact rows as fitted, then the live rows' own or 0
+  std::vector<index_t> positions;  ///< in the text
 };
 
 /// What a round refers to: shared by the round, its outcome and the rolling cache.

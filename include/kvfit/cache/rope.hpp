@@ -17,25 +17,25 @@
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Positions stay within ±2⁵³, as `check_positions` wants them.
-inline result<void> check_distance(index distance) {
-  constexpr index largest = index{1} << 53U;
+inline result<void> check_distance(index_t distance) {
+  constexpr index_t largest = index_t{1} << 53U;
   if (distance < -largest || distance > largest) {
     return error{errc::invalid_option, "distance", distance, largest, "exceeds 53 bits"};
   }
   return {};
 }
 
-inline result<void> check_move(const rope& rotation, index width, index distance) {
+inline result<void> check_move(const rope& rotation, index_t width, index_t distance) {
   if (const auto ok = check_distance(distance); !ok) return ok;
   return check_rope(rotation, width);
 }
 
 /// Turns the rows of `keys` and rounds them.
-inline result<void> turn_keys(matrix& keys, const rope& rotation, index distance, dtype storage) {
+inline result<void> turn_keys(matrix& keys, const rope& rotation, index_t distance, dtype storage) {
   const row_rotation turning(rotation, keys.cols(), distance);
-  for (index i = 0; i < keys.rows(); ++i) {
+  for (index_t i = 0; i < keys.rows(); ++i) {
     turning.turn(keys.row(i).data());
-    const index at = first_non_finite(keys.row(i).data(), keys.cols());
+    const index_t at = first_non_finite(keys.row(i).data(), keys.cols());
     if (at < keys.cols()) return error{errc::storage_overflow, "keys", i, at, "exceeds fp32"};
   }
   return round_to_storage(keys, storage, "keys");
@@ -43,7 +43,7 @@ inline result<void> turn_keys(matrix& keys, const rope& rotation, index distance
 
 /// The same of anything that has keys and says where they stand; nothing is written on an error.
 template <class Compact>
-result<void> move_compact(Compact& moved, const rope& rotation, index distance, dtype storage) {
+result<void> move_compact(Compact& moved, const rope& rotation, index_t distance, dtype storage) {
   if (const auto ok = check_move(rotation, moved.keys.cols(), distance); !ok) return ok;
   if (!is_number(storage)) {
     return error{errc::invalid_option, "storage", error::none, error::none,
@@ -53,7 +53,7 @@ result<void> move_compact(Compact& moved, const rope& rotation, index distance, 
     matrix keys = moved.keys;
     if (const auto ok = turn_keys(keys, rotation, distance, storage); !ok) return ok;
     moved.keys = std::move(keys);
-    for (index& position : moved.key_positions) position += distance;
+    for (index_t& position : moved.key_positions) position += distance;
     return {};
   });
 }
@@ -73,12 +73,12 @@ namespace kvfit::inline KVFIT_ISA {
 /// `storage_overflow` where a turned number exceeds fp32; `out_of_memory`. Cost: one read of the
 /// keys; allocates the result.
 [[nodiscard]] inline result<matrix> moved_keys(const row_view& keys, const rope& rotation,
-                                               index distance) {
+                                               index_t distance) {
   if (const auto ok = detail::check_move(rotation, keys.cols(), distance); !ok) return ok.error();
   return detail::guard_memory("moved_keys", [&]() -> result<matrix> {
     if (const auto ok = check_view(keys, "keys"); !ok) return ok.error();
     matrix moved(keys.rows(), keys.cols());
-    for (index i = 0; i < keys.rows(); ++i) load_row(keys, i, moved.row(i).data());
+    for (index_t i = 0; i < keys.rows(); ++i) load_row(keys, i, moved.row(i).data());
     if (const auto ok = detail::turn_keys(moved, rotation, distance, dtype::fp32); !ok) {
       return ok.error();
     }
@@ -95,15 +95,15 @@ namespace kvfit::inline KVFIT_ISA {
 /// over the keys; allocates them once.
 ///
 ///     auto ok = kvfit::move_keys(*fitted, {.base = 500000}, chunk_start, kvfit::dtype::fp16);
-[[nodiscard]] inline result<void> move_keys(compacted& block, const rope& rotation, index distance,
-                                            dtype storage = dtype::fp32) {
+[[nodiscard]] inline result<void> move_keys(compacted& block, const rope& rotation,
+                                            index_t distance, dtype storage = dtype::fp32) {
   return detail::move_compact(block, rotation, distance, storage);
 }
 
 /// The same for all heads of a layer. Layers may have rotations of their own
 /// (`cache_layer::rotation`); those of a cache are moved one by one.
 [[nodiscard]] inline result<void> move_keys(compacted_layer& layer, const rope& rotation,
-                                            index distance, dtype storage = dtype::fp32) {
+                                            index_t distance, dtype storage = dtype::fp32) {
   return detail::move_compact(layer, rotation, distance, storage);
 }
 

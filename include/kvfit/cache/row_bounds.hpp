@@ -21,7 +21,7 @@ namespace kvfit {
 /// Limits that hold for every head of a cache.
 struct head_limits {
   /// Rows that each head gets at least, ≥ 0; a shorter head gets all it has.
-  index at_least = 1;
+  index_t at_least = 1;
   /// Share of its own rows that a head gets at most, in (0, 1]: c of arXiv:2602.16284, whose
   /// experiments use 0.75. Where `at_least` asks for more, that wins.
   double max_ratio = 1;
@@ -29,8 +29,8 @@ struct head_limits {
 
 /// The limits of one head: 0 ≤ least ≤ most.
 struct row_bounds {
-  index least = 0;
-  index most = 0;
+  index_t least = 0;
+  index_t most = 0;
 };
 
 }  // namespace kvfit
@@ -56,11 +56,11 @@ namespace kvfit::inline KVFIT_ISA {
     std::vector<row_bounds> bounds;
     bounds.reserve(heads.size());
     for (const head_rows& h : heads) {
-      const index least = std::min(limits.at_least, h.rows);
+      const index_t least = std::min(limits.at_least, h.rows);
       // At a ratio of 1 a length beyond 53 bits must not be rounded on its way through a double.
-      const index cap =
+      const index_t cap =
           limits.max_ratio < 1
-              ? static_cast<index>(std::floor(limits.max_ratio * static_cast<double>(h.rows)))
+              ? static_cast<index_t>(std::floor(limits.max_ratio * static_cast<double>(h.rows)))
               : h.rows;
       bounds.push_back({least, std::clamp(cap, least, h.rows)});
     }
@@ -72,19 +72,19 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors: `budget_out_of_range` with `total` and the sum it breaks; `empty_input`;
 /// `invalid_option` with the place of bounds that are negative or crossed. Cost: O(H).
-[[nodiscard]] inline result<void> check_total(std::span<const row_bounds> bounds, index total) {
+[[nodiscard]] inline result<void> check_total(std::span<const row_bounds> bounds, index_t total) {
   if (bounds.empty()) return error{errc::empty_input, "bounds", 0, error::none, {}};
-  index least = 0;
-  index most = 0;
+  index_t least = 0;
+  index_t most = 0;
   for (std::size_t h = 0; h < bounds.size(); ++h) {
     const auto [low, high] = bounds[h];
     if (low < 0 || high < low) {
       return error{errc::invalid_option, "bounds", low, high,
                    "of head number " + std::to_string(h) + ": need 0 <= least <= most"};
     }
-    if (high > std::numeric_limits<index>::max() - most) {
+    if (high > std::numeric_limits<index_t>::max() - most) {
       return error{errc::budget_out_of_range, "bounds", high,
-                   std::numeric_limits<index>::max() - most, "their sum exceeds 63 bits"};
+                   std::numeric_limits<index_t>::max() - most, "their sum exceeds 63 bits"};
     }
     least += low;
     most += high;

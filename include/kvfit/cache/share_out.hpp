@@ -25,9 +25,9 @@ inline std::vector<head_rows> lengths_of(std::span<const head_task> tasks) {
 }
 
 /// Rows of all heads; `check_heads` lets through no lengths whose sum does not fit.
-inline index total_length(std::span<const head_rows> heads) {
-  return std::accumulate(heads.begin(), heads.end(), index{0},
-                         [](index sum, const head_rows& head) { return sum + head.rows; });
+inline index_t total_length(std::span<const head_rows> heads) {
+  return std::accumulate(heads.begin(), heads.end(), index_t{0},
+                         [](index_t sum, const head_rows& head) { return sum + head.rows; });
 }
 
 /// The limits of the options, and room in every head for its protected rows and one besides.
@@ -39,8 +39,8 @@ result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads
   const auto& head = options.head;
   if (head.protect_first < 0 || head.protect_last < 0) return bounds;  // refused with the heads
   for (std::size_t h = 0; h < heads.size(); ++h) {
-    const index first = std::min(head.protect_first, heads[h].rows);
-    const index kept = first + std::min(head.protect_last, heads[h].rows - first);
+    const index_t first = std::min(head.protect_first, heads[h].rows);
+    const index_t kept = first + std::min(head.protect_last, heads[h].rows - first);
     if (kept == 0) continue;
     row_bounds& own = (*bounds)[h];
     own.least = std::max(own.least, std::min(kept + 1, heads[h].rows));
@@ -51,15 +51,15 @@ result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads
 
 /// Rows that the caller has given, no more than there are.
 template <class Options>
-result<std::vector<index>> given_rows(const std::vector<index>& each,
-                                      std::span<const head_rows> heads, const Options& options) {
+result<std::vector<index_t>> given_rows(const std::vector<index_t>& each,
+                                        std::span<const head_rows> heads, const Options& options) {
   if (each.size() != heads.size()) {
-    return error{errc::shape_mismatch, "shares.each", static_cast<index>(each.size()),
-                 static_cast<index>(heads.size()), "one number for each head to compact"};
+    return error{errc::shape_mismatch, "shares.each", static_cast<index_t>(each.size()),
+                 static_cast<index_t>(heads.size()), "one number for each head to compact"};
   }
-  const index kept = options.head.protect_first + options.head.protect_last;
-  const index least = kept > 0 ? kept + 1 : 0;
-  std::vector<index> rows = each;
+  const index_t kept = options.head.protect_first + options.head.protect_last;
+  const index_t least = kept > 0 ? kept + 1 : 0;
+  std::vector<index_t> rows = each;
   for (std::size_t h = 0; h < rows.size(); ++h) {
     rows[h] = std::min(rows[h], heads[h].rows);
     if (rows[h] < std::min(least, heads[h].rows)) {
@@ -92,19 +92,19 @@ result<bool> check_shares(std::span<const head_rows> heads, const Options& optio
 /// Rows by the policy of options that `check_shares` lets through, within bounds and with an exact
 /// sum. importance: of the keys of each head, where `check_shares` asks for it; sorted.
 template <class Options>
-result<std::vector<index>> share_out(std::span<const head_rows> heads, const Options& options,
-                                     std::span<std::vector<float>> importance) {
+result<std::vector<index_t>> share_out(std::span<const head_rows> heads, const Options& options,
+                                       std::span<std::vector<float>> importance) {
   const auto* given = std::get_if<budgets::rows>(&options.shares);
   if (given != nullptr) return given_rows(given->each, heads, options);
   if (options.budget >= total_length(heads)) {
-    std::vector<index> all;
+    std::vector<index_t> all;
     for (const head_rows& head : heads) all.push_back(head.rows);
     return all;
   }
   const auto bounds = bounds_of_tasks(heads, options);
   if (!bounds) return bounds.error();
   return std::visit(
-      [&]<class Policy>(const Policy& policy) -> result<std::vector<index>> {
+      [&]<class Policy>(const Policy& policy) -> result<std::vector<index_t>> {
         if constexpr (std::is_same_v<Policy, budgets::rows>) {
           return given_rows(policy.each, heads, options);
         } else if constexpr (std::is_same_v<Policy, budgets::global_ranking>) {

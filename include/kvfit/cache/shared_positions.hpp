@@ -46,10 +46,10 @@ inline result<vector> mean_attention(const head_task& task, const compacted_laye
 }
 
 /// The `most` rows of highest importance and the protected ones among `rows`; both lists ascend.
-inline result<std::vector<index>> rows_within(std::vector<index> rows,
-                                              const std::vector<double>& importance, index most,
-                                              const compact_options& options, index length) {
-  const auto is_protected = [&](index row) {
+inline result<std::vector<index_t>> rows_within(std::vector<index_t> rows,
+                                                const std::vector<double>& importance, index_t most,
+                                                const compact_options& options, index_t length) {
+  const auto is_protected = [&](index_t row) {
     return row < options.protect_first || row >= length - options.protect_last;
   };
   std::vector<std::size_t> order(rows.size());
@@ -58,41 +58,41 @@ inline result<std::vector<index>> rows_within(std::vector<index> rows,
     if (is_protected(rows[a]) != is_protected(rows[b])) return is_protected(rows[a]);
     return importance[a] != importance[b] ? importance[a] > importance[b] : a < b;
   });
-  const index kept_for_sure = std::count_if(rows.begin(), rows.end(), is_protected);
+  const index_t kept_for_sure = std::count_if(rows.begin(), rows.end(), is_protected);
   if (most <= kept_for_sure) {
     return error{errc::budget_out_of_range, "most_rows", most, kept_for_sure + 1,
                  "must exceed the protected rows"};
   }
   order.resize(static_cast<std::size_t>(most));
   std::sort(order.begin(), order.end());
-  std::vector<index> kept;
+  std::vector<index_t> kept;
   for (const std::size_t at : order) kept.push_back(rows[at]);
   return kept;
 }
 
 /// The rows of any head, ascending; where they are more than `most` > 0, the most important.
-inline result<std::vector<index>> shared_rows(const cache_layer& layer,
-                                              const compacted_layer& fitted,
-                                              std::span<const head_task> tasks,
-                                              const compact_options& options, index most,
-                                              const stop_when& stop) {
-  std::vector<index> rows = fitted.positions;
+inline result<std::vector<index_t>> shared_rows(const cache_layer& layer,
+                                                const compacted_layer& fitted,
+                                                std::span<const head_task> tasks,
+                                                const compact_options& options, index_t most,
+                                                const stop_when& stop) {
+  std::vector<index_t> rows = fitted.positions;
   std::sort(rows.begin(), rows.end());
-  const index length = layer.heads.front().keys.rows();
+  const index_t length = layer.heads.front().keys.rows();
   if (!rows.empty() && rows.back() >= length) {
     return error{errc::invalid_position, part_of(fitted, "positions"), rows.back(), length,
                  "a row that the layer does not have"};
   }
   rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
-  if (most == 0 || static_cast<index>(rows.size()) <= most) return rows;
+  if (most == 0 || static_cast<index_t>(rows.size()) <= most) return rows;
   std::vector<double> importance(rows.size(), 0.0);
   for (std::size_t h = 0; h < tasks.size(); ++h) {
     if (fitted.rows(h) == 0) continue;
     const auto part =
         mean_attention(tasks[h], fitted, layer.rule.value_or(options.rule), options, stop);
     if (!part) return in_head(part.error(), tasks[h].id);
-    for (index j = 0; j < part->size(); ++j) {
-      const index row = fitted.positions[static_cast<std::size_t>(fitted.offsets[h] + j)];
+    for (index_t j = 0; j < part->size(); ++j) {
+      const index_t row = fitted.positions[static_cast<std::size_t>(fitted.offsets[h] + j)];
       const auto at = std::lower_bound(rows.begin(), rows.end(), row) - rows.begin();
       importance[static_cast<std::size_t>(at)] += static_cast<double>((*part)[j]);
     }
@@ -131,22 +131,22 @@ namespace kvfit::inline KVFIT_ISA {
 template <executor E>
 [[nodiscard]] result<compacted_layer> share_positions(
     const cache_layer& layer, const compacted_layer& fitted, std::span<const query_block> queries,
-    const compact_options& options, index most_rows, E&& how, const watch& by = {}) {
+    const compact_options& options, index_t most_rows, E&& how, const watch& by = {}) {
   return detail::guard_memory("share_positions", [&]() -> result<compacted_layer> {
     const auto tasks = detail::tasks_of_layer(layer, queries);
     if (!tasks) return tasks.error();
     if (const auto ok = check_layer(fitted); !ok) return ok.error();
-    const auto mismatch = [&](const char* part, index actual, index expected, const char* why) {
+    const auto mismatch = [&](const char* part, index_t actual, index_t expected, const char* why) {
       return error{errc::shape_mismatch, detail::part_of(fitted, part), actual, expected, why};
     };
     if (fitted.number != layer.number) {
       return mismatch("number", fitted.number, layer.number, "of another layer");
     }
     if (fitted.heads.size() != layer.heads.size()) {
-      return mismatch("heads", static_cast<index>(fitted.heads.size()),
-                      static_cast<index>(layer.heads.size()), "as many as the layer has");
+      return mismatch("heads", static_cast<index_t>(fitted.heads.size()),
+                      static_cast<index_t>(layer.heads.size()), "as many as the layer has");
     }
-    const index length = layer.heads.front().keys.rows();
+    const index_t length = layer.heads.front().keys.rows();
     for (const kv_block& head : layer.heads) {
       if (head.keys.rows() == length) continue;
       return mismatch("rows", head.keys.rows(), length, "must be the same in all heads");
@@ -156,7 +156,7 @@ template <executor E>
     }
     auto rows = detail::shared_rows(layer, fitted, *tasks, options, most_rows, by.stop());
     if (!rows) return rows.error();
-    const std::vector<std::vector<index>> same(layer.heads.size(), *rows);
+    const std::vector<std::vector<index_t>> same(layer.heads.size(), *rows);
     return refit_layer(layer, same, queries, options, how, by);
   });
 }
@@ -166,7 +166,7 @@ template <executor E>
                                                              const compacted_layer& fitted,
                                                              std::span<const query_block> queries,
                                                              const compact_options& options,
-                                                             index most_rows = 0) {
+                                                             index_t most_rows = 0) {
   return share_positions(layer, fitted, queries, options, most_rows, serial{});
 }
 

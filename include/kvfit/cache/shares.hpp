@@ -70,7 +70,7 @@ namespace kvfit::budgets::inline KVFIT_ISA {
     return error{errc::invalid_option, "last_share", error::none, error::none, "must be in [0, 2]"};
   }
   return kvfit::detail::guard_memory("shares_of", [&]() -> result<std::vector<double>> {
-    std::vector<index> layers;
+    std::vector<index_t> layers;
     layers.reserve(heads.size());
     for (const head_rows& h : heads) layers.push_back(h.id.layer);
     std::sort(layers.begin(), layers.end());

@@ -45,22 +45,22 @@ inline compacted_layer stack_layers(std::span<const compacted_layer> parts) {
   compacted_layer out;
   out.number = first.number;
   out.offsets = {0};
-  index rows = 0;
+  index_t rows = 0;
   for (const compacted_layer& part : parts) rows += part.keys.rows();
   out.keys.resize(rows, first.keys.cols());
   out.values.resize(rows, first.values.cols());
   out.bias.resize(rows);
   out.positions.reserve(static_cast<std::size_t>(rows));
   out.key_positions.reserve(static_cast<std::size_t>(rows));
-  index at = 0;
+  index_t at = 0;
   for (std::size_t head = 0; head < first.heads.size(); ++head) {
     for (const compacted_layer& part : parts) {
-      const index from = part.offsets[head];
-      const index count = part.rows(head);
+      const index_t from = part.offsets[head];
+      const index_t count = part.rows(head);
       out.keys.middleRows(at, count) = part.keys.middleRows(from, count);
       out.values.middleRows(at, count) = part.values.middleRows(from, count);
       out.bias.segment(at, count) = part.bias.segment(from, count);
-      for (index row = from; row < from + count; ++row) {
+      for (index_t row = from; row < from + count; ++row) {
         out.positions.push_back(part.positions[static_cast<std::size_t>(row)]);
         out.key_positions.push_back(part.key_positions[static_cast<std::size_t>(row)]);
       }

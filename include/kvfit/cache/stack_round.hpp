@@ -15,7 +15,7 @@
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Adds the stack of one head: its compact rows, and the live ones that the round takes.
-inline result<void> stack_head(const kv_block& live, index rows, const compacted_layer* before,
+inline result<void> stack_head(const kv_block& live, index_t rows, const compacted_layer* before,
                                std::size_t head, round_state& state) {
   for (const row_view* view : {&live.keys, &live.values}) {
     const bool is_keys = view == &live.keys;
@@ -23,24 +23,24 @@ inline result<void> stack_head(const kv_block& live, index rows, const compacted
       return error{errc::shape_mismatch, is_keys ? "keys" : "values", view->rows(), rows,
                    "must be the live rows"};
     }
-    const index width = is_keys ? (before ? before->keys.cols() : view->cols())
-                                : (before ? before->values.cols() : view->cols());
+    const index_t width = is_keys ? (before ? before->keys.cols() : view->cols())
+                                  : (before ? before->values.cols() : view->cols());
     if (view->cols() != width) {
       return error{errc::shape_mismatch, is_keys ? "keys" : "values", view->cols(), width,
                    "columns must equal those of the compact block"};
     }
   }
   if (!live.masks.empty()) {
-    return error{errc::invalid_option, "masks", static_cast<index>(live.masks.size()), 0,
+    return error{errc::invalid_option, "masks", static_cast<index_t>(live.masks.size()), 0,
                  "single logits of rows that are gone can't be changed"};
   }
-  if (!live.bias.empty() && static_cast<index>(live.bias.size()) != rows) {
-    return error{errc::shape_mismatch, "bias", static_cast<index>(live.bias.size()), rows,
+  if (!live.bias.empty() && static_cast<index_t>(live.bias.size()) != rows) {
+    return error{errc::shape_mismatch, "bias", static_cast<index_t>(live.bias.size()), rows,
                  "one number per key"};
   }
   const chunk& taken = state.taken;
   head_stack& stack = state.stacks.emplace_back();
-  const index all = taken.rows + (before != nullptr ? before->rows(head) : 0);
+  const index_t all = taken.rows + (before != nullptr ? before->rows(head) : 0);
   stack.bias.reserve(static_cast<std::size_t>(all));
   stack.positions.reserve(static_cast<std::size_t>(all));
   stack.keys.bottom = live.keys.middle_rows(0, taken.rows);
@@ -52,7 +52,7 @@ inline result<void> stack_head(const kv_block& live, index rows, const compacted
     stack.bias.assign(block.bias.begin(), block.bias.end());
     stack.positions.assign(block.positions.begin(), block.positions.end());
   }
-  for (index row = 0; row < taken.rows; ++row) {
+  for (index_t row = 0; row < taken.rows; ++row) {
     stack.bias.push_back(live.bias.empty() ? 0.0F : live.bias[static_cast<std::size_t>(row)]);
     stack.positions.push_back(taken.first + row);
   }
@@ -72,7 +72,7 @@ inline kv_block stacked_block(const head_stack& stack) {
 
 /// Fills in the round's view: every head's compact rows with those of the `rows` live ones below
 /// that it takes.
-inline result<void> stack_round(const cache_view& live, index rows, round_state& state) {
+inline result<void> stack_round(const cache_view& live, index_t rows, round_state& state) {
   std::size_t of_block = 0;
   for (const cache_layer& layer : live.layers) {
     state.view.layers.push_back(layer);
@@ -88,12 +88,12 @@ inline result<void> stack_round(const cache_view& live, index rows, round_state&
       before = &layers[of_block++];
       if (before->heads.size() != layer.heads.size()) {
         return error{errc::shape_mismatch, where + ": heads",
-                     static_cast<index>(layer.heads.size()),
-                     static_cast<index>(before->heads.size()), "as many as in the compact block"};
+                     static_cast<index_t>(layer.heads.size()),
+                     static_cast<index_t>(before->heads.size()), "as many as in the compact block"};
       }
     }
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-      const head_id id{layer.number, static_cast<index>(h)};
+      const head_id id{layer.number, static_cast<index_t>(h)};
       const auto ok = stack_head(layer.heads[h], rows, before, h, state);
       if (!ok) return in_head(ok.error(), id);
       state.view.layers.back().heads[h] = stacked_block(state.stacks.back());

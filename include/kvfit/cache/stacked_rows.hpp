@@ -19,9 +19,9 @@ struct stacked_rows {
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-inline void decode_stacked(const void* context, index row, float* out) noexcept {
+inline void decode_stacked(const void* context, index_t row, float* out) noexcept {
   const auto& stack = *static_cast<const stacked_rows*>(context);
-  const index above = stack.top.rows();
+  const index_t above = stack.top.rows();
   if (row < above) return load_row(stack.top, row, out);
   load_row(stack.bottom, row - above, out);
 }

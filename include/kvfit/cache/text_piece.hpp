@@ -16,14 +16,14 @@ namespace kvfit {
 struct text_piece {
   /// All layers of the prefill, whose rows outside the stretch are not looked at.
   cache_view cache;
-  chunk where;      ///< the stretch's rows in the prefill
-  index place = 0;  ///< number of its first row in the whole text
+  chunk where;        ///< the stretch's rows in the prefill
+  index_t place = 0;  ///< number of its first row in the whole text
   /// Where its first row shall stand; none: where it stood in the prefill. Keys are turned by the
   /// difference, prefix_len + chunk_start − local_prefix_len for a chunk prefilled alone.
-  std::optional<index> position = {};
+  std::optional<index_t> position = {};
   /// Rows to keep, of all heads that are compacted together; all there are, or more: the stretch
   /// stays as it is.
-  index budget = 0;
+  index_t budget = 0;
   cache_queries queries = {};  ///< at the prefill's positions; not looked at where all rows stay
 };
 

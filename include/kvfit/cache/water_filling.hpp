@@ -20,15 +20,15 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// A straight piece of a head's envelope.
 struct envelope_piece {
   double slope = 0;
-  index rows = 0;  ///< its length, ≥ 1
+  index_t rows = 0;  ///< its length, ≥ 1
   std::size_t head = 0;
 };
 
 inline influence_plan fill_envelopes(std::span<const influence_curve> curves,
-                                     std::span<const row_bounds> bounds, index total) {
+                                     std::span<const row_bounds> bounds, index_t total) {
   influence_plan plan;
   std::vector<envelope_piece> pieces;
-  index left = total;
+  index_t left = total;
   for (std::size_t h = 0; h < curves.size(); ++h) {
     const auto corners = convex_envelope(curves[h], bounds[h]);
     for (std::size_t i = 1; i < corners.size(); ++i) {
@@ -45,11 +45,11 @@ inline influence_plan fill_envelopes(std::span<const influence_curve> curves,
   });
   for (std::size_t first = 0; first < pieces.size() && left > 0;) {
     std::size_t end = first;
-    index length = 0;
+    index_t length = 0;
     for (; end < pieces.size() && pieces[end].slope == pieces[first].slope; ++end) {
       length += pieces[end].rows;
     }
-    const index taken = std::min(left, length);
+    const index_t taken = std::min(left, length);
     plan.lower_bound += pieces[first].slope * static_cast<double>(taken);
     if (taken == length) {
       for (std::size_t i = first; i < end; ++i) plan.rows[pieces[i].head] += pieces[i].rows;
@@ -93,7 +93,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// Cost: O(P log P) for P points in all, whatever the total; 24 bytes a point. Same input, same
 /// bytes.
 [[nodiscard]] inline result<influence_plan> plan_by_water_filling(
-    std::span<const influence_curve> curves, std::span<const row_bounds> bounds, index total) {
+    std::span<const influence_curve> curves, std::span<const row_bounds> bounds, index_t total) {
   if (auto ok = check_total(bounds, total); !ok) return ok.error();
   if (auto ok = check_curves(curves, bounds); !ok) return ok.error();
   return detail::guard_memory("plan_by_water_filling", [&]() -> result<influence_plan> {

@@ -48,20 +48,20 @@ template <executor E>
     if (const auto ok = check_layer(fitted); !ok) return ok.error();
     if (fitted.number != layer.number || fitted.heads.size() != layer.heads.size()) {
       return error{errc::shape_mismatch, detail::part_of(fitted, "heads"),
-                   static_cast<index>(fitted.heads.size()), static_cast<index>(layer.heads.size()),
-                   "of another layer"};
+                   static_cast<index_t>(fitted.heads.size()),
+                   static_cast<index_t>(layer.heads.size()), "of another layer"};
     }
-    std::vector<std::vector<index>> rows;
+    std::vector<std::vector<index_t>> rows;
     for (std::size_t h = 0; h < fitted.heads.size(); ++h) {
       const auto first = fitted.positions.begin() + fitted.offsets[h];
       rows.emplace_back(first, first + fitted.rows(h));
       const auto own = layer.heads[h].bias;
-      for (const index row : rows.back()) {
+      for (const index_t row : rows.back()) {
         const auto at = static_cast<std::size_t>(row);
         if (at >= own.size() || own[at] == 0) continue;
         return detail::in_head({errc::invalid_option, "bias", row, error::none,
                                 "the cache's own bias of this row is not 0"},
-                               {layer.number, static_cast<index>(h)});
+                               {layer.number, static_cast<index_t>(h)});
       }
     }
     compact_options asked = presets::without_bias(options);

@@ -17,7 +17,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The options for T = `rows` keys of `depth` numbers.
 template <class Options>
-result<void> check_options(const Options& options, index rows, index depth) {
+result<void> check_options(const Options& options, index_t rows, index_t depth) {
   if (const auto ok = check_settings(options.selection); !ok) return ok;
   if (const auto ok = check_score_options(fit_scores(options)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;

@@ -26,16 +26,16 @@ struct compact_attention {
 /// Σ_j weights_ij values_j: n × d_v. Cost 2 · n · t · d_v flops, which `threads` share.
 inline matrix weighted_values(const matrix& weights, const matrix& values,
                               const loop& executor = {}) {
-  const index t = weights.cols();
-  const index d = values.cols();
+  const index_t t = weights.cols();
+  const index_t d = values.cols();
   matrix out(weights.rows(), d);
   const loop threads =
       executor.for_work(2.0 * static_cast<double>(out.size()) * static_cast<double>(t));
-  constexpr index rows = 64;
-  constexpr index depth = 128;  // as many rows of values stay near
-  over_pieces(threads, out.rows(), rows, [&](index first, index count) noexcept {
+  constexpr index_t rows = 64;
+  constexpr index_t depth = 128;  // as many rows of values stay near
+  over_pieces(threads, out.rows(), rows, [&](index_t first, index_t count) noexcept {
     if (t == 0) out.middleRows(first, count).setZero();
-    for (index k = 0; k < t; k += depth) {
+    for (index_t k = 0; k < t; k += depth) {
       simd::multiply({weights.data() + first * t + k, t, 1}, {values.data() + k * d, d},
                      {out.data() + first * d, d}, count, d, std::min(depth, t - k),
                      k == 0 ? simd::product_mode::assign : simd::product_mode::add);
@@ -52,8 +52,8 @@ inline compact_attention attend_compact(const query_part& part, const kv_block& 
                                         const loop& threads = {}) {
   // The compact bias stands in for the cache's own.
   std::vector<float> bias(static_cast<std::size_t>(cache.keys.rows()), 0.0F);
-  for (index j = 0; j < compact.bias.size(); ++j) {
-    const index row = compact.positions[static_cast<std::size_t>(j)];
+  for (index_t j = 0; j < compact.bias.size(); ++j) {
+    const index_t row = compact.positions[static_cast<std::size_t>(j)];
     bias[static_cast<std::size_t>(row)] = compact.bias[j];
   }
   kv_block stored = part.beside(cache);
@@ -62,9 +62,9 @@ inline compact_attention attend_compact(const query_part& part, const kv_block& 
   matrix& weights = found.weights;
   row_logits_into(stored, part.set(), rule, compact.positions, compact.keys, weights, threads);
   found.log_mass.resize(weights.rows());
-  constexpr index piece = 64;
-  over_pieces(threads, weights.rows(), piece, [&](index first, index count) noexcept {
-    for (index i = first; i < first + count; ++i) {
+  constexpr index_t piece = 64;
+  over_pieces(threads, weights.rows(), piece, [&](index_t first, index_t count) noexcept {
+    for (index_t i = first; i < first + count; ++i) {
       float* row = weights.row(i).data();
       const float max = simd::max_value(row, weights.cols());
       const double mass = simd::exp_shifted_sum(row, weights.cols(), max);

@@ -19,11 +19,12 @@ namespace kvfit {
 ///
 ///     auto y = attend(queries, {fitted.block(), {.keys = live_keys, .values = live_values}});
 struct compacted {
-  std::vector<index> positions;      ///< t original row numbers, ascending
-  std::vector<index> key_positions;  ///< t: where those rows' keys stand, see `kv_block::position`
-  matrix keys;                       ///< t × d_k: those rows' keys, moved where they were refined
-  vector bias;                       ///< t: the rows' own bias + ln w, moved with the keys; finite
-  matrix values;                     ///< t × d_v
+  std::vector<index_t> positions;  ///< t original row numbers, ascending
+  std::vector<index_t>
+      key_positions;  ///< t: where those rows' keys stand, see `kv_block::position`
+  matrix keys;        ///< t × d_k: those rows' keys, moved where they were refined
+  vector bias;        ///< t: the rows' own bias + ln w, moved with the keys; finite
+  matrix values;      ///< t × d_v
   compact_report report;
 
   /// The cache to attend over, by reference: keys with their bias, where they stood.

@@ -21,13 +21,13 @@ namespace kvfit::compiled {
 
 /// A `compacted` without Eigen's memory.
 struct plain_rows {
-  std::vector<index> positions;
-  std::vector<index> key_positions;
+  std::vector<index_t> positions;
+  std::vector<index_t> key_positions;
   std::vector<float> keys;    ///< t × d_k, row-major
   std::vector<float> bias;    ///< t
   std::vector<float> values;  ///< t × d_v, row-major
-  index key_columns = 0;
-  index value_columns = 0;
+  index_t key_columns = 0;
+  index_t value_columns = 0;
   compact_report report;
 };
 
@@ -57,7 +57,7 @@ inline plain_rows to_plain(compacted&& rows) {
 }
 
 inline compacted from_plain(plain_rows&& rows) {
-  const auto count = static_cast<index>(rows.positions.size());
+  const auto count = static_cast<index_t>(rows.positions.size());
   return {.positions = std::move(rows.positions),
           .key_positions = std::move(rows.key_positions),
           .keys = Eigen::Map<const matrix>(rows.keys.data(), count, rows.key_columns),

@@ -107,11 +107,11 @@ class completion {
 
   /// Weights over the kept rows, and full outputs, of the queries given and of the sets.
   void stack(const std::vector<scored_set>& sets, matrix& weights, matrix& output) const {
-    index n = train_.weights.rows();
+    index_t n = train_.weights.rows();
     for (const scored_set& set : sets) n += set.scores.output.rows();
     weights.resize(n, train_.weights.cols());
     output.resize(n, head_.scores.output.cols());
-    index at = 0;
+    index_t at = 0;
     const auto append = [&](const matrix& some_weights, const matrix& some_output) {
       weights.middleRows(at, some_weights.rows()) = some_weights;
       output.middleRows(at, some_weights.rows()) = some_output;
@@ -185,22 +185,22 @@ class completion {
   /// √(Σ_i (ŷ_i / y_i − 1)² / n) over the queries fitted on that see a key.
   [[nodiscard]] double mass_residual() const {
     double squares = 0;
-    index seen = 0;
-    for (index i = 0; i < head_.scores.log_mass.size(); ++i) {
+    index_t seen = 0;
+    for (index_t i = 0; i < head_.scores.log_mass.size(); ++i) {
       if (std::isinf(head_.scores.log_mass[i])) continue;
       const double relative = std::expm1(static_cast<double>(train_.log_mass[i]) -
                                          static_cast<double>(head_.scores.log_mass[i]));
       squares += relative * relative;
       ++seen;
     }
-    return std::sqrt(squares / static_cast<double>(std::max<index>(seen, 1)));
+    return std::sqrt(squares / static_cast<double>(std::max<index_t>(seen, 1)));
   }
 
   /// Whether `fitted` is closer to `output` than `copied` is for more than half of the rows: a mean
   /// over few queries may hang on one of them, which alone shall not decide.
   static bool mostly_closer(const matrix& output, const matrix& fitted, const matrix& copied) {
-    index closer = 0;
-    for (index i = 0; i < output.rows(); ++i) {
+    index_t closer = 0;
+    for (index_t i = 0; i < output.rows(); ++i) {
       const float error = (output.row(i) - fitted.row(i)).squaredNorm();
       closer += error < (output.row(i) - copied.row(i)).squaredNorm() ? 1 : 0;
     }

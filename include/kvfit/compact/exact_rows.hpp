@@ -16,7 +16,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// Rows first … first + count − 1 of a block, with what belongs to them.
 class block_slice {
  public:
-  block_slice(const kv_block& cache, index first, index count) : block_(cache) {
+  block_slice(const kv_block& cache, index_t first, index_t count) : block_(cache) {
     block_.keys = cache.keys.middle_rows(first, count);
     block_.values = cache.values.middle_rows(first, count);
     const auto start = static_cast<std::size_t>(first);
@@ -39,22 +39,22 @@ class block_slice {
 };
 
 /// Appends the rows of `tail`, whose positions count from `offset`.
-inline void append(compacted& head, const compacted& tail, index offset) {
+inline void append(compacted& head, const compacted& tail, index_t offset) {
   const auto stack = [](auto& top, const auto& bottom) {
-    const index rows = top.rows();
+    const index_t rows = top.rows();
     top.conservativeResize(rows + bottom.rows(), bottom.cols());
     top.bottomRows(bottom.rows()) = bottom;
   };
-  for (const index row : tail.positions) head.positions.push_back(offset + row);
+  for (const index_t row : tail.positions) head.positions.push_back(offset + row);
   stack(head.keys, tail.keys);
   stack(head.values, tail.values);
-  const index rows = head.bias.size();
+  const index_t rows = head.bias.size();
   head.bias.conservativeResize(rows + tail.bias.size());
   head.bias.tail(tail.bias.size()) = tail.bias;
 }
 
 /// Rows first … first + count − 1 whose bias does not hide them.
-inline index count_visible(const kv_block& cache, index first, index count) {
+inline index_t count_visible(const kv_block& cache, index_t first, index_t count) {
   if (cache.bias.empty()) return count;
   const auto rows =
       cache.bias.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
@@ -62,19 +62,19 @@ inline index count_visible(const kv_block& cache, index first, index count) {
 }
 
 /// Appends rows of the cache as they are (rounded to storage); hidden ones are left out.
-inline result<void> append_exact(const kv_block& cache, index first, index count, dtype storage,
+inline result<void> append_exact(const kv_block& cache, index_t first, index_t count, dtype storage,
                                  dtype bias_storage, compacted& out) {
-  std::vector<index> rows;
-  for (index row = first; row < first + count; ++row) {
+  std::vector<index_t> rows;
+  for (index_t row = first; row < first + count; ++row) {
     const bool is_hidden =
         !cache.bias.empty() && std::isinf(cache.bias[static_cast<std::size_t>(row)]);
     if (!is_hidden) rows.push_back(row);
   }
   matrix keys = gather_rows(cache.keys, rows);
   matrix values = gather_rows(cache.values, rows);
-  vector bias = vector::Zero(static_cast<index>(rows.size()));
+  vector bias = vector::Zero(static_cast<index_t>(rows.size()));
   if (!cache.bias.empty()) {
-    for (index j = 0; j < bias.size(); ++j) {
+    for (index_t j = 0; j < bias.size(); ++j) {
       bias[j] = cache.bias[static_cast<std::size_t>(rows[static_cast<std::size_t>(j)])];
     }
   }

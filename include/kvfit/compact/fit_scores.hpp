@@ -13,7 +13,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// What the selection wants, within the memory and at the precision of the composition.
 template <class Selection, class Bias, class Values>
 score_options fit_scores(const compaction<Selection, Bias, Values>& options,
-                         index panels_at_once = 1) {
+                         index_t panels_at_once = 1) {
   score_options wanted = wanted_scores(options.selection);
   wanted.keep_exponentials = std::min(wanted.keep_exponentials, options.selection_memory);
   wanted.panels_at_once = panels_at_once;

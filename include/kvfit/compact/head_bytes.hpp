@@ -32,7 +32,7 @@ concept says_values_bytes = requires(const Policy& policy, const head_sizes& siz
 };
 
 /// Bytes of a `compacted` of t rows, its lists grown one by one.
-inline double compacted_bytes(index t, index depth, index width) noexcept {
+inline double compacted_bytes(index_t t, index_t depth, index_t width) noexcept {
   return float_bytes(t, depth + width + 1) + grown_bytes(double_bytes(2, t));
 }
 
@@ -41,7 +41,7 @@ template <class Selection, class Bias, class Values>
 class head_bytes {
  public:
   head_bytes(const compaction<Selection, Bias, Values>& options, const parted_sizes& parts,
-             bool adds, index panels_at_once)
+             bool adds, index_t panels_at_once)
       : options_(options),
         fit_(parts.fit),
         judge_(parts.judge),
@@ -61,8 +61,8 @@ class head_bytes {
  private:
   /// t rows of keys or of values, of the queries' weights over the kept rows, of their outputs.
   [[nodiscard]] double kept_values() const { return float_bytes(t_, fit_.width); }
-  [[nodiscard]] double kept_weights(index queries) const { return float_bytes(queries, t_); }
-  [[nodiscard]] double outputs(index queries) const { return float_bytes(queries, fit_.width); }
+  [[nodiscard]] double kept_weights(index_t queries) const { return float_bytes(queries, t_); }
+  [[nodiscard]] double outputs(index_t queries) const { return float_bytes(queries, fit_.width); }
   [[nodiscard]] double full_scores() const { return scores_bytes(fit_, wanted_); }
 
   [[nodiscard]] double choosing() const {
@@ -100,7 +100,7 @@ class head_bytes {
         options_.refine, refines_by_default(options_.selection) && fits_values(options_.values));
     if (*moves.steps == 0) return held + std::max(fitting(fit_.queries, 0), judging());
     const refiner_bytes refiner = bytes_of(moves, fit_, adds_, options_.rule.soft_cap > 0);
-    const index sets = std::min(moves.sets, moves.sets_at_once);
+    const index_t sets = std::min(moves.sets, moves.sets_at_once);
     const score_options bare{.importance = importance_kind::none};
     const double made =
         static_cast<double>(sets) * (query_set_bytes(fit_) + scores_bytes(fit_, bare));
@@ -139,7 +139,7 @@ class head_bytes {
   }
 
   /// Values fitted to `queries` queries, those of `sets` made sets among them.
-  [[nodiscard]] double fitting(index queries, index sets) const {
+  [[nodiscard]] double fitting(index_t queries, index_t sets) const {
     head_sizes all = fit_;
     all.queries = queries;
     double fit = 0;
@@ -169,8 +169,8 @@ class head_bytes {
   head_sizes fit_;
   head_sizes judge_;
   bool adds_;
-  index t_;
-  index at_once_;  // panels of queries, one for each thread
+  index_t t_;
+  index_t at_once_;  // panels of queries, one for each thread
   score_options wanted_;
   double views_;
 };

@@ -33,7 +33,7 @@ class memory_planner {
   /// Both must outlive this, and be sound.
   memory_planner(const compaction_sizes& sizes, const options_type& options)
       : sizes_(sizes), given_(options) {
-    for (const index rows : sizes.query_rows) queries_ += rows;
+    for (const index_t rows : sizes.query_rows) queries_ += rows;
     const bool keeps_all = options.budget >= sizes.keys;
     protected_ = keeps_all ? sizes.keys : options.protect_first + options.protect_last;
     kept_ = std::min(options.budget, sizes.keys);
@@ -60,8 +60,8 @@ class memory_planner {
  private:
   /// Room for what is small, and what an allocator adds to every block.
   static constexpr double small_change = 256.0 * 1024;
-  static constexpr index least_batch = 512;
-  static constexpr index least_queries = 256;
+  static constexpr index_t least_batch = 512;
+  static constexpr index_t least_queries = 256;
 
   /// Bytes of the whole call under `options`.
   [[nodiscard]] double bytes(const options_type& options) const {
@@ -163,9 +163,9 @@ class memory_planner {
 
   template <class Fits>
   bool take_queries(options_type& now, Fits fits) const {
-    const index kept = kept_ - protected_;
-    const index least = std::max(2 * kept, least_queries);
-    index wanted = queries_;
+    const index_t kept = kept_ - protected_;
+    const index_t least = std::max(2 * kept, least_queries);
+    index_t wanted = queries_;
     if (now.queries_per_row > 0) {
       wanted = std::max(many_times(now.queries_per_row, kept), now.queries_at_least);
       wanted = std::min(wanted, queries_);
@@ -182,7 +182,7 @@ class memory_planner {
   }
 
   /// Queries fitted on under `options`.
-  [[nodiscard]] index fitted(const options_type& options) const {
+  [[nodiscard]] index_t fitted(const options_type& options) const {
     return part_sizes({}, sizes_.query_rows, options.held_out, share(options)).fit.queries;
   }
 
@@ -210,15 +210,15 @@ class memory_planner {
 
   const compaction_sizes& sizes_;
   const options_type& given_;
-  index queries_ = 0;
-  index protected_ = 0;
-  index kept_ = 0;
-  index panels_at_once_ = 1;
+  index_t queries_ = 0;
+  index_t protected_ = 0;
+  index_t kept_ = 0;
+  index_t panels_at_once_ = 1;
 };
 
 inline result<void> check_sizes(const compaction_sizes& sizes) {
-  constexpr index largest = index{1} << 53U;  // no count that is made of them overflows
-  const auto check = [](index size, const char* name) -> result<void> {
+  constexpr index_t largest = index_t{1} << 53U;  // no count that is made of them overflows
+  const auto check = [](index_t size, const char* name) -> result<void> {
     if (size < 1) return error{errc::empty_input, name, size, 1, "must be at least 1"};
     if (size > largest) return error{errc::invalid_option, name, size, largest};
     return {};
@@ -227,10 +227,10 @@ inline result<void> check_sizes(const compaction_sizes& sizes) {
   if (const auto ok = check(sizes.depth, "depth"); !ok) return ok;
   if (const auto ok = check(sizes.width, "width"); !ok) return ok;
   if (const auto ok = check(sizes.threads, "threads"); !ok) return ok;
-  const auto blocks = static_cast<index>(sizes.query_rows.size());
+  const auto blocks = static_cast<index_t>(sizes.query_rows.size());
   if (const auto ok = check(blocks, "query_rows"); !ok) return ok;
-  index queries = 0;
-  for (const index rows : sizes.query_rows) {
+  index_t queries = 0;
+  for (const index_t rows : sizes.query_rows) {
     if (const auto ok = check(rows, "query_rows"); !ok) return ok;
     queries += rows;
     if (const auto ok = check(queries, "query_rows"); !ok) return ok;

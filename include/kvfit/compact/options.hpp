@@ -19,7 +19,7 @@ namespace kvfit {
 ///         .budget = 2, .selection = {{3, 7}}};
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 struct compaction {
-  index budget = 0;      ///< t ≥ 1 rows to keep, protected ones included; ≥ T keeps everything
+  index_t budget = 0;    ///< t ≥ 1 rows to keep, protected ones included; ≥ T keeps everything
   logit_rule rule = {};  ///< scale, soft-cap, causality, window
   Selection selection = {};
   Bias bias = {};
@@ -34,8 +34,8 @@ struct compaction {
   /// `storage` and no more (rows hidden by their bias are left out). They count towards the budget;
   /// only the rows between are selected from and fitted. Where no query sees any row between (a
   /// window, say), the protected rows are all that is kept.
-  index protect_first = 0;
-  index protect_last = 0;
+  index_t protect_first = 0;
+  index_t protect_last = 0;
 
   /// Keys whose fitted weight ends on its floor hold a slot without being needed: give the slot to
   /// the row that explains most of the missing mass and fit again, at most three times. Only for
@@ -45,8 +45,8 @@ struct compaction {
   double held_out = 0.0625;
   /// Fits take this many queries for each row kept, ≥ 0, or `queries_at_least` where that is more,
   /// evenly spread over those that are given and not held out. 0: all of them.
-  index queries_per_row = 48;
-  index queries_at_least = 1280;  ///< ≥ 1
+  index_t queries_per_row = 48;
+  index_t queries_at_least = 1280;  ///< ≥ 1
   /// Where copied values judge better than fitted ones (on the held-out queries, or on all), return
   /// those.
   bool keep_better_values = true;
@@ -63,12 +63,12 @@ struct compaction {
   /// Bytes a selection may spend on n × T numbers; where they do not fit it makes them anew (OMP:
   /// most often only a few of them, found by a copy in bf16 if that fits), and chooses the same but
   /// for what rounding decides (in bf16 that of bf16: columns made anew are fp32).
-  index selection_memory = index{1} << 30;
+  index_t selection_memory = index_t{1} << 30;
   /// Bytes, ≥ 0, that the call may hold at once beyond its inputs, its result included; none: as
   /// many as it takes. Where its estimate (compact/memory_plan.hpp) says more it does with less, in
   /// the order given there, and `compact_report::memory` says how; where nothing helps, it ends
   /// with `memory_cap_exceeded` before anything is computed.
-  std::optional<index> memory = {};
+  std::optional<index_t> memory = {};
 };
 
 /// The plain door's options: the composition over all shipped policies.

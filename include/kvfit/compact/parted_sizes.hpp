@@ -18,13 +18,13 @@ namespace kvfit {
 
 /// The sizes of what `compact` is given.
 struct compaction_sizes {
-  index keys = 0;                      ///< T ≥ 1
-  index depth = 0;                     ///< d_k ≥ 1
-  index width = 0;                     ///< d_v ≥ 1
-  std::vector<index> query_rows = {};  ///< rows of each query block, ≥ 1; at least one block
+  index_t keys = 0;                      ///< T ≥ 1
+  index_t depth = 0;                     ///< d_k ≥ 1
+  index_t width = 0;                     ///< d_v ≥ 1
+  std::vector<index_t> query_rows = {};  ///< rows of each query block, ≥ 1; at least one block
   bool has_masks = false;
   bool has_slopes = false;  ///< some query block has an ALiBi slope
-  index threads = 1;        ///< of the executor that the call is given, ≥ 1
+  index_t threads = 1;      ///< of the executor that the call is given, ≥ 1
 };
 
 /// The sizes of these inputs.
@@ -48,7 +48,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The share of the queries not held out that is fitted on, of `queries` rows for `budget` ones.
 template <class Options>
-double fitted_share(const Options& options, index queries, index budget) {
+double fitted_share(const Options& options, index_t queries, index_t budget) {
   if (options.queries_per_row == 0) return 1;
   const double wanted =
       std::max(static_cast<double>(options.queries_per_row) * static_cast<double>(budget),
@@ -65,7 +65,7 @@ struct parted_sizes {
 };
 
 /// The sizes after `split_queries(…, fraction, share)`; `head`: T, d_k, d_v, t and the like.
-inline parted_sizes part_sizes(const head_sizes& head, std::span<const index> query_rows,
+inline parted_sizes part_sizes(const head_sizes& head, std::span<const index_t> query_rows,
                                double fraction, double share) {
   parted_sizes parts{head, head, 0};
   parts.fit.queries = parts.fit.blocks = parts.fit.largest_block = 0;
@@ -75,7 +75,7 @@ inline parted_sizes part_sizes(const head_sizes& head, std::span<const index> qu
     ++part.blocks;
     part.largest_block = std::max(part.largest_block, run.count);
   };
-  for (const index rows : query_rows) {
+  for (const index_t rows : query_rows) {
     const block_cut cut = cut_block(rows, fraction, share);
     for (const row_run& run : cut.fit) take(parts.fit, run);
     if (cut.judge) take(parts.judge, *cut.judge);

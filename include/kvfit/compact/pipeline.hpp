@@ -37,7 +37,7 @@ class pipeline {
 
   /// `first_row`: the caller's number of the cache's row 0. `plan`: what memory allows.
   pipeline(const kv_block& cache, const query_set& queries, const options_type& options,
-           index first_row, const memory_report& plan, const stop_when& stop, const loop& threads)
+           index_t first_row, const memory_report& plan, const stop_when& stop, const loop& threads)
       : options_(options),
         cache_(cache),
         queries_(queries),
@@ -80,7 +80,7 @@ class pipeline {
                       fit_scores(options_, panels_at_once_), parts_.fit.origins, stop_, threads_);
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
-    for (index i = 0; i < scores_.max.size(); ++i) {
+    for (index_t i = 0; i < scores_.max.size(); ++i) {
       out_.report.masked_queries +=
           scores_.max[i] == -std::numeric_limits<float>::infinity() ? 1 : 0;
     }
@@ -118,13 +118,13 @@ class pipeline {
     if (!chosen) return chosen.error();
     chosen_ = std::move(*chosen);
     out_.report.selection = chosen_.report;
-    const auto kept = static_cast<index>(chosen_.positions.size());
+    const auto kept = static_cast<index_t>(chosen_.positions.size());
     if (kept < 1 || kept > budget_) {
       return error{errc::budget_out_of_range, "selection policy's positions", kept, budget_};
     }
     if (!chosen_.weights.empty() && chosen_.weights.size() != chosen_.positions.size()) {
       return error{errc::shape_mismatch, "selection policy's weights",
-                   static_cast<index>(chosen_.weights.size()), kept};
+                   static_cast<index_t>(chosen_.weights.size()), kept};
     }
     sort_by_position(chosen_);
     if (const auto ok = check_positions(); !ok) return ok;
@@ -134,8 +134,8 @@ class pipeline {
 
   /// A caller's own policy may hand back anything.
   [[nodiscard]] result<void> check_positions() const {
-    index last = -1;
-    for (const index row : chosen_.positions) {
+    index_t last = -1;
+    for (const index_t row : chosen_.positions) {
       if (row <= last || row >= cache_.keys.rows() || !problem().may_keep(row)) {
         return error{errc::invalid_position, "selection policy's positions", row,
                      cache_.keys.rows(), "out of range, repeated or hidden"};
@@ -166,7 +166,7 @@ class pipeline {
     out_.positions = chosen_.positions;
     out_.keys = gather_rows(cache_.keys, out_.positions);
     out_.bias.resize(weights_.size());
-    for (index j = 0; j < weights_.size(); ++j) {
+    for (index_t j = 0; j < weights_.size(); ++j) {
       const auto row = static_cast<std::size_t>(out_.positions[static_cast<std::size_t>(j)]);
       const double own = cache_.bias.empty() ? 0.0 : static_cast<double>(cache_.bias[row]);
       out_.bias[j] = static_cast<float>(own + std::log(weights_[j]));
@@ -243,10 +243,10 @@ class pipeline {
   const options_type& options_;
   kv_block cache_;
   query_set queries_;
-  index budget_;
-  index first_row_;
+  index_t budget_;
+  index_t first_row_;
   bool is_limited_;  // no more queries may be fitted on than the options ask for
-  index panels_at_once_;
+  index_t panels_at_once_;
   bool fits_again_ = false;
   stop_when stop_;
   loop threads_;

@@ -25,15 +25,15 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// The rows between the protected ones that the selection picks for `options.budget`, in its order,
 /// by the caller's numbers.
 template <class Selection, class Bias, class Values>
-result<std::vector<index>> order_of_choice(const kv_block& cache, const query_set& queries,
-                                           const compaction<Selection, Bias, Values>& options,
-                                           const stop_when& stop) {
-  const index head = options.protect_first;
+result<std::vector<index_t>> order_of_choice(const kv_block& cache, const query_set& queries,
+                                             const compaction<Selection, Bias, Values>& options,
+                                             const stop_when& stop) {
+  const index_t head = options.protect_first;
   const block_slice open(cache, head, cache.keys.rows() - head - options.protect_last);
   const kv_block& block = open.block();
-  const index visible = count_visible(block, 0, block.keys.rows());
-  const index budget = std::min(options.budget - head - options.protect_last, visible);
-  if (budget < 1) return std::vector<index>{};
+  const index_t visible = count_visible(block, 0, block.keys.rows());
+  const index_t budget = std::min(options.budget - head - options.protect_last, visible);
+  if (budget < 1) return std::vector<index_t>{};
   query_split parts = split_queries(queries, block.masks, options.held_out,
                                     fitted_share(options, queries.rows(), budget));
   const auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule,
@@ -44,7 +44,7 @@ result<std::vector<index>> order_of_choice(const kv_block& cache, const query_se
              selection_problem{parts.fit.beside(block), parts.fit.set(), options.rule, &*scores,
                                budget, options.selection_memory, head, parts.fit.origins, stop});
   if (!chosen) return chosen.error();
-  for (index& row : chosen->positions) row += head;
+  for (index_t& row : chosen->positions) row += head;
   return std::move(chosen->positions);
 }
 
@@ -63,7 +63,7 @@ inline any_bias fitted_anew(const any_bias& policy) {
 
 /// The same composition with rows that are given, as many as the budget.
 template <class Selection, class Bias, class Values>
-auto with_rows(const compaction<Selection, Bias, Values>& from, std::vector<index> rows) {
+auto with_rows(const compaction<Selection, Bias, Values>& from, std::vector<index_t> rows) {
   using rows_given = std::conditional_t<std::is_constructible_v<Selection, selection::given>,
                                         Selection, selection::given>;
   auto options = recomposed(from, rows_given{selection::given{std::move(rows)}},
@@ -82,17 +82,17 @@ class progression {
   using options_type = compaction<Selection, Bias, Values>;
 
   progression(const kv_block& cache, const query_set& queries, const options_type& options,
-              std::span<const index> budgets, const stop_when& stop)
+              std::span<const index_t> budgets, const stop_when& stop)
       : cache_(cache), queries_(queries), options_(options), budgets_(budgets), stop_(stop) {}
 
   result<std::vector<compacted>> run() {
-    for (const index budget : budgets_) {
+    for (const index_t budget : budgets_) {
       if (auto ok = check_compaction(cache_, queries_, asked(budget)); !ok) return ok.error();
     }
     if (const auto ok = check_stop(stop_, "check"); !ok) return ok.error();
     visible_ = count_visible(cache_, 0, cache_.keys.rows());
-    index largest = 0;
-    for (const index budget : budgets_) {
+    index_t largest = 0;
+    for (const index_t budget : budgets_) {
       if (budget < visible_) largest = std::max(largest, budget);
     }
     const compaction_sizes sizes = sizes_of(cache_, queries_);
@@ -109,7 +109,7 @@ class progression {
       if (chosen) order_ = std::move(*chosen);
     }
     std::vector<compacted> all;
-    for (const index budget : budgets_) {
+    for (const index_t budget : budgets_) {
       auto fitted = fit(memory, budget);
       if (!fitted) return fitted.error();
       all.push_back(std::move(*fitted));
@@ -118,12 +118,12 @@ class progression {
   }
 
  private:
-  [[nodiscard]] options_type asked(index budget) const {
+  [[nodiscard]] options_type asked(index_t budget) const {
     auto options = options_;
     options.budget = budget;
     return options;
   }
-  [[nodiscard]] auto asked(index budget, std::vector<index> rows) const {
+  [[nodiscard]] auto asked(index_t budget, std::vector<index_t> rows) const {
     auto options = with_rows(options_, std::move(rows));
     options.budget = budget;
     return options;
@@ -131,7 +131,7 @@ class progression {
 
   /// Whether every part can keep to its part of the cap.
   [[nodiscard]] result<void> plan(const progressive_memory& memory) const {
-    for (const index budget : budgets_) {
+    for (const index_t budget : budgets_) {
       if (const auto ok = memory.for_fit(asked(budget), budget); !ok) return ok.error();
       if (budget >= visible_) continue;
       if (const auto ok = memory.for_fit(asked(budget, {}), budget); !ok) return ok.error();
@@ -139,9 +139,9 @@ class progression {
     return {};
   }
 
-  result<compacted> fit(const progressive_memory& memory, index budget) const {
-    const index ends = options_.protect_first + options_.protect_last;
-    const index open = std::min(budget - ends, static_cast<index>(order_.size()));
+  result<compacted> fit(const progressive_memory& memory, index_t budget) const {
+    const index_t ends = options_.protect_first + options_.protect_last;
+    const index_t open = std::min(budget - ends, static_cast<index_t>(order_.size()));
     if (budget >= visible_ || open < 1) {
       const auto options = memory.for_fit(asked(budget), budget);
       if (!options) return options.error();
@@ -156,10 +156,10 @@ class progression {
   const kv_block& cache_;
   const query_set& queries_;
   const options_type& options_;
-  std::span<const index> budgets_;
+  std::span<const index_t> budgets_;
   stop_when stop_;
-  index visible_ = 0;
-  std::vector<index> order_;
+  index_t visible_ = 0;
+  std::vector<index_t> order_;
 };
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
@@ -185,12 +185,12 @@ namespace kvfit::inline KVFIT_ISA {
 /// as there. Cost: one score pass and one selection, and for each budget a score pass and the fits.
 /// Same input, same bytes.
 ///
-///     const kvfit::index wanted[] = {512, 256, 128};
+///     const kvfit::index_t wanted[] = {512, 256, 128};
 ///     auto all = kvfit::compact_progressive(cache, queries, options, wanted);  // all->at(2): 128
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<std::vector<compacted>> compact_progressive(
     const kv_block& cache, const query_set& queries,
-    const compaction<Selection, Bias, Values>& options, std::span<const index> budgets,
+    const compaction<Selection, Bias, Values>& options, std::span<const index_t> budgets,
     const stop_when& stop = {}) {
   if (budgets.empty()) return error{errc::empty_input, "budgets", 0, error::none, {}};
   return detail::guard_memory("compact_progressive", [&] {
@@ -201,7 +201,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 /// The same with policies chosen at run time.
 [[nodiscard]] inline result<std::vector<compacted>> compact_progressive(
     const kv_block& cache, const query_set& queries, const compact_options& options,
-    std::span<const index> budgets, const stop_when& stop = {}) {
+    std::span<const index_t> budgets, const stop_when& stop = {}) {
   return compact_progressive<any_selection, any_bias, any_values>(cache, queries, options, budgets,
                                                                   stop);
 }

@@ -22,13 +22,13 @@ namespace kvfit::detail::inline KVFIT_ISA {
 class progressive_memory {
  public:
   /// `largest`: rows that are ordered.
-  progressive_memory(const compaction_sizes& sizes, std::span<const index> budgets, index largest,
-                     std::optional<index> cap)
+  progressive_memory(const compaction_sizes& sizes, std::span<const index_t> budgets,
+                     index_t largest, std::optional<index_t> cap)
       : sizes_(sizes), cap_(cap) {
     // The order itself, and the rows that options name for a fit, with what is copied of them.
     order_ = grown_bytes(double_bytes(largest)) + double_bytes(6, largest);
     held_ = order_ + grown_bytes(static_cast<double>(sizeof(compacted) * budgets.size()));
-    for (const index budget : budgets) held_ += result_of(budget);
+    for (const index_t budget : budgets) held_ += result_of(budget);
   }
 
   /// `options` for the selection alone, under its part of the cap.
@@ -38,7 +38,7 @@ class progressive_memory {
   }
   /// `options` for a fit to `budget` rows, whatever of them it names, under its part of the cap.
   template <class Options>
-  [[nodiscard]] result<Options> for_fit(const Options& options, index budget) const {
+  [[nodiscard]] result<Options> for_fit(const Options& options, index_t budget) const {
     return within(options, held_ - result_of(budget));
   }
 
@@ -49,8 +49,8 @@ class progressive_memory {
   result<compaction<Selection, Bias, Values>> within(compaction<Selection, Bias, Values> options,
                                                      double besides) const {
     if (!cap_) return options;
-    const auto others = static_cast<index>(besides);
-    options.memory = std::max<index>(*cap_ - others, 0);
+    const auto others = static_cast<index_t>(besides);
+    options.memory = std::max<index_t>(*cap_ - others, 0);
     const auto plan = memory_planner<Selection, Bias, Values>(sizes_, options).run();
     if (plan) return options;
     error cause = plan.error();
@@ -59,12 +59,12 @@ class progressive_memory {
     return cause;
   }
 
-  [[nodiscard]] double result_of(index budget) const noexcept {
+  [[nodiscard]] double result_of(index_t budget) const noexcept {
     return compacted_bytes(std::min(budget, sizes_.keys), sizes_.depth, sizes_.width);
   }
 
   const compaction_sizes& sizes_;
-  std::optional<index> cap_;
+  std::optional<index_t> cap_;
   double order_ = 0;
   double held_ = 0;  // all results, and what is beside them
 };

@@ -28,9 +28,9 @@ struct stage_seconds {
 /// The memory of a call, known before it begins: what it holds at most beyond its inputs, and what
 /// `compaction::memory` made it do without.
 struct memory_report {
-  index needed = 0;  ///< bytes: an upper bound, the result included
-  index wanted = 0;  ///< the same where there is no cap
-  index result = 0;  ///< bytes of keys, values, biases and positions returned
+  index_t needed = 0;  ///< bytes: an upper bound, the result included
+  index_t wanted = 0;  ///< the same where there is no cap
+  index_t result = 0;  ///< bytes of keys, values, biases and positions returned
   /// False: a policy of the caller's does not say what it takes, and counts as nothing.
   bool is_complete = true;
 
@@ -39,13 +39,13 @@ struct memory_report {
   bool lowers_selection = false;
   /// Panels of queries scored at the same time: the threads of the call's executor, but one where
   /// the cap binds.
-  index panels_at_once = 1;
+  index_t panels_at_once = 1;
   bool lowers_refinement = false;  ///< fewer made sets beside a batch, or smaller batches
   bool lowers_queries = false;     ///< fewer queries are fitted on, or never more than were chosen
-  index selection_memory = 0;      ///< as it was used
-  index refine_batch = 0;          ///< `refinement::batch` as it was used
+  index_t selection_memory = 0;    ///< as it was used
+  index_t refine_batch = 0;        ///< `refinement::batch` as it was used
   int refine_sets_at_once = 0;     ///< made sets beside the given queries, as many as were used
-  index fitted_queries = 0;        ///< queries not held out that are fitted on
+  index_t fitted_queries = 0;      ///< queries not held out that are fitted on
 };
 
 /// Everything describes the result that is returned, and the rows that were open to selection
@@ -59,14 +59,14 @@ struct compact_report {
   selection_report selection;
   bool is_bias_fitted = false;
   linalg::bounded_report bias;        ///< status of the weights' fit
-  index dead_keys = 0;                ///< keys whose weight still is on its floor
-  index dead_keys_replaced = 0;       ///< slots that were given to another key
+  index_t dead_keys = 0;              ///< keys whose weight still is on its floor
+  index_t dead_keys_replaced = 0;     ///< slots that were given to another key
   bool is_values_fitted = false;      ///< false: copied, by request or because copies judged better
   bool copies_judged_better = false;  ///< the fitted values lost against copied ones
   linalg::least_squares_report values;  ///< empty where the joint loss moved them
   refinement_report refinement;
-  gradient_report gradient;  ///< zeros without `compaction::gradient`
-  index masked_queries = 0;  ///< queries that see no key: left out of every fit
+  gradient_report gradient;    ///< zeros without `compaction::gradient`
+  index_t masked_queries = 0;  ///< queries that see no key: left out of every fit
 
   memory_report memory;
 

@@ -11,7 +11,7 @@
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Whether a row among the first `head` or last `tail` is visible at all.
-inline bool protects_visible(const kv_block& cache, index head, index tail) {
+inline bool protects_visible(const kv_block& cache, index_t head, index_t tail) {
   return count_visible(cache, 0, head) + count_visible(cache, cache.keys.rows() - tail, tail) > 0;
 }
 
@@ -26,12 +26,12 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
   auto plan = memory_planner<Selection, Bias, Values>(sizes, options).run();
   if (!plan) return plan.error();
   const double checking = clock.lap();
-  const index rows = cache.keys.rows();
+  const index_t rows = cache.keys.rows();
   compacted out;
   out.keys.resize(0, cache.keys.cols());
   out.values.resize(0, cache.values.cols());
   const bool is_identity = options.budget >= count_visible(cache, 0, rows);
-  const index head = is_identity ? rows : options.protect_first;
+  const index_t head = is_identity ? rows : options.protect_first;
   if (const auto ok = append_exact(cache, 0, head, options.storage, options.bias_storage, out);
       !ok) {
     return ok.error();
@@ -42,12 +42,12 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
     }
     out.report.is_identity = true;
   } else {
-    const index tail = options.protect_last;
+    const index_t tail = options.protect_last;
     const block_slice open(cache, head, rows - head - tail);
     auto& inner = plan->options;
     inner.budget = options.budget - head - tail;
     const auto below_kept = [&out](error cause) {  // a place in the result, not in a part of it
-      const auto kept = static_cast<index>(out.positions.size());
+      const auto kept = static_cast<index_t>(out.positions.size());
       if (cause.code == errc::storage_overflow) cause.actual += kept;
       return cause;
     };
@@ -71,7 +71,7 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
       return below_kept(ok.error());
     }
   }
-  for (const index row : out.positions) out.key_positions.push_back(cache.position(row));
+  for (const index_t row : out.positions) out.key_positions.push_back(cache.position(row));
   out.report.memory = plan->report;
   out.report.seconds.check = checking;
   out.report.seconds.total = checking + clock.lap();

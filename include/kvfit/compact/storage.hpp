@@ -15,8 +15,8 @@ namespace kvfit::detail::inline KVFIT_ISA {
 template <class Numbers>
 result<void> round_to_storage(Numbers& numbers, dtype type, const char* argument) {
   if (type == dtype::fp32) return {};
-  for (index i = 0; i < numbers.rows(); ++i) {
-    for (index j = 0; j < numbers.cols(); ++j) {
+  for (index_t i = 0; i < numbers.rows(); ++i) {
+    for (index_t j = 0; j < numbers.cols(); ++j) {
       float& x = numbers(i, j);
       const float stored = as_stored(x, type);
       if (!is_finite(stored)) {

@@ -41,8 +41,8 @@ struct weighed_rows {
   Eigen::VectorXd weights;
   linalg::bounded_report report;
   bool is_fitted = false;
-  index dead = 0;      ///< weights that still are on their floor
-  index replaced = 0;  ///< slots that were given to another row
+  index_t dead = 0;      ///< weights that still are on their floor
+  index_t replaced = 0;  ///< slots that were given to another row
   double missing = std::numeric_limits<double>::infinity();  ///< ‖relative mass error‖
 };
 
@@ -65,7 +65,7 @@ class weight_fit {
     constexpr int replacement_rounds = 3;
     chosen_ = std::move(chosen);
     weighed_rows best;
-    index replaced = 0;
+    index_t replaced = 0;
     for (int round = 0;; ++round) {
       if (const auto ok = check_stop(problem_.stop, "weights"); !ok) return ok.error();
       const auto columns = mass_matrix();
@@ -78,18 +78,18 @@ class weight_fit {
       const std::vector<std::size_t> dead = dead_slots(fit->floor);
       if (round == 0 && (dead.empty() || !may_replace_)) {
         return weighed_rows{std::move(chosen_), std::move(weights_), fit->report, fit->is_fitted,
-                            static_cast<index>(dead.size())};
+                            static_cast<index_t>(dead.size())};
       }
       const vector missing = missing_mass(*columns);
       const double norm = static_cast<double>(missing.norm());
       if (round == 0 || norm < best.missing) {
-        best = {chosen_,  weights_, fit->report, fit->is_fitted, static_cast<index>(dead.size()),
+        best = {chosen_,  weights_, fit->report, fit->is_fitted, static_cast<index_t>(dead.size()),
                 replaced, norm};
       }
       // Below the noise of fp32 the residual says nothing about any row.
       const bool is_noise = norm <= 1e-6 * std::sqrt(static_cast<double>(missing.size()));
       if (dead.empty() || is_noise || round == replacement_rounds || !may_replace_) break;
-      const index given_away = replace(dead, missing);
+      const index_t given_away = replace(dead, missing);
       if (given_away == 0) break;
       replaced += given_away;
     }
@@ -104,26 +104,27 @@ class weight_fit {
     matrix columns;
     row_logits_into(problem_.cache, problem_.queries, problem_.rule, chosen_.positions, keys,
                     columns, problem_.threads);
-    constexpr index piece = 64;
-    over_pieces(problem_.threads, columns.rows(), piece, [&](index first, index count) noexcept {
-      for (index i = first; i < first + count; ++i) {
-        if (scores_.mass[i] <= 0) {
-          columns.row(i).setZero();
-          continue;
-        }
-        // Rounded keys and another order of sums may lift a logit above the maximum: a little, or
-        // by more than exp can take where logits are huge.
-        columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
-        simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
-      }
-    });
+    constexpr index_t piece = 64;
+    over_pieces(problem_.threads, columns.rows(), piece,
+                [&](index_t first, index_t count) noexcept {
+                  for (index_t i = first; i < first + count; ++i) {
+                    if (scores_.mass[i] <= 0) {
+                      columns.row(i).setZero();
+                      continue;
+                    }
+                    // Rounded keys and another order of sums may lift a logit above the maximum: a
+                    // little, or by more than exp can take where logits are huge.
+                    columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
+                    simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
+                  }
+                });
     return columns;
   }
 
   /// What is missing of each query's mass, relative to it.
   [[nodiscard]] vector missing_mass(const matrix& columns) const {
     vector missing(columns.rows());
-    for (index i = 0; i < columns.rows(); ++i) {
+    for (index_t i = 0; i < columns.rows(); ++i) {
       const mass_row row = weighted_mass_row(scores_, i, mass_weighting::relative);
       const double fitted = columns.row(i).template cast<double>().dot(weights_);
       missing[i] = static_cast<float>(static_cast<double>(row.target) -
@@ -134,11 +135,11 @@ class weight_fit {
 
   /// A caller's own policy may hand back anything.
   [[nodiscard]] result<void> check_weights() const {
-    const auto kept = static_cast<index>(chosen_.positions.size());
+    const auto kept = static_cast<index_t>(chosen_.positions.size());
     if (weights_.size() != kept) {
       return error{errc::shape_mismatch, "bias policy's weights", weights_.size(), kept};
     }
-    for (index j = 0; j < kept; ++j) {
+    for (index_t j = 0; j < kept; ++j) {
       if (!(weights_[j] > 0 && std::isfinite(std::log(weights_[j])))) {
         return error{errc::invalid_option, "bias policy's weights", j, error::none,
                      "must be finite and above 0"};
@@ -149,7 +150,7 @@ class weight_fit {
 
   [[nodiscard]] std::vector<std::size_t> dead_slots(double floor) const {
     std::vector<std::size_t> dead;
-    for (index j = 0; j < weights_.size(); ++j) {
+    for (index_t j = 0; j < weights_.size(); ++j) {
       if (weights_[j] <= floor) dead.push_back(static_cast<std::size_t>(j));
     }
     return dead;
@@ -157,31 +158,31 @@ class weight_fit {
 
   /// Gives dead slots to the rows whose columns agree most with the mass still missing. A row that
   /// was dead once is not tried again. Returns the number of slots given away.
-  index replace(const std::vector<std::size_t>& dead, const vector& missing) {
+  index_t replace(const std::vector<std::size_t>& dead, const vector& missing) {
     banned_.resize(static_cast<std::size_t>(problem_.cache.keys.rows()), 0);
     for (const std::size_t slot : dead) {
       banned_[static_cast<std::size_t>(chosen_.positions[slot])] = 1;
     }
     std::vector<char> is_taken = banned_;
-    for (const index row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
+    for (const index_t row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
     selection_problem streamed = problem_;
     streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
     vector agreement;
     mass_columns(streamed, mass_weighting::relative).correlate(missing, agreement);
-    std::vector<index> candidates;
-    for (index row = 0; row < problem_.cache.keys.rows(); ++row) {
+    std::vector<index_t> candidates;
+    for (index_t row = 0; row < problem_.cache.keys.rows(); ++row) {
       const bool is_free = is_taken[static_cast<std::size_t>(row)] == 0 && streamed.may_keep(row);
       if (is_free && agreement[row] > 0) candidates.push_back(row);
     }
     const std::size_t count = std::min(candidates.size(), dead.size());
     std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count),
-                      candidates.end(), [&](index a, index b) {
+                      candidates.end(), [&](index_t a, index_t b) {
                         return agreement[a] != agreement[b] ? agreement[a] > agreement[b] : a < b;
                       });
     for (std::size_t k = 0; k < count; ++k) chosen_.positions[dead[k]] = candidates[k];
     chosen_.weights.clear();
     sort_by_position(chosen_);
-    return static_cast<index>(count);
+    return static_cast<index_t>(count);
   }
 
   const Bias& bias_;

@@ -33,13 +33,13 @@ constexpr double grown_bytes(double bytes) noexcept {
 inline constexpr double small_bytes = 32768;
 
 /// So many bytes as a whole number: the largest there is, nearly, where they are more.
-constexpr index whole_bytes(double bytes) noexcept {
-  return static_cast<index>(std::min(bytes, 9e18));
+constexpr index_t whole_bytes(double bytes) noexcept {
+  return static_cast<index_t>(std::min(bytes, 9e18));
 }
 
 /// a · b for two counts ≥ 0, or as good as infinite: what sizes that never were may not overflow.
-constexpr index many_times(index a, index b) noexcept {
-  constexpr index largest = index{1} << 60;
+constexpr index_t many_times(index_t a, index_t b) noexcept {
+  constexpr index_t largest = index_t{1} << 60;
   return a == 0 || b <= largest / a ? a * b : largest;
 }
 

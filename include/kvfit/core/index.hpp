@@ -7,6 +7,6 @@
 namespace kvfit {
 
 /// Sizes and row numbers: signed 64-bit, so that products of sizes do not wrap.
-using index = std::int64_t;
+using index_t = std::int64_t;
 
 }  // namespace kvfit

@@ -31,7 +31,7 @@ namespace kvfit {
 class capture_layer {
  public:
   /// `keys` and `values` hold the heads one below the other; the queries are one block a head.
-  capture_layer(index number, index heads, row_view keys, row_view values,
+  capture_layer(index_t number, index_t heads, row_view keys, row_view values,
                 std::vector<row_view> queries, std::vector<row_view> test_queries)
       : number_(number),
         heads_(heads),
@@ -41,41 +41,43 @@ class capture_layer {
         test_queries_(std::move(test_queries)) {}
 
   /// l in `layers.{l}.k`.
-  [[nodiscard]] index number() const noexcept { return number_; }
+  [[nodiscard]] index_t number() const noexcept { return number_; }
   /// H_kv.
-  [[nodiscard]] index heads() const noexcept { return heads_; }
+  [[nodiscard]] index_t heads() const noexcept { return heads_; }
   /// H_q.
-  [[nodiscard]] index query_heads() const noexcept { return static_cast<index>(queries_.size()); }
+  [[nodiscard]] index_t query_heads() const noexcept {
+    return static_cast<index_t>(queries_.size());
+  }
   /// T, the same for all heads of a layer.
-  [[nodiscard]] index rows() const noexcept { return keys_.rows() / heads_; }
+  [[nodiscard]] index_t rows() const noexcept { return keys_.rows() / heads_; }
 
   /// T × d, after RoPE.
-  [[nodiscard]] row_view keys(index head) const noexcept {
+  [[nodiscard]] row_view keys(index_t head) const noexcept {
     return keys_.middle_rows(head * rows(), rows());
   }
   /// T × d_v.
-  [[nodiscard]] row_view values(index head) const noexcept {
+  [[nodiscard]] row_view values(index_t head) const noexcept {
     return values_.middle_rows(head * rows(), rows());
   }
   /// G blocks n × d: those of query heads h·G … h·G + G − 1, which read KV head h.
-  [[nodiscard]] std::span<const row_view> queries(index head) const noexcept {
+  [[nodiscard]] std::span<const row_view> queries(index_t head) const noexcept {
     return group(queries_, head);
   }
   /// The same for the m × d held-out queries, never to be fitted on; empty where there are none.
-  [[nodiscard]] std::span<const row_view> test_queries(index head) const noexcept {
+  [[nodiscard]] std::span<const row_view> test_queries(index_t head) const noexcept {
     return group(test_queries_, head);
   }
 
  private:
   [[nodiscard]] std::span<const row_view> group(const std::vector<row_view>& blocks,
-                                                index head) const noexcept {
+                                                index_t head) const noexcept {
     assert(head >= 0 && head < heads_);
     const std::size_t size = blocks.size() / static_cast<std::size_t>(heads_);
     return std::span(blocks).subspan(static_cast<std::size_t>(head) * size, size);
   }
 
-  index number_;
-  index heads_;
+  index_t number_;
+  index_t heads_;
   row_view keys_;
   row_view values_;
   std::vector<row_view> queries_;
@@ -86,7 +88,7 @@ class capture_layer {
 struct capture {
   float scale = 0;                    ///< logit = scale · q·k
   std::optional<rope> rotation = {};  ///< how keys and queries were turned, where the file says so
-  index logical_length = 0;           ///< the position at which the next token would stand
+  index_t logical_length = 0;         ///< the position at which the next token would stand
   std::vector<capture_layer> layers;  ///< ascending by number, not always without gaps
   safetensors_file file;              ///< all that was read, other metadata included
 };
@@ -107,7 +109,7 @@ inline result<void> check_head_count(const safetensors_file& file, std::string_v
 }
 
 /// Query tensor `part` of a layer against the keys of that layer.
-inline result<const tensor_view*> check_queries(const safetensors_file& file, index layer,
+inline result<const tensor_view*> check_queries(const safetensors_file& file, index_t layer,
                                                 const layer_parts& parts, std::string_view part,
                                                 const tensor_view& keys) {
   const auto queries = need_part(layer, parts, part, 3);
@@ -130,13 +132,13 @@ inline result<const tensor_view*> check_queries(const safetensors_file& file, in
 inline std::vector<row_view> blocks_of(const tensor_view& queries) {
   std::vector<row_view> blocks;
   blocks.reserve(static_cast<std::size_t>(queries.shape[0]));
-  for (index head = 0; head < queries.shape[0]; ++head) {
+  for (index_t head = 0; head < queries.shape[0]; ++head) {
     blocks.push_back(rows_of(queries, head * queries.shape[1], queries.shape[1]));
   }
   return blocks;
 }
 
-inline result<capture_layer> read_capture_layer(const safetensors_file& file, index number,
+inline result<capture_layer> read_capture_layer(const safetensors_file& file, index_t number,
                                                 const layer_parts& parts) {
   const auto keys = need_part(number, parts, "k", 3);
   if (!keys) return keys.error();
@@ -193,7 +195,7 @@ inline result<capture> read_capture(result<safetensors_file> read) {
   if (layers->empty()) {
     return error{errc::missing_entry, "layers.{l}.k", error::none, error::none, "no layer at all"};
   }
-  index longest = 0;
+  index_t longest = 0;
   for (const auto& [number, parts] : *layers) {
     auto layer = read_capture_layer(file, number, parts);
     if (!layer) return layer.error();

@@ -24,11 +24,11 @@ namespace kvfit {
 
 /// A result file. It owns the memory its views show; moving it keeps them valid.
 struct compact_file {
-  compact_file_info info;                     ///< `storage` is the type of the first layer's keys
-  std::string library_version;                ///< of the kvfit that wrote the file
-  std::vector<compact_layer> layers;          ///< ascending by number
-  std::vector<std::vector<index>> positions;  ///< of each layer; the heads show parts of it
-  safetensors_file file;                      ///< all that was read
+  compact_file_info info;                       ///< `storage` is the type of the first layer's keys
+  std::string library_version;                  ///< of the kvfit that wrote the file
+  std::vector<compact_layer> layers;            ///< ascending by number
+  std::vector<std::vector<index_t>> positions;  ///< of each layer; the heads show parts of it
+  safetensors_file file;                        ///< all that was read
 };
 
 }  // namespace kvfit
@@ -38,9 +38,9 @@ namespace kvfit::inline KVFIT_ISA {
 namespace io_detail {
 
 /// The first non-finite element of a view: {row, column}, or {rows, 0}.
-inline std::pair<index, index> first_non_finite(const row_view& view) {
-  for (index i = 0; i < view.rows(); ++i) {
-    for (index j = 0; j < view.cols(); ++j) {
+inline std::pair<index_t, index_t> first_non_finite(const row_view& view) {
+  for (index_t i = 0; i < view.rows(); ++i) {
+    for (index_t j = 0; j < view.cols(); ++j) {
       if (is_infinite_or_nan(view(i, j))) return {i, j};
     }
   }
@@ -52,9 +52,9 @@ inline std::span<const std::int32_t> integers_of(const tensor_view& tensor) noex
   return {reinterpret_cast<const std::int32_t*>(tensor.bytes.data()), tensor.bytes.size() / 4};
 }
 
-inline result<compact_layer> read_compact_layer(index number, const layer_parts& parts,
-                                                index logical_length,
-                                                std::vector<index>& positions) {
+inline result<compact_layer> read_compact_layer(index_t number, const layer_parts& parts,
+                                                index_t logical_length,
+                                                std::vector<index_t>& positions) {
   const auto keys = need_part(number, parts, "k", 2);
   if (!keys) return keys.error();
   const auto values = need_part(number, parts, "v", 2);
@@ -66,7 +66,7 @@ inline result<compact_layer> read_compact_layer(index number, const layer_parts&
   const auto offsets = need_part(number, parts, "head_offsets", 1);
   if (!offsets) return offsets.error();
 
-  const index total = (*keys)->shape[0];
+  const index_t total = (*keys)->shape[0];
   for (const tensor_view* tensor : {*keys, *values}) {
     if (auto checked = check_numbers(*tensor); !checked) return checked.error();
     if (tensor->shape[1] == 0) {
@@ -114,11 +114,11 @@ inline result<compact_layer> read_compact_layer(index number, const layer_parts&
   layer.number = number;
   layer.heads.reserve(ends.size() - 1);
   for (std::size_t h = 0; h + 1 < ends.size(); ++h) {
-    const index first = ends[h];
-    const index rows = ends[h + 1] - first;
+    const index_t first = ends[h];
+    const index_t rows = ends[h + 1] - first;
     const auto start = static_cast<std::size_t>(first);
     const auto count = static_cast<std::size_t>(rows);
-    const auto part = std::span<const index>(positions).subspan(start, count);
+    const auto part = std::span<const index_t>(positions).subspan(start, count);
     const std::size_t bad = first_bad_position(part, logical_length);
     if (bad != count) {
       return malformed(**rows_at, "row " + std::to_string(start + bad) + " is " +

@@ -27,10 +27,10 @@ namespace kvfit::inline KVFIT_ISA {
 namespace io_detail {
 
 /// One row in the type `storage`, at `to`. `non_finite` or `storage_overflow` with row and column.
-inline result<void> encode_row(const float* numbers, index cols, dtype storage, index row,
+inline result<void> encode_row(const float* numbers, index_t cols, dtype storage, index_t row,
                                const std::string& argument, std::byte* to) {
   const std::size_t size = size_of(storage);
-  for (index j = 0; j < cols; ++j, to += size) {
+  for (index_t j = 0; j < cols; ++j, to += size) {
     const float number = numbers[j];
     float stored = number;
     if (storage == dtype::fp16) {
@@ -57,15 +57,15 @@ inline result<void> encode_row(const float* numbers, index cols, dtype storage, 
 template <class Sink>
 result<void> encode_rows(const row_view& view, dtype storage, const std::string& argument,
                          const Sink& sink) {
-  constexpr index rows_at_once = 64;
-  const index cols = view.cols();
+  constexpr index_t rows_at_once = 64;
+  const index_t cols = view.cols();
   const std::size_t row_bytes = static_cast<std::size_t>(cols) * size_of(storage);
   std::vector<float> numbers(static_cast<std::size_t>(rows_at_once * cols));
   std::vector<std::byte> bytes(static_cast<std::size_t>(rows_at_once) * row_bytes);
-  for (index first = 0; first < view.rows(); first += rows_at_once) {
-    const index count = std::min(rows_at_once, view.rows() - first);
+  for (index_t first = 0; first < view.rows(); first += rows_at_once) {
+    const index_t count = std::min(rows_at_once, view.rows() - first);
     const auto loaded = load_rows(view, first, count, numbers.data());
-    for (index i = 0; i < count; ++i) {
+    for (index_t i = 0; i < count; ++i) {
       const auto ok = encode_row(loaded.data + i * loaded.stride, cols, storage, first + i,
                                  argument, bytes.data() + static_cast<std::size_t>(i) * row_bytes);
       if (!ok) return ok;
@@ -78,13 +78,13 @@ result<void> encode_rows(const row_view& view, dtype storage, const std::string&
 
 /// Shapes, biases and positions of one head against its layer's first.
 inline result<void> check_compact_head(const compact_head& head, const compact_head& first,
-                                       index logical_length, const std::string& place) {
-  const index rows = head.keys.rows();
-  const auto mismatch = [&](const char* what, index actual, index expected, const char* why) {
+                                       index_t logical_length, const std::string& place) {
+  const index_t rows = head.keys.rows();
+  const auto mismatch = [&](const char* what, index_t actual, index_t expected, const char* why) {
     return error{errc::shape_mismatch, place + what, actual, expected, why};
   };
-  const auto bias_rows = static_cast<index>(head.bias.size());
-  const auto position_rows = static_cast<index>(head.positions.size());
+  const auto bias_rows = static_cast<index_t>(head.bias.size());
+  const auto position_rows = static_cast<index_t>(head.positions.size());
   if (head.values.rows() != rows) {
     return mismatch("values", head.values.rows(), rows, "rows must equal the keys'");
   }
@@ -109,7 +109,7 @@ inline result<void> check_compact_head(const compact_head& head, const compact_h
   }
   for (std::size_t i = 0; i < head.bias.size(); ++i) {
     if (is_infinite_or_nan(head.bias[i])) {
-      return error{errc::non_finite, place + "bias", static_cast<index>(i), 0, {}};
+      return error{errc::non_finite, place + "bias", static_cast<index_t>(i), 0, {}};
     }
   }
   const std::size_t bad = first_bad_position(head.positions, logical_length);
@@ -135,7 +135,7 @@ inline result<void> check_compact_layer(const compact_layer& layer, const compac
     return error{errc::empty_input, name, error::none, error::none, "has no heads"};
   }
   const auto nowhere = [](std::span<const std::byte>) { return result<void>(); };
-  index total = 0;
+  index_t total = 0;
   for (std::size_t h = 0; h < layer.heads.size(); ++h) {
     const compact_head& head = layer.heads[h];
     const std::string place = place_of(layer, h);
@@ -154,11 +154,11 @@ inline result<void> check_compact_layer(const compact_layer& layer, const compac
 
 /// Types and shapes of a layer's five parts, in the order in which `write_part` counts them.
 inline void add_specs(const compact_layer& layer, dtype storage, std::vector<tensor_spec>& specs) {
-  index rows = 0;
+  index_t rows = 0;
   for (const compact_head& head : layer.heads) rows += head.keys.rows();
   const compact_head& first = layer.heads.front();
   const tensor_type stored = tensor_type_of(storage);
-  const auto offsets = static_cast<index>(layer.heads.size()) + 1;
+  const auto offsets = static_cast<index_t>(layer.heads.size()) + 1;
   specs.push_back({part_name(layer.number, "k"), stored, {rows, first.keys.cols()}});
   specs.push_back({part_name(layer.number, "v"), stored, {rows, first.values.cols()}});
   specs.push_back({part_name(layer.number, "bias"), tensor_type::f32, {rows}});
@@ -187,7 +187,7 @@ inline result<void> write_part(const compact_layer& layer, std::size_t part, dty
       done = sink(std::as_bytes(head.bias));
     } else {
       std::vector<std::int32_t> positions;
-      for (const index row : head.positions) positions.push_back(static_cast<std::int32_t>(row));
+      for (const index_t row : head.positions) positions.push_back(static_cast<std::int32_t>(row));
       done = sink(std::as_bytes(std::span(positions)));
     }
     if (!done) return done;
@@ -217,12 +217,12 @@ inline result<void> write_part(const compact_layer& layer, std::size_t part, dty
                    "must be positive, finite and no subnormal"};
     }
     if (info.storage != dtype::fp32 && info.storage != dtype::fp16 && info.storage != dtype::bf16) {
-      return error{errc::invalid_option, "storage", static_cast<index>(info.storage), error::none,
+      return error{errc::invalid_option, "storage", static_cast<index_t>(info.storage), error::none,
                    "is no dtype"};
     }
     if (layers.empty()) return error{errc::empty_input, "layers", 0, error::none, {}};
 
-    std::set<index> numbers;
+    std::set<index_t> numbers;
     std::vector<tensor_spec> specs;
     for (const compact_layer& layer : layers) {
       if (auto ok = io_detail::check_compact_layer(layer, info); !ok) return ok;

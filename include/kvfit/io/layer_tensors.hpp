@@ -27,10 +27,10 @@ namespace kvfit::inline KVFIT_ISA {
 namespace io_detail {
 
 /// A decimal integer from 0 to 2^63 − 1: digits alone, no leading zeros.
-inline std::optional<index> parse_index(std::string_view text) noexcept {
+inline std::optional<index_t> parse_index(std::string_view text) noexcept {
   if (text.empty() || text.front() < '0' || text.front() > '9') return std::nullopt;
   if (text.size() > 1 && text.front() == '0') return std::nullopt;
-  index number = 0;
+  index_t number = 0;
   const auto end = text.data() + text.size();
   const auto [stop, failure] = std::from_chars(text.data(), end, number);
   if (failure != std::errc() || stop != end) return std::nullopt;
@@ -66,7 +66,7 @@ inline result<std::string> need_metadata(const safetensors_file& file, std::stri
 }
 
 /// The entry as an integer, or `missing_entry`, or `malformed_file`.
-inline result<index> need_index(const safetensors_file& file, std::string_view key) {
+inline result<index_t> need_index(const safetensors_file& file, std::string_view key) {
   const auto text = need_metadata(file, key);
   if (!text) return text.error();
   if (const auto number = parse_index(*text)) return *number;
@@ -102,17 +102,17 @@ inline result<void> need_format(const safetensors_file& file, std::string_view f
 using layer_parts = std::map<std::string_view, const tensor_view*>;
 
 /// "layers.3.k".
-inline std::string part_name(index layer, std::string_view part) {
+inline std::string part_name(index_t layer, std::string_view part) {
   return "layers." + std::to_string(layer) + "." + std::string(part);
 }
 
 /// Every layer of the file by its number. Tensors outside `layers.` are none of the schema's
 /// business; within, an unknown part is `unsupported_file`, and a number that is none is
 /// `malformed_file`: nothing that could change the meaning is passed over.
-inline result<std::map<index, layer_parts>> group_by_layer(
+inline result<std::map<index_t, layer_parts>> group_by_layer(
     const safetensors_file& file, std::initializer_list<std::string_view> parts) {
   constexpr std::string_view prefix = "layers.";
-  std::map<index, layer_parts> layers;
+  std::map<index_t, layer_parts> layers;
   for (const tensor_view& tensor : file.tensors) {
     const std::string_view full = tensor.name;
     if (!full.starts_with(prefix)) continue;
@@ -135,7 +135,7 @@ inline result<std::map<index, layer_parts>> group_by_layer(
 
 /// The part, or `missing_entry` naming it; `malformed_file` where it has other than `rank`
 /// dimensions.
-inline result<const tensor_view*> need_part(index layer, const layer_parts& parts,
+inline result<const tensor_view*> need_part(index_t layer, const layer_parts& parts,
                                             std::string_view part, std::size_t rank) {
   const auto found = parts.find(part);
   if (found == parts.end()) {
@@ -149,7 +149,7 @@ inline result<const tensor_view*> need_part(index layer, const layer_parts& part
 }
 
 /// `shape_mismatch` unless dimension `axis` is `expected`.
-inline result<void> check_size(const tensor_view& tensor, std::size_t axis, index expected,
+inline result<void> check_size(const tensor_view& tensor, std::size_t axis, index_t expected,
                                const char* meaning) {
   if (tensor.shape[axis] == expected) return {};
   return error{errc::shape_mismatch, tensor.name, tensor.shape[axis], expected, meaning};
@@ -182,10 +182,10 @@ inline result<void> check_numbers(const tensor_view& tensor) {
 
 /// Rows first … first + count − 1 of a tensor that passed `check_numbers`, seen as a matrix of rows
 /// as long as its last dimension.
-inline row_view rows_of(const tensor_view& tensor, index first, index count) noexcept {
+inline row_view rows_of(const tensor_view& tensor, index_t first, index_t count) noexcept {
   const dtype type = dtype_of_tensor(tensor.type).value_or(dtype::fp32);
-  const index cols = tensor.shape.back();
-  const std::byte* start = tensor.bytes.data() + first * cols * static_cast<index>(size_of(type));
+  const index_t cols = tensor.shape.back();
+  const std::byte* start = tensor.bytes.data() + first * cols * static_cast<index_t>(size_of(type));
   return {start, type, count, cols, cols};
 }
 

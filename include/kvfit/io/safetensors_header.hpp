@@ -29,7 +29,7 @@ using tensor_metadata = std::map<std::string, std::string, std::less<>>;
 struct tensor_entry {
   std::string name;
   tensor_type type = tensor_type::f32;
-  std::vector<index> shape;
+  std::vector<index_t> shape;
   std::uint64_t begin = 0;
   std::uint64_t end = 0;
 };
@@ -76,10 +76,10 @@ class header_handler {
 
   bool number_unsigned(std::uint64_t number) {
     if (place_ == place::shape) {
-      if (number > static_cast<std::uint64_t>(std::numeric_limits<index>::max())) {
+      if (number > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max())) {
         return refuse("a dimension of " + std::to_string(number) + " is too large");
       }
-      entry_.shape.push_back(static_cast<index>(number));
+      entry_.shape.push_back(static_cast<index_t>(number));
       return true;
     }
     if (place_ == place::offsets && offsets_read_ < 2) {
@@ -232,16 +232,16 @@ class header_handler {
 
 /// Product of the dimensions times the element size. No value where that, or the same with empty
 /// dimensions left out (strides!), exceeds 63 bits.
-inline std::optional<std::uint64_t> byte_size(tensor_type type, const std::vector<index>& shape) {
+inline std::optional<std::uint64_t> byte_size(tensor_type type, const std::vector<index_t>& shape) {
   std::uint64_t size = size_of(type);
   bool empty = false;
-  for (const index dimension : shape) {
+  for (const index_t dimension : shape) {
     if (dimension < 0) return std::nullopt;
     if (dimension == 0) {
       empty = true;
       continue;
     }
-    const auto limit = static_cast<std::uint64_t>(std::numeric_limits<index>::max());
+    const auto limit = static_cast<std::uint64_t>(std::numeric_limits<index_t>::max());
     if (size > limit / static_cast<std::uint64_t>(dimension)) return std::nullopt;
     size *= static_cast<std::uint64_t>(dimension);
   }

@@ -140,8 +140,8 @@ template <class Fill>
         if (result<void> ok = fill(place, counted); !ok) return ok;
         const auto needed = *io_detail::byte_size(tensor->type, tensor->shape);
         if (written != needed) {
-          return error{errc::shape_mismatch, tensor->name, static_cast<index>(written),
-                       static_cast<index>(needed), "bytes against what type and shape need"};
+          return error{errc::shape_mismatch, tensor->name, static_cast<index_t>(written),
+                       static_cast<index_t>(needed), "bytes against what type and shape need"};
         }
       }
       return {};
@@ -161,8 +161,8 @@ template <class Fill>
     for (const tensor_view& tensor : tensors) {
       const auto needed = io_detail::byte_size(tensor.type, tensor.shape);
       if (!needed || *needed != tensor.bytes.size()) {
-        return error{errc::shape_mismatch, tensor.name, static_cast<index>(tensor.bytes.size()),
-                     needed ? static_cast<index>(*needed) : error::none,
+        return error{errc::shape_mismatch, tensor.name, static_cast<index_t>(tensor.bytes.size()),
+                     needed ? static_cast<index_t>(*needed) : error::none,
                      "bytes against what type and shape need"};
       }
       specs.push_back({tensor.name, tensor.type, tensor.shape});

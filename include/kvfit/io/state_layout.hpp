@@ -29,7 +29,7 @@ inline constexpr std::size_t max_state_heads = std::size_t{1} << 16U;
 /// What a state keeps beside the cache.
 struct state_info {
   /// Rows of the full cache, live ones not counted: the position at which decoding goes on.
-  index logical_length = 0;
+  index_t logical_length = 0;
   dtype key_storage = dtype::fp32;    ///< of stored keys: fp32, fp16 or bf16
   dtype value_storage = dtype::fp32;  ///< of stored values
 };
@@ -51,7 +51,7 @@ inline constexpr std::array<char, 8> state_magic = {'k', 'v', 'f', 's', 't', 'a'
 /// As a machine stores it tells which end comes first.
 inline constexpr std::uint32_t state_endian_tag = 0x01020304U;
 inline constexpr std::size_t state_checksum_bytes = 4;
-inline constexpr index max_state_columns = 0x7FFFFFFF;
+inline constexpr index_t max_state_columns = 0x7FFFFFFF;
 /// A head without a cause.
 inline constexpr std::uint8_t state_no_cause = 0xFF;
 

@@ -56,10 +56,10 @@ class state_parts {
     return take(&record, sizeof record);
   }
 
-  result<void> take_list(std::uint64_t count, std::vector<index>& numbers, const char* what) {
-    if (!may_hold(count, sizeof(index))) return too_many(what);
+  result<void> take_list(std::uint64_t count, std::vector<index_t>& numbers, const char* what) {
+    if (!may_hold(count, sizeof(index_t))) return too_many(what);
     numbers.resize(static_cast<std::size_t>(count));
-    return take(numbers.data(), count * sizeof(index));
+    return take(numbers.data(), count * sizeof(index_t));
   }
 
   result<void> take_padding(std::uint64_t after) {
@@ -78,7 +78,7 @@ class state_parts {
       return refuse(std::to_string(columns) + " columns");
     }
     if (rows > left_ / (columns * size)) return too_many("numbers");
-    out.resize(static_cast<index>(rows), static_cast<index>(columns));
+    out.resize(static_cast<index_t>(rows), static_cast<index_t>(columns));
     const std::uint64_t bytes = rows * columns * size;
     if (storage == dtype::fp32) {
       if (auto ok = take(out.data(), bytes); !ok) return ok;
@@ -88,7 +88,7 @@ class state_parts {
       for (std::uint64_t rest = bytes; rest > 0;) {
         const std::uint64_t count = std::min<std::uint64_t>(rest, buffer.size());
         if (auto ok = take(buffer.data(), count); !ok) return ok;
-        const auto numbers = static_cast<index>(count / size);
+        const auto numbers = static_cast<index_t>(count / size);
         simd::widen(storage, buffer.data(), to, numbers);
         to += numbers;
         rest -= count;

@@ -58,7 +58,7 @@ class state_reader {
       if (auto ok = take_layer(layer, state.info); !ok) return ok.error();
       cache.rows += layer.keys.rows();
       for (const head_report& head : layer.heads) {
-        if (head.rows_before > std::numeric_limits<index>::max() - cache.rows_before) {
+        if (head.rows_before > std::numeric_limits<index_t>::max() - cache.rows_before) {
           return from_.refuse("rows before compaction exceed 63 bits");
         }
         cache.rows_before += head.rows_before;
@@ -115,9 +115,9 @@ class state_reader {
       }
       if (auto ok = check_head(record); !ok) return ok;
       head_report head;
-      head.id = {layer.number, static_cast<index>(h)};
-      head.rows = static_cast<index>(record.rows);
-      head.rows_before = static_cast<index>(record.rows_before);
+      head.id = {layer.number, static_cast<index_t>(h)};
+      head.rows = static_cast<index_t>(record.rows);
+      head.rows_before = static_cast<index_t>(record.rows_before);
       head.outcome = static_cast<head_outcome>(record.outcome);
       if (record.cause != state_no_cause) {
         head.cause = error{static_cast<errc>(record.cause), {}, record.actual, record.expected, {}};
@@ -187,7 +187,7 @@ class state_reader {
       return ok;
     }
     if (!from_.may_hold(rows, sizeof(float))) return from_.too_many("biases");
-    layer.bias.resize(static_cast<index>(rows));
+    layer.bias.resize(static_cast<index_t>(rows));
     if (auto ok = from_.take(layer.bias.data(), rows * sizeof(float)); !ok) return ok;
     if (auto ok = from_.take_padding(rows * sizeof(float)); !ok) return ok;
     if (auto ok = from_.take_matrix(rows, record.key_columns, info.key_storage, layer.keys); !ok) {

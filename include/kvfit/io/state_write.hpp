@@ -66,9 +66,9 @@ class state_writer {
  private:
   void put_halves(const matrix& numbers, dtype storage, const std::string& argument) {
     std::array<std::uint16_t, 4096> buffer;  // NOLINT(*-member-init)
-    const index cols = numbers.cols();
+    const index_t cols = numbers.cols();
     std::size_t filled = 0;
-    for (index at = 0; at < numbers.size() && done_; ++at) {
+    for (index_t at = 0; at < numbers.size() && done_; ++at) {
       const float x = numbers.data()[at];
       if (!kvfit::detail::is_finite(as_stored(x, storage))) {
         done_ = error{errc::storage_overflow, argument, at / cols, at % cols,
@@ -109,7 +109,7 @@ inline result<void> check_state_layer(const compacted_layer& layer, const state_
   if (const auto ok = check_layer(layer); !ok) return ok;
   for (std::size_t h = 0; h < layer.heads.size(); ++h) {
     const head_report& head = layer.heads[h];
-    const head_id id{layer.number, static_cast<index>(h)};
+    const head_id id{layer.number, static_cast<index_t>(h)};
     if (head.id != id) {
       return error{errc::invalid_option, part_of(layer, "heads"), head.id.head, id.head,
                    name(head.id) + " at the place of " + name(id)};
@@ -123,13 +123,13 @@ inline result<void> check_state_layer(const compacted_layer& layer, const state_
                    name(id) + ": fewer rows before than after"};
     }
     if (head.outcome > head_outcome::fallback) {
-      return error{errc::invalid_option, part_of(layer, "heads"), static_cast<index>(head.outcome),
-                   error::none, "is no outcome"};
+      return error{errc::invalid_option, part_of(layer, "heads"),
+                   static_cast<index_t>(head.outcome), error::none, "is no outcome"};
     }
     constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
     if (head.cause && !is_errc(static_cast<std::uint8_t>(head.cause->code))) {
       return error{errc::invalid_option, part_of(layer, "heads"),
-                   static_cast<index>(head.cause->code), error::none,
+                   static_cast<index_t>(head.cause->code), error::none,
                    name(id) + ": its cause has no such code"};
     }
     if (head.cause && (head.cause->argument.size() > most || head.cause->detail.size() > most)) {
@@ -142,7 +142,7 @@ inline result<void> check_state_layer(const compacted_layer& layer, const state_
     return error{errc::invalid_option, part_of(layer, part == &layer.keys ? "keys" : "values"),
                  part->cols(), max_state_columns, "columns"};
   }
-  constexpr index largest = index{1} << 53U;
+  constexpr index_t largest = index_t{1} << 53U;
   for (std::size_t row = 0; row < layer.positions.size(); ++row) {
     if (layer.positions[row] >= info.logical_length) {
       return error{errc::invalid_position, part_of(layer, "positions"), layer.positions[row],
@@ -165,9 +165,9 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
     return error{errc::invalid_option, "storage", error::none, error::none,
                  std::string(name(type)) + " is not fp32, fp16 or bf16"};
   }
-  index rows = 0;
-  index rows_before = 0;
-  index fallbacks = 0;
+  index_t rows = 0;
+  index_t rows_before = 0;
+  index_t fallbacks = 0;
   std::size_t heads = 0;
   for (std::size_t l = 0; l < cache.layers.size(); ++l) {
     const compacted_layer& layer = cache.layers[l];
@@ -178,12 +178,12 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
     }
     heads += layer.heads.size();
     if (heads > max_state_heads) {
-      return error{errc::invalid_option, "heads", static_cast<index>(heads),
-                   static_cast<index>(max_state_heads), "of all layers"};
+      return error{errc::invalid_option, "heads", static_cast<index_t>(heads),
+                   static_cast<index_t>(max_state_heads), "of all layers"};
     }
     rows += layer.keys.rows();
     for (const head_report& head : layer.heads) {
-      if (head.rows_before > std::numeric_limits<index>::max() - rows_before) {
+      if (head.rows_before > std::numeric_limits<index_t>::max() - rows_before) {
         return error{errc::invalid_option, "rows_before", error::none, error::none,
                      "exceed 63 bits"};
       }
@@ -192,11 +192,11 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
     }
   }
   for (std::size_t s = 0; s < cache.skipped.size(); ++s) {
-    const index before = s > 0 ? cache.skipped[s - 1] : -1;
+    const index_t before = s > 0 ? cache.skipped[s - 1] : -1;
     if (cache.skipped[s] > before) continue;
     return error{errc::invalid_option, "skipped", cache.skipped[s], before, "must ascend from 0"};
   }
-  const auto mismatch = [](const char* what, index actual, index expected) {
+  const auto mismatch = [](const char* what, index_t actual, index_t expected) {
     return error{errc::shape_mismatch, what, actual, expected, "what the heads add up to"};
   };
   if (cache.rows != rows) return mismatch("rows", cache.rows, rows);

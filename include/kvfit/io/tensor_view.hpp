@@ -127,14 +127,14 @@ constexpr std::optional<dtype> dtype_of_tensor(tensor_type type) noexcept {
 struct tensor_spec {
   std::string name;
   tensor_type type = tensor_type::f32;
-  std::vector<index> shape;  ///< empty for a scalar
+  std::vector<index_t> shape;  ///< empty for a scalar
 };
 
 /// One tensor, row-major, without owning its bytes. Read ones are aligned to their element size.
 struct tensor_view {
   std::string name;
   tensor_type type = tensor_type::f32;
-  std::vector<index> shape;  ///< empty for a scalar
+  std::vector<index_t> shape;  ///< empty for a scalar
   std::span<const std::byte> bytes;
 };
 

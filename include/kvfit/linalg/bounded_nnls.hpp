@@ -107,7 +107,7 @@ template <class = void>
 }
 
 /// Bytes that `bounded_nnls` of t weights holds at most, its result included.
-constexpr double bounded_nnls_bytes(index t) noexcept {
+constexpr double bounded_nnls_bytes(index_t t) noexcept {
   return double_bytes(t, t) + detail::triangular_bytes(t, t) + double_bytes(32, t);
 }
 

@@ -29,17 +29,17 @@ struct distinct_rows {
 
   distinct_rows(const matrix& given_x, const matrix& given_y)
       : x(given_x.rows(), given_x.cols()), y(given_y.rows(), given_y.cols()) {
-    const auto order = [](const matrix& of, index a, index b) {
+    const auto order = [](const matrix& of, index_t a, index_t b) {
       const auto size = static_cast<std::size_t>(of.cols()) * sizeof(float);
       return std::memcmp(of.row(a).data(), of.row(b).data(), size);
     };
-    std::vector<index> rows(static_cast<std::size_t>(given_x.rows()));
-    std::iota(rows.begin(), rows.end(), index{0});
-    std::sort(rows.begin(), rows.end(), [&](index a, index b) {
+    std::vector<index_t> rows(static_cast<std::size_t>(given_x.rows()));
+    std::iota(rows.begin(), rows.end(), index_t{0});
+    std::sort(rows.begin(), rows.end(), [&](index_t a, index_t b) {
       const int by_x = order(given_x, a, b);
       return by_x != 0 ? by_x < 0 : order(given_y, a, b) < 0;
     });
-    index count = 0;
+    index_t count = 0;
     for (std::size_t first = 0; first < rows.size();) {
       std::size_t end = first + 1;
       while (end < rows.size() && order(given_x, rows[first], rows[end]) == 0 &&
@@ -61,9 +61,9 @@ struct distinct_rows {
 template <class = void>
 inline row_major_double product(const row_major_double& a, bool is_transposed,
                                 const row_major_double& b) {
-  const index rows = is_transposed ? a.cols() : a.rows();
-  const index depth = is_transposed ? a.rows() : a.cols();
-  const index stride = a.cols();
+  const index_t rows = is_transposed ? a.cols() : a.rows();
+  const index_t depth = is_transposed ? a.rows() : a.cols();
+  const index_t stride = a.cols();
   row_major_double out(rows, b.cols());
   simd::multiply({a.data(), is_transposed ? 1 : stride, is_transposed ? stride : 1},
                  {b.data(), b.cols()}, {out.data(), out.cols()}, rows, b.cols(), depth);
@@ -91,7 +91,7 @@ inline double cross_validated_ridge(const matrix& x, const matrix& y) {
   const row_major_double& rows = distinct.x;
   const auto n = static_cast<double>(rows.rows());
   const double total = distinct.y.squaredNorm();
-  const double scale = rows.squaredNorm() / static_cast<double>(std::max<index>(rows.cols(), 1));
+  const double scale = rows.squaredNorm() / static_cast<double>(std::max<index_t>(rows.cols(), 1));
   if (rows.rows() < 2 || !(scale > 0) || !std::isfinite(scale) || !std::isfinite(total)) return 0;
   const bool is_tall = rows.rows() > rows.cols();
   const row_major_double gram =
@@ -133,8 +133,8 @@ inline double cross_validated_ridge(const matrix& x, const matrix& y) {
 }
 
 /// Bytes that `cross_validated_ridge` of n × t and n × d holds at most.
-constexpr double cross_validated_ridge_bytes(index n, index t, index d) noexcept {
-  const index m = std::min(n, t);
+constexpr double cross_validated_ridge_bytes(index_t n, index_t t, index_t d) noexcept {
+  const index_t m = std::min(n, t);
   const double rows = double_bytes(n, t + d) + double_bytes(n);
   const double across = double_bytes(n, t);  // while rows are cut off, or the Gram matrix is made
   return rows +

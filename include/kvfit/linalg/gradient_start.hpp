@@ -25,9 +25,10 @@ struct gradient_start {
 namespace detail {
 
 /// Rows that `residual_moment` sums up by themselves: 16 groups of them, or fewer.
-constexpr index summed_rows(index rows) noexcept {
-  constexpr index most = 16;
-  return std::max<index>(((rows + most - 1) / most + sweep_rows - 1) / sweep_rows * sweep_rows, 64);
+constexpr index_t summed_rows(index_t rows) noexcept {
+  constexpr index_t most = 16;
+  return std::max<index_t>(((rows + most - 1) / most + sweep_rows - 1) / sweep_rows * sweep_rows,
+                           64);
 }
 
 /// Mᵀ(y − M w) in double, in one sweep over the rows of M. `parts`: room for the groups' sums.
@@ -35,18 +36,18 @@ template <class = void>
 inline Eigen::VectorXd residual_moment(const const_matrix_ref& m, const kvfit::vector& y,
                                        const Eigen::VectorXd& w, Eigen::MatrixXd& parts,
                                        const loop& executor) {
-  const index n = m.rows();
-  const index piece = summed_rows(n);
+  const index_t n = m.rows();
+  const index_t piece = summed_rows(n);
   const loop threads =
       executor.for_work(32.0 * static_cast<double>(n) * static_cast<double>(m.cols()));
   parts.setZero(m.cols(), (n + piece - 1) / piece);
-  over_pieces(threads, n, piece, [&](index first, index count) noexcept {
+  over_pieces(threads, n, piece, [&](index_t first, index_t count) noexcept {
     double* sum = parts.col(first / piece).data();
     for_row_groups(m.data() + first * m.outerStride(), m.outerStride(), count, m.cols(),
-                   [&](const auto& rows, index at) {
+                   [&](const auto& rows, index_t at) {
                      auto residuals = rows.times(w.data());
                      for (std::size_t r = 0; r < residuals.size(); ++r) {
-                       const auto i = first + at + static_cast<index>(r);
+                       const auto i = first + at + static_cast<index_t>(r);
                        residuals[r] = static_cast<double>(y[i]) - residuals[r];
                      }
                      rows.add_to(sum, residuals);
@@ -121,7 +122,7 @@ template <class = void>
 }
 
 /// Bytes that `find_gradient_start` of n × t holds at most, its result included.
-constexpr double gradient_start_bytes(index n, index t) noexcept {
+constexpr double gradient_start_bytes(index_t n, index_t t) noexcept {
   // The fp32 copies of a block of rows, the factor, sixteen sums and vectors.
   const double by_gram = double_bytes(t, t) + float_bytes(t, t) + double_bytes(48, t) +
                          std::max(detail::strips_bytes(n, t) / 2, detail::triangular_bytes(t, 1));

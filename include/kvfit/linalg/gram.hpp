@@ -51,13 +51,13 @@ inline double factor_of(row_scale scale, Eigen::Index i) {
 /// Calls `use(rows, first, count)` for D M in double, up to 512 rows at a time as strips.
 template <class Use>
 void for_row_strips(const const_matrix_ref& m, row_scale scale, const loop& threads, Use use) {
-  const index n = m.rows();
+  const index_t n = m.rows();
   strips<double> rows(std::min(n, strip_rows), m.cols());
-  for (index first = 0; first < n; first += strip_rows) {
-    const index count = std::min(strip_rows, n - first);
+  for (index_t first = 0; first < n; first += strip_rows) {
+    const index_t count = std::min(strip_rows, n - first);
     rows.fill(
         count,
-        [&](index i, index column, index width, double* to) {
+        [&](index_t i, index_t column, index_t width, double* to) {
           load_scaled(m.data() + (first + i) * m.outerStride() + column,
                       factor_of(scale, first + i), width, to);
         },
@@ -67,7 +67,7 @@ void for_row_strips(const const_matrix_ref& m, row_scale scale, const loop& thre
 }
 
 /// Operations of a Gram matrix.
-constexpr double gram_work(index rows, index cols) noexcept {
+constexpr double gram_work(index_t rows, index_t cols) noexcept {
   return static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(cols);
 }
 
@@ -77,33 +77,35 @@ constexpr double gram_work(index rows, index cols) noexcept {
 /// row i on. A register holds twice as many floats as doubles, so this is the faster; allocates 512
 /// × t floats and the answer.
 template <class Load, class FirstColumn>
-void float_gram_into(index rows, index cols, Load load, FirstColumn first_column,
+void float_gram_into(index_t rows, index_t cols, Load load, FirstColumn first_column,
                      Eigen::MatrixXd& out, const loop& executor = {}) {
   out.resize(cols, cols);
   if (rows == 0) out.setZero();
   if (rows == 0 || cols == 0) return;
   const loop threads = executor.for_work(gram_work(std::min(rows, strip_rows), cols));
   strips<float> block(std::min(rows, strip_rows), cols);
-  for (index top = 0; top < rows; top += strip_rows) {
-    const index count = std::min(strip_rows, rows - top);
-    const index begin = first_column(top) / strip_width * strip_width;
+  for (index_t top = 0; top < rows; top += strip_rows) {
+    const index_t count = std::min(strip_rows, rows - top);
+    const index_t begin = first_column(top) / strip_width * strip_width;
     block.fill(
         count,
-        [&](index i, index column, index width, float* to) { load(top + i, column, width, to); },
+        [&](index_t i, index_t column, index_t width, float* to) {
+          load(top + i, column, width, to);
+        },
         threads);
-    over_blocks(threads, cols, cols, part::upper, [&](index i, index j) noexcept {
-      const index high = block.width(i);
-      const index wide = block.width(j);
-      for (index a = 0; top == 0 && a < high; ++a) {
+    over_blocks(threads, cols, cols, part::upper, [&](index_t i, index_t j) noexcept {
+      const index_t high = block.width(i);
+      const index_t wide = block.width(j);
+      for (index_t a = 0; top == 0 && a < high; ++a) {
         std::fill_n(out.data() + (i + a) * cols + j, wide, 0.0);
       }
       if (i < begin) return;
       std::array<float, strip_width * strip_width> sums;
-      for (index k = 0; k < count; k += strip_depth) {
+      for (index_t k = 0; k < count; k += strip_depth) {
         simd::multiply({block.strip(i) + k * strip_width, 1, strip_width},
                        {block.strip(j) + k * strip_width, strip_width}, {sums.data(), strip_width},
                        high, wide, std::min(strip_depth, count - k));
-        for (index a = 0; a < high; ++a) {
+        for (index_t a = 0; a < high; ++a) {
           add_widened(sums.data() + a * strip_width, wide, out.data() + (i + a) * cols + j);
         }
       }
@@ -124,9 +126,9 @@ inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale
   assert(scale.empty() || static_cast<Eigen::Index>(scale.size()) == m.rows());
   out.setZero(m.cols(), m.cols());
   if (m.size() == 0) return;
-  const loop threads =
-      executor.for_work(detail::gram_work(std::min(index{m.rows()}, detail::strip_rows), m.cols()));
-  detail::for_row_strips(m, scale, threads, [&](const auto& rows, index, index count) {
+  const loop threads = executor.for_work(
+      detail::gram_work(std::min(index_t{m.rows()}, detail::strip_rows), m.cols()));
+  detail::for_row_strips(m, scale, threads, [&](const auto& rows, index_t, index_t count) {
     // The upper triangle by rows is the lower one by columns.
     detail::multiply_strips<double>(rows, rows, count, {out.data(), out.rows()},
                                     simd::product_mode::add, detail::part::upper, threads);
@@ -144,18 +146,18 @@ template <class = void>
 }
 
 /// Bytes that `gram` of n × t holds at most, the answer included.
-constexpr double gram_bytes(index n, index t) noexcept {
+constexpr double gram_bytes(index_t n, index_t t) noexcept {
   return double_bytes(t, t) + detail::strips_bytes(n, t);
 }
 
 /// Bytes that `moment` of n × t by n × d holds at most, the answer included.
-constexpr double moment_bytes(index n, index t, index d) noexcept {
+constexpr double moment_bytes(index_t n, index_t t, index_t d) noexcept {
   return double_bytes(t, d) + detail::strips_bytes(n, t) +
          double_bytes(std::min(n, detail::strip_rows), d);
 }
 
 /// Bytes that `form_normal_equations` of n × t holds at most, the answer included.
-constexpr double normal_equations_bytes(index n, index t) noexcept {
+constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
   return double_bytes(t, t) + moment_bytes(n, t, 1);
 }
 
@@ -166,18 +168,18 @@ constexpr double normal_equations_bytes(index n, index t) noexcept {
 template <class = void>
 inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out,
                           const loop& executor = {}) {
-  const index t = m.cols();
+  const index_t t = m.cols();
   const loop threads =
       executor.for_work(detail::gram_work(std::min(t, detail::strip_rows), m.rows()));
   out.setZero(m.rows(), m.rows());
   if (m.size() == 0) return;
   detail::strips<double> columns(std::min(t, detail::strip_rows), m.rows());
-  for (index first = 0; first < t; first += detail::strip_rows) {
-    const index count = std::min(detail::strip_rows, t - first);
+  for (index_t first = 0; first < t; first += detail::strip_rows) {
+    const index_t count = std::min(detail::strip_rows, t - first);
     columns.fill(
         count,
-        [&](index j, index row, index width, double* to) {
-          for (index i = 0; i < width; ++i) to[i] = static_cast<double>(m(row + i, first + j));
+        [&](index_t j, index_t row, index_t width, double* to) {
+          for (index_t i = 0; i < width; ++i) to[i] = static_cast<double>(m(row + i, first + j));
         },
         threads);
     detail::multiply_strips<double>(columns, columns, count, {out.data(), out.rows()},
@@ -203,21 +205,21 @@ template <class Rhs>
     const loop& executor = {}) {
   assert(y.rows() == m.rows());
   using column_block = Eigen::Matrix<double, Eigen::Dynamic, Rhs::ColsAtCompileTime>;
-  const index d = y.cols();
+  const index_t d = y.cols();
   // Yᵀ M by rows is MᵀY by columns.
   column_block out = column_block::Zero(m.cols(), d);
   if (m.size() == 0 || d == 0) return out;
-  const index most = std::min(index{m.rows()}, detail::strip_rows);
+  const index_t most = std::min(index_t{m.rows()}, detail::strip_rows);
   const loop threads = executor.for_work(2.0 * static_cast<double>(most) *
                                          static_cast<double>(m.cols()) * static_cast<double>(d));
   Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> right(most, d);
-  detail::for_row_strips(m, scale, threads, [&](const auto& rows, index first, index count) {
-    for (index i = 0; i < count; ++i) {
+  detail::for_row_strips(m, scale, threads, [&](const auto& rows, index_t first, index_t count) {
+    for (index_t i = 0; i < count; ++i) {
       right.row(i) = y.row(first + i).template cast<double>();
       if (!scale.empty()) right.row(i) *= detail::factor_of(scale, first + i);
     }
-    over_pieces(threads, rows.cols(), detail::strip_width, [&](index j, index wide) noexcept {
-      for (index k = 0; k < count; k += detail::strip_depth) {
+    over_pieces(threads, rows.cols(), detail::strip_width, [&](index_t j, index_t wide) noexcept {
+      for (index_t k = 0; k < count; k += detail::strip_depth) {
         simd::multiply({right.data() + k * d, 1, d},
                        {rows.strip(j) + k * detail::strip_width, detail::strip_width},
                        {out.data() + j, out.rows()}, d, wide,

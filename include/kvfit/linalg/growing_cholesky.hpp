@@ -137,11 +137,11 @@ class growing_cholesky {
   void residual_into(const Eigen::VectorXd& weights, Eigen::VectorXd& residual) const {
     assert(weights.size() == size_);
     residual = target_;
-    over_pieces(threads_, rows(), columns_apart, [&](index from, index count) noexcept {
-      const auto take = [&](auto group, index j) {
+    over_pieces(threads_, rows(), columns_apart, [&](index_t from, index_t count) noexcept {
+      const auto take = [&](auto group, index_t j) {
         std::array<double, decltype(group)::rows> factors{};
         for (std::size_t r = 0; r < factors.size(); ++r) {
-          factors[r] = -weights[j + static_cast<index>(r)];
+          factors[r] = -weights[j + static_cast<index_t>(r)];
         }
         group.add_to(residual.data() + from, factors);
       };
@@ -163,14 +163,15 @@ class growing_cholesky {
 
   /// out_j = columns_j · x for all size() columns.
   void times(const double* x, double* out) const {
-    over_pieces(threads_, size_, rows_apart,
-                [&](index from, index count) noexcept { multiply(from, count, x, out + from); });
+    over_pieces(threads_, size_, rows_apart, [&](index_t from, index_t count) noexcept {
+      multiply(from, count, x, out + from);
+    });
   }
 
   /// out_k = columns_{from + k} · x for `count` of them.
-  void multiply(index from, index count, const double* x, double* out) const noexcept {
+  void multiply(index_t from, index_t count, const double* x, double* out) const noexcept {
     detail::for_row_groups(columns_.row(from).data(), rows(), count, rows(),
-                           [&](auto group, index k) {
+                           [&](auto group, index_t k) {
                              const auto products = group.times(x);
                              std::copy(products.begin(), products.end(), out + k);
                            });
@@ -190,11 +191,11 @@ class growing_cholesky {
     for (Eigen::Index c = 0; c < count; ++c) {
       incoming_.row(c) = columns_.row(size_ + c).template cast<double>();
     }
-    over_pieces(threads_, size_, rows_apart, [&](index from, index many) noexcept {
+    over_pieces(threads_, size_, rows_apart, [&](index_t from, index_t many) noexcept {
       if (count == block) {
         multiply_block(from, many);
       } else {
-        for (index c = 0; c < count; ++c) {
+        for (index_t c = 0; c < count; ++c) {
           multiply(from, many, incoming_.row(c).data(), products_with(c) + from);
         }
       }
@@ -205,19 +206,19 @@ class growing_cholesky {
   }
 
   /// The products of a whole block of incoming columns with `count` columns, which are read once.
-  void multiply_block(index from, index count) noexcept {
+  void multiply_block(index_t from, index_t count) noexcept {
     detail::for_row_groups(
-        columns_.row(from).data(), rows(), count, rows(), [&](auto group, index k) {
+        columns_.row(from).data(), rows(), count, rows(), [&](auto group, index_t k) {
           const auto products = group.template times<block>(incoming_.data(), rows());
           for (std::size_t p = 0; p < products.size(); ++p) {
-            const auto at = static_cast<index>(p);
+            const auto at = static_cast<index_t>(p);
             products_with(at % block)[from + k + at / block] = products[p];
           }
         });
   }
 
   /// Where the products of an incoming column with those before it are.
-  [[nodiscard]] double* products_with(index c) noexcept {
+  [[nodiscard]] double* products_with(index_t c) noexcept {
     return block_products_.data() + c * capacity();
   }
 
@@ -310,8 +311,8 @@ class growing_cholesky {
 };
 
 /// Bytes of a `growing_cholesky` of `capacity` columns of `rows` numbers.
-constexpr double growing_cholesky_bytes(index rows, index capacity) noexcept {
-  const index most = std::min(rows, capacity);
+constexpr double growing_cholesky_bytes(index_t rows, index_t capacity) noexcept {
+  const index_t most = std::min(rows, capacity);
   return float_bytes(rows, capacity) + double_bytes(most, most + 1) / 2 +
          double_bytes(6 * rows + 9 * capacity + most);
 }

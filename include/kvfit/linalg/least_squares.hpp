@@ -94,7 +94,7 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
     solution = solve_unpivoted(x, y, report.lambda, tolerance, report, threads);
   } else {
     rows_of<double> right(n, y.cols());
-    over_rows(threads, n, y.cols(), [&](index first, index count) noexcept {
+    over_rows(threads, n, y.cols(), [&](index_t first, index_t count) noexcept {
       right.middleRows(first, count) = y.middleRows(first, count).cast<double>();
     });
     if (toward != nullptr) right = residual_of(x, toward->cast<double>(), right, threads);
@@ -154,26 +154,26 @@ namespace detail {
 /// What the solvers below `least_squares` hold beside x, right-hand side and answer, at most: n × t
 /// and n × d; `may_have_ridge`: λ > 0 may be asked for.
 struct solver_bytes {
-  index n;
-  index t;
-  index d;
+  index_t n;
+  index_t t;
+  index_t d;
   bool may_have_ridge;
 
-  [[nodiscard]] constexpr index small() const noexcept { return std::min(n, t); }
+  [[nodiscard]] constexpr index_t small() const noexcept { return std::min(n, t); }
   [[nodiscard]] constexpr double answer() const noexcept { return double_bytes(t, d); }
 
   /// A Gram matrix, its factor and the solve.
   [[nodiscard]] constexpr double by_gram() const noexcept {
-    const index m = small();
+    const index_t m = small();
     const double right = n < t ? double_bytes(n, d) : answer();
     return double_bytes(2, m, m) + right + double_bytes(8, m) +
            std::max({strips_bytes(n < t ? t : n, m), moment_bytes(n, t, d) + answer(),
                      triangular_bytes(m, std::max(m, d)) + double_bytes(4, m, d)});
   }
   [[nodiscard]] constexpr double by_float_qr() const noexcept {
-    const index extra = may_have_ridge ? t : 0;
-    const index rows = std::max(n, t) + extra;
-    const index cols = may_have_ridge ? t : small();
+    const index_t extra = may_have_ridge ? t : 0;
+    const index_t rows = std::max(n, t) + extra;
+    const index_t cols = may_have_ridge ? t : small();
     const double solving = float_bytes(2, rows, d) + 3 * answer() + double_bytes(2, small(), d);
     const double correcting = double_bytes(n, d) + double_bytes(64, t) + moment_bytes(n, t, d) +
                               4 * answer() + triangular_bytes(cols, d);
@@ -183,9 +183,9 @@ struct solver_bytes {
     return strip_qr_bytes(rows, cols) + std::max({solving, correcting, squaring});
   }
   [[nodiscard]] constexpr double by_pivoted_qr() const noexcept {
-    const index rows = may_have_ridge ? n + t : std::max(n, t);
-    const index cols = may_have_ridge ? t : small();
-    constexpr index block = 48;
+    const index_t rows = may_have_ridge ? n + t : std::max(n, t);
+    const index_t cols = may_have_ridge ? t : small();
+    constexpr index_t block = 48;
     return double_bytes(rows, cols) + double_bytes(3, rows, d) + double_bytes(n, d) +
            double_bytes(2, cols, cols) + double_bytes(2 * block, rows + cols) +
            double_bytes(3, cols, d) + double_bytes(12, cols) + packed_bytes(rows, cols, block);
@@ -212,7 +212,7 @@ struct solver_bytes {
 
 /// Bytes that `least_squares` of n × t and n × d holds at most, its result included.
 /// `may_have_ridge`: a λ > 0 may be asked for.
-constexpr double least_squares_bytes(index n, index t, index d, least_squares_method method,
+constexpr double least_squares_bytes(index_t n, index_t t, index_t d, least_squares_method method,
                                      bool may_have_ridge) noexcept {
   const detail::solver_bytes solver{n, t, d, may_have_ridge};
   const double toward = double_bytes(n, d) + double_bytes(64, t);

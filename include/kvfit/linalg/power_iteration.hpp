@@ -78,7 +78,7 @@ template <class Out>
 void apply_gram(const const_matrix_ref& m, const Eigen::VectorXd& u, Out& out) {
   out.setZero();
   for_row_groups(m.data(), m.outerStride(), m.rows(), m.cols(),
-                 [&](const auto& rows, index) { rows.add_to(out.data(), rows.times(u.data())); });
+                 [&](const auto& rows, index_t) { rows.add_to(out.data(), rows.times(u.data())); });
 }
 
 }  // namespace detail

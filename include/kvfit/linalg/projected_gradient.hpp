@@ -54,7 +54,7 @@ template <class Rhs>
     double objective = 0;
     gradient.setZero();
     detail::for_row_groups(
-        m.data(), m.outerStride(), m.rows(), t, [&](const auto& rows, index first) {
+        m.data(), m.outerStride(), m.rows(), t, [&](const auto& rows, index_t first) {
           auto residuals = rows.times(w.data());
           auto targets = residuals;
           for (std::size_t r = 0; r < residuals.size(); ++r) {

@@ -19,11 +19,11 @@ using row_major_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, E
 ///
 /// Cost t³/3 + 2 t² width flops; allocates up to 256 (t + width) numbers.
 template <class = void>
-[[nodiscard]] inline bool solve_positive_definite(row_major_double& system, index first,
-                                                  index width) {
-  const index t = system.rows();
+[[nodiscard]] inline bool solve_positive_definite(row_major_double& system, index_t first,
+                                                  index_t width) {
+  const index_t t = system.rows();
   double* upper = system.data();
-  const index stride = system.cols();
+  const index_t stride = system.cols();
   if (!detail::factor_upper(upper, stride, t)) return false;
   detail::solve_transposed(upper, stride, t, upper + first, stride, width);
   detail::solve_upper(upper, stride, t, upper + first, stride, width);

@@ -13,15 +13,15 @@ namespace kvfit::inline KVFIT_ISA {
 /// the last has ended. It may copy `body`. If bodies are to run loops of their own, it must allow
 /// nesting.
 ///
-///     kvfit::caller mine{[&](kvfit::index count, const auto& body) {
-///       tbb::parallel_for(kvfit::index{0}, count, body);
+///     kvfit::caller mine{[&](kvfit::index_t count, const auto& body) {
+///       tbb::parallel_for(kvfit::index_t{0}, count, body);
 ///     }};
 template <class ParallelFor>
 struct caller {
   ParallelFor parallel_for;
 
   template <item_body Body>
-  void run(index count, Body&& body) {
+  void run(index_t count, Body&& body) {
     if (count > 0) parallel_for(count, body);
   }
 };

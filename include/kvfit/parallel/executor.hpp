@@ -15,13 +15,13 @@ namespace kvfit {
 /// is stored beside the item's result. It must write to places of its own alone, so that results
 /// depend on i and not on who ran it when.
 template <class Body>
-concept item_body = std::is_nothrow_invocable_v<Body&, index>;
+concept item_body = std::is_nothrow_invocable_v<Body&, index_t>;
 
 namespace detail {
 
 /// Stands for any body in the concept below.
 struct some_body {
-  void operator()(index) const noexcept {}
+  void operator()(index_t) const noexcept {}
 };
 
 }  // namespace detail
@@ -33,7 +33,7 @@ struct some_body {
 /// A body may itself call `run` on the same executor, and takes up to some 40 KB of stack. Where
 /// `run` itself throws `std::bad_alloc`, the doors answer `out_of_memory`.
 template <class E>
-concept executor = requires(E& how, index count, const detail::some_body& body) {
+concept executor = requires(E& how, index_t count, const detail::some_body& body) {
   { how.run(count, body) } -> std::same_as<void>;
 };
 

@@ -41,9 +41,9 @@ class loop {
   // Always inlined: files compiled for other instruction sets must not share a copy.
 
   /// The same executor, its items taking memory for no more than `count` ≥ 1 at once.
-  [[nodiscard, gnu::always_inline]] loop at_most(index count) const noexcept {
+  [[nodiscard, gnu::always_inline]] loop at_most(index_t count) const noexcept {
     loop out = *this;
-    out.threads_ = static_cast<int>(std::min(count, static_cast<index>(threads_)));
+    out.threads_ = static_cast<int>(std::min(count, static_cast<index_t>(threads_)));
     return out;
   }
 
@@ -55,30 +55,30 @@ class loop {
   }
 
   template <item_body Body>
-  void run(index count, Body&& body) const {
+  void run(index_t count, Body&& body) const {
     if (how_ == nullptr || count <= 1) {
-      for (index i = 0; i < count; ++i) body(i);
+      for (index_t i = 0; i < count; ++i) body(i);
       return;
     }
     using plain_body = std::remove_reference_t<Body>;
     run_on_(
         how_, count,
-        [](const void* context, index i) noexcept {
+        [](const void* context, index_t i) noexcept {
           (*static_cast<plain_body*>(const_cast<void*>(context)))(i);  // it was handed in as one
         },
         &body);
   }
 
  private:
-  using item = void (*)(const void* context, index i) noexcept;
+  using item = void (*)(const void* context, index_t i) noexcept;
 
   template <class E>
-  static void run_on(void* how, index count, item call, const void* context) {
-    static_cast<E*>(how)->run(count, [call, context](index i) noexcept { call(context, i); });
+  static void run_on(void* how, index_t count, item call, const void* context) {
+    static_cast<E*>(how)->run(count, [call, context](index_t i) noexcept { call(context, i); });
   }
 
   void* how_ = nullptr;
-  void (*run_on_)(void* how, index count, item call, const void* context) = nullptr;
+  void (*run_on_)(void* how, index_t count, item call, const void* context) = nullptr;
   int threads_ = 1;
 };
 
@@ -87,10 +87,10 @@ static_assert(executor<loop> && executor<const loop>);
 /// `body(first, many)` over [0, count) in pieces of `most` ≥ 1, the last one shorter. Pieces do not
 /// depend on who runs them, so neither do the sums made in one.
 template <class Body>
-requires std::is_nothrow_invocable_v<Body&, index, index>
-void over_pieces(const loop& how, index count, index most, Body&& body) {
-  how.run((count + most - 1) / most, [&](index piece) noexcept {
-    const index first = piece * most;
+requires std::is_nothrow_invocable_v<Body&, index_t, index_t>
+void over_pieces(const loop& how, index_t count, index_t most, Body&& body) {
+  how.run((count + most - 1) / most, [&](index_t piece) noexcept {
+    const index_t first = piece * most;
     body(first, std::min(most, count - first));
   });
 }

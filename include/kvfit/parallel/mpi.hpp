@@ -55,14 +55,15 @@ namespace kvfit::inline KVFIT_ISA {
 class mpi_ranks {
  public:
   /// Longest message in bytes: MPI counts in `int`.
-  static constexpr index most_message = std::numeric_limits<int>::max();
+  static constexpr index_t most_message = std::numeric_limits<int>::max();
 
   /// A communicator of its own with the ranks of `of`, which stays the caller's. (While it is made,
   /// errors go to the handler of `of`; MPI's own default ends the program.)
   ///
   /// message_bytes: what is longer is sent in parts, 1 … `most_message`, the same on all ranks.
   /// Errors: `communication_failed` where MPI was not begun or has ended; `invalid_option`.
-  [[nodiscard]] static result<mpi_ranks> over(MPI_Comm of, index message_bytes = index{1} << 30) {
+  [[nodiscard]] static result<mpi_ranks> over(MPI_Comm of,
+                                              index_t message_bytes = index_t{1} << 30) {
     int is_begun = 0;
     int is_ended = 0;
     if (MPI_Initialized(&is_begun) != MPI_SUCCESS || MPI_Finalized(&is_ended) != MPI_SUCCESS ||
@@ -115,10 +116,10 @@ class mpi_ranks {
   ///
   /// place: where among all ranks' items this rank failed, ≥ 0; not looked at on success. Cost: one
   /// reduction of 8 bytes; two more messages where somebody failed.
-  [[nodiscard]] result<void> agree(const result<void>& own, index place = 0) {
-    constexpr index nowhere = std::numeric_limits<index>::max();
-    index mine = own ? nowhere : std::min(place, nowhere - 1);
-    index lowest = nowhere;
+  [[nodiscard]] result<void> agree(const result<void>& own, index_t place = 0) {
+    constexpr index_t nowhere = std::numeric_limits<index_t>::max();
+    index_t mine = own ? nowhere : std::min(place, nowhere - 1);
+    index_t lowest = nowhere;
     auto ok = reduce(&mine, &lowest, 1, MPI_INT64_T, MPI_MIN);
     if (!ok) return ok;
     if (lowest == nowhere) return {};
@@ -164,7 +165,7 @@ class mpi_ranks {
   template <class T>
   [[nodiscard]] result<std::vector<std::vector<T>>> gather(const std::vector<T>& own) {
     static_assert(std::is_trivially_copyable_v<T> && !std::is_same_v<T, bool>);
-    std::vector<index> counts;
+    std::vector<index_t> counts;
     std::vector<std::vector<T>> all;
     auto ok = agree(detail::guard_memory("gather", [&]() -> result<void> {
       counts.resize(static_cast<std::size_t>(size_));
@@ -172,7 +173,7 @@ class mpi_ranks {
       return {};
     }));
     if (!ok) return ok.error();
-    const auto count = static_cast<index>(own.size());
+    const auto count = static_cast<index_t>(own.size());
     ok = called("MPI_Allgather",
                 MPI_Allgather(&count, 1, MPI_INT64_T, counts.data(), 1, MPI_INT64_T, own_));
     if (!ok) return ok.error();
@@ -211,7 +212,7 @@ class mpi_ranks {
                  {words.data(), static_cast<std::size_t>(length)}};
   }
 
-  result<void> set_up(index message_bytes) {
+  result<void> set_up(index_t message_bytes) {
     auto ok = called("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(own_, MPI_ERRORS_RETURN));
     if (ok) ok = called("MPI_Comm_rank", MPI_Comm_rank(own_, &rank_));
     if (ok) ok = called("MPI_Comm_size", MPI_Comm_size(own_, &size_));
@@ -240,7 +241,7 @@ class mpi_ranks {
   MPI_Comm own_ = MPI_COMM_NULL;
   int rank_ = 0;
   int size_ = 1;
-  index message_bytes_ = most_message;
+  index_t message_bytes_ = most_message;
 };
 
 }  // namespace kvfit::inline KVFIT_ISA

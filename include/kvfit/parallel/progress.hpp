@@ -21,7 +21,7 @@ struct watch {
   const cancellation* cancel = nullptr;
   /// Called after each item with 1, 2, …, count: never by two threads at once, though not always by
   /// the same. It must not throw.
-  std::function<void(index done, index count)> progress = {};
+  std::function<void(index_t done, index_t count)> progress = {};
   std::optional<std::chrono::steady_clock::time_point> deadline = {};
 
   /// For calls within an item.
@@ -38,17 +38,18 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// at_once: items that may be under way at the same time, ≥ 0; 0: as many as `how` runs.
 template <executor E, item_body Body>
-result<void> run_watched(E&& how, index count, Body&& body, const watch& by, index at_once = 0) {
+result<void> run_watched(E&& how, index_t count, Body&& body, const watch& by,
+                         index_t at_once = 0) {
   const stop_when stop = by.stop();
   std::mutex mutex;
-  index done = 0;
+  index_t done = 0;
   std::atomic<bool> is_cut{false};
-  const auto run_item = [&](index i) noexcept {
+  const auto run_item = [&](index_t i) noexcept {
     if (stop.is_due()) {
       is_cut.store(true, std::memory_order_relaxed);
       return;
     }
-    if constexpr (std::is_same_v<std::invoke_result_t<Body&, index>, bool>) {
+    if constexpr (std::is_same_v<std::invoke_result_t<Body&, index_t>, bool>) {
       if (!body(i)) {
         is_cut.store(true, std::memory_order_relaxed);
         return;
@@ -64,9 +65,9 @@ result<void> run_watched(E&& how, index count, Body&& body, const watch& by, ind
     how.run(count, run_item);
   } else {
     // As many lanes as may be under way, each taking the next item there is.
-    std::atomic<index> next{0};
-    how.run(at_once, [&](index) noexcept {
-      for (index i = next++; i < count; i = next++) run_item(i);
+    std::atomic<index_t> next{0};
+    how.run(at_once, [&](index_t) noexcept {
+      for (index_t i = next++; i < count; i = next++) run_item(i);
     });
   }
   if (is_cut.load(std::memory_order_relaxed)) return error{errc::cancelled, "items", done, count};

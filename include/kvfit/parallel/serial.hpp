@@ -13,8 +13,8 @@ struct serial {
   static constexpr int threads() noexcept { return 1; }
 
   template <item_body Body>
-  void run(index count, Body&& body) const noexcept {
-    for (index i = 0; i < count; ++i) body(i);
+  void run(index_t count, Body&& body) const noexcept {
+    for (index_t i = 0; i < count; ++i) body(i);
   }
 };
 

@@ -23,7 +23,7 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 ///     kvfit::thread_pool pool(8);
 ///     if (pool.threads() < 8) ...;  // the system gave fewer
-///     pool.run(heads, [&](kvfit::index i) noexcept { results[i] = fit(i); });
+///     pool.run(heads, [&](kvfit::index_t i) noexcept { results[i] = fit(i); });
 ///
 /// `run` may be called from several threads and from within a body: who waits first works on its
 /// own items, so nested loops end even where no thread is free. It allocates nothing. The
@@ -70,9 +70,9 @@ class thread_pool {
   }
 
   template <item_body Body>
-  void run(index count, Body&& body) noexcept {
-    const auto one = [&body](index i) noexcept { body(i); };
-    loop mine{[](const void* context, index i) noexcept {
+  void run(index_t count, Body&& body) noexcept {
+    const auto one = [&body](index_t i) noexcept { body(i); };
+    loop mine{[](const void* context, index_t i) noexcept {
                 (*static_cast<const std::remove_const_t<decltype(one)>*>(context))(i);
               },
               &one, count};
@@ -96,12 +96,12 @@ class thread_pool {
  private:
   /// One `run` under way; it lives on the stack of its caller.
   struct loop {
-    void (*call)(const void* context, index i) noexcept;
+    void (*call)(const void* context, index_t i) noexcept;
     const void* context;
-    index count;
-    std::atomic<index> next = 0;  ///< the first item nobody has taken
-    int helpers = 0;              ///< workers inside; under the mutex
-    loop* after = nullptr;        ///< in the list of open loops; under the mutex
+    index_t count;
+    std::atomic<index_t> next = 0;  ///< the first item nobody has taken
+    int helpers = 0;                ///< workers inside; under the mutex
+    loop* after = nullptr;          ///< in the list of open loops; under the mutex
   };
 
   void start(int count) {
@@ -109,7 +109,7 @@ class thread_pool {
   }
 
   static void work_on(loop& mine) noexcept {
-    for (index i = mine.next++; i < mine.count; i = mine.next++) mine.call(mine.context, i);
+    for (index_t i = mine.next++; i < mine.count; i = mine.next++) mine.call(mine.context, i);
   }
 
   /// Takes `done` off the list, if it still is on it.

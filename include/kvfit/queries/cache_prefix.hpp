@@ -29,7 +29,7 @@ namespace kvfit {
 struct cache_prefix {
   /// [layer][KV head]: any number of blocks, none too. Every key stands before `positions`.
   std::vector<std::vector<std::vector<kv_block>>> blocks = {};
-  index positions = 0;  ///< ≥ 0: the logical length; the first token read stands here
+  index_t positions = 0;  ///< ≥ 0: the logical length; the first token read stands here
 };
 
 }  // namespace kvfit
@@ -37,7 +37,7 @@ struct cache_prefix {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Rows first … first + count − 1 of a block without masks.
-inline kv_block block_rows(const kv_block& block, index first, index count) noexcept {
+inline kv_block block_rows(const kv_block& block, index_t first, index_t count) noexcept {
   const auto start = static_cast<std::size_t>(first);
   const auto length = static_cast<std::size_t>(count);
   kv_block part = block;
@@ -50,26 +50,26 @@ inline kv_block block_rows(const kv_block& block, index first, index count) noex
 }
 
 /// The first row of a block whose positions ascend that stands at `position` or later.
-inline index first_row_from(const kv_block& block, index position) noexcept {
+inline index_t first_row_from(const kv_block& block, index_t position) noexcept {
   if (block.positions.empty()) {
-    return std::clamp<index>(position - block.first_position, 0, block.keys.rows());
+    return std::clamp<index_t>(position - block.first_position, 0, block.keys.rows());
   }
   const auto at = std::lower_bound(block.positions.begin(), block.positions.end(), position);
-  return static_cast<index>(at - block.positions.begin());
+  return static_cast<index_t>(at - block.positions.begin());
 }
 
 /// Appends `block` without the rows that stand in [first, end). A block that can't be cut is
 /// refused.
-inline result<void> append_outside(const kv_block& block, index first, index end,
+inline result<void> append_outside(const kv_block& block, index_t first, index_t end,
                                    std::vector<kv_block>& kept) {
-  const index rows = block.keys.rows();
-  const auto mismatch = [rows](const char* part, index found) {
+  const index_t rows = block.keys.rows();
+  const auto mismatch = [rows](const char* part, index_t found) {
     return error{errc::shape_mismatch, part, found, rows, "one for each row of the keys"};
   };
   if (block.values.rows() != rows) return mismatch("values", block.values.rows());
-  const auto biases = static_cast<index>(block.bias.size());
+  const auto biases = static_cast<index_t>(block.bias.size());
   if (biases != 0 && biases != rows) return mismatch("bias", biases);
-  const auto places = static_cast<index>(block.positions.size());
+  const auto places = static_cast<index_t>(block.positions.size());
   if (places != 0 && places != rows) return mismatch("positions", places);
   if (const auto ok = check_positions(block); !ok) return ok;
   if (!block.masks.empty()) {
@@ -79,8 +79,8 @@ inline result<void> append_outside(const kv_block& block, index first, index end
   if (!std::is_sorted(block.positions.begin(), block.positions.end())) {
     return error{errc::invalid_position, "positions", error::none, error::none, "must ascend"};
   }
-  const index before = first_row_from(block, first);
-  const index after = std::max(before, first_row_from(block, end));
+  const index_t before = first_row_from(block, first);
+  const index_t after = std::max(before, first_row_from(block, end));
   if (before > 0) kept.push_back(block_rows(block, 0, before));
   if (after < block.keys.rows()) {
     kept.push_back(block_rows(block, after, block.keys.rows() - after));
@@ -95,11 +95,11 @@ namespace kvfit::inline KVFIT_ISA {
 /// All rows of a cache that an engine has read, which must be as long in all layers (asserted).
 inline cache_prefix prefix_of(const live_cache& cache) {
   cache_prefix all;
-  for (index l = 0; l < cache.layers(); ++l) {
+  for (index_t l = 0; l < cache.layers(); ++l) {
     assert(cache.rows(l) == cache.rows(0));
     all.positions = cache.first_position() + cache.rows(l);
     std::vector<std::vector<kv_block>> heads;
-    for (index h = 0; h < cache.heads(l); ++h) heads.push_back({cache.block(l, h)});
+    for (index_t h = 0; h < cache.heads(l); ++h) heads.push_back({cache.block(l, h)});
     all.blocks.push_back(std::move(heads));
   }
   return all;
@@ -107,10 +107,10 @@ inline cache_prefix prefix_of(const live_cache& cache) {
 
 /// A cache of the caller's: its layer numbers are the engine's layers, and the next token stands at
 /// `positions`. `invalid_option` where a number is no layer of `layers`.
-inline result<cache_prefix> prefix_of(const cache_view& cache, index layers, index positions) {
+inline result<cache_prefix> prefix_of(const cache_view& cache, index_t layers, index_t positions) {
   return detail::guard_memory("prefix_of", [&]() -> result<cache_prefix> {
     cache_prefix all{.positions = positions};
-    all.blocks.resize(static_cast<std::size_t>(std::max<index>(layers, 0)));
+    all.blocks.resize(static_cast<std::size_t>(std::max<index_t>(layers, 0)));
     for (const cache_layer& layer : cache.layers) {
       if (layer.number < 0 || layer.number >= layers) {
         return error{errc::invalid_option, "layer.number", layer.number, layers};
@@ -131,10 +131,10 @@ inline result<cache_prefix> prefix_of(const cache_view& cache, index layers, ind
 /// together, `invalid_position` for a range that is none or
 /// ends beyond the prefix, for positions that do not ascend and for a compact row outside the
 /// range.
-inline result<void> replace_rows(cache_prefix& prefix, const compacted_layer& layer, index first,
-                                 index end) {
+inline result<void> replace_rows(cache_prefix& prefix, const compacted_layer& layer, index_t first,
+                                 index_t end) {
   if (const auto ok = check_layer(layer); !ok) return ok;
-  const auto count = static_cast<index>(prefix.blocks.size());
+  const auto count = static_cast<index_t>(prefix.blocks.size());
   if (layer.number < 0 || layer.number >= count) {
     return error{errc::invalid_option, "layer.number", layer.number, count};
   }
@@ -144,8 +144,8 @@ inline result<void> replace_rows(cache_prefix& prefix, const compacted_layer& la
   }
   auto& heads = prefix.blocks[static_cast<std::size_t>(layer.number)];
   if (layer.offsets.size() != heads.size() + 1) {
-    return error{errc::shape_mismatch, "offsets", static_cast<index>(layer.offsets.size()),
-                 static_cast<index>(heads.size()) + 1, "one per head, and the end"};
+    return error{errc::shape_mismatch, "offsets", static_cast<index_t>(layer.offsets.size()),
+                 static_cast<index_t>(heads.size()) + 1, "one per head, and the end"};
   }
   return detail::guard_memory("replace_rows", [&]() -> result<void> {
     std::vector<std::vector<kv_block>> replaced(heads.size());
@@ -155,10 +155,10 @@ inline result<void> replace_rows(cache_prefix& prefix, const compacted_layer& la
         if (!ok) return ok.error();
       }
       const kv_block compact = layer.block(h);
-      for (const index position : compact.positions) {
+      for (const index_t position : compact.positions) {
         if (position < first || position >= end) {
           return error{errc::invalid_position, "key_positions", position, end,
-                       name(head_id{layer.number, static_cast<index>(h)}) +
+                       name(head_id{layer.number, static_cast<index_t>(h)}) +
                            ": a compact row outside the rows that are replaced"};
         }
       }
@@ -173,7 +173,7 @@ inline result<void> replace_rows(cache_prefix& prefix, const compacted_layer& la
 ///
 /// Errors: those of `replace_rows`.
 inline result<cache_prefix> compacted_prefix(cache_prefix prefix, const compacted_cache& cache,
-                                             index first, index end) {
+                                             index_t first, index_t end) {
   for (const compacted_layer& layer : cache.layers) {
     if (const auto ok = replace_rows(prefix, layer, first, end); !ok) return ok.error();
   }
@@ -182,7 +182,7 @@ inline result<cache_prefix> compacted_prefix(cache_prefix prefix, const compacte
 
 /// The same where all rows were compacted.
 inline result<cache_prefix> compacted_prefix(cache_prefix prefix, const compacted_cache& cache) {
-  const index end = prefix.positions;
+  const index_t end = prefix.positions;
   return compacted_prefix(std::move(prefix), cache, 0, end);
 }
 
@@ -197,19 +197,19 @@ inline result<void> check_prefix(const cache_prefix& prefix, std::span<const lay
   }
   if (prefix.blocks.empty()) return {};
   if (prefix.blocks.size() != shapes.size()) {
-    return error{errc::shape_mismatch, "prefix.blocks", static_cast<index>(prefix.blocks.size()),
-                 static_cast<index>(shapes.size()), "one entry per layer"};
+    return error{errc::shape_mismatch, "prefix.blocks", static_cast<index_t>(prefix.blocks.size()),
+                 static_cast<index_t>(shapes.size()), "one entry per layer"};
   }
   for (std::size_t l = 0; l < shapes.size(); ++l) {
     const auto& heads = prefix.blocks[l];
-    const auto layer = static_cast<index>(l);
+    const auto layer = static_cast<index_t>(l);
     if (heads.empty()) continue;
-    if (static_cast<index>(heads.size()) != shapes[l].kv_heads) {
-      return error{errc::shape_mismatch, "prefix.blocks", static_cast<index>(heads.size()),
+    if (static_cast<index_t>(heads.size()) != shapes[l].kv_heads) {
+      return error{errc::shape_mismatch, "prefix.blocks", static_cast<index_t>(heads.size()),
                    shapes[l].kv_heads, "KV heads of layer " + std::to_string(l)};
     }
     for (std::size_t h = 0; h < heads.size(); ++h) {
-      const auto here = [&] { return name(head_id{layer, static_cast<index>(h)}); };
+      const auto here = [&] { return name(head_id{layer, static_cast<index_t>(h)}); };
       for (const kv_block& block : heads[h]) {
         if (!block.masks.empty()) {
           return error{errc::invalid_option, "masks", error::none, error::none,
@@ -227,9 +227,9 @@ inline result<void> check_prefix(const cache_prefix& prefix, std::span<const lay
           cause.detail = here();
           return cause;
         }
-        const index last = block.positions.empty()
-                               ? block.first_position + block.keys.rows() - 1
-                               : *std::max_element(block.positions.begin(), block.positions.end());
+        const index_t last = block.positions.empty() ? block.first_position + block.keys.rows() - 1
+                                                     : *std::max_element(block.positions.begin(),
+                                                                         block.positions.end());
         if (block.keys.rows() > 0 && last >= prefix.positions) {
           return error{errc::invalid_position, "positions", last, prefix.positions,
                        here() + ": a key stands where tokens are still to come"};

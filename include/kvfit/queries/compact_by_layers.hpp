@@ -26,7 +26,7 @@ namespace kvfit {
 
 /// Compacts one layer with the queries given, all heads of it: `compact_layer(layer, queries)`.
 template <class F>
-concept layer_compaction = requires(F& compact, index layer, const layer_queries& queries) {
+concept layer_compaction = requires(F& compact, index_t layer, const layer_queries& queries) {
   { compact(layer, queries) } -> std::same_as<result<compacted_layer>>;
 };
 
@@ -34,13 +34,13 @@ concept layer_compaction = requires(F& compact, index layer, const layer_queries
 struct layerwise_compaction {
   compacted_cache cache;
   reference_queries queries;  ///< those that each layer was compacted with
-  index layer_passes = 0;     ///< texts taken through a layer, added up
+  index_t layer_passes = 0;   ///< texts taken through a layer, added up
 };
 
 /// The rows that are replaced: all that stand in [first, end).
 struct token_range {
-  index first = 0;
-  index end = 0;
+  index_t first = 0;
+  index_t end = 0;
 };
 
 }  // namespace kvfit
@@ -70,10 +70,10 @@ class layerwise {
     if (const auto ok = check_queries_of_engine(); !ok) return ok.error();
     if (const auto ok = embed_readings(); !ok) return ok.error();
     out_.cache.layers.reserve(out_.queries.layers.size());  // the prefix refers to them
-    const index last = out_.queries.layers.back().number;
-    const index passes = (last + 1) * static_cast<index>(carried_.size());
+    const index_t last = out_.queries.layers.back().number;
+    const index_t passes = (last + 1) * static_cast<index_t>(carried_.size());
     std::size_t next = 0;
-    for (index l = 0; l <= last; ++l) {
+    for (index_t l = 0; l <= last; ++l) {
       const bool is_compacted = out_.queries.layers[next].number == l;
       for (carried_reading& text : carried_) {
         if (const auto ok = read_.check_cancelled(out_.layer_passes, passes); !ok) {
@@ -94,18 +94,18 @@ class layerwise {
         if (const auto ok = finish(text, l); !ok) return ok.error();
       }
     }
-    for (index l = last + 1; l < read_.layers(); ++l) out_.cache.skipped.push_back(l);
+    for (index_t l = last + 1; l < read_.layers(); ++l) out_.cache.skipped.push_back(l);
     return std::move(out_);
   }
 
  private:
   /// Queries of exactly the layers that are compacted, as `gather_queries` makes them.
   result<void> check_queries_of_engine() const {
-    const std::vector<index> wanted = global_layers(read_.shapes());
+    const std::vector<index_t> wanted = global_layers(read_.shapes());
     const auto& given = out_.queries.layers;
     if (wanted.empty() || given.size() != wanted.size()) {
-      return error{errc::shape_mismatch, "queries", static_cast<index>(given.size()),
-                   static_cast<index>(wanted.size()), "layers"};
+      return error{errc::shape_mismatch, "queries", static_cast<index_t>(given.size()),
+                   static_cast<index_t>(wanted.size()), "layers"};
     }
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       const layer_shape& shape = read_.shape(wanted[i]);
@@ -113,8 +113,8 @@ class layerwise {
       if (given[i].number != wanted[i]) {
         return error{errc::shape_mismatch, "queries", given[i].number, wanted[i], "layer numbers"};
       }
-      if (static_cast<index>(given[i].heads.size()) != shape.query_heads) {
-        return error{errc::shape_mismatch, "queries", static_cast<index>(given[i].heads.size()),
+      if (static_cast<index_t>(given[i].heads.size()) != shape.query_heads) {
+        return error{errc::shape_mismatch, "queries", static_cast<index_t>(given[i].heads.size()),
                      shape.query_heads, here + ": query heads"};
       }
       for (const matrix& head : given[i].heads) {
@@ -134,8 +134,8 @@ class layerwise {
         return error{errc::invalid_position, "readings", reading.position, prefix_.positions,
                      "a text that was read over the cache follows it"};
       }
-      const auto count = static_cast<index>(reading.rows.size());
-      const auto tokens = static_cast<index>(reading.tokens.size());
+      const auto count = static_cast<index_t>(reading.rows.size());
+      const auto tokens = static_cast<index_t>(reading.tokens.size());
       if (!std::is_sorted(reading.rows.begin(), reading.rows.end()) || reading.rows.front() < 0 ||
           reading.rows.back() >= tokens || reading.first_row < 0 ||
           reading.first_row + count > out_.queries.rows()) {
@@ -149,11 +149,11 @@ class layerwise {
     return {};
   }
 
-  result<void> project(carried_reading& text, index layer) {
-    const index tokens = text.hidden.rows();
+  result<void> project(carried_reading& text, index_t layer) {
+    const index_t tokens = text.hidden.rows();
     text.chunks.clear();
-    for (index from = 0; from < tokens; from += read_.options().chunk) {
-      const index count = std::min(read_.options().chunk, tokens - from);
+    for (index_t from = 0; from < tokens; from += read_.options().chunk) {
+      const index_t count = std::min(read_.options().chunk, tokens - from);
       const matrix part = text.hidden.middleRows(from, count);
       auto rows = read_.project(layer, part, text.reading->position + from);
       if (!rows) return rows.error();
@@ -163,7 +163,7 @@ class layerwise {
   }
 
   static void keep_queries(const carried_reading& text, reference_queries::layer& into) {
-    index first = 0;
+    index_t first = 0;
     for (const layer_rows& rows : text.chunks) {
       keep_rows(*text.reading, first, rows, into);
       first += rows.queries.front().rows();
@@ -171,7 +171,7 @@ class layerwise {
   }
 
   template <class Compact>
-  result<void> compact_one(Compact& compact, index layer, std::size_t which) {
+  result<void> compact_one(Compact& compact, index_t layer, std::size_t which) {
     const layer_queries given = out_.queries.view(which);
     result<compacted_layer> fitted = compact(layer, given);
     if (!fitted) return fitted.error();
@@ -190,11 +190,11 @@ class layerwise {
     return replace_rows(prefix_, kept, range_.first, range_.end);
   }
 
-  result<void> finish(carried_reading& text, index layer) {
+  result<void> finish(carried_reading& text, index_t layer) {
     live_cache live(read_.shapes(), text.reading->position);
-    index from = 0;
+    index_t from = 0;
     for (const layer_rows& rows : text.chunks) {
-      const index count = rows.queries.front().rows();
+      const index_t count = rows.queries.front().rows();
       matrix part = text.hidden.middleRows(from, count);
       live.append(layer, rows);
       const auto ok = read_.finish(layer, prefix_, live, rows, text.reading->position + from, part);
@@ -229,7 +229,7 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 ///     auto small = kvfit::compact_by_layers(
 ///         *read, kvfit::prefix_of(text->cache), std::move(*queries), {0, length},
-///         [&](kvfit::index layer, const kvfit::layer_queries& given) {
+///         [&](kvfit::index_t layer, const kvfit::layer_queries& given) {
 ///           return my_compaction(text->cache.view().layers[layer], given);
 ///         });
 ///

@@ -26,11 +26,11 @@ using token = std::int32_t;
 /// than the drivers here do, and hands over its queries as `query_block`s of its own.
 struct layer_shape {
   layer_kind kind = layer_kind::global;
-  index query_heads = 0;  ///< a multiple of kv_heads
-  index kv_heads = 0;
-  index key_size = 0;    ///< d_k
-  index value_size = 0;  ///< d_v
-  logit_rule rule = {};  ///< causality is the driver's business, not set here
+  index_t query_heads = 0;  ///< a multiple of kv_heads
+  index_t kv_heads = 0;
+  index_t key_size = 0;    ///< d_k
+  index_t value_size = 0;  ///< d_v
+  logit_rule rule = {};    ///< causality is the driver's business, not set here
   std::optional<rope> rotation = {};
 };
 
@@ -48,19 +48,19 @@ struct layer_rows {
 /// hidden: n × width, one row a token, carried from layer to layer. position: of row 0; the rows
 /// after it follow one by one. Nothing is kept between calls.
 ///
-///     for (index l = 0; l < model.layers(); ++l) {
+///     for (index_t l = 0; l < model.layers(); ++l) {
 ///       auto rows = model.project(l, hidden, position);             // Q, K, V of layer l
 ///       // outputs[h]: attention of rows->queries[h] over a cache and over rows->keys, causally
 ///       if (auto ok = model.finish(l, outputs, hidden); !ok) ...    // hidden leaves layer l
 ///     }
 template <class E>
-concept engine = requires(const E& model, index layer, index position,
+concept engine = requires(const E& model, index_t layer, index_t position,
                           std::span<const token> tokens, matrix& hidden, const matrix& given,
                           const std::vector<matrix>& outputs) {
-  { model.layers() } -> std::same_as<index>;
+  { model.layers() } -> std::same_as<index_t>;
   { model.shape(layer) } -> std::same_as<layer_shape>;
-  { model.positions() } -> std::same_as<index>;   ///< positions it knows: 0 … positions() − 1
-  { model.vocabulary() } -> std::same_as<index>;  ///< tokens are 0 … vocabulary() − 1
+  { model.positions() } -> std::same_as<index_t>;   ///< positions it knows: 0 … positions() − 1
+  { model.vocabulary() } -> std::same_as<index_t>;  ///< tokens are 0 … vocabulary() − 1
   { model.embed(tokens) } -> std::same_as<result<matrix>>;
   { model.project(layer, given, position) } -> std::same_as<result<layer_rows>>;
   { model.finish(layer, outputs, hidden) } -> std::same_as<result<void>>;  ///< one n × d_v a head

@@ -30,12 +30,12 @@ namespace kvfit {
 struct gather_options {
   /// Queries a KV head, ≥ 1: with G query heads each, ⌊budget / G⌋ tokens, whose queries are taken
   /// from every query head alike. Where layers differ in G, the largest counts.
-  index budget = 10000;
+  index_t budget = 10000;
   sampling how = sampling::stride;
   std::uint64_t seed = 0;  ///< of the reservoir
   /// Bytes that the queries kept may take. Where the budget needs more, there are fewer, and
   /// the report says so.
-  index memory = index{1} << 30;
+  index_t memory = index_t{1} << 30;
   /// Where a source has fewer rows than it is asked for: true cuts all sources by the same factor,
   /// so that the mixture stays what it was asked to be; false takes what there is of each.
   bool is_cut_alike = true;
@@ -86,12 +86,12 @@ class gathering {
 
   /// What each source is asked for.
   result<void> ask() {
-    index group = 1;
-    index bytes = static_cast<index>(sizeof(index));
-    for (const index l : layers_) {
+    index_t group = 1;
+    index_t bytes = static_cast<index_t>(sizeof(index_t));
+    for (const index_t l : layers_) {
       const layer_shape& shape = read_.shape(l);
       group = std::max(group, shape.query_heads / shape.kv_heads);
-      bytes += shape.query_heads * shape.key_size * static_cast<index>(sizeof(float));
+      bytes += shape.query_heads * shape.key_size * static_cast<index_t>(sizeof(float));
     }
     bytes_ = bytes;
     gather_report& report = out_.report;
@@ -101,7 +101,7 @@ class gathering {
       return error{errc::budget_out_of_range, "budget", options_.budget, group,
                    "one query a query head at least"};
     }
-    const index allowed = std::max<index>(options_.memory, 0) / bytes;
+    const index_t allowed = std::max<index_t>(options_.memory, 0) / bytes;
     if (allowed < report.rows) {
       report.rows = allowed;
       report.is_cut_by_memory = true;
@@ -139,8 +139,8 @@ class gathering {
         std::visit([&](const auto& source) { return readings_of(read_, context_, cache_, source); },
                    mixture_[s].source);
     if (!readings) return readings.error();
-    index rows = 0;
-    for (const query_reading& one : *readings) rows += static_cast<index>(one.tokens.size());
+    index_t rows = 0;
+    for (const query_reading& one : *readings) rows += static_cast<index_t>(one.tokens.size());
     rows -= unsampled(s);
     if (std::holds_alternative<sources::cache_keys>(mixture_[s].source))
       rows = fewest_keys(cache_, layers_, read_.shapes());
@@ -155,14 +155,14 @@ class gathering {
   }
 
   /// Tokens of the context that are read and never sampled.
-  [[nodiscard]] index unsampled(std::size_t s) const {
+  [[nodiscard]] index_t unsampled(std::size_t s) const {
     const auto* context = std::get_if<sources::context>(&mixture_[s].source);
     return context == nullptr ? 0 : context->first;
   }
 
   /// Which rows are kept, where they lie and where they stand; room for all.
   void allot() {
-    const std::vector<index> kept =
+    const std::vector<index_t> kept =
         options_.is_cut_alike ? rows_kept(asked_, obtained_) : rows_there(asked_, obtained_);
     for (std::size_t s = 0; s < mixture_.size(); ++s) {
       first_rows_.push_back(out_.rows());
@@ -176,7 +176,7 @@ class gathering {
       }
     }
     out_.report.bytes = out_.rows() * bytes_;
-    for (const index l : layers_) {
+    for (const index_t l : layers_) {
       const layer_shape& shape = read_.shape(l);
       out_.layers.push_back({l, std::vector<matrix>(static_cast<std::size_t>(shape.query_heads),
                                                     matrix(out_.rows(), shape.key_size))});
@@ -184,19 +184,19 @@ class gathering {
   }
 
   /// Rows of one source, counted through all its texts, given to the texts they are of.
-  void place(std::size_t s, const std::vector<index>& rows) {
+  void place(std::size_t s, const std::vector<index_t>& rows) {
     const auto* context = std::get_if<sources::context>(&mixture_[s].source);
-    const index behind =
+    const index_t behind =
         context != nullptr && !context->is_causal
             ? cache_.positions - context->first  // the first one stands right behind
             : 0;
-    index start = -unsampled(s);
+    index_t start = -unsampled(s);
     std::size_t next = 0;
     for (query_reading& reading : readings_[s]) {
-      const index end = start + static_cast<index>(reading.tokens.size());
+      const index_t end = start + static_cast<index_t>(reading.tokens.size());
       reading.first_row = out_.rows();
       for (; next < rows.size() && rows[next] < end; ++next) {
-        const index row = rows[next] - start;
+        const index_t row = rows[next] - start;
         reading.rows.push_back(row);
         out_.positions.push_back(reading.position + row + behind);
       }
@@ -232,7 +232,7 @@ class gathering {
     for (reference_queries::layer& layer : out_.layers) {
       wanted[static_cast<std::size_t>(layer.number)] = &layer;
     }
-    const auto keep = [&](index layer, index first, const layer_rows& rows) {
+    const auto keep = [&](index_t layer, index_t first, const layer_rows& rows) {
       auto* into = wanted[static_cast<std::size_t>(layer)];
       if (into != nullptr) keep_rows(reading, first, rows, *into);
     };
@@ -247,12 +247,12 @@ class gathering {
   std::span<const weighted_source> mixture_;
   const gather_options& options_;
   std::vector<double> fractions_;
-  std::vector<index> layers_;
-  index bytes_ = 0;  // a row of every query head, and its position
-  std::vector<index> asked_;
-  std::vector<index> obtained_;
-  std::vector<index> kept_;
-  std::vector<index> first_rows_;
+  std::vector<index_t> layers_;
+  index_t bytes_ = 0;  // a row of every query head, and its position
+  std::vector<index_t> asked_;
+  std::vector<index_t> obtained_;
+  std::vector<index_t> kept_;
+  std::vector<index_t> first_rows_;
   std::vector<std::vector<query_reading>> readings_;
   reference_queries out_;
 };

@@ -20,7 +20,7 @@ namespace kvfit {
 
 /// When a text ends of itself.
 struct generation_limits {
-  index tokens = 256;            ///< ≥ 0: no more than these
+  index_t tokens = 256;          ///< ≥ 0: no more than these
   std::vector<token> stop = {};  ///< a token of these ends the text, and is not part of it
 };
 
@@ -67,10 +67,10 @@ template <engine E, executor X>
     return error{errc::shape_mismatch, "live", live.layers(), read.layers(), "layers"};
   }
   return detail::guard_memory("generate", [&]() -> result<std::vector<token>> {
-    const index room = read.model().positions() - live.first_position() - live.rows(0);
-    const index most = std::min(limits.tokens, room);
+    const index_t room = read.model().positions() - live.first_position() - live.rows(0);
+    const index_t most = std::min(limits.tokens, room);
     std::vector<token> text;
-    while (static_cast<index>(text.size()) < most) {
+    while (static_cast<index_t>(text.size()) < most) {
       const auto columns = static_cast<std::size_t>(logits.cols());
       const std::optional<token> next =
           draw(std::span<const float>(logits.data(), columns), random);
@@ -81,7 +81,7 @@ template <engine E, executor X>
                      "drew a token that is not in the vocabulary"};
       }
       text.push_back(*next);
-      if (static_cast<index>(text.size()) == most) break;
+      if (static_cast<index_t>(text.size()) == most) break;
       const auto hidden = read.read(before, live, std::span<const token>(&*next, 1));
       if (!hidden) return hidden.error();
       auto after = detail::next_logits(read, *hidden);

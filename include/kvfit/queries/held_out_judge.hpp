@@ -96,14 +96,14 @@ class held_out_judge {
                    const judge_options& options) {
     const std::size_t heads = layer.heads.size();
     if (heads == 0 || asked.heads.empty() || asked.heads.size() % heads != 0) {
-      return error{errc::shape_mismatch, "queries", static_cast<index>(asked.heads.size()),
-                   static_cast<index>(heads),
+      return error{errc::shape_mismatch, "queries", static_cast<index_t>(asked.heads.size()),
+                   static_cast<index_t>(heads),
                    "layer " + std::to_string(layer.number) + ": heads must divide query blocks"};
     }
     const std::size_t group = asked.heads.size() / heads;
     for (std::size_t h = 0; h < heads; ++h) {
       judged_head head;
-      head.id = {layer.number, static_cast<index>(h)};
+      head.id = {layer.number, static_cast<index_t>(h)};
       const auto first = asked.heads.begin() + static_cast<std::ptrdiff_t>(h * group);
       head.queries.assign(first, first + static_cast<std::ptrdiff_t>(group));
       head.rule = layer.rule.value_or(options.rule);

@@ -27,23 +27,23 @@ struct parted_queries {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The rows of the set that are named, ascending, with the readings they come from.
-inline reference_queries take_queries(const reference_queries& all, std::span<const index> rows) {
+inline reference_queries take_queries(const reference_queries& all, std::span<const index_t> rows) {
   reference_queries part;
   part.report = all.report;
-  const auto count = static_cast<index>(rows.size());
+  const auto count = static_cast<index_t>(rows.size());
   for (const reference_queries::layer& layer : all.layers) {
     reference_queries::layer taken{layer.number, {}};
     for (const matrix& head : layer.heads) {
       matrix some(count, head.cols());
-      for (index i = 0; i < count; ++i) some.row(i) = head.row(rows[static_cast<std::size_t>(i)]);
+      for (index_t i = 0; i < count; ++i) some.row(i) = head.row(rows[static_cast<std::size_t>(i)]);
       taken.heads.push_back(std::move(some));
     }
     part.layers.push_back(std::move(taken));
   }
-  for (const index row : rows)
+  for (const index_t row : rows)
     part.positions.push_back(all.positions[static_cast<std::size_t>(row)]);
   for (const query_reading& reading : all.readings) {
-    const index end = reading.first_row + static_cast<index>(reading.rows.size());
+    const index_t end = reading.first_row + static_cast<index_t>(reading.rows.size());
     const auto from = std::lower_bound(rows.begin(), rows.end(), reading.first_row);
     const auto to = std::lower_bound(from, rows.end(), end);
     if (from == to) continue;
@@ -51,7 +51,7 @@ inline reference_queries take_queries(const reference_queries& all, std::span<co
                         reading.position,
                         reading.is_after_cache,
                         {},
-                        static_cast<index>(from - rows.begin())};
+                        static_cast<index_t>(from - rows.begin())};
     for (auto row = from; row != to; ++row) {
       taken.rows.push_back(reading.rows[static_cast<std::size_t>(*row - reading.first_row)]);
     }
@@ -69,15 +69,16 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors: `invalid_option` for s < 2, or where there are fewer than s rows. Copies all rows.
 [[nodiscard]] inline result<parted_queries> hold_out(const reference_queries& queries,
-                                                     index every) {
+                                                     index_t every) {
   if (every < 2 || queries.rows() < every) {
     return error{errc::invalid_option, "every", every, queries.rows(),
                  "from 2 to the number of rows"};
   }
   return detail::guard_memory("hold_out", [&]() -> result<parted_queries> {
-    std::vector<index> fit;
-    std::vector<index> judge;
-    for (index i = 0; i < queries.rows(); ++i) (i % every == every - 1 ? judge : fit).push_back(i);
+    std::vector<index_t> fit;
+    std::vector<index_t> judge;
+    for (index_t i = 0; i < queries.rows(); ++i)
+      (i % every == every - 1 ? judge : fit).push_back(i);
     return parted_queries{detail::take_queries(queries, fit), detail::take_queries(queries, judge)};
   });
 }

@@ -19,9 +19,9 @@ namespace kvfit {
 
 /// Which texts judge.
 struct text_hold_out {
-  index stretch = 64;  ///< ≥ 1 tokens: longer texts judge by so many from their middle
-  index every = 4;     ///< ≥ 2: of the others one in so many judges, whole
-  index most = 6;      ///< ≥ 1 texts of either length, evenly spread
+  index_t stretch = 64;  ///< ≥ 1 tokens: longer texts judge by so many from their middle
+  index_t every = 4;     ///< ≥ 2: of the others one in so many judges, whole
+  index_t most = 6;      ///< ≥ 1 texts of either length, evenly spread
 };
 
 struct parted_texts {
@@ -57,16 +57,16 @@ namespace kvfit::inline KVFIT_ISA {
     for (std::size_t r = 0; r < queries.readings.size(); ++r) {
       const query_reading& reading = queries.readings[r];
       if (!reading.is_after_cache) continue;
-      const bool is_long = static_cast<index>(reading.tokens.size()) > how.stretch;
+      const bool is_long = static_cast<index_t>(reading.tokens.size()) > how.stretch;
       (is_long ? long_ones : short_ones).push_back(r);
     }
-    const auto take = [&](const std::vector<std::size_t>& texts, index count) {
-      const auto all = static_cast<index>(texts.size());
-      for (const index which : sample_rows(all, count, sampling::stride, 0)) {
+    const auto take = [&](const std::vector<std::size_t>& texts, index_t count) {
+      const auto all = static_cast<index_t>(texts.size());
+      for (const index_t which : sample_rows(all, count, sampling::stride, 0)) {
         const query_reading& reading = queries.readings[texts[static_cast<std::size_t>(which)]];
-        const auto length = static_cast<index>(reading.tokens.size());
-        const index first = std::max<index>(0, (length - how.stretch) / 2);
-        const index end = std::min(length, first + how.stretch);
+        const auto length = static_cast<index_t>(reading.tokens.size());
+        const index_t first = std::max<index_t>(0, (length - how.stretch) / 2);
+        const index_t end = std::min(length, first + how.stretch);
         parts.judge.emplace_back(reading.tokens.begin() + first, reading.tokens.begin() + end);
         for (std::size_t i = 0; i < reading.rows.size(); ++i) {
           if (reading.rows[i] < first || reading.rows[i] >= end) continue;
@@ -74,10 +74,10 @@ namespace kvfit::inline KVFIT_ISA {
         }
       }
     };
-    take(long_ones, std::min(how.most, static_cast<index>(long_ones.size())));
-    take(short_ones, std::min(how.most, static_cast<index>(short_ones.size()) / how.every));
-    std::vector<index> fit;
-    for (index row = 0; row < queries.rows(); ++row) {
+    take(long_ones, std::min(how.most, static_cast<index_t>(long_ones.size())));
+    take(short_ones, std::min(how.most, static_cast<index_t>(short_ones.size()) / how.every));
+    std::vector<index_t> fit;
+    for (index_t row = 0; row < queries.rows(); ++row) {
       if (judges[static_cast<std::size_t>(row)] == 0) fit.push_back(row);
     }
     if (parts.judge.empty()) {

@@ -25,11 +25,11 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Refuses what a layer's `project` must not return: other sizes than its shape and `tokens`.
 inline result<void> check_projected(const layer_shape& shape, const layer_rows& rows,
-                                    index tokens) {
-  const auto check = [&](const char* what, const std::vector<matrix>& heads, index count,
-                         index width) -> result<void> {
-    if (static_cast<index>(heads.size()) != count) {
-      return error{errc::shape_mismatch, what, static_cast<index>(heads.size()), count,
+                                    index_t tokens) {
+  const auto check = [&](const char* what, const std::vector<matrix>& heads, index_t count,
+                         index_t width) -> result<void> {
+    if (static_cast<index_t>(heads.size()) != count) {
+      return error{errc::shape_mismatch, what, static_cast<index_t>(heads.size()), count,
                    "heads that the engine projected"};
     }
     for (const matrix& head : heads) {
@@ -53,25 +53,25 @@ inline result<void> check_projected(const layer_shape& shape, const layer_rows& 
 
 /// One KV head: outputs of the query heads that read it.
 inline result<void> attend_head(const layer_shape& shape, std::span<const kv_block> before,
-                                const kv_block& live, const layer_rows& rows, index position,
-                                index head, const attend_options& options,
+                                const kv_block& live, const layer_rows& rows, index_t position,
+                                index_t head, const attend_options& options,
                                 std::vector<matrix>& outputs) {
   std::vector<kv_block> blocks;
   for (const kv_block& block : before) {
     if (block.keys.rows() > 0) blocks.push_back(block);
   }
   blocks.push_back(live);
-  const index group = shape.query_heads / shape.kv_heads;
+  const index_t group = shape.query_heads / shape.kv_heads;
   std::vector<query_block> queries;
-  for (index g = 0; g < group; ++g) {
+  for (index_t g = 0; g < group; ++g) {
     queries.emplace_back(rows.queries[static_cast<std::size_t>(head * group + g)], position);
   }
   logit_rule rule = shape.rule;
   rule.causal = true;
   const auto y = attend(std::span<const query_block>(queries), blocks, rule, options);
   if (!y) return y.error();
-  const index tokens = queries.front().rows.rows();
-  for (index g = 0; g < group; ++g) {
+  const index_t tokens = queries.front().rows.rows();
+  for (index_t g = 0; g < group; ++g) {
     outputs[static_cast<std::size_t>(head * group + g)] = y->output.middleRows(g * tokens, tokens);
   }
   return {};
@@ -89,14 +89,14 @@ namespace kvfit::inline KVFIT_ISA {
 template <executor X>
 [[nodiscard]] result<std::vector<matrix>> attend_layer(X& how, const layer_shape& shape,
                                                        const cache_prefix& before,
-                                                       const live_cache& live, index layer,
-                                                       const layer_rows& rows, index position,
+                                                       const live_cache& live, index_t layer,
+                                                       const layer_rows& rows, index_t position,
                                                        const attend_options& options = {}) {
   const auto l = static_cast<std::size_t>(layer);
   const auto heads = static_cast<std::size_t>(shape.kv_heads);
   std::vector<matrix> outputs(static_cast<std::size_t>(shape.query_heads));
   std::vector<std::optional<error>> causes(heads);
-  how.run(shape.kv_heads, [&](index head) noexcept {
+  how.run(shape.kv_heads, [&](index_t head) noexcept {
     const auto h = static_cast<std::size_t>(head);
     const auto ok = detail::guard_memory("attend_layer", [&] {
       std::span<const kv_block> blocks;
@@ -109,7 +109,7 @@ template <executor X>
   for (std::size_t h = 0; h < heads; ++h) {
     if (!causes[h]) continue;
     error cause = *causes[h];
-    const std::string here = name(head_id{layer, static_cast<index>(h)});
+    const std::string here = name(head_id{layer, static_cast<index_t>(h)});
     cause.detail = cause.detail.empty() ? here : here + ": " + cause.detail;
     return cause;
   }

@@ -27,7 +27,7 @@ namespace kvfit {
 
 /// Compacts one head to so many rows: `compact_head(head, rows)`.
 template <class F>
-concept head_compaction = requires(F& compact, const head_id& head, index rows) {
+concept head_compaction = requires(F& compact, const head_id& head, index_t rows) {
   { compact(head, rows) } -> std::same_as<result<compacted>>;
 };
 
@@ -38,7 +38,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// ln p of every token after each row: n × vocabulary, from logits.
 inline matrix log_softmax(const matrix& logits) {
   matrix out(logits.rows(), logits.cols());
-  for (index i = 0; i < logits.rows(); ++i) {
+  for (index_t i = 0; i < logits.rows(); ++i) {
     const Eigen::RowVectorXd wide = logits.row(i).cast<double>();
     const double most = wide.maxCoeff();
     const double norm = most + std::log((wide.array() - most).exp().sum());
@@ -50,7 +50,7 @@ inline matrix log_softmax(const matrix& logits) {
 /// Σ over rows of KL(p ‖ q), nats.
 inline double divergence(const matrix& log_p, const matrix& log_q) {
   double sum = 0;
-  for (index i = 0; i < log_p.rows(); ++i) {
+  for (index_t i = 0; i < log_p.rows(); ++i) {
     const Eigen::ArrayXd p = log_p.row(i).cast<double>().transpose();
     const Eigen::ArrayXd q = log_q.row(i).cast<double>().transpose();
     sum += (p.exp() * (p - q)).sum();
@@ -67,7 +67,8 @@ struct full_reading {
 template <engine E, executor X>
 class influence_measurement {
  public:
-  influence_measurement(const reader<E, X>& read, cache_prefix prefix, std::span<const index> grid)
+  influence_measurement(const reader<E, X>& read, cache_prefix prefix,
+                        std::span<const index_t> grid)
       : read_(read), prefix_(std::move(prefix)), grid_(grid) {}
 
   result<void> read_full(std::span<const std::vector<token>> texts) {
@@ -76,7 +77,7 @@ class influence_measurement {
       if (!hidden) return hidden.error();
       full_reading& made = readings_.emplace_back();
       live_cache live(read_.shapes(), prefix_.positions);
-      for (index l = 0; l < read_.layers(); ++l) {
+      for (index_t l = 0; l < read_.layers(); ++l) {
         made.entering.push_back(*hidden);
         if (const auto ok = read_.run(prefix_, live, l, l + 1, *hidden); !ok) return ok;
       }
@@ -90,10 +91,10 @@ class influence_measurement {
 
   /// One head of `layer`, at every budget of the grid.
   template <class Compact>
-  result<influence_curve> curve(const cache_layer& layer, index head, Compact& compact) {
+  result<influence_curve> curve(const cache_layer& layer, index_t head, Compact& compact) {
     influence_curve made;
-    const index length = layer.heads[static_cast<std::size_t>(head)].keys.rows();
-    for (const index rows : grid_) {
+    const index_t length = layer.heads[static_cast<std::size_t>(head)].keys.rows();
+    for (const index_t rows : grid_) {
       if (rows >= length) break;
       const auto small = compact(head_id{layer.number, head}, rows);
       if (!small) return small.error();
@@ -117,7 +118,7 @@ class influence_measurement {
   }
 
   /// Layers below are as they were, so reading goes on from the states that enter this one.
-  result<double> loss_with(index layer, index head, const kv_block& small) {
+  result<double> loss_with(index_t layer, index_t head, const kv_block& small) {
     auto& blocks = prefix_.blocks[static_cast<std::size_t>(layer)][static_cast<std::size_t>(head)];
     std::vector<kv_block> before = {small};
     std::swap(blocks, before);
@@ -142,9 +143,9 @@ class influence_measurement {
 
   const reader<E, X>& read_;
   cache_prefix prefix_;
-  std::span<const index> grid_;
+  std::span<const index_t> grid_;
   std::vector<full_reading> readings_;
-  index tokens_ = 0;
+  index_t tokens_ = 0;
 };
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
@@ -164,11 +165,12 @@ namespace kvfit::inline KVFIT_ISA {
 /// full: the cache, all layers of the engine, its next token at `positions`. texts: what is read
 /// after it; such as will be asked, and none that the heads are fitted on. grid: rows, ≥ 1,
 /// strictly ascending; a head's own length (loss 0) ends every curve, and budgets from there on are
-/// left out. compact_head: `result<compacted>(const head_id&, index rows)`, which must not keep
+/// left out. compact_head: `result<compacted>(const head_id&, index_t rows)`, which must not keep
 /// what it is given.
 ///
 ///     auto curves = kvfit::measure_model_influence(*read, cache, 1024, texts, grid,
-///         [&](const kvfit::head_id& h, kvfit::index rows) { return compact(..., {.budget = rows});
+///         [&](const kvfit::head_id& h, kvfit::index_t rows) { return compact(..., {.budget =
+///         rows});
 ///         });
 ///     asked.shares = kvfit::budgets::influence{*curves};
 ///
@@ -179,13 +181,13 @@ namespace kvfit::inline KVFIT_ISA {
 /// Same input, same bytes, whoever runs the heads.
 template <engine E, executor X, head_compaction Compact>
 [[nodiscard]] result<std::vector<influence_curve>> measure_model_influence(
-    const reader<E, X>& read, const cache_view& full, index positions,
-    std::span<const std::vector<token>> texts, std::span<const index> grid,
+    const reader<E, X>& read, const cache_view& full, index_t positions,
+    std::span<const std::vector<token>> texts, std::span<const index_t> grid,
     Compact&& compact_head) {
   if (texts.empty()) return error{errc::empty_input, "texts", 0, error::none, {}};
   if (grid.empty()) return error{errc::empty_input, "grid", 0, error::none, {}};
   for (std::size_t i = 0; i < grid.size(); ++i) {
-    const index before = i > 0 ? grid[i - 1] : 0;
+    const index_t before = i > 0 ? grid[i - 1] : 0;
     if (grid[i] > before) continue;
     return error{errc::invalid_option, "grid", grid[i], before, "must be at least 1 and ascend"};
   }
@@ -199,7 +201,7 @@ template <engine E, executor X, head_compaction Compact>
         std::vector<influence_curve> curves;
         for (const cache_layer& layer : full.layers) {
           if (layer.kind != layer_kind::global) continue;
-          for (index h = 0; h < static_cast<index>(layer.heads.size()); ++h) {
+          for (index_t h = 0; h < static_cast<index_t>(layer.heads.size()); ++h) {
             auto curve = measurement.curve(layer, h, compact_head);
             if (!curve) return curve.error();
             curves.push_back(std::move(*curve));

@@ -27,7 +27,7 @@ namespace kvfit {
 struct read_options {
   /// Tokens that go through the layers together, ≥ 1. More cost memory: the engine's rows of one
   /// layer, and a panel of logits.
-  index chunk = 512;
+  index_t chunk = 512;
   stop_when stop = {};  ///< looked at before every layer
   /// Of the attention of each KV head of a chunk, its cap on memory among them: as many heads as
   /// the executor runs hold so much each.
@@ -40,7 +40,7 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// Nobody looks at the rows.
 struct unseen {
-  void operator()(index, index, const layer_rows&) const noexcept {}
+  void operator()(index_t, index_t, const layer_rows&) const noexcept {}
 };
 
 /// An engine, checked once, with who runs its heads. By reference; made by `make_reader`.
@@ -53,24 +53,24 @@ class reader {
   [[nodiscard]] const E& model() const noexcept { return *model_; }
   [[nodiscard]] X& how() const noexcept { return *how_; }
   [[nodiscard]] const read_options& options() const noexcept { return options_; }
-  [[nodiscard]] index layers() const noexcept { return static_cast<index>(shapes_.size()); }
+  [[nodiscard]] index_t layers() const noexcept { return static_cast<index_t>(shapes_.size()); }
   [[nodiscard]] std::span<const layer_shape> shapes() const noexcept { return shapes_; }
-  [[nodiscard]] const layer_shape& shape(index layer) const noexcept {
+  [[nodiscard]] const layer_shape& shape(index_t layer) const noexcept {
     return shapes_[static_cast<std::size_t>(layer)];
   }
 
   /// Refuses tokens that can't be read from `position` on: `empty_input` for none, `invalid_option`
   /// for one outside the vocabulary, or where the text ends beyond the engine's positions.
-  [[nodiscard]] result<void> check_tokens(std::span<const token> tokens, index position) const {
+  [[nodiscard]] result<void> check_tokens(std::span<const token> tokens, index_t position) const {
     if (tokens.empty()) return error{errc::empty_input, "tokens", 0, error::none, {}};
-    const index vocabulary = model_->vocabulary();
+    const index_t vocabulary = model_->vocabulary();
     for (const token one : tokens) {
       if (one < 0 || one >= vocabulary) {
         return error{errc::invalid_option, "tokens", one, vocabulary, "not in the vocabulary"};
       }
     }
-    const index limit = model_->positions();
-    const auto count = static_cast<index>(tokens.size());
+    const index_t limit = model_->positions();
+    const auto count = static_cast<index_t>(tokens.size());
     if (position < 0 || count > limit - position) {
       return error{errc::invalid_option, "tokens", position + count, limit,
                    std::to_string(count) + " tokens from position " + std::to_string(position) +
@@ -81,13 +81,13 @@ class reader {
 
   /// Hidden states (n × width) as they enter layer 0. Errors: those of `check_tokens`, and the
   /// engine's.
-  [[nodiscard]] result<matrix> embed(std::span<const token> tokens, index position) const {
+  [[nodiscard]] result<matrix> embed(std::span<const token> tokens, index_t position) const {
     if (const auto ok = check_tokens(tokens, position); !ok) return ok.error();
     auto hidden = model_->embed(tokens);
     if (!hidden) return hidden.error();
-    if (hidden->rows() != static_cast<index>(tokens.size())) {
+    if (hidden->rows() != static_cast<index_t>(tokens.size())) {
       return error{errc::shape_mismatch, "hidden", hidden->rows(),
-                   static_cast<index>(tokens.size()), "rows that the engine embedded"};
+                   static_cast<index_t>(tokens.size()), "rows that the engine embedded"};
     }
     return hidden;
   }
@@ -102,14 +102,14 @@ class reader {
   /// `attend`; `invalid_option` for layers that are none, `invalid_position` where `live` does not
   /// follow `before`, `cancelled` (layer passes done, of how many).
   template <class Seen = unseen>
-  [[nodiscard]] result<void> run(const cache_prefix& before, live_cache& live, index first,
-                                 index end, matrix& hidden, Seen&& seen = {}) const {
+  [[nodiscard]] result<void> run(const cache_prefix& before, live_cache& live, index_t first,
+                                 index_t end, matrix& hidden, Seen&& seen = {}) const {
     if (const auto ok = check_run(before, live, first, end, hidden); !ok) return ok;
-    const index start = live.rows(first);
+    const index_t start = live.rows(first);
     auto ran = detail::guard_memory(
         "reader::run", [&] { return run_chunks(before, live, first, end, hidden, seen); });
     if (!ran) {
-      for (index l = first; l < end; ++l) live.truncate(l, start);
+      for (index_t l = first; l < end; ++l) live.truncate(l, start);
     }
     return ran;
   }
@@ -128,8 +128,8 @@ class reader {
   }
 
   /// `project` of one layer, checked.
-  [[nodiscard]] result<layer_rows> project(index layer, const matrix& hidden,
-                                           index position) const {
+  [[nodiscard]] result<layer_rows> project(index_t layer, const matrix& hidden,
+                                           index_t position) const {
     auto rows = model_->project(layer, hidden, position);
     if (!rows) return rows.error();
     if (const auto ok = detail::check_projected(shape(layer), *rows, hidden.rows()); !ok) {
@@ -139,13 +139,14 @@ class reader {
   }
 
   /// Attention of rows that have been appended to `live`, then `finish`: hidden leaves the layer.
-  [[nodiscard]] result<void> finish(index layer, const cache_prefix& before, const live_cache& live,
-                                    const layer_rows& rows, index position, matrix& hidden) const {
+  [[nodiscard]] result<void> finish(index_t layer, const cache_prefix& before,
+                                    const live_cache& live, const layer_rows& rows,
+                                    index_t position, matrix& hidden) const {
     const auto outputs =
         attend_layer(*how_, shape(layer), before, live, layer, rows, position, options_.attention);
     if (!outputs) return outputs.error();
-    const index tokens = hidden.rows();
-    const index width = hidden.cols();
+    const index_t tokens = hidden.rows();
+    const index_t width = hidden.cols();
     if (const auto ok = model_->finish(layer, *outputs, hidden); !ok) return ok;
     if (hidden.rows() != tokens || hidden.cols() != width) {
       return error{errc::shape_mismatch, "hidden", hidden.rows(), tokens,
@@ -155,7 +156,7 @@ class reader {
   }
 
   /// `cancelled` where `options().stop` is due; the detail says why.
-  [[nodiscard]] result<void> check_cancelled(index done, index count) const {
+  [[nodiscard]] result<void> check_cancelled(index_t done, index_t count) const {
     const auto ok = check_stop(options_.stop, "layer passes");
     if (ok) return {};
     error cause = ok.error();
@@ -176,7 +177,7 @@ class reader {
   }
 
   [[nodiscard]] result<void> check_run(const cache_prefix& before, const live_cache& live,
-                                       index first, index end, const matrix& hidden) const {
+                                       index_t first, index_t end, const matrix& hidden) const {
     if (live.layers() != layers()) return wrong_layers(live);
     if (first < 0 || end <= first || end > layers()) {
       return error{errc::invalid_option, "layers", end, layers(),
@@ -188,7 +189,7 @@ class reader {
       return error{errc::invalid_position, "live", live.first_position(), before.positions,
                    "live rows follow the prefix"};
     }
-    for (index l = first; l < end; ++l) {
+    for (index_t l = first; l < end; ++l) {
       if (live.rows(l) != live.rows(first)) {
         return error{errc::shape_mismatch, "live", live.rows(l), live.rows(first),
                      "rows of layer " + std::to_string(l)};
@@ -198,16 +199,16 @@ class reader {
   }
 
   template <class Seen>
-  result<void> run_chunks(const cache_prefix& before, live_cache& live, index first, index end,
+  result<void> run_chunks(const cache_prefix& before, live_cache& live, index_t first, index_t end,
                           matrix& hidden, Seen& seen) const {
-    const index tokens = hidden.rows();
-    const index chunks = (tokens + options_.chunk - 1) / options_.chunk;
-    index done = 0;
-    for (index from = 0; from < tokens; from += options_.chunk) {
-      const index count = std::min(options_.chunk, tokens - from);
+    const index_t tokens = hidden.rows();
+    const index_t chunks = (tokens + options_.chunk - 1) / options_.chunk;
+    index_t done = 0;
+    for (index_t from = 0; from < tokens; from += options_.chunk) {
+      const index_t count = std::min(options_.chunk, tokens - from);
       matrix part = hidden.middleRows(from, count);
-      const index position = live.first_position() + live.rows(first);
-      for (index l = first; l < end; ++l) {
+      const index_t position = live.first_position() + live.rows(first);
+      for (index_t l = first; l < end; ++l) {
         if (const auto ok = check_cancelled(done, chunks * (end - first)); !ok) return ok;
         const auto rows = project(l, part, position);
         if (!rows) return rows.error();
@@ -243,7 +244,7 @@ template <engine E, executor X>
   if (model.vocabulary() < 1) return error{errc::empty_input, "vocabulary", model.vocabulary(), 1};
   return detail::guard_memory("make_reader", [&]() -> result<reader<E, X>> {
     std::vector<layer_shape> shapes;
-    for (index l = 0; l < model.layers(); ++l) {
+    for (index_t l = 0; l < model.layers(); ++l) {
       const layer_shape shape = model.shape(l);
       const std::string here = "layer " + std::to_string(l);
       const auto in_layer = [&](error cause) {
@@ -254,7 +255,7 @@ template <engine E, executor X>
         return error{errc::invalid_option, "kind", error::none, error::none,
                      here + ": a recurrent layer has no keys"};
       }
-      const index least =
+      const index_t least =
           std::min({shape.query_heads, shape.kv_heads, shape.key_size, shape.value_size});
       if (least < 1) return error{errc::invalid_option, "shape", least, 1, here};
       if (shape.query_heads % shape.kv_heads != 0) {

@@ -49,7 +49,7 @@ template <class Reader>
 result<std::vector<query_reading>> readings_of(const Reader& read, std::span<const token> context,
                                                const cache_prefix& cache,
                                                const sources::context& source) {
-  const auto length = static_cast<index>(context.size());
+  const auto length = static_cast<index_t>(context.size());
   if (length != cache.positions) {
     return error{errc::shape_mismatch, "context", length, cache.positions,
                  "to be read again, it must be all that the cache was made of"};
@@ -130,8 +130,8 @@ result<std::vector<query_reading>> readings_of(const Reader& read, std::span<con
     if (!hidden) return hidden.error();
     const auto logits = next_logits(read, *hidden);
     if (!logits) return logits.error();
-    const auto length = static_cast<index>(prompt.tokens.size());
-    for (index round = 0; round < source.rounds; ++round) {
+    const auto length = static_cast<index_t>(prompt.tokens.size());
+    for (index_t round = 0; round < source.rounds; ++round) {
       live.truncate(length);  // every round goes on from the prompt, not from the last answer
       random_source random(seed_of(source.seed, conversation++));
       const auto answer = generate(read, cache, live, *logits, draw, random, source.limits);

@@ -18,26 +18,26 @@ namespace kvfit {
 /// layers below are compacted.
 struct query_reading {
   std::vector<token> tokens;
-  index position = 0;          ///< of the first token
+  index_t position = 0;        ///< of the first token
   bool is_after_cache = true;  ///< read over the cache; false: the context itself, over nothing
-  std::vector<index> rows;     ///< tokens whose queries were kept, ascending
-  index first_row = 0;         ///< their place in the set: rows first_row, first_row + 1, …
+  std::vector<index_t> rows;   ///< tokens whose queries were kept, ascending
+  index_t first_row = 0;       ///< their place in the set: rows first_row, first_row + 1, …
 };
 
 /// What became of one source. All counts are rows a query head.
 struct source_report {
   std::string_view name;  ///< `name(query_source)`
-  index asked = 0;
-  index obtained = 0;  ///< tokens read, or keys there were
-  index kept = 0;
+  index_t asked = 0;
+  index_t obtained = 0;  ///< tokens read, or keys there were
+  index_t kept = 0;
 };
 
 /// What was asked for, obtained and kept.
 struct gather_report {
-  index budget = 0;               ///< queries a KV head that were asked for
-  index rows = 0;                 ///< rows a query head that the budget and the memory allow
+  index_t budget = 0;             ///< queries a KV head that were asked for
+  index_t rows = 0;               ///< rows a query head that the budget and the memory allow
   bool is_cut_by_memory = false;  ///< fewer than the budget, for `gather_options::memory`
-  index bytes = 0;                ///< of queries and positions kept
+  index_t bytes = 0;              ///< of queries and positions kept
   std::vector<source_report> sources;
 };
 
@@ -45,16 +45,16 @@ struct gather_report {
 /// source after source.
 struct reference_queries {
   struct layer {
-    index number = 0;
+    index_t number = 0;
     std::vector<matrix> heads;  ///< one per query head, n × d_k
   };
 
   std::vector<layer> layers;
-  std::vector<index> positions;  ///< n: where each query stands, in all heads
+  std::vector<index_t> positions;  ///< n: where each query stands, in all heads
   std::vector<query_reading> readings;
   gather_report report;
 
-  [[nodiscard]] index rows() const noexcept { return static_cast<index>(positions.size()); }
+  [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(positions.size()); }
 
   /// One layer's, by reference: one block per query head.
   [[nodiscard]] layer_queries view(std::size_t which) const& {

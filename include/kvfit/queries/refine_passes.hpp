@@ -20,7 +20,7 @@
 namespace kvfit {
 
 struct pass_options {
-  index passes = 3;  ///< ≥ 0
+  index_t passes = 3;  ///< ≥ 0
   /// A pass that lowers the best loss by less than this part of it is the last. ≥ 0.
   double least_gain = 0.005;
   stop_when stop = {};  ///< looked at before every pass
@@ -37,7 +37,7 @@ enum class pass_end : std::uint8_t {
 /// The best pass: everything here describes `cache`, but `losses`, which tells of all.
 struct refined_passes {
   compacted_cache cache;
-  index pass = 0;              ///< 0: the cache that was given, 1: the first pass, …
+  index_t pass = 0;            ///< 0: the cache that was given, 1: the first pass, …
   double loss = 0;             ///< of `cache`, by the judge
   std::vector<double> losses;  ///< of every cache that was judged, from the given one on
   pass_end end = pass_end::all_done;
@@ -52,7 +52,7 @@ concept cache_judge = requires(J& judge, const compacted_cache& cache) {
 
 /// Makes the next cache from the best so far: `next(pass, best)`, pass from 1.
 template <class N>
-concept cache_pass = requires(N& next, index pass, const compacted_cache& best) {
+concept cache_pass = requires(N& next, index_t pass, const compacted_cache& best) {
   { next(pass, best) } -> std::same_as<result<compacted_cache>>;
 };
 
@@ -94,7 +94,7 @@ template <cache_pass Next, cache_judge Judge>
       best.end = end;
       best.cause = std::move(cause);
     };
-    for (index pass = 1; pass <= options.passes; ++pass) {
+    for (index_t pass = 1; pass <= options.passes; ++pass) {
       if (const auto ok = check_stop(options.stop, "passes"); !ok) {
         error cause = ok.error();
         cause.actual = pass - 1;

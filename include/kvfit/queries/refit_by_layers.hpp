@@ -17,7 +17,7 @@ namespace kvfit {
 
 /// Refits one layer: `refit_layer(layer, queries, current)`, where `current` is what stands now.
 template <class F>
-concept layer_refit = requires(F& refit, index layer, const layer_queries& queries,
+concept layer_refit = requires(F& refit, index_t layer, const layer_queries& queries,
                                const compacted_layer& current) {
   { refit(layer, queries, current) } -> std::same_as<result<compacted_layer>>;
 };
@@ -37,7 +37,7 @@ template <engine E, executor X, layer_refit Refit>
     const token_range& range, const compacted_cache& current, Refit&& refit_layer) {
   return compact_by_layers(
       read, full, std::move(queries), range,
-      [&](index layer, const layer_queries& given) -> result<compacted_layer> {
+      [&](index_t layer, const layer_queries& given) -> result<compacted_layer> {
         const auto& layers = current.layers;
         const auto now =
             std::find_if(layers.begin(), layers.end(),

@@ -32,7 +32,7 @@ struct greedy {};
 struct nucleus {
   double temperature = 0.6;  ///< above 0; what is not is greedy
   double top_p = 0.95;       ///< (0, 1]
-  index top_k = 20;          ///< ≥ 1; 0: no limit
+  index_t top_k = 20;        ///< ≥ 1; 0: no limit
 };
 
 }  // namespace kvfit
@@ -66,7 +66,7 @@ inline std::optional<token> sample(const nucleus& settings, std::span<const floa
     return std::isfinite(below) ? std::exp(below / settings.temperature)
                                 : (logits[i] == logits[order.front()] ? 1.0 : 0.0);
   };
-  if (settings.top_k > 0 && settings.top_k < static_cast<index>(order.size())) {
+  if (settings.top_k > 0 && settings.top_k < static_cast<index_t>(order.size())) {
     order.resize(static_cast<std::size_t>(settings.top_k));
   }
   double all = 0;

@@ -16,7 +16,7 @@ namespace kvfit::sources {
 
 /// The queries with which the context itself was read (context-prefill): one prefill.
 struct context {
-  index first = 0;  ///< tokens before this one are read but not sampled
+  index_t first = 0;  ///< tokens before this one are read but not sampled
   /// True: each query stands where its token stands, so that under a causal rule it is held against
   /// the keys before it. False, as published: all of them are moved behind the context, by one
   /// distance, and see every key.
@@ -39,7 +39,7 @@ struct texts {
 /// its own. Prompt and answer are then read as `texts` are.
 struct self_study {
   std::vector<std::vector<token>> prompts;  ///< with the turns' markers of the engine's template
-  index rounds = 1;                         ///< ≥ 1 answers to every prompt
+  index_t rounds = 1;                       ///< ≥ 1 answers to every prompt
   generation_limits limits = {};            ///< of each answer
   sampler draw = {};                        ///< none: `nucleus{}`
   std::uint64_t seed = 0;

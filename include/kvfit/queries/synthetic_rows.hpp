@@ -26,24 +26,24 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Rows of a set: those of one source.
 struct row_range {
-  index first = 0;
-  index count = 0;
+  index_t first = 0;
+  index_t count = 0;
 };
 
-inline index key_count(std::span<const kv_block> blocks) noexcept {
-  index keys = 0;
+inline index_t key_count(std::span<const kv_block> blocks) noexcept {
+  index_t keys = 0;
   for (const kv_block& block : blocks) keys += block.keys.rows();
   return keys;
 }
 
 /// Keys a query head, in the head that has fewest: those of a KV head are dealt out among its query
 /// heads.
-inline index fewest_keys(const cache_prefix& cache, std::span<const index> layers,
-                         std::span<const layer_shape> shapes) {
-  index fewest = std::numeric_limits<index>::max();
-  for (const index l : layers) {
+inline index_t fewest_keys(const cache_prefix& cache, std::span<const index_t> layers,
+                           std::span<const layer_shape> shapes) {
+  index_t fewest = std::numeric_limits<index_t>::max();
+  for (const index_t l : layers) {
     const auto layer = static_cast<std::size_t>(l);
-    const index group = shapes[layer].query_heads / shapes[layer].kv_heads;
+    const index_t group = shapes[layer].query_heads / shapes[layer].kv_heads;
     if (layer >= cache.blocks.size() || cache.blocks[layer].empty()) return 0;
     for (const auto& head : cache.blocks[layer]) {
       fewest = std::min(fewest, key_count(head) / group);
@@ -55,13 +55,13 @@ inline index fewest_keys(const cache_prefix& cache, std::span<const index> layer
 /// Writes keys of each KV head into rows `to` of its query heads, none of them twice.
 inline void deal_keys(std::span<const std::vector<kv_block>> heads, const row_range& to,
                       sampling how, std::uint64_t seed, reference_queries::layer& layer) {
-  const auto group = static_cast<index>(layer.heads.size() / heads.size());
+  const auto group = static_cast<index_t>(layer.heads.size() / heads.size());
   for (std::size_t h = 0; h < heads.size(); ++h) {
-    const std::vector<index> rows = sample_rows(key_count(heads[h]), to.count * group, how, seed);
-    index start = 0;
-    index dealt = 0;
+    const std::vector<index_t> rows = sample_rows(key_count(heads[h]), to.count * group, how, seed);
+    index_t start = 0;
+    index_t dealt = 0;
     for (const kv_block& block : heads[h]) {
-      const index end = start + block.keys.rows();
+      const index_t end = start + block.keys.rows();
       for (; dealt < to.count * group && rows[static_cast<std::size_t>(dealt)] < end; ++dealt) {
         matrix& queries = layer.heads[h * static_cast<std::size_t>(group) +
                                       static_cast<std::size_t>(dealt % group)];
@@ -80,8 +80,8 @@ inline void draw_rows(const sources::random_vectors& source, const row_range& to
   for (reference_queries::layer& layer : queries.layers) {
     for (matrix& head : layer.heads) {
       random_source random(seed_of(source.seed, stream++));
-      for (index i = 0; i < to.count; ++i) {
-        for (index k = 0; k < head.cols(); ++k) {
+      for (index_t i = 0; i < to.count; ++i) {
+        for (index_t k = 0; k < head.cols(); ++k) {
           double gaussian = -6;  // the sum of twelve uniforms: the same bits on every machine
           for (int draw = 0; draw < 12; ++draw) gaussian += random.uniform();
           head(to.first + i, k) = static_cast<float>(gaussian * source.spread);

@@ -19,7 +19,7 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// Queries taken together by the objective: whole registers, and few enough that what belongs to
 /// them stays in cache.
-inline constexpr index refine_panel = 240;
+inline constexpr index_t refine_panel = 240;
 
 /// n queries, scaled, and what full attention gives for them: row by row and across.
 struct refine_batch {
@@ -51,8 +51,8 @@ template <class = void>
 inline matrix across(const matrix& from) {
   matrix to(from.rows(), from.cols());
   const vector ones = vector::Ones(from.cols());
-  for (index first = 0; first < from.rows(); first += refine_panel) {
-    const index count = std::min(refine_panel, from.rows() - first);
+  for (index_t first = 0; first < from.rows(); first += refine_panel) {
+    const index_t count = std::min(refine_panel, from.rows() - first);
     float* const start = to.data() + first * from.cols();
     simd::transpose_scaled(from.data() + first * from.cols(), from.cols(), ones.data(), from.cols(),
                            count, start, count);
@@ -70,13 +70,13 @@ struct scored_part {
 
 /// Every `stride`-th query from number `first` on, counted through all blocks of a part.
 struct every {
-  index first = 0;
-  index stride = 1;
+  index_t first = 0;
+  index_t stride = 1;
 
-  [[nodiscard]] bool takes(index i) const noexcept {
+  [[nodiscard]] bool takes(index_t i) const noexcept {
     return i >= first && (i - first) % stride == 0;
   }
-  [[nodiscard]] index count(index n) const noexcept {
+  [[nodiscard]] index_t count(index_t n) const noexcept {
     return n > first ? (n - first + stride - 1) / stride : 0;
   }
 };
@@ -86,11 +86,11 @@ struct every {
 template <class = void>
 inline refine_batch make_batch(std::span<const scored_part> parts, const every& taken,
                                const kv_block& cache, const logit_rule& rule,
-                               std::span<const index> rows) {
-  index n = 0;
+                               std::span<const index_t> rows) {
+  index_t n = 0;
   for (const scored_part& one : parts) n += taken.count(one.scores->max.size());
-  const index depth = cache.keys.cols();
-  const index width = cache.values.cols();
+  const index_t depth = cache.keys.cols();
+  const index_t width = cache.values.cols();
   const float scale = rule.scale.value_or(1.0F / std::sqrt(static_cast<float>(depth)));
   refine_batch batch;
   batch.queries.resize(n, depth);
@@ -103,10 +103,10 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
   }
   matrix nothing;  // keys of zero leave what the rule adds: cap(0) is 0
   if (!is_plain) {
-    nothing.setZero(static_cast<index>(rows.size()), depth);
-    batch.added_across.resize(static_cast<index>(rows.size()), n);
+    nothing.setZero(static_cast<index_t>(rows.size()), depth);
+    batch.added_across.resize(static_cast<index_t>(rows.size()), n);
   }
-  index at = 0;
+  index_t at = 0;
   for (const scored_part& one : parts) {
     matrix added;
     if (!is_plain) {
@@ -114,9 +114,9 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
       beside.bias = {};
       row_logits_into(beside, one.part->set(), rule, rows, nothing, added);
     }
-    index number = 0;
+    index_t number = 0;
     for (const query_block& block : one.part->blocks) {
-      for (index i = 0; i < block.rows.rows(); ++i, ++number) {
+      for (index_t i = 0; i < block.rows.rows(); ++i, ++number) {
         if (!taken.takes(number)) continue;
         load_row(block.rows, i, batch.queries.row(at).data());
         batch.log_mass[at] = one.scores->log_mass[number];
@@ -127,7 +127,7 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
     }
   }
   batch.queries *= scale;
-  for (index i = 0; i < n; ++i) {
+  for (index_t i = 0; i < n; ++i) {
     const bool sees = batch.log_mass[i] > -std::numeric_limits<float>::infinity();
     batch.sees[i] = sees ? 1.0F : 0.0F;
   }
@@ -140,13 +140,13 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
 
 /// Bytes of a `refine_batch` of `taken` queries for t = `sizes.budget` rows. `adds`: the rule, a
 /// mask or a slope adds to logits.
-inline double batch_bytes(const head_sizes& sizes, index taken, bool adds) noexcept {
+inline double batch_bytes(const head_sizes& sizes, index_t taken, bool adds) noexcept {
   return float_bytes(taken, 2 * sizes.depth + 2 * sizes.width + 3) +
          (adds ? float_bytes(taken, sizes.budget) : 0);
 }
 
 /// Bytes that `make_batch` holds beside the batch it makes.
-inline double make_batch_bytes(const head_sizes& sizes, index taken, bool adds) noexcept {
+inline double make_batch_bytes(const head_sizes& sizes, index_t taken, bool adds) noexcept {
   const double added =
       adds ? float_bytes(sizes.budget, sizes.depth) + row_logits_bytes(sizes, sizes.budget) : 0;
   return float_bytes(taken, sizes.width) + added + double_bytes(3, taken) +

@@ -20,13 +20,13 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// A compact cache as one vector: keys row by row, biases, and values row by row where they count.
 struct point_layout {
-  index rows = 0;   ///< t
-  index depth = 0;  ///< d_k
-  index width = 0;  ///< d_v; 0 where values are no variables
+  index_t rows = 0;   ///< t
+  index_t depth = 0;  ///< d_k
+  index_t width = 0;  ///< d_v; 0 where values are no variables
 
-  [[nodiscard]] index bias() const noexcept { return rows * depth; }
-  [[nodiscard]] index values() const noexcept { return rows * (depth + 1); }
-  [[nodiscard]] index size() const noexcept { return rows * (depth + 1 + width); }
+  [[nodiscard]] index_t bias() const noexcept { return rows * depth; }
+  [[nodiscard]] index_t values() const noexcept { return rows * (depth + 1); }
+  [[nodiscard]] index_t size() const noexcept { return rows * (depth + 1 + width); }
 };
 
 /// The losses of `gradient_loss` (their λ and μ as there) on a batch of n queries that see a key.
@@ -46,7 +46,7 @@ template <class = void>
 class matching_loss {
  public:
   /// `batch` must outlive this; `rows`: t; `soft_cap`: of the logits, 0 for none.
-  matching_loss(const gradient_keys& settings, const refine_batch& batch, index rows,
+  matching_loss(const gradient_keys& settings, const refine_batch& batch, index_t rows,
                 float soft_cap)
       : batch_(batch),
         has_output_(settings.loss == gradient_loss::joint),
@@ -79,9 +79,9 @@ class matching_loss {
     gradient.setZero();
     double mass = 0;
     double output = 0;
-    const index n = batch_.log_mass.size();
-    for (index first = 0; first < n; first += refine_panel) {
-      const index count = std::min(refine_panel, n - first);
+    const index_t n = batch_.log_mass.size();
+    for (index_t first = 0; first < n; first += refine_panel) {
+      const index_t count = std::min(refine_panel, n - first);
       mass += attend(first, count);
       if (has_output_) {
         output += compare_output(first, count, gradient);
@@ -91,7 +91,7 @@ class matching_loss {
       add_slopes(first, count, gradient);
     }
     gradient += 2 * penalty_ * rounded_.cast<double>();
-    const double outputs = static_cast<double>(std::max<index>(layout_.width, 1));
+    const double outputs = static_cast<double>(std::max<index_t>(layout_.width, 1));
     return output / (seen_ * outputs) + mass_weight_ * mass / seen_ +
            penalty_ * rounded_.cast<double>().squaredNorm();
   }
@@ -101,15 +101,15 @@ class matching_loss {
   [[nodiscard]] const float* values() const noexcept { return rounded_.data() + layout_.values(); }
 
   /// X of a panel; the slope 2 μ Δ_i / n goes to `per_query_`. Returns Σ_i Δ_i².
-  double attend(index first, index count) {
-    const index t = layout_.rows;
-    const index depth = layout_.depth;
+  double attend(index_t first, index_t count) {
+    const index_t t = layout_.rows;
+    const index_t depth = layout_.depth;
     float* x = weights_.data();
     simd::multiply({keys(), depth, 1}, {batch_.queries_across.data() + first * depth, count},
                    {x, count}, t, count, depth);
     if (soft_cap_ > 0) cap(t * count);
     std::fill_n(shifts_.data(), count, -std::numeric_limits<float>::infinity());
-    for (index l = 0; l < t; ++l) {
+    for (index_t l = 0; l < t; ++l) {
       float* row = x + l * count;
       if (batch_.added_across.size() > 0) {
         Eigen::Map<Eigen::RowVectorXf>(row, count) +=
@@ -121,7 +121,7 @@ class matching_loss {
     std::fill_n(sums_.data(), count, 0.0);
     simd::exp_shifted_columns(x, count, t, count, shifts_.data(), sums_.data());
     double squares = 0;
-    for (index i = 0; i < count; ++i) {
+    for (index_t i = 0; i < count; ++i) {
       const double sum = sums_[static_cast<std::size_t>(i)];
       const bool sees = sum != 0 && batch_.sees[first + i] > 0;  // true for NaN, which must show
       const double missing = sees ? static_cast<double>(shifts_[i]) + std::log(sum) -
@@ -131,14 +131,14 @@ class matching_loss {
       per_query_[i] = static_cast<float>(2 * mass_weight_ * missing / seen_);
       shifts_[i] = sum != 0 ? static_cast<float>(1 / sum) : 0.0F;
     }
-    for (index l = 0; l < t; ++l) simd::multiply_each(x + l * count, shifts_.data(), count);
+    for (index_t l = 0; l < t; ++l) simd::multiply_each(x + l * count, shifts_.data(), count);
     return squares;
   }
 
   /// Logits to capped ones; `slopes_` gets the derivative.
-  void cap(index size) {
+  void cap(index_t size) {
     const float inverse = 1 / soft_cap_;
-    for (index k = 0; k < size; ++k) {
+    for (index_t k = 0; k < size; ++k) {
       const float bent = std::tanh(weights_[k] * inverse);
       weights_[k] = soft_cap_ * bent;
       slopes_[k] = 1 - bent * bent;
@@ -147,9 +147,9 @@ class matching_loss {
 
   /// A panel's Σ_i ‖e_i‖². The errors' slopes along the logits, before X weighs them, go to `pull_`
   /// (2 e_i·c_l / (n d_v)) and onto `per_query_` (the rest); those along the values to `gradient`.
-  double compare_output(index first, index count, Eigen::VectorXd& gradient) {
-    const index t = layout_.rows;
-    const index width = layout_.width;
+  double compare_output(index_t first, index_t count, Eigen::VectorXd& gradient) {
+    const index_t t = layout_.rows;
+    const index_t width = layout_.width;
     const float* output = batch_.output_across.data() + first * width;
     const float* x = weights_.data();
     std::copy_n(output, width * count, error_.data());
@@ -157,14 +157,14 @@ class matching_loss {
                    simd::product_mode::subtract);  // −e = o − ô
     std::fill_n(squares_.data(), count, 0.0F);
     std::fill_n(along_.data(), count, 0.0F);
-    for (index k = 0; k < width; ++k) {
+    for (index_t k = 0; k < width; ++k) {
       const float* error = error_.data() + k * count;
       simd::add_products(squares_.data(), error, error, count);
       simd::add_products(along_.data(), error, output + k * count, count);
     }
     const double factor = -2 / (seen_ * static_cast<double>(width));  // e is the negative
     double sum = 0;
-    for (index i = 0; i < count; ++i) {
+    for (index_t i = 0; i < count; ++i) {
       const auto square = static_cast<double>(squares_[i]);
       sum += square;
       // e·ô = −(o − ô)·o + ‖o − ô‖²
@@ -182,10 +182,10 @@ class matching_loss {
   }
 
   /// ∂/∂s of a panel, from `pull_` and `per_query_`, and what it adds to the gradient.
-  void add_slopes(index first, index count, Eigen::VectorXd& gradient) {
-    const index t = layout_.rows;
+  void add_slopes(index_t first, index_t count, Eigen::VectorXd& gradient) {
+    const index_t t = layout_.rows;
     const Eigen::Map<const Eigen::RowVectorXf> shared(per_query_.data(), count);
-    for (index l = 0; l < t; ++l) {
+    for (index_t l = 0; l < t; ++l) {
       Eigen::Map<Eigen::RowVectorXf> slope(pull_.data() + l * count, count);
       slope += shared;
       simd::multiply_each(slope.data(), weights_.data() + l * count, count);
@@ -198,7 +198,7 @@ class matching_loss {
     add(keys_part_, 0, gradient);
   }
 
-  static void add(const matrix& part, index at, Eigen::VectorXd& gradient) {
+  static void add(const matrix& part, index_t at, Eigen::VectorXd& gradient) {
     gradient.segment(at, part.size()) +=
         Eigen::Map<const vector>(part.data(), part.size()).cast<double>();
   }

@@ -82,26 +82,26 @@ class attention_objective {
 
   template <class Body>
   void for_panels(Body body) const {
-    const index n = batch_->log_mass.size();
-    for (index first = 0; first < n; first += refine_panel) {
+    const index_t n = batch_->log_mass.size();
+    for (index_t first = 0; first < n; first += refine_panel) {
       body(first, std::min(refine_panel, n - first));
     }
   }
 
-  [[nodiscard]] index rows() const noexcept { return original_.rows(); }
+  [[nodiscard]] index_t rows() const noexcept { return original_.rows(); }
   /// The weights of a panel: rows() × count, rows `count` apart.
-  [[nodiscard]] float* weights(index first) noexcept { return weights_.data() + first * rows(); }
+  [[nodiscard]] float* weights(index_t first) noexcept { return weights_.data() + first * rows(); }
 
   /// X and M.
   void attend(const matrix& keys, const vector& bias) {
     relative_mass_.resize(batch_->log_mass.size());
-    for_panels([&](index first, index count) {
+    for_panels([&](index_t first, index_t count) {
       float* x = weights(first);
       simd::multiply({keys.data(), keys.cols(), 1},
                      {batch_->queries_across.data() + first * keys.cols(), count}, {x, count},
                      rows(), count, keys.cols());
       if (settings_.soft_cap > 0) cap(x, slopes_.data() + first * rows(), count);
-      for (index l = 0; l < rows(); ++l) {
+      for (index_t l = 0; l < rows(); ++l) {
         float* row = x + l * count;
         if (batch_->added_across.size() > 0) {
           Eigen::Map<Eigen::RowVectorXf>(row, count) +=
@@ -113,19 +113,20 @@ class attention_objective {
       simd::exp_shifted_columns(x, count, rows(), count, batch_->log_mass.data() + first,
                                 mass_.data());
       shares_.resize(count);
-      for (index i = 0; i < count; ++i) {
+      for (index_t i = 0; i < count; ++i) {
         const double sum = mass_[static_cast<std::size_t>(i)];
         relative_mass_[first + i] = sum;
         shares_[i] = sum > 0 ? static_cast<float>(1 / sum) : 0.0F;
       }
-      for (index l = 0; l < rows(); ++l) simd::multiply_each(x + l * count, shares_.data(), count);
+      for (index_t l = 0; l < rows(); ++l)
+        simd::multiply_each(x + l * count, shares_.data(), count);
     });
   }
 
   /// Logits to capped ones; `slopes` gets the derivative.
-  void cap(float* x, float* slopes, index count) const {
+  void cap(float* x, float* slopes, index_t count) const {
     const float inverse = 1 / settings_.soft_cap;
-    for (index k = 0; k < rows() * count; ++k) {
+    for (index_t k = 0; k < rows() * count; ++k) {
       const float bent = std::tanh(x[k] * inverse);
       x[k] = settings_.soft_cap * bent;
       slopes[k] = 1 - bent * bent;
@@ -134,11 +135,11 @@ class attention_objective {
 
   /// C; false where the weights are not finite.
   bool fit_values() {
-    const index t = rows();
-    const index width = original_.cols();
+    const index_t t = rows();
+    const index_t width = original_.cols();
     sum_moments();
     double ridge = 0;
-    for (index l = 0; l < t; ++l) ridge += moments_(l, l) / static_cast<double>(t);
+    for (index_t l = 0; l < t; ++l) ridge += moments_(l, l) / static_cast<double>(t);
     if (!std::isfinite(ridge)) return false;
     // Sums in fp32 may leave a singular matrix slightly indefinite.
     for (double share = 1e-6; share < 1; share *= 100) {
@@ -155,34 +156,34 @@ class attention_objective {
 
   /// X F² Xᵀ (its upper triangle), rounded up to whole registers, and X F² O beside it.
   void sum_moments() {
-    const index t = rows();
-    const index width = original_.cols();
-    const auto whole = [](index x) { return x / simd::lanes * simd::lanes; };
-    const index square = whole(t + simd::lanes - 1);
-    const index columns = square + width;
+    const index_t t = rows();
+    const index_t width = original_.cols();
+    const auto whole = [](index_t x) { return x / simd::lanes * simd::lanes; };
+    const index_t square = whole(t + simd::lanes - 1);
+    const index_t columns = square + width;
     moments_.setZero(t, columns);
     sums_.resize(t, columns);
     weighted_.setZero(refine_panel, square);
-    constexpr index fold = 4;  // panels summed in fp32
-    const index n = batch_->log_mass.size();
-    for_panels([&](index first, index count) {
+    constexpr index_t fold = 4;  // panels summed in fp32
+    const index_t n = batch_->log_mass.size();
+    for_panels([&](index_t first, index_t count) {
       const float* x = weights(first);
       factors_ = batch_->inverse_length.segment(first, count).cwiseAbs2();
       simd::transpose_scaled(x, count, factors_.data(), count, t, weighted_.data(), square);
-      const index place = first / refine_panel % fold;
+      const index_t place = first / refine_panel % fold;
       const auto mode = place == 0 ? simd::product_mode::assign : simd::product_mode::add;
       simd::multiply({x, count, 1}, {batch_->weighted_output.row(first).data(), width},
                      {sums_.data() + square, columns}, t, width, count, mode);
-      constexpr index strip = 24;
-      for (index top = 0; top < t; top += strip) {
-        const index from = whole(top);
+      constexpr index_t strip = 24;
+      for (index_t top = 0; top < t; top += strip) {
+        const index_t from = whole(top);
         simd::multiply({x + top * count, count, 1}, {weighted_.data() + from, square},
                        {sums_.row(top).data() + from, columns}, std::min(strip, t - top),
                        square - from, count, mode);
       }
       if (place == fold - 1 || first + count == n) {
-        for (index l = 0; l < t; ++l) {
-          const index from = whole(l / strip * strip);
+        for (index_t l = 0; l < t; ++l) {
+          const index_t from = whole(l / strip * strip);
           moments_.row(l).tail(columns - from) += sums_.row(l).tail(columns - from).cast<double>();
         }
       }
@@ -190,19 +191,19 @@ class attention_objective {
   }
 
   objective_value differentiate(matrix& keys_gradient, vector& bias_gradient) {
-    const index t = rows();
-    const index depth = batch_->queries.cols();
+    const index_t t = rows();
+    const index_t depth = batch_->queries.cols();
     const double seen = std::max(1.0, static_cast<double>(batch_->sees.sum()));
     keys_gradient.setZero(t, depth);
     bias_gradient.setZero(t);
     objective_value value;
     value.total = 0;
-    for_panels([&](index first, index count) {
+    for_panels([&](index_t first, index_t count) {
       const float* x = weights(first);
       pull_.setZero(count);
       slope_.setZero(t, count);
       if (has_output()) value.output += output_slope(x, first, count, seen);
-      for (index i = 0; i < count; ++i) {
+      for (index_t i = 0; i < count; ++i) {
         const double sees = batch_->sees[first + i];
         const double missing = relative_mass_[first + i] - 1;
         const double soft = settings_.mass_softness;
@@ -211,7 +212,7 @@ class attention_objective {
         pull_[i] += static_cast<float>(settings_.mass_weight * sees * missing / root *
                                        relative_mass_[first + i] / seen);
       }
-      for (index l = 0; l < t; ++l) {
+      for (index_t l = 0; l < t; ++l) {
         auto row = slope_.row(l).array();
         row = (row + pull_.transpose().array()) *
               Eigen::Map<const Eigen::RowVectorXf>(x + l * count, count).array();
@@ -232,9 +233,9 @@ class attention_objective {
 
   /// A panel's share of the output error; the errors' slopes along the logits, before they are
   /// weighted by X, go to `slope_` (by key) and `pull_` (the same for all keys).
-  double output_slope(const float* x, index first, index count, double seen) {
-    const index t = rows();
-    const index width = original_.cols();
+  double output_slope(const float* x, index_t first, index_t count, double seen) {
+    const index_t t = rows();
+    const index_t width = original_.cols();
     const float* output = batch_->output_across.data() + first * width;
     error_.resize(width, count);
     simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t);
@@ -274,10 +275,10 @@ class attention_objective {
 };
 
 /// Bytes of an `attention_objective` on batches of `taken` queries.
-inline double objective_bytes(const head_sizes& sizes, index taken, bool is_capped) noexcept {
-  const index t = sizes.budget;
-  const index square = t + simd::lanes;
-  const index columns = square + sizes.width;
+inline double objective_bytes(const head_sizes& sizes, index_t taken, bool is_capped) noexcept {
+  const index_t t = sizes.budget;
+  const index_t square = t + simd::lanes;
+  const index_t columns = square + sizes.width;
   return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +
          float_bytes(refine_panel, square + sizes.width + t + 8) + float_bytes(t, columns) +
          double_bytes(2, t, columns) + float_bytes(t, sizes.width) +

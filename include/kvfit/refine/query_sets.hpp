@@ -49,21 +49,21 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
   made.part.masks = given.masks;
   // Mixed once more: the draws of one seed must not be those of another, some places on.
   random_source random(random_source(settings.seed).next() + static_cast<std::uint64_t>(which));
-  const auto below = [&random](index bound) {
-    return static_cast<index>(random.below(static_cast<std::uint64_t>(bound)));
+  const auto below = [&random](index_t bound) {
+    return static_cast<index_t>(random.below(static_cast<std::uint64_t>(bound)));
   };
   for (const query_block& block : given.blocks) {
-    const index n = block.rows.rows();
+    const index_t n = block.rows.rows();
     matrix content(n, block.rows.cols());
-    const index shift = settings.rotation && n > 1 ? 1 + below(n - 1) : 0;
-    for (index i = 0; i < n; ++i) load_row(block.rows, (i + shift) % n, content.row(i).data());
+    const index_t shift = settings.rotation && n > 1 ? 1 + below(n - 1) : 0;
+    for (index_t i = 0; i < n; ++i) load_row(block.rows, (i + shift) % n, content.row(i).data());
     if (shift > 0) {
       // Of rows at even distances, those that wrapped around come from as far before as each other,
       // the rest from as far behind: two rotations in all, one after the other.
       std::optional<row_rotation> by;
-      index turned = 0;
-      for (index i = 0; i < n; ++i) {
-        const index distance = block.position(i) - block.position((i + shift) % n);
+      index_t turned = 0;
+      for (index_t i = 0; i < n; ++i) {
+        const index_t distance = block.position(i) - block.position((i + shift) % n);
         if (!by || distance != turned) {
           by.emplace(*settings.rotation, content.cols(), distance);
           turned = distance;
@@ -73,12 +73,12 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
     }
     matrix rows = content;
     if (which % 2 == 1 || !settings.rotation) {
-      for (index i = 0; i < n; ++i) {
+      for (index_t i = 0; i < n; ++i) {
         double gaussian = -6;  // the sum of twelve uniforms: the same bits on every machine
         for (int k = 0; k < 12; ++k) gaussian += random.uniform();
         const auto factor = static_cast<float>(gaussian * settings.spread);
-        const index a = below(n);
-        const index b = below(n);
+        const index_t a = below(n);
+        const index_t b = below(n);
         rows.row(i) += factor * (content.row(a) - content.row(b));
       }
     }

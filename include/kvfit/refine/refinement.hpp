@@ -40,7 +40,7 @@ struct refinement {
   /// A batch takes every s-th of the given queries (and of each set beside them), s the least
   /// stride that leaves no more than this of the given ones, ≥ 1; the next batch takes those after
   /// them.
-  index batch = 8192;
+  index_t batch = 8192;
   int steps_a_batch = 8;  ///< ≥ 1
 
   /// Against overfitting: this many further sets of queries are made of the given ones, each as
@@ -80,7 +80,7 @@ inline refinement with_steps(refinement settings, bool by_default) {
 }
 
 /// `invalid_option` for settings outside the ranges above; `width`: of a key.
-inline result<void> check_refinement(const refinement& settings, index width) {
+inline result<void> check_refinement(const refinement& settings, index_t width) {
   const auto refuse = [](const char* field, const char* why) {
     return error{errc::invalid_option, field, error::none, error::none, why};
   };

@@ -40,7 +40,7 @@ class refiner {
   /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
   /// looked at before every evaluation of J, `step` ends with `cancelled`.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
-          const query_part& fit, const attention_scores& scores, const std::vector<index>& rows,
+          const query_part& fit, const attention_scores& scores, const std::vector<index_t>& rows,
           const matrix& original, const stop_when& stop = {})
       : settings_(settings),
         cache_(cache),
@@ -99,8 +99,8 @@ class refiner {
  private:
   /// Whether every batch would be the same.
   [[nodiscard]] bool is_one_batch() const noexcept { return settings_.sets == 0 && stride() == 1; }
-  [[nodiscard]] index stride() const noexcept {
-    return std::max<index>(scores_.max.size() - 1, 0) / settings_.batch + 1;
+  [[nodiscard]] index_t stride() const noexcept {
+    return std::max<index_t>(scores_.max.size() - 1, 0) / settings_.batch + 1;
   }
 
   [[nodiscard]] int wanted_steps() const noexcept { return settings_.steps.value_or(0); }
@@ -144,15 +144,15 @@ class refiner {
 
   /// L⁻¹, and L-BFGS with a first step of a fiftieth of where it stands.
   void measure_metric() {
-    const index depth = batch_.queries.cols();
+    const index_t depth = batch_.queries.cols();
     Eigen::MatrixXd square = Eigen::MatrixXd::Zero(depth, depth);
-    constexpr index block = 256;  // sums in fp32 no longer than that
-    for (index first = 0; first < batch_.queries.rows(); first += block) {
+    constexpr index_t block = 256;  // sums in fp32 no longer than that
+    for (index_t first = 0; first < batch_.queries.rows(); first += block) {
       const auto part =
           batch_.queries.middleRows(first, std::min(block, batch_.queries.rows() - first));
       square += (part.transpose() * part).cast<double>();
     }
-    square /= static_cast<double>(std::max<index>(batch_.queries.rows(), 1));
+    square /= static_cast<double>(std::max<index_t>(batch_.queries.rows(), 1));
     const double mean = std::max(square.trace() / static_cast<double>(depth), 1e-30);
     square.diagonal().array() += 0.1 * mean;
     // Any W with W S Wᵀ = I does, for L-BFGS takes the same steps in every rotation of Z.
@@ -196,12 +196,12 @@ class refiner {
   logit_rule rule_;
   const query_part& fit_;
   const attention_scores& scores_;
-  const std::vector<index>& rows_;
+  const std::vector<index_t>& rows_;
   stop_when stop_;
   attention_objective<> objective_;
   std::vector<scored_set> sets_;
   int next_set_ = 0;
-  index batches_ = 0;
+  index_t batches_ = 0;
   refine_batch batch_;
   Eigen::MatrixXd whitening_;
   std::optional<linalg::lbfgs> descent_;
@@ -226,11 +226,11 @@ struct refiner_bytes {
 /// Of a `refiner` for the sizes of the queries fitted on. `adds` as for `batch_bytes`.
 inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& sizes, bool adds,
                               bool is_capped) {
-  const index t = sizes.budget;
-  const index depth = sizes.depth;
-  const index stride = std::max<index>(sizes.queries - 1, 0) / settings.batch + 1;
-  const index sets = std::min(settings.sets, settings.sets_at_once);
-  const index taken = many_times(1 + sets, (sizes.queries + stride - 1) / stride);
+  const index_t t = sizes.budget;
+  const index_t depth = sizes.depth;
+  const index_t stride = std::max<index_t>(sizes.queries - 1, 0) / settings.batch + 1;
+  const index_t sets = std::min(settings.sets, settings.sets_at_once);
+  const index_t taken = many_times(1 + sets, (sizes.queries + stride - 1) / stride);
   const score_options plain{.importance = importance_kind::none};
   const double variables = double_bytes(t, depth + 1);
   const linalg::lbfgs_options descent{.memory = 20};

@@ -27,12 +27,12 @@ namespace kvfit::inline KVFIT_ISA {
 /// whose residual is about to be forgotten keeps the bound it then has.
 class correlation_bounds {
  public:
-  static constexpr index depth = 32;
+  static constexpr index_t depth = 32;
   static_assert(depth <= 256, "a key says in one byte which residual it refers to");
 
   correlation_bounds() = default;
   /// No bound is known yet of `keys` columns of `queries` numbers.
-  correlation_bounds(index keys, index queries)
+  correlation_bounds(index_t keys, index_t queries)
       : residuals_(rows_of_doubles::Zero(depth, queries)),
         products_(depth),
         known_(vector::Zero(keys)),
@@ -50,7 +50,7 @@ class correlation_bounds {
     products_.noalias() = residuals_ * now_;
     std::array<float, depth> carried{};
     std::array<float, depth> moved{};
-    for (index e = 0; e < depth; ++e) {
+    for (index_t e = 0; e < depth; ++e) {
       const auto at = static_cast<std::size_t>(e);
       const double product = products_[e];
       const double before = lengths_sq_[at];
@@ -63,7 +63,7 @@ class correlation_bounds {
                   slack;
     }
     const float most = static_cast<float>(std::sqrt(length_sq) * (1 + 1e-6)) + slack;
-    for (index j = 0; j < bounds_.size(); ++j) {
+    for (index_t j = 0; j < bounds_.size(); ++j) {
       const std::uint8_t of = of_[static_cast<std::size_t>(j)];
       const float drifted = carried[of] * known_[j] + moved[of] * norms[j];
       const float limit = most * norms[j];
@@ -79,7 +79,7 @@ class correlation_bounds {
   [[nodiscard]] const vector& bounds() const noexcept { return bounds_; }
 
   /// Key j has been looked at: with this residual its bound is `most`.
-  void set(index j, float most) noexcept {
+  void set(index_t j, float most) noexcept {
     known_[j] = most;
     of_[static_cast<std::size_t>(j)] = static_cast<std::uint8_t>(newest_);
   }
@@ -91,14 +91,14 @@ class correlation_bounds {
   Eigen::VectorXd now_;
   Eigen::VectorXd products_;
   std::array<double, depth> lengths_sq_{};
-  index newest_ = depth - 1;
+  index_t newest_ = depth - 1;
   vector known_;   // c_j is at most this, for the residual of_[j]
   vector bounds_;  // for the residual now
   std::vector<std::uint8_t> of_;
 };
 
 /// Bytes of `correlation_bounds`.
-inline double correlation_bounds_bytes(index keys, index queries) noexcept {
+inline double correlation_bounds_bytes(index_t keys, index_t queries) noexcept {
   return float_bytes(2, keys) + static_cast<double>(keys) +
          double_bytes(correlation_bounds::depth + 1, queries);
 }

@@ -45,10 +45,10 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The smallest and the largest position of some keys or queries.
 struct position_range {
-  index first = std::numeric_limits<index>::max();
-  index last = std::numeric_limits<index>::min();
+  index_t first = std::numeric_limits<index_t>::max();
+  index_t last = std::numeric_limits<index_t>::min();
 
-  void take(index position) noexcept {
+  void take(index_t position) noexcept {
     first = std::min(first, position);
     last = std::max(last, position);
   }
@@ -56,7 +56,7 @@ struct position_range {
 
 inline position_range positions_of(const kv_block& cache) {
   position_range range;
-  for (index j = 0; j < cache.keys.rows(); ++j) range.take(cache.position(j));
+  for (index_t j = 0; j < cache.keys.rows(); ++j) range.take(cache.position(j));
   return range;
 }
 
@@ -66,7 +66,7 @@ inline position_range positions_of(const query_block& block) {
     range.take(block.position(0));
     range.take(block.position(block.rows.rows() - 1));
   } else {
-    for (index i = 0; i < block.rows.rows(); ++i) range.take(block.position(i));
+    for (index_t i = 0; i < block.rows.rows(); ++i) range.take(block.position(i));
   }
   return range;
 }
@@ -101,9 +101,9 @@ inline result<void> check_gaussian(const selection_problem& problem) {
 /// ℓ_j of all keys for the queries of one head; see `selection::expected_attention`.
 inline Eigen::VectorXd expected_logits(const selection_problem& problem,
                                        std::span<const query_block> head) {
-  constexpr index tile_rows = 256;
+  constexpr index_t tile_rows = 256;
   const kv_block& cache = problem.cache;
-  const index depth = cache.keys.cols();
+  const index_t depth = cache.keys.cols();
   const double scale = problem.rule.scale ? static_cast<double>(*problem.rule.scale)
                                           : 1.0 / std::sqrt(static_cast<double>(depth));
   const auto slope = static_cast<double>(head.front().alibi_slope);
@@ -113,21 +113,21 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
   matrix buffer(tile_rows, depth);
   double_rows keys(tile_rows, depth);
   double_rows sight(tile_rows, depth);  // μ + ½ scale Σ k_j
-  for (index first = 0; first < logits.size(); first += tile_rows) {
-    const index count = std::min(tile_rows, logits.size() - first);
+  for (index_t first = 0; first < logits.size(); first += tile_rows) {
+    const index_t count = std::min(tile_rows, logits.size() - first);
     const float_tile rows = load_rows(cache.keys, first, count, buffer.data());
-    for (index j = 0; j < count; ++j) {
+    for (index_t j = 0; j < count; ++j) {
       const Eigen::Map<const vector> key(rows.data + j * rows.stride, depth);
       keys.row(j) = key.cast<double>().transpose();
       sight.row(j) = moments.mean.transpose();
     }
     simd::multiply({keys.data(), depth, 1}, {moments.covariance.data(), depth},
                    {sight.data(), depth}, count, depth, depth, simd::product_mode::add);
-    for (index j = 0; j < count; ++j) {
-      const index row = first + j;
+    for (index_t j = 0; j < count; ++j) {
+      const index_t row = first + j;
       // One by one, in an order that no alignment changes: equal keys must tie.
       double product = 0;
-      for (index k = 0; k < depth; ++k) product += keys(j, k) * sight(j, k);
+      for (index_t k = 0; k < depth; ++k) product += keys(j, k) * sight(j, k);
       double logit = scale * product;
       if (!cache.bias.empty()) {
         logit += static_cast<double>(cache.bias[static_cast<std::size_t>(row)]);
@@ -159,7 +159,7 @@ inline Eigen::VectorXd expected_log_scores(double epsilon, const selection_probl
     const std::size_t end = head_end(blocks, problem.origins, begin);
     const Eigen::VectorXd logits = expected_logits(problem, blocks.subspan(begin, end - begin));
     const double mass = log_sum(logits);
-    for (index j = 0; j < scores.size(); ++j) {
+    for (index_t j = 0; j < scores.size(); ++j) {
       scores[j] = add_logarithms(scores[j], logits[j] - mass);
     }
     ++heads;
@@ -167,7 +167,7 @@ inline Eigen::VectorXd expected_log_scores(double epsilon, const selection_probl
   }
   const double floor = std::log(epsilon);
   vector value(cache.values.cols());
-  for (index j = 0; j < scores.size(); ++j) {
+  for (index_t j = 0; j < scores.size(); ++j) {
     load_row(cache.values, j, value.data());
     scores[j] = add_logarithms(scores[j] - std::log(heads), floor) +
                 0.5 * std::log(value.cast<double>().squaredNorm());
@@ -202,7 +202,7 @@ inline result<selected_rows> select(const selection::expected_attention& policy,
 
 /// Bytes that `select` holds at most, its result included.
 inline double select_bytes(const selection::expected_attention&, const head_sizes& sizes) {
-  constexpr index tile = 256;
+  constexpr index_t tile = 256;
   return double_bytes(2, sizes.keys) + double_bytes(2, sizes.depth, sizes.depth) +
          float_bytes(tile, sizes.depth) + double_bytes(2, tile, sizes.depth) +
          double_bytes(4, sizes.depth) + float_bytes(sizes.width) + highest_rows_bytes(sizes.budget);

@@ -28,7 +28,7 @@ struct random {
 /// Exactly these rows, each in 0 … T − 1 and at most once, as many as the budget. Protected rows
 /// stay without being named, and take their share of the budget.
 struct given {
-  std::vector<index> positions;
+  std::vector<index_t> positions;
 };
 
 }  // namespace kvfit::selection
@@ -36,16 +36,16 @@ struct given {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Row numbers that may be kept, ascending.
-inline std::vector<index> keepable_rows(const selection_problem& problem) {
-  std::vector<index> rows;
+inline std::vector<index_t> keepable_rows(const selection_problem& problem) {
+  std::vector<index_t> rows;
   rows.reserve(static_cast<std::size_t>(problem.cache.keys.rows()));
-  for (index row = 0; row < problem.cache.keys.rows(); ++row) {
+  for (index_t row = 0; row < problem.cache.keys.rows(); ++row) {
     if (problem.may_keep(row)) rows.push_back(row);
   }
   return rows;
 }
 
-inline std::size_t count_kept(const std::vector<index>& rows, const selection_problem& problem) {
+inline std::size_t count_kept(const std::vector<index_t>& rows, const selection_problem& problem) {
   return std::min(rows.size(), static_cast<std::size_t>(problem.budget));
 }
 
@@ -68,14 +68,14 @@ inline score_options wanted_scores(const selection::given&) {
 
 inline result<selected_rows> select(const selection::first&, const selection_problem& problem) {
   if (const auto ok = check_problem(problem); !ok) return ok.error();
-  std::vector<index> rows = detail::keepable_rows(problem);
+  std::vector<index_t> rows = detail::keepable_rows(problem);
   rows.resize(detail::count_kept(rows, problem));
   return selected_rows{.positions = std::move(rows)};
 }
 
 inline result<selected_rows> select(const selection::last&, const selection_problem& problem) {
   if (const auto ok = check_problem(problem); !ok) return ok.error();
-  std::vector<index> rows = detail::keepable_rows(problem);
+  std::vector<index_t> rows = detail::keepable_rows(problem);
   rows.erase(rows.begin(),
              rows.end() - static_cast<std::ptrdiff_t>(detail::count_kept(rows, problem)));
   return selected_rows{.positions = std::move(rows)};
@@ -84,7 +84,7 @@ inline result<selected_rows> select(const selection::last&, const selection_prob
 inline result<selected_rows> select(const selection::random& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_problem(problem); !ok) return ok.error();
-  std::vector<index> rows = detail::keepable_rows(problem);
+  std::vector<index_t> rows = detail::keepable_rows(problem);
   const std::size_t count = detail::count_kept(rows, problem);
   random_source draw(policy.seed);
   for (std::size_t i = 0; i < count; ++i) {  // Fisher–Yates, as far as needed
@@ -98,16 +98,16 @@ inline result<selected_rows> select(const selection::random& policy,
 inline result<selected_rows> select(const selection::given& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_problem(problem); !ok) return ok.error();
-  const auto count = static_cast<index>(policy.positions.size());
+  const auto count = static_cast<index_t>(policy.positions.size());
   if (count != problem.budget) {
     return error{errc::shape_mismatch, "positions", count, problem.budget,
                  "as many rows as the budget"};
   }
-  const index first = problem.first_row;
-  const index end = first + problem.cache.keys.rows();
+  const index_t first = problem.first_row;
+  const index_t end = first + problem.cache.keys.rows();
   std::vector<char> seen(static_cast<std::size_t>(end - first), 0);
   selected_rows chosen;
-  for (const index row : policy.positions) {
+  for (const index_t row : policy.positions) {
     if (row < first || row >= end) {
       return error{errc::invalid_position, "positions", row, end, "not a row open to selection"};
     }

@@ -17,7 +17,7 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// What the root of a sum of n squares in fp32 may miss, because they vanish: those of numbers
 /// under 1e-22 do, or lose digits.
-inline float unseen_norm(index n) noexcept {
+inline float unseen_norm(index_t n) noexcept {
   return 1e-22F * std::sqrt(static_cast<float>(n));
 }
 
@@ -40,7 +40,7 @@ class half_columns {
     lost_.setZero(columns.keys());
     norms.setZero(columns.keys());
     words_.rightCols(std::min(words_.cols(), simd::lanes)).setZero();  // what no number fills
-    columns.visit([&](index j, const float* row, const query_panel& part) noexcept {
+    columns.visit([&](index_t j, const float* row, const query_panel& part) noexcept {
       const float* factors = columns.factors().data() + part.offset;
       norms[j] += simd::square_sum32(row, factors, part.count);
       auto* at = reinterpret_cast<std::byte*>(words_.row(j).data()) + 2 * part.offset;
@@ -58,12 +58,12 @@ class half_columns {
     simd::split_for_halves(weighted.data(), weighted.size(), weights_.data());
   }
   /// Φ̃_:j · r; key `next` is fetched meanwhile.
-  [[nodiscard]] float correlation(index j, index next) const noexcept {
+  [[nodiscard]] float correlation(index_t j, index_t next) const noexcept {
     return simd::half_dot(words_.row(j).data(), weights_.data(), words_.cols(),
                           words_.row(next).data());
   }
   /// ‖Φ_:j − Φ̃_:j‖, and what its squares may have missed.
-  [[nodiscard]] float lost(index j) const noexcept { return lost_[j]; }
+  [[nodiscard]] float lost(index_t j) const noexcept { return lost_[j]; }
 
  private:
   Eigen::Array<std::uint32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> words_;
@@ -72,7 +72,8 @@ class half_columns {
 };
 
 /// Whether the memory cap has room for columns in bf16, beside those in fp32 where they are stored.
-inline bool may_hold_halves(index queries, index keys, bool has_floats, index memory_cap) noexcept {
+inline bool may_hold_halves(index_t queries, index_t keys, bool has_floats,
+                            index_t memory_cap) noexcept {
   const double bytes =
       float_bytes(simd::half_words(queries), keys) + (has_floats ? float_bytes(queries, keys) : 0);
   return bytes <= static_cast<double>(memory_cap);
@@ -80,7 +81,7 @@ inline bool may_hold_halves(index queries, index keys, bool has_floats, index me
 
 /// Bytes of `half_columns`.
 inline double half_columns_bytes(const head_sizes& sizes) noexcept {
-  const index words = simd::half_words(sizes.queries);
+  const index_t words = simd::half_words(sizes.queries);
   return float_bytes(words, sizes.keys) + float_bytes(sizes.keys + 2 * words);
 }
 

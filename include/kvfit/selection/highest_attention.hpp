@@ -15,10 +15,10 @@ namespace kvfit::selection {
 struct highest_attention {
   importance_kind importance = importance_kind::rms;
   pooling_kind pooling = pooling_kind::none;
-  index pooling_width = 7;
+  index_t pooling_width = 7;
   /// Only the last `window` queries of every query head have a say (those held out to judge a fit
   /// are passed over); 0: all.
-  index window = 0;
+  index_t window = 0;
 };
 
 }  // namespace kvfit::selection
@@ -26,7 +26,7 @@ struct highest_attention {
 namespace kvfit::selection::inline KVFIT_ISA {
 
 /// The `count` rows of largest importance that may be kept; see `highest_rows`.
-inline std::vector<index> rank_by_importance(const selection_problem& problem, index count) {
+inline std::vector<index_t> rank_by_importance(const selection_problem& problem, index_t count) {
   return highest_rows(problem, problem.scores->importance, count);
 }
 

@@ -28,10 +28,10 @@ struct joint {
   double mass_weight = 0.2;  ///< μ ≥ 0: 0 chooses for the output alone
   /// Keys whose columns are looked at in one sweep, 1 … 256. Picks do not depend on it but for
   /// rounding; speed does.
-  index sweep = 16;
+  index_t sweep = 16;
   /// Rows that the n queries are folded onto for the choice alone (see `sketched_columns`):
   /// max(sketch, 5 t), all of them where that is n or more. 0: never fold.
-  index sketch = 384;
+  index_t sketch = 384;
 };
 
 }  // namespace kvfit::selection
@@ -39,7 +39,7 @@ struct joint {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Rows that the queries are folded onto, where they are more; 0: they are not.
-inline index folded_rows(const selection::joint& policy, index budget) noexcept {
+inline index_t folded_rows(const selection::joint& policy, index_t budget) noexcept {
   return policy.sketch > 0 ? std::max(policy.sketch, 5 * budget) : 0;
 }
 
@@ -49,7 +49,7 @@ namespace kvfit::selection::inline KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::joint&) {
   return {.importance = importance_kind::none,
-          .keep_exponentials = std::numeric_limits<index>::max()};
+          .keep_exponentials = std::numeric_limits<index_t>::max()};
 }
 
 inline result<void> check_settings(const selection::joint& policy) {
@@ -75,25 +75,25 @@ inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_problem(problem); !ok) return ok.error();
-  const index folded = detail::folded_rows(policy, problem.budget);
+  const index_t folded = detail::folded_rows(policy, problem.budget);
   return detail::joint_search(problem, policy.mass_weight, policy.sweep, folded).run();
 }
 
 /// Bytes that `select` holds at most, its result included.
 inline double select_bytes(const selection::joint& policy, const head_sizes& sizes) {
-  const index keys = sizes.keys;
-  const index targets = 1 + sizes.width;
-  const index sweep = std::min(policy.sweep, keys);
-  const index folded = detail::folded_rows(policy, sizes.budget);
+  const index_t keys = sizes.keys;
+  const index_t targets = 1 + sizes.width;
+  const index_t sweep = std::min(policy.sweep, keys);
+  const index_t folded = detail::folded_rows(policy, sizes.budget);
   const bool folds = folds_columns(sizes, folded);
-  const index rows = folds ? folded : sizes.queries;
+  const index_t rows = folds ? folded : sizes.queries;
   const double begun = target_columns_bytes(sizes) + mass_columns_bytes(sizes) +
                        (folds ? float_bytes(rows, keys) : 0);
   const double search =
       begun + float_bytes(sizes.queries) + static_cast<double>(keys) +
       float_bytes(targets + 7 * sweep + 3, keys) + float_bytes(sizes.budget + 2 * sweep, rows) +
       float_bytes(6 * sweep, targets + 2) + grown_bytes(double_bytes(sizes.budget));
-  const auto products = [&](index many) {  // with as many columns, result aside
+  const auto products = [&](index_t many) {  // with as many columns, result aside
     return float_bytes(2 * many, rows);
   };
   const double look = grown_bytes(double_bytes(2, keys)) + static_cast<double>(keys) +

@@ -38,14 +38,14 @@ namespace kvfit::detail::inline KVFIT_ISA {
 class joint_search {
  public:
   /// Fields of the policy, and the rows that its `sketch` folds the queries onto (0: none).
-  joint_search(const selection_problem& problem, double mass_weight, index sweep, index folded)
+  joint_search(const selection_problem& problem, double mass_weight, index_t sweep, index_t folded)
       : problem_(problem),
         targets_(problem, mass_weight),
         full_(problem, mass_weighting::relative, &targets_.row_weights()),
         columns_(full_, folded, problem.memory_cap),
         sweep_(std::min(sweep, columns_.keys())),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
-    for (index j = 0; j < columns_.keys(); ++j) {
+    for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
     out_.report.recomputed = !full_.is_stored() && !columns_.is_folded();
@@ -55,13 +55,13 @@ class joint_search {
     start();
     while (size() < problem_.budget) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
-      const index best = best_open();
+      const index_t best = best_open();
       if (best < 0) {
         if (waits_ == 0) break;
         bring_up_to_date();  // rounding may have hidden what there is
         continue;
       }
-      const index slot = slot_of(best);
+      const index_t slot = slot_of(best);
       if (slot >= 0) {
         pick(slot);
       } else {  // afresh, in which another may turn out to be the best
@@ -80,19 +80,21 @@ class joint_search {
   /// Below this share of its column's norm², what is left of a key is rounding.
   static constexpr float dependent = 1e-5F;
 
-  [[nodiscard]] index size() const noexcept { return static_cast<index>(out_.positions.size()); }
+  [[nodiscard]] index_t size() const noexcept {
+    return static_cast<index_t>(out_.positions.size());
+  }
 
-  [[nodiscard]] index slots() const noexcept { return static_cast<index>(slots_.size()); }
+  [[nodiscard]] index_t slots() const noexcept { return static_cast<index_t>(slots_.size()); }
 
   void start() {
-    const index keys = columns_.keys();
+    const index_t keys = columns_.keys();
     columns_.squared_norms(norms_);
     left_ = norms_;
     columns_.correlate(columns_.fold(targets_.columns()), agreement_);
     score_.resize(keys);
     measure_agreement();
     basis_.resize(problem_.budget, columns_.rows());
-    const index slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
+    const index_t slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
     slots_.assign(static_cast<std::size_t>(slots), -1);
     apart_.setZero(slots, columns_.rows());
     products_.setZero(keys, slots);
@@ -109,8 +111,8 @@ class joint_search {
   }
 
   void measure_agreement() {
-    over_keys([&](index first, index count) noexcept {
-      for (index j = first; j < first + count; ++j) {
+    over_keys([&](index_t first, index_t count) noexcept {
+      for (index_t j = first; j < first + count; ++j) {
         const float* row = agreement_.row(j).data();
         score_[j] = simd::dot32(row, row, agreement_.cols());
       }
@@ -118,16 +120,16 @@ class joint_search {
   }
 
   /// What a key would explain: ‖G_j‖² / ‖P⊥a_j‖².
-  [[nodiscard]] float gain(index j) const {
+  [[nodiscard]] float gain(index_t j) const {
     if (is_open_[static_cast<std::size_t>(j)] == 0 || !(left_[j] > dependent * norms_[j])) return 0;
     return score_[j] / left_[j];
   }
 
   /// Ties go to the earlier row; −1 where no key explains anything.
-  [[nodiscard]] index best_open() const {
-    index best = -1;
+  [[nodiscard]] index_t best_open() const {
+    index_t best = -1;
     float most = 0;
-    for (index j = 0; j < columns_.keys(); ++j) {
+    for (index_t j = 0; j < columns_.keys(); ++j) {
       const float now = gain(j);
       if (now > most) {
         most = now;
@@ -137,16 +139,16 @@ class joint_search {
     return best;
   }
 
-  [[nodiscard]] index slot_of(index key) const {
+  [[nodiscard]] index_t slot_of(index_t key) const {
     const auto found = std::find(slots_.begin(), slots_.end(), key);
-    return found == slots_.end() ? -1 : static_cast<index>(found - slots_.begin());
+    return found == slots_.end() ? -1 : static_cast<index_t>(found - slots_.begin());
   }
 
   /// G of all keys, from the picks that wait.
   void bring_up_to_date() {
     if (waits_ == 0) return;
-    const index targets = agreement_.cols();
-    over_keys([&](index first, index count) noexcept {
+    const index_t targets = agreement_.cols();
+    over_keys([&](index_t first, index_t count) noexcept {
       simd::multiply({waiting_.row(first).data(), slots(), 1}, {explained_.data(), targets},
                      {agreement_.row(first).data(), targets}, count, targets, waits_,
                      simd::product_mode::subtract);
@@ -159,30 +161,30 @@ class joint_search {
   /// that explain least.
   void look_at_most_promising() {
     std::vector<char> has_slot(is_open_.size(), 0);
-    for (const index key : slots_) {
+    for (const index_t key : slots_) {
       if (key >= 0) has_slot[static_cast<std::size_t>(key)] = 1;
     }
-    std::vector<std::pair<float, index>> ranked;  // by descending gain, then row
-    for (index j = 0; j < columns_.keys(); ++j) {
+    std::vector<std::pair<float, index_t>> ranked;  // by descending gain, then row
+    for (index_t j = 0; j < columns_.keys(); ++j) {
       const float now = has_slot[static_cast<std::size_t>(j)] != 0 ? 0 : gain(j);
       if (now > 0) ranked.emplace_back(-now, j);
     }
     const auto count = std::min(ranked.size(), static_cast<std::size_t>(sweep_));
     std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(count),
                       ranked.end());
-    std::vector<std::pair<float, index>> room;  // slots by ascending gain
+    std::vector<std::pair<float, index_t>> room;  // slots by ascending gain
     for (std::size_t s = 0; s < slots_.size(); ++s) {
-      room.emplace_back(slots_[s] < 0 ? -1.0F : gain(slots_[s]), static_cast<index>(s));
+      room.emplace_back(slots_[s] < 0 ? -1.0F : gain(slots_[s]), static_cast<index_t>(s));
     }
     std::sort(room.begin(), room.end());
-    std::vector<index> wanted(count);
+    std::vector<index_t> wanted(count);
     for (std::size_t k = 0; k < count; ++k) wanted[k] = ranked[k].second;
     matrix added = columns_.columns(wanted);
     project_out_picks(added);
     columns_.correlate(added.transpose(), fresh_);
     for (std::size_t k = 0; k < count; ++k) {
-      const index slot = room[k].second;
-      const auto column = static_cast<index>(k);
+      const index_t slot = room[k].second;
+      const auto column = static_cast<index_t>(k);
       slots_[static_cast<std::size_t>(slot)] = wanted[k];
       apart_.row(slot) = added.row(column);
       products_.col(slot) = fresh_.col(column);
@@ -195,13 +197,13 @@ class joint_search {
 
   /// H: products of G's rows with those of the keys in the slots.
   void agree_with_slots() {
-    for (index s = 0; s < slots(); ++s) {
-      const index key = slots_[static_cast<std::size_t>(s)];
+    for (index_t s = 0; s < slots(); ++s) {
+      const index_t key = slots_[static_cast<std::size_t>(s)];
       if (key >= 0) agreement_of_.row(s) = agreement_.row(key);
     }
     const matrix of = agreement_of_.transpose();
     shared_.resize(columns_.keys(), slots());
-    over_keys([&](index first, index count) noexcept {
+    over_keys([&](index_t first, index_t count) noexcept {
       simd::multiply({agreement_.row(first).data(), agreement_.cols(), 1}, {of.data(), slots()},
                      {shared_.row(first).data(), slots()}, count, slots(), agreement_.cols());
     });
@@ -210,18 +212,18 @@ class joint_search {
   /// Rows of `added` without what the picks so far explain of them; twice, for orthogonality to
   /// rounding.
   void project_out_picks(matrix& added) const {
-    const index picked = size();
-    const index n = added.cols();
-    const index many = added.rows();
+    const index_t picked = size();
+    const index_t n = added.cols();
+    const index_t many = added.rows();
     if (picked == 0 || many == 0) return;
     matrix along(picked, many);
     for (int pass = 0; pass < 2; ++pass) {
       const matrix across = added.transpose();
-      over_pieces(problem_.threads, picked, 64, [&](index first, index count) noexcept {
+      over_pieces(problem_.threads, picked, 64, [&](index_t first, index_t count) noexcept {
         simd::multiply({basis_.row(first).data(), n, 1}, {across.data(), many},
                        {along.row(first).data(), many}, count, many, n);
       });
-      over_pieces(problem_.threads, n, 192, [&](index first, index count) noexcept {
+      over_pieces(problem_.threads, n, 192, [&](index_t first, index_t count) noexcept {
         simd::multiply({along.data(), 1, many}, {basis_.data() + first, n},
                        {added.data() + first, n}, many, count, picked,
                        simd::product_mode::subtract);
@@ -229,8 +231,8 @@ class joint_search {
     }
   }
 
-  void pick(index slot) {
-    const index row = slots_[static_cast<std::size_t>(slot)];
+  void pick(index_t slot) {
+    const index_t row = slots_[static_cast<std::size_t>(slot)];
     slots_[static_cast<std::size_t>(slot)] = -1;
     const float length = apart_.row(slot).stableNorm();
     is_open_[static_cast<std::size_t>(row)] = 0;
@@ -245,22 +247,22 @@ class joint_search {
   }
 
   /// What the pick from `slot`, its column `scale` times as long, leaves of all keys and slots.
-  void take_out(index slot, float scale) {
+  void take_out(index_t slot, float scale) {
     const auto basis = basis_.row(size() - 1);
     const auto explained = explained_.row(waits_);
     const float squares = explained.squaredNorm();
     vector along = vector::Zero(slots());   // z of each slot's key
     vector change = vector::Zero(slots());  // of a slot's H for each z_j
-    for (index s = 0; s < slots(); ++s) {
-      const index key = slots_[static_cast<std::size_t>(s)];
+    for (index_t s = 0; s < slots(); ++s) {
+      const index_t key = slots_[static_cast<std::size_t>(s)];
       if (key < 0) continue;
       along[s] = products_(key, slot) * scale;
       change[s] = explained.dot(agreement_of_.row(s)) - along[s] * squares;
     }
     // Longer pieces, for each is little work.
     over_pieces(problem_.threads, columns_.keys(), 8 * mass_columns::piece,
-                [&](index first, index count) noexcept {
-                  for (index j = first; j < first + count; ++j) {
+                [&](index_t first, index_t count) noexcept {
+                  for (index_t j = first; j < first + count; ++j) {
                     float* products = products_.row(j).data();
                     float* shared = shared_.row(j).data();
                     const float z = products[slot] * scale;
@@ -275,7 +277,7 @@ class joint_search {
                     simd::subtract_scaled(shared, agreed, along.data(), slots());
                   }
                 });
-    for (index s = 0; s < slots(); ++s) {
+    for (index_t s = 0; s < slots(); ++s) {
       if (along[s] == 0) continue;
       simd::subtract_scaled(apart_.row(s).data(), along[s], basis.data(), apart_.cols());
       simd::subtract_scaled(agreement_of_.row(s).data(), along[s], explained.data(),
@@ -287,22 +289,22 @@ class joint_search {
   target_columns targets_;
   mass_columns full_;
   sketched_columns columns_;
-  index sweep_;
+  index_t sweep_;
   std::vector<char> is_open_;
-  vector norms_;              // ‖a_j‖²
-  vector left_;               // ‖P⊥a_j‖²
-  matrix agreement_;          // T × (1 + d_v): G as of the last sweep
-  vector score_;              // ‖G_j‖² as of now
-  matrix basis_;              // picks × n, orthonormal
-  std::vector<index> slots_;  // keys whose products are at hand, −1 for none
-  matrix apart_;              // slots × n: P⊥a
-  matrix agreement_of_;       // slots × (1 + d_v): their rows of G
-  matrix products_;           // T × slots: AᵀP⊥a
-  matrix shared_;             // T × slots: H
-  matrix fresh_;              // T × newcomers
-  index waits_ = 0;           // picks since the last sweep
-  matrix waiting_;            // T × waits: their z
-  matrix explained_;          // waits × (1 + d_v): their g
+  vector norms_;                // ‖a_j‖²
+  vector left_;                 // ‖P⊥a_j‖²
+  matrix agreement_;            // T × (1 + d_v): G as of the last sweep
+  vector score_;                // ‖G_j‖² as of now
+  matrix basis_;                // picks × n, orthonormal
+  std::vector<index_t> slots_;  // keys whose products are at hand, −1 for none
+  matrix apart_;                // slots × n: P⊥a
+  matrix agreement_of_;         // slots × (1 + d_v): their rows of G
+  matrix products_;             // T × slots: AᵀP⊥a
+  matrix shared_;               // T × slots: H
+  matrix fresh_;                // T × newcomers
+  index_t waits_ = 0;           // picks since the last sweep
+  matrix waiting_;              // T × waits: their z
+  matrix explained_;            // waits × (1 + d_v): their g
   selected_rows out_;
 };
 

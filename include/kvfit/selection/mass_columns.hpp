@@ -34,8 +34,8 @@ class mass_columns {
         panels_(cut_panels(problem.queries, panel_rows(problem.cache.keys.rows()))),
         factor_(problem.queries.rows()),
         target_(problem.queries.rows()) {
-    const index n = target_.size();
-    for (index i = 0; i < n; ++i) {
+    const index_t n = target_.size();
+    for (index_t i = 0; i < n; ++i) {
       const mass_row row = weighted_mass_row(*problem.scores, i, weighting);
       const float weight = row_weights == nullptr ? 1.0F : (*row_weights)[i];
       factor_[i] = row.factor * weight;
@@ -44,7 +44,7 @@ class mass_columns {
     const auto& kept = problem.scores->exponentials;
     if (kept.rows() == keys() && kept.cols() == n && problem.scores->shift.size() == n) {
       stored_ = kept.data();
-      for (index i = 0; i < n; ++i) {  // theirs are of another shift
+      for (index_t i = 0; i < n; ++i) {  // theirs are of another shift
         if (factor_[i] != 0)
           factor_[i] *= std::exp(problem.scores->shift[i] - problem.scores->max[i]);
       }
@@ -59,12 +59,12 @@ class mass_columns {
 
   [[nodiscard]] bool is_stored() const noexcept { return stored_ != nullptr; }
   /// Bytes that the problem allows for n × T numbers.
-  [[nodiscard]] index memory_cap() const noexcept { return problem_.memory_cap; }
-  [[nodiscard]] index queries() const noexcept { return target_.size(); }
-  [[nodiscard]] index keys() const noexcept { return source_.keys(); }
+  [[nodiscard]] index_t memory_cap() const noexcept { return problem_.memory_cap; }
+  [[nodiscard]] index_t queries() const noexcept { return target_.size(); }
+  [[nodiscard]] index_t keys() const noexcept { return source_.keys(); }
   [[nodiscard]] const loop& threads() const noexcept { return problem_.threads; }
   /// Keys that one thread takes at a time.
-  static constexpr index piece = 512;
+  static constexpr index_t piece = 512;
   /// n: f_i, with what takes stored exponentials to the queries' own shift.
   [[nodiscard]] const vector& factors() const noexcept { return factor_; }
   /// n: y_i f_i.
@@ -77,13 +77,13 @@ class mass_columns {
   void visit(Body body) {
     if (is_stored()) {
       const query_panel all{.block = 0, .first = 0, .count = queries(), .offset = 0};
-      each_key([&](index j) { body(j, stored_ + j * queries(), all); });
+      each_key([&](index_t j) { body(j, stored_ + j * queries(), all); });
       return;
     }
     for (const query_panel& part : panels_) {
       own_.resize(keys(), part.count);
       fill(part, own_.data(), part.count);
-      each_key([&](index j) { body(j, own_.data() + j * part.count, part); });
+      each_key([&](index_t j) { body(j, own_.data() + j * part.count, part); });
     }
   }
 
@@ -92,7 +92,7 @@ class mass_columns {
   void correlate(const vector& residual, vector& out) {
     set_residual(residual);
     out.setZero(keys());
-    visit([&](index j, const float* row, const query_panel& part) {
+    visit([&](index_t j, const float* row, const query_panel& part) {
       out[j] += simd::dot32(row, weights_.data() + part.offset, part.count);
     });
   }
@@ -101,10 +101,10 @@ class mass_columns {
   /// products at once cost one reading of the columns (or one score pass, if they are not stored).
   void correlate(const matrix& of, matrix& out) {
     const matrix weighted = of.array().colwise() * factor_.array();
-    const index many = of.cols();
+    const index_t many = of.cols();
     out.resize(keys(), many);
-    const auto multiply = [&](const float* exponentials, index first, index count) {
-      over_pieces(threads(), keys(), piece, [&](index from, index rows) noexcept {
+    const auto multiply = [&](const float* exponentials, index_t first, index_t count) {
+      over_pieces(threads(), keys(), piece, [&](index_t from, index_t rows) noexcept {
         simd::multiply({exponentials + from * count, count, 1},
                        {weighted.data() + first * many, many}, {out.data() + from * many, many},
                        rows, many, count,
@@ -124,13 +124,13 @@ class mass_columns {
 
   /// out_jr = Σ_{i ≡ r mod rows} sign_i Φ_ij: T × rows. Cost n · T (and a score pass, if not
   /// stored).
-  void fold(const vector& signs, index rows, matrix& out) {
+  void fold(const vector& signs, index_t rows, matrix& out) {
     const vector factors = signs.cwiseProduct(factor_);
     out.setZero(keys(), rows);
-    visit([&](index j, const float* row, const query_panel& part) {
-      for (index first = 0; first < part.count;) {
-        const index at = (part.offset + first) % rows;
-        const index count = std::min(part.count - first, rows - at);
+    visit([&](index_t j, const float* row, const query_panel& part) {
+      for (index_t first = 0; first < part.count;) {
+        const index_t at = (part.offset + first) % rows;
+        const index_t count = std::min(part.count - first, rows - at);
         simd::add_products(out.row(j).data() + at, row + first,
                            factors.data() + part.offset + first, count);
         first += count;
@@ -143,43 +143,43 @@ class mass_columns {
   /// n: f_i residual_i.
   [[nodiscard]] const vector& weighted_residual() const noexcept { return weights_; }
   /// Σ_i residual_i Φ_ij of one key: what `correlate` writes for it. Requires `is_stored()`.
-  [[nodiscard]] float correlation(index j) const noexcept {
+  [[nodiscard]] float correlation(index_t j) const noexcept {
     return simd::dot32(stored_ + j * queries(), weights_.data(), queries());
   }
   /// The same of some keys, stored or not: out_k of the row rows_k. Columns that are not stored are
   /// made `made_at_once` at a time.
-  void correlations(std::span<const index> rows, vector& out) const {
-    out.resize(static_cast<index>(rows.size()));
+  void correlations(std::span<const index_t> rows, vector& out) const {
+    out.resize(static_cast<index_t>(rows.size()));
     if (is_stored()) {
-      for (index k = 0; k < out.size(); ++k) {
+      for (index_t k = 0; k < out.size(); ++k) {
         out[k] = correlation(rows[static_cast<std::size_t>(k)]);
       }
       return;
     }
-    for (index first = 0; first < out.size(); first += made_at_once) {
-      const index many = std::min(made_at_once, out.size() - first);
+    for (index_t first = 0; first < out.size(); first += made_at_once) {
+      const index_t many = std::min(made_at_once, out.size() - first);
       const Eigen::MatrixXf made = exponentials(
           rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(many)));
-      for (index k = 0; k < many; ++k) {
+      for (index_t k = 0; k < many; ++k) {
         out[first + k] = simd::dot32(made.col(k).data(), weights_.data(), queries());
       }
     }
   }
-  static constexpr index made_at_once = 64;
+  static constexpr index_t made_at_once = 64;
 
   /// out_j = ‖Φ_:j‖ for all T keys.
   void norms(vector& out) {
     out.setZero(keys());
-    visit([&](index j, const float* row, const query_panel& part) {
+    visit([&](index_t j, const float* row, const query_panel& part) {
       out[j] += simd::square_sum32(row, factor_.data() + part.offset, part.count);
     });
     for (float& norm : out) norm = std::sqrt(norm);  // Eigen's vectorised root is not exact
   }
 
   /// Columns of the rows numbered `rows`, n × |rows|.
-  Eigen::MatrixXf columns(std::span<const index> rows) const {
+  Eigen::MatrixXf columns(std::span<const index_t> rows) const {
     Eigen::MatrixXf out = exponentials(rows);
-    for (index j = 0; j < out.cols(); ++j) {
+    for (index_t j = 0; j < out.cols(); ++j) {
       simd::multiply_each(out.col(j).data(), factor_.data(), queries());
     }
     return out;
@@ -188,34 +188,34 @@ class mass_columns {
  private:
   template <class Body>
   void each_key(const Body& body) const {
-    over_pieces(threads(), keys(), piece, [&](index first, index count) noexcept {
-      for (index j = first; j < first + count; ++j) body(j);
+    over_pieces(threads(), keys(), piece, [&](index_t first, index_t count) noexcept {
+      for (index_t j = first; j < first + count; ++j) body(j);
     });
   }
 
   /// Columns without their factors.
-  Eigen::MatrixXf exponentials(std::span<const index> rows) const {
-    const auto count = static_cast<index>(rows.size());
+  Eigen::MatrixXf exponentials(std::span<const index_t> rows) const {
+    const auto count = static_cast<index_t>(rows.size());
     if (!is_stored()) {
       Eigen::MatrixXf out = row_logits(problem_.cache, problem_.queries, problem_.rule, rows);
       exponentiate(0, queries(), out.data(), queries(), count);
       return out;
     }
     Eigen::MatrixXf out(queries(), count);
-    for (index j = 0; j < count; ++j) {
+    for (index_t j = 0; j < count; ++j) {
       const float* from = stored_ + rows[static_cast<std::size_t>(j)] * queries();
       std::copy(from, from + queries(), out.col(j).data());
     }
     return out;
   }
 
-  void fill(const query_panel& part, float* to, index stride) {
+  void fill(const query_panel& part, float* to, index_t stride) {
     source_.fill(part, to, stride);
     exponentiate(part.offset, part.count, to, stride, keys());
   }
 
   /// Turns logits of `rows` keys against the queries first … first + count − 1 into exponentials.
-  void exponentiate(index first, index count, float* to, index stride, index rows) const {
+  void exponentiate(index_t first, index_t count, float* to, index_t stride, index_t rows) const {
     std::vector<double> unused(static_cast<std::size_t>(count));
     simd::exp_shifted_columns(to, stride, rows, count, problem_.scores->max.data() + first,
                               unused.data());
@@ -240,14 +240,14 @@ inline bool stores_mass_columns(const head_sizes& sizes) noexcept {
 /// Bytes of `mass_columns` with what its uses hold besides, but for `correlate` of a matrix and
 /// `columns`.
 inline double mass_columns_bytes(const head_sizes& sizes) noexcept {
-  const index panel = largest_panel(sizes, sizes.keys);
-  const index stored = stores_mass_columns(sizes) ? sizes.queries : panel;
+  const index_t panel = largest_panel(sizes, sizes.keys);
+  const index_t stored = stores_mass_columns(sizes) ? sizes.queries : panel;
   return logit_source_bytes(sizes, sizes.keys) + float_bytes(4, sizes.queries) +
          double_bytes(panel) + (sizes.has_exponentials ? 0 : float_bytes(sizes.keys, stored));
 }
 
 /// Bytes that `columns` of `many` rows holds besides, its result included.
-inline double columns_bytes(const head_sizes& sizes, index many) noexcept {
+inline double columns_bytes(const head_sizes& sizes, index_t many) noexcept {
   const double made = stores_mass_columns(sizes)
                           ? 0
                           : row_logits_bytes(sizes, many) + float_bytes(many, sizes.depth) +

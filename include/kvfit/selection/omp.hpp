@@ -23,9 +23,9 @@ namespace kvfit::selection {
 
 /// While fewer than `limit` rows are chosen: this many a round, refit every so many rounds.
 struct omp_step {
-  index limit = std::numeric_limits<index>::max();
-  index keys_per_round = 1;
-  index refit_interval = 1;
+  index_t limit = std::numeric_limits<index_t>::max();
+  index_t keys_per_round = 1;
+  index_t refit_interval = 1;
 };
 
 /// Each round adds the keys whose columns agree most with the mass not yet explained:
@@ -37,8 +37,8 @@ struct omp_step {
 /// explain (‖r‖ ≤ 1e-6 ‖y‖, or as many independent keys as queries), the rest is filled by rms
 /// importance instead of by noise.
 struct omp {
-  index keys_per_round = 1;             ///< k ≥ 1
-  index refit_interval = 1;             ///< τ ≥ 1, in rounds
+  index_t keys_per_round = 1;           ///< k ≥ 1
+  index_t refit_interval = 1;           ///< τ ≥ 1, in rounds
   std::vector<omp_step> schedule = {};  ///< if any: the first step whose limit exceeds |S| rules
   /// Rank by c_j / ‖Φ_:j‖^norm_power: 0 as published, 1 the cosine with the residual, between a
   /// compromise.
@@ -59,7 +59,7 @@ struct omp {
 
   /// The paper's progressive schedule.
   static std::vector<omp_step> progressive() {
-    return {{300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<index>::max(), 4, 2}};
+    return {{300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<index_t>::max(), 4, 2}};
   }
 };
 
@@ -68,7 +68,7 @@ struct omp {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// What is done with `size` keys chosen.
-inline selection::omp_step step_at(const selection::omp& policy, index size) noexcept {
+inline selection::omp_step step_at(const selection::omp& policy, index_t size) noexcept {
   for (const selection::omp_step& s : policy.schedule) {
     if (size < s.limit) return s;
   }
@@ -76,14 +76,14 @@ inline selection::omp_step step_at(const selection::omp& policy, index size) noe
 }
 
 /// Rounds until `budget` keys are chosen.
-inline index rounds_of(const selection::omp& policy, index budget) noexcept {
-  index rounds = 0;
-  index size = 0;
-  const auto grow_to = [&](index limit, index keys_per_round) {
-    const index missing = std::min(limit, budget) - size;
+inline index_t rounds_of(const selection::omp& policy, index_t budget) noexcept {
+  index_t rounds = 0;
+  index_t size = 0;
+  const auto grow_to = [&](index_t limit, index_t keys_per_round) {
+    const index_t missing = std::min(limit, budget) - size;
     if (missing <= 0) return;
-    const index keys = std::clamp<index>(keys_per_round, 1, missing);
-    const index more = missing / keys + (missing % keys != 0 ? 1 : 0);
+    const index_t keys = std::clamp<index_t>(keys_per_round, 1, missing);
+    const index_t more = missing / keys + (missing % keys != 0 ? 1 : 0);
     rounds += more;
     size += more * keys;
   };
@@ -106,7 +106,7 @@ class omp_search {
     residual_ = columns_.target().cast<double>();
     fit_.set_target(residual_);
     target_norm_ = residual_.norm();
-    for (index j = 0; j < columns_.keys(); ++j) {
+    for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
     out_.report.recomputed = !ranking_.is_at_hand();
@@ -133,7 +133,9 @@ class omp_search {
   }
 
  private:
-  [[nodiscard]] index size() const noexcept { return static_cast<index>(out_.positions.size()); }
+  [[nodiscard]] index_t size() const noexcept {
+    return static_cast<index_t>(out_.positions.size());
+  }
 
   [[nodiscard]] bool is_explained() const {
     return residual_.norm() <= 1e-6 * target_norm_ || fit_.rank() >= columns_.queries();
@@ -161,10 +163,10 @@ class omp_search {
     return {};
   }
 
-  void add(std::span<const index> rows) {
+  void add(std::span<const index_t> rows) {
     const Eigen::MatrixXf added = columns_.columns(rows);
     fit_.append(added.data(), added.cols());
-    for (const index row : rows) {
+    for (const index_t row : rows) {
       out_.positions.push_back(row);
       is_open_[static_cast<std::size_t>(row)] = 0;
     }
@@ -197,15 +199,15 @@ class omp_search {
 
   /// Takes out keys whose weight is under the cutoff, for good; refits the others. Returns how
   /// many.
-  index drop_weak() {
-    std::vector<index> kept;
-    std::vector<index> positions;
-    for (index j = 0; j < size(); ++j) {
+  index_t drop_weak() {
+    std::vector<index_t> kept;
+    std::vector<index_t> positions;
+    for (index_t j = 0; j < size(); ++j) {
       if (std::log(weights_[static_cast<std::size_t>(j)]) < *policy_.drop_below) continue;
       kept.push_back(j);
       positions.push_back(out_.positions[static_cast<std::size_t>(j)]);
     }
-    const index dropped = size() - static_cast<index>(kept.size());
+    const index_t dropped = size() - static_cast<index_t>(kept.size());
     if (dropped == 0) return 0;
     out_.report.dropped += dropped;
     fit_.keep(kept);
@@ -245,11 +247,11 @@ namespace kvfit::selection::inline KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::omp&) {
   return {.importance = importance_kind::rms,
-          .keep_exponentials = std::numeric_limits<index>::max()};
+          .keep_exponentials = std::numeric_limits<index_t>::max()};
 }
 
 inline result<void> check_settings(const selection::omp& policy) {
-  const auto positive = [](index value, const char* field) -> result<void> {
+  const auto positive = [](index_t value, const char* field) -> result<void> {
     if (value >= 1) return {};
     return error{errc::invalid_option, field, value, 1, "must be at least 1"};
   };
@@ -298,7 +300,7 @@ inline result<selected_rows> select(const selection::omp& policy,
 
 /// Bytes that `select` holds at most, its result included.
 inline double select_bytes(const selection::omp& policy, const head_sizes& sizes) {
-  index most = policy.keys_per_round;
+  index_t most = policy.keys_per_round;
   for (const selection::omp_step& step : policy.schedule) {
     most = std::max(most, step.keys_per_round);
   }

@@ -23,12 +23,12 @@ struct selection_problem {
   query_set queries;  ///< n rows
   logit_rule rule;
   const attention_scores* scores = nullptr;  ///< of `cache` under `queries`
-  index budget = 0;                          ///< 1 … T
+  index_t budget = 0;                        ///< 1 … T
   /// Bytes a selection may spend on storing n × T numbers, those of the score pass among them;
   /// where they do not fit, it recomputes them.
-  index memory_cap = std::numeric_limits<index>::max();
+  index_t memory_cap = std::numeric_limits<index_t>::max();
   /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected.
-  index first_row = 0;
+  index_t first_row = 0;
   /// One per query block where these are parts of the caller's; empty: each is a query head's own.
   std::span<const block_origin> origins = {};
   /// Greedy selections look at it before every round, and end with `cancelled` once it is due.
@@ -37,24 +37,24 @@ struct selection_problem {
   loop threads = {};
 
   /// A key whose own bias hides it from every query is never kept.
-  [[nodiscard]] bool may_keep(index row) const noexcept {
+  [[nodiscard]] bool may_keep(index_t row) const noexcept {
     return cache.bias.empty() ||
            cache.bias[static_cast<std::size_t>(row)] > -std::numeric_limits<float>::infinity();
   }
 };
 
 struct selection_report {
-  int rounds = 0;     ///< greedy rounds
-  int refits = 0;     ///< weight fits within the selection
-  index dropped = 0;  ///< keys taken out again for a weight under the cutoff
-  index filled = 0;   ///< keys added by importance because mass was already explained
+  int rounds = 0;       ///< greedy rounds
+  int refits = 0;       ///< weight fits within the selection
+  index_t dropped = 0;  ///< keys taken out again for a weight under the cutoff
+  index_t filled = 0;   ///< keys added by importance because mass was already explained
   /// The memory cap forbade storing n × T numbers at any precision: each round made them anew.
   bool recomputed = false;
 };
 
 struct selected_rows {
-  std::vector<index> positions = {};  ///< distinct rows, in the order of choice; at most `budget`
-  std::vector<double> weights = {};   ///< one each where the selection fitted weights, else empty
+  std::vector<index_t> positions = {};  ///< distinct rows, in the order of choice; at most `budget`
+  std::vector<double> weights = {};     ///< one each where the selection fitted weights, else empty
   selection_report report = {};
 };
 
@@ -74,14 +74,14 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// Errors common to all selections: a budget outside 1 … T, and scores or origins of other queries.
 inline result<void> check_problem(const selection_problem& problem) {
-  const index rows = problem.cache.keys.rows();
+  const index_t rows = problem.cache.keys.rows();
   if (problem.scores == nullptr) return error{errc::null_data, "scores"};
   if (problem.scores->max.size() != problem.queries.rows()) {
     return error{errc::shape_mismatch, "scores", problem.scores->max.size(), problem.queries.rows(),
                  "one score per query"};
   }
-  const auto origins = static_cast<index>(problem.origins.size());
-  const auto blocks = static_cast<index>(problem.queries.blocks().size());
+  const auto origins = static_cast<index_t>(problem.origins.size());
+  const auto blocks = static_cast<index_t>(problem.queries.blocks().size());
   if (origins != 0 && origins != blocks) {
     return error{errc::shape_mismatch, "origins", origins, blocks, "one per query block, or none"};
   }

@@ -16,17 +16,17 @@ namespace kvfit::selection::inline KVFIT_ISA {
 /// descending score; ties go to the earlier row. `scores`: T numbers, −∞ among them, no NaN. Cost
 /// T + count log count comparisons, for scores in no particular order.
 template <class Scores>
-std::vector<index> highest_rows(const selection_problem& problem, const Scores& scores,
-                                index count) {
+std::vector<index_t> highest_rows(const selection_problem& problem, const Scores& scores,
+                                  index_t count) {
   using number = typename Scores::Scalar;
   struct ranked {
     number score;
-    index row;
+    index_t row;
   };
   const auto better = [](const ranked& a, const ranked& b) {
     return a.score != b.score ? a.score > b.score : a.row < b.row;
   };
-  const auto most = static_cast<std::size_t>(std::clamp<index>(count, 0, scores.size()));
+  const auto most = static_cast<std::size_t>(std::clamp<index_t>(count, 0, scores.size()));
   std::vector<ranked> best;
   best.reserve(2 * most);
   if (most == 0) return {};
@@ -34,7 +34,7 @@ std::vector<index> highest_rows(const selection_problem& problem, const Scores& 
   // half. A later row never beats an equal one before it.
   bool is_cut = false;
   number worst = 0;
-  for (index row = 0; row < scores.size(); ++row) {
+  for (index_t row = 0; row < scores.size(); ++row) {
     if ((is_cut && !(scores[row] > worst)) || !problem.may_keep(row)) continue;
     best.push_back({scores[row], row});
     if (best.size() < 2 * most) continue;
@@ -46,13 +46,13 @@ std::vector<index> highest_rows(const selection_problem& problem, const Scores& 
   }
   std::sort(best.begin(), best.end(), better);
   best.resize(std::min(best.size(), most));
-  std::vector<index> rows(best.size());
+  std::vector<index_t> rows(best.size());
   for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = best[k].row;
   return rows;
 }
 
 /// Bytes that `highest_rows` of `count` rows holds, its result included.
-constexpr double highest_rows_bytes(index count) noexcept {
+constexpr double highest_rows_bytes(index_t count) noexcept {
   return double_bytes(2 * 2 + 1, count);
 }
 

@@ -31,7 +31,7 @@ class residual_ranking {
  public:
   /// `rounds`: calls of `best` to be expected, for columns in bf16 pay for themselves only after
   /// some.
-  residual_ranking(mass_columns& columns, double norm_power, bool absolute, index rounds)
+  residual_ranking(mass_columns& columns, double norm_power, bool absolute, index_t rounds)
       : columns_(columns), is_absolute_(absolute) {
     divisors_.setOnes(columns_.keys());
     if (holds_halves(columns.queries(), columns.keys(), columns.is_stored(), columns.memory_cap(),
@@ -44,7 +44,8 @@ class residual_ranking {
     if (norm_power != 0) {
       // One by one: Eigen's vectorised pow differs from its scalar one, and equal keys must tie.
       const auto power = static_cast<float>(norm_power);
-      for (index j = 0; j < norms_.size(); ++j) divisors_[j] = std::pow(norms_[j] + 1e-12F, power);
+      for (index_t j = 0; j < norms_.size(); ++j)
+        divisors_[j] = std::pow(norms_[j] + 1e-12F, power);
     }
     norms_.array() += unseen_norm(columns_.queries());  // from here on they bound
     if (is_at_hand_) bounds_ = correlation_bounds(columns_.keys(), columns_.queries());
@@ -53,8 +54,8 @@ class residual_ranking {
   /// The `count` best of the rows that are `open`, best first; ties go to the earlier row. Rows
   /// that were closed may be opened again; `residual` is finite. Cost a dot product of n numbers
   /// for each row looked at.
-  std::span<const index> best(const vector& residual, std::span<const char> open, index count) {
-    count_ = static_cast<std::size_t>(std::max<index>(count, 0));
+  std::span<const index_t> best(const vector& residual, std::span<const char> open, index_t count) {
+    count_ = static_cast<std::size_t>(std::max<index_t>(count, 0));
     best_.clear();
     seen_.clear();
     if (is_at_hand_ && count_ > 0) {
@@ -71,21 +72,21 @@ class residual_ranking {
   /// Whether columns are stored, in fp32 or bf16. If not, every call makes all of them anew.
   [[nodiscard]] bool is_at_hand() const noexcept { return is_at_hand_; }
   /// Rows looked at so far, of all rounds.
-  [[nodiscard]] index looked_at() const noexcept { return looked_at_; }
+  [[nodiscard]] index_t looked_at() const noexcept { return looked_at_; }
 
  private:
-  static constexpr index piece = 64;  // rows that one thread looks at at a time
+  static constexpr index_t piece = 64;  // rows that one thread looks at at a time
 
   /// Whether columns are kept in bf16.
-  static bool holds_halves(index queries, index keys, bool has_floats, index cap,
-                           index rounds) noexcept {
-    constexpr index pay_after = 48;  // rounds, where columns are stored in fp32
+  static bool holds_halves(index_t queries, index_t keys, bool has_floats, index_t cap,
+                           index_t rounds) noexcept {
+    constexpr index_t pay_after = 48;  // rounds, where columns are stored in fp32
     return (rounds >= pay_after || !has_floats) && may_hold_halves(queries, keys, has_floats, cap);
   }
 
   struct ranked {
     float score;
-    index row;
+    index_t row;
   };
   static bool is_better(const ranked& a, const ranked& b) noexcept {
     return a.score != b.score ? a.score > b.score : a.row < b.row;
@@ -93,14 +94,14 @@ class residual_ranking {
 
   /// A key looked at: what its score is at least, and what its c_j is at most.
   struct glimpse {
-    index row;
+    index_t row;
     float least;
     float most;
   };
 
   void rank_all(const vector& residual, std::span<const char> open) {
     columns_.correlate(residual, correlation_);
-    for (index j = 0; j < correlation_.size(); ++j) {
+    for (index_t j = 0; j < correlation_.size(); ++j) {
       if (open[static_cast<std::size_t>(j)] != 0) take(j, correlation_[j]);
     }
   }
@@ -120,7 +121,7 @@ class residual_ranking {
 
     rows_.clear();
     is_seen_.assign(static_cast<std::size_t>(columns_.keys()), 0);
-    for (const index j : probable_) {  // they set a high mark to begin with
+    for (const index_t j : probable_) {  // they set a high mark to begin with
       const auto at = static_cast<std::size_t>(j);
       if (open[at] == 0) continue;
       is_seen_[at] = 1;
@@ -142,12 +143,12 @@ class residual_ranking {
     const float* bounds = bounds_.bounds().data();
     const float* divisors = divisors_.data();
     rows_.clear();
-    for (index first = 0; first < columns_.keys(); first += piece) {
-      const index end = std::min(first + piece, columns_.keys());
+    for (index_t first = 0; first < columns_.keys(); first += piece) {
+      const index_t end = std::min(first + piece, columns_.keys());
       int reaching = 0;  // most often nowhere: no branch for each key
-      for (index j = first; j < end; ++j) reaching |= bounds[j] >= floor * divisors[j] ? 1 : 0;
+      for (index_t j = first; j < end; ++j) reaching |= bounds[j] >= floor * divisors[j] ? 1 : 0;
       if (reaching == 0) continue;
-      for (index j = first; j < end; ++j) {
+      for (index_t j = first; j < end; ++j) {
         const auto at = static_cast<std::size_t>(j);
         if (open[at] == 0 || is_seen_[at] != 0) continue;
         if (bounds[j] >= floor * divisors[j]) rows_.push_back(j);
@@ -158,10 +159,10 @@ class residual_ranking {
   /// Adds a glimpse of each of `rows_` to `seen_`.
   void look_at_rows() {
     const std::size_t before = seen_.size();
-    const auto many = static_cast<index>(rows_.size());
+    const auto many = static_cast<index_t>(rows_.size());
     seen_.resize(before + rows_.size());
-    over_pieces(columns_.threads(), many, piece, [&](index first, index count) noexcept {
-      for (index k = first; k < first + count; ++k) {
+    over_pieces(columns_.threads(), many, piece, [&](index_t first, index_t count) noexcept {
+      for (index_t k = first; k < first + count; ++k) {
         const auto at = static_cast<std::size_t>(k);
         seen_[before + at] = look(rows_[at], rows_[at + (k + 1 < many ? 1 : 0)]);
       }
@@ -171,7 +172,7 @@ class residual_ranking {
   }
 
   /// `next` is the row looked at after this one.
-  [[nodiscard]] glimpse look(index j, index next) const noexcept {
+  [[nodiscard]] glimpse look(index_t j, index_t next) const noexcept {
     const bool is_rounded = !halves_.is_empty();
     float correlation = is_rounded ? halves_.correlation(j, next) : columns_.correlation(j);
     if (is_absolute_) correlation = std::abs(correlation);
@@ -199,11 +200,11 @@ class residual_ranking {
     }
     columns_.correlations(rows_, correlation_);
     for (std::size_t k = 0; k < rows_.size(); ++k) {
-      take(rows_[k], correlation_[static_cast<index>(k)]);
+      take(rows_[k], correlation_[static_cast<index_t>(k)]);
     }
   }
 
-  void take(index j, float correlation) {
+  void take(index_t j, float correlation) {
     const float score = (is_absolute_ ? std::abs(correlation) : correlation) / divisors_[j];
     const ranked entry{score, j};
     if (best_.size() < count_) {
@@ -241,15 +242,17 @@ class residual_ranking {
   std::vector<char> is_seen_;
   std::vector<ranked> best_;
   std::vector<glimpse> seen_;
-  std::vector<index> rows_;
-  std::vector<index> probable_;
-  index looked_at_ = 0;
+  std::vector<index_t> rows_;
+  std::vector<index_t> probable_;
+  index_t looked_at_ = 0;
 
-  friend double residual_ranking_bytes(const head_sizes& sizes, index count, index rounds) noexcept;
+  friend double residual_ranking_bytes(const head_sizes& sizes, index_t count,
+                                       index_t rounds) noexcept;
 };
 
 /// Bytes of a `residual_ranking` that is asked for `count` rows at most, so many rounds.
-inline double residual_ranking_bytes(const head_sizes& sizes, index count, index rounds) noexcept {
+inline double residual_ranking_bytes(const head_sizes& sizes, index_t count,
+                                     index_t rounds) noexcept {
   const auto glimpse = static_cast<double>(sizeof(residual_ranking::glimpse));
   const auto keys = static_cast<double>(sizes.keys);
   const bool has_floats = stores_mass_columns(sizes);

@@ -42,14 +42,14 @@ inline head_sizes sizes_of_problem(const selection_problem& problem) noexcept {
 ///     auto rows = select_within(selection::omp{}, problem, 64 << 20);
 template <sized_selection S>
 [[nodiscard]] result<selected_rows> select_within(const S& policy, const selection_problem& problem,
-                                                  index memory) {
+                                                  index_t memory) {
   if (memory < 0) return error{errc::invalid_option, "memory", memory, 0, "must not be negative"};
   if (const auto ok = check_problem(problem); !ok) return ok.error();
   selection_problem asked = problem;
   double least = std::numeric_limits<double>::infinity();
   const double all = float_bytes(problem.queries.rows(), problem.cache.keys.rows());
-  for (const index cap :
-       {problem.memory_cap, whole_bytes(all), whole_bytes(std::max(all - 1, 0.0)), index{0}}) {
+  for (const index_t cap :
+       {problem.memory_cap, whole_bytes(all), whole_bytes(std::max(all - 1, 0.0)), index_t{0}}) {
     asked.memory_cap = std::min(problem.memory_cap, cap);
     const double bytes = select_bytes(policy, sizes_of_problem(asked)) + small_bytes;
     if (bytes <= static_cast<double>(memory)) return select(policy, asked);

@@ -22,8 +22,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// every use goes to `full`, which must outlive this.
 class sketched_columns {
  public:
-  sketched_columns(mass_columns& full, index rows, index memory_cap) : full_(full) {
-    const index n = full.queries();
+  sketched_columns(mass_columns& full, index_t rows, index_t memory_cap) : full_(full) {
+    const index_t n = full.queries();
     const auto bytes = static_cast<double>(rows) * static_cast<double>(full.keys()) * sizeof(float);
     if (rows < 1 || rows >= n || bytes > static_cast<double>(memory_cap)) return;
     rows_ = rows;
@@ -35,14 +35,14 @@ class sketched_columns {
 
   [[nodiscard]] bool is_folded() const noexcept { return rows_ > 0; }
   /// The length of a column.
-  [[nodiscard]] index rows() const noexcept { return is_folded() ? rows_ : full_.queries(); }
-  [[nodiscard]] index keys() const noexcept { return full_.keys(); }
+  [[nodiscard]] index_t rows() const noexcept { return is_folded() ? rows_ : full_.queries(); }
+  [[nodiscard]] index_t keys() const noexcept { return full_.keys(); }
 
   /// `targets` (n × m) folded as the columns are: rows() × m.
   [[nodiscard]] matrix fold(const matrix& targets) const {
     if (!is_folded()) return targets;
     matrix out = matrix::Zero(rows_, targets.cols());
-    for (index i = 0; i < targets.rows(); ++i) out.row(i % rows_) += signs_[i] * targets.row(i);
+    for (index_t i = 0; i < targets.rows(); ++i) out.row(i % rows_) += signs_[i] * targets.row(i);
     return out;
   }
 
@@ -63,33 +63,33 @@ class sketched_columns {
       return;
     }
     out.resize(keys(), of.cols());
-    const index many = of.cols();
+    const index_t many = of.cols();
     over_pieces(full_.threads(), keys(), mass_columns::piece,
-                [&](index first, index count) noexcept {
+                [&](index_t first, index_t count) noexcept {
                   simd::multiply({folded_.data() + first * rows_, rows_, 1}, {of.data(), many},
                                  {out.data() + first * many, many}, count, many, rows_);
                 });
   }
 
   /// The columns of the keys numbered `which`, a row each.
-  [[nodiscard]] matrix columns(std::span<const index> which) const {
+  [[nodiscard]] matrix columns(std::span<const index_t> which) const {
     if (!is_folded()) return full_.columns(which).transpose();
-    matrix out(static_cast<index>(which.size()), rows_);
+    matrix out(static_cast<index_t>(which.size()), rows_);
     for (std::size_t k = 0; k < which.size(); ++k) {
-      out.row(static_cast<index>(k)) = folded_.row(which[k]);
+      out.row(static_cast<index_t>(k)) = folded_.row(which[k]);
     }
     return out;
   }
 
  private:
   mass_columns& full_;
-  index rows_ = 0;  // 0: not folded
+  index_t rows_ = 0;  // 0: not folded
   vector signs_;
   matrix folded_;  // T × rows
 };
 
 /// Whether `sketched_columns` of `rows` rows folds.
-inline bool folds_columns(const head_sizes& sizes, index rows) noexcept {
+inline bool folds_columns(const head_sizes& sizes, index_t rows) noexcept {
   return rows >= 1 && rows < sizes.queries &&
          float_bytes(rows, sizes.keys) <= static_cast<double>(sizes.memory_cap);
 }

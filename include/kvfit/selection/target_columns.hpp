@@ -18,10 +18,10 @@ class target_columns {
   target_columns(const selection_problem& problem, double mass_weight)
       : weights_(relative_output_weights(problem.scores->output)) {
     const matrix& output = problem.scores->output;
-    const index n = output.rows();
+    const index_t n = output.rows();
     double squares = 0;
-    for (index i = 0; i < n; ++i) squares += output.row(i).cast<double>().squaredNorm();
-    const double rms = std::sqrt(squares / static_cast<double>(std::max<index>(n, 1)));
+    for (index_t i = 0; i < n; ++i) squares += output.row(i).cast<double>().squaredNorm();
+    const double rms = std::sqrt(squares / static_cast<double>(std::max<index_t>(n, 1)));
     const float scale = rms > 0 ? static_cast<float>(1 / rms) : 0.0F;
     columns_.resize(n, 1 + output.cols());
     columns_.col(0) = weights_ * static_cast<float>(mass_weight);

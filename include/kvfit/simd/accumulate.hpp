@@ -11,8 +11,8 @@ namespace kvfit::simd::inline KVFIT_ISA {
 
 /// acc_i <- step(x_i, acc_i), register by register; the tail takes the same arithmetic.
 template <class Step>
-void accumulate(float* acc, const float* x, index n, Step step) noexcept {
-  index i = 0;
+void accumulate(float* acc, const float* x, index_t n, Step step) noexcept {
+  index_t i = 0;
   for (; i + lanes <= n; i += lanes) store(acc + i, step(load(x + i), load(acc + i)));
   if (i < n) {
     const batch old = load_first(acc + i, n - i, 0.0f);
@@ -21,25 +21,25 @@ void accumulate(float* acc, const float* x, index n, Step step) noexcept {
 }
 
 /// acc_i <- a acc_i + b. One rounding with FMA, two without.
-inline void scale_and_add(float* acc, float a, float b, index n) noexcept {
+inline void scale_and_add(float* acc, float a, float b, index_t n) noexcept {
   const batch scale(a);
   const batch shift(b);
   accumulate(acc, acc, n, [=](batch, batch old) { return multiply_add(scale, old, shift); });
 }
 
 /// acc_i <- max(acc_i, x_i). Where x_i is NaN, acc_i stays.
-inline void keep_larger(float* acc, const float* x, index n) noexcept {
+inline void keep_larger(float* acc, const float* x, index_t n) noexcept {
   accumulate(acc, x, n, [](batch xs, batch old) { return larger(xs, old); });
 }
 
 /// acc_i <- acc_i x_i.
-inline void multiply_each(float* acc, const float* x, index n) noexcept {
+inline void multiply_each(float* acc, const float* x, index_t n) noexcept {
   accumulate(acc, x, n, [](batch xs, batch old) { return old * xs; });
 }
 
 /// acc_i <- acc_i + x_i y_i. One rounding with FMA, two without.
-inline void add_products(float* acc, const float* x, const float* y, index n) noexcept {
-  index i = 0;
+inline void add_products(float* acc, const float* x, const float* y, index_t n) noexcept {
+  index_t i = 0;
   for (; i + lanes <= n; i += lanes) {
     store(acc + i, multiply_add(load(x + i), load(y + i), load(acc + i)));
   }
@@ -52,7 +52,7 @@ inline void add_products(float* acc, const float* x, const float* y, index n) no
 }
 
 /// acc_i <- acc_i - a x_i. One rounding with FMA, two without.
-inline void subtract_scaled(float* acc, float a, const float* x, index n) noexcept {
+inline void subtract_scaled(float* acc, float a, const float* x, index_t n) noexcept {
   const batch factor(-a);
   accumulate(acc, x, n, [=](batch xs, batch old) { return multiply_add(factor, xs, old); });
 }

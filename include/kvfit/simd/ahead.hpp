@@ -14,7 +14,7 @@ namespace kvfit::simd {
 /// it. With 0 bytes, none.
 struct memory_ahead {
   const void* data = nullptr;
-  index bytes = 0;
+  index_t bytes = 0;
 };
 
 }  // namespace kvfit::simd
@@ -28,24 +28,24 @@ class fetcher {
  public:
   /// In `steps` steps, or as much of it as a line a step is. `elsewhere`: any address that may be
   /// read, for a fetch from nowhere is a slow one.
-  fetcher(const memory_ahead& next, index steps, const void* elsewhere) noexcept
+  fetcher(const memory_ahead& next, index_t steps, const void* elsewhere) noexcept
       : at_(static_cast<const std::byte*>(next.bytes > 0 ? next.data : elsewhere)),
-        left_(std::max<index>(next.bytes, 0)),
-        step_(std::min(line, left_ / std::max<index>(steps, 1) + 1)) {}
+        left_(std::max<index_t>(next.bytes, 0)),
+        step_(std::min(line, left_ / std::max<index_t>(steps, 1) + 1)) {}
 
   void step() noexcept {
     __builtin_prefetch(at_, 0, 2);
-    const index on = std::min(step_, left_);
+    const index_t on = std::min(step_, left_);
     at_ += on;
     left_ -= on;
   }
 
  private:
-  static constexpr index line = 64;
+  static constexpr index_t line = 64;
 
   const std::byte* at_;
-  index left_;
-  index step_;
+  index_t left_;
+  index_t step_;
 };
 
 }  // namespace detail

@@ -25,7 +25,7 @@ namespace kvfit::simd::inline KVFIT_ISA {
 using batch = xsimd::batch<float>;
 
 /// Floats in one register: 4 (SSE, NEON), 8 (AVX), 16 (AVX-512).
-inline constexpr index lanes = static_cast<index>(batch::size);
+inline constexpr index_t lanes = static_cast<index_t>(batch::size);
 
 /// The next `lanes` floats at x; any alignment.
 inline batch load(const float* x) noexcept {
@@ -39,13 +39,13 @@ inline void store(float* y, batch x) noexcept {
 
 /// The first `count` floats at x, 0 <= count <= lanes; the lanes after them hold `fill`. Memory
 /// behind x + count is not touched.
-inline batch load_first(const float* x, index count, float fill) noexcept {
+inline batch load_first(const float* x, index_t count, float fill) noexcept {
 #if defined(__AVX512F__)
   const auto mask = static_cast<__mmask16>((1u << count) - 1u);
   return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), mask, x);
 #else
   std::array<float, batch::size> padded{};
-  for (index lane = 0; lane < lanes; ++lane) {
+  for (index_t lane = 0; lane < lanes; ++lane) {
     padded[static_cast<std::size_t>(lane)] = lane < count ? x[lane] : fill;
   }
   return load(padded.data());
@@ -53,13 +53,13 @@ inline batch load_first(const float* x, index count, float fill) noexcept {
 }
 
 /// Writes the first `count` lanes to y, 0 <= count <= lanes, and nothing behind them.
-inline void store_first(float* y, batch x, index count) noexcept {
+inline void store_first(float* y, batch x, index_t count) noexcept {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(y, static_cast<__mmask16>((1u << count) - 1u), x);
 #else
   std::array<float, batch::size> padded{};
   store(padded.data(), x);
-  for (index lane = 0; lane < count; ++lane) y[lane] = padded[static_cast<std::size_t>(lane)];
+  for (index_t lane = 0; lane < count; ++lane) y[lane] = padded[static_cast<std::size_t>(lane)];
 #endif
 }
 

@@ -13,7 +13,7 @@ namespace kvfit::simd::inline KVFIT_ISA {
 using batch64 = xsimd::batch<double>;
 
 /// Doubles in one register: half as many as floats.
-inline constexpr index lanes64 = static_cast<index>(batch64::size);
+inline constexpr index_t lanes64 = static_cast<index_t>(batch64::size);
 
 inline batch64 load(const double* x) noexcept {
   return batch64::load_unaligned(x);
@@ -25,13 +25,13 @@ inline void store(double* y, batch64 x) noexcept {
 
 /// The first `count` doubles at x, 0 <= count <= lanes64; the lanes after them hold `fill`. Memory
 /// behind x + count is not touched.
-inline batch64 load_first(const double* x, index count, double fill) noexcept {
+inline batch64 load_first(const double* x, index_t count, double fill) noexcept {
 #if defined(__AVX512F__)
   const auto mask = static_cast<__mmask8>((1u << count) - 1u);
   return _mm512_mask_loadu_pd(_mm512_set1_pd(fill), mask, x);
 #else
   std::array<double, batch64::size> padded{};
-  for (index lane = 0; lane < lanes64; ++lane) {
+  for (index_t lane = 0; lane < lanes64; ++lane) {
     padded[static_cast<std::size_t>(lane)] = lane < count ? x[lane] : fill;
   }
   return load(padded.data());
@@ -39,13 +39,13 @@ inline batch64 load_first(const double* x, index count, double fill) noexcept {
 }
 
 /// Writes the first `count` lanes to y, 0 <= count <= lanes64, and nothing behind them.
-inline void store_first(double* y, batch64 x, index count) noexcept {
+inline void store_first(double* y, batch64 x, index_t count) noexcept {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_pd(y, static_cast<__mmask8>((1u << count) - 1u), x);
 #else
   std::array<double, batch64::size> padded{};
   store(padded.data(), x);
-  for (index lane = 0; lane < count; ++lane) y[lane] = padded[static_cast<std::size_t>(lane)];
+  for (index_t lane = 0; lane < count; ++lane) y[lane] = padded[static_cast<std::size_t>(lane)];
 #endif
 }
 
@@ -73,14 +73,14 @@ inline batch64 load_widened(const float* x) noexcept {
 }
 
 /// The first `count` floats at x as doubles, 0 <= count <= lanes64; 0 in the lanes after them.
-inline batch64 load_widened_first(const float* x, index count) noexcept {
+inline batch64 load_widened_first(const float* x, index_t count) noexcept {
 #if defined(__AVX512F__)
   constexpr __mmask8 all = 0xff;
   const __m512 padded = load_first(x, count, 0.0f);
   return _mm512_maskz_cvtps_pd(all, _mm512_castps512_ps256(padded));
 #else
   std::array<float, batch64::size> padded{};
-  for (index lane = 0; lane < count; ++lane) {
+  for (index_t lane = 0; lane < count; ++lane) {
     padded[static_cast<std::size_t>(lane)] = x[lane];
   }
   return load_widened(padded.data());

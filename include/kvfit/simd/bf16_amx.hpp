@@ -14,8 +14,8 @@
 namespace kvfit::simd::inline KVFIT_ISA {
 namespace detail {
 
-inline constexpr index amx_side = 16;  ///< rows, words of a row and columns of a tile
-inline constexpr index amx_deep = 8;   ///< tiles along the sum whose left factors are kept at hand
+inline constexpr index_t amx_side = 16;  ///< rows, words of a row and columns of a tile
+inline constexpr index_t amx_deep = 8;  ///< tiles along the sum whose left factors are kept at hand
 
 /// One tile's worth of words.
 using amx_block = std::array<std::uint32_t, amx_side * amx_side>;
@@ -34,20 +34,20 @@ struct amx_shapes {
 };
 
 /// out_rp = words at from + r · row_stride + p · pair_stride, 0 beyond `rows` and `pairs`.
-inline void gather_block(const std::uint32_t* from, index row_stride, index pair_stride, index rows,
-                         index pairs, amx_block& out) noexcept {
+inline void gather_block(const std::uint32_t* from, index_t row_stride, index_t pair_stride,
+                         index_t rows, index_t pairs, amx_block& out) noexcept {
 #if defined(__SSE2__)
   if (row_stride == 1 && rows >= amx_side && pairs >= amx_side) {
-    const auto load = [&](index r, index p) {
+    const auto load = [&](index_t r, index_t p) {
       return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + p * pair_stride + r));
     };
-    for (index r = 0; r < amx_side; r += 4) {
-      for (index p = 0; p < amx_side; p += 4) {
+    for (index_t r = 0; r < amx_side; r += 4) {
+      for (index_t p = 0; p < amx_side; p += 4) {
         const __m128i ab_low = _mm_unpacklo_epi32(load(r, p), load(r, p + 1));
         const __m128i ab_high = _mm_unpackhi_epi32(load(r, p), load(r, p + 1));
         const __m128i cd_low = _mm_unpacklo_epi32(load(r, p + 2), load(r, p + 3));
         const __m128i cd_high = _mm_unpackhi_epi32(load(r, p + 2), load(r, p + 3));
-        const auto put = [&](index row, __m128i words) {
+        const auto put = [&](index_t row, __m128i words) {
           _mm_storeu_si128(reinterpret_cast<__m128i*>(out.data() + row * amx_side + p), words);
         };
         put(r, _mm_unpacklo_epi64(ab_low, cd_low));
@@ -59,8 +59,8 @@ inline void gather_block(const std::uint32_t* from, index row_stride, index pair
     return;
   }
 #endif
-  for (index r = 0; r < amx_side; ++r) {
-    for (index p = 0; p < amx_side; ++p) {
+  for (index_t r = 0; r < amx_side; ++r) {
+    for (index_t p = 0; p < amx_side; ++p) {
       out[static_cast<std::size_t>(r * amx_side + p)] =
           r < rows && p < pairs ? from[r * row_stride + p * pair_stride] : 0U;
     }
@@ -73,23 +73,23 @@ template <class Tiles>
 class amx_product {
  public:
   amx_product(const basic_left_factor<std::uint32_t>& a, const basic_row_factor<std::uint32_t>& b,
-              const row_target& c, index rows, index cols, index pairs) noexcept
+              const row_target& c, index_t rows, index_t cols, index_t pairs) noexcept
       : a_(a), b_(b), c_(c), rows_(rows), cols_(cols), pairs_(pairs) {}
 
   void run(product_mode mode) noexcept {
-    for (index i = 0; i < rows_; i += 2 * amx_side) {
+    for (index_t i = 0; i < rows_; i += 2 * amx_side) {
       // A product of no depth is one step too: it sets C to 0.
-      for (index first = 0; first == 0 || first < pairs_; first += amx_deep * amx_side) {
+      for (index_t first = 0; first == 0 || first < pairs_; first += amx_deep * amx_side) {
         const bool is_new = first == 0 && mode == product_mode::assign;
         place_left(i, first);
-        for (index j = 0; j < cols_; j += 2 * amx_side) {
+        for (index_t j = 0; j < cols_; j += 2 * amx_side) {
           const bool is_high = rows_ - i > amx_side;
           const bool is_wide = cols_ - j > amx_side;
           begin<0>(i, j, is_new);
           if (is_wide) begin<1>(i, j, is_new);
           if (is_high) begin<2>(i, j, is_new);
           if (is_high && is_wide) begin<3>(i, j, is_new);
-          for (index k = 0; k < steps(first); ++k) {
+          for (index_t k = 0; k < steps(first); ++k) {
             load_left<0>(k);
             load_right<0>(first + k * amx_side, j);
             Tiles::template add<0, 0>();
@@ -113,22 +113,22 @@ class amx_product {
   /// Where a tile is read from.
   struct source {
     const std::uint32_t* words;
-    index stride;
+    index_t stride;
   };
 
   /// g++'s tile instructions don't say that they touch memory.
   static void fence() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }
 
-  [[nodiscard]] index steps(index first) const noexcept {
+  [[nodiscard]] index_t steps(index_t first) const noexcept {
     return std::min(amx_deep, (pairs_ - first + amx_side - 1) / amx_side);
   }
 
   /// Finds or makes the left tiles of rows i … and words first ….
-  void place_left(index i, index first) noexcept {
-    for (index x = 0; x < 2 && i + x * amx_side < rows_; ++x) {
-      const index row = i + x * amx_side;
-      for (index k = 0; k < steps(first); ++k) {
-        const index pair = first + k * amx_side;
+  void place_left(index_t i, index_t first) noexcept {
+    for (index_t x = 0; x < 2 && i + x * amx_side < rows_; ++x) {
+      const index_t row = i + x * amx_side;
+      for (index_t k = 0; k < steps(first); ++k) {
+        const index_t pair = first + k * amx_side;
         const std::uint32_t* at = a_.data + row * a_.row_stride + pair * a_.col_stride;
         const auto place = static_cast<std::size_t>(x * amx_deep + k);
         if (a_.col_stride == 1 && row + amx_side <= rows_ && pair + amx_side <= pairs_) {
@@ -142,13 +142,13 @@ class amx_product {
   }
 
   template <int X>
-  void load_left(index k) noexcept {
+  void load_left(index_t k) noexcept {
     load<4 + X>(left_[static_cast<std::size_t>(X * amx_deep + k)]);
   }
 
   template <int Y>
-  void load_right(index pair, index j) noexcept {
-    const index col = j + Y * amx_side;
+  void load_right(index_t pair, index_t j) noexcept {
+    const index_t col = j + Y * amx_side;
     const std::uint32_t* at = b_.data + pair * b_.stride + col;
     if (pair + amx_side <= pairs_ && col + amx_side <= cols_) return load<6 + Y>({at, b_.stride});
     gather_block(at, b_.stride, 1, pairs_ - pair, cols_ - col, edge_);
@@ -165,21 +165,21 @@ class amx_product {
   /// Rows and columns of C that tile 2x + y stands for.
   struct patch {
     float* at;
-    index rows;
-    index cols;
+    index_t rows;
+    index_t cols;
 
     [[nodiscard]] bool is_whole() const noexcept { return rows >= amx_side && cols >= amx_side; }
   };
   template <int Tile>
-  [[nodiscard]] patch patch_of(index i, index j) const noexcept {
-    const index row = i + Tile / 2 * amx_side;
-    const index col = j + Tile % 2 * amx_side;
+  [[nodiscard]] patch patch_of(index_t i, index_t j) const noexcept {
+    const index_t row = i + Tile / 2 * amx_side;
+    const index_t col = j + Tile % 2 * amx_side;
     return {c_.data + row * c_.stride + col, std::min(amx_side, rows_ - row),
             std::min(amx_side, cols_ - col)};
   }
 
   template <int Tile>
-  void begin(index i, index j, bool is_new) noexcept {
+  void begin(index_t i, index_t j, bool is_new) noexcept {
     if (is_new) return Tiles::template zero<Tile>();
     const patch to = patch_of<Tile>(i, j);
     fence();
@@ -187,7 +187,7 @@ class amx_product {
       return Tiles::template load<Tile>(to.at, static_cast<std::size_t>(c_.stride) * 4);
     }
     sums_.fill(0);
-    for (index r = 0; r < to.rows; ++r) {
+    for (index_t r = 0; r < to.rows; ++r) {
       std::copy_n(to.at + r * c_.stride, to.cols, sums_.data() + r * amx_side);
     }
     fence();
@@ -195,7 +195,7 @@ class amx_product {
   }
 
   template <int Tile>
-  void end(index i, index j) noexcept {
+  void end(index_t i, index_t j) noexcept {
     const patch to = patch_of<Tile>(i, j);
     fence();
     if (to.is_whole()) {
@@ -204,7 +204,7 @@ class amx_product {
     }
     Tiles::template store<Tile>(sums_.data(), amx_side * 4);
     fence();
-    for (index r = 0; r < to.rows; ++r) {
+    for (index_t r = 0; r < to.rows; ++r) {
       std::copy_n(sums_.data() + r * amx_side, to.cols, to.at + r * c_.stride);
     }
   }
@@ -212,9 +212,9 @@ class amx_product {
   basic_left_factor<std::uint32_t> a_;
   basic_row_factor<std::uint32_t> b_;
   row_target c_;
-  index rows_;
-  index cols_;
-  index pairs_;
+  index_t rows_;
+  index_t cols_;
+  index_t pairs_;
   std::array<source, 2 * amx_deep> left_;
   alignas(64) std::array<amx_block, 2 * amx_deep> kept_;  // 16 KB on the stack
   alignas(64) amx_block edge_;
@@ -223,8 +223,8 @@ class amx_product {
 
 template <class Tiles>
 void multiply_by_amx(const basic_left_factor<std::uint32_t>& a,
-                     const basic_row_factor<std::uint32_t>& b, const row_target& c, index rows,
-                     index cols, index pairs, product_mode mode) noexcept {
+                     const basic_row_factor<std::uint32_t>& b, const row_target& c, index_t rows,
+                     index_t cols, index_t pairs, product_mode mode) noexcept {
   alignas(64) static constexpr amx_shapes shapes;
   Tiles::configure(shapes.bytes.data());
   amx_product<Tiles>(a, b, c, rows, cols, pairs).run(mode);

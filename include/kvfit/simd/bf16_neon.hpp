@@ -23,11 +23,12 @@ namespace detail {
 /// adds to the 2 × 2 sums of two lines of A and two columns of B. What lies outside is 0.
 struct bfmmla_lines {
   const std::uint32_t* data;
-  index line_stride;
-  index pair_stride;
+  index_t line_stride;
+  index_t pair_stride;
 
-  [[nodiscard]] bfloat16x8_t load(index line, index pair, index lines, index pairs) const noexcept {
-    const auto word = [&](index i, index p) {
+  [[nodiscard]] bfloat16x8_t load(index_t line, index_t pair, index_t lines,
+                                  index_t pairs) const noexcept {
+    const auto word = [&](index_t i, index_t p) {
       return i < lines && p < pairs ? data[i * line_stride + p * pair_stride] : 0U;
     };
     const std::array<std::uint32_t, 4> words = {word(line, pair), word(line, pair + 1),
@@ -35,7 +36,7 @@ struct bfmmla_lines {
     return vreinterpretq_bf16_u32(vld1q_u32(words.data()));
   }
   /// The same, all of it inside.
-  [[nodiscard]] bfloat16x8_t load_whole(index line, index pair) const noexcept {
+  [[nodiscard]] bfloat16x8_t load_whole(index_t line, index_t pair) const noexcept {
     const std::uint32_t* at = data + line * line_stride + pair * pair_stride;
     if (pair_stride == 1) {
       return vreinterpretq_bf16_u32(vcombine_u32(vld1_u32(at), vld1_u32(at + line_stride)));
@@ -47,13 +48,13 @@ struct bfmmla_lines {
 
 /// Rows i … i + 7 and columns j … j + 7 of C, or what there is of them.
 template <bool IsWhole>
-void bfmmla_tile(const bfmmla_lines& a, const bfmmla_lines& b, const row_target& c, index i,
-                 index j, index rows, index cols, index pairs, product_mode mode) noexcept {
+void bfmmla_tile(const bfmmla_lines& a, const bfmmla_lines& b, const row_target& c, index_t i,
+                 index_t j, index_t rows, index_t cols, index_t pairs, product_mode mode) noexcept {
   constexpr std::size_t across = 4;  // lines in twos
   std::array<std::array<float32x4_t, across>, across> sums;
   const auto each_number = [&](auto body) {
-    for (index r = i; r < std::min<index>(i + 8, rows); ++r) {
-      for (index s = j; s < std::min<index>(j + 8, cols); ++s) {
+    for (index_t r = i; r < std::min<index_t>(i + 8, rows); ++r) {
+      for (index_t s = j; s < std::min<index_t>(j + 8, cols); ++s) {
         const auto row = static_cast<std::size_t>(r - i);
         const auto col = static_cast<std::size_t>(s - j);
         body(c.data[r * c.stride + s], row / 2, col / 2, row % 2 * 2 + col % 2);
@@ -69,12 +70,12 @@ void bfmmla_tile(const bfmmla_lines& a, const bfmmla_lines& b, const row_target&
   for (std::size_t x = 0; x < across; ++x) {
     for (std::size_t y = 0; y < across; ++y) sums[x][y] = vld1q_f32(spread[x][y].data());
   }
-  const auto step = [&](auto load, index p) {
+  const auto step = [&](auto load, index_t p) {
     std::array<bfloat16x8_t, across> of_a;
     std::array<bfloat16x8_t, across> of_b;
     for (std::size_t x = 0; x < across; ++x) {
-      of_a[x] = load(a, i + 2 * static_cast<index>(x), p, rows);
-      of_b[x] = load(b, j + 2 * static_cast<index>(x), p, cols);
+      of_a[x] = load(a, i + 2 * static_cast<index_t>(x), p, rows);
+      of_b[x] = load(b, j + 2 * static_cast<index_t>(x), p, cols);
     }
     for (std::size_t x = 0; x < across; ++x) {
       for (std::size_t y = 0; y < across; ++y) {
@@ -82,14 +83,14 @@ void bfmmla_tile(const bfmmla_lines& a, const bfmmla_lines& b, const row_target&
       }
     }
   };
-  const auto careful = [&](const bfmmla_lines& from, index line, index p, index lines) {
+  const auto careful = [&](const bfmmla_lines& from, index_t line, index_t p, index_t lines) {
     return from.load(line, p, lines, pairs);
   };
-  index p = 0;
+  index_t p = 0;
   if constexpr (IsWhole) {
     for (; p + 2 <= pairs; p += 2) {
-      step([](const bfmmla_lines& from, index line, index at,
-              index /*lines*/) { return from.load_whole(line, at); },
+      step([](const bfmmla_lines& from, index_t line, index_t at,
+              index_t /*lines*/) { return from.load_whole(line, at); },
            p);
     }
   }
@@ -104,11 +105,12 @@ void bfmmla_tile(const bfmmla_lines& a, const bfmmla_lines& b, const row_target&
 
 inline void multiply_by_bfmmla(const basic_left_factor<std::uint32_t>& a,
                                const basic_row_factor<std::uint32_t>& b, const row_target& c,
-                               index rows, index cols, index pairs, product_mode mode) noexcept {
+                               index_t rows, index_t cols, index_t pairs,
+                               product_mode mode) noexcept {
   const bfmmla_lines of_a{a.data, a.row_stride, a.col_stride};
   const bfmmla_lines of_b{b.data, 1, b.stride};
-  for (index j = 0; j < cols; j += 8) {
-    for (index i = 0; i < rows; i += 8) {
+  for (index_t j = 0; j < cols; j += 8) {
+    for (index_t i = 0; i < rows; i += 8) {
       const bool is_whole =
           i + 8 <= rows && j + 8 <= cols && (a.col_stride == 1 || a.row_stride == 1);
       (is_whole ? &bfmmla_tile<true> : &bfmmla_tile<false>)(of_a, of_b, c, i, j, rows, cols, pairs,

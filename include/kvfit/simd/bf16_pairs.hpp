@@ -24,14 +24,14 @@
 namespace kvfit::simd::inline KVFIT_ISA {
 
 /// Words that hold `count` numbers.
-constexpr index pairs_of(index count) noexcept {
+constexpr index_t pairs_of(index_t count) noexcept {
   return (count + 1) / 2;
 }
 
 namespace detail {
 
 inline constexpr float largest_bf16 = 0x1.fep127F;
-inline constexpr index pack_step = 16;  ///< numbers rounded at once
+inline constexpr index_t pack_step = 16;  ///< numbers rounded at once
 
 /// Some numbers as bf16, and what that leaves of them.
 struct rounded_step {
@@ -40,11 +40,11 @@ struct rounded_step {
 };
 
 /// The first `count` ≤ 16 numbers at x, zeros behind them.
-inline void round_step(const float* x, index count, rounded_step& out) noexcept {
+inline void round_step(const float* x, index_t count, rounded_step& out) noexcept {
   std::array<float, pack_step> within{};
   std::array<bf16, pack_step> halves;
   std::array<float, pack_step> wide;
-  for (index i = 0; i < count; ++i) {  // written so that NaN comes through
+  for (index_t i = 0; i < count; ++i) {  // written so that NaN comes through
     const float most = x[i] > largest_bf16 ? largest_bf16 : x[i];
     within[static_cast<std::size_t>(i)] = most < -largest_bf16 ? -largest_bf16 : most;
   }
@@ -80,14 +80,14 @@ inline __m512 rest_of(__m512 x, __m512i words) noexcept {
 inline __m512i join(__m512i even, __m512i odd) noexcept {
   return _mm512_or_si512(even, _mm512_maskz_slli_epi32(all_lanes, odd, 16));
 }
-inline __mmask16 first_lanes(index count) noexcept {
+inline __mmask16 first_lanes(index_t count) noexcept {
   return count >= 16 ? all_lanes
                      : static_cast<__mmask16>((1U << static_cast<unsigned>(count)) - 1U);
 }
 
 /// Words 0 … count − 1 ≤ 15 of evens and odds.
-inline void pack_step_pairs(const float* even, const float* odd, index count, std::uint32_t* words,
-                            std::uint32_t* rests) noexcept {
+inline void pack_step_pairs(const float* even, const float* odd, index_t count,
+                            std::uint32_t* words, std::uint32_t* rests) noexcept {
   const __mmask16 mask = first_lanes(count);
   const __m512 a = _mm512_maskz_loadu_ps(mask, even);
   const __m512 b = odd == nullptr ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(mask, odd);
@@ -99,7 +99,7 @@ inline void pack_step_pairs(const float* even, const float* odd, index count, st
       rests, mask, join(round_words(rest_of(a, a_words)), round_words(rest_of(b, b_words))));
 }
 /// The first `count` ≤ 16 numbers at x in pairs.
-inline void pack_step_row(const float* x, index count, std::uint32_t* words,
+inline void pack_step_row(const float* x, index_t count, std::uint32_t* words,
                           std::uint32_t* rests) noexcept {
   const __m512 a = _mm512_maskz_loadu_ps(first_lanes(count), x);
   const __mmask16 mask = first_lanes(pairs_of(count));
@@ -115,12 +115,12 @@ inline void pack_step_row(const float* x, index count, std::uint32_t* words,
 
 #else
 
-inline void pack_step_pairs(const float* even, const float* odd, index count, std::uint32_t* words,
-                            std::uint32_t* rests) noexcept {
+inline void pack_step_pairs(const float* even, const float* odd, index_t count,
+                            std::uint32_t* words, std::uint32_t* rests) noexcept {
   rounded_step a;
   rounded_step b;
   const auto put = [&](std::uint32_t* to) {
-    for (index i = 0; i < count; ++i) {
+    for (index_t i = 0; i < count; ++i) {
       const auto at = static_cast<std::size_t>(i);
       to[i] = pair_of(a.numbers[at], b.numbers[at]);
     }
@@ -135,7 +135,7 @@ inline void pack_step_pairs(const float* even, const float* odd, index count, st
   round_step(second.rests.data(), count, b);
   put(rests);
 }
-inline void pack_step_row(const float* x, index count, std::uint32_t* words,
+inline void pack_step_row(const float* x, index_t count, std::uint32_t* words,
                           std::uint32_t* rests) noexcept {
   rounded_step a;
   const auto put = [&](std::uint32_t* to) {
@@ -157,11 +157,11 @@ inline void pack_step_row(const float* x, index count, std::uint32_t* words,
 
 /// Pairs along each row: `rows` rows of `cols` floats, `stride` apart, become rows of
 /// `pairs_of(cols)` words without gaps. `rests` may be null.
-inline void pack_rows(const float* x, index stride, index rows, index cols, std::uint32_t* words,
-                      std::uint32_t* rests) noexcept {
-  const index pairs = pairs_of(cols);
-  for (index i = 0; i < rows; ++i) {
-    for (index k = 0; k < cols; k += detail::pack_step) {
+inline void pack_rows(const float* x, index_t stride, index_t rows, index_t cols,
+                      std::uint32_t* words, std::uint32_t* rests) noexcept {
+  const index_t pairs = pairs_of(cols);
+  for (index_t i = 0; i < rows; ++i) {
+    for (index_t k = 0; k < cols; k += detail::pack_step) {
       detail::pack_step_row(x + i * stride + k, std::min(detail::pack_step, cols - k),
                             words + i * pairs + k / 2,
                             rests == nullptr ? nullptr : rests + i * pairs + k / 2);
@@ -171,12 +171,12 @@ inline void pack_rows(const float* x, index stride, index rows, index cols, std:
 
 /// Pairs of neighbouring rows: of rows 2p and 2p + 1, `stride` apart, come `cols` words, row p of
 /// `pairs_of(rows)` without gaps. `rests` may be null.
-inline void pack_row_pairs(const float* x, index stride, index rows, index cols,
+inline void pack_row_pairs(const float* x, index_t stride, index_t rows, index_t cols,
                            std::uint32_t* words, std::uint32_t* rests) noexcept {
-  for (index p = 0; p < pairs_of(rows); ++p) {
+  for (index_t p = 0; p < pairs_of(rows); ++p) {
     const float* even = x + 2 * p * stride;
     const float* odd = 2 * p + 1 < rows ? even + stride : nullptr;
-    for (index j = 0; j < cols; j += detail::pack_step) {
+    for (index_t j = 0; j < cols; j += detail::pack_step) {
       detail::pack_step_pairs(even + j, odd == nullptr ? nullptr : odd + j,
                               std::min(detail::pack_step, cols - j), words + p * cols + j,
                               rests == nullptr ? nullptr : rests + p * cols + j);

@@ -35,9 +35,9 @@ struct widened_pairs {
   static columns load_columns(const std::uint32_t* at) noexcept {
     return widen_words(xsimd::batch<std::uint32_t>::load_unaligned(at));
   }
-  static columns load_first_columns(const std::uint32_t* at, index width) noexcept {
+  static columns load_first_columns(const std::uint32_t* at, index_t width) noexcept {
     std::array<std::uint32_t, batch::size> padded{};
-    for (index j = 0; j < width; ++j) padded[static_cast<std::size_t>(j)] = at[j];
+    for (index_t j = 0; j < width; ++j) padded[static_cast<std::size_t>(j)] = at[j];
     return load_columns(padded.data());
   }
   static columns spread(std::uint32_t pair) noexcept {
@@ -65,7 +65,7 @@ struct avx512_pairs {
   }
 
   static columns load_columns(const std::uint32_t* at) noexcept { return {_mm512_loadu_si512(at)}; }
-  static columns load_first_columns(const std::uint32_t* at, index width) noexcept {
+  static columns load_first_columns(const std::uint32_t* at, index_t width) noexcept {
     return {_mm512_maskz_loadu_epi32(static_cast<__mmask16>((1U << width) - 1U), at)};
   }
   static columns spread(std::uint32_t pair) noexcept {
@@ -101,7 +101,8 @@ class pair_multiplier {
   /// `rows` × `cols`, over `pairs` words of each row of A. `mode`: assign or add. Meanwhile the
   /// memory `next` is fetched, except by AMX and BFMMLA.
   void operator()(const pair_left_factor& a, const pair_row_factor& b, const row_target& c,
-                  index rows, index cols, index pairs, product_mode mode = product_mode::assign,
+                  index_t rows, index_t cols, index_t pairs,
+                  product_mode mode = product_mode::assign,
                   [[maybe_unused]] const memory_ahead& next = {}) const noexcept {
 #if defined(KVFIT_SIMD_AMX)
     if (has_amx_)

@@ -27,14 +27,14 @@ inline void widen_block(const std::byte* block, float* y, q4_0_block) noexcept {
 }
 
 template <class Block>
-void widen_blocks(const void* blocks, index first, index count, float* y, Block type) noexcept {
+void widen_blocks(const void* blocks, index_t first, index_t count, float* y, Block type) noexcept {
   const auto* bytes = static_cast<const std::byte*>(blocks);
-  const index last = first + count;
-  for (index at = first; at < last;) {
-    const index number = at >> 5;  // rounds down, negative ones too
-    const index lane = at & (block_length - 1);
-    const index width = block_length - lane < last - at ? block_length - lane : last - at;
-    const std::byte* const block = bytes + number * static_cast<index>(sizeof(Block));
+  const index_t last = first + count;
+  for (index_t at = first; at < last;) {
+    const index_t number = at >> 5;  // rounds down, negative ones too
+    const index_t lane = at & (block_length - 1);
+    const index_t width = block_length - lane < last - at ? block_length - lane : last - at;
+    const std::byte* const block = bytes + number * static_cast<index_t>(sizeof(Block));
     if (width == block_length) {
       widen_block(block, y, type);
     } else {
@@ -51,7 +51,7 @@ void widen_blocks(const void* blocks, index first, index count, float* y, Block 
 
 /// y_i <- number first + i of the blocks at `blocks`, i < count: numbers are counted through the
 /// blocks, 32 each, and need not start or end with one. Needs no alignment; allocates nothing.
-inline void widen_blocks(dtype type, const void* blocks, index first, index count,
+inline void widen_blocks(dtype type, const void* blocks, index_t first, index_t count,
                          float* y) noexcept {
   if (count <= 0) return;
   if (type == dtype::q8_0) detail::widen_blocks(blocks, first, count, y, q8_0_block{});

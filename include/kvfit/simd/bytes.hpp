@@ -25,7 +25,7 @@ namespace kvfit::simd::inline KVFIT_ISA::detail {
 
 #if defined(__AVX512F__)
 
-inline constexpr index byte_step = 16;
+inline constexpr index_t byte_step = 16;
 using wide_floats = __m512;
 
 inline void put(float* y, wide_floats x) noexcept {
@@ -58,7 +58,7 @@ inline wide_floats take(const void* x, fp8_e4m3) noexcept {
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
-inline constexpr index byte_step = 8;
+inline constexpr index_t byte_step = 8;
 using wide_floats = __m256;
 
 inline void put(float* y, wide_floats x) noexcept {
@@ -90,7 +90,7 @@ inline wide_floats take(const void* x, fp8_e4m3) noexcept {
 
 #elif defined(__aarch64__)
 
-inline constexpr index byte_step = 8;
+inline constexpr index_t byte_step = 8;
 struct wide_floats {
   float32x4_t low;
   float32x4_t high;
@@ -131,7 +131,7 @@ inline wide_floats take(const void* x, fp8_e4m3) noexcept {
 
 #else  // the specification, byte by byte
 
-inline constexpr index byte_step = 1;
+inline constexpr index_t byte_step = 1;
 using wide_floats = float;
 
 inline void put(float* y, wide_floats x) noexcept {
@@ -153,10 +153,10 @@ wide_floats take(const void* x, Fp8) noexcept {
 /// n bytes, whole steps first; the last few through a copy that is a whole step. `make(bytes)`:
 /// what is stored of a step.
 template <class Make>
-void for_byte_steps(const void* x, float* y, index n, Make make) noexcept {
+void for_byte_steps(const void* x, float* y, index_t n, Make make) noexcept {
   const auto* bytes = static_cast<const std::byte*>(x);
-  const index whole = n - n % byte_step;
-  for (index i = 0; i < whole; i += byte_step) put(y + i, make(bytes + i));
+  const index_t whole = n - n % byte_step;
+  for (index_t i = 0; i < whole; i += byte_step) put(y + i, make(bytes + i));
   if (whole == n) return;
   std::array<std::byte, static_cast<std::size_t>(byte_step)> last{};
   std::array<float, static_cast<std::size_t>(byte_step)> values;  // NOLINT(*-init)
@@ -167,12 +167,12 @@ void for_byte_steps(const void* x, float* y, index n, Make make) noexcept {
 
 /// `Byte` is one of int8, fp8_e4m3 and fp8_e5m2.
 template <class Byte>
-void widen_bytes(const void* x, float* y, index n, Byte type) noexcept {
+void widen_bytes(const void* x, float* y, index_t n, Byte type) noexcept {
   for_byte_steps(x, y, n, [&](const std::byte* at) { return take(at, type); });
 }
 
 /// n int8 times one scale.
-inline void widen_scaled(const void* x, float scale, float* y, index n) noexcept {
+inline void widen_scaled(const void* x, float scale, float* y, index_t n) noexcept {
   for_byte_steps(x, y, n,
                  [&](const std::byte* at) { return times(take(at, std::int8_t{}), scale); });
 }
@@ -206,7 +206,7 @@ inline void unpack_nibbles(const void* pairs, std::int8_t* numbers) noexcept {
   vst1q_s8(numbers + 16, vreinterpretq_s8_u8(vsubq_u8(vshrq_n_u8(bytes, 4), eight)));
 #else
   const auto* bytes = static_cast<const std::uint8_t*>(pairs);
-  for (index j = 0; j < 16; ++j) {
+  for (index_t j = 0; j < 16; ++j) {
     numbers[j] = static_cast<std::int8_t>((bytes[j] & 15) - 8);
     numbers[j + 16] = static_cast<std::int8_t>((bytes[j] >> 4) - 8);
   }

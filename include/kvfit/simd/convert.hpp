@@ -43,7 +43,7 @@ inline void narrow_one(float x, void* y, bf16) noexcept {
 // `convert_step` elements at once; the last argument says which type lies at x or y.
 #if defined(__AVX512F__)
 
-inline constexpr index convert_step = 16;
+inline constexpr index_t convert_step = 16;
 // Every lane: the masked forms are used, as g++ 12 warns of the plain ones' insides.
 inline constexpr __mmask16 all_16 = 0xffff;
 
@@ -76,7 +76,7 @@ inline void narrow_step(const float* x, void* y, bf16) noexcept {
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
-inline constexpr index convert_step = 8;
+inline constexpr index_t convert_step = 8;
 
 inline void widen_step(const void* x, float* y, fp16) noexcept {
   const __m128i halves = _mm_loadu_si128(static_cast<const __m128i*>(x));
@@ -106,7 +106,7 @@ inline void narrow_step(const float* x, void* y, bf16) noexcept {
 
 #elif defined(__aarch64__)
 
-inline constexpr index convert_step = 4;
+inline constexpr index_t convert_step = 4;
 
 inline void widen_step(const void* x, float* y, fp16) noexcept {
   const uint16x4_t halves = vld1_u16(static_cast<const std::uint16_t*>(x));
@@ -133,7 +133,7 @@ inline void narrow_step(const float* x, void* y, bf16) noexcept {
 
 #else  // no conversion instructions: the specification, element by element
 
-inline constexpr index convert_step = 1;
+inline constexpr index_t convert_step = 1;
 
 template <class Half>
 void widen_step(const void* x, float* y, Half) noexcept {
@@ -147,18 +147,18 @@ void narrow_step(const float* x, void* y, Half type) noexcept {
 #endif
 
 template <class Half>
-void widen(const void* x, float* y, index n, Half type) noexcept {
+void widen(const void* x, float* y, index_t n, Half type) noexcept {
   const auto* bytes = static_cast<const std::byte*>(x);
-  const index whole = n - n % convert_step;
-  for (index i = 0; i < whole; i += convert_step) widen_step(bytes + 2 * i, y + i, type);
-  for (index i = whole; i < n; ++i) y[i] = widen_one<Half>(bytes + 2 * i);
+  const index_t whole = n - n % convert_step;
+  for (index_t i = 0; i < whole; i += convert_step) widen_step(bytes + 2 * i, y + i, type);
+  for (index_t i = whole; i < n; ++i) y[i] = widen_one<Half>(bytes + 2 * i);
 }
 template <class Half>
-void narrow(const float* x, void* y, index n, Half type) noexcept {
+void narrow(const float* x, void* y, index_t n, Half type) noexcept {
   auto* bytes = static_cast<std::byte*>(y);
-  const index whole = n - n % convert_step;
-  for (index i = 0; i < whole; i += convert_step) narrow_step(x + i, bytes + 2 * i, type);
-  for (index i = whole; i < n; ++i) narrow_one(x[i], bytes + 2 * i, type);
+  const index_t whole = n - n % convert_step;
+  for (index_t i = 0; i < whole; i += convert_step) narrow_step(x + i, bytes + 2 * i, type);
+  for (index_t i = whole; i < n; ++i) narrow_one(x[i], bytes + 2 * i, type);
 }
 
 }  // namespace detail
@@ -166,7 +166,7 @@ void narrow(const float* x, void* y, index n, Half type) noexcept {
 /// y_i <- x_i: n contiguous elements of `type` at x, aligned as that type, become floats; those of
 /// int8 without their scales. Exact. x and y must not overlap. Allocates nothing. Not for blocks
 /// (simd/blocks.hpp).
-inline void widen(dtype type, const void* x, float* y, index n) noexcept {
+inline void widen(dtype type, const void* x, float* y, index_t n) noexcept {
   if (n <= 0) return;
   switch (type) {
     case dtype::fp32:
@@ -195,7 +195,7 @@ inline void widen(dtype type, const void* x, float* y, index n) noexcept {
 }
 
 /// y_i <- scale · x_i: n int8 at x, each product rounded once. Allocates nothing.
-inline void widen_scaled(const void* x, float scale, float* y, index n) noexcept {
+inline void widen_scaled(const void* x, float scale, float* y, index_t n) noexcept {
   if (n > 0) detail::widen_scaled(x, scale, y, n);
 }
 
@@ -203,7 +203,7 @@ inline void widen_scaled(const void* x, float scale, float* y, index n) noexcept
 /// as that type: one of `is_number`. Beyond the largest finite element the result is infinite
 /// (E4M3: NaN), so test the range first if that matters. x and y must not overlap. Allocates
 /// nothing.
-inline void narrow(dtype type, const float* x, void* y, index n) noexcept {
+inline void narrow(dtype type, const float* x, void* y, index_t n) noexcept {
   if (n <= 0) return;
   switch (type) {
     case dtype::fp32:
@@ -216,10 +216,10 @@ inline void narrow(dtype type, const float* x, void* y, index n) noexcept {
       detail::narrow(x, y, n, bf16{});
       return;
     case dtype::fp8_e4m3:
-      for (index i = 0; i < n; ++i) static_cast<fp8_e4m3*>(y)[i] = to_fp8_e4m3(x[i]);
+      for (index_t i = 0; i < n; ++i) static_cast<fp8_e4m3*>(y)[i] = to_fp8_e4m3(x[i]);
       return;
     case dtype::fp8_e5m2:
-      for (index i = 0; i < n; ++i) static_cast<fp8_e5m2*>(y)[i] = to_fp8_e5m2(x[i]);
+      for (index_t i = 0; i < n; ++i) static_cast<fp8_e5m2*>(y)[i] = to_fp8_e5m2(x[i]);
       return;
     case dtype::q8_0:
     case dtype::q4_0:
@@ -231,13 +231,13 @@ inline void narrow(dtype type, const float* x, void* y, index n) noexcept {
 
 /// The same with the type known when compiling: `widen(const Eigen::half*, float*, n)`.
 template <storable T>
-void widen(const T* x, float* y, index n) noexcept {
+void widen(const T* x, float* y, index_t n) noexcept {
   simd::widen(dtype_of<T>, static_cast<const void*>(x), y, n);
 }
 
 /// The same with the type known when compiling: `narrow(const float*, Eigen::half*, n)`.
 template <storable T>
-void narrow(const float* x, T* y, index n) noexcept {
+void narrow(const float* x, T* y, index_t n) noexcept {
   simd::narrow(dtype_of<T>, x, static_cast<void*>(y), n);
 }
 

@@ -46,8 +46,8 @@ inline batch exp(batch x) noexcept {
 
 /// y_i = e^{x_i} for n floats; y may be x, but must not overlap it otherwise. The same bytes at any
 /// offset and alignment. Error and limits as above. Allocates nothing.
-inline void exp(const float* x, float* y, index n) noexcept {
-  index i = 0;
+inline void exp(const float* x, float* y, index_t n) noexcept {
+  index_t i = 0;
   for (; i + lanes <= n; i += lanes) store(y + i, simd::exp(load(x + i)));
   if (i < n) store_first(y + i, simd::exp(load_first(x + i, n - i, 0.0f)), n - i);
 }

@@ -18,20 +18,20 @@ namespace kvfit::simd::inline KVFIT_ISA {
 template <class Scalar>
 struct basic_left_factor {
   const Scalar* data = nullptr;
-  index row_stride = 0;
-  index col_stride = 1;
+  index_t row_stride = 0;
+  index_t col_stride = 1;
 };
 
 /// A right factor or a product: rows of contiguous numbers, `stride` apart.
 template <class Scalar>
 struct basic_row_factor {
   const Scalar* data = nullptr;
-  index stride = 0;
+  index_t stride = 0;
 };
 template <class Scalar>
 struct basic_row_target {
   Scalar* data = nullptr;
-  index stride = 0;
+  index_t stride = 0;
 };
 
 using left_factor = basic_left_factor<float>;
@@ -69,7 +69,7 @@ struct single_terms {
   }
 
   static columns load_columns(const Scalar* at) noexcept { return load(at); }
-  static columns load_first_columns(const Scalar* at, index width) noexcept {
+  static columns load_first_columns(const Scalar* at, index_t width) noexcept {
     return load_first(at, width, Scalar{0});
   }
   static columns spread(Scalar of_a) noexcept { return columns(of_a); }
@@ -91,12 +91,12 @@ template <int... I, class Body>
 template <class Terms, int Rows, int Batches, bool IsPartial>
 void product_tile(const basic_left_factor<typename Terms::element>& a,
                   const basic_row_factor<typename Terms::element>& b,
-                  const basic_row_target<typename Terms::scalar>& c, index depth, product_mode mode,
-                  index width, fetcher& ahead) noexcept {
+                  const basic_row_target<typename Terms::scalar>& c, index_t depth, product_mode mode,
+                  index_t width, fetcher& ahead) noexcept {
   static_assert(!IsPartial || Batches == 1);
   using Scalar = typename Terms::scalar;
   using wide = register_of<Scalar>;
-  constexpr auto step = static_cast<index>(wide::size);
+  constexpr auto step = static_cast<index_t>(wide::size);
   constexpr auto rows = std::make_integer_sequence<int, Rows>{};
   constexpr auto batches = std::make_integer_sequence<int, Batches>{};
   std::array<std::array<wide, Batches>, Rows> sums;
@@ -117,7 +117,7 @@ void product_tile(const basic_left_factor<typename Terms::element>& a,
   const auto* left = a.data;
   const auto* right = b.data;
   fetcher next = ahead;
-  for (index k = 0; k < depth; ++k) {
+  for (index_t k = 0; k < depth; ++k) {
     if constexpr (Rows >= 4) next.step();  // where it costs nothing beside the products
     std::array<typename Terms::columns, Batches> columns;
     unrolled(batches, [&](auto x) __attribute__((always_inline)) {
@@ -155,12 +155,12 @@ void product_tile(const basic_left_factor<typename Terms::element>& a,
 template <class Terms>
 using tile_function = void (*)(const basic_left_factor<typename Terms::element>&,
                                const basic_row_factor<typename Terms::element>&,
-                               const basic_row_target<typename Terms::scalar>&, index, product_mode,
-                               index, fetcher&) noexcept;
+                               const basic_row_target<typename Terms::scalar>&, index_t,
+                               product_mode, index_t, fetcher&) noexcept;
 
 /// The tile of `rows` rows, for 1 ≤ rows ≤ Terms::tile_rows(Batches).
 template <class Terms, int Batches, bool IsPartial>
-tile_function<Terms> tile_of(index rows) noexcept {
+tile_function<Terms> tile_of(index_t rows) noexcept {
   constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
     return std::array<tile_function<Terms>, sizeof...(I)>{
         &product_tile<Terms, I + 1, Batches, IsPartial>...};
@@ -173,30 +173,31 @@ tile_function<Terms> tile_of(index rows) noexcept {
 template <class Terms>
 void multiply_any(const basic_left_factor<typename Terms::element>& a,
                   const basic_row_factor<typename Terms::element>& b,
-                  const basic_row_target<typename Terms::scalar>& c, index rows, index cols,
-                  index depth, product_mode mode, const memory_ahead& next) noexcept {
-  constexpr auto step = static_cast<index>(register_of<typename Terms::scalar>::size);
+                  const basic_row_target<typename Terms::scalar>& c, index_t rows, index_t cols,
+                  index_t depth, product_mode mode, const memory_ahead& next) noexcept {
+  constexpr auto step = static_cast<index_t>(register_of<typename Terms::scalar>::size);
   // No more steps than there are: strips are at most 4 registers wide, tiles at most 8 rows high.
-  fetcher ahead(next, std::max<index>(rows / 8, 1) * std::max<index>(cols / (4 * step), 1) * depth,
+  fetcher ahead(next,
+                std::max<index_t>(rows / 8, 1) * std::max<index_t>(cols / (4 * step), 1) * depth,
                 a.data);
-  const auto strip = [&]<int Batches, bool IsPartial>(index first, index width,
+  const auto strip = [&]<int Batches, bool IsPartial>(index_t first, index_t width,
                                                       std::integral_constant<int, Batches>,
                                                       std::bool_constant<IsPartial>) {
-    constexpr auto most = static_cast<index>(Terms::tile_rows(Batches));
-    for (index i = 0; i < rows; i += most) {
-      const index count = rows - i < most ? rows - i : most;
+    constexpr auto most = static_cast<index_t>(Terms::tile_rows(Batches));
+    for (index_t i = 0; i < rows; i += most) {
+      const index_t count = rows - i < most ? rows - i : most;
       tile_of<Terms, Batches, IsPartial>(count)(
           {a.data + i * a.row_stride, a.row_stride, a.col_stride}, {b.data + first, b.stride},
           {c.data + i * c.stride + first, c.stride}, depth, mode, width, ahead);
     }
   };
-  const auto whole = [&](index first, auto batches) {
+  const auto whole = [&](index_t first, auto batches) {
     strip(first, batches * step, batches, std::false_type{});
     return first + batches * step;
   };
-  index j = 0;
+  index_t j = 0;
   while (cols - j >= step) {
-    const index left = (cols - j) / step;
+    const index_t left = (cols - j) / step;
     // Strips of three registers, of four where threes leave a rest: one register alone is slow.
     if (Terms::widest >= 4 && left >= 4 && left % 3 != 0 && left != 5) {
       j = whole(j, std::integral_constant<int, std::min(Terms::widest, 4)>{});
@@ -222,15 +223,15 @@ void multiply_any(const basic_left_factor<typename Terms::element>& a,
 /// No packing and no allocation: B is read again for every `tile_rows` rows of A, so callers hand
 /// over blocks of B that stay in cache (depth · 3 · lanes floats in the first level). Meanwhile the
 /// memory `next` is fetched.
-inline void multiply(const left_factor& a, const row_factor& b, const row_target& c, index rows,
-                     index cols, index depth, product_mode mode = product_mode::assign,
+inline void multiply(const left_factor& a, const row_factor& b, const row_target& c, index_t rows,
+                     index_t cols, index_t depth, product_mode mode = product_mode::assign,
                      const memory_ahead& next = {}) noexcept {
   detail::multiply_any<detail::single_terms<float>>(a, b, c, rows, cols, depth, mode, next);
 }
 
 /// The same in double.
 inline void multiply(const basic_left_factor<double>& a, const basic_row_factor<double>& b,
-                     const basic_row_target<double>& c, index rows, index cols, index depth,
+                     const basic_row_target<double>& c, index_t rows, index_t cols, index_t depth,
                      product_mode mode = product_mode::assign) noexcept {
   detail::multiply_any<detail::single_terms<double>>(a, b, c, rows, cols, depth, mode, {});
 }

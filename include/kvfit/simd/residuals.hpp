@@ -13,13 +13,13 @@ namespace kvfit::simd::inline KVFIT_ISA {
 ///
 /// Rows of Y and A lie `stride` apart. fp32 sums in the order of k, with the same bytes at any
 /// offset; relative error of `squares` at most (rows + 3) 2^-24. Allocates nothing.
-inline void scaled_residuals(const float* y, float* a, index stride, index rows, index cols,
+inline void scaled_residuals(const float* y, float* a, index_t stride, index_t rows, index_t cols,
                              const float* factors, float* squares, float* along) noexcept {
-  const auto column = [&](index i, auto read, auto write) {
+  const auto column = [&](index_t i, auto read, auto write) {
     const batch factor = read(factors + i);
     batch square(0.0f);
     batch product(0.0f);
-    for (index k = 0; k < rows; ++k) {
+    for (index_t k = 0; k < rows; ++k) {
       const batch wanted = read(y + k * stride + i);
       const batch missing = wanted - read(a + k * stride + i);
       square = multiply_add(missing, missing, square);
@@ -29,13 +29,13 @@ inline void scaled_residuals(const float* y, float* a, index stride, index rows,
     write(squares + i, square);
     write(along + i, product);
   };
-  index i = 0;
+  index_t i = 0;
   for (; i + lanes <= cols; i += lanes) {
     column(
         i, [](const float* from) { return load(from); }, [](float* to, batch x) { store(to, x); });
   }
   if (i < cols) {
-    const index left = cols - i;
+    const index_t left = cols - i;
     column(
         i, [left](const float* from) { return load_first(from, left, 0.0f); },
         [left](float* to, batch x) { store_first(to, x, left); });

@@ -14,10 +14,10 @@ namespace kvfit::simd::inline KVFIT_ISA {
 
 /// The largest of n floats; -inf if n = 0. NaN is passed over (`exp_shifted_sum` will show it).
 /// Exact. Allocates nothing.
-[[nodiscard]] inline float max_value(const float* x, index n) noexcept {
+[[nodiscard]] inline float max_value(const float* x, index_t n) noexcept {
   constexpr float lowest = -std::numeric_limits<float>::infinity();
   batch a(lowest), b(lowest), c(lowest), d(lowest);
-  index i = 0;
+  index_t i = 0;
   for (; i + 4 * lanes <= n; i += 4 * lanes) {
     a = larger(load(x + i), a);
     b = larger(load(x + i + lanes), b);
@@ -42,14 +42,14 @@ namespace kvfit::simd::inline KVFIT_ISA {
 /// Each x_i has the error of `exp` and the same bytes at any offset; x_i - shift is rounded once.
 /// The sum of the stored values is taken in fp32 blocks of 16 registers, folded to double: relative
 /// error under 20 * 2^-24 = 1.2e-6 (measured: 2e-8). Allocates nothing.
-inline double exp_shifted_sum(float* x, index n, float shift) noexcept {
+inline double exp_shifted_sum(float* x, index_t n, float shift) noexcept {
   constexpr float lowest = -std::numeric_limits<float>::infinity();
-  constexpr index block = 16 * lanes;
+  constexpr index_t block = 16 * lanes;
   const batch shifts(shift == lowest ? 0.0f : shift);
   double total = 0.0;
-  index i = 0;
+  index_t i = 0;
   while (i + lanes <= n) {
-    const index block_end = std::min(i + block, n);
+    const index_t block_end = std::min(i + block, n);
     batch partial(0.0f);
     for (; i + lanes <= block_end; i += lanes) {
       const batch weights = simd::exp(load(x + i) - shifts);
@@ -73,19 +73,19 @@ inline double exp_shifted_sum(float* x, index n, float shift) noexcept {
 /// Rows lie `stride` apart. A shift of -inf counts as 0, as above. Sums of 16 rows are taken in
 /// fp32 and folded to double: relative error under 17 * 2^-24 = 1.0e-6. Every element and sum has
 /// the same bytes at any offset. Allocates nothing.
-inline void exp_shifted_columns(float* x, index stride, index rows, index cols, const float* shifts,
-                                double* sums) noexcept {
+inline void exp_shifted_columns(float* x, index_t stride, index_t rows, index_t cols,
+                                const float* shifts, double* sums) noexcept {
   constexpr float lowest = -std::numeric_limits<float>::infinity();
-  constexpr index block = 16;
-  for (index i = 0; i < cols; i += lanes) {
-    const index width = std::min(lanes, cols - i);
+  constexpr index_t block = 16;
+  for (index_t i = 0; i < cols; i += lanes) {
+    const index_t width = std::min(lanes, cols - i);
     const bool is_whole = width == lanes;
     const batch given = is_whole ? load(shifts + i) : load_first(shifts + i, width, 0.0f);
     const batch shift = zero_where(given, lowest);
     std::array<float, batch::size> partial{};
-    for (index first = 0; first < rows; first += block) {
+    for (index_t first = 0; first < rows; first += block) {
       batch sum_of_block(0.0f);
-      for (index j = first; j < std::min(first + block, rows); ++j) {
+      for (index_t j = first; j < std::min(first + block, rows); ++j) {
         float* at = x + j * stride + i;
         const batch weights =
             simd::exp((is_whole ? load(at) : load_first(at, width, lowest)) - shift);
@@ -97,7 +97,7 @@ inline void exp_shifted_columns(float* x, index stride, index rows, index cols, 
         sum_of_block = sum_of_block + weights;
       }
       store(partial.data(), sum_of_block);
-      for (index lane = 0; lane < width; ++lane) {
+      for (index_t lane = 0; lane < width; ++lane) {
         sums[i + lane] += static_cast<double>(partial[static_cast<std::size_t>(lane)]);
       }
     }

@@ -16,7 +16,7 @@
 namespace kvfit::values {
 
 /// The most queries or keys, whichever are fewer, that a ridge is cross-validated for.
-inline constexpr index cross_validated_at_most = 512;
+inline constexpr index_t cross_validated_at_most = 512;
 
 /// min_C ‖F (X C − Y)‖²_F + λ‖C − C₀‖²_F, X the n × t softmax weights, Y the full outputs, F by
 /// `output_weighting`.
@@ -104,7 +104,7 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
     matrix missing = y;
     missing.noalias() -= x * trial;
     vector errors(y.rows());
-    for (index i = 0; i < y.rows(); ++i) errors[i] = given[i] * missing.row(i).norm();
+    for (index_t i = 0; i < y.rows(); ++i) errors[i] = given[i] * missing.row(i).norm();
     // Below the noise of fp32 errors say nothing; and a row that fits well must not rule all
     // others.
     const float mean = errors.mean();
@@ -118,9 +118,9 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
 /// Bytes that `fit_values` holds at most, its result included.
 template <class = void>
 inline double fit_values_bytes(const values::least_squares& policy, const head_sizes& sizes) {
-  const index n = sizes.queries;
-  const index t = sizes.budget;
-  const index d = sizes.width;
+  const index_t n = sizes.queries;
+  const index_t t = sizes.budget;
+  const index_t d = sizes.width;
   const bool is_plain = policy.weighting == output_weighting::absolute && policy.reweightings == 0;
   const bool may_validate =
       policy.ridge_scaling == linalg::ridge_mode::none &&

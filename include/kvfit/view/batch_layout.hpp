@@ -21,17 +21,17 @@ namespace kvfit {
 struct batch_cache {
   const void* data = nullptr;
   dtype type = dtype::fp16;
-  index sequences = 1;
-  index heads = 0;
-  index allocated = 0;  ///< tokens there is room for
-  index dim = 0;
+  index_t sequences = 1;
+  index_t heads = 0;
+  index_t allocated = 0;  ///< tokens there is room for
+  index_t dim = 0;
   cache_scales scales = {};
   std::size_t bytes = 0;  ///< of the memory at `data`; 0: not known, not checked
 };
 
 /// The first `tokens` tokens of one head of one sequence: tokens × dim.
-inline result<row_view> batch_head(const batch_cache& cache, index sequence, index head,
-                                   index tokens) {
+inline result<row_view> batch_head(const batch_cache& cache, index_t sequence, index_t head,
+                                   index_t tokens) {
   const std::array<detail::named_size, 4> sizes = {{{"sequences", cache.sequences},
                                                     {"heads", cache.heads},
                                                     {"allocated", cache.allocated},
@@ -51,14 +51,14 @@ inline result<row_view> batch_head(const batch_cache& cache, index sequence, ind
   if (const auto ok = detail::check_groups(cache.type, cache.scales, cache.dim); !ok) {
     return ok.error();
   }
-  const index before = (sequence * cache.heads + head) * cache.allocated;  // rows
+  const index_t before = (sequence * cache.heads + head) * cache.allocated;  // rows
   row_memory memory{.data = detail::advance(cache.data, cache.type, before * cache.dim),
                     .type = cache.type,
                     .rows = tokens,
                     .cols = cache.dim,
                     .row_stride = cache.dim};
   if (cache.type == dtype::int8) {
-    const index groups = cache.dim / cache.scales.group;
+    const index_t groups = cache.dim / cache.scales.group;
     memory.scales = {.data = detail::advance(cache.scales.data, cache.scales.type, before * groups),
                      .type = cache.scales.type,
                      .group = cache.scales.group,

@@ -22,12 +22,12 @@ inline bool is_finite(float x) noexcept {
 
 /// The first non-finite element, or `count`. The inner loop has no branch and a length that the
 /// compiler knows: without the latter g++ vectorises from -O3 on alone.
-inline index first_non_finite(const float* x, index count) noexcept {
-  constexpr index block = 32;
-  index start = 0;
+inline index_t first_non_finite(const float* x, index_t count) noexcept {
+  constexpr index_t block = 32;
+  index_t start = 0;
   for (; start + block <= count; start += block) {
     std::uint32_t bad = 0;
-    for (index j = 0; j < block; ++j) {  // an exponent of all ones, and no other, carries over
+    for (index_t j = 0; j < block; ++j) {  // an exponent of all ones, and no other, carries over
       bad |= (std::bit_cast<std::uint32_t>(x[start + j]) & 0x7F800000U) + 0x00800000U;
     }
     if ((bad & 0x80000000U) != 0) break;
@@ -52,13 +52,13 @@ inline result<void> check_view(const row_view& view, std::string_view argument) 
   }
   if (!view.is_backed()) return error{errc::null_data, std::string(argument)};
   // Tiles, as rows of transposed memory, quantised above all, are costly one by one.
-  const index tile_rows = std::clamp<index>(65536 / view.cols(), 1, block_length);
+  const index_t tile_rows = std::clamp<index_t>(65536 / view.cols(), 1, block_length);
   std::vector<float> buffer(static_cast<std::size_t>(tile_rows * view.cols()));
-  for (index first = 0; first < view.rows(); first += tile_rows) {
-    const index count = std::min(tile_rows, view.rows() - first);
+  for (index_t first = 0; first < view.rows(); first += tile_rows) {
+    const index_t count = std::min(tile_rows, view.rows() - first);
     const float_tile tile = load_rows(view, first, count, buffer.data());
-    for (index i = 0; i < count; ++i) {
-      const index at = detail::first_non_finite(tile.data + i * tile.stride, view.cols());
+    for (index_t i = 0; i < count; ++i) {
+      const index_t at = detail::first_non_finite(tile.data + i * tile.stride, view.cols());
       if (at < view.cols()) return error{errc::non_finite, std::string(argument), first + i, at};
     }
   }

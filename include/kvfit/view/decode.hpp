@@ -16,23 +16,24 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Numbers first, first + step, …: `count` of them.
 struct stepped {
-  index first = 0;
-  index step = 1;
-  index count = 0;
+  index_t first = 0;
+  index_t step = 1;
+  index_t count = 0;
 
-  [[nodiscard]] index at(index k) const noexcept { return first + k * step; }
+  [[nodiscard]] index_t at(index_t k) const noexcept { return first + k * step; }
 };
 
 /// Where element (k, l) of what is decoded goes: data + k · row_gap + l · col_gap.
 struct decode_target {
   float* data;
-  index row_gap;
-  index col_gap;
+  index_t row_gap;
+  index_t col_gap;
 };
 
 /// Contiguous numbers offset … offset + count − 1 of memory, `gap` floats apart; int8 unscaled.
-inline void decode_run(const row_memory& memory, index offset, index count, float* out, index gap) {
-  const auto widen = [&](index from, index n, float* to) {
+inline void decode_run(const row_memory& memory, index_t offset, index_t count, float* out,
+                       index_t gap) {
+  const auto widen = [&](index_t from, index_t n, float* to) {
     if (is_block(memory.type)) {
       simd::widen_blocks(memory.type, memory.data, from, n, to);
     } else {
@@ -42,30 +43,30 @@ inline void decode_run(const row_memory& memory, index offset, index count, floa
   if (gap == 1) return widen(offset, count, out);
   if (memory.type == dtype::fp32) {
     const auto* from = reinterpret_cast<const float*>(memory.address(offset));
-    for (index k = 0; k < count; ++k) out[k * gap] = from[k];
+    for (index_t k = 0; k < count; ++k) out[k * gap] = from[k];
     return;
   }
-  constexpr index piece = 256;
+  constexpr index_t piece = 256;
   std::array<float, piece> buffer;  // NOLINT(*-init)
-  for (index first = 0; first < count; first += piece) {
-    const index n = std::min(piece, count - first);
+  for (index_t first = 0; first < count; first += piece) {
+    const index_t n = std::min(piece, count - first);
     widen(offset + first, n, buffer.data());
-    for (index k = 0; k < n; ++k) out[(first + k) * gap] = buffer[static_cast<std::size_t>(k)];
+    for (index_t k = 0; k < n; ++k) out[(first + k) * gap] = buffer[static_cast<std::size_t>(k)];
   }
 }
 
 /// Multiplies decoded int8 by their scales.
 inline void apply_scales(const row_memory& memory, stepped rows, stepped cols,
                          decode_target out) noexcept {
-  const index group = memory.scales.group;
-  for (index k = 0; k < rows.count; ++k) {
+  const index_t group = memory.scales.group;
+  for (index_t k = 0; k < rows.count; ++k) {
     float* row = out.data + k * out.row_gap;
-    for (index l = 0; l < cols.count;) {
-      const index col = cols.at(l);
+    for (index_t l = 0; l < cols.count;) {
+      const index_t col = cols.at(l);
       const float scale = memory.scale(rows.at(k), col);
       // Columns of the group after this one; a group may be larger than any number of columns.
-      const index after = group - 1 - col % group;
-      const index end = std::min(cols.count, l + after / cols.step + 1);
+      const index_t after = group - 1 - col % group;
+      const index_t end = std::min(cols.count, l + after / cols.step + 1);
       using strided = Eigen::Map<Eigen::ArrayXf, 0, Eigen::InnerStride<>>;
       if (out.col_gap == 1) {
         Eigen::Map<Eigen::ArrayXf>(row + l, end - l) *= scale;
@@ -81,25 +82,25 @@ inline void decode_own_format(const row_memory& memory, stepped rows, stepped co
                               decode_target out) noexcept {
   std::array<float, static_cast<std::size_t>(decoded_cols_limit)> whole;  // NOLINT(*-init)
   const bool is_direct = cols.count == memory.cols && cols.step == 1 && out.col_gap == 1;
-  for (index k = 0; k < rows.count; ++k) {
+  for (index_t k = 0; k < rows.count; ++k) {
     float* const row = out.data + k * out.row_gap;
     float* const decoded = is_direct ? row : whole.data();
     memory.decode(memory.data, memory.map.slot(rows.at(k)), decoded);
     if (is_direct) continue;
-    for (index l = 0; l < cols.count; ++l) row[l * out.col_gap] = decoded[cols.at(l)];
+    for (index_t l = 0; l < cols.count; ++l) row[l * out.col_gap] = decoded[cols.at(l)];
   }
 }
 
 /// Contiguous rows of int8, group by group, to contiguous rows of floats.
 inline void decode_int8_rows(const row_memory& memory, stepped rows, stepped cols,
                              decode_target out) noexcept {
-  const index group = memory.scales.group;
-  for (index k = 0; k < rows.count; ++k) {
+  const index_t group = memory.scales.group;
+  for (index_t k = 0; k < rows.count; ++k) {
     const std::byte* const from = memory.address(memory.offset(rows.at(k), cols.first));
     float* const to = out.data + k * out.row_gap;
-    index left = group - cols.first % group;  // columns of the group from here on
-    for (index l = 0; l < cols.count; left = group) {
-      const index n = std::min(left, cols.count - l);
+    index_t left = group - cols.first % group;  // columns of the group from here on
+    for (index_t l = 0; l < cols.count; left = group) {
+      const index_t n = std::min(left, cols.count - l);
       simd::widen_scaled(from + l, memory.scale(rows.at(k), cols.first + l), to + l, n);
       l += n;
     }
@@ -112,7 +113,7 @@ inline void decode_by_rows(const row_memory& memory, stepped rows, stepped cols,
   if (memory.type == dtype::int8 && out.col_gap == 1) {
     return decode_int8_rows(memory, rows, cols, out);
   }
-  for (index k = 0; k < rows.count; ++k) {
+  for (index_t k = 0; k < rows.count; ++k) {
     decode_run(memory, memory.offset(rows.at(k), cols.first), cols.count,
                out.data + k * out.row_gap, out.col_gap);
   }
@@ -121,8 +122,8 @@ inline void decode_by_rows(const row_memory& memory, stepped rows, stepped cols,
 
 inline void decode_one_by_one(const row_memory& memory, stepped rows, stepped cols,
                               decode_target out) noexcept {
-  for (index k = 0; k < rows.count; ++k) {
-    for (index l = 0; l < cols.count; ++l) {
+  for (index_t k = 0; k < rows.count; ++k) {
+    for (index_t l = 0; l < cols.count; ++l) {
       out.data[k * out.row_gap + l * out.col_gap] = element(memory, rows.at(k), cols.at(l));
     }
   }
@@ -131,8 +132,8 @@ inline void decode_one_by_one(const row_memory& memory, stepped rows, stepped co
 /// Columns that are contiguous, in runs of rows.
 inline void decode_by_cols(const row_memory& memory, stepped rows, stepped cols,
                            decode_target out) noexcept {
-  constexpr index worthwhile = 4;  // a quantised block is decoded as a whole, whatever the run
-  for (index k = 0; k < rows.count;) {
+  constexpr index_t worthwhile = 4;  // a quantised block is decoded as a whole, whatever the run
+  for (index_t k = 0; k < rows.count;) {
     const stepped run{rows.at(k), 1, memory.map.run(rows.at(k), rows.count - k)};
     const decode_target to{out.data + k * out.row_gap, out.row_gap, out.col_gap};
     k += run.count;
@@ -140,7 +141,7 @@ inline void decode_by_cols(const row_memory& memory, stepped rows, stepped cols,
       decode_one_by_one(memory, run, cols, to);
       continue;
     }
-    for (index l = 0; l < cols.count; ++l) {
+    for (index_t l = 0; l < cols.count; ++l) {
       decode_run(memory, memory.offset(run.first, cols.at(l)), run.count, to.data + l * to.col_gap,
                  to.row_gap);
     }

@@ -18,7 +18,7 @@ namespace kvfit {
 struct cache_scales {
   const void* data = nullptr;
   dtype type = dtype::fp32;  ///< fp32 or fp16
-  index group = 32;          ///< divides dim
+  index_t group = 32;        ///< divides dim
 };
 
 namespace detail {
@@ -26,8 +26,8 @@ namespace detail {
 /// The strides of a dense tensor; a product beyond 64 bits makes `total` −1.
 template <std::size_t N>
 struct dense {
-  explicit dense(const std::array<index, N>& shape) noexcept {
-    index size = 1;
+  explicit dense(const std::array<index_t, N>& shape) noexcept {
+    index_t size = 1;
     for (std::size_t k = N; k-- > 0;) {
       stride[k] = size;
       extent product;
@@ -42,13 +42,13 @@ struct dense {
     }
     total = size;
   }
-  std::array<index, N> stride{};
-  index total = 0;
+  std::array<index_t, N> stride{};
+  index_t total = 0;
 };
 
 struct named_size {
   const char* name;
-  index size;
+  index_t size;
 };
 
 inline result<void> check_sizes(std::span<const named_size> sizes) {
@@ -58,13 +58,13 @@ inline result<void> check_sizes(std::span<const named_size> sizes) {
   return {};
 }
 
-inline result<void> check_place(const char* what, index at, index count) {
+inline result<void> check_place(const char* what, index_t at, index_t count) {
   if (at >= 0 && at < count) return {};
   return error{errc::invalid_option, what, at, count, "counted from 0"};
 }
 
 /// `total` numbers, −1 where they are too many; `run` of them are contiguous.
-inline result<void> check_room(dtype type, index total, index run, std::size_t bytes) {
+inline result<void> check_room(dtype type, index_t total, index_t run, std::size_t bytes) {
   if (type >= dtype::decoded) {
     return error{errc::invalid_option, "type", error::none, error::none,
                  std::string(name(type)) + " has no layout of its own"};
@@ -73,25 +73,26 @@ inline result<void> check_room(dtype type, index total, index run, std::size_t b
   if (is_block(type) && run % block_length != 0) {
     return refuse_memory("dim", run, block_length, "must be a multiple of the block");
   }
-  const index units = is_block(type) ? total / block_length : total;
-  constexpr index most = std::numeric_limits<index>::max();
-  if (units > most / static_cast<index>(size_of(type))) {
+  const index_t units = is_block(type) ? total / block_length : total;
+  constexpr index_t most = std::numeric_limits<index_t>::max();
+  if (units > most / static_cast<index_t>(size_of(type))) {
     return refuse_memory("memory", error::none, error::none, "exceeds 64 bits");
   }
-  const index needed = units * static_cast<index>(size_of(type));
+  const index_t needed = units * static_cast<index_t>(size_of(type));
   if (bytes > 0 && bytes < static_cast<std::size_t>(needed)) {
-    return refuse_memory("memory", static_cast<index>(bytes), needed, "bytes of the whole tensor");
+    return refuse_memory("memory", static_cast<index_t>(bytes), needed,
+                         "bytes of the whole tensor");
   }
   return {};
 }
 
-inline result<void> check_groups(dtype type, const cache_scales& scales, index dim) {
+inline result<void> check_groups(dtype type, const cache_scales& scales, index_t dim) {
   if (type != dtype::int8) return {};
   if (scales.group >= 1 && dim % scales.group == 0) return {};
   return refuse_memory("scales.group", scales.group, dim, "must divide dim");
 }
 
-inline const void* advance(const void* data, dtype type, index numbers) noexcept {
+inline const void* advance(const void* data, dtype type, index_t numbers) noexcept {
   if (data == nullptr) return nullptr;
   return row_memory{.data = data, .type = type}.address(numbers);
 }

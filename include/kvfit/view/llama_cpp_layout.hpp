@@ -23,18 +23,18 @@ namespace kvfit {
 struct llama_cpp_cache {
   const void* data = nullptr;
   dtype type = dtype::fp16;
-  index cells = 0;  ///< kv_size
-  index heads = 0;  ///< n_head_kv
-  index dim = 0;    ///< n_embd_head_k or n_embd_head_v
+  index_t cells = 0;  ///< kv_size
+  index_t heads = 0;  ///< n_head_kv
+  index_t dim = 0;    ///< n_embd_head_k or n_embd_head_v
   bool is_transposed = false;
-  index stream = 0;
-  index streams = 1;
+  index_t stream = 0;
+  index_t streams = 1;
   std::size_t bytes = 0;  ///< of the memory at `data`; 0: not known, not checked
 };
 
 namespace detail {
 
-inline result<row_memory> llama_cpp_memory(const llama_cpp_cache& cache, index head) {
+inline result<row_memory> llama_cpp_memory(const llama_cpp_cache& cache, index_t head) {
   const std::array<named_size, 4> sizes = {{{"cells", cache.cells},
                                             {"heads", cache.heads},
                                             {"dim", cache.dim},
@@ -45,16 +45,16 @@ inline result<row_memory> llama_cpp_memory(const llama_cpp_cache& cache, index h
   if (cache.type == dtype::int8) {
     return error{errc::invalid_option, "type", error::none, error::none, "int8 is no ggml type"};
   }
-  const index run = cache.is_transposed ? cache.cells : cache.dim;
-  const std::array<index, 4> by_token = {cache.streams, cache.cells, cache.heads, cache.dim};
-  const std::array<index, 4> by_dim = {cache.streams, cache.heads, cache.dim, cache.cells};
+  const index_t run = cache.is_transposed ? cache.cells : cache.dim;
+  const std::array<index_t, 4> by_token = {cache.streams, cache.cells, cache.heads, cache.dim};
+  const std::array<index_t, 4> by_dim = {cache.streams, cache.heads, cache.dim, cache.cells};
   const dense<4> axes(cache.is_transposed ? by_dim : by_token);
   if (const auto ok = check_room(cache.type, axes.total, run, cache.bytes); !ok) {
     error cause = ok.error();
     if (cause.argument == "dim" && cache.is_transposed) cause.argument = "cells";
     return cause;
   }
-  const index start =
+  const index_t start =
       cache.stream * axes.stride[0] + head * axes.stride[cache.is_transposed ? 1 : 2];
   return row_memory{.data = advance(cache.data, cache.type, start),
                     .type = cache.type,
@@ -70,7 +70,7 @@ inline result<row_memory> llama_cpp_memory(const llama_cpp_cache& cache, index h
 ///
 ///     llama_cpp_head({.data = v->data, .type = dtype::q8_0, .cells = 4096, .heads = 8,
 ///                     .dim = 128, .is_transposed = true}, head, tokens)
-inline result<row_view> llama_cpp_head(const llama_cpp_cache& cache, index head, index tokens) {
+inline result<row_view> llama_cpp_head(const llama_cpp_cache& cache, index_t head, index_t tokens) {
   auto memory = detail::llama_cpp_memory(cache, head);
   if (!memory) return memory.error();
   if (tokens < 0 || tokens > cache.cells) {
@@ -82,8 +82,8 @@ inline result<row_view> llama_cpp_head(const llama_cpp_cache& cache, index head,
 
 /// Cells by number, in the order of their tokens: a sequence's cells need not be neighbours. The
 /// list must outlive the view.
-inline result<row_view> llama_cpp_head(const llama_cpp_cache& cache, index head,
-                                       std::span<const index> cells) {
+inline result<row_view> llama_cpp_head(const llama_cpp_cache& cache, index_t head,
+                                       std::span<const index_t> cells) {
   const auto memory = detail::llama_cpp_memory(cache, head);
   if (!memory) return memory.error();
   return make_listed_view(*memory, cells);

@@ -14,9 +14,9 @@ namespace kvfit {
 
 /// How a pool is cut into pages.
 struct paging {
-  index pages = 0;        ///< in the pool: block table entries must be in [0, pages)
-  index page_size = 0;    ///< rows of a page, ≥ 1
-  index page_stride = 0;  ///< elements between pages
+  index_t pages = 0;        ///< in the pool: block table entries must be in [0, pages)
+  index_t page_size = 0;    ///< rows of a page, ≥ 1
+  index_t page_stride = 0;  ///< elements between pages
 };
 
 namespace detail {
@@ -25,25 +25,25 @@ namespace detail {
 class extent {
  public:
   /// Adds |count − 1| · |stride|: how far `count` steps reach.
-  void add_reach(index count, index stride) noexcept {
+  void add_reach(index_t count, index_t stride) noexcept {
     if (count > 1) add_product(count - 1, stride);
   }
-  void multiply(index factor) noexcept {
-    const index sum = sum_;
+  void multiply(index_t factor) noexcept {
+    const index_t sum = sum_;
     sum_ = 0;
     add_product(sum, factor);
   }
   [[nodiscard]] bool fits() const noexcept { return fits_; }
-  [[nodiscard]] index value() const noexcept { return sum_; }
+  [[nodiscard]] index_t value() const noexcept { return sum_; }
 
  private:
-  void add_product(index a, index b) noexcept {  // a ≥ 0
-    constexpr index most = std::numeric_limits<index>::max();
-    if (b == std::numeric_limits<index>::min()) {
+  void add_product(index_t a, index_t b) noexcept {  // a ≥ 0
+    constexpr index_t most = std::numeric_limits<index_t>::max();
+    if (b == std::numeric_limits<index_t>::min()) {
       fits_ = fits_ && a == 0;
       return;
     }
-    const index magnitude = b < 0 ? -b : b;
+    const index_t magnitude = b < 0 ? -b : b;
     if (magnitude != 0 && a > (most - sum_) / magnitude) {
       fits_ = false;
     } else {
@@ -51,16 +51,16 @@ class extent {
     }
   }
 
-  index sum_ = 0;
+  index_t sum_ = 0;
   bool fits_ = true;
 };
 
-inline error refuse_memory(const char* what, index actual, index expected, const char* detail) {
+inline error refuse_memory(const char* what, index_t actual, index_t expected, const char* detail) {
   return error{errc::shape_mismatch, what, actual, expected, detail};
 }
 
 /// `slots` consecutive ones in each of `pages` pages.
-inline result<void> check_scales(const row_memory& memory, index slots, index pages) {
+inline result<void> check_scales(const row_memory& memory, index_t slots, index_t pages) {
   const group_scales& scales = memory.scales;
   if (scales.type != dtype::fp32 && scales.type != dtype::fp16) {
     return error{errc::invalid_option, "scales.type", error::none, error::none,
@@ -80,13 +80,13 @@ inline result<void> check_scales(const row_memory& memory, index slots, index pa
 }
 
 /// Blocks of 32 run along one direction, and all other steps are whole blocks.
-inline result<void> check_blocks(const row_memory& memory, index pages, index page_stride) {
+inline result<void> check_blocks(const row_memory& memory, index_t pages, index_t page_stride) {
   const bool by_cols = memory.col_stride == 1;
   if (!by_cols && memory.row_stride != 1) {
     return refuse_memory("col_stride", memory.col_stride, 1,
                          "blocks need rows or columns without gaps");
   }
-  const index other = by_cols ? memory.row_stride : memory.col_stride;
+  const index_t other = by_cols ? memory.row_stride : memory.col_stride;
   if (other % block_length != 0) {
     return refuse_memory(by_cols ? "row_stride" : "col_stride", other, block_length,
                          "must be a multiple of the block");
@@ -102,13 +102,13 @@ inline result<void> check_blocks(const row_memory& memory, index pages, index pa
 }
 
 /// Everything but the tables: `slots` consecutive ones in each of `pages` pages.
-inline result<void> check_memory(const row_memory& memory, index slots, index pages,
-                                 index page_stride) {
+inline result<void> check_memory(const row_memory& memory, index_t slots, index_t pages,
+                                 index_t page_stride) {
   if (memory.rows < 0) return refuse_memory("rows", memory.rows, 0, "must not be negative");
   if (memory.cols < 0) return refuse_memory("cols", memory.cols, 0, "must not be negative");
   if (memory.type > dtype::decoded) {
-    return error{errc::invalid_option, "type", static_cast<index>(memory.type),
-                 static_cast<index>(dtype::decoded), "is no dtype"};
+    return error{errc::invalid_option, "type", static_cast<index_t>(memory.type),
+                 static_cast<index_t>(dtype::decoded), "is no dtype"};
   }
   if (memory.type == dtype::decoded && memory.cols > decoded_cols_limit) {
     return error{errc::invalid_option, "cols", memory.cols, decoded_cols_limit,
@@ -121,7 +121,7 @@ inline result<void> check_memory(const row_memory& memory, index slots, index pa
   reach.add_reach(slots, memory.row_stride);
   reach.add_reach(memory.cols, memory.col_stride);
   reach.add_reach(pages, page_stride);
-  reach.multiply(is_block(memory.type) ? 2 : static_cast<index>(size_of(memory.type)));
+  reach.multiply(is_block(memory.type) ? 2 : static_cast<index_t>(size_of(memory.type)));
   if (!reach.fits()) return refuse_memory("memory", error::none, error::none, "exceeds 64 bits");
   if (memory.type == dtype::int8) return check_scales(memory, slots, pages);
   if (is_block(memory.type)) return check_blocks(memory, pages, page_stride);
@@ -130,14 +130,14 @@ inline result<void> check_memory(const row_memory& memory, index slots, index pa
 
 template <class Entry>
 result<row_view> make_paged_view(row_memory memory, std::span<const Entry> table,
-                                 const paging& page, index rows) {
+                                 const paging& page, index_t rows) {
   if (page.page_size < 1) return error{errc::invalid_option, "page_size", page.page_size, 1};
   if (page.pages < 0) return error{errc::invalid_option, "pages", page.pages, 0};
   memory.rows = rows;
   memory.map = row_map::paged(table.data(), page.page_size, page.page_stride);
-  const index used = rows > 0 ? (rows - 1) / page.page_size + 1 : 0;
-  if (static_cast<index>(table.size()) < used) {
-    return refuse_memory("table", static_cast<index>(table.size()), used,
+  const index_t used = rows > 0 ? (rows - 1) / page.page_size + 1 : 0;
+  if (static_cast<index_t>(table.size()) < used) {
+    return refuse_memory("table", static_cast<index_t>(table.size()), used,
                          "one entry per page of the sequence");
   }
   if (const auto ok = check_memory(memory, page.page_size, page.pages, page.page_stride); !ok) {
@@ -147,8 +147,8 @@ result<row_view> make_paged_view(row_memory memory, std::span<const Entry> table
   slots.add_reach(page.pages, page.page_size);
   slots.add_reach(2, page.page_size);
   if (!slots.fits()) return refuse_memory("pages", page.pages, error::none, "exceed 64 bits");
-  for (index p = 0; p < used; ++p) {
-    const auto entry = static_cast<index>(table[static_cast<std::size_t>(p)]);
+  for (index_t p = 0; p < used; ++p) {
+    const auto entry = static_cast<index_t>(table[static_cast<std::size_t>(p)]);
     if (entry < 0 || entry >= page.pages) {
       return error{errc::invalid_position, "table", entry, page.pages,
                    "entry " + std::to_string(p) + " of the block table, pages in the pool"};
@@ -176,7 +176,7 @@ inline result<row_view> make_view(const row_memory& memory) {
 
 /// Rows by number, in any order: row i is row rows[i] of `memory`. `invalid_position` (entry, rows
 /// of the memory) where that is not there; else as `make_view`. Cost: one read of the list.
-inline result<row_view> make_listed_view(row_memory memory, std::span<const index> rows) {
+inline result<row_view> make_listed_view(row_memory memory, std::span<const index_t> rows) {
   if (const auto ok = make_view(memory); !ok) return ok.error();
   for (std::size_t i = 0; i < rows.size(); ++i) {
     if (rows[i] < 0 || rows[i] >= memory.rows) {
@@ -184,7 +184,7 @@ inline result<row_view> make_listed_view(row_memory memory, std::span<const inde
                    "entry " + std::to_string(i) + " of the row list, rows of the memory"};
     }
   }
-  memory.rows = static_cast<index>(rows.size());
+  memory.rows = static_cast<index_t>(rows.size());
   memory.map = row_map::listed(rows.data());
   return row_view(memory);
 }
@@ -195,11 +195,11 @@ inline result<row_view> make_listed_view(row_memory memory, std::span<const inde
 /// of the table.
 inline result<row_view> make_paged_view(const row_memory& memory,
                                         std::span<const std::int32_t> table, const paging& page,
-                                        index rows) {
+                                        index_t rows) {
   return detail::make_paged_view(memory, table, page, rows);
 }
-inline result<row_view> make_paged_view(const row_memory& memory, std::span<const index> table,
-                                        const paging& page, index rows) {
+inline result<row_view> make_paged_view(const row_memory& memory, std::span<const index_t> table,
+                                        const paging& page, index_t rows) {
   return detail::make_paged_view(memory, table, page, rows);
 }
 

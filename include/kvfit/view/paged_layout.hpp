@@ -42,12 +42,12 @@ struct paged_cache {
   const void* data = nullptr;
   dtype type = dtype::fp16;
   page_order order = page_order::vllm_nhd;
-  index pages = 0;
-  index page_size = 0;  ///< tokens of a page
-  index heads = 0;
-  index dim = 0;
-  index value_dim = 0;       ///< of `vllm_packed`; 0: dim
-  index page_stride = 0;     ///< elements between pages, where layers share a pool; 0: no gaps
+  index_t pages = 0;
+  index_t page_size = 0;  ///< tokens of a page
+  index_t heads = 0;
+  index_t dim = 0;
+  index_t value_dim = 0;     ///< of `vllm_packed`; 0: dim
+  index_t page_stride = 0;   ///< elements between pages, where layers share a pool; 0: no gaps
   cache_scales scales = {};  ///< of int8, whose pages must have no gaps
   std::size_t bytes = 0;     ///< of the memory at `data`; 0: not known, not checked
 };
@@ -56,29 +56,30 @@ namespace detail {
 
 /// Where one head of a pool of pages lies, in numbers.
 struct page_axes {
-  index start = 0;
-  index page = 0;
-  index slot = 0;
-  index total = 0;
+  index_t start = 0;
+  index_t page = 0;
+  index_t slot = 0;
+  index_t total = 0;
 };
 
 /// `total` is −1 where the pool is beyond 64 bits.
-inline page_axes axes_of(const paged_cache& cache, index dim, index value_dim, kv_part part,
-                         index head) noexcept {
+inline page_axes axes_of(const paged_cache& cache, index_t dim, index_t value_dim, kv_part part,
+                         index_t head) noexcept {
   constexpr std::size_t none = 4;  // no axis of its own for keys and values
-  const index which = part == kv_part::values ? 1 : 0;
+  const index_t which = part == kv_part::values ? 1 : 0;
   const auto place = [&](const auto& shape, std::size_t page, std::size_t slot, std::size_t heads,
                          std::size_t half) {
     const dense axes(shape);
     if (axes.total < 0) return page_axes{.total = -1};
-    const index start = head * axes.stride[heads] + (half == none ? 0 : which * axes.stride[half]);
+    const index_t start =
+        head * axes.stride[heads] + (half == none ? 0 : which * axes.stride[half]);
     return page_axes{start, axes.stride[page], axes.stride[slot], axes.total};
   };
-  using four = std::array<index, 4>;
-  using five = std::array<index, 5>;
-  const index pages = cache.pages;
-  const index size = cache.page_size;
-  const index heads = cache.heads;
+  using four = std::array<index_t, 4>;
+  using five = std::array<index_t, 5>;
+  const index_t pages = cache.pages;
+  const index_t size = cache.page_size;
+  const index_t heads = cache.heads;
   switch (cache.order) {
     case page_order::vllm_nhd:
       return place(five{2, pages, size, heads, dim}, 1, 2, 3, 0);
@@ -101,9 +102,9 @@ inline page_axes axes_of(const paged_cache& cache, index dim, index value_dim, k
 }
 
 template <class Entry>
-result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
-                            std::span<const Entry> table, index tokens) {
-  const index value_dim = cache.value_dim == 0 ? cache.dim : cache.value_dim;
+result<row_view> paged_head(const paged_cache& cache, kv_part part, index_t head,
+                            std::span<const Entry> table, index_t tokens) {
+  const index_t value_dim = cache.value_dim == 0 ? cache.dim : cache.value_dim;
   const std::array<named_size, 5> sizes = {{{"pages", cache.pages},
                                             {"page_size", cache.page_size},
                                             {"heads", cache.heads},
@@ -112,17 +113,17 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
   if (const auto ok = check_sizes(sizes); !ok) return ok.error();
   if (const auto ok = check_place("head", head, cache.heads); !ok) return ok.error();
   if (cache.order > page_order::separate_hnd) {
-    return error{errc::invalid_option, "order", static_cast<index>(cache.order),
-                 static_cast<index>(page_order::separate_hnd)};
+    return error{errc::invalid_option, "order", static_cast<index_t>(cache.order),
+                 static_cast<index_t>(page_order::separate_hnd)};
   }
   const bool is_packed = cache.order == page_order::vllm_packed;
-  const index cols = is_packed && part == kv_part::values ? value_dim : cache.dim;
+  const index_t cols = is_packed && part == kv_part::values ? value_dim : cache.dim;
   // Below 2^62 each, or their sum may wrap before it is looked at.
-  constexpr index large = index{1} << 61U;
+  constexpr index_t large = index_t{1} << 61U;
   const bool is_huge = cache.dim > large || value_dim > large;
   page_axes axes = axes_of(cache, is_huge ? 1 : cache.dim, is_huge ? 1 : value_dim, part, head);
   if (is_huge) axes.total = -1;
-  for (const index run : {cache.dim, is_packed ? value_dim : cache.dim}) {
+  for (const index_t run : {cache.dim, is_packed ? value_dim : cache.dim}) {
     if (const auto ok = check_room(cache.type, axes.total, run, 0); !ok) return ok.error();
   }
   if (const auto ok = check_groups(cache.type, cache.scales, cache.dim); !ok) return ok.error();
@@ -132,7 +133,7 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
                     .cols = cols,
                     .row_stride = axes.slot};
   if (cache.type == dtype::int8) {
-    const index group = cache.scales.group;
+    const index_t group = cache.scales.group;
     if (const auto ok = check_groups(cache.type, cache.scales, value_dim); is_packed && !ok) {
       return ok.error();
     }
@@ -143,7 +144,7 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
                      .row_stride = of_scales.slot,
                      .page_stride = of_scales.page};
   }
-  index page_stride = axes.page;
+  index_t page_stride = axes.page;
   if (cache.page_stride != 0) {
     if (cache.page_stride < axes.page) {
       return refuse_memory("page_stride", cache.page_stride, axes.page, "pages overlap");
@@ -171,12 +172,12 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
 ///
 ///     paged_head({.data = pool, .order = page_order::tensorrt_llm, .pages = 512, .page_size = 32,
 ///                 .heads = 8, .dim = 128}, kv_part::keys, head, block_table, tokens)
-inline result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
-                                   std::span<const std::int32_t> table, index tokens) {
+inline result<row_view> paged_head(const paged_cache& cache, kv_part part, index_t head,
+                                   std::span<const std::int32_t> table, index_t tokens) {
   return detail::paged_head(cache, part, head, table, tokens);
 }
-inline result<row_view> paged_head(const paged_cache& cache, kv_part part, index head,
-                                   std::span<const index> table, index tokens) {
+inline result<row_view> paged_head(const paged_cache& cache, kv_part part, index_t head,
+                                   std::span<const index_t> table, index_t tokens) {
   return detail::paged_head(cache, part, head, table, tokens);
 }
 

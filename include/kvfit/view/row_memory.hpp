@@ -24,19 +24,19 @@ namespace kvfit {
 struct group_scales {
   const void* data = nullptr;
   dtype type = dtype::fp32;  ///< fp32 or fp16
-  index group = 32;          ///< columns that share a scale, ≥ 1
-  index row_stride = 0;
-  index group_stride = 1;
-  index page_stride = 0;
-  index row_group = 1;  ///< consecutive slots that share a scale, ≥ 1
+  index_t group = 32;        ///< columns that share a scale, ≥ 1
+  index_t row_stride = 0;
+  index_t group_stride = 1;
+  index_t page_stride = 0;
+  index_t row_group = 1;  ///< consecutive slots that share a scale, ≥ 1
 };
 
 /// Decodes memory row `row` of a format that kvfit does not know: writes all its columns to `out`.
 /// Called from any thread, for any row, more than once; must be a pure function of its arguments.
-using decode_row = void (*)(const void* context, index row, float* out) noexcept;
+using decode_row = void (*)(const void* context, index_t row, float* out) noexcept;
 
 /// Most columns of a decoded row: one row must fit a buffer on the stack (16 KB).
-inline constexpr index decoded_cols_limit = 4096;
+inline constexpr index_t decoded_cols_limit = 4096;
 
 /// rows × cols numbers as they lie, by reference to all that is the caller's.
 ///
@@ -49,10 +49,10 @@ inline constexpr index decoded_cols_limit = 4096;
 struct row_memory {
   const void* data = nullptr;  ///< of decoded rows: the context
   dtype type = dtype::fp32;
-  index rows = 0;
-  index cols = 0;
-  index row_stride = 0;  ///< elements between slots
-  index col_stride = 1;  ///< elements between columns
+  index_t rows = 0;
+  index_t cols = 0;
+  index_t row_stride = 0;  ///< elements between slots
+  index_t col_stride = 1;  ///< elements between columns
   row_map map = {};
   group_scales scales = {};     ///< of int8
   decode_row decode = nullptr;  ///< of decoded rows: gets slot numbers
@@ -67,23 +67,23 @@ struct row_memory {
     return data != nullptr && (type != dtype::int8 || scales.data != nullptr);
   }
 
-  [[nodiscard]] index offset(index r, index c) const noexcept {
+  [[nodiscard]] index_t offset(index_t r, index_t c) const noexcept {
     return map.offset(r, row_stride, map.page_stride()) + c * col_stride;
   }
 
   /// Where number `offset` lies, or the block it is in.
-  [[nodiscard]] const std::byte* address(index offset) const noexcept {
-    const index unit = is_block(type) ? offset >> 5 : offset;  // rounds down, negative ones too
-    return static_cast<const std::byte*>(data) + unit * static_cast<index>(size_of(type));
+  [[nodiscard]] const std::byte* address(index_t offset) const noexcept {
+    const index_t unit = is_block(type) ? offset >> 5 : offset;  // rounds down, negative ones too
+    return static_cast<const std::byte*>(data) + unit * static_cast<index_t>(size_of(type));
   }
 
   /// Where the scale of int8 element (r, c) lies, in scales from `scales.data`.
-  [[nodiscard]] index scale_offset(index r, index c) const noexcept {
+  [[nodiscard]] index_t scale_offset(index_t r, index_t c) const noexcept {
     return map.offset(r, scales.row_stride, scales.page_stride, scales.row_group) +
            c / scales.group * scales.group_stride;
   }
-  [[nodiscard]] float scale(index r, index c) const noexcept {
-    const index at = scale_offset(r, c);
+  [[nodiscard]] float scale(index_t r, index_t c) const noexcept {
+    const index_t at = scale_offset(r, c);
     if (scales.type == dtype::fp16) return to_float(static_cast<const fp16*>(scales.data)[at]);
     return static_cast<const float*>(scales.data)[at];
   }
@@ -95,14 +95,14 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// Element (r, c) of `memory` as fp32. Not inlined: a compiler must not fuse the product with a
 /// scale into the sums of a caller, or they would differ from those of decoded rows.
-[[nodiscard, gnu::noinline]] inline float element(const row_memory& memory, index r,
-                                                  index c) noexcept {
+[[nodiscard, gnu::noinline]] inline float element(const row_memory& memory, index_t r,
+                                                  index_t c) noexcept {
   if (memory.type == dtype::decoded) {
     std::array<float, static_cast<std::size_t>(decoded_cols_limit)> row;  // NOLINT(*-init)
     memory.decode(memory.data, memory.map.slot(r), row.data());
     return row[static_cast<std::size_t>(c)];
   }
-  const index at = memory.offset(r, c);
+  const index_t at = memory.offset(r, c);
   const std::byte* start = memory.address(at);
   const auto lane = static_cast<std::size_t>(at & (block_length - 1));
   const auto read = [start](auto value) {

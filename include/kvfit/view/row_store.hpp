@@ -50,7 +50,7 @@ class row_store {
     }
     if (memory_.type != dtype::int8) return {};
     const group_scales& scales = memory_.scales;
-    const auto shares = [](index stride, index groups, const char* what) -> result<void> {
+    const auto shares = [](index_t stride, index_t groups, const char* what) -> result<void> {
       if (stride != 0 || groups <= 1) return {};
       return error{errc::invalid_option, "target", groups, 1,
                    std::string("a scale shared by several ") + what + " can't be written"};
@@ -59,10 +59,10 @@ class row_store {
         !ok) {
       return ok;
     }
-    const index row_groups = count_groups(rows_, scales.row_group);
+    const index_t row_groups = count_groups(rows_, scales.row_group);
     if (const auto ok = shares(scales.row_stride, row_groups, "rows"); !ok) return ok;
     if (memory_.map.is_paged()) {
-      const index pages = count_groups(rows_, memory_.map.page_size());
+      const index_t pages = count_groups(rows_, memory_.map.page_size());
       if (const auto ok = shares(scales.page_stride, pages, "pages"); !ok) return ok;
     }
     const bool ends = cols_.first + cols_.count == memory_.cols;  // no one else's columns follow
@@ -83,20 +83,20 @@ class row_store {
   }
 
  private:
-  [[nodiscard]] error refuse(errc code, index row, index col, std::string detail = {}) const {
+  [[nodiscard]] error refuse(errc code, index_t row, index_t col, std::string detail = {}) const {
     if (is_transposed_) std::swap(row, col);
     return error{code, std::string(argument_), row, col, std::move(detail)};
   }
-  [[nodiscard]] error overflow(index row, index col, dtype type) const {
+  [[nodiscard]] error overflow(index_t row, index_t col, dtype type) const {
     return refuse(errc::storage_overflow, row, col, "exceeds " + std::string(name(type)));
   }
 
   /// Groups of `group` that a range reaches into.
-  static index count_groups(const stepped& range, index group) noexcept {
+  static index_t count_groups(const stepped& range, index_t group) noexcept {
     return range.count < 1 ? 0 : range.at(range.count - 1) / group - range.first / group + 1;
   }
 
-  static result<void> check_whole(const stepped& range, index group, bool may_end_short,
+  static result<void> check_whole(const stepped& range, index_t group, bool may_end_short,
                                   const char* what) {
     if (range.count > 1 && range.step != 1 && group > 1) {
       return error{errc::shape_mismatch, "target", range.step, 1,
@@ -114,7 +114,7 @@ class row_store {
   }
 
   /// Rows that share a scale must be neighbours in memory, too.
-  [[nodiscard]] result<void> check_consecutive_rows(index group) const {
+  [[nodiscard]] result<void> check_consecutive_rows(index_t group) const {
     if (memory_.map.is_listed()) {
       return error{errc::invalid_option, "target", error::none, error::none,
                    "rows by number can't share scales with each other"};
@@ -126,32 +126,32 @@ class row_store {
     return {};
   }
 
-  using band_step = result<void> (row_store::*)(index first, index count);
-  result<void> for_bands(index band, band_step step) {
-    for (index first = 0; first < rows_.count; first += band) {
-      const index count = std::min(band, rows_.count - first);
+  using band_step = result<void> (row_store::*)(index_t first, index_t count);
+  result<void> for_bands(index_t band, band_step step) {
+    for (index_t first = 0; first < rows_.count; first += band) {
+      const index_t count = std::min(band, rows_.count - first);
       if (const auto ok = (this->*step)(first, count); !ok) return ok;
     }
     return {};
   }
 
   /// Rows of the source, checked in the first pass.
-  result<float_tile> load(index first, index count) {
+  result<float_tile> load(index_t first, index_t count) {
     buffer_.resize(static_cast<std::size_t>(count * cols_.count));
     const float_tile tile = load_rows(source_, first, count, buffer_.data());
-    for (index k = 0; k < count && !writes_; ++k) {
-      const index at = first_non_finite(tile.data + k * tile.stride, cols_.count);
+    for (index_t k = 0; k < count && !writes_; ++k) {
+      const index_t at = first_non_finite(tile.data + k * tile.stride, cols_.count);
       if (at < cols_.count) return refuse(errc::non_finite, first + k, at);
     }
     return tile;
   }
 
-  [[nodiscard]] std::byte* address(index row, index col) const noexcept {
+  [[nodiscard]] std::byte* address(index_t row, index_t col) const noexcept {
     const std::byte* at = memory_.address(memory_.offset(rows_.at(row), cols_.at(col)));
     return const_cast<std::byte*>(at);  // NOLINT(*-const-cast): see `writable_view`
   }
 
-  result<void> numbers(index row, index /*count*/) {
+  result<void> numbers(index_t row, index_t /*count*/) {
     const auto tile = load(row, 1);
     if (!tile) return tile.error();
     const auto n = static_cast<std::size_t>(cols_.count);
@@ -161,7 +161,7 @@ class row_store {
     if (!writes_) {
       restored_.resize(n);
       simd::widen(memory_.type, stored_.data(), restored_.data(), cols_.count);
-      const index at = first_non_finite(restored_.data(), cols_.count);
+      const index_t at = first_non_finite(restored_.data(), cols_.count);
       return at < cols_.count ? result<void>(overflow(row, at, memory_.type)) : result<void>();
     }
     const auto* bytes = reinterpret_cast<const std::byte*>(stored_.data());
@@ -169,7 +169,7 @@ class row_store {
       std::memcpy(address(row, 0), bytes, n * size);
     } else {
       for (std::size_t l = 0; l < n; ++l) {
-        std::memcpy(address(row, static_cast<index>(l)), bytes + l * size, size);
+        std::memcpy(address(row, static_cast<index_t>(l)), bytes + l * size, size);
       }
     }
     return {};
@@ -177,9 +177,9 @@ class row_store {
 
   /// One block of 32 numbers, `stride` floats apart; `place(j)`: row and column of number j.
   template <class Place>
-  result<void> block(const float* x, index stride, Place place) {
+  result<void> block(const float* x, index_t stride, Place place) {
     std::array<float, block_length> values;  // NOLINT(*-init)
-    for (std::size_t j = 0; j < values.size(); ++j) values[j] = x[static_cast<index>(j) * stride];
+    for (std::size_t j = 0; j < values.size(); ++j) values[j] = x[static_cast<index_t>(j) * stride];
     const auto put = [&](const auto& stored) -> result<void> {
       if (writes_) {
         std::memcpy(address(place(0).first, place(0).second), &stored, sizeof stored);
@@ -195,40 +195,40 @@ class row_store {
     return memory_.type == dtype::q8_0 ? put(to_q8_0(values)) : put(to_q4_0(values));
   }
 
-  result<void> blocks_by_cols(index row, index /*count*/) {
+  result<void> blocks_by_cols(index_t row, index_t /*count*/) {
     const auto tile = load(row, 1);
     if (!tile) return tile.error();
-    for (index col = 0; col < cols_.count; col += block_length) {
-      const auto place = [&](index j) { return std::pair(row, col + j); };
+    for (index_t col = 0; col < cols_.count; col += block_length) {
+      const auto place = [&](index_t j) { return std::pair(row, col + j); };
       if (const auto ok = block(tile->data + col, 1, place); !ok) return ok;
     }
     return {};
   }
 
-  result<void> blocks_by_rows(index row, index count) {
+  result<void> blocks_by_rows(index_t row, index_t count) {
     const auto tile = load(row, count);
     if (!tile) return tile.error();
-    for (index col = 0; col < cols_.count; ++col) {
-      const auto place = [&](index j) { return std::pair(row + j, col); };
+    for (index_t col = 0; col < cols_.count; ++col) {
+      const auto place = [&](index_t j) { return std::pair(row + j, col); };
       if (const auto ok = block(tile->data + col, tile->stride, place); !ok) return ok;
     }
     return {};
   }
 
   /// Rows that share scales. Twice through the source, a row at a time: there may be many.
-  result<void> int8(index first, index count) {
+  result<void> int8(index_t first, index_t count) {
     const group_scales& scales = memory_.scales;
-    const index groups = (cols_.count - 1) / scales.group + 1;
+    const index_t groups = (cols_.count - 1) / scales.group + 1;
     largest_.assign(static_cast<std::size_t>(groups), 0.0F);
-    for (index k = 0; k < count; ++k) {
+    for (index_t k = 0; k < count; ++k) {
       const auto tile = load(first + k, 1);
       if (!tile) return tile.error();
-      for (index g = 0; g < groups; ++g) {
+      for (index_t g = 0; g < groups; ++g) {
         float& largest = largest_[static_cast<std::size_t>(g)];
         largest = std::max(largest, largest_magnitude(of_group(*tile, g)));
         if (scales.type == dtype::fp16 && !writes_ &&
             !is_finite(as_stored(largest / 127.0F, dtype::fp16))) {
-          index col = g * scales.group;
+          index_t col = g * scales.group;
           while (std::abs(tile->data[col]) < largest) ++col;
           return refuse(errc::storage_overflow, first + k, col, "the scale exceeds fp16");
         }
@@ -236,13 +236,13 @@ class row_store {
     }
     if (!writes_) return {};
     for (float& scale : largest_) scale = as_stored(scale / 127.0F, scales.type);
-    for (index g = 0; g < groups; ++g) {
+    for (index_t g = 0; g < groups; ++g) {
       put_scale(rows_.at(first), cols_.first + g * scales.group,
                 largest_[static_cast<std::size_t>(g)]);
     }
-    for (index k = 0; k < count; ++k) {
+    for (index_t k = 0; k < count; ++k) {
       const auto tile = load(first + k, 1);
-      for (index col = 0; col < cols_.count; ++col) {
+      for (index_t col = 0; col < cols_.count; ++col) {
         const float scale = largest_[static_cast<std::size_t>(col / scales.group)];
         const std::int8_t number = to_int8(tile->data[col], scale);
         std::memcpy(address(first + k, col), &number, 1);
@@ -251,15 +251,15 @@ class row_store {
     return {};
   }
 
-  [[nodiscard]] std::span<const float> of_group(const float_tile& row, index g) const noexcept {
-    const index start = g * memory_.scales.group;
-    const index count = std::min(memory_.scales.group, cols_.count - start);
+  [[nodiscard]] std::span<const float> of_group(const float_tile& row, index_t g) const noexcept {
+    const index_t start = g * memory_.scales.group;
+    const index_t count = std::min(memory_.scales.group, cols_.count - start);
     return {row.data + start, static_cast<std::size_t>(count)};
   }
 
-  void put_scale(index row, index col, float scale) const noexcept {
+  void put_scale(index_t row, index_t col, float scale) const noexcept {
     void* const data = const_cast<void*>(memory_.scales.data);  // NOLINT(*-const-cast)
-    const index at = memory_.scale_offset(row, col);
+    const index_t at = memory_.scale_offset(row, col);
     if (memory_.scales.type == dtype::fp16) {
       static_cast<fp16*>(data)[at] = to_fp16(scale);
     } else {

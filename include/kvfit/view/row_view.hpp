@@ -68,17 +68,18 @@ class row_view {
 
   /// rows × cols elements from raw memory; consecutive rows are `row_stride` elements apart.
   template <storable T>
-  row_view(const T* data, index rows, index cols, index row_stride, index col_stride = 1) noexcept
+  row_view(const T* data, index_t rows, index_t cols, index_t row_stride,
+           index_t col_stride = 1) noexcept
       : row_view(static_cast<const void*>(data), dtype_of<T>, rows, cols, row_stride, col_stride) {}
 
   /// rows × cols elements, row-major without gaps.
   template <storable T>
-  row_view(const T* data, index rows, index cols) noexcept : row_view(data, rows, cols, cols) {}
+  row_view(const T* data, index_t rows, index_t cols) noexcept : row_view(data, rows, cols, cols) {}
 
   /// The same for a type known only at run time: a number or a block type. Of blocks, one stride is
   /// 1 and the other a multiple of 32.
-  row_view(const void* data, dtype type, index rows, index cols, index row_stride,
-           index col_stride = 1) noexcept
+  row_view(const void* data, dtype type, index_t rows, index_t cols, index_t row_stride,
+           index_t col_stride = 1) noexcept
       : row_view(row_memory{.data = data,
                             .type = type,
                             .rows = rows,
@@ -100,8 +101,8 @@ class row_view {
       : row_view(m.data(), m.rows(), m.cols(), m.rowStride(), m.colStride()) {}
   // clang-format on
 
-  [[nodiscard]] index rows() const noexcept { return rows_; }
-  [[nodiscard]] index cols() const noexcept { return cols_; }
+  [[nodiscard]] index_t rows() const noexcept { return rows_; }
+  [[nodiscard]] index_t cols() const noexcept { return cols_; }
   [[nodiscard]] dtype type() const noexcept { return memory_.type; }
   [[nodiscard]] const void* data() const noexcept { return memory_.data; }
   [[nodiscard]] bool empty() const noexcept { return rows_ <= 0 || cols_ <= 0; }
@@ -112,17 +113,17 @@ class row_view {
   [[nodiscard]] bool is_backed() const noexcept { return memory_.is_backed(); }
 
   /// Of a plain view.
-  [[nodiscard]] index row_stride() const noexcept {
+  [[nodiscard]] index_t row_stride() const noexcept {
     assert(is_plain_);
     return memory_.row_stride;
   }
-  [[nodiscard]] index col_stride() const noexcept {
+  [[nodiscard]] index_t col_stride() const noexcept {
     assert(is_plain_);
     return memory_.col_stride;
   }
 
   /// Element (i, j) as fp32: exact for all types but int8, whose product with its scale is rounded.
-  [[nodiscard]] float operator()(index i, index j) const noexcept {
+  [[nodiscard]] float operator()(index_t i, index_t j) const noexcept {
     if (!is_plain_) return element_elsewhere(i, j);
     const std::byte* at = address(i, j);
     switch (type()) {
@@ -141,12 +142,12 @@ class row_view {
   }
 
   /// Where element (i, j) of a plain view lies.
-  [[nodiscard]] const std::byte* address(index i, index j) const noexcept {
+  [[nodiscard]] const std::byte* address(index_t i, index_t j) const noexcept {
     assert(is_plain_);
     assert(i >= 0 && i < rows_ && j >= 0 && j < cols_);
     return static_cast<const std::byte*>(memory_.data) +
            (i * memory_.row_stride + j * memory_.col_stride) *
-               static_cast<index>(size_of(memory_.type));
+               static_cast<index_t>(size_of(memory_.type));
   }
 
   /// Rows and columns exchanged.
@@ -162,28 +163,28 @@ class row_view {
   }
 
   /// Rows first … first + count − 1.
-  [[nodiscard]] row_view middle_rows(index first, index count) const noexcept {
+  [[nodiscard]] row_view middle_rows(index_t first, index_t count) const noexcept {
     assert(first >= 0 && count >= 0 && first + count <= rows_);
     return stepped_rows(first, 1, count);
   }
 
   /// Columns first … first + count − 1.
-  [[nodiscard]] row_view middle_cols(index first, index count) const noexcept {
+  [[nodiscard]] row_view middle_cols(index_t first, index_t count) const noexcept {
     return transposed().middle_rows(first, count).transposed();
   }
 
   /// Rows first, first + step, first + 2 · step, … as far as there are any; step ≥ 1.
-  [[nodiscard]] row_view every_row(index first, index step) const noexcept {
+  [[nodiscard]] row_view every_row(index_t first, index_t step) const noexcept {
     assert(first >= 0 && step >= 1);
     return stepped_rows(first, step, first < rows_ ? (rows_ - first - 1) / step + 1 : 0);
   }
 
   /// What lies between a view that is not plain and its memory.
   struct window {
-    index first_row = 0;  ///< of the memory
-    index row_step = 1;
-    index first_col = 0;
-    index col_step = 1;
+    index_t first_row = 0;  ///< of the memory
+    index_t row_step = 1;
+    index_t first_col = 0;
+    index_t col_step = 1;
     bool is_transposed = false;  ///< the view's rows are columns of the memory
   };
   /// For those who decode: element (i, j) of a view that is not plain is element
@@ -192,14 +193,14 @@ class row_view {
   [[nodiscard]] const window& where() const noexcept { return window_; }
 
  private:
-  [[nodiscard]] float element_elsewhere(index i, index j) const noexcept {
+  [[nodiscard]] float element_elsewhere(index_t i, index_t j) const noexcept {
     assert(i >= 0 && i < rows_ && j >= 0 && j < cols_);
     if (window_.is_transposed) std::swap(i, j);
     return element(memory_, window_.first_row + i * window_.row_step,
                    window_.first_col + j * window_.col_step);
   }
 
-  [[nodiscard]] row_view stepped_rows(index first, index step, index count) const noexcept {
+  [[nodiscard]] row_view stepped_rows(index_t first, index_t step, index_t count) const noexcept {
     row_view view = *this;
     view.rows_ = count;
     // What means nothing, the stride of a single row say, may be too large to be multiplied.
@@ -220,8 +221,8 @@ class row_view {
 
   row_memory memory_;  // of a plain view: strides and start are the view's own, and the window none
   window window_;
-  index rows_ = 0;
-  index cols_ = 0;
+  index_t rows_ = 0;
+  index_t cols_ = 0;
   bool is_plain_ = true;
 };
 
@@ -234,10 +235,10 @@ template <std::ranges::contiguous_range Range>
   requires(storable<std::ranges::range_value_t<Range>> && std::ranges::sized_range<Range> &&
            (std::is_lvalue_reference_v<Range> ||
             std::ranges::enable_borrowed_range<std::remove_cvref_t<Range>>))
-result<row_view> make_view(Range&& elements, index rows, index cols) {
+result<row_view> make_view(Range&& elements, index_t rows, index_t cols) {
   // clang-format on
-  const auto length = static_cast<index>(std::ranges::size(elements));
-  constexpr index most = std::numeric_limits<index>::max();
+  const auto length = static_cast<index_t>(std::ranges::size(elements));
+  constexpr index_t most = std::numeric_limits<index_t>::max();
   const bool is_product = rows >= 0 && cols >= 0 && (cols == 0 || rows <= most / cols);
   if (!is_product || rows * cols != length) {
     return error{errc::shape_mismatch, "elements", length, is_product ? rows * cols : error::none,

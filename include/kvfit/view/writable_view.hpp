@@ -23,11 +23,11 @@ class writable_view {
   /// rows × cols numbers of raw memory; consecutive rows are `row_stride` elements apart.
   template <storable T>
   requires(!std::is_const_v<T>)
-      writable_view(T* data, index rows, index cols, index row_stride, index col_stride = 1)
+      writable_view(T* data, index_t rows, index_t cols, index_t row_stride, index_t col_stride = 1)
   noexcept : view_(data, rows, cols, row_stride, col_stride) {}
 
-  [[nodiscard]] index rows() const noexcept { return view_.rows(); }
-  [[nodiscard]] index cols() const noexcept { return view_.cols(); }
+  [[nodiscard]] index_t rows() const noexcept { return view_.rows(); }
+  [[nodiscard]] index_t cols() const noexcept { return view_.cols(); }
   [[nodiscard]] dtype type() const noexcept { return view_.type(); }
   /// The same rows, to be read.
   [[nodiscard]] const row_view& view() const noexcept { return view_; }

@@ -23,8 +23,8 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// A `head_report` as it is sent; the head is known by its place.
 struct sent_report {
-  index rows_before = 0;
-  index rows = 0;
+  index_t rows_before = 0;
+  index_t rows = 0;
   head_outcome outcome = head_outcome::fitted;
   bool has_cause = false;
   sent_error cause;
@@ -37,7 +37,7 @@ static_assert(std::is_trivially_copyable_v<sent_report>);
 inline result<void> exchange_reports(mpi_ranks& ranks, const ranked_heads& all,
                                      std::vector<compacted_head>& heads) {
   std::vector<sent_report> own;
-  auto ok = in_step(ranks, all, [&](index&) -> result<void> {
+  auto ok = in_step(ranks, all, [&](index_t&) -> result<void> {
     for (const std::size_t place : all.places) {
       const head_report& from = heads[place].report;
       sent_report& to = own.emplace_back();
@@ -53,7 +53,7 @@ inline result<void> exchange_reports(mpi_ranks& ranks, const ranked_heads& all,
   if (!ok) return ok;
   const auto lists = ranks.gather(own);
   if (!lists) return lists.error();
-  return in_step(ranks, all, [&](index&) -> result<void> {
+  return in_step(ranks, all, [&](index_t&) -> result<void> {
     std::vector<std::size_t> next(lists->size());
     for (std::size_t place = 0; place < heads.size(); ++place) {
       const auto r = static_cast<std::size_t>(all.ranks[place]);
@@ -74,12 +74,12 @@ inline result<void> exchange_reports(mpi_ranks& ranks, const ranked_heads& all,
 /// Gives every rank the rows of all heads, whose reports it has.
 inline result<void> exchange_rows(mpi_ranks& ranks, const ranked_heads& all,
                                   std::vector<compacted_head>& heads) {
-  auto ok = in_step(ranks, all, [&](index&) -> result<void> {
+  auto ok = in_step(ranks, all, [&](index_t&) -> result<void> {
     for (std::size_t place = 0; place < heads.size(); ++place) {
       if (all.ranks[place] == ranks.rank()) continue;
       compacted& into = heads[place].rows;
       const kv_block& from = all.tasks[place].block;
-      const index rows = heads[place].report.rows;
+      const index_t rows = heads[place].report.rows;
       into.positions.resize(static_cast<std::size_t>(rows));
       into.key_positions.resize(static_cast<std::size_t>(rows));
       into.keys.resize(rows, from.keys.cols());

@@ -76,8 +76,8 @@ result<ranked_heads> heads_of_ranks(mpi_ranks& ranks, const cache_view& cache,
   if (const auto ok = check_alike(ranks, own, call, "options"); !ok) return ok.error();
 
   ranked_heads heads;
-  std::vector<index> outline;
-  auto ok = in_step(ranks, heads, [&](index&) -> result<void> {
+  std::vector<index_t> outline;
+  auto ok = in_step(ranks, heads, [&](index_t&) -> result<void> {
     outline = outline_of(cache, queries);
     if (is_shard) return {};
     auto tasks = tasks_of(cache, queries, options.skip);
@@ -94,14 +94,14 @@ result<ranked_heads> heads_of_ranks(mpi_ranks& ranks, const cache_view& cache,
   if (!ok) return ok.error();
   if (!is_shard) {
     digest shape;
-    shape.add_list(std::span<const index>(outline));
+    shape.add_list(std::span<const index_t>(outline));
     ok = check_alike(ranks, {}, shape, "cache");
     if (!ok) return ok.error();
     return heads;
   }
   const auto outlines = ranks.gather(outline);
   if (!outlines) return outlines.error();
-  index place = 0;
+  index_t place = 0;
   const auto joined = guard_memory("compact_cache", [&]() -> result<void> {
     auto all = join_shards(*outlines, cache, queries, options.skip, ranks.rank(), place);
     if (!all) return all.error();
@@ -127,7 +127,7 @@ std::vector<T> in_order(const ranked_heads& heads, std::vector<std::vector<T>>& 
 
 /// One point of one head's curve, as it is sent.
 struct sent_point {
-  index head = 0;  ///< place among the rank's own
+  index_t head = 0;  ///< place among the rank's own
   influence_point point;
 };
 
@@ -139,18 +139,18 @@ inline result<any_budget> join_shares(mpi_ranks& ranks, const ranked_heads& head
   const auto* rows = is_shard ? std::get_if<budgets::rows>(&shares) : nullptr;
   any_budget all;
   std::vector<sent_point> points;
-  auto ok = in_step(ranks, heads, [&](index&) -> result<void> {
+  auto ok = in_step(ranks, heads, [&](index_t&) -> result<void> {
     all = shares;
     if (curves == nullptr && rows == nullptr) return {};
     const std::size_t count = curves != nullptr ? curves->curves.size() : rows->each.size();
     if (count != heads.own.size()) {
       return error{errc::shape_mismatch, curves != nullptr ? "shares.curves" : "shares.each",
-                   static_cast<index>(count), static_cast<index>(heads.own.size()),
+                   static_cast<index_t>(count), static_cast<index_t>(heads.own.size()),
                    "one for each head of the rank's shard"};
     }
     for (std::size_t h = 0; curves != nullptr && h < count; ++h) {
       for (const influence_point& point : curves->curves[h].points) {
-        points.push_back({static_cast<index>(h), point});
+        points.push_back({static_cast<index_t>(h), point});
       }
     }
     return {};
@@ -159,14 +159,14 @@ inline result<any_budget> join_shares(mpi_ranks& ranks, const ranked_heads& head
   if (rows != nullptr) {
     auto lists = ranks.gather(rows->each);
     if (!lists) return lists.error();
-    ok = in_step(ranks, heads, [&](index&) -> result<void> {
+    ok = in_step(ranks, heads, [&](index_t&) -> result<void> {
       all = budgets::rows{in_order(heads, *lists)};
       return {};
     });
   } else if (curves != nullptr) {
     const auto sent = ranks.gather(points);
     if (!sent) return sent.error();
-    ok = in_step(ranks, heads, [&](index&) -> result<void> {
+    ok = in_step(ranks, heads, [&](index_t&) -> result<void> {
       std::vector<std::vector<influence_curve>> lists(sent->size());
       for (std::size_t place = 0; place < heads.ranks.size(); ++place) {
         lists[static_cast<std::size_t>(heads.ranks[place])].emplace_back();
@@ -192,7 +192,7 @@ result<std::vector<std::vector<float>>> importance_of_ranks(mpi_ranks& ranks,
                                                             const Options& options, E&& how,
                                                             const watch& by) {
   std::vector<std::vector<float>> importance;
-  auto ok = in_step(ranks, heads, [&](index& failed_at) -> result<void> {
+  auto ok = in_step(ranks, heads, [&](index_t& failed_at) -> result<void> {
     auto own = importance_of_tasks(cache, heads.own, options, how, by, &failed_at);
     if (!own) return own.error();
     importance.resize(heads.tasks.size());
@@ -214,11 +214,11 @@ result<std::vector<std::vector<float>>> importance_of_ranks(mpi_ranks& ranks,
 
 /// Rows for all heads, the same on every rank: what `plan_cache` gives the whole cache.
 template <class Options, executor E>
-result<std::vector<index>> rows_of_ranks(mpi_ranks& ranks, const cache_view& cache,
-                                         const ranked_heads& heads, const Options& options,
-                                         const rank_options& spread, E&& how, const watch& by) {
+result<std::vector<index_t>> rows_of_ranks(mpi_ranks& ranks, const cache_view& cache,
+                                           const ranked_heads& heads, const Options& options,
+                                           const rank_options& spread, E&& how, const watch& by) {
   // A score pass must not read what is not there.
-  auto ok = in_step(ranks, heads, [&](index& failed_at) {
+  auto ok = in_step(ranks, heads, [&](index_t& failed_at) {
     return check_tasks(cache, heads.own, options, how, by, &failed_at);
   });
   if (!ok) return ok.error();
@@ -227,7 +227,7 @@ result<std::vector<index>> rows_of_ranks(mpi_ranks& ranks, const cache_view& cac
   std::optional<Options> of_all;
   std::vector<head_rows> lengths;
   bool ranks_keys = false;
-  ok = in_step(ranks, heads, [&](index&) -> result<void> {
+  ok = in_step(ranks, heads, [&](index_t&) -> result<void> {
     of_all = options;
     of_all->shares = std::move(*shares);
     lengths = lengths_of(heads.tasks);
@@ -243,8 +243,8 @@ result<std::vector<index>> rows_of_ranks(mpi_ranks& ranks, const cache_view& cac
     if (!measured) return measured.error();
     importance = std::move(*measured);
   }
-  std::vector<index> rows;
-  ok = in_step(ranks, heads, [&](index&) -> result<void> {
+  std::vector<index_t> rows;
+  ok = in_step(ranks, heads, [&](index_t&) -> result<void> {
     auto shared = share_out(lengths, *of_all, importance);
     if (!shared) return shared.error();
     rows = std::move(*shared);
@@ -252,7 +252,7 @@ result<std::vector<index>> rows_of_ranks(mpi_ranks& ranks, const cache_view& cac
   });
   if (!ok) return ok.error();
   digest given;
-  given.add_list(std::span<const index>(rows));
+  given.add_list(std::span<const index_t>(rows));
   ok = check_alike(ranks, {}, given, "rows");
   if (!ok) return ok.error();
   return rows;

@@ -45,20 +45,20 @@ struct ranked_heads {
 };
 
 /// How a number of query heads is told that is not there.
-inline constexpr index no_queries = -1;
+inline constexpr index_t no_queries = -1;
 
 /// What a rank tells the others of its view, in numbers: for each layer its number, kind, KV heads
 /// and query heads, and for each KV head T, d_k, d_v and the rows that are visible.
-inline std::vector<index> outline_of(const cache_view& cache, const cache_queries& queries) {
-  std::vector<index> outline;
+inline std::vector<index_t> outline_of(const cache_view& cache, const cache_queries& queries) {
+  std::vector<index_t> outline;
   for (const cache_layer& layer : cache.layers) {
     const auto asked = std::find_if(queries.begin(), queries.end(), [&](const layer_queries& of) {
       return of.layer == layer.number;
     });
     outline.insert(
         outline.end(),
-        {layer.number, static_cast<index>(layer.kind), static_cast<index>(layer.heads.size()),
-         asked == queries.end() ? no_queries : static_cast<index>(asked->heads.size())});
+        {layer.number, static_cast<index_t>(layer.kind), static_cast<index_t>(layer.heads.size()),
+         asked == queries.end() ? no_queries : static_cast<index_t>(asked->heads.size())});
     for (const kv_block& block : layer.heads) {
       outline.insert(outline.end(), {block.keys.rows(), block.keys.cols(), block.values.cols(),
                                      visible_rows(block)});
@@ -72,22 +72,22 @@ struct joined_layer {
   cache_layer layer;
   layer_queries queries;
   bool is_asked = true;  ///< every rank that has a part of it has queries for it
-  std::vector<index> visible;
+  std::vector<index_t> visible;
   std::vector<int> ranks;
 };
 
 /// The layers of all ranks, by number. Errors: `invalid_option` where a rank's layers do not ascend
 /// or ranks disagree about a layer's kind.
-inline result<std::map<index, joined_layer>> join_layers(
-    std::span<const std::vector<index>> outlines) {
-  std::map<index, joined_layer> layers;
+inline result<std::map<index_t, joined_layer>> join_layers(
+    std::span<const std::vector<index_t>> outlines) {
+  std::map<index_t, joined_layer> layers;
   for (std::size_t r = 0; r < outlines.size(); ++r) {
-    index before = -1;
+    index_t before = -1;
     for (auto word = outlines[r].begin(); word != outlines[r].end();) {
-      const index number = *word++;
+      const index_t number = *word++;
       const auto kind = static_cast<layer_kind>(*word++);
-      const index heads = *word++;
-      const index queries = *word++;
+      const index_t heads = *word++;
+      const index_t queries = *word++;
       if (number <= before) return refuse_layer(number, "layers must ascend from 0");
       before = number;
       const auto [at, is_new] = layers.try_emplace(number);
@@ -102,10 +102,10 @@ inline result<std::map<index, joined_layer>> join_layers(
       if (queries > 0) {
         own.queries.heads.resize(own.queries.heads.size() + static_cast<std::size_t>(queries));
       }
-      for (index h = 0; h < heads; ++h) {
-        const index rows = *word++;
-        const index key_size = *word++;
-        const index value_size = *word++;
+      for (index_t h = 0; h < heads; ++h) {
+        const index_t rows = *word++;
+        const index_t key_size = *word++;
+        const index_t value_size = *word++;
         constexpr const float* nothing = nullptr;
         own.layer.heads.push_back({.keys = row_view(nothing, rows, key_size),
                                    .values = row_view(nothing, rows, value_size)});
@@ -122,9 +122,10 @@ inline result<std::map<index, joined_layer>> join_layers(
 ///
 /// Errors: those that `tasks_of` has for all ranks' layers together, and for each rank's own part;
 /// `shape_mismatch` where ranks that share a layer differ in query heads for one KV head.
-inline result<ranked_heads> join_shards(std::span<const std::vector<index>> outlines,
+inline result<ranked_heads> join_shards(std::span<const std::vector<index_t>> outlines,
                                         const cache_view& cache, const cache_queries& queries,
-                                        std::span<const index> skip, int rank, index& failed_at) {
+                                        std::span<const index_t> skip, int rank,
+                                        index_t& failed_at) {
   auto layers = join_layers(outlines);
   if (!layers) return layers.error();
   ranked_heads all;
@@ -148,14 +149,15 @@ inline result<ranked_heads> join_shards(std::span<const std::vector<index>> outl
     head_task& own = all.own[i];
     own.id = whole.id;
     if (own.queries.size() == whole.queries.size()) continue;
-    failed_at = static_cast<index>(all.places[i]);
+    failed_at = static_cast<index_t>(all.places[i]);
     return error{errc::shape_mismatch, name(own.id) + ": query heads",
-                 static_cast<index>(own.queries.size()), static_cast<index>(whole.queries.size()),
+                 static_cast<index_t>(own.queries.size()),
+                 static_cast<index_t>(whole.queries.size()),
                  "must be as many for each KV head of a layer on all ranks"};
   }
   if (added) return all;
   if (all.own.size() < all.places.size()) {
-    failed_at = static_cast<index>(all.places[all.own.size()]);
+    failed_at = static_cast<index_t>(all.places[all.own.size()]);
   }
   return added.error();
 }

@@ -22,10 +22,10 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 #if KVFIT_HAS_EXCEPTIONS
 /// The exception under way as an error, for it can't go to another process.
-inline result<void> thrown_in(const ranked_heads& heads, index own_place) noexcept {
+inline result<void> thrown_in(const ranked_heads& heads, index_t own_place) noexcept {
   const auto described = [&](const char* what) {
     return guard_memory("compact_cache", [&]() -> result<void> {
-      const bool is_a_heads = own_place < static_cast<index>(heads.own.size());
+      const bool is_a_heads = own_place < static_cast<index_t>(heads.own.size());
       return error{errc::policy_threw,
                    is_a_heads ? name(heads.own[static_cast<std::size_t>(own_place)].id) : "",
                    error::none, error::none, what};
@@ -47,7 +47,7 @@ inline result<void> thrown_in(const ranked_heads& heads, index own_place) noexce
 /// `heads.own`, where the step tells one.
 template <class Step>
 result<void> in_step(mpi_ranks& ranks, const ranked_heads& heads, Step&& step) {
-  index failed_at = first_failure::nowhere;
+  index_t failed_at = first_failure::nowhere;
   const auto own = [&]() -> result<void> {
 #if KVFIT_HAS_EXCEPTIONS
     try {
@@ -59,10 +59,10 @@ result<void> in_step(mpi_ranks& ranks, const ranked_heads& heads, Step&& step) {
     }
 #endif
   }();
-  const bool is_a_heads = failed_at < static_cast<index>(heads.own.size());
+  const bool is_a_heads = failed_at < static_cast<index_t>(heads.own.size());
   return ranks.agree(
-      own, static_cast<index>(is_a_heads ? heads.places[static_cast<std::size_t>(failed_at)]
-                                         : heads.tasks.size()));
+      own, static_cast<index_t>(is_a_heads ? heads.places[static_cast<std::size_t>(failed_at)]
+                                           : heads.tasks.size()));
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -32,34 +32,34 @@ class float_qr {
     const auto root = static_cast<float>(std::sqrt(lambda));
     Eigen::ArrayXf largest = Eigen::ArrayXf::Constant(length_.size(), root);
     Eigen::ArrayXf inverse(length_.size());
-    const auto row = [&](index i, index first, index width, float* to) noexcept {
+    const auto row = [&](index_t i, index_t first, index_t width, float* to) noexcept {
       if (is_wide_) {
-        for (index j = 0; j < width; ++j) to[j] = x(first + j, i) * inverse[first + j];
+        for (index_t j = 0; j < width; ++j) to[j] = x(first + j, i) * inverse[first + j];
       } else if (i < equations_) {
         multiply_each(x.data() + i * x.outerStride() + first, inverse.data() + first, width, to);
       } else {
-        for (index j = 0; j < width; ++j) {
+        for (index_t j = 0; j < width; ++j) {
           to[j] = first + j == i - equations_ ? root * inverse[first + j] : 0.0F;
         }
       }
     };
     qr_.factor(
-        [&](index first, index width, float* to) noexcept {
+        [&](index_t first, index_t width, float* to) noexcept {
           if (is_wide_) {
-            for (index j = first; j < first + width; ++j) {
+            for (index_t j = first; j < first + width; ++j) {
               largest[j] = x.row(j).cwiseAbs().maxCoeff();
             }
           } else {
-            for (index i = 0; i < equations_; ++i) {
+            for (index_t i = 0; i < equations_; ++i) {
               keep_largest(x.data() + i * x.outerStride() + first, width, largest.data() + first);
             }
           }
-          for (index j = first; j < first + width; ++j) {
+          for (index_t j = first; j < first + width; ++j) {
             length_[j] =
                 std::clamp(power_of_two(static_cast<double>(largest[j])), 0x1p-120, 0x1p120);
             inverse[j] = static_cast<float>(1 / length_[j]);
           }
-          for (index i = 0; i < qr_.rows(); ++i, to += strip_width) row(i, first, width, to);
+          for (index_t i = 0; i < qr_.rows(); ++i, to += strip_width) row(i, first, width, to);
         },
         threads);
   }
@@ -99,8 +99,8 @@ class float_qr {
   /// singular.
   template <class Rhs>
   [[nodiscard]] rows_of<double> solve(const Eigen::MatrixBase<Rhs>& b) {
-    const index size = length_.size();
-    const index d = b.cols();
+    const index_t size = length_.size();
+    const index_t d = b.cols();
     double scale = 1;
     const Eigen::VectorXd inverse = length_.cwiseInverse();
     if (!is_wide_) {
@@ -114,14 +114,14 @@ class float_qr {
     out.topRows(size) = (scaled / scale).cast<float>();
     solve_transposed(qr_.r().data(), size, size, out.data(), d, d, threads_);
     over_columns(
-        d, [&](index first, index count) noexcept { qr_.apply(out.data() + first, d, count); });
+        d, [&](index_t first, index_t count) noexcept { qr_.apply(out.data() + first, d, count); });
     return out.cast<double>() * scale;
   }
 
   /// (RᵀR)⁻¹ right, for a tall X.
   [[nodiscard]] rows_of<double> solve_normal(const rows_of<double>& right) const {
-    const index size = length_.size();
-    const index d = right.cols();
+    const index_t size = length_.size();
+    const index_t d = right.cols();
     const Eigen::VectorXd inverse = length_.cwiseInverse();
     const rows_of<double> scaled = inverse.asDiagonal() * right;
     const double scale = power_of_two(scaled.cwiseAbs().maxCoeff());
@@ -140,16 +140,16 @@ class float_qr {
   template <class Rhs>
   kvfit::matrix projected(const Eigen::MatrixBase<Rhs>& b, double& scale) {
     scale = power_of_two(static_cast<double>(b.cwiseAbs().maxCoeff()));
-    const index d = b.cols();
+    const index_t d = b.cols();
     kvfit::matrix right(qr_.rows(), d);
-    over_rows(threads_, qr_.rows(), d, [&](index first, index count) noexcept {
-      const index given = std::clamp<index>(equations_ - first, 0, count);
+    over_rows(threads_, qr_.rows(), d, [&](index_t first, index_t count) noexcept {
+      const index_t given = std::clamp<index_t>(equations_ - first, 0, count);
       right.middleRows(first, given) =
           (b.middleRows(std::min(first, equations_), given).template cast<double>() / scale)
               .template cast<float>();
       right.middleRows(first + given, count - given).setZero();
     });
-    over_columns(d, [&](index first, index count) noexcept {
+    over_columns(d, [&](index_t first, index_t count) noexcept {
       qr_.apply_transposed(right.data() + first, d, count);
     });
     return right;
@@ -157,7 +157,7 @@ class float_qr {
 
   /// `body(first, count)` for groups of `cols` columns, each of which meets all reflections.
   template <class Body>
-  void over_columns(index cols, Body body) const {
+  void over_columns(index_t cols, Body body) const {
     const loop threads =
         threads_.for_work(2.0 * static_cast<double>(qr_.rows()) *
                           static_cast<double>(length_.size()) * static_cast<double>(cols));
@@ -165,7 +165,7 @@ class float_qr {
   }
 
   bool is_wide_;
-  index equations_;
+  index_t equations_;
   Eigen::VectorXd length_;
   strip_qr qr_;
   loop threads_;

@@ -69,7 +69,7 @@ class free_block {
 
  private:
   void gather(Eigen::Index size, double shift) {
-    over_rows(threads_, size, size, [&](index first, index count) noexcept {
+    over_rows(threads_, size, size, [&](index_t first, index_t count) noexcept {
       for (Eigen::Index a = first; a < first + count; ++a) {
         const Eigen::Index column = free_[static_cast<std::size_t>(a)];
         const double scale = inverse_length_[column];

@@ -47,7 +47,7 @@ class shifted_factor {
     }
     const Eigen::VectorXd inverse = length_.cwiseInverse();
     factor_.resize(size, size);
-    over_rows(threads_, size, size, [&](index first, index count) noexcept {
+    over_rows(threads_, size, size, [&](index_t first, index_t count) noexcept {
       // Columns of the lower triangle: rows of the upper one.
       for (Eigen::Index j = first; j < first + count; ++j) {
         factor_.row(j).tail(size - j) =
@@ -56,7 +56,7 @@ class shifted_factor {
         factor_(j, j) = static_cast<Scalar>((gram(j, j) + lambda) * inverse[j] * inverse[j]);
       }
     });
-    return factor_upper(factor_.data(), index{size}, index{size}, threads_) &&
+    return factor_upper(factor_.data(), index_t{size}, index_t{size}, threads_) &&
            factor_.diagonal().allFinite();
   }
 
@@ -79,8 +79,8 @@ class shifted_factor {
     const double largest = scaled.size() == 0 ? 0 : scaled.cwiseAbs().maxCoeff();
     const double unit = std::is_same_v<Scalar, double> ? 1 : power_of_two(largest);
     rows_of<Scalar> x = (scaled / unit).template cast<Scalar>();
-    const index size = factor_.rows();
-    const index d = x.cols();
+    const index_t size = factor_.rows();
+    const index_t d = x.cols();
     solve_transposed(factor_.data(), size, size, x.data(), d, d, threads_);
     solve_upper(factor_.data(), size, size, x.data(), d, d, threads_);
     return inverse.asDiagonal() * (x.template cast<double>() * unit);
@@ -158,9 +158,9 @@ template <class = void>
 inline double largest_entry(const const_matrix_ref& x, const loop& executor = {}) {
   Eigen::ArrayXf largest = Eigen::ArrayXf::Zero(x.cols());
   const loop threads = executor.for_work(8.0 * static_cast<double>(x.size()));
-  constexpr index columns = 4 * strip_width;
-  over_pieces(threads, x.cols(), columns, [&](index first, index count) noexcept {
-    for (index i = 0; i < x.rows(); ++i) {
+  constexpr index_t columns = 4 * strip_width;
+  over_pieces(threads, x.cols(), columns, [&](index_t first, index_t count) noexcept {
+    for (index_t i = 0; i < x.rows(); ++i) {
       keep_largest(x.data() + i * x.outerStride() + first, count, largest.data() + first);
     }
   });
@@ -175,12 +175,12 @@ inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const loop& threads
   const auto inverse = static_cast<float>(1 / unit);
   float_gram_into(
       x.rows(), x.cols(),
-      [&](index i, index first, index width, float* to) {
+      [&](index_t i, index_t first, index_t width, float* to) {
         load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
       },
-      [](index) { return index{0}; }, square, threads);
+      [](index_t) { return index_t{0}; }, square, threads);
   if (unit == 1) return square;
-  over_rows(threads, x.cols(), x.cols(), [&](index first, index count) noexcept {
+  over_rows(threads, x.cols(), x.cols(), [&](index_t first, index_t count) noexcept {
     for (Eigen::Index j = first; j < first + count; ++j) {
       square.col(j).tail(x.cols() - j) *= unit * unit;
     }
@@ -193,8 +193,8 @@ inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const loop& threads
 template <class = void>
 inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<double>& b,
                                     const loop& executor = {}) {
-  const index t = x.cols();
-  const index d = b.cols();
+  const index_t t = x.cols();
+  const index_t d = b.cols();
   const loop threads = executor.for_work(2.0 * static_cast<double>(t) * static_cast<double>(d) *
                                          static_cast<double>(strip_depth));
   rows_of<double> out = rows_of<double>::Zero(t, d);
@@ -203,11 +203,11 @@ inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<dou
   kvfit::matrix left;
   kvfit::matrix right;
   kvfit::matrix sums(t, d);
-  for (index top = 0; top < x.rows(); top += strip_depth) {
-    const index count = std::min<index>(strip_depth, x.rows() - top);
+  for (index_t top = 0; top < x.rows(); top += strip_depth) {
+    const index_t count = std::min<index_t>(strip_depth, x.rows() - top);
     left = x.middleRows(top, count) * static_cast<float>(1 / x_unit);
     right = (b.middleRows(top, count) / b_unit).cast<float>();
-    over_pieces(threads, t, strip_depth, [&](index first, index many) noexcept {
+    over_pieces(threads, t, strip_depth, [&](index_t first, index_t many) noexcept {
       float* to = sums.data() + first * d;
       simd::multiply({left.data() + first, 1, t}, {right.data(), d}, {to, d}, many, d, count);
       add_widened(to, many * d, out.data() + first * d);
@@ -223,7 +223,7 @@ inline bool is_nearly_square(const const_matrix_ref& x) noexcept {
 }
 
 /// Systems below this size are solved in double throughout: it costs nothing there.
-inline constexpr index smallest_float_system = 64;
+inline constexpr index_t smallest_float_system = 64;
 
 /// (XᵀX + λI)⁻¹XᵀB, or Xᵀ(XXᵀ + λI)⁻¹B where X is wide.
 ///

@@ -18,7 +18,7 @@
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
 /// Rows that `residual_of` takes together.
-inline constexpr index residual_rows = 32;
+inline constexpr index_t residual_rows = 32;
 /// A part of them in double.
 using residual_block = std::array<double, static_cast<std::size_t>(residual_rows* strip_depth)>;
 
@@ -27,15 +27,15 @@ template <class = void>
 inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<double>& c,
                                    const rows_of<double>& b, const loop& executor = {}) {
   rows_of<double> out = b;
-  const index t = x.cols();
-  const index d = c.cols();
+  const index_t t = x.cols();
+  const index_t d = c.cols();
   const loop threads = executor.for_work(2.0 * static_cast<double>(x.rows()) *
                                          static_cast<double>(t) * static_cast<double>(d));
-  over_pieces(threads, x.rows(), residual_rows, [&](index top, index count) noexcept {
+  over_pieces(threads, x.rows(), residual_rows, [&](index_t top, index_t count) noexcept {
     residual_block rows;
-    for (index k = 0; k < t; k += strip_depth) {
-      const index depth = std::min(strip_depth, t - k);
-      for (index i = 0; i < count; ++i) {
+    for (index_t k = 0; k < t; k += strip_depth) {
+      const index_t depth = std::min(strip_depth, t - k);
+      for (index_t i = 0; i < count; ++i) {
         const float* from = x.data() + (top + i) * x.outerStride() + k;
         std::copy_n(from, depth, rows.data() + i * strip_depth);
       }
@@ -136,7 +136,7 @@ rows_of<double> solve_unpivoted(const const_matrix_ref& x, const Eigen::MatrixBa
 }
 
 /// Up to this size a system found ill-conditioned is pivoted; larger ones get a ridge.
-inline constexpr index largest_pivoted_system = 256;
+inline constexpr index_t largest_pivoted_system = 256;
 /// min ‖X C − B‖² + λ‖C‖², as exact as double arithmetic on the fp32 data, the rank looked at.
 ///
 /// A condition number κ up to 1/tolerance (some 2e5) leaves the Gram matrix in double exact enough:
@@ -150,7 +150,7 @@ inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<dou
                                     const loop& threads) {
   const bool is_wide = x.rows() < x.cols();
   const bool has_ridge = lambda > 0;
-  const index size = std::min(x.rows(), x.cols());
+  const index_t size = std::min(x.rows(), x.cols());
   rows_of<double> out;
   if (!has_ridge && is_nearly_square(x)) {  // a double Gram matrix and its factor cost more
     float_qr<> qr(x, 0, threads);
@@ -164,10 +164,10 @@ inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<dou
       Eigen::MatrixXd square;
       float_gram_into(
           size, size,
-          [&](index i, index first, index width, float* to) {
+          [&](index_t i, index_t first, index_t width, float* to) {
             std::copy_n(triangle.data() + i * size + first, width, to);
           },
-          [](index row) { return row; }, square, threads);
+          [](index_t row) { return row; }, square, threads);
       const double unit = qr.unit();
       square.triangularView<Eigen::Lower>() *= unit * unit;
       return solve_with_ridge<float>(square, 0, tolerance,

@@ -17,7 +17,7 @@
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
 /// Rows taken together, so that the vectors are read once for all of them.
-inline constexpr index sweep_rows = 4;
+inline constexpr index_t sweep_rows = 4;
 
 /// `Rows` rows of `cols` floats, `stride` apart.
 template <std::size_t Rows>
@@ -25,18 +25,18 @@ struct row_group {
   static constexpr std::size_t rows = Rows;
 
   const float* data = nullptr;
-  index stride = 0;
-  index cols = 0;
+  index_t stride = 0;
+  index_t cols = 0;
 
   [[nodiscard]] const float* row(std::size_t r) const noexcept {
-    return data + static_cast<index>(r) * stride;
+    return data + static_cast<index_t>(r) * stride;
   }
 
   /// Each row times x.
   [[nodiscard]] std::array<double, Rows> times(const double* x) const noexcept {
     std::array<simd::batch64, Rows> sums;
     sums.fill(simd::batch64(0.0));
-    index j = 0;
+    index_t j = 0;
     for (; j + simd::lanes64 <= cols; j += simd::lanes64) {
       const simd::batch64 factor = simd::load(x + j);
       for (std::size_t r = 0; r < Rows; ++r) {
@@ -57,16 +57,16 @@ struct row_group {
 
   /// Each row times each of `Many` vectors, `apart` doubles apart: row r's product with the v-th at
   /// r · Many + v, as if taken alone.
-  template <index Many>
+  template <index_t Many>
   [[nodiscard]] std::array<double, Rows* static_cast<std::size_t>(Many)> times(
-      const double* x, index apart) const noexcept {
+      const double* x, index_t apart) const noexcept {
     constexpr auto many = static_cast<std::size_t>(Many);
     std::array<simd::batch64, Rows * many> sums;
     sums.fill(simd::batch64(0.0));
     const auto add = [&](auto load_row, auto load_vector) {
       std::array<simd::batch64, many> factors;
       for (std::size_t v = 0; v < many; ++v) {
-        factors[v] = load_vector(x + static_cast<index>(v) * apart);
+        factors[v] = load_vector(x + static_cast<index_t>(v) * apart);
       }
       for (std::size_t r = 0; r < Rows; ++r) {
         const simd::batch64 part = load_row(row(r));
@@ -76,7 +76,7 @@ struct row_group {
         }
       }
     };
-    index j = 0;
+    index_t j = 0;
     for (; j + simd::lanes64 <= cols; j += simd::lanes64) {
       add([&](const float* at) { return simd::load_widened(at + j); },
           [&](const double* at) { return simd::load(at + j); });
@@ -92,7 +92,7 @@ struct row_group {
 
   /// y += Σ_r factors_r · row_r.
   void add_to(double* y, const std::array<double, Rows>& factors) const noexcept {
-    index j = 0;
+    index_t j = 0;
     for (; j + simd::lanes64 <= cols; j += simd::lanes64) {
       simd::batch64 sum = simd::load(y + j);
       for (std::size_t r = 0; r < Rows; ++r) {
@@ -113,19 +113,19 @@ struct row_group {
 /// `body(first, count)` for rows of `cols` numbers each that are read or made one by one, which
 /// takes as long as some dozens of products do.
 template <class Body>
-void over_rows(const loop& threads, index rows, index cols, Body body) {
-  constexpr index piece = 128;
+void over_rows(const loop& threads, index_t rows, index_t cols, Body body) {
+  constexpr index_t piece = 128;
   over_pieces(threads.for_work(32.0 * static_cast<double>(rows) * static_cast<double>(cols)), rows,
               piece, body);
 }
 
 /// Whether all entries are numbers: 0 · x is not 0 for the others.
-inline bool all_finite(const float* data, index stride, index rows, index cols) noexcept {
+inline bool all_finite(const float* data, index_t stride, index_t rows, index_t cols) noexcept {
   simd::batch sums(0.0F);
   const simd::batch zero(0.0F);
-  for (index i = 0; i < rows; ++i) {
+  for (index_t i = 0; i < rows; ++i) {
     const float* row = data + i * stride;
-    index j = 0;
+    index_t j = 0;
     for (; j + simd::lanes <= cols; j += simd::lanes) {
       sums = simd::multiply_add(simd::load(row + j), zero, sums);
     }
@@ -135,21 +135,21 @@ inline bool all_finite(const float* data, index stride, index rows, index cols) 
 }
 
 /// The same, shared by `threads`.
-inline bool all_finite(const float* data, index stride, index rows, index cols,
+inline bool all_finite(const float* data, index_t stride, index_t rows, index_t cols,
                        const loop& threads) {
   std::atomic<bool> are_finite{true};
-  over_rows(threads, rows, cols, [&](index first, index count) noexcept {
+  over_rows(threads, rows, cols, [&](index_t first, index_t count) noexcept {
     if (!all_finite(data + first * stride, stride, count, cols)) are_finite = false;
   });
   return are_finite;
 }
 
 /// largest_j ← max(largest_j, |x_j|).
-inline void keep_largest(const float* x, index size, float* largest) noexcept {
+inline void keep_largest(const float* x, index_t size, float* largest) noexcept {
   const auto taken = [](simd::batch value, simd::batch known) {
     return simd::larger(-value, simd::larger(value, known));
   };
-  index j = 0;
+  index_t j = 0;
   for (; j + simd::lanes <= size; j += simd::lanes) {
     simd::store(largest + j, taken(simd::load(x + j), simd::load(largest + j)));
   }
@@ -157,8 +157,8 @@ inline void keep_largest(const float* x, index size, float* largest) noexcept {
 }
 
 /// y_j = x_j · factors_j.
-inline void multiply_each(const float* x, const float* factors, index size, float* y) noexcept {
-  index j = 0;
+inline void multiply_each(const float* x, const float* factors, index_t size, float* y) noexcept {
+  index_t j = 0;
   for (; j + simd::lanes <= size; j += simd::lanes) {
     simd::store(y + j, simd::load(x + j) * simd::load(factors + j));
   }
@@ -167,8 +167,8 @@ inline void multiply_each(const float* x, const float* factors, index size, floa
 
 /// Calls `use(group, i)` for all rows in order, four at a time and the last ones singly.
 template <class Use>
-void for_row_groups(const float* data, index stride, index rows, index cols, Use use) {
-  index i = 0;
+void for_row_groups(const float* data, index_t stride, index_t rows, index_t cols, Use use) {
+  index_t i = 0;
   for (; i + sweep_rows <= rows; i += sweep_rows) {
     use(row_group<static_cast<std::size_t>(sweep_rows)>{data + i * stride, stride, cols}, i);
   }

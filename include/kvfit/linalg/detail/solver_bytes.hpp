@@ -10,23 +10,23 @@
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
 /// `cols` rounded up to whole strips.
-constexpr index whole_strips(index cols) noexcept {
+constexpr index_t whole_strips(index_t cols) noexcept {
   return (cols + strip_width - 1) / strip_width * strip_width;
 }
 
 /// Strips of a matrix of `rows` rows taken into doubles.
-constexpr double strips_bytes(index rows, index cols) noexcept {
+constexpr double strips_bytes(index_t rows, index_t cols) noexcept {
   return double_bytes(std::min(rows, strip_rows), whole_strips(cols));
 }
 
 /// Work space of a triangular factor or solve of `size` equations and `cols` right-hand sides.
-constexpr double triangular_bytes(index size, index cols) noexcept {
+constexpr double triangular_bytes(index_t size, index_t cols) noexcept {
   return double_bytes(std::min(size, strip_rows), whole_strips(size) + whole_strips(cols));
 }
 
 /// `strip_qr` of rows × cols, tall.
-constexpr double strip_qr_bytes(index rows, index cols) noexcept {
-  constexpr index panels = 16 + 2;
+constexpr double strip_qr_bytes(index_t rows, index_t cols) noexcept {
+  constexpr index_t panels = 16 + 2;
   return float_bytes(rows, whole_strips(cols)) + float_bytes(cols, cols) +
          float_bytes(whole_strips(cols), strip_width) + float_bytes(panels, rows) +
          double_bytes(8, cols);

@@ -30,7 +30,7 @@ namespace kvfit::linalg::inline KVFIT_ISA::detail {
 /// Cost 2·n·t² − 2/3·t³ flops; allocates (n + t)·t floats and O(n + t).
 class strip_qr {
  public:
-  strip_qr(index rows, index cols)
+  strip_qr(index_t rows, index_t cols)
       : rows_(rows),
         columns_(rows, cols),
         r_(kvfit::matrix::Zero(cols, cols)),
@@ -39,7 +39,7 @@ class strip_qr {
     assert(rows >= cols);
   }
 
-  [[nodiscard]] index rows() const noexcept { return rows_; }
+  [[nodiscard]] index_t rows() const noexcept { return rows_; }
 
   /// `fill(first, width, to)` writes the `width` columns of A from column `first` on, their rows 48
   /// apart; on any thread.
@@ -47,16 +47,16 @@ class strip_qr {
   void factor(Fill fill, const loop& executor = {}) {
     const auto n = static_cast<double>(rows_);
     const loop threads = executor.for_work(n * static_cast<double>(columns_.cols() * strip_width));
-    const index strips = (columns_.cols() + strip_width - 1) / strip_width;
-    threads.run(strips, [&](index strip) noexcept {
-      const index first = strip * strip_width;
+    const index_t strips = (columns_.cols() + strip_width - 1) / strip_width;
+    threads.run(strips, [&](index_t strip) noexcept {
+      const index_t first = strip * strip_width;
       fill(first, columns_.width(first), columns_.strip(first));
       if (strip == 0) factor_strip(0);
     });
-    for (index done = 0; done + strip_width < columns_.cols(); done += strip_width) {
-      const index next = done + strip_width;
-      threads.run(strips - next / strip_width, [&](index ahead) noexcept {
-        const index first = next + ahead * strip_width;
+    for (index_t done = 0; done + strip_width < columns_.cols(); done += strip_width) {
+      const index_t next = done + strip_width;
+      threads.run(strips - next / strip_width, [&](index_t ahead) noexcept {
+        const index_t first = next + ahead * strip_width;
         reflect_strip(done, first);
         if (first == next) factor_strip(first);
       });
@@ -67,28 +67,28 @@ class strip_qr {
   [[nodiscard]] const kvfit::matrix& r() const noexcept { return r_; }
 
   /// B ← QᵀB, B n × cols.
-  void apply_transposed(float* b, index stride, index cols) const noexcept {
-    for (index at = 0; at < cols; at += group) {
-      for (index first = 0; first < columns_.cols(); first += strip_width) {
+  void apply_transposed(float* b, index_t stride, index_t cols) const noexcept {
+    for (index_t at = 0; at < cols; at += group) {
+      for (index_t first = 0; first < columns_.cols(); first += strip_width) {
         reflect(whole(first), b + first * stride + at, stride, std::min(group, cols - at), true);
       }
     }
   }
 
   /// B ← Q B, B n × cols.
-  void apply(float* b, index stride, index cols) const noexcept {
-    const index last = (columns_.cols() - 1) / strip_width * strip_width;
-    for (index at = 0; at < cols; at += group) {
-      for (index first = last; first >= 0; first -= strip_width) {
+  void apply(float* b, index_t stride, index_t cols) const noexcept {
+    const index_t last = (columns_.cols() - 1) / strip_width * strip_width;
+    for (index_t at = 0; at < cols; at += group) {
+      for (index_t first = last; first >= 0; first -= strip_width) {
         reflect(whole(first), b + first * stride + at, stride, std::min(group, cols - at), false);
       }
     }
   }
 
  private:
-  static constexpr index panel_width = 16;
-  static constexpr index group = 96;      // columns reflected at a time
-  static constexpr index sum_rows = 256;  // rows summed up at a time
+  static constexpr index_t panel_width = 16;
+  static constexpr index_t group = 96;      // columns reflected at a time
+  static constexpr index_t sum_rows = 256;  // rows summed up at a time
   static_assert(panel_width % simd::lanes == 0);
 
   /// What a strip's reflections make of a group of columns, on the way; on the stack of who does
@@ -96,40 +96,40 @@ class strip_qr {
   struct group_sums {
     std::array<float, static_cast<std::size_t>(strip_width* group)> numbers;
 
-    [[nodiscard]] float* row(index i) noexcept { return numbers.data() + i * group; }
+    [[nodiscard]] float* row(index_t i) noexcept { return numbers.data() + i * group; }
   };
 
   /// I − V T Vᵀ: V `rows` × `width` with rows 48 apart, T upper triangular with rows 48 apart.
   struct reflections {
     const float* v = nullptr;
     const float* t = nullptr;
-    index rows = 0;
-    index width = 0;
+    index_t rows = 0;
+    index_t width = 0;
   };
 
-  [[nodiscard]] reflections whole(index first) const noexcept {
+  [[nodiscard]] reflections whole(index_t first) const noexcept {
     return {columns_.strip(first) + first * strip_width, t_.data() + first * strip_width,
             rows_ - first, columns_.width(first)};
   }
 
   /// out = VᵀC, `width` × cols, C having as many rows as V.
-  static void project(const reflections& by, const float* c, index stride, index cols,
+  static void project(const reflections& by, const float* c, index_t stride, index_t cols,
                       group_sums& out, group_sums& part) noexcept {
-    for (index top = 0; top < by.rows; top += sum_rows) {
+    for (index_t top = 0; top < by.rows; top += sum_rows) {
       group_sums& to = top == 0 ? out : part;
       simd::multiply({by.v + top * strip_width, 1, strip_width}, {c + top * stride, stride},
                      {to.row(0), group}, by.width, cols, std::min(sum_rows, by.rows - top));
       if (top == 0) continue;
-      for (index i = 0; i < by.width; ++i) {
+      for (index_t i = 0; i < by.width; ++i) {
         float* sum = out.row(i);
         const float* more = part.row(i);
-        for (index j = 0; j < cols; ++j) sum[j] += more[j];
+        for (index_t j = 0; j < cols; ++j) sum[j] += more[j];
       }
     }
   }
 
   /// C ← (I − V TᵀVᵀ) C, or with T for Tᵀ.
-  static void reflect(const reflections& by, float* c, index stride, index cols,
+  static void reflect(const reflections& by, float* c, index_t stride, index_t cols,
                       bool is_transposed) noexcept {
     group_sums sums;
     group_sums part;
@@ -142,11 +142,11 @@ class strip_qr {
 
   /// Applies the reflections of the strip `done` to the one that begins with column `first`, whose
   /// rows of R are then final.
-  void reflect_strip(index done, index first) noexcept {
-    const index width = columns_.width(first);
+  void reflect_strip(index_t done, index_t first) noexcept {
+    const index_t width = columns_.width(first);
     float* strip = columns_.strip(first);
     reflect(whole(done), strip + done * strip_width, strip_width, width, true);
-    for (index i = done; i < done + strip_width; ++i) {
+    for (index_t i = done; i < done + strip_width; ++i) {
       std::copy_n(strip + i * strip_width, width, r_.data() + i * r_.cols() + first);
     }
   }
@@ -156,43 +156,43 @@ class strip_qr {
     group_sums sums;
     group_sums part;
     project(of, of.v, strip_width, of.width, sums, part);
-    for (index j = 0; j < of.width; ++j) {
-      for (index i = 0; i < j; ++i) {
+    for (index_t j = 0; j < of.width; ++j) {
+      for (index_t i = 0; i < j; ++i) {
         float sum = 0;
-        for (index k = i; k < j; ++k) sum = std::fma(t[i * strip_width + k], sums.row(k)[j], sum);
+        for (index_t k = i; k < j; ++k) sum = std::fma(t[i * strip_width + k], sums.row(k)[j], sum);
         t[i * strip_width + j] = -tau[j] * sum;
       }
       t[j * strip_width + j] = tau[j];
     }
   }
 
-  void factor_strip(index first) noexcept {
-    const index width = columns_.width(first);
+  void factor_strip(index_t first) noexcept {
+    const index_t width = columns_.width(first);
     std::array<float, strip_width> tau{};
     float* strip = columns_.strip(first);
     float* t = t_.data() + first * strip_width;
-    for (index done = 0; done < width; done += panel_width) {
-      const index count = std::min(panel_width, width - done);
-      const index top = first + done;
+    for (index_t done = 0; done < width; done += panel_width) {
+      const index_t count = std::min(panel_width, width - done);
+      const index_t top = first + done;
       float* v = strip + top * strip_width + done;
       factor_panel(v, rows_ - top, count, tau.data() + done);
       // Rows of R that are final, out; above V's diagonal of ones come zeros.
-      for (index i = 0; i < count; ++i) {
+      for (index_t i = 0; i < count; ++i) {
         std::copy(panel_.data() + i * panel_width + i, panel_.data() + i * panel_width + count,
                   r_.data() + (top + i) * r_.cols() + top + i);
       }
-      const index rest = width - done - count;
+      const index_t rest = width - done - count;
       if (rest > 0) {
         float* corner = t + done * strip_width + done;
         const reflections by{v, corner, rows_ - top, count};
         form_t(by, tau.data() + done, corner);
         reflect(by, v + count, strip_width, rest, true);
-        for (index i = 0; i < count; ++i) {
+        for (index_t i = 0; i < count; ++i) {
           std::copy_n(v + i * strip_width + count, rest,
                       r_.data() + (top + i) * r_.cols() + top + count);
         }
       }
-      for (index i = first; i < top; ++i) {
+      for (index_t i = first; i < top; ++i) {
         std::fill_n(strip + i * strip_width + done, count, 0.0F);
       }
     }
@@ -201,15 +201,15 @@ class strip_qr {
 
   /// Reflections of `count` ≤ 16 columns, m rows of them 48 apart at `v`: V with its ones and zeros
   /// in their place, R in the upper triangle of panel_.
-  void factor_panel(float* v, index m, index count, float* tau) noexcept {
+  void factor_panel(float* v, index_t m, index_t count, float* tau) noexcept {
     float* p = panel_.data();
-    for (index i = 0; i < m; ++i) {
+    for (index_t i = 0; i < m; ++i) {
       std::copy_n(v + i * strip_width, count, p + i * panel_width);
       std::fill_n(p + i * panel_width + count, panel_width - count, 0.0F);
     }
     std::array<float, panel_width> along = column_products(p, m);
     std::array<float, panel_width> taken{};
-    for (index j = 0; j < count; ++j) {
+    for (index_t j = 0; j < count; ++j) {
       float* head = p + j * panel_width;
       const float alpha = head[j];
       const float outside =
@@ -222,7 +222,7 @@ class strip_qr {
         const float beta = alpha > 0 ? -length : length;
         inverse = 1 / (alpha - beta);
         tau[j] = (beta - alpha) / beta;
-        for (index c = j + 1; c < count; ++c) {
+        for (index_t c = j + 1; c < count; ++c) {
           const auto at = static_cast<std::size_t>(c);
           const float agreement = std::fma(along[at], inverse, head[c]);
           taken[at] = tau[j] * agreement;
@@ -232,8 +232,8 @@ class strip_qr {
       }
       along = reflect_panel(p, m, j, inverse, taken);
     }
-    for (index i = 0; i < m; ++i) {
-      for (index c = 0; c < count; ++c) {
+    for (index_t i = 0; i < m; ++i) {
+      for (index_t c = 0; c < count; ++c) {
         v[i * strip_width + c] = i > c ? p[i * panel_width + c] : (i == c ? 1.0F : 0.0F);
       }
     }
@@ -245,19 +245,19 @@ class strip_qr {
   static panel_row load_row(const float* x) noexcept {
     panel_row out;
     for (std::size_t b = 0; b < panel_batches; ++b) {
-      out[b] = simd::load(x + static_cast<index>(b) * simd::lanes);
+      out[b] = simd::load(x + static_cast<index_t>(b) * simd::lanes);
     }
     return out;
   }
   static void store_row(float* y, const panel_row& x) noexcept {
     for (std::size_t b = 0; b < panel_batches; ++b) {
-      simd::store(y + static_cast<index>(b) * simd::lanes, x[b]);
+      simd::store(y + static_cast<index_t>(b) * simd::lanes, x[b]);
     }
   }
 
   /// Σ_{i ≥ 1} p_i0 p_i: column 0 with every column, below the diagonal.
-  static std::array<float, panel_width> column_products(const float* p, index m) noexcept {
-    return sum_rows_of(1, m, [p](index i, panel_row& sum) {
+  static std::array<float, panel_width> column_products(const float* p, index_t m) noexcept {
+    return sum_rows_of(1, m, [p](index_t i, panel_row& sum) {
       const simd::batch factor(p[i * panel_width]);
       const panel_row row = load_row(p + i * panel_width);
       for (std::size_t b = 0; b < panel_batches; ++b) {
@@ -269,12 +269,12 @@ class strip_qr {
   /// Rows below j: v_i = p_ij · inverse takes p_ij's place, p_i −= v_i · taken. Returns what
   /// `column_products` says of column j + 1 then: one pass for both.
   static std::array<float, panel_width> reflect_panel(
-      float* p, index m, index j, float inverse,
+      float* p, index_t m, index_t j, float inverse,
       const std::array<float, panel_width>& taken) noexcept {
     panel_row minus = load_row(taken.data());
     for (auto& part : minus) part = -part;
-    const index next = std::min(j + 1, panel_width - 1);
-    const auto update = [&](index i) {
+    const index_t next = std::min(j + 1, panel_width - 1);
+    const auto update = [&](index_t i) {
       float* at = p + i * panel_width;
       const float v = at[j] * inverse;
       const simd::batch factor(v);
@@ -287,7 +287,7 @@ class strip_qr {
       return row;
     };
     if (j + 1 < m) (void)update(j + 1);
-    return sum_rows_of(j + 2, m, [&](index i, panel_row& sum) {
+    return sum_rows_of(j + 2, m, [&](index_t i, panel_row& sum) {
       const panel_row row = update(i);
       const simd::batch factor(p[i * panel_width + next]);
       for (std::size_t b = 0; b < panel_batches; ++b) {
@@ -298,16 +298,17 @@ class strip_qr {
 
   /// Σ of step(i, sum) over first ≤ i < last, in sums of 256 rows, even and odd ones apart.
   template <class Step>
-  static std::array<float, panel_width> sum_rows_of(index first, index last, Step step) noexcept {
+  static std::array<float, panel_width> sum_rows_of(index_t first, index_t last,
+                                                    Step step) noexcept {
     panel_row total;
     total.fill(simd::batch(0.0F));
-    for (index top = first; top < last; top += sum_rows) {
-      const index end = std::min(top + sum_rows, last);
+    for (index_t top = first; top < last; top += sum_rows) {
+      const index_t end = std::min(top + sum_rows, last);
       panel_row even = total;
       panel_row odd = total;
       even.fill(simd::batch(0.0F));
       odd.fill(simd::batch(0.0F));
-      index i = top;
+      index_t i = top;
       for (; i + 1 < end; i += 2) {
         step(i, even);
         step(i + 1, odd);
@@ -320,7 +321,7 @@ class strip_qr {
     return out;
   }
 
-  index rows_;
+  index_t rows_;
   strips<float> columns_;
   kvfit::matrix r_;
   kvfit::matrix t_;      // of each strip, 48 × 48, one below the other

@@ -15,21 +15,22 @@
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
 /// Below this size triangles are taken row by row.
-inline constexpr index triangle_base = 24;
+inline constexpr index_t triangle_base = 24;
 
 /// Where a triangle is cut in two: about the middle, at whole bases.
-constexpr index halved(index size) noexcept {
+constexpr index_t halved(index_t size) noexcept {
   return (size / 2 + triangle_base - 1) / triangle_base * triangle_base;
 }
 
 /// Columns that are taken together where `cols` of them can be computed alone: as few as leave work
 /// for every thread, whole registers and no more than 96. What one column becomes does not depend
 /// on its neighbours, so neither does it on the number of threads.
-inline index columns_at_once(index cols, const loop& threads) noexcept {
-  constexpr index most = 96;
-  constexpr index step = 32;
-  const index pieces = std::max((cols + most - 1) / most, static_cast<index>(threads.threads()));
-  const index even = (cols + pieces - 1) / std::max<index>(pieces, 1);
+inline index_t columns_at_once(index_t cols, const loop& threads) noexcept {
+  constexpr index_t most = 96;
+  constexpr index_t step = 32;
+  const index_t pieces =
+      std::max((cols + most - 1) / most, static_cast<index_t>(threads.threads()));
+  const index_t even = (cols + pieces - 1) / std::max<index_t>(pieces, 1);
   return std::clamp((even + step - 1) / step * step, step, most);
 }
 
@@ -37,33 +38,33 @@ inline index columns_at_once(index cols, const loop& threads) noexcept {
 template <class Scalar>
 void subtract_product(const simd::basic_row_factor<Scalar>& a,
                       const simd::basic_row_factor<Scalar>& b,
-                      const simd::basic_row_target<Scalar>& c, index rows, index cols, index depth,
-                      part wanted, const loop& executor = {}) {
+                      const simd::basic_row_target<Scalar>& c, index_t rows, index_t cols,
+                      index_t depth, part wanted, const loop& executor = {}) {
   constexpr auto subtract = simd::product_mode::subtract;
   if (rows * cols <= strip_width * strip_width) {  // not worth a copy
     simd::multiply({a.data, 1, a.stride}, b, c, rows, cols, depth, subtract);
     return;
   }
-  const auto from = [](const simd::basic_row_factor<Scalar>& m, index top) {
-    return [&m, top](index i, index first, index width, Scalar* to) {
+  const auto from = [](const simd::basic_row_factor<Scalar>& m, index_t top) {
+    return [&m, top](index_t i, index_t first, index_t width, Scalar* to) {
       std::copy_n(m.data + (top + i) * m.stride + first, width, to);
     };
   };
   const loop threads = executor.for_work(2.0 * static_cast<double>(rows) *
                                          static_cast<double>(cols) * static_cast<double>(depth));
-  const index capacity = std::min(depth, strip_rows);
+  const index_t capacity = std::min(depth, strip_rows);
   strips<Scalar> left(capacity, rows);
   if (wanted == part::upper) {
-    for (index top = 0; top < depth; top += strip_rows) {
-      const index count = std::min(strip_rows, depth - top);
+    for (index_t top = 0; top < depth; top += strip_rows) {
+      const index_t count = std::min(strip_rows, depth - top);
       left.fill(count, from(a, top), threads);
       multiply_strips(left, left, count, c, subtract, part::upper, threads);
     }
     return;
   }
   strips<Scalar> right(capacity, cols);
-  for (index top = 0; top < depth; top += strip_rows) {
-    const index count = std::min(strip_rows, depth - top);
+  for (index_t top = 0; top < depth; top += strip_rows) {
+    const index_t count = std::min(strip_rows, depth - top);
     left.fill(count, from(a, top), threads);
     right.fill(count, from(b, top), threads);
     multiply_strips(left, right, count, c, subtract, part::all, threads);
@@ -74,19 +75,19 @@ void subtract_product(const simd::basic_row_factor<Scalar>& a,
 ///
 /// Uᵀ X = B from the top row down, or U X = B from the bottom row up, in registers.
 template <bool IsTransposed, class Scalar>
-void solve_base(const Scalar* u, index stride, index size, Scalar* x, index x_stride,
-                index cols) noexcept {
+void solve_base(const Scalar* u, index_t stride, index_t size, Scalar* x, index_t x_stride,
+                index_t cols) noexcept {
   using wide = simd::detail::register_of<Scalar>;
-  constexpr auto step = static_cast<index>(wide::size);
+  constexpr auto step = static_cast<index_t>(wide::size);
   std::array<Scalar, triangle_base> inverse{};
-  for (index i = 0; i < size; ++i) inverse[static_cast<std::size_t>(i)] = 1 / u[i * stride + i];
-  const auto solve = [&](index first, auto load, auto store) {
-    for (index turn = 0; turn < size; ++turn) {
-      const index i = IsTransposed ? turn : size - 1 - turn;
+  for (index_t i = 0; i < size; ++i) inverse[static_cast<std::size_t>(i)] = 1 / u[i * stride + i];
+  const auto solve = [&](index_t first, auto load, auto store) {
+    for (index_t turn = 0; turn < size; ++turn) {
+      const index_t i = IsTransposed ? turn : size - 1 - turn;
       Scalar* at = x + i * x_stride + first;
       auto sum = load(at);
-      for (index done = 0; done < turn; ++done) {
-        const index k = IsTransposed ? done : size - 1 - done;
+      for (index_t done = 0; done < turn; ++done) {
+        const index_t k = IsTransposed ? done : size - 1 - done;
         const wide factor(IsTransposed ? -u[k * stride + i] : -u[i * stride + k]);
         const auto known = load(x + k * x_stride + first);
         for (std::size_t b = 0; b < sum.size(); ++b) {
@@ -98,7 +99,7 @@ void solve_base(const Scalar* u, index stride, index size, Scalar* x, index x_st
       store(at, sum);
     }
   };
-  index first = 0;
+  index_t first = 0;
   for (; first + 4 * step <= cols; first += 4 * step) {
     solve(
         first,
@@ -108,11 +109,11 @@ void solve_base(const Scalar* u, index stride, index size, Scalar* x, index x_st
         },
         [&](Scalar* at, const std::array<wide, 4>& sum) {
           for (std::size_t b = 0; b < 4; ++b)
-            simd::store(at + static_cast<index>(b) * step, sum[b]);
+            simd::store(at + static_cast<index_t>(b) * step, sum[b]);
         });
   }
   for (; first < cols; first += step) {
-    const index width = std::min(step, cols - first);
+    const index_t width = std::min(step, cols - first);
     solve(
         first,
         [&](const Scalar* at) {
@@ -125,11 +126,11 @@ void solve_base(const Scalar* u, index stride, index size, Scalar* x, index x_st
 /// X ← U⁻ᵀ X: U `size` × `size` in the upper triangle (what lies below is not read), X `cols` wide.
 /// Cost size² · cols flops; allocates up to 256 · (size + cols) numbers.
 template <class Scalar>
-void solve_transposed(const Scalar* u, index stride, index size, Scalar* x, index x_stride,
-                      index cols, const loop& threads = {}) {
+void solve_transposed(const Scalar* u, index_t stride, index_t size, Scalar* x, index_t x_stride,
+                      index_t cols, const loop& threads = {}) {
   if (size == 0 || cols == 0) return;
   if (size <= triangle_base) return solve_base<true>(u, stride, size, x, x_stride, cols);
-  const index half = halved(size);
+  const index_t half = halved(size);
   Scalar* lower = x + half * x_stride;
   solve_transposed(u, stride, half, x, x_stride, cols, threads);
   subtract_product<Scalar>({u + half, stride}, {x, x_stride}, {lower, x_stride}, size - half, cols,
@@ -139,14 +140,14 @@ void solve_transposed(const Scalar* u, index stride, index size, Scalar* x, inde
 
 /// X ← U⁻¹ X.
 template <class Scalar>
-void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_stride,
-                 index cols) noexcept {
+void solve_upper(const Scalar* u, index_t stride, index_t size, Scalar* x, index_t x_stride,
+                 index_t cols) noexcept {
   if (size == 0 || cols == 0) return;
   if (size <= triangle_base) return solve_base<false>(u, stride, size, x, x_stride, cols);
-  const index half = halved(size);
+  const index_t half = halved(size);
   Scalar* lower = x + half * x_stride;
   solve_upper(u + half * stride + half, stride, size - half, lower, x_stride, cols);
-  for (index k = half; k < size; k += strip_rows) {
+  for (index_t k = half; k < size; k += strip_rows) {
     simd::multiply({u + k, stride, 1}, {x + k * x_stride, x_stride}, {x, x_stride}, half, cols,
                    std::min(strip_rows, size - k), simd::product_mode::subtract);
   }
@@ -155,12 +156,12 @@ void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_s
 
 /// The same with columns of X shared, each of which is solved alone.
 template <class Scalar>
-void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_stride, index cols,
-                 const loop& executor) {
+void solve_upper(const Scalar* u, index_t stride, index_t size, Scalar* x, index_t x_stride,
+                 index_t cols, const loop& executor) {
   const loop threads = executor.for_work(static_cast<double>(size) * static_cast<double>(size) *
                                          static_cast<double>(cols));
   over_pieces(threads, cols, columns_at_once(cols, threads),
-              [&](index first, index count) noexcept {
+              [&](index_t first, index_t count) noexcept {
                 solve_upper(u, stride, size, x + first, x_stride, count);
               });
 }
@@ -169,24 +170,24 @@ void solve_upper(const Scalar* u, index stride, index size, Scalar* x, index x_s
 /// diagonal). False where A is not positive definite. Cost size³/3 flops; allocates up to 256 ·
 /// size numbers.
 template <class Scalar>
-[[nodiscard]] bool factor_upper(Scalar* a, index stride, index size, const loop& threads = {}) {
+[[nodiscard]] bool factor_upper(Scalar* a, index_t stride, index_t size, const loop& threads = {}) {
   if (size <= triangle_base) {
-    for (index k = 0; k < size; ++k) {
+    for (index_t k = 0; k < size; ++k) {
       Scalar* row = a + k * stride;
       if (!(row[k] > 0) || !std::isfinite(row[k])) return false;
       row[k] = std::sqrt(row[k]);
       const Scalar inverse = 1 / row[k];
-      for (index j = k + 1; j < size; ++j) row[j] *= inverse;
-      for (index i = k + 1; i < size; ++i) {
+      for (index_t j = k + 1; j < size; ++j) row[j] *= inverse;
+      for (index_t i = k + 1; i < size; ++i) {
         const Scalar factor = -row[i];
         Scalar* below = a + i * stride;
-        for (index j = i; j < size; ++j) below[j] = std::fma(factor, row[j], below[j]);
+        for (index_t j = i; j < size; ++j) below[j] = std::fma(factor, row[j], below[j]);
       }
     }
     return true;
   }
-  const index half = halved(size);
-  const index rest = size - half;
+  const index_t half = halved(size);
+  const index_t rest = size - half;
   if (!factor_upper(a, stride, half, threads)) return false;
   Scalar* right = a + half;
   Scalar* corner = a + half * stride + half;
