@@ -24,7 +24,7 @@ TEST_CASE("compare by hand", "[attention][fidelity]") {
   mass << 10, -3, 100;
   fitted_mass << 10, -2, 98;
   const fidelity f = compare(full, mass, fitted, fitted_mass);
-  constexpr double rounding = 1e-9;  // ‖o‖ + 1e-10, the rest is double
+  constexpr double rounding = 1e-12;  // all in double
   CHECK(f.queries == 3);
   CHECK(f.output_error == Approx((0.1 + std::sqrt(2.0) + 2) / 3).epsilon(rounding));
   CHECK(f.output_error_max == Approx(2).epsilon(rounding));
@@ -96,6 +96,8 @@ TEST_CASE("A query that lost all of its mass has mass error 1, never NaN",
   CHECK(lost.cosine == 0.0);
   const fidelity found = compare(nothing, none, y, mass);
   CHECK(found.queries == 1);
+  CHECK(found.output_error == 1.0);
+  CHECK(found.cosine == 0.0);
   CHECK(found.mass_error == infinity);
 }
 
@@ -116,6 +118,33 @@ TEST_CASE("§9.27 no queries, no error", "[attention][fidelity]") {
   CHECK(f.mass_error == 0.0);
   CHECK(f.cosine == 1.0);
   CHECK(f.cosine_min == 1.0);
+}
+
+TEST_CASE("K: errors are relative to what is there, however small", "[attention][fidelity]") {
+  const matrix y = random_matrix(9, 5, 1);
+  const matrix fitted = y + 0.3F * random_matrix(9, 5, 2);
+  const vector mass = vector::Zero(9);
+  const fidelity f = compare(y, mass, fitted, mass);
+  for (const float scale : {0x1p-126F, 0x1p-100F, 0x1p-40F, 0x1p40F, 0x1p100F}) {  // exact factors
+    CAPTURE(scale);
+    const matrix small_y = y * scale;
+    const matrix small_fitted = fitted * scale;
+    const fidelity scaled = compare(small_y, mass, small_fitted, mass);
+    const double lost = scale < 0x1p-120F ? 1e-5 : 1e-12;  // numbers below 2⁻¹²⁶ lose digits
+    CHECK(scaled.output_error == Approx(f.output_error).epsilon(lost));
+    CHECK(scaled.output_error_max == Approx(f.output_error_max).epsilon(lost));
+    CHECK(scaled.cosine == Approx(f.cosine).epsilon(lost));
+    CHECK(scaled.cosine_min == Approx(f.cosine_min).epsilon(lost));
+  }
+}
+
+TEST_CASE("NaN in a result is not taken for agreement", "[attention][fidelity]") {
+  matrix y = random_matrix(2, 3, 1);
+  matrix bad = y;
+  bad(1, 2) = std::numeric_limits<float>::quiet_NaN();
+  CHECK(std::isnan(compare(y, vector::Zero(2), bad, vector::Zero(2)).output_error));
+  y.row(1).setZero();
+  CHECK(std::isnan(compare(y, vector::Zero(2), bad, vector::Zero(2)).output_error));
 }
 
 TEST_CASE("Two outputs of zero agree", "[attention][fidelity]") {

@@ -2,6 +2,8 @@
 #include "kvfit/attention/state.hpp"
 
 #include <array>
+#include <bit>
+#include <cstdint>
 
 #include "attention/samples.hpp"
 
@@ -14,6 +16,8 @@ using kvfit::state_from_log_mass;
 namespace {
 
 constexpr std::size_t state_width = 3;
+constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
+constexpr float infinite = std::numeric_limits<float>::infinity();
 
 /// A state that owns its output.
 struct owned {
@@ -152,16 +156,72 @@ TEST_CASE("A state from log-mass and output merges like the one it was made of",
   owned a(2.5F, 17.25F, {-3, 0.5F, 9});
   const owned b(3, 2, {1, 2, 3});
   owned bare(a.log_mass(), 1, a.output);
-  const attention_state made = state_from_log_mass(a.log_mass(), a.output);
+  const auto from_kernel = state_from_log_mass(a.log_mass(), a.output);
+  REQUIRE(from_kernel.has_value());
+  const attention_state made = *from_kernel;
   CHECK(made.max == bare.max());
   CHECK(made.mass == bare.mass());
   CHECK(made.output.data() == a.output.data());
   CHECK(made.log_mass() == a.log_mass());
   check_same_but_rounding(bare.with(b), a.with(b));
 
-  const attention_state none = state_from_log_mass(hidden, a.output);
-  CHECK(none.mass == 0.0F);
-  CHECK(none.log_mass() == hidden);
+  const auto none = state_from_log_mass(hidden, a.output);
+  REQUIRE(none.has_value());
+  CHECK(none->mass == 0.0F);
+  CHECK(none->log_mass() == hidden);
+}
+
+TEST_CASE("C: an empty state whose output a kernel left unwritten gives way to the finite one",
+          "[attention][state]") {
+  const std::array<float, state_width> unwritten = {not_a_number, infinite, -infinite};
+  const owned finite(2.5F, 17.25F, {-3, -0.0F, 9});
+  const auto bits_of = [](const owned& state) {
+    std::array<std::uint32_t, state_width> bits = {};
+    for (std::size_t k = 0; k < state_width; ++k)
+      bits[k] = std::bit_cast<std::uint32_t>(state.output[k]);
+    return bits;
+  };
+  for (const float empty_max : {hidden, 0.0F}) {  // the mass alone says that it is empty
+    CAPTURE(empty_max);
+    const owned empty(empty_max, 0, unwritten);
+    for (const owned& sum : {empty.with(finite), finite.with(empty)}) {
+      CHECK(sum.max() == finite.max());
+      CHECK(sum.mass() == finite.mass());
+      CHECK(bits_of(sum) == bits_of(finite));
+    }
+    CHECK(empty.with(empty).output == std::array<float, state_width>{});
+    CHECK(empty.with(empty).mass() == 0.0F);
+  }
+}
+
+TEST_CASE("C: a log-sum-exp of +infinity means no keys only where the caller says so",
+          "[attention][state]") {
+  std::array<float, state_width> unwritten = {not_a_number, infinite, 3};
+  const auto refused = state_from_log_mass(infinite, unwritten);
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == kvfit::errc::non_finite);
+  CHECK(refused.error().argument == "log_mass");
+  CHECK(unwritten[2] == 3.0F);  // nothing was written
+
+  const auto empty = state_from_log_mass(infinite, unwritten, kvfit::empty_log_mass::any_infinity);
+  REQUIRE(empty.has_value());
+  CHECK(empty->mass == 0.0F);
+  CHECK(empty->log_mass() == hidden);
+  CHECK(unwritten == std::array<float, state_width>{});
+
+  for (const auto mark :
+       {kvfit::empty_log_mass::negative_infinity, kvfit::empty_log_mass::any_infinity}) {
+    std::array<float, state_width> output = {1, 2, 3};
+    const auto nan_mass = state_from_log_mass(not_a_number, output, mark);
+    REQUIRE_FALSE(nan_mass.has_value());
+    CHECK(nan_mass.error().message() == "non_finite: log_mass (is NaN)");
+    for (const float bad : {not_a_number, infinite, -infinite}) {
+      output[1] = bad;
+      const auto bad_output = state_from_log_mass(0, output, mark);
+      REQUIRE_FALSE(bad_output.has_value());
+      CHECK(bad_output.error().message() == "non_finite: output: 0, column 1");
+    }
+  }
 }
 
 }  // namespace kvfit_test

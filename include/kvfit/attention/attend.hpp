@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -152,7 +153,8 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
         merge(state,
               {part.max(i), static_cast<float>(part.mass(i)), {part.output(i).data(), columns}});
       }
-      merge(state, state_from_log_mass(sink, nothing));
+      const bool has_sink = sink != -std::numeric_limits<float>::infinity();
+      merge(state, {sink, has_sink ? 1.0F : 0.0F, nothing});
       out.log_mass[panel.offset + i] = state.log_mass();
     }
   }

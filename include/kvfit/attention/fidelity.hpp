@@ -11,14 +11,16 @@
 
 namespace kvfit {
 
-/// Errors over a set of queries; o, L are full output and log-mass, ô, L' the compact ones.
+/// Errors over a set of queries; o, L are full output and log-mass, ô, L' the compact ones. All are
+/// relative to what is there, however small: values times a constant change none of them. Where o
+/// is zero, the output error is 0 if ô is zero too, else 1.
 struct fidelity {
   index_t queries = 0;
-  double output_error = 0;      ///< mean of ‖o − ô‖ / (‖o‖ + 1e-10)
+  double output_error = 0;      ///< mean of ‖o − ô‖ / ‖o‖
   double output_error_max = 0;  ///< worst query
   double mass_error = 0;        ///< mean of |exp(L' − L) − 1|
   double mass_error_max = 0;
-  double cosine = 1;  ///< mean of o·ô / (‖o‖ ‖ô‖)
+  double cosine = 1;  ///< mean of o·ô / (‖o‖ ‖ô‖); 1 where both are zero, 0 where one is
   double cosine_min = 1;
 };
 
@@ -26,11 +28,12 @@ struct fidelity {
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// Compares two attention results row by row, in double (the metrics of the paper's evaluation).
+/// Compares two attention results row by row, in double (the metrics of the paper's evaluation,
+/// without the constants that the published code adds to its denominators).
 ///
 /// `output`, `fitted`: n × d_v; log-masses: n, natural log. Queries that see no key (log-mass −∞ on
-/// both sides) are left out, and two outputs of zero agree: cosine 1. n = 0 gives no error. Sizes
-/// must be the same on both sides (asserted). No allocation.
+/// both sides) are left out. n = 0 gives no error. Sizes must be the same on both sides (asserted).
+/// No allocation.
 inline fidelity compare(const matrix& output, const vector& log_mass, const matrix& fitted,
                         const vector& fitted_log_mass) {
   fidelity f;
@@ -53,12 +56,15 @@ inline fidelity compare(const matrix& output, const vector& log_mass, const matr
       compact += b * b;
       product += a * b;
     }
-    const double output_error = std::sqrt(difference) / (std::sqrt(full) + 1e-10);
+    const bool is_nothing = full == 0 && compact == 0;
+    const bool is_one_nothing = !is_nothing && (full == 0 || compact == 0);
+    double output_error = std::sqrt(difference / full);  // NaN stays NaN
+    double cosine = product / (std::sqrt(full) * std::sqrt(compact));
+    if (is_nothing) output_error = 0;
+    if (full == 0 && compact > 0) output_error = 1;
+    if (is_nothing || is_one_nothing) cosine = is_nothing ? 1 : 0;
     const double mass_error = std::abs(
         std::expm1(static_cast<double>(fitted_log_mass[i]) - static_cast<double>(log_mass[i])));
-    const bool is_nothing = full == 0 && compact == 0;
-    const double cosine =
-        is_nothing ? 1 : product / std::max(std::sqrt(full) * std::sqrt(compact), 1e-8);
     output_sum += output_error;
     mass_sum += mass_error;
     cosine_sum += cosine;
