@@ -90,10 +90,19 @@ TEST_CASE("Arrays of fp8 and int8 become floats as specified, at every length an
   CHECK(wrong_bytes(widen(kvfit::dtype::int8), as_int8) == 0);
   for (const float scale : {1.0F, -0.1F, 1e-40F, 3e37F, 0.0F}) {
     CAPTURE(scale);
-    const auto scaled = [scale](const std::uint8_t* x, float* y, index_t n) {
-      kvfit::simd::widen_scaled(x, scale, y, n);
+    const auto scaled = [scale](kvfit::dtype type) {
+      return [scale, type](const std::uint8_t* x, float* y, index_t n) {
+        kvfit::simd::widen_scaled(type, x, scale, y, n);
+      };
     };
-    CHECK(wrong_bytes(scaled, [&](std::uint8_t bits) { return as_int8(bits) * scale; }) == 0);
+    CHECK(wrong_bytes(scaled(kvfit::dtype::int8),
+                      [&](std::uint8_t bits) { return as_int8(bits) * scale; }) == 0);
+    CHECK(wrong_bytes(scaled(kvfit::dtype::fp8_e4m3), [&](std::uint8_t bits) {
+            return kvfit::to_float(kvfit::fp8_e4m3{bits}) * scale;
+          }) == 0);
+    CHECK(wrong_bytes(scaled(kvfit::dtype::fp8_e5m2), [&](std::uint8_t bits) {
+            return kvfit::to_float(kvfit::fp8_e5m2{bits}) * scale;
+          }) == 0);
   }
 }
 

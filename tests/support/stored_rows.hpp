@@ -49,7 +49,7 @@ inline unsigned byte(const std::byte* at) {
   return std::to_integer<unsigned>(*at);
 }
 
-/// Number e of memory; of int8 the byte alone.
+/// Number e of memory, without its scale.
 inline float number(const std::vector<std::byte>& memory, kvfit::dtype type, kvfit::index_t e) {
   const auto n = static_cast<std::size_t>(e);
   switch (type) {
@@ -94,15 +94,20 @@ inline float number(const std::vector<std::byte>& memory, kvfit::dtype type, kvf
 /// or with columns contiguous, and seen directly or transposed.
 struct arrangement {
   enum class place : std::uint8_t { strided, one_of_three, listed, paged_32, paged_64 };
+  /// What shares a scale: groups of columns, or of rows, too; a row; everything.
+  enum class scaling : std::uint8_t { none, groups, rows, shared };
   kvfit::dtype type = kvfit::dtype::fp32;
   place where = place::strided;
   bool by_cols = false;     ///< columns are contiguous in memory: llama.cpp's transposed V
   bool is_flipped = false;  ///< the view is `transposed()`
+  scaling scales = scaling::none;
 
   [[nodiscard]] std::string name() const {
     const char* const places[] = {"strided", "one of three", "listed", "paged 32", "paged 64"};
+    const char* const scalings[] = {"", ", scales of groups", ", scales of rows", ", one scale"};
     return std::string(kvfit::name(type)) + ", " + places[static_cast<int>(where)] +
-           (by_cols ? ", columns contiguous" : "") + (is_flipped ? ", transposed view" : "");
+           (by_cols ? ", columns contiguous" : "") + (is_flipped ? ", transposed view" : "") +
+           scalings[static_cast<int>(scales)];
   }
 };
 
@@ -115,7 +120,12 @@ inline std::vector<arrangement> all_arrangements() {
         for (const bool is_flipped : {false, true}) {
           const auto number_type = static_cast<kvfit::dtype>(type);
           if (number_type == kvfit::dtype::decoded && by_cols) continue;
-          all.push_back({number_type, static_cast<arrangement::place>(where), by_cols, is_flipped});
+          const bool is_int8 = number_type == kvfit::dtype::int8;
+          for (int scales = is_int8 ? 1 : 0; scales < (takes_scales(number_type) ? 4 : 1);
+               ++scales) {
+            all.push_back({number_type, static_cast<arrangement::place>(where), by_cols, is_flipped,
+                           static_cast<arrangement::scaling>(scales)});
+          }
         }
       }
     }
@@ -152,6 +162,18 @@ class stored_rows {
   /// The numbers as they were stored.
   [[nodiscard]] const kvfit::matrix& exact() const { return exact_; }
   [[nodiscard]] std::vector<std::byte>& bytes() { return bytes_; }
+  /// The scales' own bytes.
+  [[nodiscard]] std::vector<std::byte> scale_bytes() const {
+    const auto* const first = static_cast<const std::byte*>(memory_.scales.data);
+    if (first == nullptr) return {};
+    const bool is_half = memory_.scales.type == kvfit::dtype::fp16;
+    return {first, first + scales_.size() * (is_half ? 2U : 4U)};
+  }
+  /// The scale that all rows share.
+  [[nodiscard]] float shared_scale() const {
+    return memory_.scales.type == kvfit::dtype::fp16 ? static_cast<float>(half_scales_[0])
+                                                     : scales_[0];
+  }
 
  private:
   using index_t = kvfit::index_t;
@@ -173,26 +195,34 @@ class stored_rows {
       shuffle(table_);
       for (const index_t entry : table_) table_32_.push_back(static_cast<std::int32_t>(entry));
       page_stride_ = heads * page * cols_;
-      memory_.row_stride = how_.by_cols ? 1 : cols_;
-      memory_.col_stride = how_.by_cols ? page : 1;
+      row_stride_ = how_.by_cols ? 1 : cols_;
+      col_stride_ = how_.by_cols ? page : 1;
       first_number_ = page * cols_;
     } else {
       // [slots][heads][cols], or [heads][cols][slots].
       if (how_.where == arrangement::place::listed) shuffle(order_);
-      memory_.row_stride = how_.by_cols ? 1 : heads * cols_;
-      memory_.col_stride = how_.by_cols ? slots_ : 1;
+      row_stride_ = how_.by_cols ? 1 : heads * cols_;
+      col_stride_ = how_.by_cols ? slots_ : 1;
       first_number_ = heads > 1 ? (how_.by_cols ? cols_ * slots_ : cols_) : 0;
     }
     numbers_ = heads * slots_ * cols_;
     memory_.type = how_.type;
-    memory_.rows = slots_;
+    memory_.rows = has_pages ? 0 : slots_;
     memory_.cols = cols_;
-    memory_.scales.group = how_.by_cols ? cols_ : 32;  // one a row, or one in 32
-    memory_.scales.row_group = how_.where == arrangement::place::one_of_three ? 32 : 1;
+    if (how_.type != kvfit::dtype::decoded) {
+      memory_.row_stride = row_stride_;
+      memory_.col_stride = col_stride_;
+    }
+    if (how_.scales == arrangement::scaling::none) return;
+    const bool has_groups = how_.scales == arrangement::scaling::groups;
+    memory_.scales.group = !has_groups || how_.by_cols ? cols_ : 32;
+    memory_.scales.row_group =
+        has_groups && how_.where == arrangement::place::one_of_three ? 32 : 1;
     memory_.scales.type = how_.is_flipped ? kvfit::dtype::fp16 : kvfit::dtype::fp32;
     groups_ = (cols_ - 1) / memory_.scales.group + 1;
+    if (how_.scales == arrangement::scaling::shared) return;
     memory_.scales.row_stride = groups_;
-    memory_.scales.page_stride = page * groups_;
+    if (has_pages) memory_.scales.page_stride = page * groups_;
   }
 
   void fill() {
@@ -207,15 +237,21 @@ class stored_rows {
       }
       return;
     }
-    if (how_.type == kvfit::dtype::int8) {
-      bytes_.resize(static_cast<std::size_t>(numbers_));
-      for (std::byte& x : bytes_) x = static_cast<std::byte>(random_.next());
+    if (how_.scales != arrangement::scaling::none) {
+      const bool is_int8 = how_.type == kvfit::dtype::int8;
       scales_.resize(static_cast<std::size_t>(slots_ * groups_));
-      for (float& x : scales_) x = static_cast<float>(random_.uniform() / 60);
+      for (float& x : scales_) {
+        x = static_cast<float>(is_int8 ? random_.uniform() / 60 : 0.25 + random_.uniform());
+      }
+      if (how_.scales == arrangement::scaling::shared) scales_[0] = is_int8 ? 0.07F : 0.03F;
       for (const float x : scales_) half_scales_.emplace_back(x);
       memory_.scales.data = memory_.scales.type == kvfit::dtype::fp16
                                 ? static_cast<const void*>(half_scales_.data())
                                 : static_cast<const void*>(scales_.data());
+    }
+    if (how_.type == kvfit::dtype::int8) {
+      bytes_.resize(static_cast<std::size_t>(numbers_));
+      for (std::byte& x : bytes_) x = static_cast<std::byte>(random_.next());
       return;
     }
     const std::size_t size = block == 0 ? 4 : block;
@@ -252,10 +288,10 @@ class stored_rows {
     const index_t at = slot(r);
     const index_t in_page = table_.empty() ? at : at % page;
     const index_t of_page = table_.empty() ? 0 : at / page * page_stride_;
-    const index_t number =
-        first_number_ + of_page + in_page * memory_.row_stride + c * memory_.col_stride;
+    const index_t number = first_number_ + of_page + in_page * row_stride_ + c * col_stride_;
     const float x = oracle::number(bytes_, how_.type, number);
-    if (how_.type != kvfit::dtype::int8) return x;
+    if (how_.scales == arrangement::scaling::none) return x;
+    if (how_.scales == arrangement::scaling::shared) return x * shared_scale();
     const index_t row_group = memory_.scales.row_group;
     const index_t scale_row =
         table_.empty() ? at / row_group : at / page * page + in_page / row_group;
@@ -270,12 +306,13 @@ class stored_rows {
         const auto& self = *static_cast<const stored_rows*>(context);
         const index_t in_page = self.table_.empty() ? at : at % page;
         const index_t of_page = self.table_.empty() ? 0 : at / page * self.page_stride_;
-        const index_t number = self.first_number_ + of_page + in_page * self.memory_.row_stride;
+        const index_t number = self.first_number_ + of_page + in_page * self.row_stride_;
         std::memcpy(out, &self.bytes_[static_cast<std::size_t>(number) * 4],
                     static_cast<std::size_t>(self.cols_) * 4);
       };
     }
-    const kvfit::paging pool{pages_, page, page_stride_};
+    const bool is_decoded = how_.type == kvfit::dtype::decoded;
+    const kvfit::paging pool{pages_, page, is_decoded ? 0 : page_stride_};
     switch (how_.where) {
       case arrangement::place::listed:
         return *kvfit::make_listed_view(
@@ -304,6 +341,8 @@ class stored_rows {
   index_t slots_ = 0;
   index_t pages_ = 0;
   index_t page_stride_ = 0;
+  index_t row_stride_ = 0;
+  index_t col_stride_ = 1;
   index_t first_number_ = 0;
   index_t numbers_ = 0;
   index_t groups_ = 1;

@@ -21,6 +21,33 @@ namespace {
 using kvfit::store_rows;
 using kvfit::writable_view;
 
+/// The fp8 next to x, ties to the even one, by trying them all; none is larger than the largest.
+float nearest_fp8(dtype type, float x) {
+  const bool is_e4m3 = type == dtype::fp8_e4m3;
+  const auto value = [&](unsigned bits) {
+    return is_e4m3 ? oracle::e4m3(bits) : oracle::e5m2(bits);
+  };
+  unsigned best = 0;
+  for (unsigned bits = 1; bits <= (is_e4m3 ? 0x7EU : 0x7BU); ++bits) {
+    const double there = std::abs(static_cast<double>(value(bits)) - std::abs(x));
+    const double here = std::abs(static_cast<double>(value(best)) - std::abs(x));
+    if (there < here || (there == here && bits % 2 == 0)) best = bits;
+  }
+  return std::copysign(value(best), x);
+}
+
+/// What a number becomes at a scale that is there.
+float at_scale(dtype type, float x, float scale) {
+  const float number = x / scale;
+  return scale * (type == dtype::int8 ? std::round(number) : nearest_fp8(type, number));
+}
+
+/// The largest number of a type with scales.
+float largest_of(dtype type) {
+  if (type == dtype::int8) return 127;
+  return type == dtype::fp8_e4m3 ? 448 : 57344;
+}
+
 /// What `count` numbers that share a scale become, from the definition of the type.
 std::vector<float> quantised(dtype type, const std::vector<float>& x, bool has_half_scale) {
   float extreme = 0;
@@ -38,19 +65,26 @@ std::vector<float> quantised(dtype type, const std::vector<float>& x, bool has_h
       const double steps = static_cast<double>(value * (scale == 0 ? 0 : 1 / scale)) + 8.5;
       y.push_back(half(scale) * static_cast<float>(std::min(15.0, std::floor(steps)) - 8));
     } else {
-      const float exact = std::abs(extreme) / 127;
+      const float largest = largest_of(type);
+      const float exact = std::abs(extreme) / largest;
       const float scale = has_half_scale ? half(exact) : exact;
-      y.push_back(scale * std::clamp(std::round(value / scale), -127.0F, 127.0F));
+      y.push_back(at_scale(type, std::clamp(value, -largest * scale, largest * scale), scale));
     }
   }
   return y;
 }
 
 /// `x` as it reads after it is stored; groups of rows × cols numbers share a scale.
-kvfit::matrix after_storing(const kvfit::matrix& x, dtype type, index_t rows, index_t cols,
-                            bool has_half_scale) {
+kvfit::matrix after_storing(const kvfit::matrix& x, const arrangement& how, index_t rows,
+                            index_t cols, float shared_scale) {
+  const dtype type = how.type;
+  const bool has_half_scale = how.scales != arrangement::scaling::none && how.is_flipped;
   kvfit::matrix y = x;
-  if (is_number(type)) {
+  if (how.scales == arrangement::scaling::shared) {
+    for (float& number : y.reshaped()) number = at_scale(type, number, shared_scale);
+    return y;
+  }
+  if (is_number(type) && how.scales == arrangement::scaling::none) {
     for (float& number : y.reshaped()) number = kvfit::as_stored(number, type);
     return y;
   }
@@ -86,13 +120,16 @@ TEST_CASE("Rows are stored in every type and layout, and nothing beside them", "
     const row_view whole = how.is_flipped ? memory.view().transposed() : memory.view();
     const kvfit::matrix old =
         how.is_flipped ? kvfit::matrix(memory.exact().transpose()) : memory.exact();
-    const bool is_int8 = how.type == dtype::int8;
-    const bool has_wide_groups = is_int8 && how.by_cols;
+    using scaling = arrangement::scaling;
+    const bool is_scaled = how.scales != scaling::none;
+    const bool has_groups = how.scales == scaling::groups;
+    const bool has_wide_groups = how.scales == scaling::rows || (has_groups && how.by_cols);
     const index_t cols = has_wide_groups ? whole.cols() : 32;
     const index_t first_col = whole.cols() - cols;
     const row_view window = whole.middle_rows(32, 32).middle_cols(first_col, cols);
     const kvfit::matrix source = random_matrix(32, cols, 11);
-    const bool has_row_groups = is_int8 && how.where == arrangement::place::one_of_three;
+    const bool has_row_groups = has_groups && how.where == arrangement::place::one_of_three;
+    const std::vector<std::byte> scales_before = memory.scale_bytes();
     const bool shares_rows = is_block(how.type) ? how.by_cols : has_row_groups;
     const kvfit::result<void> stored =
         how.is_flipped ? store_rows(source.transpose(), writable_view(window.transposed()))
@@ -105,14 +142,17 @@ TEST_CASE("Rows are stored in every type and layout, and nothing beside them", "
     }
     REQUIRE(stored);
     kvfit::matrix expected = old;
-    const index_t group_cols = is_int8 ? (how.by_cols ? cols : 32) : (how.by_cols ? 1 : 32);
-    expected.block(32, first_col, 32, cols) = after_storing(source, how.type, shares_rows ? 32 : 1,
-                                                            group_cols, is_int8 && how.is_flipped);
+    const index_t group_cols = is_scaled ? cols : (how.by_cols ? 1 : 32);
+    const float shared = how.scales == scaling::shared ? memory.shared_scale() : 0;
+    expected.block(32, first_col, 32, cols) =
+        after_storing(source, how, shares_rows ? 32 : 1, group_cols, shared);
     index_t wrong = 0;
     for (index_t i = 0; i < old.rows(); ++i) {
       for (index_t j = 0; j < old.cols(); ++j) wrong += whole(i, j) == expected(i, j) ? 0 : 1;
     }
     CHECK(wrong == 0);
+    const bool keeps_scales = memory.scale_bytes() == scales_before;
+    CHECK(keeps_scales == (!is_scaled || how.scales == scaling::shared));
     std::size_t changed = 0;
     for (std::size_t at = 0; at < before.size(); ++at) {
       changed += memory.bytes()[at] == before[at] ? 0U : 1U;
@@ -124,7 +164,10 @@ TEST_CASE("Rows are stored in every type and layout, and nothing beside them", "
 
 TEST_CASE("What was stored is stored again without a change", "[view][store]") {
   for (const arrangement& how : all_arrangements()) {
-    if (!is_number(how.type)) continue;
+    const bool has_given_scale = how.scales == arrangement::scaling::shared;
+    if (!has_given_scale && !(is_number(how.type) && how.scales == arrangement::scaling::none)) {
+      continue;
+    }
     CAPTURE(how.name());
     stored_rows memory(how, 96, 64, 4);
     const std::vector<std::byte> before = memory.bytes();
@@ -171,35 +214,42 @@ TEST_CASE("The reference quantisers of q8_0 and q4_0, by hand", "[core][quantise
 
 TEST_CASE("§9.22 a number that does not fit is an error before anything is written",
           "[view][store]") {
-  const auto most = [](dtype type) -> double {
-    switch (type) {
+  using scaling = arrangement::scaling;
+  // A magnitude below which everything fits, and one from which on nothing does.
+  const auto limits = [](const arrangement& how, float shared) -> std::array<double, 2> {
+    const double scale = how.scales == scaling::none ? 1 : static_cast<double>(shared);
+    if (how.scales == scaling::groups || how.scales == scaling::rows) {
+      const double most = 65520.0 * static_cast<double>(largest_of(how.type));
+      return {most, most};
+    }
+    switch (how.type) {
       case dtype::fp16:
-        return 65520;
+        return {65520, 65520};
       case dtype::bf16:
-        return 3.3961775e38;
+        return {3.3961775e38, 3.3961775e38};
       case dtype::fp8_e4m3:
-        return 464.0001;
+        return {464.0001 * scale, 464.0001 * scale};
       case dtype::fp8_e5m2:
-        return 61440;
+        return {61440 * scale, 61440 * scale};
       case dtype::q8_0:
-        return 65520.0 * 127;
+        return {65520.0 * 127, 65520.0 * 127};
       case dtype::q4_0:
-        return 65520.0 * 8;
-      case dtype::int8:
-        return 65520.0 * 127;
+        return {65520.0 * 8, 65520.0 * 8};
       default:
-        return 1e300;
+        return {127.5 * scale, 128.5 * scale};
     }
   };
   for (const arrangement& how : all_arrangements()) {
     if (how.type == dtype::decoded || how.where == arrangement::place::listed) continue;
-    const bool has_fp32_scale = how.type == dtype::int8 && !how.is_flipped;
-    if (how.type == dtype::fp32 || has_fp32_scale) continue;
+    const bool makes_scales = how.scales == scaling::groups || how.scales == scaling::rows;
+    if (how.type == dtype::fp32 || (makes_scales && !how.is_flipped)) continue;
     CAPTURE(how.name());
     stored_rows memory(how, 96, 64, 4);
     const std::vector<std::byte> before = memory.bytes();
     kvfit::matrix source = random_matrix(96, 64, 2);
-    source(70, 45) = static_cast<float>(-most(how.type) * 1.000001);
+    const auto [fits, too_much] =
+        limits(how, how.scales == scaling::shared ? memory.shared_scale() : 0);
+    source(70, 45) = static_cast<float>(-too_much * 1.000001);
     check_store_error(store_rows(source, writable_view(memory.view())),
                       kvfit::errc::storage_overflow, 70, 45);
     CHECK(memory.bytes() == before);
@@ -207,44 +257,9 @@ TEST_CASE("§9.22 a number that does not fit is an error before anything is writ
     check_store_error(store_rows(source, writable_view(memory.view())), kvfit::errc::non_finite, 70,
                       45);
     CHECK(memory.bytes() == before);
-    source(70, 45) = static_cast<float>(most(how.type) * 0.9999);
+    source(70, 45) = static_cast<float>(fits * 0.9999);
     CHECK(store_rows(source, writable_view(memory.view())));
   }
-}
-
-TEST_CASE("A scale that several rows, groups or pages share can be read and not written",
-          "[view][store]") {
-  std::vector<std::int8_t> numbers(32, 7);
-  std::vector<float> scales = {0.5F, 0.25F};
-  kvfit::row_memory memory{.data = numbers.data(),
-                           .type = dtype::int8,
-                           .rows = 4,
-                           .cols = 8,
-                           .row_stride = 8,
-                           .scales = {.data = scales.data(), .group = 8, .row_stride = 0}};
-  const kvfit::matrix rows = random_matrix(4, 8, 1);
-  const auto refused = [&](const row_view& view) {
-    const auto before = numbers;
-    const auto stored = store_rows(rows.topRows(view.rows()), writable_view(view));
-    if (stored) return false;
-    CHECK(numbers == before);
-    return stored.error().code == kvfit::errc::invalid_option;
-  };
-  const auto all = kvfit::make_view(memory);
-  REQUIRE(all);
-  CHECK((*all)(3, 2) == 3.5F);
-  CHECK(refused(*all));
-  CHECK_FALSE(refused(all->middle_rows(1, 1)));
-  memory.scales = {.data = scales.data(), .group = 4, .row_stride = 1, .group_stride = 0};
-  memory.rows = 1;
-  CHECK(refused(*kvfit::make_view(memory)));
-  memory.scales = {.data = scales.data(), .group = 8, .row_stride = 1, .page_stride = 0};
-  const std::vector<index_t> table = {0, 1};
-  const auto paged =
-      kvfit::make_paged_view(memory, table, {.pages = 2, .page_size = 2, .page_stride = 16}, 4);
-  REQUIRE(paged);
-  CHECK(refused(*paged));
-  CHECK_FALSE(refused(paged->middle_rows(2, 2)));
 }
 
 TEST_CASE("BF16 holds what fp16 does not", "[view][store]") {

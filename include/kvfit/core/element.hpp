@@ -62,6 +62,12 @@ constexpr bool is_block(dtype type) noexcept {
   return type == dtype::q8_0 || type == dtype::q4_0;
 }
 
+/// Whether numbers may be multiplied by scales that lie elsewhere: int8 always are, fp8 where there
+/// are any.
+constexpr bool takes_scales(dtype type) noexcept {
+  return type == dtype::int8 || type == dtype::fp8_e4m3 || type == dtype::fp8_e5m2;
+}
+
 /// Bytes of one number, of one block, or of one int8 without its scale; 0 for `decoded`.
 constexpr std::size_t size_of(dtype type) noexcept {
   constexpr std::array<std::size_t, 9> sizes = {4, 2, 2, 1, 1, 34, 18, 1, 0};

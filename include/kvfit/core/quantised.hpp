@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// Blocks of 32 numbers with one scale: q8_0 and q4_0 as ggml defines them (ggml-common.h,
-/// ggml-quants.c of ggml-org/ggml), and groups of int8.
+/// ggml-quants.c of ggml-org/ggml), and groups of int8 and fp8 with scales elsewhere.
 ///
 /// - q8_0, 34 bytes: fp16 scale, 32 × int8; element j is scale · q_j.
 /// - q4_0, 18 bytes: fp16 scale, 16 bytes of two nibbles; element j is scale · (nibble − 8), the
@@ -48,6 +48,13 @@ constexpr float element(const q4_0_block& block, std::size_t j) noexcept {
   const auto pair = static_cast<unsigned>(block.nibbles[j % 16]);
   const int nibble = static_cast<int>(j < 16 ? pair & 15U : pair >> 4U);
   return to_float(block.scale) * static_cast<float>(nibble - 8);
+}
+
+/// What the number of greatest magnitude of a group is stored as, of a type with scales: 127 of
+/// int8, the largest finite number of fp8 (448, 57344).
+constexpr float largest_stored(dtype type) noexcept {
+  if (type == dtype::fp8_e4m3) return 448;
+  return type == dtype::fp8_e5m2 ? 57344 : 127;
 }
 
 }  // namespace kvfit
@@ -105,16 +112,29 @@ inline q4_0_block to_q4_0(std::span<const float, 32> x) noexcept {
   return block;
 }
 
-/// The scale of a group of int8: max |x| / 127.
-inline float int8_scale(std::span<const float> x) noexcept {
-  return detail::largest_magnitude(x) / 127.0F;
+/// The scale that a group of a type with scales is given: max |x| / largest_stored(type).
+inline float scale_of(dtype type, float largest_magnitude) noexcept {
+  return largest_magnitude / largest_stored(type);
 }
 
-/// x / scale rounded to nearest (ties away from 0), within ±127; 0 where the scale, as it is
-/// stored, is 0.
-inline std::int8_t to_int8(float x, float scale) noexcept {
-  if (scale == 0) return 0;
-  return static_cast<std::int8_t>(std::clamp(std::round(x / scale), -127.0F, 127.0F));
+/// x / scale in fp32; 0 where both, or the scale as it is stored, are 0.
+inline float over_scale(float x, float scale) noexcept {
+  return scale == 0 ? 0.0F : x / scale;
+}
+
+/// The byte of a type with scales for x, which was divided by its scale: to nearest, ties of int8
+/// away from 0 and of fp8 to even. |x| must not exceed the type's largest number by half a step.
+inline std::uint8_t to_byte(dtype type, float x) noexcept {
+  if (type == dtype::fp8_e4m3) return to_fp8_e4m3(x).bits;
+  if (type == dtype::fp8_e5m2) return to_fp8_e5m2(x).bits;
+  return static_cast<std::uint8_t>(static_cast<std::int8_t>(std::round(x)));
+}
+
+/// The number that a byte of a type with scales stands for, without its scale.
+inline float of_byte(dtype type, std::uint8_t byte) noexcept {
+  if (type == dtype::fp8_e4m3) return to_float(fp8_e4m3{byte});
+  if (type == dtype::fp8_e5m2) return to_float(fp8_e5m2{byte});
+  return static_cast<float>(static_cast<std::int8_t>(byte));
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

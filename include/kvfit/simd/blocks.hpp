@@ -18,12 +18,12 @@ namespace detail {
 
 // One block: a scale of two bytes, then 32 numbers.
 inline void widen_block(const std::byte* block, float* y, q8_0_block) noexcept {
-  widen_scaled(block + 2, take_scale(block), y, block_length);
+  widen_scaled(block + 2, take_scale(block), y, block_length, std::int8_t{});
 }
 inline void widen_block(const std::byte* block, float* y, q4_0_block) noexcept {
   std::array<std::int8_t, block_length> numbers;  // NOLINT(*-init)
   unpack_nibbles(block + 2, numbers.data());
-  widen_scaled(numbers.data(), take_scale(block), y, block_length);
+  widen_scaled(numbers.data(), take_scale(block), y, block_length, std::int8_t{});
 }
 
 template <class Block>

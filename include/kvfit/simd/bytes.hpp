@@ -171,10 +171,10 @@ void widen_bytes(const void* x, float* y, index_t n, Byte type) noexcept {
   for_byte_steps(x, y, n, [&](const std::byte* at) { return take(at, type); });
 }
 
-/// n int8 times one scale.
-inline void widen_scaled(const void* x, float scale, float* y, index_t n) noexcept {
-  for_byte_steps(x, y, n,
-                 [&](const std::byte* at) { return times(take(at, std::int8_t{}), scale); });
+/// n of them times one scale.
+template <class Byte>
+void widen_scaled(const void* x, float scale, float* y, index_t n, Byte type) noexcept {
+  for_byte_steps(x, y, n, [&](const std::byte* at) { return times(take(at, type), scale); });
 }
 
 /// The fp16 at x, as fp32.

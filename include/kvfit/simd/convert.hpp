@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Arrays of fp16, bf16 and fp8 to fp32 and back, and int8 to fp32.
+/// Arrays of fp16, bf16 and fp8 to fp32 and back, and int8 and fp8 with scales to fp32.
 ///
 /// Bit for bit what core/element.hpp and core/fp8.hpp specify, on every machine: exact on the way
 /// up; to nearest even on the way down, overflow to infinity (E4M3: NaN), NaN stays NaN. AVX-512
@@ -194,9 +194,13 @@ inline void widen(dtype type, const void* x, float* y, index_t n) noexcept {
   }
 }
 
-/// y_i <- scale · x_i: n int8 at x, each product rounded once. Allocates nothing.
-inline void widen_scaled(const void* x, float scale, float* y, index_t n) noexcept {
-  if (n > 0) detail::widen_scaled(x, scale, y, n);
+/// y_i <- scale · x_i: n numbers of a type with scales at x (int8, fp8), each product rounded once.
+/// x and y must not overlap. Allocates nothing.
+inline void widen_scaled(dtype type, const void* x, float scale, float* y, index_t n) noexcept {
+  if (n <= 0) return;
+  if (type == dtype::fp8_e4m3) return detail::widen_scaled(x, scale, y, n, fp8_e4m3{});
+  if (type == dtype::fp8_e5m2) return detail::widen_scaled(x, scale, y, n, fp8_e5m2{});
+  if (type == dtype::int8) detail::widen_scaled(x, scale, y, n, std::int8_t{});
 }
 
 /// y_i <- x_i, rounded to nearest even: n floats become contiguous elements of `type` at y, aligned

@@ -25,8 +25,8 @@ struct batch_cache {
   index_t heads = 0;
   index_t allocated = 0;  ///< tokens there is room for
   index_t dim = 0;
-  cache_scales scales = {};
-  std::size_t bytes = 0;  ///< of the memory at `data`; 0: not known, not checked
+  cache_scales scales = {};  ///< of int8 and fp8
+  std::size_t bytes = 0;     ///< of the memory at `data`; 0: not known, not checked
 };
 
 /// The first `tokens` tokens of one head of one sequence: tokens × dim.
@@ -44,25 +44,33 @@ inline result<row_view> batch_head(const batch_cache& cache, index_t sequence, i
   if (tokens < 0 || tokens > cache.allocated) {
     return detail::refuse_memory("tokens", tokens, cache.allocated, "no more than allocated");
   }
-  const detail::dense<4> axes({cache.sequences, cache.heads, cache.allocated, cache.dim});
+  if (const auto ok = detail::check_cache_scales(cache.type, cache.scales, false, false, cache.dim);
+      !ok) {
+    return ok.error();
+  }
+  constexpr index_t large = index_t{1} << 61U;
+  const index_t row =
+      cache.dim > large ? large : cache.dim + detail::tail_of(cache.type, cache.scales);
+  const detail::dense<4> axes({cache.sequences, cache.heads, cache.allocated, row});
   if (const auto ok = detail::check_room(cache.type, axes.total, cache.dim, cache.bytes); !ok) {
     return ok.error();
   }
-  if (const auto ok = detail::check_groups(cache.type, cache.scales, cache.dim); !ok) {
-    return ok.error();
-  }
   const index_t before = (sequence * cache.heads + head) * cache.allocated;  // rows
-  row_memory memory{.data = detail::advance(cache.data, cache.type, before * cache.dim),
+  row_memory memory{.data = detail::advance(cache.data, cache.type, before * row),
                     .type = cache.type,
                     .rows = tokens,
                     .cols = cache.dim,
-                    .row_stride = cache.dim};
-  if (cache.type == dtype::int8) {
-    const index_t groups = cache.dim / cache.scales.group;
-    memory.scales = {.data = detail::advance(cache.scales.data, cache.scales.type, before * groups),
-                     .type = cache.scales.type,
-                     .group = cache.scales.group,
-                     .row_stride = groups};
+                    .row_stride = row};
+  if (detail::has_scales(cache.type, cache.scales)) {
+    const auto of_groups = [&] {
+      const index_t groups = cache.dim / cache.scales.group;
+      return detail::scale_places{before * groups, groups, 0};
+    };
+    const auto of_tokens = [&] { return detail::scale_places{before, 1, 0}; };
+    const auto scales =
+        detail::scales_of(memory, 0, cache.scales, cache.scales.data, head, of_groups, of_tokens);
+    if (!scales) return scales.error();
+    memory.scales = *scales;
   }
   return make_view(memory);
 }

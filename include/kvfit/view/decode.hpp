@@ -30,7 +30,7 @@ struct decode_target {
   index_t col_gap;
 };
 
-/// Contiguous numbers offset … offset + count − 1 of memory, `gap` floats apart; int8 unscaled.
+/// Contiguous numbers offset … offset + count − 1 of memory, `gap` floats apart; without scales.
 inline void decode_run(const row_memory& memory, index_t offset, index_t count, float* out,
                        index_t gap) {
   const auto widen = [&](index_t from, index_t n, float* to) {
@@ -55,26 +55,35 @@ inline void decode_run(const row_memory& memory, index_t offset, index_t count, 
   }
 }
 
-/// Multiplies decoded int8 by their scales.
+/// Calls use(l, count, scale) for each run of columns of memory row `row` that share a scale:
+/// columns cols.at(l) … cols.at(l + count − 1).
+template <class Use>
+void for_scales(const row_memory& memory, index_t row, stepped cols, Use use) {
+  const index_t group = memory.scales.group;
+  for (index_t l = 0; l < cols.count;) {
+    const index_t col = cols.at(l);
+    // Columns of the group after this one; a group may be larger than any number of columns.
+    const index_t after = group - 1 - col % group;
+    const index_t count =
+        std::min(cols.count - l, (cols.step == 1 ? after : after / cols.step) + 1);
+    use(l, count, memory.scale(row, col));
+    l += count;
+  }
+}
+
+/// Multiplies decoded numbers by their scales.
 inline void apply_scales(const row_memory& memory, stepped rows, stepped cols,
                          decode_target out) noexcept {
-  const index_t group = memory.scales.group;
   for (index_t k = 0; k < rows.count; ++k) {
-    float* row = out.data + k * out.row_gap;
-    for (index_t l = 0; l < cols.count;) {
-      const index_t col = cols.at(l);
-      const float scale = memory.scale(rows.at(k), col);
-      // Columns of the group after this one; a group may be larger than any number of columns.
-      const index_t after = group - 1 - col % group;
-      const index_t end = std::min(cols.count, l + after / cols.step + 1);
+    float* const row = out.data + k * out.row_gap;
+    for_scales(memory, rows.at(k), cols, [&](index_t l, index_t count, float scale) {
       using strided = Eigen::Map<Eigen::ArrayXf, 0, Eigen::InnerStride<>>;
       if (out.col_gap == 1) {
-        Eigen::Map<Eigen::ArrayXf>(row + l, end - l) *= scale;
+        Eigen::Map<Eigen::ArrayXf>(row + l, count) *= scale;
       } else {
-        strided(row + l * out.col_gap, end - l, Eigen::InnerStride<>(out.col_gap)) *= scale;
+        strided(row + l * out.col_gap, count, Eigen::InnerStride<>(out.col_gap)) *= scale;
       }
-      l = end;
-    }
+    });
   }
 }
 
@@ -91,33 +100,28 @@ inline void decode_own_format(const row_memory& memory, stepped rows, stepped co
   }
 }
 
-/// Contiguous rows of int8, group by group, to contiguous rows of floats.
-inline void decode_int8_rows(const row_memory& memory, stepped rows, stepped cols,
-                             decode_target out) noexcept {
-  const index_t group = memory.scales.group;
+/// Contiguous rows of bytes with scales, group by group, to contiguous rows of floats.
+inline void decode_scaled_rows(const row_memory& memory, stepped rows, stepped cols,
+                               decode_target out) noexcept {
   for (index_t k = 0; k < rows.count; ++k) {
     const std::byte* const from = memory.address(memory.offset(rows.at(k), cols.first));
     float* const to = out.data + k * out.row_gap;
-    index_t left = group - cols.first % group;  // columns of the group from here on
-    for (index_t l = 0; l < cols.count; left = group) {
-      const index_t n = std::min(left, cols.count - l);
-      simd::widen_scaled(from + l, memory.scale(rows.at(k), cols.first + l), to + l, n);
-      l += n;
-    }
+    for_scales(memory, rows.at(k), cols, [&](index_t l, index_t count, float scale) {
+      simd::widen_scaled(memory.type, from + l, scale, to + l, count);
+    });
   }
 }
 
 /// Rows that are contiguous, each of a run of columns.
 inline void decode_by_rows(const row_memory& memory, stepped rows, stepped cols,
                            decode_target out) noexcept {
-  if (memory.type == dtype::int8 && out.col_gap == 1) {
-    return decode_int8_rows(memory, rows, cols, out);
-  }
+  const bool is_scaled = memory.is_scaled();
+  if (is_scaled && out.col_gap == 1) return decode_scaled_rows(memory, rows, cols, out);
   for (index_t k = 0; k < rows.count; ++k) {
     decode_run(memory, memory.offset(rows.at(k), cols.first), cols.count,
                out.data + k * out.row_gap, out.col_gap);
   }
-  if (memory.type == dtype::int8) apply_scales(memory, rows, cols, out);
+  if (is_scaled) apply_scales(memory, rows, cols, out);
 }
 
 inline void decode_one_by_one(const row_memory& memory, stepped rows, stepped cols,
@@ -145,7 +149,7 @@ inline void decode_by_cols(const row_memory& memory, stepped rows, stepped cols,
       decode_run(memory, memory.offset(run.first, cols.at(l)), run.count, to.data + l * to.col_gap,
                  to.row_gap);
     }
-    if (memory.type == dtype::int8) apply_scales(memory, run, cols, to);
+    if (memory.is_scaled()) apply_scales(memory, run, cols, to);
   }
 }
 

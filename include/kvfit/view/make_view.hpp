@@ -6,6 +6,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/row_view.hpp"
@@ -57,6 +58,44 @@ class extent {
 
 inline error refuse_memory(const char* what, index_t actual, index_t expected, const char* detail) {
   return error{errc::shape_mismatch, what, actual, expected, detail};
+}
+
+inline error refuse_option(const char* what, index_t actual, index_t expected, std::string detail) {
+  return error{errc::invalid_option, what, actual, expected, std::move(detail)};
+}
+
+/// Scales that a type does not take, or that are described and not there.
+inline result<void> check_scales_of(dtype type, bool are_set, bool are_there) {
+  if (!are_set) return {};
+  if (!takes_scales(type)) {
+    return refuse_option("scales", error::none, error::none,
+                         std::string(name(type)) + " takes no scales");
+  }
+  if (are_there || type == dtype::int8) return {};  // int8 is not backed without them
+  return error{errc::null_data, "scales"};
+}
+
+/// What is set, and would not be used for this type or these rows.
+inline result<void> check_unused(const row_memory& memory, index_t page_stride) {
+  const bool has_scales = memory.scales != group_scales{};
+  if (const auto ok = check_scales_of(memory.type, has_scales, memory.scales.data != nullptr);
+      !ok) {
+    return ok;
+  }
+  if (memory.scales.page_stride != 0 && !memory.map.is_paged()) {
+    return refuse_option("scales.page_stride", memory.scales.page_stride, 0,
+                         "these rows are not in pages");
+  }
+  if (memory.type != dtype::decoded) {
+    if (memory.decode == nullptr) return {};
+    return refuse_option("decode", error::none, error::none,
+                         std::string(name(memory.type)) + " is not decoded by the caller");
+  }
+  constexpr const char* why = "decoders get numbers of slots, and no strides";
+  if (memory.row_stride != 0) return refuse_option("row_stride", memory.row_stride, 0, why);
+  if (memory.col_stride != 1) return refuse_option("col_stride", memory.col_stride, 1, why);
+  if (page_stride != 0) return refuse_option("page_stride", page_stride, 0, why);
+  return {};
 }
 
 /// `slots` consecutive ones in each of `pages` pages.
@@ -114,6 +153,7 @@ inline result<void> check_memory(const row_memory& memory, index_t slots, index_
     return error{errc::invalid_option, "cols", memory.cols, decoded_cols_limit,
                  "of rows with their own decoder"};
   }
+  if (const auto ok = check_unused(memory, page_stride); !ok) return ok;
   if (memory.rows == 0 || memory.cols == 0) return {};
   if (!memory.is_backed()) return error{errc::null_data, "memory"};
   if (memory.type == dtype::decoded) return {};
@@ -123,7 +163,7 @@ inline result<void> check_memory(const row_memory& memory, index_t slots, index_
   reach.add_reach(pages, page_stride);
   reach.multiply(is_block(memory.type) ? 2 : static_cast<index_t>(size_of(memory.type)));
   if (!reach.fits()) return refuse_memory("memory", error::none, error::none, "exceeds 64 bits");
-  if (memory.type == dtype::int8) return check_scales(memory, slots, pages);
+  if (memory.is_scaled()) return check_scales(memory, slots, pages);
   if (is_block(memory.type)) return check_blocks(memory, pages, page_stride);
   return {};
 }
@@ -133,6 +173,12 @@ result<row_view> make_paged_view(row_memory memory, std::span<const Entry> table
                                  const paging& page, index_t rows) {
   if (page.page_size < 1) return error{errc::invalid_option, "page_size", page.page_size, 1};
   if (page.pages < 0) return error{errc::invalid_option, "pages", page.pages, 0};
+  if (!memory.map.is_strided()) {
+    return refuse_option("map", error::none, error::none, "the block table is an argument");
+  }
+  if (memory.rows != 0 && memory.rows != rows) {
+    return refuse_memory("memory.rows", memory.rows, rows, "0, or the rows asked for");
+  }
   memory.rows = rows;
   memory.map = row_map::paged(table.data(), page.page_size, page.page_stride);
   const index_t used = rows > 0 ? (rows - 1) / page.page_size + 1 : 0;
@@ -161,14 +207,16 @@ result<row_view> make_paged_view(row_memory memory, std::span<const Entry> table
 
 /// Rows that lie a stride apart: all of `memory`, whose map must be the default. Errors:
 /// `shape_mismatch` (sizes below 0, beyond 64 bits, or no multiples of a block), `invalid_option`,
-/// `null_data`.
+/// `null_data`. What is set and not used for the type or for such rows (scales of a type without
+/// any, strides of decoded rows, a decoder of any other type) is `invalid_option`, its name in
+/// `argument`.
 ///
 ///     make_view({.data = v, .type = dtype::q8_0, .rows = 128, .cols = cells,
 ///                .row_stride = cells})           // V transposed; `.transposed()` of it: tokens
 inline result<row_view> make_view(const row_memory& memory) {
   if (!memory.map.is_strided()) {
-    return error{errc::invalid_option, "map", error::none, error::none,
-                 "make_listed_view and make_paged_view take lists and tables"};
+    return detail::refuse_option("map", error::none, error::none,
+                                 "make_listed_view and make_paged_view take lists and tables");
   }
   if (const auto ok = detail::check_memory(memory, memory.rows, 1, 0); !ok) return ok.error();
   return row_view(memory);
@@ -190,7 +238,7 @@ inline result<row_view> make_listed_view(row_memory memory, std::span<const inde
 }
 
 /// `rows` rows in pages: row i lies in slot i mod page_size of page table[i / page_size].
-/// `memory.rows` is not used. `invalid_position` (entry, pages of the pool) for an entry that is
+/// `memory.rows` is 0 or `rows`. `invalid_position` (entry, pages of the pool) for an entry that is
 /// not there, `shape_mismatch` for a table that is too short; else as `make_view`. Cost: one read
 /// of the table.
 inline result<row_view> make_paged_view(const row_memory& memory,

@@ -46,9 +46,9 @@ struct paged_cache {
   index_t page_size = 0;  ///< tokens of a page
   index_t heads = 0;
   index_t dim = 0;
-  index_t value_dim = 0;     ///< of `vllm_packed`; 0: dim
+  index_t value_dim = 0;     ///< of `vllm_packed` alone; 0: dim
   index_t page_stride = 0;   ///< elements between pages, where layers share a pool; 0: no gaps
-  cache_scales scales = {};  ///< of int8, whose pages must have no gaps
+  cache_scales scales = {};  ///< of int8 and fp8; those a group allow no gaps between pages
   std::size_t bytes = 0;     ///< of the memory at `data`; 0: not known, not checked
 };
 
@@ -101,6 +101,12 @@ inline page_axes axes_of(const paged_cache& cache, index_t dim, index_t value_di
   return axes;
 }
 
+/// Whether the tokens of a page lie head by head.
+inline bool is_by_heads(page_order order) noexcept {
+  return order == page_order::vllm_hnd || order == page_order::flashinfer_hnd ||
+         order == page_order::separate_hnd || order == page_order::vllm_packed;
+}
+
 template <class Entry>
 result<row_view> paged_head(const paged_cache& cache, kv_part part, index_t head,
                             std::span<const Entry> table, index_t tokens) {
@@ -117,33 +123,33 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index_t head
                  static_cast<index_t>(page_order::separate_hnd)};
   }
   const bool is_packed = cache.order == page_order::vllm_packed;
-  const index_t cols = is_packed && part == kv_part::values ? value_dim : cache.dim;
+  if (!is_packed && value_dim != cache.dim) {
+    return refuse_option("value_dim", cache.value_dim, cache.dim, "is of packed pools alone");
+  }
+  const bool of_values = part == kv_part::values;
+  const bool has_both = cache.order < page_order::separate_nhd;
+  const index_t cols = of_values ? value_dim : cache.dim;
+  for (const index_t each : {cache.dim, value_dim}) {  // those of groups, and of tails, are of both
+    if (const auto ok = check_cache_scales(cache.type, cache.scales, has_both, of_values, each);
+        !ok) {
+      return ok.error();
+    }
+  }
   // Below 2^62 each, or their sum may wrap before it is looked at.
   constexpr index_t large = index_t{1} << 61U;
   const bool is_huge = cache.dim > large || value_dim > large;
-  page_axes axes = axes_of(cache, is_huge ? 1 : cache.dim, is_huge ? 1 : value_dim, part, head);
+  const index_t tail = tail_of(cache.type, cache.scales);
+  page_axes axes =
+      axes_of(cache, is_huge ? 1 : cache.dim + tail, is_huge ? 1 : value_dim + tail, part, head);
   if (is_huge) axes.total = -1;
-  for (const index_t run : {cache.dim, is_packed ? value_dim : cache.dim}) {
+  for (const index_t run : {cache.dim, value_dim}) {
     if (const auto ok = check_room(cache.type, axes.total, run, 0); !ok) return ok.error();
   }
-  if (const auto ok = check_groups(cache.type, cache.scales, cache.dim); !ok) return ok.error();
   row_memory memory{.data = advance(cache.data, cache.type, axes.start),
                     .type = cache.type,
                     .rows = tokens,
                     .cols = cols,
                     .row_stride = axes.slot};
-  if (cache.type == dtype::int8) {
-    const index_t group = cache.scales.group;
-    if (const auto ok = check_groups(cache.type, cache.scales, value_dim); is_packed && !ok) {
-      return ok.error();
-    }
-    const page_axes of_scales = axes_of(cache, cache.dim / group, value_dim / group, part, head);
-    memory.scales = {.data = advance(cache.scales.data, cache.scales.type, of_scales.start),
-                     .type = cache.scales.type,
-                     .group = group,
-                     .row_stride = of_scales.slot,
-                     .page_stride = of_scales.page};
-  }
   index_t page_stride = axes.page;
   if (cache.page_stride != 0) {
     if (cache.page_stride < axes.page) {
@@ -151,7 +157,9 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index_t head
     }
     const bool halves_hold_pages =
         cache.order == page_order::vllm_nhd || cache.order == page_order::vllm_hnd;
-    if (halves_hold_pages || cache.type == dtype::int8) {
+    const bool have_groups =
+        has_scales(cache.type, cache.scales) && cache.scales.per == scale_scope::group;
+    if (halves_hold_pages || have_groups) {
       return error{errc::invalid_option, "page_stride", cache.page_stride, axes.page,
                    "gaps between pages have no meaning here"};
     }
@@ -162,6 +170,26 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index_t head
     axes.total = cache.pages > 0 ? (reach.fits() ? reach.value() : -1) : 0;
   }
   if (const auto ok = check_room(cache.type, axes.total, cols, cache.bytes); !ok) return ok.error();
+  if (has_scales(cache.type, cache.scales)) {
+    const cache_scales& given = cache.scales;
+    const auto of_groups = [&] {
+      const page_axes at =
+          axes_of(cache, cache.dim / given.group, value_dim / given.group, part, head);
+      return scale_places{at.start, at.slot, at.page};
+    };
+    const auto of_tokens = [&] {  // one tensor of the keys', one of the values'
+      paged_cache rows = cache;
+      rows.order = is_by_heads(cache.order) ? page_order::separate_hnd : page_order::separate_nhd;
+      const page_axes at = axes_of(rows, 1, 1, part, head);
+      return scale_places{at.start, at.slot, at.page};
+    };
+    const bool are_values = of_values && has_both && is_apart(given.per);
+    const auto scales =
+        scales_of(memory, page_stride, given, are_values ? given.value_data : given.data, head,
+                  of_groups, of_tokens);
+    if (!scales) return scales.error();
+    memory.scales = *scales;
+  }
   return make_paged_view(memory, table, {cache.pages, cache.page_size, page_stride}, tokens);
 }
 

@@ -15,20 +15,23 @@
 
 namespace kvfit {
 
-/// Scales of int8: element (r, c) is its byte times the scale at
+/// Scales of int8, which always has some, and of fp8, which may: element (r, c) is its byte's
+/// number times the scale at
 ///
 ///     slot(r) / row_group · row_stride + c / group · group_stride       (fp32 or fp16)
 ///
 /// in elements of `type`; of paged rows, at page · page_stride + the same within the page. One
-/// scale a row: group = the row's columns. One a channel and 32 tokens: group = 1, row_group = 32.
+/// scale for all rows: group = the row's columns, strides 0. One a row: the same, row_stride ≠ 0.
+/// One a channel and 32 tokens: group = 1, row_group = 32.
 struct group_scales {
   const void* data = nullptr;
   dtype type = dtype::fp32;  ///< fp32 or fp16
   index_t group = 32;        ///< columns that share a scale, ≥ 1
-  index_t row_stride = 0;
-  index_t group_stride = 1;
-  index_t page_stride = 0;
-  index_t row_group = 1;  ///< consecutive slots that share a scale, ≥ 1
+  index_t row_stride = 0;    ///< 0: all rows, of a page if paged, share their scales
+  index_t group_stride = 1;  ///< 0: all groups of a row share one
+  index_t page_stride = 0;   ///< of paged rows alone; 0: all pages share their scales
+  index_t row_group = 1;     ///< consecutive slots that share a scale, ≥ 1
+  friend bool operator==(const group_scales&, const group_scales&) = default;
 };
 
 /// Decodes memory row `row` of a format that kvfit does not know: writes all its columns to `out`.
@@ -54,11 +57,17 @@ struct row_memory {
   index_t row_stride = 0;  ///< elements between slots
   index_t col_stride = 1;  ///< elements between columns
   row_map map = {};
-  group_scales scales = {};     ///< of int8
-  decode_row decode = nullptr;  ///< of decoded rows: gets slot numbers
+  group_scales scales = {};     ///< of int8 and fp8
+  decode_row decode = nullptr;  ///< of decoded rows, which have no strides: gets slot numbers
 
-  /// Numbers that are addressed by two strides alone.
-  [[nodiscard]] bool is_plain() const noexcept { return is_number(type) && map.is_strided(); }
+  /// Whether numbers are multiplied by scales.
+  [[nodiscard]] bool is_scaled() const noexcept {
+    return type == dtype::int8 || (takes_scales(type) && scales.data != nullptr);
+  }
+  /// Numbers that are addressed by two strides alone and are what their bytes say.
+  [[nodiscard]] bool is_plain() const noexcept {
+    return is_number(type) && map.is_strided() && !is_scaled();
+  }
 
   /// Whether all that is referred to is there.
   [[nodiscard]] bool is_backed() const noexcept {
@@ -77,7 +86,7 @@ struct row_memory {
     return static_cast<const std::byte*>(data) + unit * static_cast<index_t>(size_of(type));
   }
 
-  /// Where the scale of int8 element (r, c) lies, in scales from `scales.data`.
+  /// Where the scale of element (r, c) lies, in scales from `scales.data`.
   [[nodiscard]] index_t scale_offset(index_t r, index_t c) const noexcept {
     return map.offset(r, scales.row_stride, scales.page_stride, scales.row_group) +
            c / scales.group * scales.group_stride;
@@ -109,21 +118,24 @@ namespace kvfit::inline KVFIT_ISA {
     std::memcpy(&value, start, sizeof value);
     return value;
   };
+  const auto scaled = [&](float number) {
+    return memory.is_scaled() ? number * memory.scale(r, c) : number;
+  };
   switch (memory.type) {
     case dtype::fp16:
       return to_float(read(fp16{}));
     case dtype::bf16:
       return to_float(read(bf16{}));
     case dtype::fp8_e4m3:
-      return to_float(read(fp8_e4m3{}));
+      return scaled(to_float(read(fp8_e4m3{})));
     case dtype::fp8_e5m2:
-      return to_float(read(fp8_e5m2{}));
+      return scaled(to_float(read(fp8_e5m2{})));
     case dtype::q8_0:
       return element(read(q8_0_block{}), lane);
     case dtype::q4_0:
       return element(read(q4_0_block{}), lane);
     case dtype::int8:
-      return static_cast<float>(read(std::int8_t{})) * memory.scale(r, c);
+      return scaled(static_cast<float>(read(std::int8_t{})));
     case dtype::fp32:
     case dtype::decoded:
       break;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <string>
@@ -19,6 +20,7 @@
 #include "kvfit/simd/convert.hpp"
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
+#include "kvfit/view/shared_elements.hpp"
 #include "kvfit/view/writable_view.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -48,23 +50,8 @@ class row_store {
       if (const auto ok = check_consecutive_rows(block_length); !ok) return ok;
       return check_whole(rows_, block_length, false, "rows");
     }
-    if (memory_.type != dtype::int8) return {};
+    if (!makes_scales()) return {};
     const group_scales& scales = memory_.scales;
-    const auto shares = [](index_t stride, index_t groups, const char* what) -> result<void> {
-      if (stride != 0 || groups <= 1) return {};
-      return error{errc::invalid_option, "target", groups, 1,
-                   std::string("a scale shared by several ") + what + " can't be written"};
-    };
-    if (const auto ok = shares(scales.group_stride, count_groups(cols_, scales.group), "groups");
-        !ok) {
-      return ok;
-    }
-    const index_t row_groups = count_groups(rows_, scales.row_group);
-    if (const auto ok = shares(scales.row_stride, row_groups, "rows"); !ok) return ok;
-    if (memory_.map.is_paged()) {
-      const index_t pages = count_groups(rows_, memory_.map.page_size());
-      if (const auto ok = shares(scales.page_stride, pages, "pages"); !ok) return ok;
-    }
     const bool ends = cols_.first + cols_.count == memory_.cols;  // no one else's columns follow
     if (const auto ok = check_whole(cols_, scales.group, ends, "columns"); !ok) return ok;
     if (scales.row_group == 1) return {};
@@ -72,10 +59,43 @@ class row_store {
     return check_whole(rows_, scales.row_group, false, "rows");
   }
 
+  /// Whether every number, and every scale that is made, has a place of its own.
+  [[nodiscard]] result<void> check_places() const {
+    if (cols_.count > 1 && memory_.col_stride == 0) {
+      return error{errc::shape_mismatch, "target", 0, 1, "columns share memory: their stride"};
+    }
+    const element_rows numbers{.map = memory_.map,
+                               .rows = rows_,
+                               .stride = memory_.row_stride,
+                               .page_stride = memory_.map.page_stride(),
+                               .count = cols_.count,
+                               .step = memory_.col_stride * cols_.step};
+    if (const auto pair = shared_elements(numbers)) return refuse_shared(numbers, *pair);
+    if (!makes_scales()) return {};
+    const group_scales& of = memory_.scales;
+    const index_t band = of.row_group;
+    const index_t groups = (cols_.count - 1) / of.group + 1;
+    const element_rows scales{.map = memory_.map,
+                              .rows = {rows_.first, rows_.step * band, rows_.count / band},
+                              .stride = of.row_stride,
+                              .page_stride = of.page_stride,
+                              .group = band,
+                              .count = groups,
+                              .step = groups > 1 ? of.group_stride * cols_.step : 1};
+    const auto pair = shared_elements(scales);
+    if (!pair) return {};
+    return error{errc::shape_mismatch, "target", of.row_stride, reach(scales.count, scales.step),
+                 places({pair->first * band, pair->second * band}) +
+                     " share scales that are to be written: their row stride"};
+  }
+
   /// One pass; only the second may write, and only where the first found nothing.
   result<void> pass(bool writes) {
     writes_ = writes;
-    if (memory_.type == dtype::int8) return for_bands(memory_.scales.row_group, &row_store::int8);
+    if (makes_scales()) {
+      return for_bands(memory_.scales.row_group, &row_store::with_made_scales);
+    }
+    if (memory_.is_scaled()) return for_bands(1, &row_store::with_given_scales);
     if (!is_block(memory_.type)) return for_bands(1, &row_store::numbers);
     const bool by_cols = memory_.col_stride == 1;
     return for_bands(by_cols ? 1 : block_length,
@@ -91,9 +111,43 @@ class row_store {
     return refuse(errc::storage_overflow, row, col, "exceeds " + std::string(name(type)));
   }
 
-  /// Groups of `group` that a range reaches into.
-  static index_t count_groups(const stepped& range, index_t group) noexcept {
-    return range.count < 1 ? 0 : range.at(range.count - 1) / group - range.first / group + 1;
+  /// Whether scales are the target's alone: no stride of 0 says that others have them, too.
+  [[nodiscard]] bool makes_scales() const noexcept {
+    const group_scales& scales = memory_.scales;
+    return memory_.is_scaled() && scales.row_stride != 0 &&
+           (scales.page_stride != 0 || !memory_.map.is_paged()) &&
+           (scales.group_stride != 0 || memory_.cols <= scales.group);
+  }
+
+  /// How far `count` elements reach.
+  static index_t reach(index_t count, index_t step) noexcept {
+    return (count - 1) * static_cast<index_t>(magnitude(step)) + 1;
+  }
+  [[nodiscard]] std::string places(row_pair pair) const {
+    return std::string(is_transposed_ ? "columns " : "rows ") + std::to_string(pair.first) +
+           " and " + std::to_string(pair.second);
+  }
+  [[nodiscard]] error refuse_shared(const element_rows& of, row_pair pair) const {
+    const index_t slot = of.map.slot(of.rows.at(pair.first));
+    const index_t other = of.map.slot(of.rows.at(pair.second));
+    const index_t size = of.map.page_size();
+    if (slot == other && !of.map.is_strided()) {
+      const index_t number = of.map.is_paged() ? slot / size : slot;
+      return error{errc::invalid_position, "target", number, pair.second,
+                   places(pair) + " lie in the same " + (of.map.is_paged() ? "page" : "cell") +
+                       ", named twice"};
+    }
+    if (of.map.is_paged() && slot / size != other / size) {
+      return error{errc::shape_mismatch, "target", of.page_stride, error::none,
+                   places(pair) + " share memory: the page stride"};
+    }
+    if (of.count > 1 && magnitude(of.step) > magnitude(of.stride) && of.stride != 0) {
+      return error{errc::shape_mismatch, "target", of.step,
+                   of.map.is_strided() ? reach(of.rows.count, of.stride) : error::none,
+                   places(pair) + " share memory: the column stride"};
+    }
+    return error{errc::shape_mismatch, "target", of.stride, reach(of.count, of.step),
+                 places(pair) + " share memory: the row stride"};
   }
 
   static result<void> check_whole(const stepped& range, index_t group, bool may_end_short,
@@ -164,7 +218,13 @@ class row_store {
       const index_t at = first_non_finite(restored_.data(), cols_.count);
       return at < cols_.count ? result<void>(overflow(row, at, memory_.type)) : result<void>();
     }
-    const auto* bytes = reinterpret_cast<const std::byte*>(stored_.data());
+    put(row, reinterpret_cast<const std::byte*>(stored_.data()), size);
+    return {};
+  }
+
+  /// A row's numbers, `size` bytes each.
+  void put(index_t row, const std::byte* bytes, std::size_t size) const noexcept {
+    const auto n = static_cast<std::size_t>(cols_.count);
     if (memory_.col_stride == 1 && cols_.step == 1) {
       std::memcpy(address(row, 0), bytes, n * size);
     } else {
@@ -172,7 +232,6 @@ class row_store {
         std::memcpy(address(row, static_cast<index_t>(l)), bytes + l * size, size);
       }
     }
-    return {};
   }
 
   /// One block of 32 numbers, `stride` floats apart; `place(j)`: row and column of number j.
@@ -215,10 +274,49 @@ class row_store {
     return {};
   }
 
-  /// Rows that share scales. Twice through the source, a row at a time: there may be many.
-  result<void> int8(index_t first, index_t count) {
+  /// Rows at the scales that are there and are others', too.
+  result<void> with_given_scales(index_t row, index_t /*count*/) {
+    const auto tile = load(row, 1);
+    if (!tile) return tile.error();
+    bytes_.resize(static_cast<std::size_t>(cols_.count));
+    result<void> found;
+    for_scales(memory_, rows_.at(row), cols_, [&](index_t first, index_t count, float scale) {
+      if (!found) return;
+      if (!is_finite(scale)) {
+        found = refuse(errc::non_finite, row, first, "a scale of the target");
+        return;
+      }
+      for (index_t col = first; col < first + count; ++col) {
+        const float x = tile->data[col];
+        const float number = x == 0 ? x : x / scale;  // infinite where the scale is 0
+        // Not what `to_byte` takes, or not what its byte would be read as.
+        const bool is_int8 = memory_.type == dtype::int8;
+        bool fits = !is_int8 || (number > -128.5F && number < 127.5F);
+        if (fits) {
+          const std::uint8_t byte = to_byte(memory_.type, number);
+          fits = is_finite(of_byte(memory_.type, byte) * scale);
+          bytes_[static_cast<std::size_t>(col)] = std::byte{byte};
+        }
+        if (!fits) {
+          found = refuse(errc::storage_overflow, row, col,
+                         "exceeds " + std::string(name(memory_.type)) + " at the target's scale");
+          return;
+        }
+      }
+    });
+    if (found && writes_) put(row, bytes_.data(), 1);
+    return found;
+  }
+
+  /// Rows that share scales, which are made. Twice through the source, a row at a time: there may
+  /// be many.
+  result<void> with_made_scales(index_t first, index_t count) {
     const group_scales& scales = memory_.scales;
     const index_t groups = (cols_.count - 1) / scales.group + 1;
+    const float most = largest_stored(memory_.type);
+    const auto scale_for = [&](float largest) {
+      return as_stored(scale_of(memory_.type, largest), scales.type);
+    };
     largest_.assign(static_cast<std::size_t>(groups), 0.0F);
     for (index_t k = 0; k < count; ++k) {
       const auto tile = load(first + k, 1);
@@ -226,27 +324,29 @@ class row_store {
       for (index_t g = 0; g < groups; ++g) {
         float& largest = largest_[static_cast<std::size_t>(g)];
         largest = std::max(largest, largest_magnitude(of_group(*tile, g)));
-        if (scales.type == dtype::fp16 && !writes_ &&
-            !is_finite(as_stored(largest / 127.0F, dtype::fp16))) {
+        if (!writes_ && !is_finite(most * scale_for(largest))) {
           index_t col = g * scales.group;
           while (std::abs(tile->data[col]) < largest) ++col;
-          return refuse(errc::storage_overflow, first + k, col, "the scale exceeds fp16");
+          return refuse(errc::storage_overflow, first + k, col,
+                        "the scale exceeds " + std::string(name(scales.type)));
         }
       }
     }
     if (!writes_) return {};
-    for (float& scale : largest_) scale = as_stored(scale / 127.0F, scales.type);
     for (index_t g = 0; g < groups; ++g) {
-      put_scale(rows_.at(first), cols_.first + g * scales.group,
-                largest_[static_cast<std::size_t>(g)]);
+      float& scale = largest_[static_cast<std::size_t>(g)];
+      scale = scale_for(scale);
+      put_scale(rows_.at(first), cols_.at(g * scales.group), scale);
     }
+    bytes_.resize(static_cast<std::size_t>(cols_.count));
     for (index_t k = 0; k < count; ++k) {
       const auto tile = load(first + k, 1);
       for (index_t col = 0; col < cols_.count; ++col) {
         const float scale = largest_[static_cast<std::size_t>(col / scales.group)];
-        const std::int8_t number = to_int8(tile->data[col], scale);
-        std::memcpy(address(first + k, col), &number, 1);
+        const float number = std::clamp(over_scale(tile->data[col], scale), -most, most);
+        bytes_[static_cast<std::size_t>(col)] = std::byte{to_byte(memory_.type, number)};
       }
+      put(first + k, bytes_.data(), 1);
     }
     return {};
   }
@@ -278,6 +378,7 @@ class row_store {
   std::vector<float> stored_;
   std::vector<float> restored_;
   std::vector<float> largest_;
+  std::vector<std::byte> bytes_;
 };
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

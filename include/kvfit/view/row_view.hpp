@@ -54,7 +54,8 @@ concept dying_matrix = std::is_rvalue_reference_v<M&&> && owns_memory<M>;
 ///
 /// Of a plain view, element (i, j) lies at `data + i · row_stride + j · col_stride`, strides
 /// counted in elements and free to be zero or negative. Others are windows onto a `row_memory`:
-/// rows by number or in pages, quantised blocks, int8 with scales, rows that the caller decodes.
+/// rows by number or in pages, quantised blocks, int8 and fp8 with scales, rows that the caller
+/// decodes.
 /// Memory, tables and scales must outlive the view; nothing is ever copied: a temporary matrix, or
 /// an expression such as `A + B`, does not convert and so does not compile.
 ///
@@ -107,7 +108,7 @@ class row_view {
   [[nodiscard]] const void* data() const noexcept { return memory_.data; }
   [[nodiscard]] bool empty() const noexcept { return rows_ <= 0 || cols_ <= 0; }
 
-  /// Whether two strides say where everything is: a number type, rows neither listed nor paged.
+  /// Whether two strides say all: a number type without scales, rows neither listed nor paged.
   [[nodiscard]] bool is_plain() const noexcept { return is_plain_; }
   /// Whether memory, table, scales or decoder are there.
   [[nodiscard]] bool is_backed() const noexcept { return memory_.is_backed(); }
@@ -122,7 +123,7 @@ class row_view {
     return memory_.col_stride;
   }
 
-  /// Element (i, j) as fp32: exact for all types but int8, whose product with its scale is rounded.
+  /// Element (i, j) as fp32: exact, but for the product with a scale (int8, fp8), rounded once.
   [[nodiscard]] float operator()(index_t i, index_t j) const noexcept {
     if (!is_plain_) return element_elsewhere(i, j);
     const std::byte* at = address(i, j);

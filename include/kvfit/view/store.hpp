@@ -14,20 +14,27 @@
 namespace kvfit::inline KVFIT_ISA {
 
 /// target(i, j) <- source(i, j), rounded to the target's type: numbers to nearest even; q8_0 and
-/// q4_0 by ggml's reference (core/quantised.hpp); int8 with scales max |x| / 127 of each group,
-/// which are written, too.
+/// q4_0 by ggml's reference (core/quantised.hpp); int8 and fp8 with scales as x / scale.
 ///
-/// Everything wrong is found before anything is written: `shape_mismatch` where sizes differ, or
-/// where the target cuts a block or a group of rows or columns that share a scale; `non_finite` and
-/// `storage_overflow` with row and column (of q8_0 and q4_0, and of int8 with fp16 scales, where a
-/// scale overflows: from 65520 · 127 or 65520 · 8 on); `invalid_option` where the target is decoded
-/// by the caller; `null_data`; `out_of_memory`. `argument` names the source in errors. Source and
-/// target must not overlap.
+/// Scales of the target alone are made and written: max |x| / 127 of each group of int8, / 448 of
+/// fp8_e4m3, / 57344 of fp8_e5m2. Scales that others have, too, a stride of 0 says so
+/// (`group_scales`), are taken as they are and must not be 0 where a number isn't: a part of a
+/// tensor can't be given another scale.
+///
+/// Everything wrong is found before anything is written: `shape_mismatch` where sizes differ, where
+/// the target cuts a block or a group of rows or columns whose scale is to be made, or where rows,
+/// columns or scales to be made share memory by their strides; `invalid_position` (number of the
+/// cell or page, row) where a list names a cell or a table a page twice; `non_finite` and
+/// `storage_overflow` with row and column (of a number beyond its type, or beyond it at a given
+/// scale; of a scale to be made beyond its own type, fp16's from 65520 · 127 on for int8; of a
+/// given scale that is not finite); `invalid_option` where the target is decoded by the caller;
+/// `null_data`; `out_of_memory`. `argument` names the source in errors. Source and target must not
+/// overlap.
 ///
 ///     store_rows(fitted->keys, writable_view(*engine_keys), "keys")
 ///
-/// Cost: two reads of the source; of int8, three. Allocates a few rows, 32 where blocks run along
-/// them.
+/// Cost: two reads of the source; where scales are made, three. Allocates a few rows, 32 where
+/// blocks run along them, and 16 bytes a row where rows are listed or paged, which are sorted.
 inline result<void> store_rows(const row_view& source, const writable_view& target,
                                std::string_view argument = "rows") {
   if (source.rows() != target.rows()) {
@@ -48,6 +55,7 @@ inline result<void> store_rows(const row_view& source, const writable_view& targ
   return detail::guard_memory("store_rows", [&]() -> result<void> {
     detail::row_store store(source, target, argument);
     if (const auto ok = store.check_borders(); !ok) return ok;
+    if (const auto ok = store.check_places(); !ok) return ok;
     if (const auto ok = store.pass(false); !ok) return ok;
     return store.pass(true);
   });

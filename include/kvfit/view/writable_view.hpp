@@ -12,7 +12,9 @@ namespace kvfit {
 /// Rows that may be written, in any type and layout but `decoded`.
 ///
 /// A `row_view` forgets whether its memory was const. Whoever makes a writable one of it vouches
-/// that neither the numbers nor their scales are, and that no two of its rows are the same memory.
+/// that neither the numbers nor their scales are, that scales with strides other than 0 are those
+/// of these columns alone, and that they are no numbers' memory. Rows that share memory are found
+/// by whoever writes them.
 ///
 ///     auto v = llama_cpp_head(cache, head, tokens);   // any row_view
 ///     if (v) store_rows(fitted->values, writable_view(*v));
