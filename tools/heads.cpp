@@ -204,8 +204,11 @@ kvfit::result<std::shared_ptr<const kvfit::compacted_cache>> compact_again(
   options.cache.head = *head;
   options.cache.shares = kvfit::budgets::rows{std::move(rows)};
   auto roll = kvfit::rolling_cache::make(
-      options,
-      {.block = std::move(block), .length = first_live + tokens, .live_first = first_live});
+      options, {.block = std::move(block),
+                .length = first_live + tokens,
+                .live_first = first_live,
+                .next_position = first_live + tokens,
+                .live_positions = {{.first = first_live, .rows = tokens}}});
   if (!roll) return roll.error();
   const auto round = roll->begin(live);
   if (!round) return round.error();

@@ -3,6 +3,8 @@
 
 #include <complex>
 #include <limits>
+#include <span>
+#include <vector>
 
 #include "attention/samples.hpp"
 
@@ -122,6 +124,30 @@ TEST_CASE("Turning on and back gives the row back, and turns add up", "[attentio
     CHECK((in_double(on) - in_double(at_once)).cwiseAbs().maxCoeff() <= allowed);
   }
   CHECK(same_bytes(turned(rotation, row, 0), row));
+}
+
+TEST_CASE("Rows turned each by a distance of its own are those turned one by one",
+          "[attention][rope]") {
+  const auto pairing = GENERATE(rope_pairing::half_split, rope_pairing::interleaved);
+  const rope rotation{.base = 10000, .dims = 48, .pairing = pairing};
+  const kvfit::matrix rows = random_matrix(7, 64, 8);
+  const std::vector<index_t> distances = {0, 5, 5, -300, 70000, 0, 5};
+  kvfit::matrix found = rows;
+  REQUIRE(kvfit::turn_rows(found, rotation, distances));
+  kvfit::matrix wanted = rows;
+  for (index_t i = 0; i < 7; ++i) {
+    row_rotation(rotation, 64, distances[static_cast<std::size_t>(i)]).turn(wanted.row(i).data());
+  }
+  CHECK(same_bytes(found, wanted));
+
+  kvfit::matrix still = rows;
+  const auto fewer = kvfit::turn_rows(still, rotation, std::span(distances).first(6));
+  REQUIRE_FALSE(fewer);
+  CHECK(fewer.error().code == kvfit::errc::shape_mismatch);
+  CHECK(fewer.error().actual == 6);
+  CHECK(fewer.error().expected == 7);
+  CHECK_FALSE(kvfit::turn_rows(still, {.dims = 7}, distances));
+  CHECK(same_bytes(still, rows));
 }
 
 TEST_CASE("A rotation with an unusable base is refused", "[attention][rope]") {

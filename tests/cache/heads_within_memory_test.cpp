@@ -37,7 +37,7 @@ TEST_CASE("heads under way are counted by what their fallback takes, where that 
   options.head.selection = kvfit::selection::last{};  // needs no importance
   options.head.bias = kvfit::bias::zero{};
   options.head.values = kvfit::values::copy{};
-  const auto sizes = kvfit::sizes_of(tasks[0].block, tasks[0].queries);
+  const auto sizes = kvfit::sizes_of(tasks[0].block, kvfit::query_set(tasks[0].queries));
   const auto own = kvfit::detail::head_options(options, given.view.layers[0], 8);
   const auto fitted = kvfit::planned_memory(sizes, own);
   const auto copied = kvfit::planned_memory(sizes, kvfit::detail::copying(own));
@@ -79,8 +79,8 @@ TEST_CASE(
   const auto tasks = tasks_of_case(given);
   cache_options options{.budget = 16, .shares = kvfit::budgets::global_ranking{}};
   const auto wanted = wanted_scores(kvfit::selection::highest_attention{});
-  const auto one = static_cast<kvfit::index_t>(
-      kvfit::score_pass_bytes(kvfit::sizes_of_head(tasks[0].block, tasks[0].queries), wanted));
+  const auto one = static_cast<kvfit::index_t>(kvfit::score_pass_bytes(
+      kvfit::sizes_of_head(tasks[0].block, kvfit::query_set(tasks[0].queries)), wanted));
   const auto lanes = [&] { return kvfit::detail::rankings_within_memory(tasks, wanted, options); };
   CHECK(*lanes() == 0);
   options.memory = 2 * one + 1;

@@ -72,8 +72,12 @@ TEST_CASE("§9.35 queries of tokens that were taken back are forgotten, and othe
   check_remembers(ring, text, 4, 5);
   REQUIRE(ring.record(7, text.tokens(9, 1)));
   check_remembers(ring, text, 4, 6);
-  REQUIRE(ring.record(7, text.tokens(20, 3)));  // a gap: the old ones go
-  check_remembers(ring, text, 20, 3);
+  REQUIRE(ring.record(7, text.tokens(20, 3)));  // behind a gap: the old ones stay
+  CHECK(ring.rows(7) == 8);
+  CHECK(ring.copy()->queries[0].heads[0].position(4) == 9);
+  CHECK(ring.copy()->queries[0].heads[0].position(5) == 20);
+  REQUIRE(ring.record(7, text.tokens(12, 3)));  // before the last one: the text begins anew
+  check_remembers(ring, text, 12, 3);
   ring.truncate(3);
   CHECK(ring.rows(7) == 0);
   REQUIRE(ring.copy());
@@ -107,20 +111,32 @@ TEST_CASE("a table of positions is looked up when queries are recorded, and not 
   check_remembers(ring, text, 3, 8);
   CHECK(ring.copy()->queries[0].heads[0].positions.empty());
 
-  const std::vector<index_t> uneven = {11, 12, 14, 15};
+  const std::vector<index_t> uneven = {11, 12, 12, 15};
   auto heads = text.tokens(11, 4);
   for (query_block& head : heads) {
     head.first_position = 0;
     head.positions = uneven;
   }
-  const auto refused = ring.record(7, heads);
+  auto unlike = heads;
+  const std::vector<index_t> other = {11, 12, 13, 15};
+  unlike[1].positions = other;
+  const auto refused = ring.record(7, unlike);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::invalid_position);
-  CHECK(refused.error().actual == 14);
-  CHECK(refused.error().expected == 13);
-  for (query_block& head : heads) head.positions = std::span(uneven).first(3);
-  CHECK(ring.record(7, heads).error().code == errc::shape_mismatch);
+  CHECK(refused.error().actual == 13);
+  CHECK(refused.error().expected == 12);
+  unlike[1].positions = std::span(uneven).first(3);
+  CHECK(ring.record(7, unlike).error().code == errc::shape_mismatch);
   check_remembers(ring, text, 3, 8);
+  REQUIRE(ring.record(7, heads));
+  const auto copy = ring.copy();
+  REQUIRE(copy);
+  const std::vector<index_t> expected = {7, 8, 9, 10, 11, 12, 12, 15};
+  for (const query_block& head : copy->queries[0].heads) {
+    for (index_t i = 0; i < 8; ++i) {
+      CHECK(head.position(i) == expected[static_cast<std::size_t>(i)]);
+    }
+  }
 }
 
 TEST_CASE("what a ring can't remember is refused, and changes nothing", "[cache][queries]") {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <complex>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "kvfit/attention/attend.hpp"
@@ -160,6 +161,53 @@ TEST_CASE("a layer's heads are moved together, rounded to their storage", "[cach
       CHECK(layer.keys(i, j) == kvfit::to_float(kvfit::to_bf16((*exact)(i, j))));
     }
   }
+}
+
+TEST_CASE("keys moved each by a distance of its own are those moved one by one", "[cache][rope]") {
+  const rope how{.base = 500, .dims = 12, .pairing = rope_pairing::interleaved};
+  const kvfit::matrix keys = random_matrix(9, 16, 12);
+  // Rows of a text whose image shares one position, put where all rows follow each other.
+  const std::vector<index_t> distances = {0, 0, 1, 2, 3, 4, -900, 7, 7};
+  const auto found = moved_keys(keys, how, distances);
+  REQUIRE(found);
+  for (index_t i = 0; i < 9; ++i) {
+    const auto one = moved_keys(kvfit::row_view(keys).middle_rows(i, 1), how,
+                                distances[static_cast<std::size_t>(i)]);
+    REQUIRE(one);
+    CHECK(found->row(i) == one->row(0));
+  }
+  const std::vector<index_t> same(9, 31);
+  CHECK(*moved_keys(keys, how, same) == *moved_keys(keys, how, 31));
+  CHECK(moved_keys(keys, how, std::span(distances).first(8)).error().code == errc::shape_mismatch);
+
+  kvfit::compacted block = some_block(9, 16);
+  block.keys = keys;
+  const auto sound = block;
+  REQUIRE(move_keys(block, how, distances));
+  CHECK(block.keys == *found);
+  CHECK(block.positions == sound.positions);
+  for (std::size_t j = 0; j < 9; ++j) {
+    CHECK(block.key_positions[j] == sound.key_positions[j] + distances[j]);
+  }
+  const auto fewer = move_keys(block, how, std::span(distances).first(8));
+  REQUIRE_FALSE(fewer);
+  CHECK(fewer.error().argument == "distances");
+  CHECK(fewer.error().actual == 8);
+  CHECK(fewer.error().expected == 9);
+  auto far = distances;
+  far[4] = -(index_t{1} << 53U) - 1;
+  CHECK(move_keys(block, how, far).error().argument == "distance");
+  CHECK(block.keys == *found);
+
+  kvfit::compacted_layer layer;
+  layer.offsets = {0, 4, 9};
+  layer.keys = keys;
+  layer.key_positions.assign(9, 100);
+  REQUIRE(move_keys(layer, how, distances));
+  CHECK(layer.keys == *found);
+  CHECK(layer.key_positions[6] == -800);
+  layer.key_positions.pop_back();
+  CHECK(move_keys(layer, how, distances).error().argument == "key_positions");
 }
 
 TEST_CASE("what can't be moved is refused, and stays byte for byte", "[cache][rope]") {

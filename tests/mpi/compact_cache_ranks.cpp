@@ -271,6 +271,44 @@ TEST_CASE("ranks that hold shards give the serial bytes, by every budget", "[mpi
   }
 }
 
+TEST_CASE("B: queries of two layers that share one cache are both used on ranks", "[mpi][cache]") {
+  mpi_ranks ranks = world();
+  const cache_case given = four_layers();
+  // A layer that reads the cache of layer 3: one query head a KV head.
+  std::vector<kvfit::matrix> memory;
+  kvfit::layer_queries other{.layer = 3, .heads = {}};
+  for (std::uint64_t h = 0; h < 3; ++h) {
+    memory.push_back(3 * kvfit_test::random_matrix(40, 10, 50 + h));
+    other.heads.emplace_back(kvfit::row_view(memory.back()));
+  }
+  kvfit::cache_queries queries = given.queries;
+  queries.push_back(other);
+  for (const any_budget& shares : every_budget()) {
+    cache_options options = options_with(shares);
+    const auto serial = compact_cache(given.view, queries, options);
+    const auto first_alone = compact_cache(given.view, given.queries, options);
+    REQUIRE(serial);
+    REQUIRE(first_alone);
+    CHECK_FALSE(kvfit_test::same_cache(*serial, *first_alone));
+    const auto whole = compact_cache(ranks, given.view, queries, options);
+    REQUIRE(whole);
+    CHECK(kvfit_test::same_cache(*serial, whole->cache));
+    for (const cut by : {cut::layers, cut::heads}) {
+      shard own = shard_of(given, by, ranks.rank(), ranks.size());
+      kvfit::layer_queries part{.layer = 3, .heads = {}};
+      for (const std::size_t head : own.heads) {  // heads 2, 3 and 4 of all are those of layer 3
+        if (head >= 2 && head < 5) part.heads.push_back(other.heads[head - 2]);
+      }
+      if (!part.heads.empty()) own.queries.push_back(part);
+      options.shares = own_part(shares, own);
+      const auto parts =
+          compact_cache(ranks, own.view, own.queries, options, {.holds = rank_holds::shard});
+      REQUIRE(parts);
+      CHECK(kvfit_test::same_cache(*serial, parts->cache));
+    }
+  }
+}
+
 TEST_CASE("the default composition gives the serial bytes on ranks", "[mpi][cache]") {
   mpi_ranks ranks = world();
   const cache_case given = four_layers();
@@ -558,6 +596,25 @@ TEST_CASE("shards that make no cache are refused on all ranks", "[mpi][cache]") 
     } else {
       CHECK(refusal().starts_with("shape_mismatch: "));
     }
+  }
+  SECTION("queries of a layer that a rank does not have") {
+    if (is_last) own.queries.push_back(given.queries[1]);
+    CHECK(refusal() == "invalid_option: queries of layer 3 (the cache has no such layer)");
+  }
+  SECTION("entries of queries that only some ranks have") {
+    if (is_last) own.queries.push_back(own.queries[0]);
+    CHECK(refusal() ==
+          "shape_mismatch: layer 0: entries of queries: 2, expected 1 (must be as many on all "
+          "ranks)");
+  }
+  SECTION("entries of other groups, whose sum would do") {
+    auto more = own.queries[0];
+    more.heads.insert(more.heads.end(), more.heads.begin(), more.heads.end());
+    own.queries.push_back(more);  // two and four for each KV head
+    if (is_last) std::swap(own.queries[0], own.queries[1]);
+    CHECK(refusal() ==
+          "shape_mismatch: layer 0: query heads: 4, expected 2 (must be as many for each KV head "
+          "on all ranks; entry 0)");
   }
   SECTION("layers out of order") {
     if (is_last) own.view.layers = {given.view.layers[3], given.view.layers[0]};

@@ -4,11 +4,13 @@
 
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kvfit/attention/rope_scaling.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -61,12 +63,8 @@ class row_rotation {
   /// By `distance` positions forward (back where negative), for rows of `width` elements;
   /// `check_rope` must have passed.
   row_rotation(const rope& rotation, index_t width, index_t distance)
-      : pairing_(rotation.pairing), pairs_((rotation.dims == 0 ? width : rotation.dims) / 2) {
-    for (const double frequency : rope_frequencies(rotation, width)) {
-      const double angle = static_cast<double>(distance) * frequency;
-      cosine_.push_back(static_cast<float>(std::cos(angle)));
-      sine_.push_back(static_cast<float>(std::sin(angle)));
-    }
+      : row_rotation(rotation, width) {
+    make_angles(rope_frequencies(rotation, width), distance);
   }
 
   /// One row, in place. No allocation.
@@ -84,13 +82,78 @@ class row_rotation {
   }
 
  private:
+  friend class row_turner;
+
+  /// Without angles.
+  row_rotation(const rope& rotation, index_t width)
+      : pairing_(rotation.pairing), pairs_((rotation.dims == 0 ? width : rotation.dims) / 2) {}
+
+  /// Keeps what memory there is: of the same number of pairs, no allocation after the first time.
+  void make_angles(std::span<const double> frequencies, index_t distance) {
+    cosine_.clear();
+    sine_.clear();
+    for (const double frequency : frequencies) {
+      const double angle = static_cast<double>(distance) * frequency;
+      cosine_.push_back(static_cast<float>(std::cos(angle)));
+      sine_.push_back(static_cast<float>(std::sin(angle)));
+    }
+  }
+
   rope_pairing pairing_;
   index_t pairs_;
   std::vector<float> cosine_;
   std::vector<float> sine_;
 };
 
-/// Bytes that a `row_rotation` for rows of `width` elements holds at most, while it is made.
+/// Turns rows one after the other, each by a number of positions of its own, as a `row_rotation` by
+/// that number would. Rows of the same number that follow each other share their angles.
+class row_turner {
+ public:
+  /// For rows of `width` elements; `check_rope` must have passed.
+  row_turner(const rope& rotation, index_t width)
+      : frequencies_(rope_frequencies(rotation, width)), by_(rotation, width) {
+    by_.make_angles(frequencies_, distance_);
+  }
+
+  /// One row, in place, by `distance` positions forward. No allocation.
+  void turn(float* row, index_t distance) {
+    if (distance != distance_) by_.make_angles(frequencies_, distance);
+    distance_ = distance;
+    by_.turn(row);
+  }
+
+ private:
+  std::vector<double> frequencies_;
+  row_rotation by_;
+  index_t distance_ = 0;  ///< of the angles that `by_` has
+};
+
+/// Turns row i of `rows` by distances[i] positions forward (back where negative).
+///
+/// rows: n × d, already rotated or plain. distances: n. Errors, with nothing written: those of
+/// `check_rope`; `shape_mismatch` for another number of distances; `out_of_memory`. An element
+/// that exceeds fp32 becomes infinite (`moved_keys` refuses it). Cost: one pass; angles are made
+/// where the distance changes from one row to the next.
+///
+///     auto ok = kvfit::turn_rows(keys, llama, shifts);  // each key by its own shift
+[[nodiscard]] inline result<void> turn_rows(matrix& rows, const rope& rotation,
+                                            std::span<const index_t> distances) {
+  if (const auto ok = check_rope(rotation, rows.cols()); !ok) return ok;
+  if (static_cast<index_t>(distances.size()) != rows.rows()) {
+    return error{errc::shape_mismatch, "distances", static_cast<index_t>(distances.size()),
+                 rows.rows(), "one a row"};
+  }
+  return detail::guard_memory("turn_rows", [&]() -> result<void> {
+    row_turner turner(rotation, rows.cols());
+    for (index_t i = 0; i < rows.rows(); ++i) {
+      turner.turn(rows.row(i).data(), distances[static_cast<std::size_t>(i)]);
+    }
+    return {};
+  });
+}
+
+/// Bytes that a `row_rotation` or a `row_turner` for rows of `width` elements holds at most, while
+/// it is made.
 inline double row_rotation_bytes(index_t width) noexcept {
   const index_t pairs = (width + 1) / 2;
   return double_bytes(pairs) + 2 * grown_bytes(float_bytes(pairs));

@@ -35,15 +35,24 @@ struct cache_view {
   std::vector<cache_layer> layers;
 };
 
-/// The reference queries of one layer: one block per query head, in the engine's order. With H KV
-/// heads and G · H query heads, heads h · G to h · G + G − 1 read KV head h (GQA).
+/// The reference queries that one layer asks: one block per query head, in the engine's order. With
+/// H KV heads and G · H query heads, heads h · G to h · G + G − 1 read KV head h (GQA).
 struct layer_queries {
-  index_t layer = 0;  ///< `cache_layer::number`
+  /// `cache_layer::number` of the cache that they read: that of another layer where layers share
+  /// their keys and values.
+  index_t layer = 0;
   std::vector<query_block> heads;
 };
 
-/// The reference queries of a cache: those of every layer that is compacted, in any order; queries
-/// of other layers are not looked at.
+/// The reference queries of a cache: those of every layer that is compacted, in any order.
+///
+/// Several entries may name one layer: where several layers read one layer's keys and values, each
+/// of them is an entry, with a multiple of the KV heads' number of blocks, and the cache is fitted
+/// for the queries of all of them. KV head h then has the blocks of its group in the first entry,
+/// behind these those in the second, and so on; `kv_block::masks` has one mask for each, in that
+/// order. An entry of a layer that the cache does not have is an error. An engine may hand over
+/// queries of sliding and of skipped layers as well: these layers are left as they are, and so
+/// their queries are not used.
 using cache_queries = std::vector<layer_queries>;
 
 }  // namespace kvfit

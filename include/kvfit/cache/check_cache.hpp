@@ -12,6 +12,7 @@
 #include "kvfit/attention/check.hpp"
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/heads.hpp"
+#include "kvfit/cache/queries_of_layer.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -22,8 +23,8 @@ struct head_task {
   head_id id;
   std::size_t layer = 0;  ///< place in `cache_view::layers`
   kv_block block;
-  std::span<const query_block> queries;
-  index_t visible = 0;  ///< rows that no bias hides
+  std::vector<query_block> queries;  ///< of its group, in the order of `queries_of_layer`
+  index_t visible = 0;               ///< rows that no bias hides
 };
 
 }  // namespace kvfit
@@ -42,7 +43,8 @@ inline index_t visible_rows(const kv_block& block) {
                        [](float bias) { return is_finite(bias); });
 }
 
-/// The heads of one layer with the queries of their groups; `queries`: a block a query head.
+/// The heads of one layer with the queries of their groups; `queries`: H groups of as many blocks,
+/// as `queries_of_layer` gives them.
 inline result<void> add_tasks(const cache_layer& layer, std::size_t place,
                               std::span<const query_block> queries, std::vector<head_task>& tasks) {
   const std::string where = "layer " + std::to_string(layer.number);
@@ -66,7 +68,8 @@ inline result<void> add_tasks(const cache_layer& layer, std::size_t place,
       return error{errc::shape_mismatch, name(id) + ": values", block.values.cols(),
                    first.values.cols(), "columns must equal those of the layer's first head"};
     }
-    tasks.push_back({id, place, block, queries.subspan(h * group, group), visible_rows(block)});
+    const auto own = queries.subspan(h * group, group);
+    tasks.push_back({id, place, block, {own.begin(), own.end()}, visible_rows(block)});
   }
   return {};
 }
@@ -88,17 +91,10 @@ inline result<void> add_layers(const cache_view& cache, const cache_queries& que
       return refuse_layer(layer.number, "recurrent: it has no keys; leave it out or skip it");
     }
     if (layer.kind == layer_kind::sliding) continue;
-    const auto asked = std::find_if(queries.begin(), queries.end(), [&](const layer_queries& of) {
-      return of.layer == layer.number;
-    });
-    if (asked == queries.end()) {
-      return error{errc::missing_entry,
-                   "queries of layer " + std::to_string(layer.number),
-                   error::none,
-                   error::none,
-                   {}};
-    }
-    if (const auto ok = add_tasks(layer, place, asked->heads, tasks); !ok) return ok.error();
+    const auto asked =
+        queries_of_layer(queries, layer.number, static_cast<index_t>(layer.heads.size()));
+    if (!asked) return asked.error();
+    if (const auto ok = add_tasks(layer, place, *asked, tasks); !ok) return ok.error();
   }
   return {};
 }
@@ -118,13 +114,14 @@ inline index_t rows_of(const cache_view& cache) {
 }
 
 /// The heads to compact, layer after layer, with their queries: those of all global layers but the
-/// ones in `skip`. The tasks refer to `queries`, which must outlive them.
+/// ones in `skip`. A layer's queries are those of all entries that name it (`queries_of_layer`).
+/// The tasks refer to what `cache` and `queries` refer to, which must outlive them.
 ///
 /// Errors: `empty_input` without a layer to compact or a layer without heads; `invalid_option` for
-/// a recurrent layer, for layers out of order, and for a number in `skip` that no layer has;
-/// `missing_entry` for a layer without queries; `shape_mismatch` where query heads are no multiple
-/// of the KV heads, or heads of one layer differ in d_k or d_v. The rows themselves are checked by
-/// `compact`.
+/// a recurrent layer, for layers out of order, for a number in `skip` that no layer has, and for
+/// queries of a layer that is not there; `missing_entry` for a layer without queries;
+/// `shape_mismatch` where an entry's query heads are no multiple of the KV heads, or heads of one
+/// layer differ in d_k or d_v. The rows themselves are checked by `compact`.
 [[nodiscard]] inline result<std::vector<head_task>> tasks_of(const cache_view& cache,
                                                              const cache_queries& queries,
                                                              std::span<const index_t> skip = {}) {
@@ -133,6 +130,7 @@ inline index_t rows_of(const cache_view& cache) {
                                       [&](const auto& layer) { return layer.number == number; });
     if (!is_there) return detail::refuse_layer(number, "to be skipped, is not in the cache");
   }
+  if (const auto ok = check_query_layers(cache, queries); !ok) return ok.error();
   std::vector<head_task> tasks;
   if (const auto ok = detail::add_layers(cache, queries, skip, tasks); !ok) return ok.error();
   if (tasks.empty()) {

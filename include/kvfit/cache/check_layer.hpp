@@ -109,4 +109,17 @@ namespace kvfit::inline KVFIT_ISA {
   return detail::check_finite(layer, "bias", layer.bias.data(), rows, 1);
 }
 
+/// `invalid_option` where numbers of layers do not ascend from 0: one that stands twice would be
+/// looked up once.
+[[nodiscard]] inline result<void> check_layer_order(const compacted_cache& cache) {
+  index_t before = -1;
+  for (const compacted_layer& layer : cache.layers) {
+    if (layer.number <= before) {
+      return error{errc::invalid_option, "layer", layer.number, before + 1, "layers must ascend"};
+    }
+    before = layer.number;
+  }
+  return {};
+}
+
 }  // namespace kvfit::inline KVFIT_ISA

@@ -13,6 +13,7 @@
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
 #include "kvfit/cache/compacted_layers.hpp"
+#include "kvfit/cache/queries_of_layer.hpp"
 #include "kvfit/cache/rope.hpp"
 #include "kvfit/cache/text_piece.hpp"
 #include "kvfit/core/config.hpp"
@@ -93,6 +94,7 @@ class piece_check {
     if (piece.budget < 1) {
       return error{errc::budget_out_of_range, "budget", piece.budget, 1, "must be at least 1"};
     }
+    if (const auto ok = check_query_layers(piece.cache, piece.queries); !ok) return ok;
     for (const cache_layer& layer : piece.cache.layers) {
       const bool is_skipped = std::find(options_.skip.begin(), options_.skip.end(), layer.number) !=
                               options_.skip.end();

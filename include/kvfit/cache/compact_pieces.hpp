@@ -55,8 +55,12 @@ class piece_compaction {
   result<std::vector<compacted_layer>> fit(const text_piece& piece) {
     std::deque<block_slice> slices;  // views of masks are theirs
     cache_view part;
+    cache_queries queries;  // of the layers in the part
     for (const cache_layer* layer : compacted_layers(piece, options_)) {
       part.layers.push_back(*layer);
+      for (const layer_queries& asked : piece.queries) {
+        if (asked.layer == layer->number) queries.push_back(asked);
+      }
       for (kv_block& block : part.layers.back().heads) {
         block = slices.emplace_back(block, piece.where.first, piece.where.rows).block();
       }
@@ -70,7 +74,7 @@ class piece_compaction {
         by_.progress(done_ * heads_ + done, fitted_ * heads_);
       };
     }
-    auto fitted = compact_cache(part, piece.queries, options, how_, by);
+    auto fitted = compact_cache(part, queries, options, how_, by);
     if (!fitted) return fitted.error();
     ++done_;
     return std::move(fitted->layers);
@@ -178,7 +182,8 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors, before anything is compacted: `invalid_position` where a piece does not follow or a
 /// head stands elsewhere than its layer; `shape_mismatch`; `missing_entry` where keys must be moved
-/// and no rotation is known; `invalid_option`. On the way those of `compact_cache`, with the rows
+/// and no rotation is known; `invalid_option`, for queries of a layer that a piece does not have
+/// among others. On the way those of `compact_cache`, with the rows
 /// of the text in the detail: a chunk that no query sees is one, unless `options.fallback` says
 /// otherwise; `cancelled`, where `by` has it looked at before each piece and within its heads. Then
 /// nothing is returned. Same input, same bytes, at any number of threads.

@@ -47,7 +47,7 @@ inline result<compacted> keep_last(const kv_block& cache, const compact_options&
 /// Rows of the cache with their own values and biases: those most looked at, or the last.
 inline result<compacted> keep_copies(const head_task& task, const compact_options& options,
                                      const stop_when& stop) {
-  auto kept = compact(task.block, task.queries, options, stop);
+  auto kept = compact(task.block, query_set(task.queries), options, stop);
   if (kept || kept.error().code == errc::storage_overflow || !is_numerical(kept.error())) {
     return kept;
   }
@@ -67,7 +67,7 @@ result<compacted_head> fit_head(const head_task& task, const Options& options,
     out.report.outcome = head_outcome::empty;
     return out;
   }
-  auto fitted = compact(task.block, task.queries, options, stop);
+  auto fitted = compact(task.block, query_set(task.queries), options, stop);
   if (!fitted && fallback == head_fallback::copies && is_numerical(fitted.error())) {
     out.report.outcome = head_outcome::fallback;
     out.report.cause = fitted.error();

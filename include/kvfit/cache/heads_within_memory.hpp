@@ -41,7 +41,7 @@ result<index_t> heads_within_memory(const cache_view& cache, std::span<const hea
     const head_task& task = tasks[h];
     if (rows[h] == 0) continue;
     const auto own = head_options(options, cache.layers[task.layer], rows[h]);
-    const compaction_sizes sizes = sizes_of(task.block, task.queries);
+    const compaction_sizes sizes = sizes_of(task.block, query_set(task.queries));
     const auto fitted = planned_memory(sizes, own);
     if (!fitted) return in_head(fitted.error(), task.id);
     largest = std::max(largest, fitted->needed);
@@ -59,7 +59,7 @@ template <class Options>
 result<score_options> ranking_within_memory(const head_task& task, score_options wanted,
                                             const Options& options) {
   wanted.memory = options.memory;
-  return detail::score_options_within(sizes_of_head(task.block, task.queries), wanted);
+  return detail::score_options_within(sizes_of_head(task.block, query_set(task.queries)), wanted);
 }
 
 /// Heads whose keys may be ranked together. Their importance, 4 bytes a row, is a result.
@@ -72,7 +72,8 @@ result<index_t> rankings_within_memory(std::span<const head_task> tasks,
   for (const head_task& task : tasks) {
     const auto own = ranking_within_memory(task, wanted, options);
     if (!own) return in_head(own.error(), task.id);
-    largest = std::max(largest, score_pass_bytes(sizes_of_head(task.block, task.queries), *own));
+    largest = std::max(largest,
+                       score_pass_bytes(sizes_of_head(task.block, query_set(task.queries)), *own));
   }
   return lanes_of(whole_bytes(largest), options);
 }
@@ -83,7 +84,7 @@ index_t checks_within_memory(std::span<const head_task> tasks, const Options& op
   if (!options.memory) return options.heads_at_once;
   index_t largest = 1;
   for (const head_task& task : tasks) {
-    const double own = checking_bytes(sizes_of_head(task.block, task.queries));
+    const double own = checking_bytes(sizes_of_head(task.block, query_set(task.queries)));
     largest = std::max(largest, whole_bytes(own));
   }
   return lanes_of(largest, options);

@@ -26,7 +26,7 @@ namespace kvfit {
 
 /// The heads to compact and their budgets, in the order of the view.
 struct cache_plan {
-  std::vector<head_task> tasks;  ///< refer to the view and the queries they were made from
+  std::vector<head_task> tasks;  ///< refer to what the view and the queries refer to
   std::vector<index_t> rows;     ///< t_h, one a task, 0 … `head_task::visible`
 };
 
@@ -55,8 +55,8 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
         const auto within = ranking_within_memory(task, wanted, options);
         if (!within) return in_head(within.error(), task.id);
         const auto scores =
-            score_checked(task.block, task.queries, cache.layers[task.layer].rule.value_or(rule),
-                          *within, {}, by.stop());
+            score_checked(task.block, query_set(task.queries),
+                          cache.layers[task.layer].rule.value_or(rule), *within, {}, by.stop());
         if (!scores) return in_head(scores.error(), task.id);
         auto& own = importance[static_cast<std::size_t>(i)];
         own.reserve(static_cast<std::size_t>(task.visible));
@@ -84,7 +84,7 @@ result<void> check_tasks(const cache_view& cache, std::span<const head_task> tas
         const head_task& task = tasks[static_cast<std::size_t>(i)];
         const index_t rows = std::max<index_t>(task.block.keys.rows(), 1);
         const auto own = head_options(options, cache.layers[task.layer], rows);
-        const auto ok = check_compaction(task.block, task.queries, own);
+        const auto ok = check_compaction(task.block, query_set(task.queries), own);
         if (!ok) return in_head(ok.error(), task.id);
         return {};
       },

@@ -107,8 +107,8 @@ inline result<compacted_head> refit_head(const cache_layer& layer, const head_ta
     return out;
   }
   if (const auto ok = check_rows(cache, rows, options); !ok) return ok.error();
-  auto fitted =
-      compact(cache, task.queries, refit_options(layer, options, rows, cache.keys.rows()), stop);
+  auto fitted = compact(cache, query_set(task.queries),
+                        refit_options(layer, options, rows, cache.keys.rows()), stop);
   if (!fitted) return fitted.error();
   if (fitted->positions != rows) {
     return error{errc::invalid_position, "rows", static_cast<index_t>(rows.size()), error::none,
@@ -131,7 +131,7 @@ inline result<index_t> refits_within_memory(const cache_layer& layer,
   for (std::size_t h = 0; h < tasks.size(); ++h) {
     if (rows[h].empty()) continue;
     const kv_block& block = tasks[h].block;
-    const auto planned = planned_memory(sizes_of(block, tasks[h].queries),
+    const auto planned = planned_memory(sizes_of(block, query_set(tasks[h].queries)),
                                         refit_options(layer, options, rows[h], block.keys.rows()));
     if (!planned) return in_head(planned.error(), tasks[h].id);
     largest = std::max(largest, planned->needed);
@@ -148,10 +148,11 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// rows: one list a head, ascending, hidden rows not among them; an empty list leaves the head
 /// without rows. Rows that `options` protects must be named. queries: one block per query head, in
-/// the engine's order, a multiple of the KV heads. options: of each head; `budget` and `selection`
-/// are not looked at, but where the selection would have been refined by default the rows are, too.
-/// `bias::from_selection` has nothing to take weights from and is an error. The layer's own rule
-/// and rotation stand in for those of the options.
+/// the engine's order, a multiple of the KV heads; where other layers read this one's keys and
+/// values, too, what `queries_of_layer` makes of the entries of all. options: of each head;
+/// `budget` and `selection` are not looked at, but where the selection would have been refined by
+/// default the rows are, too. `bias::from_selection` has nothing to take weights from and is an
+/// error. The layer's own rule and rotation stand in for those of the options.
 ///
 /// `options.memory` caps what all heads under way hold together beyond inputs and finished results:
 /// fewer of them run at a time first, then each does with less (`planned_memory`).

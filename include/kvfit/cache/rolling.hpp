@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "kvfit/cache/check_layer.hpp"
+#include "kvfit/cache/position_runs.hpp"
 #include "kvfit/cache/rolling_options.hpp"
 #include "kvfit/cache/rolling_round.hpp"
 #include "kvfit/cache/stack_round.hpp"
@@ -19,18 +21,26 @@
 namespace kvfit {
 
 /// What a rolling cache is in numbers and rows: to be saved, and to go on from.
+///
+/// Rows of the text are numbered from 0: `length` and `live_first` count rows, and so do
+/// `compacted_layer::positions` of the block. Where a row stands is another number: positions are
+/// `next_position`, `live_positions` and `compacted_layer::key_positions`. Both numbers are equal
+/// in a text of words alone, one position each.
 struct rolling_state {
-  std::shared_ptr<const compacted_cache> block;  ///< none before the first round
-  index_t length = 0;                            ///< tokens of the text; the next one stands here
-  index_t live_first = 0;                        ///< the first token that the live rows have
+  /// None before the first round. One without any row (of an empty text) is none, too.
+  std::shared_ptr<const compacted_cache> block;
+  index_t length = 0;         ///< rows of the text, compacted or live
+  index_t live_first = 0;     ///< number of the first live row; all before it are in the block
+  index_t next_position = 0;  ///< where the next token stands; no row stands behind it
+  std::vector<position_run> live_positions;  ///< of the length − live_first live rows
 };
 
 }  // namespace kvfit
 
 namespace kvfit::inline KVFIT_ISA {
 
-/// Keeps, for one text, a compact block of its first `live_first()` tokens and count of the live
-/// rows behind it; the live rows themselves are the engine's. An engine attends over both:
+/// Keeps, for one text, a compact block of its first `live_first()` rows and the positions of the
+/// live rows behind it; the live rows themselves are the engine's. An engine attends over both:
 ///
 ///     attend(query, {roll.block()->layers[l].block(h), live[l][h]});
 ///
@@ -49,8 +59,13 @@ namespace kvfit::inline KVFIT_ISA {
 /// A round takes the compact block and all live rows but the recent ones, and makes one block of
 /// them. Old rows go into it with the biases they were fitted with, for these are part of their
 /// attention mass (arXiv:2602.16284's recompaction with b_S + ln w; ln w alone forgets what the
-/// rows stand for). The first `sinks` rows of the text stay as they are in every round. Positions
-/// are those of the text, from 0, in every round: blocks' own positions are not looked at.
+/// rows stand for). The first `sinks` rows of the text stay as they are in every round.
+///
+/// Rows and positions are counted apart (`rolling_state`). What is compacted, protected, dropped or
+/// taken back is counted in rows; positions are only where rows stand. They are given with the rows
+/// and kept as given, in the block, too, several rows at one position included (M-RoPE):
+///
+///     roll.append(image_positions, next_position);     // 64 rows at one position, the next 8 on
 ///
 /// Until `apply`, nothing changes; a round that failed, was cancelled or abandoned leaves block and
 /// counts as they were. The object belongs to one thread; a round runs on any. Blocks are never
@@ -63,14 +78,17 @@ class rolling_cache {
     return rolling_cache(std::move(options));
   }
 
-  /// Of a text that was left as `saved` says. Errors besides: `invalid_option` for counts that do
-  /// not fit together, those of `check_layer` for its block, `invalid_position` for one
-  /// with rows that are live or not in the text.
+  /// Of a text that was left as `saved` says; an empty one, with an empty block or none, too.
+  /// Errors besides: `invalid_option` for counts that do not fit together, those of `check_layer`
+  /// and `check_layer_order` for its block, `invalid_position` for a block with rows that are live
+  /// or not in the text, or with keys that stand behind the next position; `shape_mismatch` where
+  /// `live_positions` are not those of the live rows.
   [[nodiscard]] static result<rolling_cache> make(rolling_options options, rolling_state saved) {
     if (const auto ok = check_rolling(options); !ok) return ok.error();
     if (const auto ok = check_saved(saved); !ok) return ok.error();
     rolling_cache restored(std::move(options));
     restored.now_ = std::move(saved);
+    if (restored.now_.live_first == 0) restored.now_.block.reset();  // it has no rows
     return restored;
   }
 
@@ -90,10 +108,16 @@ class rolling_cache {
 
   [[nodiscard]] const rolling_options& options() const noexcept { return options_; }
   [[nodiscard]] const rolling_state& state() const noexcept { return now_; }
-  /// Tokens of the text, compacted or live: the position of the next one.
+  /// Rows of the text, compacted or live.
   [[nodiscard]] index_t length() const noexcept { return now_.length; }
-  /// The first token that live rows have; all before it are in the block.
+  /// Number of the first live row; all rows before it are in the block.
   [[nodiscard]] index_t live_first() const noexcept { return now_.live_first; }
+  /// Where the next token stands.
+  [[nodiscard]] index_t next_position() const noexcept { return now_.next_position; }
+  /// Where the live rows stand, run after run.
+  [[nodiscard]] std::span<const position_run> live_positions() const noexcept {
+    return now_.live_positions;
+  }
   [[nodiscard]] index_t live_rows() const noexcept { return now_.length - now_.live_first; }
   /// The compact block, or nothing before the first round.
   [[nodiscard]] const std::shared_ptr<const compacted_cache>& block() const noexcept {
@@ -111,28 +135,91 @@ class rolling_cache {
   /// Whether a round was begun and neither applied nor abandoned.
   [[nodiscard]] bool is_busy() const noexcept { return under_way_ != nullptr; }
 
-  /// `tokens` more live rows. `invalid_option` where that is negative or the text exceeds 53 bits.
-  result<void> append(index_t tokens) {
-    constexpr index_t largest = index_t{1} << 53U;
-    if (tokens < 0 || tokens > largest - now_.length) {
-      return error{errc::invalid_option, "tokens", tokens, largest - now_.length, {}};
+  /// `rows` more live rows, at the next position and those that follow it, one each; the next token
+  /// then stands behind them.
+  ///
+  /// Errors, with nothing changed: `invalid_option` where `rows` is negative, or the text or its
+  /// positions exceed 53 bits; `out_of_memory`.
+  result<void> append(index_t rows) {
+    const index_t most = detail::largest_position - std::max(now_.length, now_.next_position);
+    if (rows < 0 || rows > most) return error{errc::invalid_option, "rows", rows, most, {}};
+    if (rows == 0) return {};
+    return detail::guard_memory("append", [&]() -> result<void> {
+      detail::add_run(now_.live_positions, {.first = now_.next_position, .rows = rows});
+      now_.length += rows;
+      now_.next_position += rows;
+      return {};
+    });
+  }
+
+  /// More live rows, at these positions, and where the token behind them stands: under M-RoPE the
+  /// rows of an image share one, and the text goes on some positions further.
+  ///
+  /// positions: one a row, 0 … next_position, in any order, the same one several times. A part of
+  /// an image leaves its own position the next. next_position: no less than before, within 53 bits.
+  /// Errors, with nothing changed: `invalid_position` with the position at fault; `invalid_option`
+  /// where the text exceeds 53 bits; `out_of_memory`. Memory: 24 bytes for each run of rows that
+  /// share a position or follow each other by one.
+  result<void> append(std::span<const index_t> positions, index_t next_position) {
+    const auto rows = static_cast<index_t>(positions.size());
+    const index_t most = detail::largest_position - now_.length;
+    if (rows > most) return error{errc::invalid_option, "rows", rows, most, {}};
+    if (next_position < now_.next_position || next_position > detail::largest_position) {
+      return error{
+          errc::invalid_position, "next_position", next_position,
+          next_position < now_.next_position ? now_.next_position : detail::largest_position,
+          "must not be less than before, nor exceed 53 bits"};
     }
-    now_.length += tokens;
+    for (std::size_t row = 0; row < positions.size(); ++row) {
+      if (positions[row] >= 0 && positions[row] <= next_position) continue;
+      return error{
+          errc::invalid_position, "positions", positions[row], next_position,
+          "row " + std::to_string(row) + ": must be at least 0 and not behind the next position"};
+    }
+    return detail::guard_memory("append", [&]() -> result<void> {
+      std::vector<position_run> added;
+      for (const index_t position : positions) {
+        detail::add_run(added, {.first = position, .rows = 1});
+      }
+      std::vector<position_run>& runs = now_.live_positions;
+      const std::size_t needed = runs.size() + added.size();
+      if (needed > runs.capacity()) runs.reserve(std::max(needed, 2 * runs.size()));
+      for (const position_run& run : added) detail::add_run(runs, run);  // there is room
+      now_.length += rows;
+      now_.next_position = next_position;
+      return {};
+    });
+  }
+
+  /// Ends the text after `length` rows: the last live rows are gone. The next token then stands
+  /// where the first of them stood, or at the highest position of the rows that stay, if that
+  /// is more; where none is gone, at the same position as before. A round under way that has taken
+  /// any of them is abandoned. `invalid_position` (with the first live row) where rows within the
+  /// block would have to go: a fit can't be undone, so the text must be prefilled anew.
+  result<void> truncate(index_t length) {
+    if (const auto ok = check_length(length); !ok) return ok;
+    end_after(length);
     return {};
   }
 
-  /// Ends the text after `length` tokens: the last live rows are gone. A round under way that has
-  /// taken any of them is abandoned. `invalid_position` (with the first live token) where tokens
-  /// within the block would have to go: a fit can't be undone, so the text must be prefilled anew.
-  result<void> truncate(index_t length) {
-    if (length < now_.live_first || length > now_.length) {
-      return error{errc::invalid_position, "length", length,
-                   length > now_.length ? now_.length : now_.live_first,
-                   length > now_.length ? "the text is no longer than that"
-                                        : "tokens of the compact block can't be taken back"};
+  /// The same, with the next token at `next_position`: where an engine goes on elsewhere, as within
+  /// the rows of an image. `invalid_position` besides for one that is more than before, or less
+  /// than that of a row that stays.
+  result<void> truncate(index_t length, index_t next_position) {
+    if (const auto ok = check_length(length); !ok) return ok;
+    if (next_position > now_.next_position) {
+      return error{errc::invalid_position, "next_position", next_position, now_.next_position,
+                   "a shorter text does not go on later"};
     }
-    now_.length = length;
-    if (is_busy() && length < end_of(under_way_->taken)) abandon();
+    auto runs = now_.live_positions;
+    detail::keep_first_rows(runs, length - now_.live_first, 0);
+    const index_t highest = std::max(detail::highest_position(runs), highest_of_block());
+    if (next_position < highest || next_position < 0) {
+      return error{errc::invalid_position, "next_position", next_position,
+                   std::max<index_t>(highest, 0), "rows that stay stand behind it"};
+    }
+    end_after(length);
+    now_.next_position = next_position;
     return {};
   }
 
@@ -150,13 +237,15 @@ class rolling_cache {
   }
 
   /// A round over the block and the live rows but the recent ones. `live`: the layers, each global
-  /// head with its `live_rows()` rows from token `live_first()` on; their positions are not looked
-  /// at, their biases are; sliding layers are left alone.
+  /// head with its `live_rows()` rows from row `live_first()` on, with their biases; sliding layers
+  /// are left alone. Positions are those given to `append`: a head that says where its rows stand,
+  /// by a table or a first position other than 0, must say the same.
   ///
   /// Errors, with nothing changed: `invalid_option` where a round is under way or heads have masks;
   /// `empty_input` where all live rows are recent ones; `shape_mismatch` for heads of other lengths
-  /// or widths than the book says, `missing_entry` for a layer of the block that is not there;
-  /// those of a recurrent layer. Cost: 12 bytes a row and head; no row is read.
+  /// or widths than the book says, `invalid_position` for rows that stand elsewhere,
+  /// `missing_entry` for a layer of the block that is not there; those of a recurrent layer. Cost:
+  /// 12 bytes a row and head, and 8 a live row; no row is read.
   [[nodiscard]] result<rolling_round> begin(const cache_view& live) {
     return detail::guard_memory("begin", [&]() -> result<rolling_round> {
       if (is_busy()) {
@@ -172,7 +261,8 @@ class rolling_cache {
       state->before = now_.block;
       state->taken = {now_.live_first, count};
       state->options = options_.cache;
-      if (const auto ok = detail::stack_round(live, live_rows(), *state); !ok) return ok.error();
+      const auto ok = detail::stack_round(live, live_rows(), now_.live_positions, *state);
+      if (!ok) return ok.error();
       const auto heads = static_cast<index_t>(state->stacks.size());
       state->options.budget = heads * (options_.target - options_.recent);
       state->options.head.protect_first = options_.sinks;
@@ -182,7 +272,7 @@ class rolling_cache {
   }
 
   /// Makes the outcome the compact block, at once or not at all, and ends the round. Returns the
-  /// tokens whose live rows the block now has: the engine's first so many live rows, which must not
+  /// rows of the text that the block now has: the engine's first so many live rows, which must not
   /// be attended to any more. Rows that came since `begin` stay live behind it.
   ///
   /// Errors, with block and counts as they were: the outcome's own (the round is over; another may
@@ -197,6 +287,7 @@ class rolling_cache {
     if (!outcome.cache()) return outcome.cache().error();
     now_.block = *outcome.cache();
     now_.live_first = end_of(taken);
+    detail::drop_first_rows(now_.live_positions, taken.rows);
     return taken;
   }
 
@@ -205,27 +296,69 @@ class rolling_cache {
 
   static index_t end_of(const chunk& part) noexcept { return part.first + part.rows; }
 
+  [[nodiscard]] result<void> check_length(index_t length) const {
+    if (length >= now_.live_first && length <= now_.length) return {};
+    return error{errc::invalid_position, "length", length,
+                 length > now_.length ? now_.length : now_.live_first,
+                 length > now_.length ? "the text is no longer than that"
+                                      : "rows of the compact block can't be taken back"};
+  }
+
+  /// Drops the rows from `length` on.
+  void end_after(index_t length) noexcept {
+    const index_t next =
+        detail::keep_first_rows(now_.live_positions, length - now_.live_first, now_.next_position);
+    now_.next_position =
+        std::max({next, detail::highest_position(now_.live_positions), highest_of_block()});
+    now_.length = length;
+    if (is_busy() && length < end_of(under_way_->taken)) abandon();
+  }
+
+  [[nodiscard]] index_t highest_of_block() const noexcept {
+    index_t highest = -1;
+    if (!now_.block) return highest;
+    for (const compacted_layer& layer : now_.block->layers) {
+      for (const index_t position : layer.key_positions) highest = std::max(highest, position);
+    }
+    return highest;
+  }
+
   static result<void> check_saved(const rolling_state& saved) {
-    constexpr index_t largest = index_t{1} << 53U;
+    constexpr index_t largest = detail::largest_position;
     if (saved.length < 0 || saved.length > largest) {
       return error{errc::invalid_option, "length", saved.length, largest, {}};
     }
     if (saved.live_first < 0 || saved.live_first > saved.length) {
       return error{errc::invalid_option, "live_first", saved.live_first, saved.length, {}};
     }
-    if ((saved.block != nullptr) != (saved.live_first > 0)) {
+    if (saved.next_position < 0 || saved.next_position > largest) {
+      return error{errc::invalid_option, "next_position", saved.next_position, largest, {}};
+    }
+    if (saved.block == nullptr && saved.live_first > 0) {
       return error{errc::invalid_option, "live_first", saved.live_first, 0,
                    "rows before the live ones are those of a block"};
     }
-    if (saved.block == nullptr) return {};
-    for (const compacted_layer& layer : saved.block->layers) {
+    if (saved.block != nullptr) {
+      if (const auto ok = check_block(*saved.block, saved); !ok) return ok;
+    }
+    return detail::check_runs(saved.live_positions, saved.length - saved.live_first,
+                              saved.next_position);
+  }
+
+  static result<void> check_block(const compacted_cache& block, const rolling_state& saved) {
+    if (const auto ok = check_layer_order(block); !ok) return ok;
+    for (const compacted_layer& layer : block.layers) {
       if (const auto ok = check_layer(layer); !ok) return ok;
-      for (const auto* of : {&layer.positions, &layer.key_positions}) {
-        for (const index_t position : *of) {
-          if (position >= 0 && position < saved.live_first) continue;
-          return error{errc::invalid_position, "block", position, saved.live_first,
-                       "of layer " + std::to_string(layer.number) + ", beside live rows"};
-        }
+      const std::string where = "of layer " + std::to_string(layer.number);
+      for (const index_t row : layer.positions) {
+        if (row < saved.live_first) continue;
+        return error{errc::invalid_position, "block", row, saved.live_first,
+                     where + ", beside live rows"};
+      }
+      for (const index_t position : layer.key_positions) {
+        if (position >= 0 && position <= saved.next_position) continue;
+        return error{errc::invalid_position, "block", position, saved.next_position,
+                     where + ": a key stands behind the next position"};
       }
     }
     return {};

@@ -38,7 +38,7 @@ struct head_stack {
   stacked_rows keys;
   stacked_rows values;
   std::vector<float> bias;         ///< of the compact rows as fitted, then the live rows' own or 0
-  std::vector<index_t> positions;  ///< in the text
+  std::vector<index_t> positions;  ///< where the keys stand
 };
 
 /// What a round refers to: shared by the round, its outcome and the rolling cache.
@@ -47,7 +47,7 @@ struct round_state {
   cache_view view;                                ///< refers to `stacks`
   std::deque<head_stack> stacks;
   cache_options options;
-  chunk taken;  ///< live rows that go into the round, in the text
+  chunk taken;  ///< live rows that go into the round, numbered in the text
   cancellation stop;
 };
 
@@ -81,13 +81,13 @@ class rolling_outcome {
 /// rows may be added behind them, and the rolling cache used and asked as ever.
 class rolling_round {
  public:
-  /// The live rows that go into the round, counted in the text.
+  /// The live rows that go into the round, by their numbers in the text.
   [[nodiscard]] const chunk& taken() const noexcept { return state_->taken; }
 
   /// Compacts, on the threads of `how` and the calling one. Nothing of the rolling cache changes.
   ///
   /// queries: of every layer that is compacted, as `compact_cache` wants them; they see old compact
-  /// rows and live rows alike, all at their places in the text.
+  /// rows and live rows alike, all at their positions in the text.
   /// The outcome's error: those of `compact_cache`; `cancelled`, whose detail says whether by wish
   /// or deadline. Once `cancel` was called every run ends so. Cost: that of `compact_cache`; live
   /// rows are read where they lie.
@@ -118,9 +118,25 @@ class rolling_round {
       if (cause.code == errc::cancelled && !why) cause.detail = why.error().detail;
       return cause;
     }
-    // Rows of the input are no rows of the text; where their keys stand is.
-    for (compacted_layer& layer : fitted->layers) layer.positions = layer.key_positions;
+    number_rows(*fitted);
     return std::make_shared<const compacted_cache>(std::move(*fitted));
+  }
+
+  /// Rows of the round's input become rows of the text: those of the block before have their
+  /// numbers there, live rows follow in order. Where keys stand says nothing about that.
+  void number_rows(compacted_cache& fitted) const {
+    for (std::size_t l = 0; l < fitted.layers.size(); ++l) {
+      compacted_layer& layer = fitted.layers[l];
+      const compacted_layer* before = state_->before ? &state_->before->layers[l] : nullptr;
+      for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+        const index_t above = before != nullptr ? before->rows(h) : 0;
+        for (index_t j = layer.offsets[h]; j < layer.offsets[h + 1]; ++j) {
+          index_t& row = layer.positions[static_cast<std::size_t>(j)];
+          row = row < above ? before->positions[static_cast<std::size_t>(before->offsets[h] + row)]
+                            : state_->taken.first + row - above;
+        }
+      }
+    }
   }
 
   std::shared_ptr<detail::round_state> state_;

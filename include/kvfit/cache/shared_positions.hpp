@@ -27,7 +27,7 @@ inline result<vector> mean_attention(const head_task& task, const compacted_laye
                                      const logit_rule& rule, const compact_options& options,
                                      const stop_when& stop) {
   const kv_block& cache = task.block;
-  if (const auto ok = check_cache(cache, task.queries); !ok) return ok.error();
+  if (const auto ok = check_cache(cache, query_set(task.queries)); !ok) return ok.error();
   const auto head = static_cast<std::size_t>(task.id.head);
   kv_block block = fitted.block(head);
   const auto rows = std::span(fitted.positions)

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "kvfit/cache/check_cache.hpp"
 #include "kvfit/cache/compacted_layers.hpp"
+#include "kvfit/cache/position_runs.hpp"
 #include "kvfit/cache/rolling_round.hpp"
 #include "kvfit/cache/stacked_rows.hpp"
 #include "kvfit/core/config.hpp"
@@ -14,9 +17,35 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
+/// The live rows of a round: how many, and where they stand.
+struct live_rows {
+  index_t rows = 0;
+  std::span<const position_run> runs;
+  std::vector<index_t> positions = {};  ///< of every row, once a head was found to be as long
+};
+
+/// A head that says where its rows stand must say what the book says. Without a table, a first
+/// position of 0 says nothing.
+inline result<void> check_live_positions(const kv_block& live, std::span<const index_t> positions) {
+  const auto rows = static_cast<index_t>(positions.size());
+  if (live.positions.empty() && live.first_position == 0) return {};
+  if (!live.positions.empty() && static_cast<index_t>(live.positions.size()) != rows) {
+    return error{errc::shape_mismatch, "positions", static_cast<index_t>(live.positions.size()),
+                 rows, "one number per key"};
+  }
+  for (index_t row = 0; row < rows; ++row) {
+    const index_t told = positions[static_cast<std::size_t>(row)];
+    if (live.position(row) == told) continue;
+    return error{errc::invalid_position, "positions", live.position(row), told,
+                 "live row " + std::to_string(row) + " was appended at another"};
+  }
+  return {};
+}
+
 /// Adds the stack of one head: its compact rows, and the live ones that the round takes.
-inline result<void> stack_head(const kv_block& live, index_t rows, const compacted_layer* before,
+inline result<void> stack_head(const kv_block& live, live_rows& of, const compacted_layer* before,
                                std::size_t head, round_state& state) {
+  const index_t rows = of.rows;
   for (const row_view* view : {&live.keys, &live.values}) {
     const bool is_keys = view == &live.keys;
     if (view->rows() != rows) {
@@ -38,6 +67,8 @@ inline result<void> stack_head(const kv_block& live, index_t rows, const compact
     return error{errc::shape_mismatch, "bias", static_cast<index_t>(live.bias.size()), rows,
                  "one number per key"};
   }
+  if (of.positions.empty()) of.positions = positions_of_rows(of.runs);
+  if (const auto ok = check_live_positions(live, of.positions); !ok) return ok;
   const chunk& taken = state.taken;
   head_stack& stack = state.stacks.emplace_back();
   const index_t all = taken.rows + (before != nullptr ? before->rows(head) : 0);
@@ -54,7 +85,7 @@ inline result<void> stack_head(const kv_block& live, index_t rows, const compact
   }
   for (index_t row = 0; row < taken.rows; ++row) {
     stack.bias.push_back(live.bias.empty() ? 0.0F : live.bias[static_cast<std::size_t>(row)]);
-    stack.positions.push_back(taken.first + row);
+    stack.positions.push_back(of.positions[static_cast<std::size_t>(row)]);
   }
   for (const stacked_rows* both : {&stack.keys, &stack.values}) {
     if (const auto view = stacked_view(*both); !view) return view.error();
@@ -70,9 +101,11 @@ inline kv_block stacked_block(const head_stack& stack) {
           .positions = stack.positions};
 }
 
-/// Fills in the round's view: every head's compact rows with those of the `rows` live ones below
-/// that it takes.
-inline result<void> stack_round(const cache_view& live, index_t rows, round_state& state) {
+/// Fills in the round's view: every head's compact rows with those of the live ones below that it
+/// takes. rows, runs: how many live rows there are, and where they stand.
+inline result<void> stack_round(const cache_view& live, index_t rows,
+                                std::span<const position_run> runs, round_state& state) {
+  live_rows of{.rows = rows, .runs = runs};
   std::size_t of_block = 0;
   for (const cache_layer& layer : live.layers) {
     state.view.layers.push_back(layer);
@@ -94,7 +127,7 @@ inline result<void> stack_round(const cache_view& live, index_t rows, round_stat
     }
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
       const head_id id{layer.number, static_cast<index_t>(h)};
-      const auto ok = stack_head(layer.heads[h], rows, before, h, state);
+      const auto ok = stack_head(layer.heads[h], of, before, h, state);
       if (!ok) return in_head(ok.error(), id);
       state.view.layers.back().heads[h] = stacked_block(state.stacks.back());
     }

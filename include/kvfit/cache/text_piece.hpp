@@ -24,7 +24,8 @@ struct text_piece {
   /// Rows to keep, of all heads that are compacted together; all there are, or more: the stretch
   /// stays as it is.
   index_t budget = 0;
-  cache_queries queries = {};  ///< at the prefill's positions; not looked at where all rows stay
+  /// At the prefill's positions, of layers that `cache` has; not used where all rows stay.
+  cache_queries queries = {};
 };
 
 /// What became of one stretch.

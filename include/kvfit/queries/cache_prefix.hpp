@@ -106,15 +106,21 @@ inline cache_prefix prefix_of(const live_cache& cache) {
 }
 
 /// A cache of the caller's: its layer numbers are the engine's layers, and the next token stands at
-/// `positions`. `invalid_option` where a number is no layer of `layers`.
+/// `positions`. `invalid_option` where a number is no layer of `layers`, or does not ascend.
 inline result<cache_prefix> prefix_of(const cache_view& cache, index_t layers, index_t positions) {
   return detail::guard_memory("prefix_of", [&]() -> result<cache_prefix> {
     cache_prefix all{.positions = positions};
     all.blocks.resize(static_cast<std::size_t>(std::max<index_t>(layers, 0)));
+    index_t before = -1;
     for (const cache_layer& layer : cache.layers) {
       if (layer.number < 0 || layer.number >= layers) {
         return error{errc::invalid_option, "layer.number", layer.number, layers};
       }
+      if (layer.number <= before) {  // its heads would become those of the layer before
+        return error{errc::invalid_option, "layer.number", layer.number, before + 1,
+                     "layers must ascend"};
+      }
+      before = layer.number;
       for (const kv_block& head : layer.heads) {
         all.blocks[static_cast<std::size_t>(layer.number)].push_back({head});
       }

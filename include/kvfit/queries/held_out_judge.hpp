@@ -18,6 +18,7 @@
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/heads.hpp"
+#include "kvfit/cache/queries_of_layer.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
@@ -37,12 +38,14 @@ struct judge_options {
 namespace kvfit::inline KVFIT_ISA {
 
 /// The mean over heads of output error + mass · mass error (`fidelity`), each of attention over the
-/// compacted rows against attention over those they stand for. Full attention is computed once, at
-/// `make`; cache and queries are referred to and must outlive the judge.
+/// compacted rows against attention over those they stand for; queries of several entries that name
+/// one layer are taken together. Full attention is computed once, at `make`; what cache and queries
+/// refer to must outlive the judge.
 class held_out_judge {
  public:
-  /// Errors: `invalid_option` for settings out of range; `empty_input` where no layer of `full` has
-  /// queries; `shape_mismatch` where heads do not divide a layer's query blocks; those of `attend`.
+  /// Errors: `invalid_option` for settings out of range, for layers that do not ascend and for
+  /// queries of a layer that `full` does not have; `empty_input` where no global layer has queries;
+  /// those of `queries_of_layer`; those of `attend`.
   [[nodiscard]] static result<held_out_judge> make(const cache_view& full,
                                                    const cache_queries& queries,
                                                    const judge_options& options = {}) {
@@ -52,11 +55,19 @@ class held_out_judge {
     }
     return detail::guard_memory("held_out_judge", [&]() -> result<held_out_judge> {
       held_out_judge judge(options.mass);
+      if (const auto ok = check_query_layers(full, queries); !ok) return ok.error();
+      index_t before = -1;
       for (const cache_layer& layer : full.layers) {
-        for (const layer_queries& asked : queries) {
-          if (asked.layer != layer.number || layer.kind != layer_kind::global) continue;
-          if (const auto ok = judge.add(layer, asked, options); !ok) return ok.error();
+        if (layer.number <= before) {
+          return error{errc::invalid_option, "layer", layer.number, before + 1,
+                       "layers must ascend"};
         }
+        before = layer.number;
+        const bool is_asked =
+            std::any_of(queries.begin(), queries.end(),
+                        [&](const layer_queries& asked) { return asked.layer == layer.number; });
+        if (!is_asked || layer.kind != layer_kind::global) continue;
+        if (const auto ok = judge.add(layer, queries, options); !ok) return ok.error();
       }
       if (judge.heads_.empty()) return error{errc::empty_input, "queries", 0, error::none, {}};
       return judge;
@@ -65,13 +76,14 @@ class held_out_judge {
 
   /// A head without rows has output 0 and no mass: both errors are 1.
   ///
-  /// Errors: those of `check_layer`; `missing_entry` for a cache without a layer or head that is
-  /// judged; `shape_mismatch` for values of another width; those of `attend`.
+  /// Errors: those of `check_layer` and `check_layer_order`; `missing_entry` for a cache without a
+  /// layer or head that is judged; `shape_mismatch` for values of another width; those of `attend`.
   [[nodiscard]] result<double> operator()(const compacted_cache& cache) const {
     return detail::guard_memory("held_out_judge", [&]() -> result<double> {
       for (const compacted_layer& layer : cache.layers) {
         if (const auto ok = check_layer(layer); !ok) return ok.error();
       }
+      if (const auto ok = check_layer_order(cache); !ok) return ok.error();
       double sum = 0;
       for (const judged_head& head : heads_) {
         const auto errors = errors_of(head, cache);
@@ -92,19 +104,16 @@ class held_out_judge {
 
   explicit held_out_judge(double mass) : mass_(mass) {}
 
-  result<void> add(const cache_layer& layer, const layer_queries& asked,
+  result<void> add(const cache_layer& layer, const cache_queries& queries,
                    const judge_options& options) {
     const std::size_t heads = layer.heads.size();
-    if (heads == 0 || asked.heads.empty() || asked.heads.size() % heads != 0) {
-      return error{errc::shape_mismatch, "queries", static_cast<index_t>(asked.heads.size()),
-                   static_cast<index_t>(heads),
-                   "layer " + std::to_string(layer.number) + ": heads must divide query blocks"};
-    }
-    const std::size_t group = asked.heads.size() / heads;
+    const auto asked = queries_of_layer(queries, layer.number, static_cast<index_t>(heads));
+    if (!asked) return asked.error();
+    const std::size_t group = asked->size() / heads;
     for (std::size_t h = 0; h < heads; ++h) {
       judged_head head;
       head.id = {layer.number, static_cast<index_t>(h)};
-      const auto first = asked.heads.begin() + static_cast<std::ptrdiff_t>(h * group);
+      const auto first = asked->begin() + static_cast<std::ptrdiff_t>(h * group);
       head.queries.assign(first, first + static_cast<std::ptrdiff_t>(group));
       head.rule = layer.rule.value_or(options.rule);
       if (options.is_causal) head.rule.causal = true;

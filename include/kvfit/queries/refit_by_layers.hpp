@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
@@ -30,11 +31,13 @@ namespace kvfit::inline KVFIT_ISA {
 /// queries that it gets from renewed layers below. `refit_layer` is handed what stands, and keeps
 /// of it what it likes (its positions, say: `selection::given`).
 ///
-/// Errors besides: `missing_entry` (layer) where `current` lacks a layer.
+/// Errors besides: `missing_entry` (layer) where `current` lacks a layer; those of
+/// `check_layer_order` for `current`.
 template <engine E, executor X, layer_refit Refit>
 [[nodiscard]] result<layerwise_compaction> refit_by_layers(
     const reader<E, X>& read, const cache_prefix& full, reference_queries queries,
     const token_range& range, const compacted_cache& current, Refit&& refit_layer) {
+  if (const auto ok = check_layer_order(current); !ok) return ok.error();
   return compact_by_layers(
       read, full, std::move(queries), range,
       [&](index_t layer, const layer_queries& given) -> result<compacted_layer> {

@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -60,15 +59,10 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
     if (shift > 0) {
       // Of rows at even distances, those that wrapped around come from as far before as each other,
       // the rest from as far behind: two rotations in all, one after the other.
-      std::optional<row_rotation> by;
-      index_t turned = 0;
+      row_turner turner(*settings.rotation, content.cols());
       for (index_t i = 0; i < n; ++i) {
         const index_t distance = block.position(i) - block.position((i + shift) % n);
-        if (!by || distance != turned) {
-          by.emplace(*settings.rotation, content.cols(), distance);
-          turned = distance;
-        }
-        by->turn(content.row(i).data());
+        turner.turn(content.row(i).data(), distance);
       }
     }
     matrix rows = content;

@@ -79,7 +79,7 @@ result<ranked_heads> heads_of_ranks(mpi_ranks& ranks, const cache_view& cache,
   std::vector<index_t> outline;
   auto ok = in_step(ranks, heads, [&](index_t&) -> result<void> {
     outline = outline_of(cache, queries);
-    if (is_shard) return {};
+    if (is_shard) return check_query_layers(cache, queries);
     auto tasks = tasks_of(cache, queries, options.skip);
     if (!tasks) return tasks.error();
     heads.cache = cache;

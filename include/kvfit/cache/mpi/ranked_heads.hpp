@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/check_cache.hpp"
+#include "kvfit/cache/compacted_layers.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/balance.hpp"
@@ -20,8 +23,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// All heads that are compacted, in the order of the serial call: layer after layer; within one,
 /// those of rank 0 come first.
 struct ranked_heads {
-  cache_view cache;       ///< all layers; of shards, blocks have their sizes but no memory
-  cache_queries queries;  ///< of shards; what `tasks` refer to
+  cache_view cache;  ///< all layers; of shards, blocks have their sizes but no memory
   std::vector<head_task> tasks;
   std::vector<int> ranks;      ///< who works on each
   std::vector<head_task> own;  ///< this rank's, with their memory; `layer` is a place in its view
@@ -44,21 +46,20 @@ struct ranked_heads {
   }
 };
 
-/// How a number of query heads is told that is not there.
-inline constexpr index_t no_queries = -1;
-
 /// What a rank tells the others of its view, in numbers: for each layer its number, kind, KV heads
-/// and query heads, and for each KV head T, d_k, d_v and the rows that are visible.
+/// and entries of queries, for each entry its query heads, and for each KV head T, d_k, d_v and the
+/// rows that are visible.
 inline std::vector<index_t> outline_of(const cache_view& cache, const cache_queries& queries) {
   std::vector<index_t> outline;
   for (const cache_layer& layer : cache.layers) {
-    const auto asked = std::find_if(queries.begin(), queries.end(), [&](const layer_queries& of) {
-      return of.layer == layer.number;
-    });
-    outline.insert(
-        outline.end(),
-        {layer.number, static_cast<index_t>(layer.kind), static_cast<index_t>(layer.heads.size()),
-         asked == queries.end() ? no_queries : static_cast<index_t>(asked->heads.size())});
+    std::vector<index_t> asked;
+    for (const layer_queries& entry : queries) {
+      if (entry.layer == layer.number) asked.push_back(static_cast<index_t>(entry.heads.size()));
+    }
+    outline.insert(outline.end(),
+                   {layer.number, static_cast<index_t>(layer.kind),
+                    static_cast<index_t>(layer.heads.size()), static_cast<index_t>(asked.size())});
+    outline.insert(outline.end(), asked.begin(), asked.end());
     for (const kv_block& block : layer.heads) {
       outline.insert(outline.end(), {block.keys.rows(), block.keys.cols(), block.values.cols(),
                                      visible_rows(block)});
@@ -70,11 +71,42 @@ inline std::vector<index_t> outline_of(const cache_view& cache, const cache_quer
 /// One layer of which ranks have parts.
 struct joined_layer {
   cache_layer layer;
-  layer_queries queries;
-  bool is_asked = true;  ///< every rank that has a part of it has queries for it
+  std::vector<index_t> asked;   ///< query heads of each entry of queries, over all ranks
+  std::vector<index_t> groups;  ///< of each entry, those of one KV head of the first rank's part
+  bool is_asked = true;         ///< every rank that has a part of it has queries for it
+  std::optional<error> unlike;  ///< ranks have other entries of queries for it
   std::vector<index_t> visible;
   std::vector<int> ranks;
 };
+
+/// Adds one rank's entries of queries for a layer of `heads` KV heads to those of the ranks before.
+inline void join_entries(joined_layer& to, bool is_first, std::span<const index_t> entries,
+                         index_t heads) {
+  const std::string where = "layer " + std::to_string(to.layer.number);
+  if (entries.empty()) to.is_asked = false;
+  if (is_first) {
+    to.asked.assign(entries.begin(), entries.end());
+    for (const index_t count : entries) to.groups.push_back(heads > 0 ? count / heads : 0);
+    return;
+  }
+  if (!to.is_asked || to.unlike) return;
+  if (entries.size() != to.asked.size()) {
+    to.unlike = error{errc::shape_mismatch, where + ": entries of queries",
+                      static_cast<index_t>(entries.size()), static_cast<index_t>(to.asked.size()),
+                      "must be as many on all ranks"};
+    return;
+  }
+  for (std::size_t e = 0; e < entries.size(); ++e) {
+    to.asked[e] += entries[e];
+    // One entry's groups are compared head by head, with the head's name. Of several only the sum
+    // would be, and a head's blocks would not be those of the whole cache.
+    if (entries.size() == 1 || heads == 0 || entries[e] / heads == to.groups[e]) continue;
+    to.unlike =
+        error{errc::shape_mismatch, where + ": query heads", entries[e] / heads, to.groups[e],
+              "must be as many for each KV head on all ranks; entry " + std::to_string(e)};
+    return;
+  }
+}
 
 /// The layers of all ranks, by number. Errors: `invalid_option` where a rank's layers do not ascend
 /// or ranks disagree about a layer's kind.
@@ -87,21 +119,19 @@ inline result<std::map<index_t, joined_layer>> join_layers(
       const index_t number = *word++;
       const auto kind = static_cast<layer_kind>(*word++);
       const index_t heads = *word++;
-      const index_t queries = *word++;
+      const auto entries = static_cast<std::size_t>(*word++);
       if (number <= before) return refuse_layer(number, "layers must ascend from 0");
       before = number;
       const auto [at, is_new] = layers.try_emplace(number);
       joined_layer& own = at->second;
       if (is_new) {
-        own.layer.number = own.queries.layer = number;
+        own.layer.number = number;
         own.layer.kind = kind;
       } else if (own.layer.kind != kind) {
         return refuse_layer(number, "must be of one kind on all ranks");
       }
-      own.is_asked = own.is_asked && queries != no_queries;
-      if (queries > 0) {
-        own.queries.heads.resize(own.queries.heads.size() + static_cast<std::size_t>(queries));
-      }
+      join_entries(own, is_new, {word, entries}, heads);
+      word += static_cast<std::ptrdiff_t>(entries);
       for (index_t h = 0; h < heads; ++h) {
         const index_t rows = *word++;
         const index_t key_size = *word++;
@@ -121,7 +151,8 @@ inline result<std::map<index_t, joined_layer>> join_layers(
 /// fault, where the fault is this rank's alone.
 ///
 /// Errors: those that `tasks_of` has for all ranks' layers together, and for each rank's own part;
-/// `shape_mismatch` where ranks that share a layer differ in query heads for one KV head.
+/// `shape_mismatch` where ranks that share a layer differ in query heads for one KV head, or in
+/// entries of queries.
 inline result<ranked_heads> join_shards(std::span<const std::vector<index_t>> outlines,
                                         const cache_view& cache, const cache_queries& queries,
                                         std::span<const index_t> skip, int rank,
@@ -129,11 +160,16 @@ inline result<ranked_heads> join_shards(std::span<const std::vector<index_t>> ou
   auto layers = join_layers(outlines);
   if (!layers) return layers.error();
   ranked_heads all;
+  cache_queries asked;
   for (auto& [number, part] : *layers) {
+    if (part.is_asked && part.unlike && is_compacted(part.layer, skip)) return *part.unlike;
     all.cache.layers.push_back(std::move(part.layer));
-    if (part.is_asked) all.queries.push_back(std::move(part.queries));
+    if (!part.is_asked) continue;
+    for (const index_t count : part.asked) {
+      asked.push_back({number, std::vector<query_block>(static_cast<std::size_t>(count))});
+    }
   }
-  auto tasks = tasks_of(all.cache, all.queries, skip);
+  auto tasks = tasks_of(all.cache, asked, skip);
   if (!tasks) return tasks.error();
   all.tasks = std::move(*tasks);
   for (head_task& task : all.tasks) {
