@@ -30,6 +30,7 @@ struct done_head {
   spooled_rows values;
   kvfit::vector bias;
   std::vector<kvfit::index_t> positions;
+  std::vector<kvfit::index_t> key_positions;
   kvfit::fidelity train;
   std::optional<kvfit::fidelity> held_out;
   std::optional<kvfit::error> fallback;
@@ -59,9 +60,18 @@ own_error over(const std::vector<done_head>& heads, double kvfit::fidelity::*wha
   return sum;
 }
 
-/// Bytes of keys and values as the capture stores them.
+/// Bytes of keys or values as the capture stores them; rows with a decoder are F8 with scales.
 kvfit::index_t bytes_of(const kvfit::row_view& rows) {
-  return rows.rows() * rows.cols() * static_cast<kvfit::index_t>(size_of(rows.type()));
+  const std::size_t size = rows.type() == kvfit::dtype::decoded ? 1 : size_of(rows.type());
+  return rows.rows() * rows.cols() * static_cast<kvfit::index_t>(size);
+}
+
+/// The type that results are stored in if nothing else is said: the keys', or bf16 for F8, which
+/// results are not stored in.
+kvfit::dtype storage_of(const kvfit::capture& capture) {
+  const kvfit::dtype type = capture.layers.front().keys(0).type();
+  const bool is_storage = type == kvfit::dtype::fp32 || type == kvfit::dtype::fp16;
+  return is_storage ? type : kvfit::dtype::bf16;
 }
 
 void print_summary(const compact_arguments& arguments, const std::vector<placed_head>& places,
@@ -74,8 +84,8 @@ void print_summary(const compact_arguments& arguments, const std::vector<placed_
   kvfit::index_t copied = 0;
   bool is_held_out = true;
   for (std::size_t h = 0; h < heads.size(); ++h) {
-    const kvfit::row_view& keys = places[h].view.keys;
-    const kvfit::row_view& values = places[h].view.values;
+    const kvfit::row_view& keys = places[h].view.block.keys;
+    const kvfit::row_view& values = places[h].view.block.values;
     rows_before += keys.rows();
     bytes_before += bytes_of(keys) + bytes_of(values);
     const kvfit::index_t kept = heads[h].keys.rows;
@@ -122,19 +132,23 @@ void print_summary(const compact_arguments& arguments, const std::vector<placed_
               threads == 1 ? "thread" : "threads");
 }
 
-std::vector<kvfit::compact_layer> layers_of(const std::vector<placed_head>& places,
+std::vector<kvfit::compact_layer> layers_of(const kvfit::capture& capture,
+                                            const std::vector<placed_head>& places,
                                             const std::vector<done_head>& heads,
                                             const row_spool& spool) {
   std::vector<kvfit::compact_layer> layers;
   for (std::size_t h = 0; h < heads.size(); ++h) {
     const kvfit::index_t number = places[h].layer;
-    if (layers.empty() || layers.back().number != number) layers.push_back({number, {}});
+    if (layers.empty() || layers.back().number != number) {
+      layers.push_back({number, {}, capture.layers[layers.size()].rule()});
+    }
     const done_head& head = heads[h];
     layers.back().heads.push_back(
         {.keys = spool.view(head.keys),
          .values = spool.view(head.values),
          .bias = {head.bias.data(), static_cast<std::size_t>(head.bias.size())},
-         .positions = head.positions});
+         .positions = head.positions,
+         .key_positions = head.key_positions});
   }
   return layers;
 }
@@ -152,7 +166,7 @@ int run_compact(const compact_arguments& arguments) {
   }
   kvfit::thread_pool pool(arguments.threads);
   check_threads(pool, arguments.threads);
-  const kvfit::dtype storage = arguments.storage.value_or(capture->layers.front().keys(0).type());
+  const kvfit::dtype storage = arguments.storage.value_or(storage_of(*capture));
 
   cache_request request{.head = {.what = arguments.what,
                                  .storage = storage,
@@ -190,6 +204,7 @@ int run_compact(const compact_arguments& arguments) {
                                *values,
                                std::move(done.rows.bias),
                                std::move(done.rows.positions),
+                               std::move(done.rows.key_positions),
                                done.rows.train,
                                done.rows.held_out,
                                std::move(done.fallback)};
@@ -203,13 +218,14 @@ int run_compact(const compact_arguments& arguments) {
   if (const auto ok = spool.finish(); !ok) return fail(arguments.output, ok.error());
 
   const kvfit::compact_file_info info{.method = label_of(arguments.what),
-                                      .logical_length = capture->logical_length,
+                                      .next_position = capture->next_position,
                                       .scale = capture->scale,
-                                      .storage = storage};
+                                      .storage = storage,
+                                      .fingerprint = capture->fingerprint};
   {
     const uninterrupted guard;
-    const auto done =
-        kvfit::write_compact_file(arguments.output, info, layers_of(places, heads, spool));
+    const auto done = kvfit::write_compact_file(arguments.output, info,
+                                                layers_of(*capture, places, heads, spool));
     if (!done) return fail(arguments.output, done.error());
   }
   print_summary(arguments, places, heads, storage, seconds.count(), pool.threads());

@@ -109,17 +109,19 @@ capture_facts facts_of(const kvfit::capture& capture, std::string name) {
   return facts;
 }
 
-head_view view_of(const kvfit::capture& capture, const kvfit::capture_layer& layer,
-                  kvfit::index_t head) {
-  return {layer.keys(head),         layer.values(head), layer.queries(head),
-          layer.test_queries(head), capture.scale,      capture.rotation};
+head_view view_of(const kvfit::capture_layer& layer, kvfit::index_t head) {
+  return {.block = layer.block(head),
+          .queries = layer.query_blocks(head),
+          .test_queries = layer.test_query_blocks(head),
+          .rule = layer.rule().logits,
+          .rotation = layer.rule().rotation};
 }
 
 std::vector<placed_head> heads_of(const kvfit::capture& capture) {
   std::vector<placed_head> heads;
   for (const kvfit::capture_layer& layer : capture.layers) {
     for (kvfit::index_t head = 0; head < layer.heads(); ++head) {
-      heads.push_back({layer.number(), head, view_of(capture, layer, head)});
+      heads.push_back({layer.number(), head, view_of(layer, head)});
     }
   }
   return heads;
@@ -160,7 +162,7 @@ kvfit::result<std::vector<score_row>> evaluate(const std::vector<placed_head>& h
   });
   const auto here = [&](std::size_t h) {
     return head_score{
-        .layer = heads[h].layer, .head = heads[h].head, .rows = heads[h].view.keys.rows()};
+        .layer = heads[h].layer, .head = heads[h].head, .rows = heads[h].view.block.keys.rows()};
   };
 
   slots<full_attention> full(heads.size());
@@ -202,9 +204,10 @@ kvfit::result<std::vector<score_row>> evaluate(const std::vector<placed_head>& h
         std::unique_lock<std::mutex> guard(mutex);
         if (spent[r] <= limit) {
           guard.unlock();
-          const head_plan wanted{.what = rows[r].what,
-                                 .budget = budget_at(heads[h].view.keys.rows(), rows[r].ratio),
-                                 .seed = plan.seed};
+          const head_plan wanted{
+              .what = rows[r].what,
+              .budget = budget_at(heads[h].view.block.keys.rows(), rows[r].ratio),
+              .seed = plan.seed};
           scores[item].emplace(
               score(heads[h].view, here(h), wanted, has_test ? &**full[h] : nullptr));
           guard.lock();

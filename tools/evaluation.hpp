@@ -106,8 +106,7 @@ kvfit::result<void> check_ratio(const kvfit::capture& capture, double ratio);
 capture_facts facts_of(const kvfit::capture& capture, std::string name);
 
 /// One head's views.
-head_view view_of(const kvfit::capture& capture, const kvfit::capture_layer& layer,
-                  kvfit::index_t head);
+head_view view_of(const kvfit::capture_layer& layer, kvfit::index_t head);
 
 /// A head, and where it lies in its capture.
 struct placed_head {

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
+#include <optional>
 #include <utility>
 #include <variant>
 
@@ -20,20 +22,18 @@ namespace kvfit_tool {
 
 namespace {
 
-std::vector<kvfit::query_block> blocks_of(std::span<const kvfit::row_view> queries) {
-  return {queries.begin(), queries.end()};
-}
-
-/// The options of a preset with what the plan sets on top.
-kvfit::result<kvfit::compact_options> options_of(const head_plan& plan, float scale,
-                                                 const std::optional<kvfit::rope>& rotation) {
+/// The options of a preset with what the plan sets on top. Layers of a cache have their own rule
+/// and rotation, which go before these.
+kvfit::result<kvfit::compact_options> options_of(const head_plan& plan,
+                                                 const kvfit::logit_rule& rule = {},
+                                                 const std::optional<kvfit::rope>& rotation = {}) {
   const auto preset = kvfit::presets::find(plan.what.method);
   if (!preset) {
     return kvfit::error{kvfit::errc::invalid_option, "method", kvfit::error::none,
                         kvfit::error::none, "no method " + plan.what.method};
   }
   method_options options{preset->make(plan.budget)};
-  options.rule.scale = scale;
+  options.rule = rule;
   options.refine.rotation = rotation;
   options.refine.seed = plan.seed;
   options.storage = plan.storage;
@@ -52,12 +52,45 @@ kvfit::result<kvfit::compact_options> options_of(const head_plan& plan, float sc
 
 small_head small_of(kvfit::compacted&& fitted, double seconds) {
   return {.positions = std::move(fitted.positions),
+          .key_positions = std::move(fitted.key_positions),
           .keys = std::move(fitted.keys),
           .bias = std::move(fitted.bias),
           .values = std::move(fitted.values),
           .train = fitted.report.train,
           .held_out = fitted.report.held_out,
           .seconds = seconds};
+}
+
+bool has_sinks(const std::vector<kvfit::query_block>& queries) {
+  return std::any_of(queries.begin(), queries.end(), [](const kvfit::query_block& block) {
+    return std::isfinite(block.sink_logit);
+  });
+}
+
+kvfit::result<kvfit::attention_output> attend_small(const head_view& head,
+                                                    const std::vector<kvfit::query_block>& queries,
+                                                    const small_head& small) {
+  const std::span<const float> bias(small.bias.data(), static_cast<std::size_t>(small.bias.size()));
+  return kvfit::attend(std::span<const kvfit::query_block>(queries),
+                       {{.keys = small.keys,
+                         .values = small.values,
+                         .bias = bias,
+                         .positions = small.key_positions}},
+                       head.rule);
+}
+
+/// The compaction's own errors are those of attention without sinks. Where the head has some, the
+/// reference queries are asked again, with them.
+kvfit::result<void> judge_with_sinks(const head_view& head, small_head& small) {
+  if (!has_sinks(head.queries)) return {};
+  const auto full =
+      kvfit::attend(std::span<const kvfit::query_block>(head.queries), {head.block}, head.rule);
+  if (!full) return full.error();
+  const auto fitted = attend_small(head, head.queries, small);
+  if (!fitted) return fitted.error();
+  small.held_out = std::nullopt;
+  small.train = kvfit::compare(full->output, full->log_mass, fitted->output, fitted->log_mass);
+  return {};
 }
 
 }  // namespace
@@ -83,16 +116,17 @@ const method* find_method(std::string_view name) {
 }
 
 kvfit::result<small_head> compact(const head_view& head, const head_plan& plan) {
-  const auto options = options_of(plan, head.scale, head.rotation);
+  const auto options = options_of(plan, head.rule, head.rotation);
   if (!options) return options.error();
   return without_bad_alloc("attend", [&]() -> kvfit::result<small_head> {
-    const std::vector<kvfit::query_block> queries = blocks_of(head.queries);
     const auto start = std::chrono::steady_clock::now();
-    auto fitted = kvfit::compact(head.keys, head.values,
-                                 std::span<const kvfit::query_block>(queries), *options);
+    auto fitted =
+        kvfit::compact(head.block, std::span<const kvfit::query_block>(head.queries), *options);
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
     if (!fitted) return fitted.error();
-    return small_of(std::move(*fitted), taken.count());
+    small_head small = small_of(std::move(*fitted), taken.count());
+    if (const auto ok = judge_with_sinks(head, small); !ok) return ok.error();
+    return small;
   });
 }
 
@@ -103,16 +137,18 @@ kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_r
   kvfit::cache_view cache;
   kvfit::cache_queries queries;
   std::vector<kvfit::index_t> rows;
-  for (const placed_head& at : heads_of(capture)) {
+  const std::vector<placed_head> places = heads_of(capture);
+  for (const placed_head& at : places) {
     if (cache.layers.empty() || cache.layers.back().number != at.layer) {
-      cache.layers.push_back({.number = at.layer, .rotation = at.view.rotation});
+      cache.layers.push_back(
+          {.number = at.layer, .rule = at.view.rule, .rotation = at.view.rotation});
       queries.push_back({.layer = at.layer, .heads = {}});
     }
-    cache.layers.back().heads.push_back({.keys = at.view.keys, .values = at.view.values});
-    for (const kvfit::row_view& block : at.view.queries) queries.back().heads.emplace_back(block);
-    rows.push_back(budget_at(at.view.keys.rows(), request.ratio));
+    cache.layers.back().heads.push_back(at.view.block);
+    for (const kvfit::query_block& block : at.view.queries) queries.back().heads.push_back(block);
+    rows.push_back(budget_at(at.view.block.keys.rows(), request.ratio));
   }
-  const auto head = options_of(request.head, capture.scale, std::nullopt);
+  const auto head = options_of(request.head);
   if (!head) return head.error();
   kvfit::cache_options options{
       .budget = std::accumulate(rows.begin(), rows.end(), kvfit::index_t{0}), .head = *head};
@@ -136,9 +172,10 @@ kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_r
     if (!plan) return plan.error();
     return kvfit::compact_heads(
         cache, *plan, options, pool,
-        [&](std::size_t place, kvfit::compacted_head&& done) {
-          return take({place, small_of(std::move(done.rows), done.report.report.seconds.total),
-                       done.report.cause});
+        [&](std::size_t place, kvfit::compacted_head&& done) -> kvfit::result<void> {
+          small_head small = small_of(std::move(done.rows), done.report.report.seconds.total);
+          if (const auto ok = judge_with_sinks(places[place].view, small); !ok) return ok;
+          return take({place, std::move(small), done.report.cause});
         },
         by);
   });
@@ -146,9 +183,8 @@ kvfit::result<void> compact_capture(const kvfit::capture& capture, const cache_r
 
 kvfit::result<full_attention> attend_full(const head_view& head) {
   return without_bad_alloc("attend", [&]() -> kvfit::result<full_attention> {
-    const std::vector<kvfit::query_block> queries = blocks_of(head.test_queries);
-    auto full = kvfit::attend(std::span<const kvfit::query_block>(queries),
-                              {{.keys = head.keys, .values = head.values}}, {.scale = head.scale});
+    auto full = kvfit::attend(std::span<const kvfit::query_block>(head.test_queries), {head.block},
+                              head.rule);
     if (!full) return full.error();
     return full_attention{std::move(full->output), std::move(full->log_mass)};
   });
@@ -157,13 +193,7 @@ kvfit::result<full_attention> attend_full(const head_view& head) {
 kvfit::result<kvfit::fidelity> judge(const head_view& head, const full_attention& full,
                                      const small_head& small) {
   return without_bad_alloc("attend", [&]() -> kvfit::result<kvfit::fidelity> {
-    const std::vector<kvfit::query_block> queries = blocks_of(head.test_queries);
-    const std::span<const float> bias(small.bias.data(),
-                                      static_cast<std::size_t>(small.bias.size()));
-    const auto fitted = kvfit::attend(
-        std::span<const kvfit::query_block>(queries),
-        {{.keys = small.keys, .values = small.values, .bias = bias, .positions = small.positions}},
-        {.scale = head.scale});
+    const auto fitted = attend_small(head, head.test_queries, small);
     if (!fitted) return fitted.error();
     return kvfit::compare(full.output, full.log_mass, fitted->output, fitted->log_mass);
   });
@@ -172,9 +202,8 @@ kvfit::result<kvfit::fidelity> judge(const head_view& head, const full_attention
 kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvfit::index_t head,
                                             const kvfit::layer_queries& queries,
                                             const head_plan& plan) {
-  auto options = options_of(plan, 0, layer.rotation);
+  const auto options = options_of(plan, layer.rule.value_or(kvfit::logit_rule{}), layer.rotation);
   if (!options) return options.error();
-  if (layer.rule) options->rule = *layer.rule;
   const std::size_t group = queries.heads.size() / layer.heads.size();
   const auto at = static_cast<std::size_t>(head);
   return kvfit::compact(layer.heads[at], std::span(queries.heads).subspan(at * group, group),
@@ -185,7 +214,7 @@ kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache
                                                   const kvfit::cache_queries& queries,
                                                   const head_plan& plan,
                                                   std::vector<kvfit::index_t> rows) {
-  const auto head = options_of(plan, 0, std::nullopt);
+  const auto head = options_of(plan);
   if (!head) return head.error();
   kvfit::thread_pool alone(1);
   return kvfit::compact_cache(
@@ -196,7 +225,7 @@ kvfit::result<std::shared_ptr<const kvfit::compacted_cache>> compact_again(
     std::shared_ptr<const kvfit::compacted_cache> block, const kvfit::cache_view& live,
     kvfit::index_t first_live, const kvfit::cache_queries& queries, const head_plan& plan,
     std::vector<kvfit::index_t> rows) {
-  const auto head = options_of(plan, 0, std::nullopt);
+  const auto head = options_of(plan);
   if (!head) return head.error();
   const kvfit::index_t tokens = live.layers.front().heads.front().keys.rows();
   // Lengths only say when a round is due; what it leaves is said by `rows`.

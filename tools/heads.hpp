@@ -16,6 +16,7 @@
 
 #include "candidate.hpp"
 #include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/rope.hpp"
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
@@ -43,13 +44,12 @@ const std::vector<method>& methods();
 /// The preset of that name, or none.
 const method* find_method(std::string_view name);
 
-/// One KV head of a capture, with the query heads that read it.
+/// One KV head of a capture, with the query heads that read it. It refers to the capture.
 struct head_view {
-  kvfit::row_view keys;
-  kvfit::row_view values;
-  std::span<const kvfit::row_view> queries;
-  std::span<const kvfit::row_view> test_queries;  ///< empty where the capture has none
-  float scale = 0;
+  kvfit::kv_block block;                         ///< keys, values, and where the keys stand
+  std::vector<kvfit::query_block> queries;       ///< with positions, slopes and sinks
+  std::vector<kvfit::query_block> test_queries;  ///< empty where the capture has none
+  kvfit::logit_rule rule;
   std::optional<kvfit::rope> rotation;  ///< of keys and queries, where the capture says
 };
 
@@ -66,14 +66,18 @@ struct head_plan {
 /// What `kvfit::compact` returns, less the parts of the report that the tool does not show.
 struct small_head {
   std::vector<kvfit::index_t> positions;
+  std::vector<kvfit::index_t> key_positions;
   kvfit::matrix keys;
   kvfit::vector bias;
   kvfit::matrix values;
+  /// On the reference queries: all of them where there are sinks, else as the compaction says.
   kvfit::fidelity train;
-  std::optional<kvfit::fidelity> held_out;
-  double seconds = 0;  ///< wall clock
+  std::optional<kvfit::fidelity> held_out;  ///< none where there are sinks
+  double seconds = 0;                       ///< wall clock
 };
 
+/// Compacts one head by its layer's rule. A sink stays beside the compact block: the fit leaves it
+/// out, while its errors, here and in `judge`, are those of attention with it.
 kvfit::result<small_head> compact(const head_view& head, const head_plan& plan);
 
 /// How a whole capture is compacted.

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
+
+#include "kvfit/view/load.hpp"
 
 namespace kvfit_tool {
 
@@ -10,17 +13,30 @@ namespace {
 
 constexpr kvfit::index_t every = 8;
 
+bool is_in(kvfit::index_t i, kvfit::index_t stride, bool is_held_out) {
+  return (i % stride == stride - 1) == is_held_out;
+}
+
 /// The rows of one part: the last of each `stride`, or all others.
 kvfit::matrix part_of(const kvfit::row_view& rows, kvfit::index_t stride, bool is_held_out) {
   const kvfit::index_t held_out = rows.rows() / stride;
   kvfit::matrix part(is_held_out ? held_out : rows.rows() - held_out, rows.cols());
   kvfit::index_t to = 0;
   for (kvfit::index_t i = 0; i < rows.rows(); ++i) {
-    if ((i % stride == stride - 1) != is_held_out) continue;
-    for (kvfit::index_t k = 0; k < rows.cols(); ++k) part(to, k) = rows(i, k);
-    ++to;
+    if (is_in(i, stride, is_held_out)) kvfit::load_row(rows, i, part.row(to++).data());
   }
   return part;
+}
+
+/// Where the rows of one part stand, if the capture says.
+std::vector<kvfit::index_t> positions_of(const kvfit::query_block& block, kvfit::index_t stride,
+                                         bool is_held_out) {
+  std::vector<kvfit::index_t> positions;
+  if (block.positions.empty()) return positions;
+  for (kvfit::index_t i = 0; i < block.rows.rows(); ++i) {
+    if (is_in(i, stride, is_held_out)) positions.push_back(block.position(i));
+  }
+  return positions;
 }
 
 }  // namespace
@@ -30,18 +46,22 @@ kvfit::result<split_heads> split_heads::of(const kvfit::capture& capture) {
   made.heads_ = heads_of(capture);
   for (const placed_head& head : made.heads_) {
     for (const bool is_held_out : {false, true}) {
-      std::vector<kvfit::row_view> blocks;
-      for (const kvfit::row_view& block : head.view.queries) {
-        const kvfit::index_t stride = std::min(every, block.rows());
+      std::vector<kvfit::query_block> blocks;
+      for (const kvfit::query_block& block : head.view.queries) {
+        const kvfit::index_t stride = std::min(every, block.rows.rows());
         if (stride < 2) {
           return kvfit::error{
               kvfit::errc::empty_input,
               "layer " + std::to_string(head.layer) + " head " + std::to_string(head.head),
-              block.rows(), 2, "reference queries: none can be held out"};
+              block.rows.rows(), 2, "reference queries: none can be held out"};
         }
-        // A matrix keeps its memory where the vector of matrices grows.
-        made.memory_.push_back(part_of(block, stride, is_held_out));
-        blocks.emplace_back(made.memory_.back());
+        // Matrix and table keep their memory where the vectors that hold them grow.
+        made.memory_.push_back(part_of(block.rows, stride, is_held_out));
+        made.positions_.push_back(positions_of(block, stride, is_held_out));
+        kvfit::query_block part = block;
+        part.rows = made.memory_.back();
+        part.positions = made.positions_.back();
+        blocks.push_back(part);
       }
       made.blocks_.push_back(std::move(blocks));
     }

@@ -23,7 +23,8 @@ class split_heads {
 
  private:
   std::vector<kvfit::matrix> memory_;
-  std::vector<std::vector<kvfit::row_view>> blocks_;
+  std::vector<std::vector<kvfit::index_t>> positions_;
+  std::vector<std::vector<kvfit::query_block>> blocks_;
   std::vector<placed_head> heads_;
 };
 

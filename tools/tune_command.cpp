@@ -146,7 +146,7 @@ int run_tune(const tune_arguments& arguments) {
     const std::vector<placed_head>& heads = split->heads();
     heads_in_all += heads.size();
     for (const placed_head& head : heads) {
-      for (const kvfit::row_view& block : head.view.test_queries) queries += block.rows();
+      for (const kvfit::query_block& block : head.view.test_queries) queries += block.rows.rows();
     }
 
     eval_plan plan{.rows = {},

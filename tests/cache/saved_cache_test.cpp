@@ -52,7 +52,7 @@ TEST_CASE("a compacted cache that was saved comes back as it was", "[cache][save
 TEST_CASE("layers of a restored cache take the forms that fresh ones do", "[cache][saved]") {
   kvfit_test::cache_case made({{.number = 0}, {.number = 1}, {.number = 4, .rows = 80}});
   const auto small = compacted_to_bf16(made);
-  const auto saved = kvfit::write_state(small, {.logical_length = 80,
+  const auto saved = kvfit::write_state(small, {.next_position = 80,
                                                 .key_storage = kvfit::dtype::bf16,
                                                 .value_storage = kvfit::dtype::bf16});
   REQUIRE(saved);

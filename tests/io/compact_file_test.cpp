@@ -122,7 +122,7 @@ TEST_CASE("a result comes back from its file, in every storage type", "[io]") {
   REQUIRE(read.has_value());
   const kvfit::compact_file file = std::move(*read);  // views survive the move
   CHECK(file.info.method == "omp");
-  CHECK(file.info.logical_length == 100);
+  CHECK(file.info.next_position == 100);
   CHECK(file.info.scale == data.info.scale);
   CHECK(file.info.storage == info.storage);
   CHECK(file.library_version == kvfit::version);
@@ -217,8 +217,8 @@ TEST_CASE("numbers that are not finite are not written", "[io]") {
 
 TEST_CASE("positions are original rows in order, or -1", "[io]") {
   fitted data;
-  SECTION("beyond the logical length") {
-    data.positions[2] = 100;
+  SECTION("beyond I32") {
+    data.positions[2] = kvfit::index_t{1} << 31U;
   }
   SECTION("below -1") {
     data.positions[2] = -2;
@@ -285,11 +285,11 @@ TEST_CASE("options and layers that make no file are refused", "[io]") {
   SECTION("a subnormal scale") {
     info.scale = 1e-42F;
   }
-  SECTION("a logical length below 0") {
-    info.logical_length = -1;
+  SECTION("a next position below 0") {
+    info.next_position = -1;
   }
-  SECTION("a logical length beyond I32") {
-    info.logical_length = kvfit::index_t{1} << 31U;
+  SECTION("a next position beyond 53 bits") {
+    info.next_position = (kvfit::index_t{1} << 53U) + 1;
   }
   SECTION("a storage type that is none") {
     info.storage = static_cast<dtype>(9);

@@ -173,8 +173,8 @@ bytes small_compact() {
   const kvfit::compact_head head = {rows, rows, bias, positions};
   const std::vector<kvfit::compact_layer> layers = {{0, {head, head}}, {1, {head}}};
   const kvfit_test::scratch_folder folder;
-  const auto written =
-      kvfit::write_compact_file(folder / "file", {"omp", 100, 0.125F, kvfit::dtype::fp16}, layers);
+  const auto written = kvfit::write_compact_file(
+      folder / "file", {"omp", 100, 0.125F, kvfit::dtype::fp16, {}}, layers);
   REQUIRE(written.has_value());
   return kvfit_test::file_bytes(folder / "file");
 }
@@ -341,11 +341,12 @@ TEST_CASE("a header of many small entries costs in proportion to its length", "[
 
 namespace {
 
-/// The two stored samples and a state of some size.
+/// The stored samples.
 std::vector<bytes> states() {
   std::vector<bytes> made;
   for (const std::string_view text :
-       {kvfit_test::state_of_version_1, kvfit_test::state_of_version_2}) {
+       {kvfit_test::state_of_version_1, kvfit_test::state_of_version_2,
+        kvfit_test::state_of_version_3}) {
     bytes file;
     for (std::size_t i = 0; i < text.size(); i += 2) {
       const std::string digits(text.substr(i, 2));
@@ -456,7 +457,7 @@ TEST_CASE("reading a state costs the cache it holds, from memory and from a file
   cache.rows_before = 8000;
   const kvfit::dtype type = GENERATE(kvfit::dtype::fp32, kvfit::dtype::bf16);
   const kvfit_test::scratch_folder folder;
-  REQUIRE(kvfit::write_state(folder / "state", cache, {1500, type, type}));
+  REQUIRE(kvfit::write_state(folder / "state", cache, {1500, type, type, {}, {}}));
   const bytes file = kvfit_test::file_bytes(folder / "state");
   const std::size_t held = 2000 * (48 * 4 + 4 + 16) + 4 * sizeof(kvfit::head_report);
   bool is_accepted = false;

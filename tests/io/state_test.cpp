@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "io/files.hpp"
@@ -34,7 +35,7 @@ bytes from_hex(std::string_view text) {
   return out;
 }
 
-/// The cache that the sample of version 2 is of.
+/// The cache that the samples of versions 2 and 3 are of.
 compacted_cache sample_cache() {
   compacted_cache cache;
   cache.skipped = {1, 2};
@@ -74,7 +75,24 @@ compacted_cache sample_cache() {
   return cache;
 }
 
-const state_info sample_info = {100, dtype::fp16, dtype::bf16};
+/// Two layers by rules of their own, next position 5 behind rows up to 8.
+state_info rules_of_sample() {
+  kvfit::attention_rule first;
+  first.logits.scale = 0.25F;
+  first.sink_logits = {0.5F, -1, -std::numeric_limits<float>::infinity(), 2};
+  first.rotation = kvfit::rope{.base = 500000,
+                               .dims = 2,
+                               .pairing = kvfit::rope_pairing::interleaved,
+                               .scaling = kvfit::rope_scaling::yarn{4, 8192, 32, 1, false}};
+  kvfit::attention_rule second;  // d_k = 1: the scale that is not given is 1
+  second.logits.soft_cap = 50;
+  second.logits.causal = true;
+  second.logits.window = 7;
+  second.alibi_slopes = {0.125F};
+  return {5, dtype::fp16, dtype::bf16, {first, second}, "model-1"};
+}
+
+const state_info sample_info = rules_of_sample();
 
 void check_same_state(const compacted_cache& found, const compacted_cache& wanted) {
   CHECK(found.skipped == wanted.skipped);
@@ -106,6 +124,36 @@ void check_same_state(const compacted_cache& found, const compacted_cache& wante
       CHECK(cause.actual == b.heads[h].cause->actual);
       CHECK(cause.expected == b.heads[h].cause->expected);
       CHECK(cause.detail == b.heads[h].cause->detail);
+    }
+  }
+}
+
+void check_same_rules(const std::vector<kvfit::attention_rule>& found,
+                      const std::vector<kvfit::attention_rule>& wanted) {
+  REQUIRE(found.size() == wanted.size());
+  for (std::size_t l = 0; l < wanted.size(); ++l) {
+    const kvfit::attention_rule& a = found[l];
+    const kvfit::attention_rule& b = wanted[l];
+    REQUIRE(a.logits.scale);
+    CHECK(*a.logits.scale == b.logits.scale.value_or(1));
+    CHECK(a.logits.soft_cap == b.logits.soft_cap);
+    CHECK(a.logits.causal == b.logits.causal);
+    CHECK(a.logits.window == b.logits.window);
+    CHECK(a.sink_logits == b.sink_logits);
+    CHECK(a.alibi_slopes == b.alibi_slopes);
+    REQUIRE(a.rotation.has_value() == b.rotation.has_value());
+    if (!b.rotation) continue;
+    CHECK(a.rotation->base == b.rotation->base);
+    CHECK(a.rotation->dims == b.rotation->dims);
+    CHECK(a.rotation->pairing == b.rotation->pairing);
+    REQUIRE(a.rotation->scaling.index() == b.rotation->scaling.index());
+    if (const auto* by = std::get_if<kvfit::rope_scaling::yarn>(&b.rotation->scaling)) {
+      const auto& is = std::get<kvfit::rope_scaling::yarn>(a.rotation->scaling);
+      CHECK(is.factor == by->factor);
+      CHECK(is.original_positions == by->original_positions);
+      CHECK(is.fast == by->fast);
+      CHECK(is.slow == by->slow);
+      CHECK(is.rounds == by->rounds);
     }
   }
 }
@@ -189,8 +237,9 @@ TEST_CASE("a CRC-32C does not depend on how its bytes are cut", "[io][state]") {
 
 TEST_CASE("the state written is the stored sample, byte by byte", "[io][state]") {
   const auto written = kvfit::write_state(sample_cache(), sample_info);
+  INFO((written ? std::string() : written.error().message()));
   REQUIRE(written);
-  CHECK(*written == from_hex(kvfit_test::state_of_version_2));
+  CHECK(*written == from_hex(kvfit_test::state_of_version_3));
 }
 
 TEST_CASE("§9.20 every field of a state comes back, and saved again it has the same bytes",
@@ -198,11 +247,14 @@ TEST_CASE("§9.20 every field of a state comes back, and saved again it has the 
   const kvfit_test::scratch_folder folder;
   REQUIRE(kvfit::write_state(folder / "state", sample_cache(), sample_info));
   const auto file = kvfit::read_state(folder / "state");
-  const auto memory = kvfit::read_state(from_hex(kvfit_test::state_of_version_2));
+  const auto memory = kvfit::read_state(from_hex(kvfit_test::state_of_version_3));
   for (const auto* state : {&file, &memory}) {
+    INFO((state->has_value() ? std::string() : state->error().message()));
     REQUIRE(state->has_value());
     check_same_state((*state)->cache, sample_cache());
-    CHECK((*state)->info.logical_length == 100);
+    CHECK((*state)->info.next_position == 5);
+    CHECK((*state)->info.fingerprint == "model-1");
+    check_same_rules((*state)->info.rules, sample_info.rules);
     CHECK((*state)->info.key_storage == dtype::fp16);
     CHECK((*state)->info.value_storage == dtype::bf16);
     const auto again = kvfit::write_state((*state)->cache, (*state)->info);
@@ -216,7 +268,7 @@ TEST_CASE("states in fp32 keep every bit", "[io][state]") {
   cache.layers[0].keys(1, 1) = 1e-42F;
   cache.layers[0].values(1, 0) = std::numeric_limits<float>::max();
   cache.layers[1].values(0, 1) = 1.0F / 3.0F;
-  const auto written = kvfit::write_state(cache, {.logical_length = 9});
+  const auto written = kvfit::write_state(cache, {.next_position = 9});
   REQUIRE(written);
   const auto state = kvfit::read_state(*written);
   REQUIRE(state);
@@ -237,7 +289,7 @@ TEST_CASE("a state of version 1 is read: key positions are positions, outcomes a
   const auto state = kvfit::read_state(from_hex(kvfit_test::state_of_version_1));
   INFO((state ? std::string() : state.error().message()));
   REQUIRE(state);
-  CHECK(state->info.logical_length == 100);
+  CHECK(state->info.next_position == 100);
   CHECK(state->cache.skipped == std::vector<kvfit::index_t>{1, 2});
   CHECK(state->cache.rows == 7);
   CHECK(state->cache.rows_before == 23);
@@ -261,6 +313,25 @@ TEST_CASE("a state of version 1 is read: key positions are positions, outcomes a
   check_same_state(newest->cache, state->cache);
 }
 
+TEST_CASE(
+    "a state of version 2 is read: its logical length is the next position, and it says "
+    "neither rules nor a fingerprint",
+    "[io][state]") {
+  const auto state = kvfit::read_state(from_hex(kvfit_test::state_of_version_2));
+  INFO((state ? std::string() : state.error().message()));
+  REQUIRE(state);
+  check_same_state(state->cache, sample_cache());
+  CHECK(state->info.next_position == 100);
+  CHECK(state->info.rules.empty());
+  CHECK(state->info.fingerprint.empty());
+  const auto again = kvfit::write_state(state->cache, state->info);
+  REQUIRE(again);
+  const auto newest = kvfit::read_state(*again);
+  REQUIRE(newest);
+  check_same_state(newest->cache, state->cache);
+  CHECK(newest->info.next_position == 100);
+}
+
 TEST_CASE("what is damaged is refused for what it is", "[io][state]") {
   const bytes whole = from_hex(kvfit_test::state_of_version_2);
   const auto cause = [](const bytes& file) {
@@ -281,7 +352,8 @@ TEST_CASE("what is damaged is refused for what it is", "[io][state]") {
       {"no endian tag", 8, 5, 4, errc::malformed_file},
       {"the other end first", 8, 0x04030201, 4, errc::unsupported_file},
       {"version 0", 12, 0, 4, errc::unsupported_file},
-      {"a later version", 12, 3, 4, errc::unsupported_file},
+      {"a later version", 12, 4, 4, errc::unsupported_file},
+      {"a version with rules, where there are none", 50, 1, 1, errc::malformed_file},
       {"another length", 16, whole.size() + 1, 8, errc::malformed_file},
       {"a negative logical length", 24, ~std::uint64_t{0}, 8, errc::malformed_file},
       {"a logical length below a position", 24, 8, 8, errc::malformed_file},
@@ -342,6 +414,56 @@ TEST_CASE("what is damaged is refused for what it is", "[io][state]") {
         errc::file_unreadable);
 }
 
+TEST_CASE("rules and fingerprints that are damaged are refused", "[io][state]") {
+  const bytes whole = from_hex(kvfit_test::state_of_version_3);
+  REQUIRE(kvfit::read_state(whole).has_value());
+  struct damage {
+    const char* what;
+    std::size_t place;
+    std::uint64_t number;
+    std::size_t size;
+  };
+  // The fingerprint stands at 64, layer 0 at 88 and its rule at 128, with sinks at 216.
+  const damage kinds[] = {
+      {"a fingerprint of more bytes than a file may have", 50, 65, 1},
+      {"a fingerprint of fewer bytes, and padding that is none", 50, 6, 1},
+      {"rules that are neither there nor not", 51, 2, 1},
+      {"no rules, where they are", 51, 0, 1},
+      {"zeros that are none", 52, 1, 1},
+      {"a fingerprint with a control character", 64, 7, 1},
+      {"a scale that is NaN", 128, 0x7FC00000, 4},
+      {"a negative soft cap", 132, 0xBF800000, 4},
+      {"a negative window", 136, ~std::uint64_t{0}, 8},
+      {"more sinks than bytes", 144, 0xFFFFFFFF, 4},
+      {"three sinks for two heads", 144, 3, 4},
+      {"more slopes than bytes", 148, 0xFFFFFFFF, 4},
+      {"frequencies without need", 152, 1, 8},
+      {"a causality that is none", 160, 2, 1},
+      {"a rotation that is none", 161, 2, 1},
+      {"no rotation, but its numbers", 161, 0, 1},
+      {"a pairing that is none", 162, 2, 1},
+      {"a scaling that is none", 163, 5, 1},
+      {"numbers of another scaling", 163, 1, 1},
+      {"rounding that is none", 164, 2, 1},
+      {"zeros of a rule that are none", 165, 1, 1},
+      {"a base that is NaN", 168, 0x7FF8000000000000, 8},
+      {"odd dims", 176, 1, 8},
+      {"a factor that is 0", 184, 0, 8},
+      {"an infinite sink", 216, 0x7F800000, 4},
+  };
+  for (const damage& kind : kinds) {
+    INFO(kind.what);
+    bytes file = whole;
+    std::memcpy(&file.at(kind.place), &kind.number, kind.size);
+    REQUIRE(file != whole);
+    seal(file);
+    const auto state = kvfit::read_state(file);
+    REQUIRE_FALSE(state.has_value());
+    CHECK(state.error().code == errc::malformed_file);
+    CHECK_FALSE(state.error().detail.empty());
+  }
+}
+
 TEST_CASE("what is no state is not written", "[io][state]") {
   struct damage {
     const char* what;
@@ -350,7 +472,7 @@ TEST_CASE("what is no state is not written", "[io][state]") {
   };
   const damage kinds[] = {
       {"a negative length", errc::invalid_option,
-       [](compacted_cache&, state_info& info) { info.logical_length = -1; }},
+       [](compacted_cache&, state_info& info) { info.next_position = -1; }},
       {"quantised storage", errc::invalid_option,
        [](compacted_cache&, state_info& info) { info.key_storage = dtype::q8_0; }},
       {"layers out of order", errc::invalid_option,
@@ -373,8 +495,26 @@ TEST_CASE("what is no state is not written", "[io][state]") {
        [](compacted_cache& cache, state_info&) { cache.layers[0].heads[0].rows = 1; }},
       {"more rows than before", errc::shape_mismatch,
        [](compacted_cache& cache, state_info&) { cache.layers[0].heads[0].rows_before = 1; }},
-      {"a position at the logical length", errc::invalid_position,
-       [](compacted_cache&, state_info& info) { info.logical_length = 8; }},
+      {"a position beyond 53 bits", errc::invalid_position,
+       [](compacted_cache& cache, state_info&) {
+         cache.layers[1].positions[0] = kvfit::index_t{1} << 60;
+       }},
+      {"fewer rules than layers", errc::shape_mismatch,
+       [](compacted_cache&, state_info& info) { info.rules.pop_back(); }},
+      {"a scale that is NaN", errc::invalid_option,
+       [](compacted_cache&, state_info& info) { info.rules[0].logits.scale = std::nanf(""); }},
+      {"sinks of another number of heads", errc::shape_mismatch,
+       [](compacted_cache&, state_info& info) { info.rules[0].sink_logits.pop_back(); }},
+      {"an infinite slope", errc::non_finite,
+       [](compacted_cache&, state_info& info) {
+         info.rules[1].alibi_slopes[0] = -std::numeric_limits<float>::infinity();
+       }},
+      {"a rotation of more than the keys have", errc::invalid_option,
+       [](compacted_cache&, state_info& info) { info.rules[0].rotation->dims = 4; }},
+      {"a fingerprint of 65 bytes", errc::invalid_option,
+       [](compacted_cache&, state_info& info) { info.fingerprint.assign(65, 'a'); }},
+      {"a fingerprint that is no plain text", errc::invalid_option,
+       [](compacted_cache&, state_info& info) { info.fingerprint = "a\n"; }},
       {"a key position beyond 53 bits", errc::invalid_position,
        [](compacted_cache& cache, state_info&) {
          cache.layers[1].key_positions[0] = kvfit::index_t{1} << 60;

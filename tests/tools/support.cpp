@@ -103,7 +103,7 @@ void check_result(const arguments& given) {
   expect(result.info.method == given[2], "method");
   expect(name(result.info.storage) == given[4], "storage");
   expect(result.info.scale == capture.scale, "scale");
-  expect(result.info.logical_length == capture.logical_length, "logical_length");
+  expect(result.info.next_position == capture.next_position, "next_position");
   expect(result.library_version == kvfit::version, "library_version");
   expect(result.layers.size() == capture.layers.size(), "layers");
   const size first = given.list.size() > 5 ? std::stol(given[5]) : 0;

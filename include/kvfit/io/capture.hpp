@@ -2,178 +2,192 @@
 /// Reads captures: keys, values and reference queries recorded from a model (docs/formats.md).
 ///
 ///     auto capture = kvfit::read_capture("tinybooks.safetensors");
-///     for (const auto& layer : capture->layers) use(layer.keys(0), layer.queries(0));
+///     for (const auto& layer : capture->layers) use(layer.block(0), layer.query_blocks(0));
 #pragma once
 
 #include <algorithm>
-#include <cassert>
+#include <array>
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "kvfit/attention/rope.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/io/attention_entries.hpp"
+#include "kvfit/io/capture_layer.hpp"
+#include "kvfit/io/capture_tensors.hpp"
+#include "kvfit/io/expected_setup.hpp"
 #include "kvfit/io/guarded.hpp"
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/io/rope_text.hpp"
 #include "kvfit/io/safetensors_read.hpp"
 #include "kvfit/view/row_view.hpp"
 
-namespace kvfit {
-
-/// One layer: H_kv heads of keys and values, and H_q = G · H_kv heads of queries.
-class capture_layer {
- public:
-  /// `keys` and `values` hold the heads one below the other; the queries are one block a head.
-  capture_layer(index_t number, index_t heads, row_view keys, row_view values,
-                std::vector<row_view> queries, std::vector<row_view> test_queries)
-      : number_(number),
-        heads_(heads),
-        keys_(keys),
-        values_(values),
-        queries_(std::move(queries)),
-        test_queries_(std::move(test_queries)) {}
-
-  /// l in `layers.{l}.k`.
-  [[nodiscard]] index_t number() const noexcept { return number_; }
-  /// H_kv.
-  [[nodiscard]] index_t heads() const noexcept { return heads_; }
-  /// H_q.
-  [[nodiscard]] index_t query_heads() const noexcept {
-    return static_cast<index_t>(queries_.size());
-  }
-  /// T, the same for all heads of a layer.
-  [[nodiscard]] index_t rows() const noexcept { return keys_.rows() / heads_; }
-
-  /// T × d, after RoPE.
-  [[nodiscard]] row_view keys(index_t head) const noexcept {
-    return keys_.middle_rows(head * rows(), rows());
-  }
-  /// T × d_v.
-  [[nodiscard]] row_view values(index_t head) const noexcept {
-    return values_.middle_rows(head * rows(), rows());
-  }
-  /// G blocks n × d: those of query heads h·G … h·G + G − 1, which read KV head h.
-  [[nodiscard]] std::span<const row_view> queries(index_t head) const noexcept {
-    return group(queries_, head);
-  }
-  /// The same for the m × d held-out queries, never to be fitted on; empty where there are none.
-  [[nodiscard]] std::span<const row_view> test_queries(index_t head) const noexcept {
-    return group(test_queries_, head);
-  }
-
- private:
-  [[nodiscard]] std::span<const row_view> group(const std::vector<row_view>& blocks,
-                                                index_t head) const noexcept {
-    assert(head >= 0 && head < heads_);
-    const std::size_t size = blocks.size() / static_cast<std::size_t>(heads_);
-    return std::span(blocks).subspan(static_cast<std::size_t>(head) * size, size);
-  }
-
-  index_t number_;
-  index_t heads_;
-  row_view keys_;
-  row_view values_;
-  std::vector<row_view> queries_;
-  std::vector<row_view> test_queries_;
-};
-
-/// A capture. It owns the memory its views show; moving it keeps them valid.
-struct capture {
-  float scale = 0;                    ///< logit = scale · q·k
-  std::optional<rope> rotation = {};  ///< how keys and queries were turned, where the file says so
-  index_t logical_length = 0;         ///< the position at which the next token would stand
-  std::vector<capture_layer> layers;  ///< ascending by number, not always without gaps
-  safetensors_file file;              ///< all that was read, other metadata included
-};
-
-}  // namespace kvfit
-
 namespace kvfit::inline KVFIT_ISA {
 
 namespace io_detail {
 
+/// Entries of a capture's metadata that hold for all of it.
+inline constexpr std::array<std::string_view, 12> capture_entries = {
+    "format", "version",       "scale",          "soft_cap",  "causal",     "window",
+    "rope",   "next_position", "logical_length", "n_heads_q", "n_heads_kv", "fingerprint"};
+
 /// Where the metadata states a head count, it holds for every layer.
 inline result<void> check_head_count(const safetensors_file& file, std::string_view key,
-                                     const tensor_view& tensor) {
+                                     const head_rows_tensor& tensor) {
   if (file.metadata.find(key) == file.metadata.end()) return {};
   const auto stated = need_index(file, key);
   if (!stated) return stated.error();
-  return check_size(tensor, 0, *stated, "heads, against the metadata's count");
+  return check_equal(*tensor.tensor, tensor.heads, *stated, "heads, against the metadata's count");
 }
 
 /// Query tensor `part` of a layer against the keys of that layer.
-inline result<const tensor_view*> check_queries(const safetensors_file& file, index_t layer,
-                                                const layer_parts& parts, std::string_view part,
-                                                const tensor_view& keys) {
-  const auto queries = need_part(layer, parts, part, 3);
+inline result<head_rows_tensor> read_queries(
+    const safetensors_file& file, index_t layer, const layer_parts& parts, const std::string& part,
+    const head_rows_tensor& keys, std::vector<std::unique_ptr<const scaled_rows>>& scaled) {
+  auto queries = read_head_rows(layer, parts, part, scaled);
   if (!queries) return queries.error();
-  const tensor_view& q = **queries;
-  if (auto checked = check_numbers(q); !checked) return checked.error();
-  if (auto checked = check_not_empty(q); !checked) return checked.error();
-  if (q.shape[0] % keys.shape[0] != 0) {
-    return error{errc::shape_mismatch, q.name, q.shape[0], keys.shape[0],
+  const head_rows_tensor& q = *queries;
+  if (q.heads % keys.heads != 0) {
+    return error{errc::shape_mismatch, q.tensor->name, q.heads, keys.heads,
                  "query heads must be a multiple of the KV heads"};
   }
-  if (auto checked = check_size(q, 2, keys.shape[2], "columns must equal the keys'"); !checked) {
+  if (auto checked =
+          check_equal(*q.tensor, q.all.cols(), keys.all.cols(), "columns must equal the keys'");
+      !checked) {
     return checked.error();
   }
   if (auto checked = check_head_count(file, "n_heads_q", q); !checked) return checked.error();
-  return &q;
+  return queries;
 }
 
 /// One block a query head.
-inline std::vector<row_view> blocks_of(const tensor_view& queries) {
+inline std::vector<row_view> blocks_of(const head_rows_tensor& queries) {
   std::vector<row_view> blocks;
-  blocks.reserve(static_cast<std::size_t>(queries.shape[0]));
-  for (index_t head = 0; head < queries.shape[0]; ++head) {
-    blocks.push_back(rows_of(queries, head * queries.shape[1], queries.shape[1]));
+  blocks.reserve(static_cast<std::size_t>(queries.heads));
+  for (index_t head = 0; head < queries.heads; ++head) {
+    blocks.push_back(queries.all.middle_rows(head * queries.rows, queries.rows));
   }
   return blocks;
 }
 
-inline result<capture_layer> read_capture_layer(const safetensors_file& file, index_t number,
-                                                const layer_parts& parts) {
-  const auto keys = need_part(number, parts, "k", 3);
-  if (!keys) return keys.error();
-  const auto values = need_part(number, parts, "v", 3);
-  if (!values) return values.error();
-  const tensor_view& k = **keys;
-  const tensor_view& v = **values;
-  for (const tensor_view* tensor : {&k, &v}) {
-    if (auto checked = check_numbers(*tensor); !checked) return checked.error();
-    if (auto checked = check_not_empty(*tensor); !checked) return checked.error();
-  }
-  if (auto checked = check_size(v, 0, k.shape[0], "heads must equal the keys'"); !checked) {
-    return checked.error();
-  }
-  if (auto checked = check_size(v, 1, k.shape[1], "rows must equal the keys'"); !checked) {
-    return checked.error();
-  }
-  if (auto checked = check_head_count(file, "n_heads_kv", k); !checked) return checked.error();
+/// A number of the rule a query head, or none at all.
+inline result<void> check_rule_heads(index_t layer, const char* part,
+                                     const std::vector<float>& numbers, index_t query_heads) {
+  const auto count = static_cast<index_t>(numbers.size());
+  if (count == 0 || count == query_heads) return {};
+  return error{errc::shape_mismatch, part_name(layer, part), count, query_heads,
+               "one number a query head"};
+}
 
-  const auto queries = check_queries(file, number, parts, "q", k);
+/// Scales and positions of queries that are not there.
+inline result<void> refuse_without_test(index_t layer, const layer_parts& parts) {
+  for (const char* const part : {"q_test_scale", "q_test_positions"}) {
+    if (!parts.contains(part)) continue;
+    return error{errc::missing_entry, part_name(layer, "q_test"), error::none, error::none,
+                 "there is " + part_name(layer, part)};
+  }
+  return {};
+}
+
+/// Positions of the rows of a layer; those of queries must be there where the rule looks at them.
+inline result<capture_positions> read_capture_positions(index_t layer, const layer_parts& parts,
+                                                        index_t keys, index_t queries,
+                                                        index_t test_queries,
+                                                        const attention_rule& rule) {
+  capture_positions made;
+  const bool is_needed = looks_at_positions(rule);
+  const auto read = [&](const char* part, index_t rows, const char* meaning,
+                        std::vector<index_t>& to) -> result<void> {
+    auto positions = read_positions(layer, parts, part, rows, meaning);
+    if (!positions) return positions.error();
+    to = std::move(*positions);
+    return {};
+  };
+  const auto need = [&](const char* part, index_t rows, const char* meaning,
+                        std::vector<index_t>& to) -> result<void> {
+    if (auto ok = read(part, rows, meaning, to); !ok) return ok;
+    if (!to.empty() || !is_needed) return {};
+    return error{
+        errc::missing_entry, part_name(layer, part), error::none, error::none,
+        "the layer is causal, has a window or slopes: where its queries stand must be said"};
+  };
+  if (auto ok = read("k_positions", keys, "one a row of the keys", made.keys); !ok) {
+    return ok.error();
+  }
+  if (auto ok = need("q_positions", queries, "one a query", made.queries); !ok) return ok.error();
+  if (test_queries == 0) return made;
+  if (auto ok = need("q_test_positions", test_queries, "one a query", made.test_queries); !ok) {
+    return ok.error();
+  }
+  return made;
+}
+
+inline result<capture_layer> read_capture_layer(
+    const safetensors_file& file, index_t version, index_t number, const layer_parts& parts,
+    std::vector<std::unique_ptr<const scaled_rows>>& scaled) {
+  const auto k = read_head_rows(number, parts, "k", scaled);
+  if (!k) return k.error();
+  const auto v = read_head_rows(number, parts, "v", scaled);
+  if (!v) return v.error();
+  if (auto checked = check_equal(*v->tensor, v->heads, k->heads, "heads must equal the keys'");
+      !checked) {
+    return checked.error();
+  }
+  if (auto checked = check_equal(*v->tensor, v->rows, k->rows, "rows must equal the keys'");
+      !checked) {
+    return checked.error();
+  }
+  if (auto checked = check_head_count(file, "n_heads_kv", *k); !checked) return checked.error();
+
+  const auto queries = read_queries(file, number, parts, "q", *k, scaled);
   if (!queries) return queries.error();
-  const tensor_view* test = nullptr;
+  capture_rows rows{k->all, v->all, blocks_of(*queries), {}};
+  index_t test_rows = 0;
   if (parts.contains("q_test")) {
-    const auto checked = check_queries(file, number, parts, "q_test", k);
-    if (!checked) return checked.error();
-    test = *checked;
-    if (auto same = check_size(*test, 0, (*queries)->shape[0], "heads must equal those of q");
+    const auto test = read_queries(file, number, parts, "q_test", *k, scaled);
+    if (!test) return test.error();
+    if (auto same =
+            check_equal(*test->tensor, test->heads, queries->heads, "heads must equal those of q");
         !same) {
       return same.error();
     }
+    rows.test_queries = blocks_of(*test);
+    test_rows = test->rows;
+  } else if (auto ok = refuse_without_test(number, parts); !ok) {
+    return ok.error();
   }
 
-  return capture_layer(number, k.shape[0], rows_of(k, 0, k.shape[0] * k.shape[1]),
-                       rows_of(v, 0, v.shape[0] * v.shape[1]), blocks_of(**queries),
-                       test == nullptr ? std::vector<row_view>() : blocks_of(*test));
+  auto rule = read_attention(file, version, number, parts, k->heads, k->all.cols());
+  if (!rule) return rule.error();
+  if (auto ok = check_rule_heads(number, "sinks", rule->sink_logits, queries->heads); !ok) {
+    return ok.error();
+  }
+  if (auto ok = check_rule_heads(number, "alibi_slopes", rule->alibi_slopes, queries->heads); !ok) {
+    return ok.error();
+  }
+  auto positions = read_capture_positions(number, parts, k->rows, queries->rows, test_rows, *rule);
+  if (!positions) return positions.error();
+  return capture_layer(number, k->heads, std::move(rows), std::move(*rule), std::move(*positions));
+}
+
+/// Where the next token stands if the file does not say: behind the last key of any layer.
+inline index_t position_behind(const std::vector<capture_layer>& layers) {
+  index_t next = 0;
+  for (const capture_layer& layer : layers) {
+    const auto positions = layer.key_positions();
+    next = std::max(next, positions.empty()
+                              ? layer.rows()
+                              : *std::max_element(positions.begin(), positions.end()) + 1);
+  }
+  return next;
 }
 
 inline result<capture> read_capture(result<safetensors_file> read) {
@@ -181,37 +195,34 @@ inline result<capture> read_capture(result<safetensors_file> read) {
   capture capture;
   capture.file = std::move(*read);
   const safetensors_file& file = capture.file;
-  if (auto checked = need_format(file, "kvfit-capture"); !checked) return checked.error();
+  const auto version = need_format(file, "kvfit-capture", 2);
+  if (!version) return version.error();
   const auto scale = need_scale(file);
   if (!scale) return scale.error();
   capture.scale = *scale;
-
   if (const auto text = file.metadata.find("rope"); text != file.metadata.end()) {
     capture.rotation = parse_rope(text->second);
   }
+  auto fingerprint = read_fingerprint(file);
+  if (!fingerprint) return fingerprint.error();
+  capture.fingerprint = std::move(*fingerprint);
 
-  const auto layers = group_by_layer(file, {"k", "v", "q", "q_test"});
+  const auto layers = group_by_layer(
+      file, {"k", "v", "q", "q_test", "k_scale", "v_scale", "q_scale", "q_test_scale",
+             "k_positions", "q_positions", "q_test_positions", "sinks", "alibi_slopes"});
   if (!layers) return layers.error();
+  if (auto ok = refuse_unknown(file, *version, capture_entries, *layers); !ok) return ok.error();
   if (layers->empty()) {
     return error{errc::missing_entry, "layers.{l}.k", error::none, error::none, "no layer at all"};
   }
-  index_t longest = 0;
   for (const auto& [number, parts] : *layers) {
-    auto layer = read_capture_layer(file, number, parts);
+    auto layer = read_capture_layer(file, *version, number, parts, capture.scaled);
     if (!layer) return layer.error();
-    longest = std::max(longest, layer->rows());
     capture.layers.push_back(std::move(*layer));
   }
-  capture.logical_length = longest;
-  if (file.metadata.find("logical_length") != file.metadata.end()) {
-    const auto length = need_index(file, "logical_length");
-    if (!length) return length.error();
-    if (*length < longest) {
-      return error{errc::shape_mismatch, "logical_length", *length, longest,
-                   "is less than a layer has rows"};
-    }
-    capture.logical_length = *length;
-  }
+  const auto next = read_next_position(file);
+  if (!next) return next.error();
+  capture.next_position = next->value_or(position_behind(capture.layers));
   return capture;
 }
 
@@ -221,9 +232,10 @@ inline result<capture> read_capture(result<safetensors_file> read) {
 ///
 /// Errors: those of `read_safetensors`; `missing_entry` naming the tensor or metadata entry;
 /// `shape_mismatch` naming the tensor, with both sizes; `empty_input`; `malformed_file` and
-/// `unsupported_file` for metadata, ranks, element types and parts of a layer this version does
-/// not know. Cost: that of `read_safetensors` and one `row_view` a query head; the
-/// views point into the file's memory.
+/// `unsupported_file` for metadata, ranks, element types, parts of a layer this version does not
+/// know, and entries whose names tell of attention and that no rule here has; `invalid_option` for
+/// a rotation outside its ranges. Cost: that of `read_safetensors`, one `row_view` a query head,
+/// 4 bytes a sink and slope, 8 a position; the views point into the file's memory.
 [[nodiscard]] inline result<capture> read_capture(const std::filesystem::path& path) {
   return io_detail::guarded(errc::file_unreadable,
                             [&] { return io_detail::read_capture(read_safetensors(path)); });

@@ -3,18 +3,22 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/io/attention_entries.hpp"
 #include "kvfit/io/compact_layers.hpp"
+#include "kvfit/io/expected_setup.hpp"
 #include "kvfit/io/guarded.hpp"
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/io/safetensors_read.hpp"
@@ -28,7 +32,8 @@ struct compact_file {
   std::string library_version;                  ///< of the kvfit that wrote the file
   std::vector<compact_layer> layers;            ///< ascending by number
   std::vector<std::vector<index_t>> positions;  ///< of each layer; the heads show parts of it
-  safetensors_file file;                        ///< all that was read
+  std::vector<std::vector<index_t>> key_positions;  ///< the same; empty where not said
+  safetensors_file file;                            ///< all that was read
 };
 
 }  // namespace kvfit
@@ -52,9 +57,19 @@ inline std::span<const std::int32_t> integers_of(const tensor_view& tensor) noex
   return {reinterpret_cast<const std::int32_t*>(tensor.bytes.data()), tensor.bytes.size() / 4};
 }
 
-inline result<compact_layer> read_compact_layer(index_t number, const layer_parts& parts,
-                                                index_t logical_length,
-                                                std::vector<index_t>& positions) {
+/// Entries of a result's metadata that hold for all of it.
+inline constexpr std::array<std::string_view, 11> compact_entries = {
+    "format", "version",       "method", "library_version", "scale", "soft_cap", "causal",
+    "window", "next_position", "rope",   "fingerprint"};
+/// Of version 1.
+inline constexpr std::array<std::string_view, 6> compact_entries_1 = {
+    "format", "version", "method", "library_version", "scale", "logical_length"};
+
+/// `end`: what original rows must be less than.
+inline result<compact_layer> read_compact_layer(const safetensors_file& file, index_t version,
+                                                index_t number, const layer_parts& parts,
+                                                index_t end, std::vector<index_t>& positions,
+                                                std::vector<index_t>& key_positions) {
   const auto keys = need_part(number, parts, "k", 2);
   if (!keys) return keys.error();
   const auto values = need_part(number, parts, "v", 2);
@@ -112,6 +127,18 @@ inline result<compact_layer> read_compact_layer(index_t number, const layer_part
   positions.assign(stored.begin(), stored.end());
   compact_layer layer;
   layer.number = number;
+  const auto heads = static_cast<index_t>(ends.size()) - 1;
+  auto rule = read_attention(file, version, number, parts, heads, (*keys)->shape[1]);
+  if (!rule) return rule.error();
+  layer.rule = std::move(*rule);
+  auto stand_at =
+      read_positions(number, parts, "key_positions", total, "one for each row of the keys");
+  if (!stand_at) return stand_at.error();
+  if (!parts.contains("key_positions") && looks_at_positions(layer.rule)) {
+    return error{errc::missing_entry, part_name(number, "key_positions"), error::none, error::none,
+                 "the layer is causal, has a window or slopes: where its keys stand must be said"};
+  }
+  key_positions = std::move(*stand_at);
   layer.heads.reserve(ends.size() - 1);
   for (std::size_t h = 0; h + 1 < ends.size(); ++h) {
     const index_t first = ends[h];
@@ -119,73 +146,105 @@ inline result<compact_layer> read_compact_layer(index_t number, const layer_part
     const auto start = static_cast<std::size_t>(first);
     const auto count = static_cast<std::size_t>(rows);
     const auto part = std::span<const index_t>(positions).subspan(start, count);
-    const std::size_t bad = first_bad_position(part, logical_length);
+    const std::size_t bad = first_bad_position(part, end);
     if (bad != count) {
       return malformed(**rows_at, "row " + std::to_string(start + bad) + " is " +
                                       std::to_string(part[bad]) +
-                                      ": must be -1, or ascend within its head and be less than "
-                                      "the logical length, " +
-                                      std::to_string(logical_length));
+                                      ": must be -1, or ascend within its head and be less than " +
+                                      std::to_string(end));
     }
     layer.heads.push_back({rows_of(**keys, first, rows), rows_of(**values, first, rows),
-                           biases.subspan(start, count), part});
+                           biases.subspan(start, count), part,
+                           key_positions.empty()
+                               ? std::span<const index_t>()
+                               : std::span<const index_t>(key_positions).subspan(start, count)});
   }
   return layer;
 }
 
-inline result<compact_file> read_compact_file(result<safetensors_file> read) {
+inline result<compact_file> read_compact_file(result<safetensors_file> read,
+                                              const expected_setup& expected) {
   if (!read) return read.error();
-  compact_file result;
-  result.file = std::move(*read);
-  const safetensors_file& file = result.file;
-  if (auto checked = need_format(file, "kvfit-compact"); !checked) return checked.error();
+  compact_file made;
+  made.file = std::move(*read);
+  const safetensors_file& file = made.file;
+  const auto version = need_format(file, "kvfit-compact", 2);
+  if (!version) return version.error();
   auto method = need_metadata(file, "method");
   if (!method) return method.error();
   auto library_version = need_metadata(file, "library_version");
   if (!library_version) return library_version.error();
-  const auto logical_length = need_index(file, "logical_length");
-  if (!logical_length) return logical_length.error();
+  // Version 1 took the number of rows for the next position, and knew no other rule than a scale.
+  const bool is_first = *version == 1;
+  const auto next = need_index(file, is_first ? "logical_length" : "next_position");
+  if (!next) return next.error();
+  if (!is_first && *next > index_t{1} << 53U) {
+    return error{errc::malformed_file, "next_position", *next, index_t{1} << 53U, "at most"};
+  }
   const auto scale = need_scale(file);
   if (!scale) return scale.error();
-  result.info.method = std::move(*method);
-  result.info.logical_length = *logical_length;
-  result.info.scale = *scale;
-  result.library_version = std::move(*library_version);
+  auto fingerprint = is_first ? result<std::string>(std::string()) : read_fingerprint(file);
+  if (!fingerprint) return fingerprint.error();
+  made.info.method = std::move(*method);
+  made.info.next_position = *next;
+  made.info.scale = *scale;
+  made.info.fingerprint = std::move(*fingerprint);
+  made.library_version = std::move(*library_version);
 
-  const auto layers = group_by_layer(file, {"k", "v", "bias", "positions", "head_offsets"});
+  const auto layers = is_first
+                          ? group_by_layer(file, {"k", "v", "bias", "positions", "head_offsets"})
+                          : group_by_layer(file, {"k", "v", "bias", "positions", "key_positions",
+                                                  "head_offsets", "sinks", "alibi_slopes"});
   if (!layers) return layers.error();
+  const std::span<const std::string_view> known =
+      is_first ? std::span<const std::string_view>(compact_entries_1) : compact_entries;
+  if (auto ok = refuse_unknown(file, *version, known, *layers); !ok) return ok.error();
   if (layers->empty()) {
     return error{errc::missing_entry, "layers.{l}.k", error::none, error::none, "no layer at all"};
   }
-  result.positions.resize(layers->size());
+  const index_t end = is_first ? *next : max_i32;
+  made.positions.resize(layers->size());
+  made.key_positions.resize(layers->size());
   for (const auto& [number, parts] : *layers) {
-    auto layer =
-        read_compact_layer(number, parts, *logical_length, result.positions[result.layers.size()]);
+    const std::size_t place = made.layers.size();
+    auto layer = read_compact_layer(file, *version, number, parts, end, made.positions[place],
+                                    made.key_positions[place]);
     if (!layer) return layer.error();
-    result.layers.push_back(std::move(*layer));
+    made.layers.push_back(std::move(*layer));
   }
-  result.info.storage = result.layers.front().heads.front().keys.type();
-  return result;
+  std::vector<said_of_layer> said;
+  for (const compact_layer& layer : made.layers) {
+    said.push_back({layer.number, layer.heads.front().keys.cols(), &layer.rule});
+  }
+  if (auto ok = hold_against(made.info.fingerprint, said, expected); !ok) return ok.error();
+  made.info.storage = made.layers.front().heads.front().keys.type();
+  return made;
 }
 
 }  // namespace io_detail
 
-/// Reads a result file. What `write_compact_file` would refuse is refused here too.
+/// Reads a result file of version 1 or 2. What `write_compact_file` would refuse is refused here
+/// too, and what does not agree with `expected`; by default nothing is asked.
 ///
-/// Errors: those of `read_safetensors`; `missing_entry` naming the tensor or metadata entry;
-/// `shape_mismatch` with both sizes; `empty_input`; `unsupported_file` for another format, version
-/// or element type; `malformed_file` for offsets that do not ascend, positions out of range or
-/// order, numbers that are not finite. Cost: that of `read_safetensors`, 8 bytes a row, and one
-/// `compact_head` a head.
-[[nodiscard]] inline result<compact_file> read_compact_file(const std::filesystem::path& path) {
-  return io_detail::guarded(errc::file_unreadable,
-                            [&] { return io_detail::read_compact_file(read_safetensors(path)); });
+/// Errors: those of `read_safetensors`; `missing_entry` naming the tensor or metadata entry, or
+/// what was asked for and is not said; `shape_mismatch` with both sizes; `empty_input`;
+/// `unsupported_file` for another format, version, element type or unknown entry, and for what
+/// differs from `expected`, naming it with both values; `malformed_file` for offsets that do not
+/// ascend, positions out of range or order, numbers that are not finite. Cost: that of
+/// `read_safetensors`, 16 bytes a row, and one `compact_head` a head.
+[[nodiscard]] inline result<compact_file> read_compact_file(const std::filesystem::path& path,
+                                                            const expected_setup& expected = {}) {
+  return io_detail::guarded(errc::file_unreadable, [&] {
+    return io_detail::read_compact_file(read_safetensors(path), expected);
+  });
 }
 
 /// The same from bytes in memory, which are copied.
-[[nodiscard]] inline result<compact_file> read_compact_file(std::span<const std::byte> bytes) {
-  return io_detail::guarded(errc::file_unreadable,
-                            [&] { return io_detail::read_compact_file(read_safetensors(bytes)); });
+[[nodiscard]] inline result<compact_file> read_compact_file(std::span<const std::byte> bytes,
+                                                            const expected_setup& expected = {}) {
+  return io_detail::guarded(errc::file_unreadable, [&] {
+    return io_detail::read_compact_file(read_safetensors(bytes), expected);
+  });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -37,32 +37,46 @@ inline std::optional<index_t> parse_index(std::string_view text) noexcept {
   return number;
 }
 
-/// A finite positive fp32 in JSON's spelling (no sign "+", no bare point, no "inf"). Through JSON
-/// because not every standard library can parse floats without looking at the locale.
-inline std::optional<float> parse_positive_float(std::string_view text) {
+/// A finite number in JSON's spelling (no sign "+", no bare point, no "inf"). Through JSON because
+/// not every standard library can parse floats without looking at the locale.
+inline std::optional<double> parse_number(std::string_view text) {
   if (text.size() > 64) return std::nullopt;
   if (text.find_first_not_of("0123456789.eE+-") != std::string_view::npos) return std::nullopt;
   const auto parsed = nlohmann::json::parse(text.begin(), text.end(), nullptr, false);
   if (!parsed.is_number()) return std::nullopt;
-  const auto number = parsed.get<double>();
-  if (!(number >= static_cast<double>(std::numeric_limits<float>::min())) ||
-      !(number <= static_cast<double>(std::numeric_limits<float>::max()))) {
+  return parsed.get<double>();
+}
+
+/// The same where it is positive in fp32, finite and no subnormal.
+inline std::optional<float> parse_positive_float(std::string_view text) {
+  const auto number = parse_number(text);
+  if (!number || !(*number >= static_cast<double>(std::numeric_limits<float>::min())) ||
+      !(*number <= static_cast<double>(std::numeric_limits<float>::max()))) {
     return std::nullopt;
   }
-  return static_cast<float>(number);
+  return static_cast<float>(*number);
+}
+
+/// `number` so that `parse_number` gives it back.
+inline std::string print_number(double number) {
+  return nlohmann::json(number).dump();
 }
 
 /// `number` so that `parse_positive_float` gives it back.
 inline std::string print_float(float number) {
-  return nlohmann::json(static_cast<double>(number)).dump();
+  return print_number(static_cast<double>(number));
+}
+
+inline error missing_metadata(std::string_view key) {
+  return {errc::missing_entry, std::string(key), error::none, error::none,
+          "an entry of the metadata"};
 }
 
 /// The entry, or `missing_entry`.
 inline result<std::string> need_metadata(const safetensors_file& file, std::string_view key) {
   const auto found = file.metadata.find(key);
   if (found != file.metadata.end()) return found->second;
-  return error{errc::missing_entry, std::string(key), error::none, error::none,
-               "an entry of the metadata"};
+  return missing_metadata(key);
 }
 
 /// The entry as an integer, or `missing_entry`, or `malformed_file`.
@@ -83,19 +97,23 @@ inline result<float> need_scale(const safetensors_file& file) {
                "metadata must be a positive finite number, is " + shown_name(*text)};
 }
 
-/// Checks the entries `format` and `version`.
-inline result<void> need_format(const safetensors_file& file, std::string_view format) {
-  const auto needs = {std::pair{std::string_view("format"), format},
-                      std::pair{std::string_view("version"), std::string_view("1")}};
-  for (const auto& [key, expected] : needs) {
-    const auto found = need_metadata(file, key);
-    if (!found) return found.error();
-    if (*found != expected) {
-      return error{errc::unsupported_file, std::string(key), error::none, error::none,
-                   "is " + shown_name(*found) + ", expected '" + std::string(expected) + "'"};
-    }
+/// Checks the entries `format` and `version`; the version, from 1 to `latest`.
+inline result<index_t> need_format(const safetensors_file& file, std::string_view format,
+                                   index_t latest) {
+  const auto found = need_metadata(file, "format");
+  if (!found) return found.error();
+  const auto unsupported = [](const char* key, const std::string& is, const std::string& expected) {
+    return error{errc::unsupported_file, key, error::none, error::none,
+                 "is " + shown_name(is) + ", expected " + expected};
+  };
+  if (*found != format) return unsupported("format", *found, "'" + std::string(format) + "'");
+  const auto version = need_metadata(file, "version");
+  if (!version) return version.error();
+  const auto number = parse_index(*version);
+  if (!number || *number < 1 || *number > latest) {
+    return unsupported("version", *version, "'1' to '" + std::to_string(latest) + "'");
   }
-  return {};
+  return *number;
 }
 
 /// The tensors of one layer, by the last part of their names.

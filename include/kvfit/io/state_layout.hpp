@@ -7,11 +7,14 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/io/attention_rule.hpp"
 
 namespace kvfit {
 
@@ -20,7 +23,7 @@ static_assert(
     "state files are little-endian and read in place: big-endian hosts are not supported");
 
 /// The version that is written; every version from 1 on is read.
-inline constexpr std::uint32_t state_version = 2;
+inline constexpr std::uint32_t state_version = 3;
 
 /// Most heads of all layers together: far above any model's, and what bounds the memory that a
 /// hostile file of nothing but empty heads can ask for.
@@ -28,10 +31,17 @@ inline constexpr std::size_t max_state_heads = std::size_t{1} << 16U;
 
 /// What a state keeps beside the cache.
 struct state_info {
-  /// Rows of the full cache, live ones not counted: the position at which decoding goes on.
-  index_t logical_length = 0;
+  /// The position at which decoding goes on, ≥ 0: a number of its own, which need not be that of
+  /// the rows.
+  index_t next_position = 0;
   dtype key_storage = dtype::fp32;    ///< of stored keys: fp32, fp16 or bf16
   dtype value_storage = dtype::fp32;  ///< of stored values
+  /// How attention is computed, one a layer of the cache, in its order; empty: not said. A scale
+  /// that is not given is written as 1/√d_k, so that read ones are always there.
+  std::vector<attention_rule> rules = {};
+  /// Of the model: any short text that tells it from others, say digits of a hash over its weights
+  /// and configuration. Printable ASCII, ≤ `max_fingerprint` bytes; may be empty.
+  std::string fingerprint = {};
 };
 
 /// A compact cache with its bookkeeping, as it was saved. Reports of the compaction
@@ -60,13 +70,15 @@ struct state_header {
   std::array<char, 8> magic = state_magic;
   std::uint32_t endian_tag = state_endian_tag;
   std::uint32_t version = state_version;
-  std::uint64_t length = 0;  ///< of all the file, checksum included
-  std::int64_t logical_length = 0;
+  std::uint64_t length = 0;        ///< of all the file, checksum included
+  std::int64_t next_position = 0;  ///< before version 3, the logical length
   std::uint64_t layers = 0;
   std::uint64_t skipped = 0;
   std::uint8_t key_storage = 0;
   std::uint8_t value_storage = 0;
-  std::array<std::uint8_t, 14> zero = {};
+  std::uint8_t fingerprint_bytes = 0;  ///< 0 before version 3
+  std::uint8_t has_rules = 0;          ///< 1: every layer has a rule; 0 before version 3
+  std::array<std::uint8_t, 12> zero = {};
 };
 static_assert(sizeof(state_header) == 64 && alignof(state_header) == 8);
 
@@ -79,6 +91,28 @@ struct state_layer {
   std::uint64_t value_columns = 0;
 };
 static_assert(sizeof(state_layer) == 40);
+
+/// The rule of a layer, behind its record, where the header says that there are rules.
+struct state_rule {
+  float scale = 0;
+  float soft_cap = 0;
+  std::int64_t window = 0;
+  std::uint32_t sinks = 0;        ///< numbers of sinks that follow
+  std::uint32_t slopes = 0;       ///< of slopes
+  std::uint64_t frequencies = 0;  ///< of frequencies
+  std::uint8_t causal = 0;
+  std::uint8_t has_rotation = 0;  ///< 0: all below is 0
+  std::uint8_t pairing = 0;       ///< `rope_pairing`
+  std::uint8_t scaling = 0;       ///< `any_rope_scaling`, by its order
+  std::uint8_t unrounded = 0;     ///< of YaRN
+  std::array<std::uint8_t, 3> zero = {};
+  double base = 0;
+  std::int64_t dims = 0;
+  /// linear: factor; yarn: factor, original positions, fast, slow; llama3: factor, original
+  /// positions, low, high.
+  std::array<double, 4> numbers = {};
+};
+static_assert(sizeof(state_rule) == 88);
 
 /// Of each head, in version 1 and at the start of what version 2 has.
 struct state_head_1 {

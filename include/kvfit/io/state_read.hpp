@@ -13,15 +13,19 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/io/attention_rule.hpp"
 #include "kvfit/io/byte_source.hpp"
+#include "kvfit/io/expected_setup.hpp"
 #include "kvfit/io/guarded.hpp"
 #include "kvfit/io/state_check.hpp"
 #include "kvfit/io/state_layout.hpp"
 #include "kvfit/io/state_parts.hpp"
+#include "kvfit/io/state_rule.hpp"
 #include "kvfit/io/state_write.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -38,7 +42,7 @@ class state_reader {
   result<cache_state> run() {
     if (auto ok = from_.take(header_); !ok) return ok.error();
     cache_state state;
-    state.info.logical_length = header_.logical_length;
+    state.info.next_position = header_.next_position;
     state.info.key_storage = static_cast<dtype>(header_.key_storage);
     state.info.value_storage = static_cast<dtype>(header_.value_storage);
     if (!is_state_storage(state.info.key_storage) || !is_state_storage(state.info.value_storage)) {
@@ -46,8 +50,15 @@ class state_reader {
                    "keys or values of a type not handled here"};
     }
     for (const std::uint8_t byte : header_.zero) {
-      if (byte != 0) return from_.refuse("header: the last 14 bytes must be 0");
+      if (byte != 0) return from_.refuse("header: the last 12 bytes must be 0");
     }
+    if (header_.has_rules > (header_.layers == 0 ? 0 : 1)) {
+      return from_.refuse("header: byte 51 must be 0, or 1 where there are layers");
+    }
+    if (header_.version < 3 && (header_.fingerprint_bytes != 0 || header_.has_rules != 0)) {
+      return from_.refuse("header: the last 14 bytes must be 0");
+    }
+    if (auto ok = take_fingerprint(state.info.fingerprint); !ok) return ok.error();
     compacted_cache& cache = state.cache;
     if (auto ok = from_.take_list(header_.skipped, cache.skipped, "skipped layers"); !ok) {
       return ok.error();
@@ -69,6 +80,7 @@ class state_reader {
     if (from_.left() != 0) {
       return from_.refuse(std::to_string(from_.left()) + " bytes behind the last layer");
     }
+    if (const auto ok = check_length(cache); !ok) return ok.error();
     // The writer is the judge of what may be read.
     if (const auto ok = check_state(cache, state.info); !ok) {
       return from_.refuse(ok.error().message());
@@ -77,6 +89,55 @@ class state_reader {
   }
 
  private:
+  result<void> take_fingerprint(std::string& text) {
+    if (!from_.may_hold(header_.fingerprint_bytes, 1)) return from_.too_many("fingerprint");
+    text.resize(header_.fingerprint_bytes);
+    if (auto ok = from_.take(text.data(), text.size()); !ok) return ok;
+    return from_.take_padding(text.size());
+  }
+
+  /// Until version 3, rows were less than the logical length.
+  result<void> check_length(const compacted_cache& cache) const {
+    if (header_.version > 2) return {};
+    for (const compacted_layer& layer : cache.layers) {
+      for (const index_t position : layer.positions) {
+        if (position < header_.next_position) continue;
+        return from_.refuse("layer " + std::to_string(layer.number) + ": position " +
+                            std::to_string(position) + " is not less than the logical length, " +
+                            std::to_string(header_.next_position));
+      }
+    }
+    return {};
+  }
+
+  result<void> take_numbers(std::uint64_t count, std::vector<float>& numbers, const char* what) {
+    if (!from_.may_hold(count, sizeof(float))) return from_.too_many(what);
+    numbers.resize(static_cast<std::size_t>(count));
+    return from_.take(numbers.data(), count * sizeof(float));
+  }
+
+  result<void> take_rule(attention_rule& rule) {
+    state_rule record;
+    if (auto ok = from_.take(record); !ok) return ok;
+    rule = rule_of(record);
+    if (auto ok = take_numbers(record.sinks, rule.sink_logits, "sinks"); !ok) return ok;
+    if (auto ok = take_numbers(record.slopes, rule.alibi_slopes, "slopes"); !ok) return ok;
+    const std::uint64_t numbers = std::uint64_t{record.sinks} + std::uint64_t{record.slopes};
+    if (auto ok = from_.take_padding(numbers * sizeof(float)); !ok) return ok;
+    if (rule.rotation) {
+      if (auto* own = std::get_if<rope_scaling::given>(&rule.rotation->scaling)) {
+        if (!from_.may_hold(record.frequencies, sizeof(double))) {
+          return from_.too_many("frequencies");
+        }
+        own->frequencies.resize(static_cast<std::size_t>(record.frequencies));
+        const std::uint64_t bytes = record.frequencies * sizeof(double);
+        if (auto ok = from_.take(own->frequencies.data(), bytes); !ok) return ok;
+      }
+    }
+    if (is_same_record(record, record_of(rule, 1))) return {};
+    return from_.refuse("a rule with bytes that mean nothing");
+  }
+
   /// Heads without their texts; `texts` gets the bytes of argument and detail of each.
   result<void> take_heads(std::uint64_t count, compacted_layer& layer,
                           std::vector<std::array<std::uint32_t, 2>>& texts) {
@@ -166,10 +227,15 @@ class state_reader {
     return from_.take_padding(all);
   }
 
-  result<void> take_layer(compacted_layer& layer, const state_info& info) {
+  result<void> take_layer(compacted_layer& layer, state_info& info) {
     state_layer record;
     if (auto ok = from_.take(record); !ok) return ok;
     layer.number = record.number;
+    if (header_.has_rules != 0) {
+      // One a layer; a layer has a head at least, whose record is longer than what this takes.
+      info.rules.emplace_back();
+      if (auto ok = take_rule(info.rules.back()); !ok) return ok;
+    }
     {
       std::vector<std::array<std::uint32_t, 2>> texts;
       if (auto ok = take_heads(record.heads, layer, texts); !ok) return ok;
@@ -201,7 +267,21 @@ class state_reader {
   state_header header_;
 };
 
-inline result<cache_state> read_state_file(const std::filesystem::path& path) {
+/// A state that was read, against what is asked of it.
+inline result<cache_state> held_against(result<cache_state> read, const expected_setup& expected) {
+  if (!read) return read;
+  std::vector<said_of_layer> said;
+  for (std::size_t l = 0; l < read->cache.layers.size(); ++l) {
+    const compacted_layer& layer = read->cache.layers[l];
+    said.push_back({layer.number, layer.keys.cols(),
+                    read->info.rules.empty() ? nullptr : &read->info.rules[l]});
+  }
+  if (auto ok = hold_against(read->info.fingerprint, said, expected); !ok) return ok.error();
+  return read;
+}
+
+inline result<cache_state> read_state_file(const std::filesystem::path& path,
+                                           const expected_setup& expected) {
   const std::string name = path.string();
   auto file = open_file(path);
   if (!file) return file.error();
@@ -213,41 +293,47 @@ inline result<cache_state> read_state_file(const std::filesystem::path& path) {
   file->stream.seekg(0);
   if (const auto ok = check_sum(stream_source(file->stream), size, name); !ok) return ok.error();
   file->stream.seekg(0);
-  return state_reader(stream_source(file->stream), size, name).run();
+  return held_against(state_reader(stream_source(file->stream), size, name).run(), expected);
 }
 
-inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes) {
+inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes,
+                                            const expected_setup& expected) {
   constexpr std::string_view name = "bytes";
   if (const auto ok = check_state_size(bytes.size(), name); !ok) return ok.error();
   state_header header;
   std::memcpy(&header, bytes.data(), sizeof header);
   if (const auto ok = check_header(header, bytes.size(), name); !ok) return ok.error();
   if (const auto ok = check_sum(span_source(bytes), bytes.size(), name); !ok) return ok.error();
-  return state_reader(span_source(bytes), bytes.size(), name).run();
+  return held_against(state_reader(span_source(bytes), bytes.size(), name).run(), expected);
 }
 
 }  // namespace io_detail
 
 /// Reads a state of any version from 1 to `state_version`. What `write_state` would refuse is
-/// refused here too; saved again, a state of the newest version has the same bytes.
+/// refused here too, and what does not agree with `expected`; by default nothing is asked. Saved
+/// again, a state of the newest version has the same bytes.
 ///
 /// A state of version 1 has neither key positions, which become the positions, nor outcomes: a head
-/// without rows is `empty`, one with all of them `identity`, all others `fitted`.
+/// without rows is `empty`, one with all of them `identity`, all others `fitted`. States of
+/// versions 1 and 2 say neither rules nor a fingerprint; their logical length is the next position.
 ///
-/// Errors: `file_unreadable`; `unsupported_file` for a newer version or a big-endian machine's;
-/// `malformed_file`, with what and where in `detail`; `out_of_memory`. The checksum is looked at
-/// before memory is asked for, and every size against what the file has left: reading takes the
-/// memory of the cache it returns, at most twice the file and 1,000 bytes a head, and 64 KB.
-/// Cost: the file is read twice.
-[[nodiscard]] inline result<cache_state> read_state(const std::filesystem::path& path) {
+/// Errors: `file_unreadable`; `unsupported_file` for a newer version, a big-endian machine's, and
+/// for what differs from `expected`, naming it with both values; `missing_entry` for what was asked
+/// for and is not said; `malformed_file`, with what and where in `detail`; `out_of_memory`. The
+/// checksum is looked at before memory is asked for, and every size against what the file has left:
+/// reading takes the memory of the cache it returns, at most twice the file and 1,000 bytes a head,
+/// and 64 KB. Cost: the file is read twice.
+[[nodiscard]] inline result<cache_state> read_state(const std::filesystem::path& path,
+                                                    const expected_setup& expected = {}) {
   return io_detail::guarded(errc::file_unreadable,
-                            [&] { return io_detail::read_state_file(path); });
+                            [&] { return io_detail::read_state_file(path, expected); });
 }
 
 /// The same from bytes in memory, which are copied.
-[[nodiscard]] inline result<cache_state> read_state(std::span<const std::byte> bytes) {
+[[nodiscard]] inline result<cache_state> read_state(std::span<const std::byte> bytes,
+                                                    const expected_setup& expected = {}) {
   return io_detail::guarded(errc::file_unreadable,
-                            [&] { return io_detail::read_state_bytes(bytes); });
+                            [&] { return io_detail::read_state_bytes(bytes, expected); });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

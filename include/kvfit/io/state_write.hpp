@@ -9,15 +9,20 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/io/attention_rule.hpp"
+#include "kvfit/io/attention_rule_check.hpp"
 #include "kvfit/io/crc32c.hpp"
+#include "kvfit/io/expected_setup.hpp"
 #include "kvfit/io/guarded.hpp"
 #include "kvfit/io/replace_file.hpp"
 #include "kvfit/io/state_layout.hpp"
+#include "kvfit/io/state_rule.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -104,7 +109,7 @@ inline std::uint64_t state_bytes_of(const compacted_layer& layer, const state_in
 }
 
 /// What `check_layer` does not look at.
-inline result<void> check_state_layer(const compacted_layer& layer, const state_info& info) {
+inline result<void> check_state_layer(const compacted_layer& layer) {
   using kvfit::detail::part_of;
   if (const auto ok = check_layer(layer); !ok) return ok;
   for (std::size_t h = 0; h < layer.heads.size(); ++h) {
@@ -144,9 +149,9 @@ inline result<void> check_state_layer(const compacted_layer& layer, const state_
   }
   constexpr index_t largest = index_t{1} << 53U;
   for (std::size_t row = 0; row < layer.positions.size(); ++row) {
-    if (layer.positions[row] >= info.logical_length) {
+    if (layer.positions[row] > largest) {
       return error{errc::invalid_position, part_of(layer, "positions"), layer.positions[row],
-                   info.logical_length, "row " + std::to_string(row) + ", the logical length"};
+                   largest, "row " + std::to_string(row)};
     }
     if (layer.key_positions[row] < -largest || layer.key_positions[row] > largest) {
       return error{errc::invalid_position, part_of(layer, "key_positions"),
@@ -156,10 +161,36 @@ inline result<void> check_state_layer(const compacted_layer& layer, const state_
   return {};
 }
 
-inline result<void> check_state(const compacted_cache& cache, const state_info& info) {
-  if (info.logical_length < 0) {
-    return error{errc::invalid_option, "logical_length", info.logical_length, 0, {}};
+/// The rules of all layers, or none.
+inline result<void> check_state_rules(const compacted_cache& cache, const state_info& info) {
+  if (info.rules.empty()) return {};
+  if (info.rules.size() != cache.layers.size()) {
+    return error{errc::shape_mismatch, "rules", static_cast<index_t>(info.rules.size()),
+                 static_cast<index_t>(cache.layers.size()), "one a layer, or none at all"};
   }
+  for (std::size_t l = 0; l < info.rules.size(); ++l) {
+    const compacted_layer& layer = cache.layers[l];
+    const attention_rule& rule = info.rules[l];
+    constexpr std::size_t most = max_state_heads;
+    if (rule.sink_logits.size() > most || rule.alibi_slopes.size() > most) {
+      return error{errc::invalid_option, kvfit::detail::part_of(layer, "rule"), error::none,
+                   static_cast<index_t>(most), "query heads"};
+    }
+    const auto ok =
+        check_attention_rule(rule, static_cast<index_t>(layer.heads.size()), layer.keys.cols());
+    if (ok) continue;
+    error cause = ok.error();
+    cause.argument = kvfit::detail::part_of(layer, cause.argument.c_str());
+    return cause;
+  }
+  return {};
+}
+
+inline result<void> check_state(const compacted_cache& cache, const state_info& info) {
+  if (info.next_position < 0) {
+    return error{errc::invalid_option, "next_position", info.next_position, 0, {}};
+  }
+  if (const auto ok = check_fingerprint(info.fingerprint); !ok) return ok;
   for (const dtype type : {info.key_storage, info.value_storage}) {
     if (is_state_storage(type)) continue;
     return error{errc::invalid_option, "storage", error::none, error::none,
@@ -171,7 +202,7 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
   std::size_t heads = 0;
   for (std::size_t l = 0; l < cache.layers.size(); ++l) {
     const compacted_layer& layer = cache.layers[l];
-    if (const auto ok = check_state_layer(layer, info); !ok) return ok;
+    if (const auto ok = check_state_layer(layer); !ok) return ok;
     if (l > 0 && layer.number <= cache.layers[l - 1].number) {
       return error{errc::invalid_option, "layers", layer.number, cache.layers[l - 1].number,
                    "must ascend"};
@@ -204,15 +235,29 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
     return mismatch("rows_before", cache.rows_before, rows_before);
   }
   if (cache.fallbacks != fallbacks) return mismatch("fallbacks", cache.fallbacks, fallbacks);
-  return {};
+  return check_state_rules(cache, info);
 }
 
-inline void put_layer(state_writer& out, const compacted_layer& layer, const state_info& info) {
+inline void put_rule(state_writer& out, const attention_rule& rule, index_t depth) {
+  out.put_record(record_of(rule, depth));
+  out.put_all(rule.sink_logits.data(), rule.sink_logits.size());
+  out.put_all(rule.alibi_slopes.data(), rule.alibi_slopes.size());
+  out.pad();
+  if (!rule.rotation) return;
+  if (const auto* own = std::get_if<rope_scaling::given>(&rule.rotation->scaling)) {
+    out.put_all(own->frequencies.data(), own->frequencies.size());
+  }
+}
+
+/// `rule`: null where the state has none.
+inline void put_layer(state_writer& out, const compacted_layer& layer, const state_info& info,
+                      const attention_rule* rule) {
   using kvfit::detail::part_of;
   out.put_record(state_layer{layer.number, layer.heads.size(),
                              static_cast<std::uint64_t>(layer.keys.rows()),
                              static_cast<std::uint64_t>(layer.keys.cols()),
                              static_cast<std::uint64_t>(layer.values.cols())});
+  if (rule != nullptr) put_rule(out, *rule, layer.keys.cols());
   for (const head_report& head : layer.heads) {
     state_head_2 record;
     record.rows = static_cast<std::uint64_t>(head.rows);
@@ -244,7 +289,8 @@ inline void put_layer(state_writer& out, const compacted_layer& layer, const sta
 inline std::uint64_t state_length(const compacted_cache& cache, const state_info& info) {
   std::uint64_t length = sizeof(state_header) + 8 * cache.skipped.size() + state_checksum_bytes;
   for (const compacted_layer& layer : cache.layers) length += state_bytes_of(layer, info);
-  return length;
+  for (const attention_rule& rule : info.rules) length += state_bytes_of(rule);
+  return length + info.fingerprint.size() + state_padding(info.fingerprint.size());
 }
 
 /// Hands the bytes of a state that was checked to `sink`.
@@ -252,15 +298,21 @@ inline result<void> put_state(const compacted_cache& cache, const state_info& in
                               const byte_sink& sink) {
   state_header header;
   header.length = state_length(cache, info);
-  header.logical_length = info.logical_length;
+  header.next_position = info.next_position;
   header.layers = cache.layers.size();
   header.skipped = cache.skipped.size();
   header.key_storage = static_cast<std::uint8_t>(info.key_storage);
   header.value_storage = static_cast<std::uint8_t>(info.value_storage);
+  header.fingerprint_bytes = static_cast<std::uint8_t>(info.fingerprint.size());
+  header.has_rules = info.rules.empty() ? 0 : 1;
   state_writer out(sink);
   out.put_record(header);
+  out.put_all(info.fingerprint.data(), info.fingerprint.size());
+  out.pad();
   out.put_all(cache.skipped.data(), cache.skipped.size());
-  for (const compacted_layer& layer : cache.layers) put_layer(out, layer, info);
+  for (std::size_t l = 0; l < cache.layers.size(); ++l) {
+    put_layer(out, cache.layers[l], info, info.rules.empty() ? nullptr : &info.rules[l]);
+  }
   return out.finish();
 }
 
@@ -269,11 +321,11 @@ inline result<void> put_state(const compacted_cache& cache, const state_info& in
 /// The state of `cache` as bytes, in version `state_version`. The same cache gives the same bytes.
 ///
 /// Keys and values are rounded to the types of `info`; give those that `compact_options::storage`
-/// was, and nothing is lost. Errors: those of `check_layer`; `invalid_option` (layers or skipped
-/// ones out of order, storage other than fp32, fp16 or bf16, heads in the wrong place);
-/// `invalid_position` at or above the logical length; `shape_mismatch` where reports, totals and
-/// arrays disagree; `storage_overflow` with row and column; `out_of_memory`. Cost: the state's
-/// length.
+/// was, and nothing is lost. Errors: those of `check_layer`, `check_rule` and `check_rope`;
+/// `invalid_option` (layers or skipped ones out of order, storage other than fp32, fp16 or bf16,
+/// heads in the wrong place, a fingerprint outside its bounds); `invalid_position` beyond 53 bits;
+/// `shape_mismatch` where reports, totals and arrays disagree, or rules and layers;
+/// `storage_overflow` with row and column; `out_of_memory`. Cost: the state's length.
 [[nodiscard]] inline result<std::vector<std::byte>> write_state(const compacted_cache& cache,
                                                                 const state_info& info) {
   return io_detail::guarded(errc::file_unwritable, [&]() -> result<std::vector<std::byte>> {
