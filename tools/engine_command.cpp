@@ -8,6 +8,7 @@
 #include "engine_eval.hpp"
 #include "engine_output.hpp"
 #include "exit_code.hpp"
+#include "figures.hpp"
 #include "interrupt.hpp"
 #include "kvfit/io/budgets_file.hpp"
 #include "output_file.hpp"
@@ -87,7 +88,7 @@ int run_engine_eval(const engine_arguments& arguments) {
       return fail(arguments.svg, ok.error());
     }
   }
-  return exit_done;
+  return report_requirements(arguments.requirements, judged_rows(*measured));
 }
 
 }  // namespace kvfit_tool
