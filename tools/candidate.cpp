@@ -11,4 +11,13 @@ std::string label_of(const candidate& what) {
   return list.empty() ? what.method : what.method + "{" + list + "}";
 }
 
+std::string label_of(const candidate& what, const std::string& queries, const std::string& budgets,
+                     int rounds) {
+  std::string label = label_of(what);
+  if (!queries.empty()) label += " " + queries;
+  if (!budgets.empty()) label += " " + budgets;
+  if (rounds > 1) label += " rolling";
+  return label;
+}
+
 }  // namespace kvfit_tool

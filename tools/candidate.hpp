@@ -28,4 +28,9 @@ struct candidate {
 /// "omp", "omp{norm_power=0.5,storage=fp16}".
 std::string label_of(const candidate& what);
 
+/// As `eval --engine` shows it: "h2o mixture measured rolling". `queries` and `budgets` are empty
+/// where they are those of the first pair.
+std::string label_of(const candidate& what, const std::string& queries, const std::string& budgets,
+                     int rounds);
+
 }  // namespace kvfit_tool

@@ -18,8 +18,9 @@ namespace kvfit_tool {
 struct typed_methods {
   std::vector<std::string> names;
   std::vector<std::string> settings;
-  std::string budgets = "uniform";        ///< of `compact`
-  std::vector<std::string> rolling = {};  ///< of `eval --engine`
+  std::string budgets = "uniform";         ///< of `compact`
+  std::vector<std::string> rolling = {};   ///< of `eval --engine`
+  std::vector<std::string> required = {};  ///< of `eval`
 };
 
 CLI::App* add_compact(CLI::App& app, compact_arguments& to, typed_methods& typed);

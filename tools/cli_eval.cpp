@@ -5,7 +5,9 @@
 
 #include "cli.hpp"
 #include "cli_shared.hpp"
+#include "figures.hpp"
 #include "query_source.hpp"
+#include "requirement.hpp"
 
 namespace kvfit_tool {
 
@@ -91,6 +93,115 @@ void add_engine(CLI::App& command, engine_arguments& to, std::vector<std::string
   }
 }
 
+std::string check_required(const std::string& text) {
+  requirement ignored;
+  return parse_requirement(text, ignored);
+}
+
+void add_required(CLI::App& command, std::vector<std::string>& required) {
+  command
+      .add_option(
+          "--require", required,
+          "figures that rows must have, else exit with 1: \"default@20: output_error <= 0.4, "
+          "cosine >= 0.95\"; may be given again. See below")
+      ->type_name("METHOD@RATIO:FIGURE<=NUMBER,...")
+      ->allow_extra_args(false)
+      ->check(CLI::Validator(check_required, ""));
+}
+
+std::string lines_of(const std::vector<std::string>& names) {
+  constexpr std::size_t width = 92;
+  std::string text = " ";
+  std::size_t length = 1;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const std::string next = names[i] + (i + 1 < names.size() ? "," : "");
+    if (length + 1 + next.size() > width) {
+      text += "\n ";
+      length = 1;
+    }
+    text += " " + next;
+    length += 1 + next.size();
+  }
+  return text;
+}
+
+constexpr const char* requirement_help =
+    R"(--require "METHOD@RATIO: FIGURE OP NUMBER, ...", OP one of <=, <, >= and >. METHOD is a row as
+tables name it; a method's name alone means all its rows, whatever their settings, queries,
+budgets and rounds. Every such row, of every capture by itself, must meet every condition; a
+figure that was not measured, or is NaN, meets none. What falls short is printed, a line each,
+after all files are written, and the exit code is 1. Captures must have test queries. Figures
+are those of the JSON (docs/formats.md): means over heads where the table has them; _worst and
+_worst_tenth over heads, _max and _min over all heads and queries; against. where rows are held
+against another. Of captures:
+)";
+
+std::string about_requirements() {
+  return requirement_help + lines_of(capture_figures(true)) + "\nand with --engine:\n" +
+         lines_of(engine_figures()) + "\n\n";
+}
+
+/// Reads what is required, which must be of these rows and figures.
+std::vector<requirement> requirements_of(const std::vector<std::string>& required,
+                                         const std::vector<row_name>& rows,
+                                         const std::vector<std::string>& figures) {
+  std::vector<requirement> all;
+  for (const std::string& text : required) {
+    requirement& one = all.emplace_back();
+    std::string wrong = parse_requirement(text, one);
+    if (wrong.empty()) wrong = check_requirement(one, rows, figures);
+    if (!wrong.empty()) throw CLI::ValidationError("--require", wrong);
+  }
+  return all;
+}
+
+std::vector<row_name> rows_of(const eval_arguments& arguments) {
+  std::vector<row_name> rows;
+  for (const candidate& what : arguments.candidates) {
+    const std::string label = label_of(what);
+    for (const double ratio : arguments.ratios) rows.push_back({what.method, label, ratio});
+  }
+  return rows;
+}
+
+std::vector<row_name> rows_of(const engine_arguments& arguments) {
+  std::vector<row_name> rows;
+  for (std::size_t s = 0; s < arguments.queries.size(); ++s) {
+    const std::string& queries = arguments.queries[s];
+    const std::string& budgets = arguments.budgets[s];
+    for (const int rounds : {1, 2}) {
+      for (const candidate& what : rounds == 1 ? arguments.candidates : arguments.rolling) {
+        const std::string label =
+            label_of(what, queries == arguments.queries.front() ? "" : queries,
+                     budgets == arguments.budgets.front() ? "" : budgets, rounds);
+        for (const double ratio : arguments.ratios) rows.push_back({what.method, label, ratio});
+      }
+    }
+  }
+  return rows;
+}
+
+/// What rows are held against, where nothing or something that is there was named.
+void choose_against(eval_arguments& arguments) {
+  if (!arguments.reference.empty()) {
+    if (arguments.against.empty()) arguments.against = "AM-OMP";
+    return;
+  }
+  std::string labels;
+  const std::string wanted = arguments.against.empty() ? "omp" : arguments.against;
+  for (const candidate& each : arguments.candidates) {
+    const std::string label = label_of(each);
+    if (label == wanted) {
+      arguments.against = wanted;
+      return;
+    }
+    labels += (labels.empty() ? "" : ", ") + label;
+  }
+  if (arguments.against.empty()) return;
+  throw CLI::ValidationError("--against",
+                             arguments.against + " is not measured here; there are " + labels);
+}
+
 }  // namespace
 
 CLI::App* add_eval(CLI::App& app, eval_arguments& to, engine_arguments& engine,
@@ -129,6 +240,7 @@ CLI::App* add_eval(CLI::App& app, eval_arguments& to, engine_arguments& engine,
       ->add_option("--reference", to.reference,
                    "hold them against figures published in this file (docs/formats.md)")
       ->type_name("FILE.json");
+  add_required(*command, typed.required);
   add_engine(*command, engine, typed.rolling);
   add_seed(*command, to.seed);
   add_threads(*command, to.threads);
@@ -136,7 +248,7 @@ CLI::App* add_eval(CLI::App& app, eval_arguments& to, engine_arguments& engine,
       "Each head is compacted on the capture's reference queries (q) and judged on its test\n"
       "queries (q_test). Results are kept in fp32, whatever the capture's type, unless a setting\n"
       "says otherwise.\n\n" +
-      list_of_settings());
+      about_requirements() + list_of_settings());
   return command;
 }
 
@@ -169,6 +281,7 @@ void finish_eval(eval_arguments& arguments, engine_arguments& engine, typed_meth
     engine.svg = arguments.svg;
     engine.seed = arguments.seed;
     engine.threads = arguments.threads;
+    engine.requirements = requirements_of(typed.required, rows_of(engine), engine_figures());
     return;
   }
   std::vector<std::string> inputs = arguments.captures;
@@ -177,23 +290,9 @@ void finish_eval(eval_arguments& arguments, engine_arguments& engine, typed_meth
   refuse_repeats(arguments.captures, "captures");
   refuse_repeats(arguments.ratios, "--ratios");
   arguments.candidates = candidates_of(typed);
-  if (!arguments.reference.empty()) {
-    if (arguments.against.empty()) arguments.against = "AM-OMP";
-    return;
-  }
-  std::string labels;
-  const std::string wanted = arguments.against.empty() ? "omp" : arguments.against;
-  for (const candidate& each : arguments.candidates) {
-    const std::string label = label_of(each);
-    if (label == wanted) {
-      arguments.against = wanted;
-      return;
-    }
-    labels += (labels.empty() ? "" : ", ") + label;
-  }
-  if (arguments.against.empty()) return;
-  throw CLI::ValidationError("--against",
-                             arguments.against + " is not measured here; there are " + labels);
+  choose_against(arguments);
+  arguments.requirements = requirements_of(typed.required, rows_of(arguments),
+                                           capture_figures(!arguments.against.empty()));
 }
 
 }  // namespace kvfit_tool

@@ -9,6 +9,7 @@
 
 #include "candidate.hpp"
 #include "kvfit/core/element.hpp"
+#include "requirement.hpp"
 
 namespace kvfit_tool {
 
@@ -39,6 +40,7 @@ struct eval_arguments {
   bool resume = false;    ///< go on with what `json` holds
   std::string against;    ///< label of the row, or method of the reference; empty: nothing
   std::string reference;  ///< file of published figures; empty: rows are held against each other
+  std::vector<requirement> requirements;  ///< each about a row that is measured
   std::uint64_t seed = 0;
   int threads = 0;
 };
@@ -58,6 +60,7 @@ struct engine_arguments {
   std::vector<candidate> rolling;                  ///< to be measured in two rounds, too
   std::string json;                                ///< empty: not written
   std::string svg;                                 ///< empty: not written
+  std::vector<requirement> requirements;           ///< each about a row that is measured
   std::uint64_t seed = 0;
   int threads = 0;
 };

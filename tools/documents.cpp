@@ -2,12 +2,15 @@
 #include "documents.hpp"
 
 #include <algorithm>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
 
 #include "engine/files.hpp"
+#include "engine/json.hpp"
 
 namespace kvfit_tool {
 
@@ -59,6 +62,27 @@ passage passage_of(const std::vector<token>& question, const std::vector<token>&
   return made;
 }
 
+const json* field(const json& from, const char* key) {
+  if (!from.is_object()) return nullptr;
+  const auto found = from.find(key);
+  return found == from.end() ? nullptr : &*found;
+}
+
+/// The name of an entry that is none of `known`.
+std::optional<std::string> other_entry(const json& object,
+                                       std::initializer_list<std::string_view> known) {
+  for (const auto& [name, value] : object.items()) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) return name;
+  }
+  return std::nullopt;
+}
+
+error unsupported(const std::filesystem::path& path, const std::string& where,
+                  const std::string& entry) {
+  return {errc::unsupported_file, path.string(), error::none, error::none,
+          where + ": '" + entry + "' is no entry that is handled"};
+}
+
 kvfit::result<std::vector<document>> read_recall(const std::filesystem::path& path,
                                                  const llama::tokenizer& tokenizer, token bos,
                                                  kvfit::index_t most) {
@@ -71,20 +95,21 @@ kvfit::result<std::vector<document>> read_recall(const std::filesystem::path& pa
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     if (line.empty()) continue;
     const std::string name = path.filename().string() + " " + std::to_string(made.size() + 1);
-    const auto malformed = [&] {
+    const auto malformed = [&](const std::string& why) {
       return error{errc::malformed_file, path.string(), error::none, error::none,
-                   name + " is no document of a prefix and questions"};
+                   name + ": " + why};
     };
-    const json object = json::parse(line, nullptr, false);
-    const auto field = [](const json& from, const char* key) -> const json* {
-      const auto found = from.is_object() ? from.find(key) : from.end();
-      return from.is_object() && found != from.end() ? &*found : nullptr;
-    };
+    const auto parsed = llama::parse_json(line, path.string());
+    if (!parsed) return malformed(parsed.error().detail);
+    const json& object = *parsed;
     const json* const prefix = field(object, "prefix");
     const json* const questions = field(object, "questions");
     if (prefix == nullptr || !prefix->is_string() || questions == nullptr ||
         !questions->is_array()) {
-      return malformed();
+      return malformed("is no document of a prefix and questions");
+    }
+    if (const auto other = other_entry(object, {"prefix", "ids", "questions"})) {
+      return unsupported(path, name, *other);
     }
     document one{.name = name,
                  .source = path.filename().string(),
@@ -93,13 +118,19 @@ kvfit::result<std::vector<document>> read_recall(const std::filesystem::path& pa
                  .is_recall = true};
     const auto read = tokenizer.encode(prefix->get_ref<const std::string&>());
     one.prefix.insert(one.prefix.end(), read.begin(), read.end());
+    if (const json* const ids = field(object, "ids"); ids != nullptr && *ids != json(one.prefix)) {
+      return malformed("its ids are not the tokens of its prefix");
+    }
     for (const json& each : *questions) {
       const json* const q = field(each, "q");
       const json* const a = field(each, "a");
-      if (q == nullptr || a == nullptr || !q->is_string() || !a->is_string()) return malformed();
+      if (q == nullptr || a == nullptr || !q->is_string() || !a->is_string()) {
+        return malformed("a question is no object of q and a");
+      }
+      if (const auto other = other_entry(each, {"q", "a"})) return unsupported(path, name, *other);
       const auto question = tokenizer.encode(q->get_ref<const std::string&>());
       const auto answer = tokenizer.encode(a->get_ref<const std::string&>());
-      if (question.empty() || answer.empty()) return malformed();
+      if (question.empty() || answer.empty()) return malformed("a question or answer is empty");
       one.passages.push_back(passage_of(question, answer));
     }
     made.push_back(std::move(one));

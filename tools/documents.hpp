@@ -44,7 +44,8 @@ struct reading_plan {
 /// answers right.
 ///
 /// Errors: `file_unreadable` where there is neither; `malformed_file` for a line that is no such
-/// document; `empty_input` where the texts are too short for one stretch.
+/// document, or whose `ids` are not the tokens of its prefix; `unsupported_file` for any other
+/// entry; `empty_input` where the texts are too short for one stretch.
 kvfit::result<std::vector<document>> read_documents(const std::filesystem::path& folder,
                                                     const llama::tokenizer& tokenizer,
                                                     llama::token bos, const reading_plan& plan);

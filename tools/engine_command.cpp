@@ -8,6 +8,7 @@
 #include "engine_eval.hpp"
 #include "engine_output.hpp"
 #include "exit_code.hpp"
+#include "figures.hpp"
 #include "interrupt.hpp"
 #include "kvfit/io/budgets_file.hpp"
 #include "output_file.hpp"
@@ -26,6 +27,11 @@ int run_engine_eval(const engine_arguments& arguments) {
   if (!engine) return fail(arguments.folder, engine.error());
   const auto tokenizer = llama::tokenizer::load(folder / "vocab.json", folder / "merges.txt");
   if (!tokenizer) return fail(arguments.folder, tokenizer.error());
+  if (static_cast<kvfit::index_t>(tokenizer->size()) != engine->vocabulary()) {
+    return fail(arguments.folder, {kvfit::errc::shape_mismatch, (folder / "vocab.json").string(),
+                                   static_cast<kvfit::index_t>(tokenizer->size()),
+                                   engine->vocabulary(), "tokens; vocab_size of config.json"});
+  }
   const auto stop = static_cast<llama::token>(engine->sizes().eos_token_id);
   const auto documents = read_documents(
       folder, *tokenizer, static_cast<llama::token>(engine->sizes().bos_token_id), {});
@@ -82,7 +88,7 @@ int run_engine_eval(const engine_arguments& arguments) {
       return fail(arguments.svg, ok.error());
     }
   }
-  return exit_done;
+  return report_requirements(arguments.requirements, judged_rows(*measured));
 }
 
 }  // namespace kvfit_tool

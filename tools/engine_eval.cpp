@@ -335,11 +335,10 @@ std::vector<const document*> calibrating(const std::vector<const document*>& doc
 std::string label_in(const engine_plan& plan, const engine_row_plan& row) {
   const engine_setting& first = plan.settings.front();
   const engine_setting& own = plan.settings[row.setting];
-  std::string label = label_of(row.what);
-  if (own.queries != first.queries) label += " " + std::string(own.queries->name);
-  if (own.budgets_name() != first.budgets_name()) label += " " + own.budgets_name();
-  if (row.rounds > 1) label += " rolling";
-  return label;
+  const bool has_first_queries = own.queries == first.queries;
+  const bool has_first_budgets = own.budgets_name() == first.budgets_name();
+  return label_of(row.what, has_first_queries ? "" : std::string(own.queries->name),
+                  has_first_budgets ? "" : own.budgets_name(), row.rounds);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "eval_store.hpp"
 #include "evaluation.hpp"
 #include "exit_code.hpp"
+#include "figures.hpp"
 #include "interrupt.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
@@ -170,6 +171,10 @@ int run_eval(const eval_arguments& arguments) {
       }
     }
     if (!has_test_queries(*capture)) {
+      if (!arguments.requirements.empty()) {
+        return fail(path, {kvfit::errc::missing_entry, "q_test", kvfit::error::none,
+                           kvfit::error::none, "--require is about test queries alone"});
+      }
       warn(path + ": no test queries (q_test): showing the compactions' own errors instead");
     }
     const auto done = measure(*capture, arguments, *with, store, pool, measured);
@@ -198,7 +203,7 @@ int run_eval(const eval_arguments& arguments) {
       return fail(arguments.html, ok.error());
     }
   }
-  return exit_done;
+  return report_requirements(arguments.requirements, judged_rows(measured));
 }
 
 }  // namespace kvfit_tool

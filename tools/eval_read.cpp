@@ -4,9 +4,11 @@
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
+#include "engine/json.hpp"
 #include "eval_file.hpp"
 #include "kvfit/core/version.hpp"
 #include "settings.hpp"
@@ -112,6 +114,34 @@ score_row row_from(const json& from, const evaluation& so_far) {
   return row;
 }
 
+/// Whether a figure of a head is not finite. What such heads come to can't be told from the file.
+bool has_null(const json& row) {
+  for (const json& head : row.at("heads")) {
+    for (const json& value : head) {
+      if (value.is_null()) return true;
+    }
+  }
+  return false;
+}
+
+/// What the file says beside or against `read`: written again, `read` must be the file.
+std::optional<std::string> entry_at_odds(const json& file, const evaluation& read) {
+  json again = json::parse(to_json(read));
+  for (std::size_t r = 0; r < read.rows.size(); ++r) {
+    const json& row = file.at("rows").at(r);
+    if (!has_null(row)) continue;
+    for (const auto& [name, value] : again.at("rows").at(r).items()) {
+      if (name != "heads" && row.contains(name)) value = row.at(name);
+    }
+  }
+  if (again == file) return std::nullopt;
+  const json first = json::diff(file, again).front();
+  const auto place = first.at("path").get<std::string>();
+  if (first.at("op") == "remove") return place + " is no entry that is handled";
+  if (first.at("op") == "add") return place + " is not there";
+  return place + " is not what the rest comes to, " + first.at("value").dump();
+}
+
 }  // namespace
 
 kvfit::result<evaluation> read_evaluation(const std::filesystem::path& path) {
@@ -121,8 +151,9 @@ kvfit::result<evaluation> read_evaluation(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
   if (!stream) return fail(kvfit::errc::file_unreadable, "can't be opened");
   const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  const json file = json::parse(text, nullptr, false);
-  if (file.is_discarded()) return fail(kvfit::errc::malformed_file, "is no JSON");
+  const auto parsed = llama::parse_json(text, path.string());
+  if (!parsed) return parsed.error();
+  const json& file = *parsed;
   if (!file.is_object() || file.value("format", json()) != "kvfit-eval") {
     return fail(kvfit::errc::unsupported_file, "is no result of kvfit eval");
   }
@@ -142,6 +173,9 @@ kvfit::result<evaluation> read_evaluation(const std::filesystem::path& path) {
     read.threads = file.at("threads").get<int>();
     for (const json& each : file.at("captures")) read.captures.push_back(capture_from(each));
     for (const json& each : file.at("rows")) read.rows.push_back(row_from(each, read));
+    if (const auto other = entry_at_odds(file, read)) {
+      return fail(kvfit::errc::unsupported_file, *other);
+    }
     return read;
   } catch (const std::exception& wrong) {
     return fail(kvfit::errc::malformed_file, wrong.what());

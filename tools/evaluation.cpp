@@ -36,12 +36,18 @@ spread spread_over(const std::vector<head_score>& heads, double kvfit::fidelity:
     all.push_back(x);
     over.mean += x;
     logs += std::log(x);  // −∞ for 0: the geometric mean is then 0, as it should
-    if (smaller_is_worse ? x < worst : x > worst) over.worst_head = h;
+    // NaN is worse than any number: the worst is not known without it.
+    if (std::isnan(worst)) continue;
+    if (std::isnan(x) || (smaller_is_worse ? x < worst : x > worst)) over.worst_head = h;
   }
   const auto count = static_cast<double>(heads.size());
   over.mean /= count;
   over.geometric = std::exp(logs / count);
   over.worst = heads[over.worst_head].errors.*what;
+  if (std::isnan(over.worst)) {
+    over.worst_tenth = over.worst;
+    return over;
+  }
   const std::size_t tenth = std::max<std::size_t>(1, heads.size() / 10);
   std::sort(all.begin(), all.end());
   if (!smaller_is_worse) std::reverse(all.begin(), all.end());

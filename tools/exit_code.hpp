@@ -5,7 +5,8 @@
 namespace kvfit_tool {
 
 inline constexpr int exit_done = 0;
-inline constexpr int exit_failed = 1;         ///< a file or a computation
+inline constexpr int exit_failed =
+    1;  ///< a file or a computation failed, or a requirement is not met
 inline constexpr int exit_usage = 2;          ///< wrong arguments
 inline constexpr int exit_interrupted = 130;  ///< Ctrl-C: 128 + SIGINT, as shells count it
 

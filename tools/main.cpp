@@ -21,8 +21,9 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("kvfit ") + kvfit::version);
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 done, 1 a file or a computation failed, 2 wrong arguments, 130 stopped by\n"
-      "Ctrl-C. Files are written whole or not at all. `kvfit COMMAND --help` says more.");
+      "Exit codes: 0 done, 1 a file or a computation failed or a requirement is not met (eval\n"
+      "--require), 2 wrong arguments, 130 stopped by Ctrl-C. Files are written whole or not at\n"
+      "all. `kvfit COMMAND --help` says more.");
 
   compact_arguments compacting;
   eval_arguments evaluating;

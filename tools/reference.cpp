@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "reference.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <stdexcept>
+
+#include "engine/json.hpp"
 
 namespace kvfit_tool {
 
@@ -40,17 +44,47 @@ double error_from(const json& what, const std::string& where) {
   return error;
 }
 
-/// "per_head": [[output error, mass error, cosine], ...].
+/// What the heads' figures come to, where it is stated besides: by the rounding of a sum.
+void check_stated(const json& what, const char* name, double expected, const std::string& where) {
+  if (!what.contains(name)) return;
+  const json& stated = what.at(name);
+  if (stated.is_number() &&
+      std::abs(stated.get<double>() - expected) <= 1e-9 * std::max(1.0, std::abs(expected))) {
+    return;
+  }
+  refuse(where, std::string(name) + " is " + stated.dump() + ", but " + json(expected).dump() +
+                    " of per_head");
+}
+
+/// "per_head": [[output error, mass error, cosine], ...]; "rel", "mass", "cos" and "rel_worst" say
+/// no more than that, "seconds" is of another program on another machine.
 yardstick yardstick_from(const json& what, const std::string& name, const std::string& where) {
   yardstick made{name, {}, {}};
   if (!object_at(what, where).contains("per_head")) refuse(where, "has no per_head");
   const json& heads = what.at("per_head");
   if (!heads.is_array() || heads.empty()) refuse(where, "per_head is no list of heads");
+  double cosines = 0;
   for (const json& head : heads) {
     if (!head.is_array() || head.size() != 3) refuse(where, "a head is not three figures");
     made.output_error.push_back(error_from(head[0], where));
     made.mass_error.push_back(error_from(head[1], where));
+    if (!head[2].is_number()) refuse(where, "holds what is no number");
+    cosines += head[2].get<double>();
   }
+  for (const auto& [entry, value] : what.items()) {
+    constexpr const char* known[] = {"per_head", "rel", "mass", "cos", "rel_worst", "seconds"};
+    if (std::find(std::begin(known), std::end(known), entry) != std::end(known)) continue;
+    refuse(where, "'" + entry + "' is no entry that is handled");
+  }
+  const auto count = static_cast<double>(heads.size());
+  const auto mean_of = [&](const std::vector<double>& errors) {
+    return std::accumulate(errors.begin(), errors.end(), 0.0) / count;
+  };
+  check_stated(what, "rel", mean_of(made.output_error), where);
+  check_stated(what, "mass", mean_of(made.mass_error), where);
+  check_stated(what, "cos", cosines / count, where);
+  check_stated(what, "rel_worst",
+               *std::max_element(made.output_error.begin(), made.output_error.end()), where);
   return made;
 }
 
@@ -63,8 +97,9 @@ kvfit::result<reference> read_reference(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
   if (!stream) return fail(kvfit::errc::file_unreadable, "can't be opened");
   const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  const json file = json::parse(text, nullptr, false);
-  if (file.is_discarded()) return fail(kvfit::errc::malformed_file, "is no JSON");
+  const auto parsed = llama::parse_json(text, path.string());
+  if (!parsed) return parsed.error();
+  const json& file = *parsed;
   try {
     reference read;
     for (const auto& [capture, ratios] : object_at(file, "the whole").items()) {

@@ -22,6 +22,23 @@ int fail(const std::string& file, const kvfit::error& cause) {
   return exit_failed;
 }
 
+int report_requirements(const std::vector<requirement>& asked,
+                        const std::vector<judged_row>& rows) {
+  if (asked.empty()) return exit_done;
+  const std::vector<std::string> failures = failures_of(asked, rows);
+  std::fputs("\n", stdout);
+  for (const std::string& line : failures) std::printf("%s\n", line.c_str());
+  if (!failures.empty()) return exit_failed;
+  std::size_t conditions = 0;
+  for (const requirement& each : asked) conditions += each.conditions.size();
+  if (conditions == 1) {
+    std::printf("the required condition holds\n");
+  } else {
+    std::printf("all %zu required conditions hold\n", conditions);
+  }
+  return exit_done;
+}
+
 void check_threads(const kvfit::thread_pool& pool, int wanted) {
   const int expected = wanted > 0 ? wanted : kvfit::thread_pool::hardware_threads();
   if (pool.threads() < expected) {

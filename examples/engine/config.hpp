@@ -31,12 +31,16 @@ struct config {
   index_t eos_token_id = 0;
 };
 
-/// Reads and checks a config.json.
+/// Reads and checks a config.json. Every entry is read, or is one that means nothing here with a
+/// value that means nothing (docs/formats.md, Models), or is refused by name: `rope_scaling`,
+/// biases, a sliding window, another activation.
 ///
-/// Errors: `file_unreadable`; `malformed_file` where it is no JSON object; `missing_entry` for a
-/// field that is absent or of another kind; `invalid_option` for one out of range (at most 2^20
-/// tokens and positions, 2^16 of any other size, so that nothing absurd is allocated);
-/// `unsupported_file` for another architecture or untied embeddings.
+/// Errors: `file_unreadable`; `malformed_file` where it is no JSON object or has two entries of one
+/// name; `missing_entry` for a field that is absent or of another kind; `invalid_option` for one
+/// out of range (at most 2^20 tokens and positions, 2^16 of any other size and 2^28 / head_dim
+/// positions, so that nothing absurd is allocated; what is computed with in fp32 is a normal number
+/// there); `unsupported_file`, with the entry, for another architecture, untied embeddings and
+/// whatever else is not handled.
 result<config> read_config(const std::filesystem::path& path);
 
 }  // namespace llama

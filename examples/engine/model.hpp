@@ -23,7 +23,8 @@ using kvfit::token;
 class model {
  public:
   /// Of a folder with config.json and model.safetensors. Errors: `read_config`'s and
-  /// `read_weights`'s.
+  /// `read_weights`'s; `unsupported_file` where the folder has a file that would change the model
+  /// or its tokens and is not read, such as tokenizer.json (docs/formats.md, Models).
   static result<model> load(const std::filesystem::path& folder);
 
   /// `parts` must have the shapes that `sizes` says.

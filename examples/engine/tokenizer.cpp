@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "engine/files.hpp"
+#include "engine/json.hpp"
 
 namespace llama {
 
@@ -40,7 +41,10 @@ std::optional<std::string> bytes_named(std::string_view name) {
     std::size_t character = static_cast<unsigned char>(name[i]);
     if (character >= 0x80) {  // two bytes of UTF-8: all of the table's are
       if ((character & 0xE0U) != 0xC0U || i + 1 == name.size()) return std::nullopt;
-      character = (character & 0x1FU) << 6U | (static_cast<unsigned char>(name[++i]) & 0x3FU);
+      const std::size_t next = static_cast<unsigned char>(name[++i]);
+      if ((next & 0xC0U) != 0x80U) return std::nullopt;
+      character = (character & 0x1FU) << 6U | (next & 0x3FU);
+      if (character < 0x80) return std::nullopt;  // overlong: another spelling of one byte
     }
     if (character >= byte_of.size() || byte_of[character] < 0) return std::nullopt;
     bytes += static_cast<char>(byte_of[character]);
@@ -94,7 +98,9 @@ result<tokenizer> tokenizer::load(const std::filesystem::path& vocab,
   const auto merges_text = read_text(merges);
   if (!merges_text) return merges_text.error();
 
-  const auto object = nlohmann::json::parse(*vocab_text, nullptr, false);
+  const auto parsed = parse_json(*vocab_text, vocab.string());
+  if (!parsed) return parsed.error();
+  const nlohmann::json& object = *parsed;
   if (!object.is_object() || object.empty()) return malformed(vocab, "no JSON object of tokens");
   tokenizer made;
   made.bytes_.resize(object.size());
@@ -102,10 +108,14 @@ result<tokenizer> tokenizer::load(const std::filesystem::path& vocab,
   std::unordered_map<std::string, token> token_of;
   for (const auto& [name, number] : object.items()) {
     const auto bytes = bytes_named(name);
-    if (!bytes || bytes->empty()) return malformed(vocab, "a token that is not written in bytes");
+    if (!bytes || bytes->empty()) {
+      return malformed(vocab, "token '" + name + "' is not written in bytes");
+    }
     if (!number.is_number_unsigned() || number.get<std::uint64_t>() >= object.size() ||
         is_there[number.get<std::size_t>()] != 0) {
-      return malformed(vocab, "tokens must be numbered 0, 1, ... without gaps");
+      return malformed(vocab, "token '" + name + "' has the number " + number.dump() + "; " +
+                                  std::to_string(object.size()) +
+                                  " tokens must be numbered 0, 1, ... without gaps");
     }
     const auto id = number.get<std::size_t>();
     is_there[id] = 1;
@@ -123,11 +133,21 @@ result<tokenizer> tokenizer::load(const std::filesystem::path& vocab,
 
   std::string_view rest = *merges_text;
   std::int32_t rank = 0;
+  bool is_first = true;
   while (!rest.empty()) {
     std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     if (line.ends_with('\r')) line.remove_suffix(1);
-    if (line.empty() || line.starts_with("#version")) continue;
+    if (line.starts_with("#version") && !is_first) {
+      return malformed(merges, "'" + std::string(line) + "' is not the first line");
+    }
+    if (line.starts_with("#version") && line != "#version: 0.2") {
+      return error{errc::unsupported_file, merges.string(), error::none, error::none,
+                   "'" + std::string(line) + "'; only version 0.2 is handled"};
+    }
+    const bool is_pair = !line.empty() && !line.starts_with("#version");
+    is_first = false;
+    if (!is_pair) continue;
     const std::size_t space = line.find(' ');
     const auto place = "merge " + std::to_string(rank);
     if (space == std::string_view::npos) return malformed(merges, place + " is not a pair");
@@ -140,7 +160,9 @@ result<tokenizer> tokenizer::load(const std::filesystem::path& vocab,
     if (a == token_of.end() || b == token_of.end() || both == token_of.end()) {
       return malformed(merges, place + " is of tokens that the vocabulary lacks");
     }
-    made.merges_.emplace(pair_of(a->second, b->second), merge{rank, both->second});
+    if (!made.merges_.emplace(pair_of(a->second, b->second), merge{rank, both->second}).second) {
+      return malformed(merges, place + " is there twice");
+    }
     ++rank;
   }
   return made;

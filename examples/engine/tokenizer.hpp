@@ -29,11 +29,12 @@ using kvfit::token;
 /// text has tokens, for each byte is one.
 class tokenizer {
  public:
-  /// Reads vocab.json and merges.txt in GPT-2's form.
+  /// Reads vocab.json and merges.txt in GPT-2's form. A line "#version: 0.2" may begin the latter.
   ///
   /// Errors: `file_unreadable`; `malformed_file` for what is no object of texts to numbers 0 … n −
-  /// 1, for a merge that is not two tokens of the vocabulary or whose result is none;
-  /// `missing_entry` for a byte without a token.
+  /// 1, for a merge that is not two tokens of the vocabulary, whose result is none or that is there
+  /// twice; `unsupported_file` for merges of another version; `missing_entry` for a byte without a
+  /// token.
   static result<tokenizer> load(const std::filesystem::path& vocab,
                                 const std::filesystem::path& merges);
 

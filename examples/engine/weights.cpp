@@ -2,7 +2,10 @@
 #include "engine/weights.hpp"
 
 #include <cmath>
+#include <cstdlib>
+#include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "kvfit/io/safetensors.hpp"
@@ -33,10 +36,21 @@ class tensor_reader {
     if (found != nullptr) to = numbers(*found, 1, size).transpose();
   }
 
+  /// A tensor that nobody has read would have a part in what the model computes.
+  void refuse_rest() {
+    for (const kvfit::tensor_view& tensor : file_.tensors) {
+      if (cause_) return;
+      if (read_.count(tensor.name) != 0) continue;
+      cause_ = error{errc::unsupported_file, tensor.name, error::none, error::none,
+                     "no tensor that is handled; " + path_};
+    }
+  }
+
   [[nodiscard]] const std::optional<error>& cause() const { return cause_; }
 
  private:
   const kvfit::tensor_view* find(const std::string& name, const std::vector<index_t>& shape) {
+    read_.insert(name);
     const kvfit::tensor_view* const found = kvfit::find_tensor(file_, name);
     if (found == nullptr) {
       cause_ = error{errc::missing_entry, name, error::none, error::none, path_};
@@ -73,8 +87,56 @@ class tensor_reader {
 
   const kvfit::safetensors_file& file_;
   std::string path_;
+  std::set<std::string> read_;
   std::optional<error> cause_;
 };
+
+/// What a metadata entry says, where it is of this form.
+std::optional<double> number_in(const std::string& text) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != '\0') return std::nullopt;
+  return number;
+}
+
+/// Metadata says nothing (`format`), or what the configuration says.
+std::optional<error> check_metadata(const kvfit::tensor_metadata& metadata, const config& sizes,
+                                    const std::string& path) {
+  const std::map<std::string, double> numbers = {
+      {"vocab", static_cast<double>(sizes.vocab_size)},
+      {"hidden", static_cast<double>(sizes.hidden_size)},
+      {"layers", static_cast<double>(sizes.num_hidden_layers)},
+      {"heads", static_cast<double>(sizes.num_attention_heads)},
+      {"kv_heads", static_cast<double>(sizes.num_key_value_heads)},
+      {"head_dim", static_cast<double>(sizes.head_dim)},
+      {"ffn", static_cast<double>(sizes.intermediate_size)},
+      {"context", static_cast<double>(sizes.max_position_embeddings)},
+      {"bos", static_cast<double>(sizes.bos_token_id)},
+      {"eos", static_cast<double>(sizes.eos_token_id)},
+      {"rope_theta", sizes.rope_theta},
+      {"rms_eps", sizes.rms_norm_eps}};
+  const std::map<std::string, std::string> texts = {
+      {"format", "pt"},
+      {"arch", "llama"},
+      {"rope", sizes.rope_interleaved ? "interleaved" : "half-split"},
+      {"tied_embeddings", "True"}};
+  for (const auto& [name, text] : metadata) {
+    const auto refuse = [&, &entry = name](const std::string& why) {
+      return error{errc::unsupported_file, "metadata '" + entry + "'", error::none, error::none,
+                   why + "; " + path};
+    };
+    if (const auto number = numbers.find(name); number != numbers.end()) {
+      if (number_in(text) == number->second) continue;
+      return refuse("is '" + text + "', at odds with config.json");
+    }
+    const auto expected = texts.find(name);
+    if (expected == texts.end()) return refuse("no entry that is handled");
+    if (text != expected->second) {
+      return refuse("is '" + text + "', must be '" + expected->second + "'");
+    }
+  }
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -101,7 +163,9 @@ result<weights> read_weights(const std::filesystem::path& path, const config& si
     reader.read(at + "mlp.up_proj.weight", sizes.intermediate_size, hidden, layer.up_proj);
     reader.read(at + "mlp.down_proj.weight", hidden, sizes.intermediate_size, layer.down_proj);
   }
+  reader.refuse_rest();
   if (reader.cause()) return *reader.cause();
+  if (const auto cause = check_metadata(file->metadata, sizes, path.string())) return *cause;
   return made;
 }
 

@@ -38,8 +38,9 @@ struct weights {
 /// ("model.layers.0.self_attn.q_proj.weight"), in F32, F16 or BF16.
 ///
 /// Errors as for `kvfit::read_safetensors`; `missing_entry` for a tensor that is not there;
-/// `shape_mismatch`; `unsupported_file` for a tensor of another type; `non_finite`. Tensors that
-/// nobody asks for are not looked at.
+/// `shape_mismatch`; `non_finite`; `unsupported_file`, with the name, for a tensor of another type,
+/// one that `sizes` does not ask for (a bias, a layer too many) and metadata other than `format`
+/// "pt" and what agrees with `sizes` (docs/formats.md, Models).
 result<weights> read_weights(const std::filesystem::path& path, const config& sizes);
 
 }  // namespace llama

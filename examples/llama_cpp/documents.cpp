@@ -2,11 +2,13 @@
 #include "llama_cpp/documents.hpp"
 
 #include <algorithm>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 
 #include "engine/files.hpp"
+#include "engine/json.hpp"
 
 namespace llama_cpp {
 
@@ -23,12 +25,20 @@ const std::string* text_in(const json& object, const char* key) {
                                                      : nullptr;
 }
 
-/// Question and answer as one passage; no tokens where either is not there.
+/// Whether the object has entries of these names alone.
+bool has_only(const json& object, std::initializer_list<std::string_view> names) {
+  const auto items = object.items();
+  return std::all_of(items.begin(), items.end(), [&](const auto& each) {
+    return std::find(names.begin(), names.end(), each.key()) != names.end();
+  });
+}
+
+/// Question and answer as one passage; no tokens where either is not there, or more is.
 result<passage> passage_of(const session& model, const json& object) {
   passage made;
   const std::string* const question = text_in(object, "q");
   const std::string* const answer = text_in(object, "a");
-  if (question == nullptr || answer == nullptr) return made;
+  if (question == nullptr || answer == nullptr || !has_only(object, {"q", "a"})) return made;
   auto asked = model.tokens_of(*question, false);
   if (!asked) return asked.error();
   auto said = model.tokens_of(*answer, false);
@@ -73,10 +83,16 @@ result<std::vector<document>> read_recall_documents(const session& model,
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     if (line.empty()) continue;
     const error malformed{errc::malformed_file, path.string(), number, error::none,
-                          "a line must be an object of a prefix and questions"};
-    const json object = json::parse(line, nullptr, false);
+                          "a line must be an object of a prefix and questions, and may have ids"};
+    const auto parsed = llama::parse_json(line, path.string());
+    if (!parsed) return malformed;
+    const json& object = *parsed;
     const std::string* const prefix = text_in(object, "prefix");
-    if (prefix == nullptr || !object.contains("questions")) return malformed;
+    // `ids` are tokens of the model that the file was made for, which this one need not be.
+    if (prefix == nullptr || !object.contains("questions") || !object["questions"].is_array() ||
+        !has_only(object, {"prefix", "ids", "questions"})) {
+      return malformed;
+    }
     auto read = model.tokens_of(*prefix, true);
     if (!read) return read.error();
     document one{.name = path.filename().string() + " " + std::to_string(number),

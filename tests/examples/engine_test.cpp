@@ -328,3 +328,160 @@ TEST_CASE("bad model files are refused", "[examples][engine]") {
   CHECK(llama::read_weights(folder / "model.safetensors", *sizes).error().code ==
         errc::malformed_file);
 }
+
+TEST_CASE("what a configuration says and the engine does not do is refused by name",
+          "[examples][engine]") {
+  const scratch_folder folder;
+  const auto config = text_of(tinybooks() / "config.json");
+  // The configuration with an entry more.
+  const auto with = [&](const std::string& entry) {
+    put_text(folder / "config.json", replaced(config, "{", "{" + entry + ","));
+    return llama::read_config(folder / "config.json");
+  };
+  struct refused_entry {
+    const char* entry;
+    const char* argument;
+    const char* detail;  ///< how it begins
+  };
+  const std::vector<refused_entry> refused = {
+      {R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 512})",
+       "rope_scaling.rope_type", R"(is "llama3"; only "default" is handled; )"},
+      {R"("rope_scaling": {"type": "linear", "factor": 2.0})", "rope_scaling.type",
+       R"(is "linear"; only "default" is handled; )"},
+      {R"("rope_scaling": {"rope_type": "default", "factor": 2.0})", "rope_scaling.factor",
+       R"(is 2.0; "default" has no such entry; )"},
+      {R"("rope_scaling": {})", "rope_scaling", "is {}, must be null or"},
+      {R"("rope_parameters": {"rope_theta": 1e6})", "rope_parameters",
+       "no entry that is handled; "},
+      {R"("attention_bias": true)", "attention_bias", "is true, must be false; "},
+      {R"("mlp_bias": true)", "mlp_bias", "is true, must be false; "},
+      {R"("hidden_act": "gelu")", "hidden_act", R"(is "gelu", must be "silu"; )"},
+      {R"("sliding_window": 256)", "sliding_window", "is 256, must be null; "},
+      {R"("quantization_config": {"bits": 4})", "quantization_config",
+       R"(is {"bits":4}, must be null; )"},
+      {R"("partial_rotary_factor": 0.5)", "partial_rotary_factor", "is 0.5, must be 1; "},
+      {R"("attn_logit_softcapping": 50.0)", "attn_logit_softcapping", "no entry that is handled; "},
+      {R"("use_cache": 1)", "use_cache", "is 1, must be true or false; "},
+      {R"("torch_dtype_": "bfloat16")", "torch_dtype_", "no entry that is handled; "},
+  };
+  for (const refused_entry& each : refused) {
+    INFO(each.entry);
+    const auto read = with(each.entry);
+    REQUIRE(!read);
+    CHECK(read.error().code == errc::unsupported_file);
+    CHECK(read.error().argument == each.argument);
+    CAPTURE(read.error().detail);
+    CHECK(read.error().detail.starts_with(each.detail));
+    CHECK(!llama::model::load(folder / ""));
+  }
+  put_text(folder / "config.json", replaced(config, "LlamaForCausalLM", "MistralForCausalLM"));
+  CHECK(llama::read_config(folder / "config.json").error().argument == "architectures");
+
+  for (const char* entry :
+       {R"("rope_scaling": null)", R"("rope_scaling": {"rope_type": "default"})",
+        R"("attention_bias": false)", R"("mlp_bias": false)", R"("hidden_act": "silu")",
+        R"("sliding_window": null)", R"("pretraining_tp": 1)", R"("attention_dropout": 0.0)",
+        R"("initializer_range": 0.02)", R"("use_cache": true)", R"("pad_token_id": null)",
+        R"("transformers_version": "4.44.0")", R"("partial_rotary_factor": 1.0)"}) {
+    INFO(entry);
+    CHECK(with(entry));
+  }
+}
+
+TEST_CASE("an entry that a configuration has twice is refused, not taken from one of them",
+          "[examples][engine]") {
+  const scratch_folder folder;
+  const auto config = text_of(tinybooks() / "config.json");
+  put_text(folder / "config.json", replaced(config, "{", "{\"rope_theta\": 10000.0,"));
+  const auto read = llama::read_config(folder / "config.json");
+  REQUIRE(!read);
+  CHECK(read.error().code == errc::malformed_file);
+  CHECK(read.error().detail == "'rope_theta' appears twice");
+}
+
+TEST_CASE("numbers of a configuration that fp32 or memory can't hold are refused with the number",
+          "[examples][engine]") {
+  const scratch_folder folder;
+  const auto config = text_of(tinybooks() / "config.json");
+  const auto refused = [&](const char* from, const char* to, const char* message) {
+    put_text(folder / "config.json", replaced(config, from, to));
+    const auto read = llama::read_config(folder / "config.json");
+    REQUIRE(!read);
+    CHECK(read.error().code == errc::invalid_option);
+    CAPTURE(read.error().message());
+    CHECK(read.error().message().starts_with(message));
+  };
+  refused("1e-05", "1e-40",
+          "invalid_option: rms_norm_eps (is 1e-40, must be a normal number in fp32; ");
+  refused("1e-05", "-1.0", "invalid_option: rms_norm_eps (is -1.0, must be above 0; ");
+  refused("\"vocab_size\": 2048", "\"vocab_size\": 18446744073709551615",
+          "invalid_option: vocab_size (is 18446744073709551615, must be at most 1048576; ");
+  refused("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3",
+          "invalid_option: num_key_value_heads: 3 (must divide num_attention_heads, 4; ");
+  refused("64,\n \"max_position_embeddings\": 2048",
+          "65536,\n \"max_position_embeddings\": 1048576",
+          "invalid_option: max_position_embeddings: 1048576, limit 4096 (for heads of this size; ");
+}
+
+TEST_CASE("a tensor or metadata of the weights that the engine does not use is refused by name",
+          "[examples][engine]") {
+  const scratch_folder folder;
+  const auto sizes = llama::read_config(tinybooks() / "config.json");
+  const auto stored = kvfit::read_safetensors(tinybooks() / "model.safetensors");
+  REQUIRE(sizes);
+  REQUIRE(stored);
+  const std::vector<float> numbers(256, 1.0F);
+  const auto error_of = [&](const char* name) {
+    std::vector<kvfit::tensor_view> tensors = stored->tensors;
+    tensors.push_back(tensor(name, kvfit::tensor_type::f32, {256}, numbers));
+    REQUIRE(kvfit::write_safetensors(folder / "model.safetensors", tensors, stored->metadata));
+    const auto read = llama::read_weights(folder / "model.safetensors", *sizes);
+    REQUIRE(!read);
+    return read.error();
+  };
+  for (const char* name : {"model.layers.0.self_attn.q_proj.bias", "lm_head.weight",
+                           "model.layers.6.input_layernorm.weight"}) {
+    CHECK(error_of(name).code == errc::unsupported_file);
+    CHECK(error_of(name).argument == name);
+  }
+  auto shallower = *sizes;
+  shallower.num_hidden_layers = 5;
+  const auto read = llama::read_weights(tinybooks() / "model.safetensors", shallower);
+  REQUIRE(!read);
+  CHECK(read.error().code == errc::unsupported_file);
+  CHECK(read.error().argument.starts_with("model.layers.5."));
+
+  const auto with_metadata = [&](const kvfit::tensor_metadata& metadata) {
+    REQUIRE(kvfit::write_safetensors(folder / "model.safetensors", stored->tensors, metadata));
+    return llama::read_weights(folder / "model.safetensors", *sizes);
+  };
+  CHECK(with_metadata({}));
+  CHECK(with_metadata({{"format", "pt"}}));
+  CHECK(with_metadata(stored->metadata));
+  for (const auto& [name, value] : kvfit::tensor_metadata{
+           {"rope", "half-split"}, {"rope_theta", "10000"}, {"bias", "True"}, {"format", "gguf"}}) {
+    INFO(name);
+    const auto refused = with_metadata({{name, value}});
+    REQUIRE(!refused);
+    CHECK(refused.error().code == errc::unsupported_file);
+    CHECK(refused.error().argument == "metadata '" + name + "'");
+  }
+}
+
+TEST_CASE("files beside the model that would change it or its tokens are refused",
+          "[examples][engine]") {
+  const scratch_folder folder;
+  for (const char* name : {"config.json", "model.safetensors"}) {
+    std::filesystem::copy_file(tinybooks() / name, folder / name);
+  }
+  REQUIRE(llama::model::load(folder / ""));
+  for (const char* name : {"tokenizer.json", "added_tokens.json", "adapter_config.json"}) {
+    put_text(folder / name, "{}");
+    const auto loaded = llama::model::load(folder / "");
+    REQUIRE(!loaded);
+    CHECK(loaded.error().code == errc::unsupported_file);
+    CHECK(loaded.error().argument.ends_with(name));
+    std::filesystem::remove(folder / name);
+  }
+}

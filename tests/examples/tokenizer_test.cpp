@@ -108,3 +108,30 @@ TEST_CASE("bad vocabularies and merges are refused", "[examples][tokenizer]") {
   CHECK(code_of(vocab, "#version: 0.2\nh\n") == errc::malformed_file);
   CHECK(code_of(vocab, "#version: 0.2\nq x\n") == errc::malformed_file);
 }
+
+TEST_CASE("what vocabulary and merges say twice or of another version is refused by name",
+          "[examples][tokenizer]") {
+  const scratch_folder folder;
+  const auto vocab = text_of(tinybooks() / "vocab.json");
+  const auto merges = text_of(tinybooks() / "merges.txt");
+  const auto error_of = [&](const std::string& vocab_text, const std::string& merges_text) {
+    put_text(folder / "vocab.json", vocab_text);
+    put_text(folder / "merges.txt", merges_text);
+    const auto loaded = llama::tokenizer::load(folder / "vocab.json", folder / "merges.txt");
+    REQUIRE(!loaded);
+    return loaded.error();
+  };
+  const auto twice = error_of(replaced(vocab, "{", "{\"!\": 35,"), merges);
+  CHECK(twice.code == errc::malformed_file);
+  CHECK(twice.detail == "'!' appears twice");
+  const auto merged_twice = error_of(vocab, "#version: 0.2\nh e\nh e\n");
+  CHECK(merged_twice.code == errc::malformed_file);
+  CHECK(merged_twice.detail == "merge 1 is there twice");
+  const auto newer = error_of(vocab, "#version: 0.3\nh e\n");
+  CHECK(newer.code == errc::unsupported_file);
+  CHECK(newer.detail == "'#version: 0.3'; only version 0.2 is handled");
+  CHECK(error_of(vocab, "h e\n#version: 0.2\n").code == errc::malformed_file);
+  // 'h' in two bytes is not the byte 'h'.
+  CHECK(error_of(vocab, "\xC1\xA8 e\n").detail == "merge 0 is not written in bytes");
+  CHECK(error_of(vocab, "\xC4\x20 e\n").code == errc::malformed_file);
+}

@@ -28,7 +28,10 @@ file(WRITE ${WORK}/reference.json "{\"small\": {\"4\": {\"other\": {\"per_head\"
 refused("shape_mismatch.*small: 1, expected 4" small --methods topk --ratios 4 --against other)
 foreach(wrong "[]" "{\"small\": []}" "{\"small\": {\"many\": {}}}" "{\"small\": {\"4\": {\"other\": {}}}}"
     "{\"small\": {\"4\": {\"other\": {\"per_head\": [[1, 1]]}}}}"
-    "{\"small\": {\"4\": {\"other\": {\"per_head\": [[1, -1, 1]]}}}}" "{")
+    "{\"small\": {\"4\": {\"other\": {\"per_head\": [[1, -1, 1]]}}}}" "{"
+    "{\"small\": {\"4\": {\"other\": {\"per_head\": [[1, 1, 1]], \"median\": 1}}}}"
+    "{\"small\": {\"4\": {\"other\": {\"per_head\": [[1, 1, 1]], \"rel\": 2}}}}"
+    "{\"small\": {\"4\": {\"other\": {\"per_head\": [[1, 1, 1]], \"per_head\": [[1, 1, 1]]}}}}")
   file(WRITE ${WORK}/reference.json "${wrong}")
   refused("malformed_file.*reference.json" small --methods topk --ratios 4 --against other)
 endforeach()

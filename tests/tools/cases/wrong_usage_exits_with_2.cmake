@@ -60,4 +60,16 @@ endforeach()
 run(2 ${KVFIT} eval small --methods omp --set norm_power=1 --set norm_power=0)
 run(2 ${KVFIT} eval small --methods omp --set default:norm_power=1)
 check(err MATCHES "default is not among the methods")
+# What can't be judged is refused before anything is measured.
+foreach(wrong "" "omp" "omp@4" "omp@4:" "omp: cosine > 1" "omp@0.5: cosine > 1" "omp@4: cosine = 1" "omp@4: cosine >= nan"
+    "omp@4: cosine > 0," "omp@4: accuracy > 1" "omp@5: cosine > 1" "default@4: cosine > 1" "omp{held_out=0}@4: cosine > 1"
+    "topk@4: kl < 1" "topk@4: heads > 1")
+  run(2 ${KVFIT} eval small --methods topk,omp --ratios 4 --json rows.json --require "topk@4: cosine >= 0"
+    --require "${wrong}")
+  check(err MATCHES "--require")
+  check_silent(out)
+endforeach()
+run(2 ${KVFIT} eval small --methods topk --ratios 4 --require "topk@4: against.mass_error < 1")
+check(err MATCHES "no figure")
+run(2 ${KVFIT} compact small --ratio 4 -o result --require "topk@4: cosine > 0")
 check_only_files(small)
