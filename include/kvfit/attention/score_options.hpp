@@ -21,7 +21,8 @@ enum class importance_kind : std::uint8_t {
   max,   ///< max_i A_ij
 };
 
-/// One-dimensional pooling of importance along the keys, stride 1.
+/// One-dimensional pooling of importance along the keys as they lie in memory, stride 1; hidden
+/// rows count as zeros.
 enum class pooling_kind : std::uint8_t { none, average, max };
 
 struct score_options {

@@ -20,6 +20,7 @@
 #include "kvfit/cache/over_heads.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
@@ -41,9 +42,10 @@ inline result<std::vector<head_task>> tasks_of_layer(const cache_layer& layer,
   return tasks;
 }
 
-/// The options of one head's refit; `rows` ascend, protected ones among them.
+/// The options of one head's refit; `rows` ascend, and so do the protected ones among them.
 inline compact_options refit_options(const cache_layer& layer, const compact_options& options,
-                                     const std::vector<index_t>& rows, index_t length) {
+                                     const std::vector<index_t>& rows,
+                                     const std::vector<index_t>& kept) {
   compact_options asked = options;
   asked.budget = static_cast<index_t>(rows.size());
   if (layer.rule) asked.rule = *layer.rule;
@@ -58,18 +60,30 @@ inline compact_options refit_options(const cache_layer& layer, const compact_opt
   }
   selection::given named;
   for (const index_t row : rows) {
-    if (row >= asked.protect_first && row < length - asked.protect_last) {
-      named.positions.push_back(row);
-    }
+    if (!std::binary_search(kept.begin(), kept.end(), row)) named.positions.push_back(row);
   }
   asked.selection = std::move(named);
   return asked;
 }
 
-/// Rows that ascend within 0 … T − 1, every protected row among them.
-inline result<void> check_rows(const kv_block& cache, const std::vector<index_t>& rows,
-                               const compact_options& options) {
+/// The rows of a head that `options` protects; `invalid_option` or `invalid_position` for what is
+/// none.
+inline result<std::vector<index_t>> protected_rows(const kv_block& cache,
+                                                   const compact_options& options) {
   const index_t length = cache.keys.rows();
+  for (const std::size_t size : {cache.bias.size(), cache.positions.size()}) {
+    if (size != 0 && static_cast<index_t>(size) != length) {  // `compact` says which, and why
+      return std::vector<index_t>{};
+    }
+  }
+  if (const auto ok = check_protection(options.protect, length); !ok) return ok.error();
+  if (const auto ok = check_named_rows(cache, options.protect); !ok) return ok.error();
+  return protected_rows(cache, order_of(cache), options.protect);
+}
+
+/// Rows that ascend within 0 … T − 1, every protected row among them.
+inline result<void> check_rows(index_t length, const std::vector<index_t>& rows,
+                               const std::vector<index_t>& kept) {
   index_t last = -1;
   for (const index_t row : rows) {
     if (row <= last || row >= length) {
@@ -77,17 +91,11 @@ inline result<void> check_rows(const kv_block& cache, const std::vector<index_t>
     }
     last = row;
   }
-  const auto need = [&](index_t first, index_t end) -> result<void> {
-    for (index_t row = std::max<index_t>(first, 0); row < std::min(end, length); ++row) {
-      const bool is_hidden =
-          !cache.bias.empty() && std::isinf(cache.bias[static_cast<std::size_t>(row)]);
-      if (is_hidden || std::binary_search(rows.begin(), rows.end(), row)) continue;
-      return error{errc::invalid_position, "rows", row, error::none, "is protected, and not there"};
-    }
-    return {};
-  };
-  if (const auto ok = need(0, options.protect_first); !ok) return ok;
-  return need(length - std::min(options.protect_last, length), length);
+  for (const index_t row : kept) {
+    if (std::binary_search(rows.begin(), rows.end(), row)) continue;
+    return error{errc::invalid_position, "rows", row, error::none, "is protected, and not there"};
+  }
+  return {};
 }
 
 inline result<compacted_head> refit_head(const cache_layer& layer, const head_task& task,
@@ -106,9 +114,10 @@ inline result<compacted_head> refit_head(const cache_layer& layer, const head_ta
     out.rows.values.resize(0, cache.values.cols());
     return out;
   }
-  if (const auto ok = check_rows(cache, rows, options); !ok) return ok.error();
-  auto fitted =
-      compact(cache, task.queries, refit_options(layer, options, rows, cache.keys.rows()), stop);
+  const auto kept = protected_rows(cache, options);
+  if (!kept) return kept.error();
+  if (const auto ok = check_rows(cache.keys.rows(), rows, *kept); !ok) return ok.error();
+  auto fitted = compact(cache, task.queries, refit_options(layer, options, rows, *kept), stop);
   if (!fitted) return fitted.error();
   if (fitted->positions != rows) {
     return error{errc::invalid_position, "rows", static_cast<index_t>(rows.size()), error::none,
@@ -131,8 +140,10 @@ inline result<index_t> refits_within_memory(const cache_layer& layer,
   for (std::size_t h = 0; h < tasks.size(); ++h) {
     if (rows[h].empty()) continue;
     const kv_block& block = tasks[h].block;
+    const auto kept = protected_rows(block, options);
+    if (!kept) return in_head(kept.error(), tasks[h].id);
     const auto planned = planned_memory(sizes_of(block, tasks[h].queries),
-                                        refit_options(layer, options, rows[h], block.keys.rows()));
+                                        refit_options(layer, options, rows[h], *kept));
     if (!planned) return in_head(planned.error(), tasks[h].id);
     largest = std::max(largest, planned->needed);
   }
