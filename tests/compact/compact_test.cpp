@@ -252,20 +252,6 @@ TEST_CASE("§9.17 given rows are the caller's numbers beside protected rows too"
   CHECK(c.positions == std::vector<kvfit::index_t>{0, 1, 2, 5, 12, 19});
 }
 
-TEST_CASE("protected rows that are hidden are left out too", "[compact][protect][hidden]") {
-  const head made = make_head(10, {.keys = 30});
-  std::vector<float> bias(30, 0.0F);
-  bias[1] = bias[29] = hidden_key;
-  kvfit::kv_block cache = made.cache();
-  cache.bias = bias;
-  const compacted c =
-      compacted_head(cache, made.queries, {.budget = 10, .protect = {.first = 3, .last = 2}});
-  check_sound(c, cache, 8);
-  CHECK(c.positions[0] == 0);
-  CHECK(c.positions[1] == 2);
-  CHECK(c.positions[7] == 28);
-}
-
 // ---- What must not matter
 
 TEST_CASE("the order of queries, and saying each twice, changes nothing", "[compact][invariance]") {

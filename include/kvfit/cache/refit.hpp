@@ -158,7 +158,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// biases and values are fitted to full attention for these very rows.
 ///
 /// rows: one list a head, ascending, hidden rows not among them; an empty list leaves the head
-/// without rows. Rows that `options` protects must be named. queries: one block per query head, in
+/// without rows. Rows that `options` protects (by position or number) must be among them. queries: one block per query head, in
 /// the engine's order, a multiple of the KV heads. options: of each head; `budget` and `selection`
 /// are not looked at, but where the selection would have been refined by default the rows are, too.
 /// `bias::from_selection` has nothing to take weights from and is an error. The layer's own rule
