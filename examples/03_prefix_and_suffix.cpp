@@ -17,7 +17,7 @@ int main() {
   const kvfit::matrix queries = kvfit::matrix::Random(512, depth) * 4;
 
   auto options = kvfit::compact_options{.budget = 128};
-  options.protect_first = 4;  // attention sinks stay as they are
+  options.protect.first = 4;  // attention sinks stay as they are
   options.storage = kvfit::dtype::fp16;
   const auto prefix = kvfit::compact(keys, values, queries, options);
   if (!prefix) return 1;

@@ -56,6 +56,13 @@ CLI::App* add_compact(CLI::App& app, compact_arguments& to, typed_methods& typed
       ->type_name("N")
       ->capture_default_str();
   command
+      ->add_option("--protect-rows", to.protect_rows,
+                   "numbers of rows to keep exactly as they are, of every head")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(check_count)
+      ->type_name("ROW,...");
+  command
       ->add_option("--budgets", typed.budgets,
                    "how heads share the rows: uniform, pyramid, global (one ranking of all keys), "
                    "or a JSON file of shares (docs/formats.md)")

@@ -9,6 +9,7 @@
 
 #include "candidate.hpp"
 #include "kvfit/core/element.hpp"
+#include "kvfit/core/index.hpp"
 #include "requirement.hpp"
 
 namespace kvfit_tool {
@@ -21,6 +22,7 @@ struct compact_arguments {
   std::optional<kvfit::dtype> storage = {};  ///< none: the type of the capture's keys
   std::int64_t protect_first = 0;
   std::int64_t protect_last = 0;
+  std::vector<kvfit::index_t> protect_rows = {};  ///< row numbers, of every head
   share_policy shares = share_policy::uniform;
   std::string shares_file;     ///< for `share_policy::given`
   bool copies_failed = false;  ///< heads whose method fails keep copied rows

@@ -170,8 +170,9 @@ int run_compact(const compact_arguments& arguments) {
 
   cache_request request{.head = {.what = arguments.what,
                                  .storage = storage,
-                                 .protect_first = arguments.protect_first,
-                                 .protect_last = arguments.protect_last,
+                                 .protect = {.first = arguments.protect_first,
+                                             .last = arguments.protect_last,
+                                             .rows = arguments.protect_rows},
                                  .seed = arguments.seed},
                         .ratio = arguments.ratio,
                         .shares = arguments.shares,

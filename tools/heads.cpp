@@ -37,8 +37,7 @@ kvfit::result<kvfit::compact_options> options_of(const head_plan& plan,
   options.refine.rotation = rotation;
   options.refine.seed = plan.seed;
   options.storage = plan.storage;
-  options.protect_first = plan.protect_first;
-  options.protect_last = plan.protect_last;
+  options.protect = plan.protect;
   if (auto* drawn = std::get_if<kvfit::selection::random>(&options.selection)) {
     drawn->seed = plan.seed;
   }

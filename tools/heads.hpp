@@ -22,6 +22,7 @@
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/heads.hpp"
 #include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/protection.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/capture.hpp"
@@ -58,8 +59,7 @@ struct head_plan {
   candidate what;
   kvfit::index_t budget = 0;
   kvfit::dtype storage = kvfit::dtype::fp32;  ///< unless the candidate sets its own
-  kvfit::index_t protect_first = 0;
-  kvfit::index_t protect_last = 0;
+  kvfit::protection protect = {};
   std::uint64_t seed = 0;  ///< for methods that draw
 };
 

@@ -23,14 +23,16 @@ namespace kvfit::inline KVFIT_ISA {
 /// queries.
 ///
 /// keys: T × d_k, values: T × d_v, queries: n × d_k or several such blocks, already rotated (RoPE)
-/// and never rescaled. A budget of T or more is the identity. Keys whose bias is −∞ are never kept.
+/// and never rescaled. A budget of all visible rows or more is the identity. Rows whose bias is −∞
+/// are hidden: never kept, never read, and no rows of the T that are spoken of here.
 ///
 ///     auto fitted = kvfit::compact(keys, values, queries, {.budget = 256});
 ///     if (!fitted) return fitted.error();
 ///     use(fitted->keys, fitted->bias, fitted->values);
 ///
-/// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity
-/// anywhere, budget < 1 or not above the protected rows, options out of range,
+/// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity in
+/// any row that is not hidden, budget < 1 or not above the protected rows, `invalid_position` for
+/// rows named in `protect` that are not there, hidden or named twice, options out of range,
 /// `memory_cap_exceeded` where `options.memory` is less than can do. Found on the way: rows given
 /// by name that are not there, a rule that the selection has no model of, `all_masked` where no
 /// query sees a key, `non_finite` "logits" where a product overflows, `storage_overflow` where a

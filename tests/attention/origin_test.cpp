@@ -67,4 +67,57 @@ TEST_CASE("The last rows of a part are the last ones of each head that the part 
   }
 }
 
+TEST_CASE("H: an observation window is of the queries at the largest positions",
+          "[attention][origin]") {
+  // A ring of queries: row i stands at (i + 25) mod 40. Whole, and in parts.
+  const sample head(40, 50, 8, 4);
+  std::vector<index_t> table;
+  for (index_t i = 0; i < 40; ++i) table.push_back((i + 25) % 40);
+  query_block ring(head.queries);
+  ring.positions = table;
+  CHECK_FALSE(kvfit::are_in_order(std::span(&ring, 1)));
+  kvfit::matrix straight(40, 8);
+  for (index_t i = 0; i < 40; ++i) {
+    straight.row(table[static_cast<std::size_t>(i)]) = head.queries.row(i);
+  }
+  const auto window = GENERATE(as<index_t>{}, 1, 7, 39, 40);
+  const kvfit::score_options wanted{.importance = kvfit::importance_kind::max, .window = window};
+  const auto expected = kvfit::score_pass(head.cache(), straight, {}, wanted);
+  const auto found = kvfit::score_pass(head.cache(), ring, {}, wanted);
+  REQUIRE(expected);
+  REQUIRE(found);
+  CHECK(same_bytes(found->importance, expected->importance));
+
+  const kvfit::query_split parts = kvfit::split_queries(ring, {}, 0.25);
+  const auto flags =
+      kvfit::latest_queries(parts.fit.blocks, parts.fit.origins, std::min<index_t>(window, 30));
+  std::vector<index_t> places;
+  std::size_t at = 0;
+  for (const query_block& block : parts.fit.blocks) {
+    for (index_t i = 0; i < block.rows.rows(); ++i) {
+      if (flags[at++] != 0) places.push_back(block.position(i));
+    }
+  }
+  REQUIRE(static_cast<index_t>(places.size()) == std::min<index_t>(window, 30));
+  std::vector<index_t> all;
+  for (const query_block& block : parts.fit.blocks) {
+    for (index_t i = 0; i < block.rows.rows(); ++i) all.push_back(block.position(i));
+  }
+  std::sort(all.begin(), all.end());
+  std::sort(places.begin(), places.end());
+  CHECK(std::equal(places.rbegin(), places.rend(), all.rbegin()));
+}
+
+TEST_CASE("queries without a table count backwards where their step is negative",
+          "[attention][origin]") {
+  const sample head(5, 4, 3, 2);
+  query_block block(head.queries, 10);
+  CHECK(kvfit::are_in_order(std::span(&block, 1)));
+  block.position_step = -2;
+  CHECK_FALSE(kvfit::are_in_order(std::span(&block, 1)));
+  CHECK(kvfit::latest_queries(std::span(&block, 1), {}, 2) == std::vector<char>{1, 1, 0, 0, 0});
+  block.position_step = 0;  // all at one place: the later rows
+  CHECK(kvfit::latest_queries(std::span(&block, 1), {}, 2) == std::vector<char>{0, 0, 0, 1, 1});
+}
+
 }  // namespace kvfit_test

@@ -203,7 +203,7 @@ TEST_CASE("a cache that does not fit together is refused with the layer's name",
     CHECK(refusal().code == errc::budget_out_of_range);
     CHECK(refusal().expected == 4);
     options.budget = 12;
-    options.head.protect_first = 3;  // and one to choose, in each of four
+    options.head.protect.first = 3;  // and one to choose, in each of four
     CHECK(refusal().code == errc::budget_out_of_range);
     CHECK(refusal().expected == 16);
     options.shares = kvfit::budgets::rows{{4, 4, 4}};

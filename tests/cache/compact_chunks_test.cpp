@@ -432,8 +432,8 @@ TEST_CASE("pieces that do not make one text are refused before any is compacted"
         }).argument == "layer");
   CHECK(cause([](auto& p) { p[1].cache.layers[1].heads[0].keys = {}; }).argument == "layer 1: d_k");
   auto options = chunk_options();
-  options.head.protect_first = 1;
-  CHECK(cause(nothing, options).argument == "protect_first, protect_last");
+  options.head.protect.first = 1;
+  CHECK(cause(nothing, options).argument == "protect");
   options = chunk_options();
   options.shares = kvfit::budgets::rows{};
   CHECK(cause(nothing, options).argument == "shares");

@@ -97,7 +97,7 @@ TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
   CHECK(cause({.held_out = 0}, {4}).argument == "held_out");
   CHECK(cause(options, {4}, {.weight = -1}).argument == "settings");
   CHECK(cause(options, {4}, {.mass = std::nan("")}).argument == "settings");
-  CHECK(cause({.protect_first = 8, .held_out = 0.25}, {4}).code == errc::budget_out_of_range);
+  CHECK(cause({.protect = {.first = 8}, .held_out = 0.25}, {4}).code == errc::budget_out_of_range);
 
   const kvfit::matrix few = head.queries.topRows(1);
   const auto lone = measure_influence(head.cache(), few, options, grid);

@@ -99,8 +99,8 @@ TEST_CASE("of a union above its cap the rows that the heads attend to most stay"
   made.layer.rule = kvfit::logit_rule{.scale = 0.3F};
   const auto own = kvfit_test::ragged(made, {9, 9});
   auto options = few_steps();
-  options.protect_first = GENERATE(0, 2);
-  options.protect_last = options.protect_first / 2;
+  options.protect.first = GENERATE(0, 2);
+  options.protect.last = options.protect.first / 2;
   const index_list rows = union_of(own);
   std::vector<std::pair<double, kvfit::index_t>> ranked;
   for (const kvfit::index_t row : rows) {
@@ -112,7 +112,7 @@ TEST_CASE("of a union above its cap the rows that the heads attend to most stay"
       const auto y = kvfit_test::attend_in_double(made.group(h), own.block(h), *made.layer.rule);
       importance += y.weights.col(at - mine.begin()).mean();
     }
-    const bool is_protected = row < options.protect_first || row >= 64 - options.protect_last;
+    const bool is_protected = row < options.protect.first || row >= 64 - options.protect.last;
     ranked.emplace_back(is_protected ? -1e9 : -importance, row);
   }
   std::sort(ranked.begin(), ranked.end());
@@ -124,10 +124,10 @@ TEST_CASE("of a union above its cap the rows that the heads attend to most stay"
   const auto shared = kvfit::share_positions(made.layer, own, made.queries, options, most);
   // Rows that are protected must be rows of a head; where they are not, that is an error.
   const bool holds_protected = [&] {
-    for (kvfit::index_t row = 0; row < options.protect_first; ++row) {
+    for (kvfit::index_t row = 0; row < options.protect.first; ++row) {
       if (std::find(rows.begin(), rows.end(), row) == rows.end()) return false;
     }
-    return options.protect_last == 0 || rows.back() == 63;
+    return options.protect.last == 0 || rows.back() == 63;
   }();
   REQUIRE(shared.has_value() == holds_protected);
   if (!shared) {
@@ -141,8 +141,8 @@ TEST_CASE("of a union above its cap the rows that the heads attend to most stay"
 TEST_CASE("protected rows stay in a capped union, exactly as they are", "[cache][shared]") {
   const layer_case made(2);
   auto options = few_steps();
-  options.protect_first = 2;
-  options.protect_last = 1;
+  options.protect.first = 2;
+  options.protect.last = 1;
   std::vector<std::optional<kvfit::compacted>> parts(2);
   for (std::size_t h = 0; h < 2; ++h) {
     auto asked = options;

@@ -156,7 +156,7 @@ TEST_CASE("a round is the compaction of both parts put one below the other, byte
 
   auto expected_options = options.cache;
   expected_options.budget = 3 * (24 - 8);
-  expected_options.head.protect_first = 3;
+  expected_options.head.protect.first = 3;
   std::vector<kvfit::matrix> memory;
   memory.reserve(6);
   std::vector<std::vector<float>> biases;
@@ -547,8 +547,7 @@ TEST_CASE("settings and counts that no round could keep are refused", "[cache][r
   CHECK(field([](auto& o) { o.trigger = 24; }) == "trigger");
   CHECK(field([](auto& o) { o.trigger = index_t{1} << 50U; }) == "trigger");
   CHECK(field([](auto& o) { o.cache.budget = 8; }) == "cache.budget");
-  CHECK(field([](auto& o) { o.cache.head.protect_last = 1; }) ==
-        "cache.head.protect_first, protect_last");
+  CHECK(field([](auto& o) { o.cache.head.protect.last = 1; }) == "cache.head.protect");
   rolling_cache roll = rolling_of(quick_rounds(50, 24));
   CHECK_FALSE(roll.append(-1));
   CHECK_FALSE(roll.append(std::numeric_limits<index_t>::max()));

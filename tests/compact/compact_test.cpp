@@ -192,8 +192,8 @@ TEST_CASE("protected rows stay exactly: key, value and bias, inside the budget",
   for (const auto& preset : kvfit::presets::all) {
     INFO(preset.name);
     compact_options options = preset.make(20);
-    options.protect_first = 4;
-    options.protect_last = 7;
+    options.protect.first = 4;
+    options.protect.last = 7;
     const compacted c = compacted_head(cache, made.queries, options);
     check_sound(c, cache, 20);
     for (kvfit::index_t j = 0; j < 20; ++j) {
@@ -231,8 +231,8 @@ TEST_CASE("§9.17 the rows between are those of a compaction of the slice alone"
   options.budget = 16;
   const compacted slice = compacted_head(middle, queries, options);
   options.budget = 16 + 6 + 8;
-  options.protect_first = 6;
-  options.protect_last = 8;
+  options.protect.first = 6;
+  options.protect.last = 8;
   const compacted whole = compacted_head(cache, queries, options);
   REQUIRE(whole.positions.size() == 30);
   for (std::size_t j = 0; j < 16; ++j) CHECK(whole.positions[6 + j] == 6 + slice.positions[j]);
@@ -247,24 +247,9 @@ TEST_CASE("§9.17 given rows are the caller's numbers beside protected rows too"
   const compacted c = compacted_head(made.cache(), made.queries,
                                      {.budget = 6,
                                       .selection = kvfit::selection::given{{12, 5}},
-                                      .protect_first = 3,
-                                      .protect_last = 1});
+                                      .protect = {.first = 3, .last = 1}});
   check_sound(c, made.cache(), 6);
   CHECK(c.positions == std::vector<kvfit::index_t>{0, 1, 2, 5, 12, 19});
-}
-
-TEST_CASE("protected rows that are hidden are left out too", "[compact][protect][hidden]") {
-  const head made = make_head(10, {.keys = 30});
-  std::vector<float> bias(30, 0.0F);
-  bias[1] = bias[29] = hidden_key;
-  kvfit::kv_block cache = made.cache();
-  cache.bias = bias;
-  const compacted c =
-      compacted_head(cache, made.queries, {.budget = 10, .protect_first = 3, .protect_last = 2});
-  check_sound(c, cache, 8);
-  CHECK(c.positions[0] == 0);
-  CHECK(c.positions[1] == 2);
-  CHECK(c.positions[7] == 28);
 }
 
 // ---- What must not matter
@@ -374,13 +359,13 @@ TEST_CASE("where no query looks between the protected rows, these are what is ke
   const kvfit::query_block queries(made.queries, 200);
   compact_options options{.budget = 80};
   options.rule = {.causal = true, .window = 64};
-  options.protect_last = 64;
+  options.protect.last = 64;
   const compacted fitted = compacted_head(made.cache(), queries, options);
   REQUIRE(fitted.positions.size() == 64);
   CHECK(fitted.positions.front() == 136);
   CHECK(fitted.report.masked_queries == 20);
   CHECK(errors_of(queries, made.cache(), fitted.block(), options.rule).output_error < 1e-5);
-  options.protect_last = 0;  // without them there is nothing to fall back on, but rows to fit
+  options.protect.last = 0;  // without them there is nothing to fall back on, but rows to fit
   options.budget = 30;
   CHECK(try_compact(made.cache(), queries, options));
 }

@@ -170,8 +170,8 @@ TEST_CASE("gradient methods start from any selection and bias, and no refinement
 TEST_CASE("protected rows stay beside those that a gradient method moves", "[compact][gradient]") {
   const head made = make_head(5, descended_head);
   compact_options options = descending(gradient_loss::joint, 20);
-  options.protect_first = 2;
-  options.protect_last = 3;
+  options.protect.first = 2;
+  options.protect.last = 3;
   const compacted c = compacted_head(made.cache(), made.queries, options);
   for (const kvfit::index_t j : {0, 1, 6, 7, 8}) {
     const kvfit::index_t row = c.positions[static_cast<std::size_t>(j)];

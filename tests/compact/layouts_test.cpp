@@ -30,7 +30,7 @@ TEST_CASE("§9.23 compacting every type in every layout equals contiguous fp32, 
     const stored_rows keys(of_keys, 96, 32, 5);
     const stored_rows values(of_values, 96, 32, 6);
     const stored_rows queries(of_queries, 64, 32, 7);
-    const kvfit::compact_options options{.budget = 12, .protect_first = 2, .protect_last = 3};
+    const kvfit::compact_options options{.budget = 12, .protect = {.first = 2, .last = 3}};
     const auto stored = kvfit::compact(keys.view(), values.view(), queries.view(), options);
     const auto plain = kvfit::compact(keys.exact(), values.exact(), queries.exact(), options);
     REQUIRE(stored);

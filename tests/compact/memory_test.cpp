@@ -77,7 +77,7 @@ struct memory_call {
 compact_options options_of(const memory_case& one, const kvfit::presets::preset& preset) {
   compact_options options = cut_short(preset, one.budget);
   options.rule = one.rule;
-  options.protect_first = options.protect_last = one.protect;
+  options.protect.first = options.protect.last = one.protect;
   if (one.held_out) options.held_out = *one.held_out;
   if (one.queries_per_row) {
     options.queries_per_row = *one.queries_per_row;

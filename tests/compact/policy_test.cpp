@@ -102,7 +102,7 @@ TEST_CASE("protected rows and the identity hold for a user's policies too", "[co
   const head made = make_head(1, {.queries = 20, .keys = 10});
   users options;
   options.budget = 4;
-  options.protect_first = 2;
+  options.protect.first = 2;
   const auto c = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE(c);
   CHECK(c->positions == std::vector<kvfit::index_t>{0, 1, 6, 8});

@@ -70,7 +70,7 @@ TEST_CASE("greedy picks are cut to any smaller budget", "[compact][progressive]"
 TEST_CASE("a progressive selection keeps protected rows and refines where the method does",
           "[compact][progressive]") {
   const auto head = kvfit_test::make_head(6);
-  kvfit::compact_options options{.protect_first = 2, .protect_last = 3};
+  kvfit::compact_options options{.protect = {.first = 2, .last = 3}};
   const std::vector<kvfit::index_t> budgets = {16, 9};
   const auto all = compact_progressive(head.cache(), head.queries, options, budgets);
   REQUIRE(all);

@@ -15,8 +15,7 @@ TEST_CASE("another composition keeps every option that is no policy", "[compact]
                               .values = kvfit::values::copy{},
                               .refine = {.steps = 3, .batch = 17},
                               .gradient = kvfit::gradient_keys{.steps = 5},
-                              .protect_first = 2,
-                              .protect_last = 3,
+                              .protect = {.first = 2, .last = 3},
                               .replace_dead_keys = false,
                               .held_out = 0.25,
                               .queries_per_row = 7,
@@ -40,8 +39,8 @@ TEST_CASE("another composition keeps every option that is no policy", "[compact]
   CHECK(to.refine.batch == 17);
   REQUIRE(to.gradient);
   CHECK(to.gradient->steps == 5);
-  CHECK(to.protect_first == 2);
-  CHECK(to.protect_last == 3);
+  CHECK(to.protect.first == 2);
+  CHECK(to.protect.last == 3);
   CHECK_FALSE(to.replace_dead_keys);
   CHECK(to.held_out == 0.25);
   CHECK(to.queries_per_row == 7);

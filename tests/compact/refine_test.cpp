@@ -345,8 +345,8 @@ TEST_CASE("protected rows are not refined", "[compact][refine][protect]") {
   kvfit::kv_block cache = made.cache();
   cache.bias = bias;
   compact_options options = refined_options(16, 20);
-  options.protect_first = 2;
-  options.protect_last = 4;
+  options.protect.first = 2;
+  options.protect.last = 4;
   const compacted refined = compacted_head(cache, made.queries, options);
   REQUIRE(refined.report.refinement.kept_steps > 0);
   REQUIRE(refined.positions.size() == 16);

@@ -211,20 +211,20 @@ TEST_CASE("budgets that can't be met are refused with what would do", "[compact]
     check(c.refused(), errc::budget_out_of_range, "budget", 0, 12);
   }
   SECTION("used up by protected rows") {
-    c.options.protect_first = 3;
-    c.options.protect_last = 2;
+    c.options.protect.first = 3;
+    c.options.protect.last = 2;
     check(c.refused(), errc::budget_out_of_range, "budget", 5, 6);
     c.options.budget = 6;
     CHECK(try_compact(c.cache, std::span<const kvfit::query_block>(c.queries), c.options));
   }
   SECTION("everything protected, sums that would overflow") {
-    c.options.protect_first = std::numeric_limits<kvfit::index_t>::max();
-    c.options.protect_last = std::numeric_limits<kvfit::index_t>::max();
+    c.options.protect.first = std::numeric_limits<kvfit::index_t>::max();
+    c.options.protect.last = std::numeric_limits<kvfit::index_t>::max();
     check(c.refused(), errc::budget_out_of_range, "budget", 5, 12);
   }
   SECTION("protected rows touch") {
-    c.options.protect_first = 10;
-    c.options.protect_last = 2;
+    c.options.protect.first = 10;
+    c.options.protect.last = 2;
     c.options.budget = 11;
     check(c.refused(), errc::budget_out_of_range, "budget", 11, 12);
   }
@@ -239,13 +239,13 @@ TEST_CASE("options outside their ranges are refused by name, whatever the budget
       check(c.refused(), errc::invalid_option, "held_out");
     }
   }
-  SECTION("protect_first") {
-    c.options.protect_first = -1;
-    check(c.refused(), errc::invalid_option, "protect_first", -1, 0);
+  SECTION("protect.first") {
+    c.options.protect.first = -1;
+    check(c.refused(), errc::invalid_option, "protect.first", -1, 0);
   }
-  SECTION("protect_last") {
-    c.options.protect_last = -4;
-    check(c.refused(), errc::invalid_option, "protect_last", -4, 0);
+  SECTION("protect.last") {
+    c.options.protect.last = -4;
+    check(c.refused(), errc::invalid_option, "protect.last", -4, 0);
   }
   SECTION("selection_memory") {
     c.options.selection_memory = -1;
@@ -375,8 +375,8 @@ TEST_CASE("§9.17 the place of an overflow counts protected rows", "[compact][re
   call c;
   c.options.storage = kvfit::dtype::fp16;
   c.options.budget = 8;
-  c.options.protect_first = 2;
-  c.options.protect_last = 3;
+  c.options.protect.first = 2;
+  c.options.protect.last = 3;
   c.options.selection = kvfit::selection::given{{3, 5, 8}};
   SECTION("in the fitted part") {
     c.made.keys(5, 1) = 70000;

@@ -89,7 +89,7 @@ TEST_CASE("§9.5 the reported mass residual is that of the bias that attention e
 
 TEST_CASE("protected rows do not enter the report", "[compact][report][protect]") {
   const head made = make_head(4);
-  compact_options options{.budget = 20, .protect_first = 5, .protect_last = 3, .held_out = 0.125};
+  compact_options options{.budget = 20, .protect = {.first = 5, .last = 3}, .held_out = 0.125};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   const parts split(made.queries);
   const kvfit::row_view keys = made.keys;

@@ -315,7 +315,7 @@ TEST_CASE("the default composition gives the serial bytes on ranks", "[mpi][cach
   cache_options options{.budget = 62};
   options.skip = {4};
   options.head.storage = kvfit::dtype::fp16;
-  options.head.protect_first = 2;
+  options.head.protect.first = 2;
   const auto serial = compact_cache(given.view, given.queries, options);
   REQUIRE(serial);
   const shard own = shard_of(given, cut::layers, ranks.rank(), ranks.size());

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <set>
 #include <span>
@@ -209,6 +210,37 @@ TEST_CASE("cache keys are dealt out among the query heads of a group, as they ar
       CHECK(*rows.begin() == 0);
       CHECK(*rows.rbegin() == 20);
     }
+  }
+}
+
+TEST_CASE("H: cache keys are those of rows that are not hidden", "[queries][gather]") {
+  const tiny_engine model;
+  const tiny_text text(model, 21);
+  std::vector<float> bias(21, 0.0F);
+  bias[0] = bias[13] = -std::numeric_limits<float>::infinity();
+  kvfit::cache_prefix prefix = text.prefix;
+  kvfit::matrix unwritten = kvfit::matrix(text.full.cache.block(1, 0).keys.rows(), 8);
+  for (index_t r = 0; r < 21; ++r) {
+    for (index_t k = 0; k < 8; ++k) {
+      const bool is_hidden = r == 0 || r == 13;
+      unwritten(r, k) = is_hidden ? std::numeric_limits<float>::quiet_NaN()
+                                  : text.full.cache.block(1, 0).keys(r, k);
+    }
+  }
+  prefix.blocks[1][0][0].keys = unwritten;
+  for (auto& layer : prefix.blocks) {
+    for (auto& head : layer) head[0].bias = bias;
+  }
+  // All that are there: 19 keys for the two query heads of a KV head.
+  const auto queries =
+      gather_queries(text.read, text.tokens, prefix, sources::cache_keys{}, {.budget = 100});
+  INFO((queries ? "" : queries.error().message()));
+  REQUIRE(queries);
+  CHECK(queries->rows() == 9);
+  for (std::size_t g = 0; g < 2; ++g) {
+    const kvfit::matrix& head = queries->layers[1].heads[g];
+    CHECK(head.allFinite());
+    CHECK(kvfit::matrix(head.row(0)) == kvfit::matrix(unwritten.row(1 + static_cast<index_t>(g))));
   }
 }
 

@@ -303,6 +303,37 @@ TEST_CASE("what a Gaussian has no model of is refused by name, and no model is n
   check(refused(head.cache(), after, {.window = 49}), "rule.window");
 }
 
+TEST_CASE("H: hidden rows are no keys of a Gaussian: neither their numbers nor their positions",
+          "[selection][expected_attention]") {
+  const kvfit_test::head made = kvfit_test::make_head(5, {.queries = 20, .keys = 30});
+  std::vector<float> bias(30, 0.25F);
+  std::vector<kvfit::index_t> positions(30);
+  std::iota(positions.begin(), positions.end(), 0);
+  kvfit::matrix keys = made.keys;
+  kvfit::matrix values = made.values;
+  for (const kvfit::index_t row : {0, 7, 29}) {
+    bias[static_cast<std::size_t>(row)] = kvfit_test::hidden_key;
+    positions[static_cast<std::size_t>(row)] = std::numeric_limits<kvfit::index_t>::max();
+    keys.row(row).setConstant(std::numeric_limits<float>::quiet_NaN());
+    values.row(row).setConstant(std::numeric_limits<float>::infinity());
+  }
+  kvfit::kv_block clean = made.cache();
+  clean.bias = bias;
+  const kvfit::kv_block spoilt{
+      .keys = keys, .values = values, .bias = bias, .positions = positions};
+  // Causal, with every visible key before every query: there is nothing that a Gaussian can't say.
+  const query_block queries(made.queries, 29, 0.01F);
+  const kvfit::logit_rule rule{.causal = true, .window = 1000};
+  const kvfit_test::scored_head expected(clean, queries, {}, rule);
+  const kvfit_test::scored_head scored(spoilt, queries, {}, rule);
+  const auto wanted = select(expected_attention{}, expected.problem(12));
+  const auto chosen = select(expected_attention{}, scored.problem(12));
+  REQUIRE(wanted);
+  INFO((chosen ? "" : chosen.error().message()));
+  REQUIRE(chosen);
+  CHECK(chosen->positions == wanted->positions);
+}
+
 TEST_CASE("a share of attention that is negative or no number is refused",
           "[selection][expected_attention]") {
   const auto head = kvfit_test::make_head(6, {.queries = 5, .keys = 6});

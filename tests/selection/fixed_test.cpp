@@ -81,6 +81,24 @@ TEST_CASE("first and last keep the ends of what is visible", "[selection][fixed]
   CHECK(kept(selection::last{}, ends_hidden, 3) == row_list{6, 7, 8});
 }
 
+TEST_CASE("H: first and last go by the positions of keys, where they are given",
+          "[selection][fixed]") {
+  const kvfit_test::head head = kvfit_test::make_head(1, {.queries = 12, .keys = 10});
+  std::vector<float> bias(10, 0.0F);
+  bias[5] = hidden_key;
+  const std::vector<kvfit::index_t> positions = {16, 17, 18, 19, 20, 99, 11, 11, 14, 15};  // a ring
+  kvfit::kv_block cache = head.cache();
+  cache.bias = bias;
+  cache.positions = positions;
+  const kvfit_test::scored_head scored(cache, head.queries);
+  const auto first = select(selection::first{}, scored.problem(4));
+  const auto last = select(selection::last{}, scored.problem(4));
+  REQUIRE(first);
+  REQUIRE(last);
+  CHECK(first->positions == row_list{6, 7, 8, 9});
+  CHECK(last->positions == row_list{1, 2, 3, 4});
+}
+
 TEST_CASE("§9.28 a seed always draws the same rows, another seed others", "[selection][fixed]") {
   ten_keys all;
   std::set<row_list> draws;

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/visible_rows.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/view/check.hpp"
@@ -44,7 +46,9 @@ inline error in_query_block(error cause, std::size_t block, std::size_t blocks) 
   return cause;
 }
 
-inline result<void> check_mask(const row_view& mask, index_t queries, index_t keys) {
+/// `bias`: of the keys, or empty; what a mask says of hidden ones means nothing.
+inline result<void> check_mask(const row_view& mask, index_t queries, index_t keys,
+                               std::span<const float> bias) {
   if (mask.rows() != queries) {
     return error{errc::shape_mismatch, "masks", mask.rows(), queries, "one row per query"};
   }
@@ -56,7 +60,8 @@ inline result<void> check_mask(const row_view& mask, index_t queries, index_t ke
   for (index_t i = 0; i < queries; ++i) {
     const float* entries = load_rows(mask, i, 1, row.data()).data;
     for (index_t j = first_non_finite(entries, keys); j < keys; ++j) {
-      if (!is_finite_or_hidden(entries[j])) {
+      const bool is_hidden = !bias.empty() && hides(bias[static_cast<std::size_t>(j)]);
+      if (!is_hidden && !is_finite_or_hidden(entries[j])) {
         return error{errc::non_finite, "masks", i, j, "finite or -infinity"};
       }
     }
@@ -71,10 +76,21 @@ inline result<void> check_masks(const kv_block& cache, std::span<const query_blo
                  static_cast<index_t>(queries.size()), "one mask per query block"};
   }
   for (std::size_t b = 0; b < queries.size(); ++b) {
-    const auto ok = check_mask(cache.masks[b], queries[b].rows.rows(), cache.keys.rows());
+    const auto ok =
+        check_mask(cache.masks[b], queries[b].rows.rows(), cache.keys.rows(), cache.bias);
     if (!ok) return in_query_block(ok.error(), b, queries.size());
   }
   return {};
+}
+
+/// `check_view` of keys or values; rows that `bias` hides are not read. A bias of another length,
+/// which is found after them, hides none.
+inline result<void> check_visible(const row_view& view, std::span<const float> bias,
+                                  std::string_view argument) {
+  if (static_cast<index_t>(bias.size()) != view.rows()) bias = {};
+  return check_rows_loaded(view, argument, [&](index_t first, index_t count, float* to) {
+    return load_visible_rows(view, bias, first, count, to);
+  });
 }
 
 /// A table of positions: every row has a place in it, and no difference of two overflows.
@@ -151,23 +167,31 @@ inline result<void> check_queries(const query_set& queries, index_t depth) {
   return {};
 }
 
-/// Positions within ±2⁵³, so that no difference of two overflows: `invalid_option` otherwise.
+/// Positions within ±2⁵³, so that no difference of two overflows: `invalid_option` otherwise. Those
+/// of hidden rows are not looked at.
 inline result<void> check_positions(const kv_block& cache) {
   constexpr index_t largest = index_t{1} << 53U;
   const auto is_sane = [](index_t position) { return position >= -largest && position <= largest; };
   if (!is_sane(cache.first_position)) {
     return error{errc::invalid_option, "first_position", cache.first_position, largest};
   }
-  for (const index_t position : cache.positions) {
-    if (!is_sane(position)) return error{errc::invalid_option, "positions", position, largest};
+  const bool may_hide = cache.bias.size() == cache.positions.size();
+  for (std::size_t j = 0; j < cache.positions.size(); ++j) {
+    if (is_sane(cache.positions[j]) || (may_hide && cache.is_hidden(static_cast<index_t>(j)))) {
+      continue;
+    }
+    return error{errc::invalid_option, "positions", cache.positions[j], largest};
   }
   return {};
 }
 
-/// One block of cache beside its queries. Cost: one read of every input.
+/// One block of cache beside its queries. Cost: one read of every input but for rows that the bias
+/// hides: these may hold anything, in keys, values and the masks' columns.
 inline result<void> check_cache(const kv_block& cache, const query_set& queries) {
-  if (const auto ok = check_view(cache.keys, "keys"); !ok) return ok.error();
-  if (const auto ok = check_view(cache.values, "values"); !ok) return ok.error();
+  if (const auto ok = detail::check_visible(cache.keys, cache.bias, "keys"); !ok) return ok.error();
+  if (const auto ok = detail::check_visible(cache.values, cache.bias, "values"); !ok) {
+    return ok.error();
+  }
   if (cache.values.rows() != cache.keys.rows()) {
     return error{errc::shape_mismatch, "values", cache.values.rows(), cache.keys.rows(),
                  "rows must equal the keys'"};

@@ -86,11 +86,14 @@ class query_set {
   bool is_many_ = false;
 };
 
-/// A stretch of cache of one KV head.
+/// A stretch of cache of one KV head, in any order of its rows.
+///
+/// A row whose bias is −∞ is hidden from every query: padding, or memory not yet written. Its key
+/// and value are never read; its position and its column of the masks mean nothing.
 struct kv_block {
   row_view keys;    ///< T × d_k
   row_view values;  ///< T × d_v
-  /// Added to every logit of a key: T numbers, finite or −∞ (hidden), or empty.
+  /// Added to every logit of a key: T numbers, finite or −∞ (the row is hidden), or empty.
   std::span<const float> bias = {};
   /// Where each key stands: T numbers, or empty for first_position, first_position + 1, …
   std::span<const index_t> positions = {};
@@ -100,6 +103,11 @@ struct kv_block {
 
   [[nodiscard]] index_t position(index_t j) const noexcept {
     return positions.empty() ? first_position + j : positions[static_cast<std::size_t>(j)];
+  }
+  /// Whether the bias hides row j, where there is one number per key.
+  [[nodiscard]] bool is_hidden(index_t j) const noexcept {
+    return !bias.empty() &&
+           bias[static_cast<std::size_t>(j)] == -std::numeric_limits<float>::infinity();
   }
 };
 

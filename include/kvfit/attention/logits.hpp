@@ -11,6 +11,7 @@
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/tile_product.hpp"
+#include "kvfit/attention/visible_rows.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/simd/accumulate.hpp"
@@ -99,7 +100,8 @@ class logit_source {
   /// floats at `logits + j · stride`. `seen(first, count)` is called when these rows of keys are
   /// done and still near; the same rows of `then`, if given, are fetched for it meanwhile. Returns
   /// the first query of the panel with a product of query and key that
-  /// overflows fp32 (either way, hidden or not), panel.count where there is none. Cost
+  /// overflows fp32 (either way, hidden from the query or not), panel.count where there is none.
+  /// Rows that the bias hides are not read, and their logits are −∞. Cost
   /// count · T · d_k multiply-adds; nothing is allocated after the first call.
   template <class Seen>
   index_t fill(const query_panel& panel, float* logits, index_t stride, Seen seen,
@@ -113,7 +115,8 @@ class logit_source {
     index_t overflow = panel.count;
     for (index_t first = 0; first < keys(); first += key_tile) {
       const index_t count = std::min(key_tile, keys() - first);
-      const float_tile k = load_rows(cache_.keys, first, count, key_buffer_.data());
+      const float_tile k =
+          detail::load_visible_rows(cache_.keys, cache_.bias, first, count, key_buffer_.data());
       const tile rows{logits + first * stride, stride, first, count};
       product_.by_rows(k.data, k.stride, count, {rows.logits, stride},
                        then ? memory_of_rows(*then, first, count) : simd::memory_ahead{});
@@ -211,6 +214,7 @@ class logit_source {
     if (!cache_.masks.empty()) add_mask(panel, rows);
     if (has_positions) {
       for (index_t j = 0; j < rows.count; ++j) {
+        if (cache_.is_hidden(rows.first_key + j)) continue;
         apply_position(block.alibi_slope, cache_.position(rows.first_key + j), rows.row(j));
       }
     }
@@ -221,6 +225,7 @@ class logit_source {
     const row_view& mask = cache_.masks[panel.block];
     if (!columns_.empty()) {
       for (index_t j = 0; j < rows.count; ++j) {
+        if (cache_.is_hidden(rows.first_key + j)) continue;
         const index_t column = columns_[static_cast<std::size_t>(rows.first_key + j)];
         for (index_t i = 0; i < panel.count; ++i) rows.row(j)[i] += mask(panel.first + i, column);
       }
@@ -230,6 +235,7 @@ class logit_source {
     const float_tile entries = load_rows(mask.middle_cols(rows.first_key, rows.count), panel.first,
                                          panel.count, mask_buffer_.data());
     for (index_t j = 0; j < rows.count; ++j) {
+      if (cache_.is_hidden(rows.first_key + j)) continue;
       for (index_t i = 0; i < panel.count; ++i) {
         rows.row(j)[i] += entries.data[i * entries.stride + j];
       }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 
 namespace kvfit {
@@ -65,6 +66,58 @@ inline std::vector<index_t> last_rows(std::span<const query_block> blocks,
     begin = end;
   }
   return counts;
+}
+
+/// Whether the rows of every block stand in the order of their positions.
+inline bool are_in_order(std::span<const query_block> blocks) noexcept {
+  for (const query_block& block : blocks) {
+    if (block.positions.empty() && block.position_step >= 0) continue;
+    for (index_t i = 1; i < block.rows.rows(); ++i) {
+      if (block.position(i) < block.position(i - 1)) return false;
+    }
+  }
+  return true;
+}
+
+/// One flag a query: whether it is among the `window` ≥ 1 queries of its head at the largest
+/// positions; of queries at one position the later rows of the caller's block. For blocks in the
+/// order of their positions `last_rows` says the same. Cost n; memory `latest_queries_bytes`.
+inline std::vector<char> latest_queries(std::span<const query_block> blocks,
+                                        std::span<const block_origin> origins, index_t window) {
+  struct placed {
+    index_t position;
+    index_t row;  // of the caller's block
+    std::size_t query;
+  };
+  std::vector<char> flags;
+  std::vector<placed> head;
+  for (std::size_t begin = 0; begin < blocks.size();) {
+    const std::size_t end = head_end(blocks, origins, begin);
+    head.clear();
+    for (std::size_t b = begin; b < end; ++b) {
+      for (index_t i = 0; i < blocks[b].rows.rows(); ++i) {
+        const index_t row = origins.empty() ? i : origins[b].first + i * origins[b].step;
+        head.push_back({blocks[b].position(i), row, flags.size()});
+        flags.push_back(0);
+      }
+    }
+    const auto most = std::min(static_cast<std::size_t>(window), head.size());
+    const auto is_later = [](const placed& a, const placed& b) {
+      return a.position != b.position ? a.position > b.position : a.row > b.row;
+    };
+    if (most < head.size()) {
+      std::nth_element(head.begin(), head.begin() + static_cast<std::ptrdiff_t>(most), head.end(),
+                       is_later);
+    }
+    for (std::size_t k = 0; k < most; ++k) flags[head[k].query] = 1;
+    begin = end;
+  }
+  return flags;
+}
+
+/// Bytes that `latest_queries` of n queries holds at most, its result included.
+constexpr double latest_queries_bytes(index_t queries) noexcept {
+  return grown_bytes(double_bytes(3, queries) + static_cast<double>(queries));
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -11,6 +11,7 @@
 
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/attention/tile_product.hpp"
+#include "kvfit/attention/visible_rows.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/softmax.hpp"
@@ -103,7 +104,8 @@ class attention_panel {
     raise_shifts(first);
     simd::exp_shifted_columns(tile, exponentials_.stride, count, queries, shift_.data(),
                               sum_.data());
-    const float_tile v = load_rows(cache_.values, first, count, value_buffer_.data());
+    const float_tile v =
+        detail::load_visible_rows(cache_.values, cache_.bias, first, count, value_buffer_.data());
     const index_t width = output_.cols();
     tile_output_.resize(queries, width);
     product_.take_right(v.data, v.stride, count, width);

@@ -7,6 +7,7 @@
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/logits.hpp"
+#include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/score_options.hpp"
 #include "kvfit/core/bytes.hpp"
@@ -51,7 +52,8 @@ inline double score_checked_bytes(const head_sizes& of, const score_options& opt
          at_once * (attention_panel_bytes(sizes, keeps_exponentials(sizes, options)) +
                     float_bytes(panel) + panel_overhead) +
          (has_importance ? double_bytes(sizes.keys) : 0) +
-         (is_pooled ? float_bytes(sizes.keys) : 0) + double_bytes(sizes.blocks);
+         (is_pooled ? float_bytes(sizes.keys) : 0) + double_bytes(sizes.blocks) +
+         (options.window > 0 ? latest_queries_bytes(sizes.queries) : 0);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

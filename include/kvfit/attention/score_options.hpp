@@ -21,7 +21,8 @@ enum class importance_kind : std::uint8_t {
   max,   ///< max_i A_ij
 };
 
-/// One-dimensional pooling of importance along the keys, stride 1.
+/// One-dimensional pooling of importance along the keys as they lie in memory, stride 1; hidden
+/// rows count as zeros.
 enum class pooling_kind : std::uint8_t { none, average, max };
 
 struct score_options {
@@ -33,8 +34,8 @@ struct score_options {
   /// Bytes: `attention_scores::exponentials` is kept where its n · T floats take no more. A
   /// selection that needs them all then need not make them again.
   index_t keep_exponentials = 0;
-  /// Importance counts the last `window` queries of every query block, its observation window; 0:
-  /// all of them.
+  /// Importance counts the `window` queries of every query block at the largest positions, its
+  /// observation window, of those at one position the later rows; 0: all of them.
   index_t window = 0;
   /// Of both products, K Qᵀ and exp(S)ᵀ V. By AMX, AVX-512 BF16 or BFMMLA where the compiler was
   /// told of them; elsewhere bf16 is slower than fp32. Numbers beyond 3.39e38 are taken for that.

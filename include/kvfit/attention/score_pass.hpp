@@ -42,6 +42,8 @@ struct scored_panel {
   query_panel part;
   vector scale;       ///< 1 / Σ_j exp(s_ij − shift_i), or 0
   index_t first = 0;  ///< queries before it are not observed
+  /// Which of the others are, where that is not all of them.
+  std::span<const char> observed = {};
   result<void> outcome = {};
 
   scored_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule,
@@ -91,7 +93,8 @@ inline result<void> score_panel(scored_panel& at, attention_scores& scores) {
     scores.log_mass[row] = static_cast<float>(at.panel.log_mass(i));
     scores.output.row(row) = at.panel.output(i);
     if (is_kept) scores.shift[row] = at.panel.shift(i);
-    at.scale[i] = at.panel.sum(i) > 0 ? static_cast<float>(1.0 / at.panel.sum(i)) : 0.0F;
+    const bool counts = at.observed.empty() || at.observed[static_cast<std::size_t>(i)] != 0;
+    at.scale[i] = counts && at.panel.sum(i) > 0 ? static_cast<float>(1.0 / at.panel.sum(i)) : 0.0F;
   }
   return {};
 }
@@ -123,6 +126,10 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   Eigen::VectorXd importance;
   if (options.importance != importance_kind::none) importance.setZero(keys);
   const std::vector<index_t> observed = last_rows(queries.blocks(), origins, options.window);
+  std::vector<char> latest;  // where those are not the last rows
+  if (options.window > 0 && !are_in_order(queries.blocks())) {
+    latest = latest_queries(queries.blocks(), origins, options.window);
+  }
   const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
   const auto all = static_cast<index_t>(parts.size());
   std::vector<scored_panel> group(
@@ -139,6 +146,11 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
       const index_t unobserved =
           queries.blocks()[block].rows.rows() - observed[block] - now[k].part.first;
       now[k].first = std::clamp<index_t>(unobserved, 0, now[k].part.count);
+      if (latest.empty()) continue;
+      now[k].first = 0;
+      now[k].observed =
+          std::span<const char>(latest).subspan(static_cast<std::size_t>(now[k].part.offset),
+                                                static_cast<std::size_t>(now[k].part.count));
     }
     threads.run(static_cast<index_t>(now.size()), [&](index_t k) noexcept {
       scored_panel& at = now[static_cast<std::size_t>(k)];

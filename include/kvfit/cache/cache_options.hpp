@@ -49,7 +49,8 @@ struct cache_compaction {
   /// everything. Not looked at under `budgets::rows`.
   index_t budget = 0;
   /// How each head is compacted. Its own `budget` is not looked at; its rule and rotation hold for
-  /// layers without their own.
+  /// layers without their own. What `protect` names by number is so in every head; rows are shared
+  /// out as if none of them were among a head's first or last ones.
   compaction<Selection, Bias, Values> head = {};
   any_budget shares = budgets::uniform{};
   head_limits limits = {};         ///< with `at_least = 0` a head may be left without rows

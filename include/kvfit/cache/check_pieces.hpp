@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "kvfit/attention/row_order.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
 #include "kvfit/cache/compacted_layers.hpp"
@@ -50,6 +51,22 @@ inline error in_piece(error cause, const text_piece& piece) {
   return cause;
 }
 
+/// `invalid_position` where rows of a part of a block lie in another order than their positions: a
+/// stretch of memory is then no stretch of the text. Sizes that do not fit are found elsewhere.
+inline result<void> check_ascending(const kv_block& block, const chunk& where) {
+  const auto rows = static_cast<std::size_t>(block.keys.rows());
+  if (block.positions.size() != rows) return {};
+  const auto first = static_cast<std::size_t>(where.first);
+  const auto count = static_cast<std::size_t>(where.rows);
+  kv_block part = block;
+  part.keys = block.keys.middle_rows(where.first, where.rows);
+  part.bias = block.bias.size() == rows ? block.bias.subspan(first, count) : block.bias.first(0);
+  part.positions = block.positions.subspan(first, count);
+  if (order_of(part).is_ascending) return {};
+  return error{errc::invalid_position, "positions", error::none, error::none,
+               "rows must lie in the order of the text, or no chunk is a part of it"};
+}
+
 /// What pieces have to do with each other, and what cutting and moving them needs.
 template <class Options>
 class piece_check {
@@ -59,9 +76,9 @@ class piece_check {
 
   [[nodiscard]] result<void> run() const {
     if (pieces_.empty()) return error{errc::empty_input, "pieces", 0, error::none, {}};
-    if (options_.head.protect_first != 0 || options_.head.protect_last != 0) {
-      return error{errc::invalid_option, "protect_first, protect_last",
-                   std::max(options_.head.protect_first, options_.head.protect_last), 0,
+    const protection& protect = options_.head.protect;
+    if (!protect.is_empty()) {
+      return error{errc::invalid_option, "protect", std::max(protect.first, protect.last), 0,
                    "of chunks: what is to stay lies outside them"};
     }
     if (std::holds_alternative<budgets::rows>(options_.shares)) {
@@ -136,6 +153,7 @@ class piece_check {
         return refuse("d_v", block.values.cols(), first.values.cols());
       }
       if (const auto ok = check_block(block, piece.where); !ok) return in_head(ok.error(), id);
+      if (const auto ok = check_ascending(block, piece.where); !ok) return in_head(ok.error(), id);
       if (!piece.position) continue;
       constexpr index_t largest = index_t{1} << 53U;
       if (*piece.position < -largest || *piece.position > largest) {

@@ -44,7 +44,11 @@ template <class Selection, class Bias, class Values, executor E>
   for (const cache_layer& layer : cache.layers) {
     if (!detail::is_compacted(layer, options.skip)) continue;
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-      const index_t own = layer.heads[h].keys.rows();
+      const kv_block& block = layer.heads[h];
+      if (const auto ok = detail::check_ascending(block, {0, block.keys.rows()}); !ok) {
+        return detail::in_head(ok.error(), {layer.number, static_cast<index_t>(h)});
+      }
+      const index_t own = block.keys.rows();
       if (own != rows.value_or(own)) {
         return error{errc::shape_mismatch,
                      name(head_id{layer.number, static_cast<index_t>(h)}) + ": keys", own, *rows,

@@ -93,10 +93,8 @@ class piece_compaction {
         const kv_block& block = slice.block();
         if (const auto ok = check_cache(block, {}); !ok) return in_head(ok.error(), id);
         compacted_head& head = heads.emplace_back();
-        head.rows.keys.resize(0, block.keys.cols());
-        head.rows.values.resize(0, block.values.cols());
-        const auto ok = append_exact(block, 0, piece.where.rows, options_.head.storage,
-                                     options_.head.bias_storage, head.rows);
+        const auto ok = take_exact(block, visible_rows_of(block, order_of(block)),
+                                   options_.head.storage, options_.head.bias_storage, head.rows);
         if (!ok) return in_head(ok.error(), id);
         for (const index_t row : head.rows.positions) {
           head.rows.key_positions.push_back(block.position(row));
@@ -180,15 +178,16 @@ namespace kvfit::inline KVFIT_ISA {
 /// options: budget, protected rows and `budgets::rows` have no meaning here; the limits hold for
 /// each piece. Rotation: `cache_layer::rotation`, or else `options.head.refine.rotation`.
 ///
-/// Errors, before anything is compacted: `invalid_position` where a piece does not follow or a
-/// head stands elsewhere than its layer; `shape_mismatch`; `missing_entry` where keys must be moved
-/// and no rotation is known; `invalid_option`, for queries of a layer that a piece does not have
-/// among others. On the way those of `compact_cache`, with the rows
-/// of the text in the detail: a chunk that no query sees is one, unless `options.fallback` says
-/// otherwise; `cancelled`, where `by` has it looked at before each piece and within its heads. Then
-/// nothing is returned. Same input, same bytes, at any number of threads.
-/// Cost: that of the pieces, one after the other, their heads on the executor's threads; holds the
-/// result, once more that of one layer, and what `compact_cache` holds of one piece.
+/// Errors, before anything is compacted: `invalid_position` where a piece does not follow, a
+/// head stands elsewhere than its layer or its rows lie in another order than their positions;
+/// `shape_mismatch`; `missing_entry` where keys must be moved and no rotation is known;
+/// `invalid_option`, for queries of a layer that a piece does not have among others. On the way
+/// those of `compact_cache`, with the rows of the text in the detail: a chunk that no query sees is
+/// one, unless `options.fallback` says otherwise; `cancelled`, where `by` has it looked at before
+/// each piece and within its heads. Then nothing is returned. Same input, same bytes, at any number
+/// of threads. Cost: that of the pieces, one after the other, their heads on the executor's
+/// threads; holds the result, once more that of one layer, and what `compact_cache` holds of one
+/// piece.
 template <class Selection, class Bias, class Values, executor E>
 [[nodiscard]] result<compacted_text> compact_pieces(
     std::span<const text_piece> pieces, const cache_compaction<Selection, Bias, Values>& options,

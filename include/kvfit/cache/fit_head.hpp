@@ -30,15 +30,13 @@ inline bool is_numerical(const error& cause) {
          (cause.code == errc::non_finite && cause.argument == "logits");
 }
 
-/// The last rows as they are: what is left to keep where no query tells rows apart. (Protected rows
-/// that queries see are kept by `compact` itself.)
+/// The last visible rows by position, as they are: what is left to keep where no query tells rows
+/// apart. (Protected rows that queries see are kept by `compact` itself.)
 inline result<compacted> keep_last(const kv_block& cache, const compact_options& options) {
-  const index_t first = cache.keys.rows() - options.budget;
   compacted out;
-  out.keys.resize(0, cache.keys.cols());
-  out.values.resize(0, cache.values.cols());
   const auto ok =
-      append_exact(cache, first, options.budget, options.storage, options.bias_storage, out);
+      take_exact(cache, protected_rows(cache, order_of(cache), {.last = options.budget}),
+                 options.storage, options.bias_storage, out);
   if (!ok) return ok.error();
   for (const index_t row : out.positions) out.key_positions.push_back(cache.position(row));
   return out;

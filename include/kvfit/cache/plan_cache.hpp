@@ -61,9 +61,7 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
         auto& own = importance[static_cast<std::size_t>(i)];
         own.reserve(static_cast<std::size_t>(task.visible));
         for (index_t j = 0; j < scores->importance.size(); ++j) {
-          const bool is_hidden =
-              !task.block.bias.empty() && !is_finite(task.block.bias[static_cast<std::size_t>(j)]);
-          if (!is_hidden) own.push_back(scores->importance[j]);
+          if (!task.block.is_hidden(j)) own.push_back(scores->importance[j]);
         }
         return {};
       },

@@ -20,6 +20,7 @@
 #include "kvfit/cache/over_heads.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
@@ -41,9 +42,10 @@ inline result<std::vector<head_task>> tasks_of_layer(const cache_layer& layer,
   return tasks;
 }
 
-/// The options of one head's refit; `rows` ascend, protected ones among them.
+/// The options of one head's refit; `rows` ascend, and so do the protected ones among them.
 inline compact_options refit_options(const cache_layer& layer, const compact_options& options,
-                                     const std::vector<index_t>& rows, index_t length) {
+                                     const std::vector<index_t>& rows,
+                                     const std::vector<index_t>& kept) {
   compact_options asked = options;
   asked.budget = static_cast<index_t>(rows.size());
   if (layer.rule) asked.rule = *layer.rule;
@@ -58,18 +60,30 @@ inline compact_options refit_options(const cache_layer& layer, const compact_opt
   }
   selection::given named;
   for (const index_t row : rows) {
-    if (row >= asked.protect_first && row < length - asked.protect_last) {
-      named.positions.push_back(row);
-    }
+    if (!std::binary_search(kept.begin(), kept.end(), row)) named.positions.push_back(row);
   }
   asked.selection = std::move(named);
   return asked;
 }
 
-/// Rows that ascend within 0 … T − 1, every protected row among them.
-inline result<void> check_rows(const kv_block& cache, const std::vector<index_t>& rows,
-                               const compact_options& options) {
+/// The rows of a head that `options` protects; `invalid_option` or `invalid_position` for what is
+/// none.
+inline result<std::vector<index_t>> protected_rows(const kv_block& cache,
+                                                   const compact_options& options) {
   const index_t length = cache.keys.rows();
+  for (const std::size_t size : {cache.bias.size(), cache.positions.size()}) {
+    if (size != 0 && static_cast<index_t>(size) != length) {  // `compact` says which, and why
+      return std::vector<index_t>{};
+    }
+  }
+  if (const auto ok = check_protection(options.protect, length); !ok) return ok.error();
+  if (const auto ok = check_named_rows(cache, options.protect); !ok) return ok.error();
+  return protected_rows(cache, order_of(cache), options.protect);
+}
+
+/// Rows that ascend within 0 … T − 1, every protected row among them.
+inline result<void> check_rows(index_t length, const std::vector<index_t>& rows,
+                               const std::vector<index_t>& kept) {
   index_t last = -1;
   for (const index_t row : rows) {
     if (row <= last || row >= length) {
@@ -77,17 +91,11 @@ inline result<void> check_rows(const kv_block& cache, const std::vector<index_t>
     }
     last = row;
   }
-  const auto need = [&](index_t first, index_t end) -> result<void> {
-    for (index_t row = std::max<index_t>(first, 0); row < std::min(end, length); ++row) {
-      const bool is_hidden =
-          !cache.bias.empty() && std::isinf(cache.bias[static_cast<std::size_t>(row)]);
-      if (is_hidden || std::binary_search(rows.begin(), rows.end(), row)) continue;
-      return error{errc::invalid_position, "rows", row, error::none, "is protected, and not there"};
-    }
-    return {};
-  };
-  if (const auto ok = need(0, options.protect_first); !ok) return ok;
-  return need(length - std::min(options.protect_last, length), length);
+  for (const index_t row : kept) {
+    if (std::binary_search(rows.begin(), rows.end(), row)) continue;
+    return error{errc::invalid_position, "rows", row, error::none, "is protected, and not there"};
+  }
+  return {};
 }
 
 inline result<compacted_head> refit_head(const cache_layer& layer, const head_task& task,
@@ -106,9 +114,11 @@ inline result<compacted_head> refit_head(const cache_layer& layer, const head_ta
     out.rows.values.resize(0, cache.values.cols());
     return out;
   }
-  if (const auto ok = check_rows(cache, rows, options); !ok) return ok.error();
-  auto fitted = compact(cache, query_set(task.queries),
-                        refit_options(layer, options, rows, cache.keys.rows()), stop);
+  const auto kept = protected_rows(cache, options);
+  if (!kept) return kept.error();
+  if (const auto ok = check_rows(cache.keys.rows(), rows, *kept); !ok) return ok.error();
+  auto fitted =
+      compact(cache, query_set(task.queries), refit_options(layer, options, rows, *kept), stop);
   if (!fitted) return fitted.error();
   if (fitted->positions != rows) {
     return error{errc::invalid_position, "rows", static_cast<index_t>(rows.size()), error::none,
@@ -131,8 +141,10 @@ inline result<index_t> refits_within_memory(const cache_layer& layer,
   for (std::size_t h = 0; h < tasks.size(); ++h) {
     if (rows[h].empty()) continue;
     const kv_block& block = tasks[h].block;
+    const auto kept = protected_rows(block, options);
+    if (!kept) return in_head(kept.error(), tasks[h].id);
     const auto planned = planned_memory(sizes_of(block, query_set(tasks[h].queries)),
-                                        refit_options(layer, options, rows[h], block.keys.rows()));
+                                        refit_options(layer, options, rows[h], *kept));
     if (!planned) return in_head(planned.error(), tasks[h].id);
     largest = std::max(largest, planned->needed);
   }
@@ -147,12 +159,12 @@ namespace kvfit::inline KVFIT_ISA {
 /// biases and values are fitted to full attention for these very rows.
 ///
 /// rows: one list a head, ascending, hidden rows not among them; an empty list leaves the head
-/// without rows. Rows that `options` protects must be named. queries: one block per query head, in
-/// the engine's order, a multiple of the KV heads; where other layers read this one's keys and
-/// values, too, what `queries_of_layer` makes of the entries of all. options: of each head;
-/// `budget` and `selection` are not looked at, but where the selection would have been refined by
-/// default the rows are, too. `bias::from_selection` has nothing to take weights from and is an
-/// error. The layer's own rule and rotation stand in for those of the options.
+/// without rows. Rows that `options` protects, by position or number, must be named. queries: one
+/// block per query head, in the engine's order, a multiple of the KV heads; where other layers read
+/// this one's keys and values, too, what `queries_of_layer` makes of the entries of all. options:
+/// of each head; `budget` and `selection` are not looked at, but where the selection would have
+/// been refined by default the rows are, too. `bias::from_selection` has nothing to take weights
+/// from and is an error. The layer's own rule and rotation stand in for those of the options.
 ///
 /// `options.memory` caps what all heads under way hold together beyond inputs and finished results:
 /// fewer of them run at a time first, then each does with less (`planned_memory`).

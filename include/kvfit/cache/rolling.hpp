@@ -265,7 +265,7 @@ class rolling_cache {
       if (!ok) return ok.error();
       const auto heads = static_cast<index_t>(state->stacks.size());
       state->options.budget = heads * (options_.target - options_.recent);
-      state->options.head.protect_first = options_.sinks;
+      state->options.head.protect.first = options_.sinks;
       under_way_ = state;
       return rolling_round(std::move(state));
     });

@@ -49,10 +49,9 @@ namespace kvfit::inline KVFIT_ISA {
     return refuse("trigger", options.trigger, options.target + 1, "must exceed the target");
   }
   const auto& head = options.cache.head;
-  if (head.protect_first != 0 || head.protect_last != 0) {
-    return refuse("cache.head.protect_first, protect_last",
-                  std::max(head.protect_first, head.protect_last), 0,
-                  "are set by sinks and recent rows");
+  if (!head.protect.is_empty()) {
+    return refuse("cache.head.protect", std::max(head.protect.first, head.protect.last), 0,
+                  "is set by sinks and recent rows");
   }
   if (options.cache.budget != 0) {
     return refuse("cache.budget", options.cache.budget, 0, "is set by the target");

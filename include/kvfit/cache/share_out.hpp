@@ -12,6 +12,7 @@
 
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
+#include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -30,17 +31,25 @@ inline index_t total_length(std::span<const head_rows> heads) {
                          [](index_t sum, const head_rows& head) { return sum + head.rows; });
 }
 
-/// The limits of the options, and room in every head for its protected rows and one besides.
+/// Rows that `asked` protects of a head with `visible` rows, at least and at most: named rows may
+/// be among its first and last ones.
+inline protected_count count_protected(const protection& asked, index_t visible) noexcept {
+  if (asked.first < 0 || asked.last < 0) return {};  // refused with the heads
+  const index_t first = std::min(asked.first, visible);
+  const index_t ends = first + std::min(asked.last, visible - first);
+  const index_t named = std::min(static_cast<index_t>(asked.rows.size()), visible);
+  return {std::max(ends, named), ends + std::min(named, visible - ends)};
+}
+
+/// The limits of the options, and room in every head for as many rows as may be protected and one
+/// besides.
 template <class Options>
 result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads,
                                                 const Options& options) {
   auto bounds = bounds_of(heads, options.limits);
   if (!bounds) return bounds;
-  const auto& head = options.head;
-  if (head.protect_first < 0 || head.protect_last < 0) return bounds;  // refused with the heads
   for (std::size_t h = 0; h < heads.size(); ++h) {
-    const index_t first = std::min(head.protect_first, heads[h].rows);
-    const index_t kept = first + std::min(head.protect_last, heads[h].rows - first);
+    const index_t kept = count_protected(options.head.protect, heads[h].rows).most;
     if (kept == 0) continue;
     row_bounds& own = (*bounds)[h];
     own.least = std::max(own.least, std::min(kept + 1, heads[h].rows));
@@ -57,10 +66,10 @@ result<std::vector<index_t>> given_rows(const std::vector<index_t>& each,
     return error{errc::shape_mismatch, "shares.each", static_cast<index_t>(each.size()),
                  static_cast<index_t>(heads.size()), "one number for each head to compact"};
   }
-  const index_t kept = options.head.protect_first + options.head.protect_last;
-  const index_t least = kept > 0 ? kept + 1 : 0;
   std::vector<index_t> rows = each;
   for (std::size_t h = 0; h < rows.size(); ++h) {
+    const index_t kept = count_protected(options.head.protect, heads[h].rows).least;
+    const index_t least = kept > 0 ? kept + 1 : 0;
     rows[h] = std::min(rows[h], heads[h].rows);
     if (rows[h] < std::min(least, heads[h].rows)) {
       return error{errc::budget_out_of_range, name(heads[h].id), rows[h], least,

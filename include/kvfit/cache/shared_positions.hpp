@@ -45,12 +45,12 @@ inline result<vector> mean_attention(const head_task& task, const compacted_laye
   return std::move(scores->importance);
 }
 
-/// The `most` rows of highest importance and the protected ones among `rows`; both lists ascend.
+/// The `most` rows of highest importance and those in `kept` among `rows`; all lists ascend.
 inline result<std::vector<index_t>> rows_within(std::vector<index_t> rows,
                                                 const std::vector<double>& importance, index_t most,
-                                                const compact_options& options, index_t length) {
+                                                const std::vector<index_t>& kept) {
   const auto is_protected = [&](index_t row) {
-    return row < options.protect_first || row >= length - options.protect_last;
+    return std::binary_search(kept.begin(), kept.end(), row);
   };
   std::vector<std::size_t> order(rows.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -65,9 +65,9 @@ inline result<std::vector<index_t>> rows_within(std::vector<index_t> rows,
   }
   order.resize(static_cast<std::size_t>(most));
   std::sort(order.begin(), order.end());
-  std::vector<index_t> kept;
-  for (const std::size_t at : order) kept.push_back(rows[at]);
-  return kept;
+  std::vector<index_t> within;
+  for (const std::size_t at : order) within.push_back(rows[at]);
+  return within;
 }
 
 /// The rows of any head, ascending; where they are more than `most` > 0, the most important.
@@ -97,7 +97,14 @@ inline result<std::vector<index_t>> shared_rows(const cache_layer& layer,
       importance[static_cast<std::size_t>(at)] += static_cast<double>((*part)[j]);
     }
   }
-  return rows_within(std::move(rows), importance, most, options, length);
+  std::vector<index_t> kept;  // protected in any of the heads
+  for (const head_task& task : tasks) {
+    const auto own = protected_rows(task.block, options);
+    if (!own) return in_head(own.error(), task.id);
+    kept.insert(kept.end(), own->begin(), own->end());
+  }
+  std::sort(kept.begin(), kept.end());
+  return rows_within(std::move(rows), importance, most, kept);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -7,6 +7,7 @@
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/compact/fit_scores.hpp"
+#include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/settings.hpp"
@@ -15,7 +16,8 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// The options for T = `rows` keys of `depth` numbers.
+/// The options for T = `rows` keys of `depth` numbers, but for whether the budget exceeds the
+/// protected rows (`check_protected_budget`).
 template <class Options>
 result<void> check_options(const Options& options, index_t rows, index_t depth) {
   if (const auto ok = check_settings(options.selection); !ok) return ok;
@@ -41,22 +43,7 @@ result<void> check_options(const Options& options, index_t rows, index_t depth) 
   if (options.budget < 1) {
     return error{errc::budget_out_of_range, "budget", options.budget, rows, "must be at least 1"};
   }
-  if (options.protect_first < 0) {
-    return error{errc::invalid_option, "protect_first", options.protect_first, 0,
-                 "must not be negative"};
-  }
-  if (options.protect_last < 0) {
-    return error{errc::invalid_option, "protect_last", options.protect_last, 0,
-                 "must not be negative"};
-  }
-  const bool protects_all =
-      options.protect_first >= rows || options.protect_last >= rows - options.protect_first;
-  if (options.budget < rows &&
-      (protects_all || options.budget <= options.protect_first + options.protect_last)) {
-    return error{errc::budget_out_of_range, "budget", options.budget,
-                 protects_all ? rows : options.protect_first + options.protect_last + 1,
-                 "must exceed the protected rows"};
-  }
+  if (const auto ok = check_protection(options.protect, rows); !ok) return ok;
   if (!(options.held_out >= 0 && options.held_out <= 0.5)) {
     return error{errc::invalid_option, "held_out", error::none, error::none, "must be in [0, 0.5]"};
   }
@@ -90,7 +77,8 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
   if (const auto ok = check_rule(options.rule); !ok) return ok;
   if (const auto ok = check_cache(cache, queries); !ok) return ok;
   if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok;
-  return check_options(options, cache.keys.rows(), cache.keys.cols());
+  if (const auto ok = check_options(options, cache.keys.rows(), cache.keys.cols()); !ok) return ok;
+  return check_named_rows(cache, options.protect);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

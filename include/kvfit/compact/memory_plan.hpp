@@ -11,6 +11,7 @@
 #include "kvfit/compact/head_bytes.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/parted_sizes.hpp"
+#include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/report.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
@@ -34,9 +35,11 @@ class memory_planner {
   memory_planner(const compaction_sizes& sizes, const options_type& options)
       : sizes_(sizes), given_(options) {
     for (const index_t rows : sizes.query_rows) queries_ += rows;
-    const bool keeps_all = options.budget >= sizes.keys;
-    protected_ = keeps_all ? sizes.keys : options.protect_first + options.protect_last;
-    kept_ = std::min(options.budget, sizes.keys);
+    const index_t visible = sizes.keys - sizes.order.hidden();
+    keeps_all_ = options.budget >= visible;
+    protected_ = count_protected(options.protect, sizes.order, sizes.keys);
+    open_ = open_stretch(options.protect, sizes.order, sizes.keys).count;
+    kept_ = std::min(options.budget, visible);
   }
 
   result<memory_plan<options_type>> run() {
@@ -65,30 +68,44 @@ class memory_planner {
 
   /// Bytes of the whole call under `options`.
   [[nodiscard]] double bytes(const options_type& options) const {
-    // Reading the inputs; and rows kept as they are, gathered and put into the result.
+    // Reading the inputs, finding protected rows; and rows kept as they are, gathered and put into
+    // the result.
     const double checking =
         checking_bytes({.keys = sizes_.keys, .depth = sizes_.depth, .width = sizes_.width});
+    const double finding = protected_rows_bytes(sizes_.order, sizes_.keys, given_.protect);
     const double result = compacted_bytes(kept_, sizes_.depth, sizes_.width);
     const double exact = 3 * result + grown_bytes(double_bytes(kept_));
     double fitting = 0;
-    if (protected_ < sizes_.keys) {
-      fitting = whole_split(options, options.held_out, share(options));
-      // Where the queries chosen see no key, the fit begins again on all (see `pipeline::score`).
-      if (hides()) {
-        fitting = std::max(fitting, whole_split(options, 0, limits(options) ? share(options) : 1));
+    if (!keeps_all_) {
+      for (index_t count = protected_.least; count <= protected_.most && count < kept_; ++count) {
+        fitting = std::max(fitting, fit_beside(options, count));
       }
-      fitting += protected_ > 0 ? result : 0;
+      fitting += protected_.most > 0 ? result : 0;
+      // Biases that hide protected rows among the others.
+      const bool is_cut = sizes_.order.is_plain() && given_.protect.rows.empty();
+      fitting += protected_.most > 0 && !is_cut ? float_bytes(open_) : 0;
     }
-    return std::max({checking, exact, fitting}) + small_change;
+    return std::max({checking, finding, exact, fitting}) + small_change;
   }
 
-  [[nodiscard]] double whole_split(const options_type& options, double held_out,
+  /// The fit of what is left of the budget beside `count` protected rows.
+  [[nodiscard]] double fit_beside(const options_type& options, index_t count) const {
+    const double own = fitted_share(options, queries_, kept_ - count);
+    double fitting = whole_split(options, count, options.held_out, own);
+    // Where the queries chosen see no key, the fit begins again on all (see `pipeline::score`).
+    if (hides()) {
+      fitting = std::max(fitting, whole_split(options, count, 0, limits(options) ? own : 1));
+    }
+    return fitting;
+  }
+
+  [[nodiscard]] double whole_split(const options_type& options, index_t count, double held_out,
                                    double share) const {
-    const head_sizes head{.keys = sizes_.keys - protected_,
+    const head_sizes head{.keys = open_,
                           .depth = sizes_.depth,
                           .width = sizes_.width,
                           .has_masks = sizes_.has_masks,
-                          .budget = kept_ - protected_};
+                          .budget = kept_ - count};
     const parted_sizes parts = part_sizes(head, sizes_.query_rows, held_out, share);
     return head_bytes<Selection, Bias, Values>(options, parts, hides(), panels_at_once_).most();
   }
@@ -98,7 +115,11 @@ class memory_planner {
     return given_.rule.causal || given_.rule.window > 0 || sizes_.has_masks || sizes_.has_slopes;
   }
   [[nodiscard]] double share(const options_type& options) const {
-    return fitted_share(options, queries_, kept_ - protected_);
+    return fitted_share(options, queries_, open_budget());
+  }
+  /// Rows that are selected, at most.
+  [[nodiscard]] index_t open_budget() const noexcept {
+    return keeps_all_ ? 0 : std::max<index_t>(kept_ - protected_.least, 1);
   }
   /// Whether `options` are ours, with fewer queries than the given ones.
   [[nodiscard]] bool limits(const options_type& options) const noexcept {
@@ -126,7 +147,7 @@ class memory_planner {
   bool take_selection(options_type& now, Fits fits) const {
     // Enough for the exponentials and no more; a byte too little for them, but perhaps enough for
     // folded columns, or for all of them in bf16; nothing.
-    const double all = float_bytes(fitted(now), sizes_.keys - protected_);
+    const double all = float_bytes(fitted(now), open_);
     for (const double bytes : {all, std::max(all - 1, 0.0), 0.0}) {
       now.selection_memory = std::min(given_.selection_memory, whole_bytes(bytes));
       if (fits()) return true;
@@ -163,7 +184,7 @@ class memory_planner {
 
   template <class Fits>
   bool take_queries(options_type& now, Fits fits) const {
-    const index_t kept = kept_ - protected_;
+    const index_t kept = open_budget();
     const index_t least = std::max(2 * kept, least_queries);
     index_t wanted = queries_;
     if (now.queries_per_row > 0) {
@@ -187,14 +208,13 @@ class memory_planner {
   }
 
   [[nodiscard]] memory_report report(const options_type& now, double wanted) const {
-    const bool is_kept = protected_ >= sizes_.keys;
     memory_report out;
     out.needed = whole_bytes(bytes(now));
     out.wanted = whole_bytes(wanted);
     out.result =
         whole_bytes(float_bytes(kept_, sizes_.depth + sizes_.width + 1) + double_bytes(2, kept_));
-    out.is_complete = is_kept || (says_select_bytes<Selection> && says_bias_bytes<Bias> &&
-                                  says_values_bytes<Values>);
+    out.is_complete = keeps_all_ || (says_select_bytes<Selection> && says_bias_bytes<Bias> &&
+                                     says_values_bytes<Values>);
     out.panels_at_once = panels_at_once_;
     out.lowers_selection = now.selection_memory < given_.selection_memory;
     out.lowers_refinement = now.refine.batch != given_.refine.batch ||
@@ -204,14 +224,16 @@ class memory_planner {
     out.selection_memory = now.selection_memory;
     out.refine_batch = now.refine.batch;
     out.refine_sets_at_once = std::min(now.refine.sets, now.refine.sets_at_once);
-    out.fitted_queries = is_kept ? 0 : fitted(now);
+    out.fitted_queries = keeps_all_ ? 0 : fitted(now);
     return out;
   }
 
   const compaction_sizes& sizes_;
   const options_type& given_;
   index_t queries_ = 0;
-  index_t protected_ = 0;
+  bool keeps_all_ = false;
+  protected_count protected_;
+  index_t open_ = 0;  // rows that the fit sees
   index_t kept_ = 0;
   index_t panels_at_once_ = 1;
 };
@@ -224,6 +246,14 @@ inline result<void> check_sizes(const compaction_sizes& sizes) {
     return {};
   };
   if (const auto ok = check(sizes.keys, "keys"); !ok) return ok;
+  index_t visible = sizes.keys;
+  for (const index_t hidden :
+       {sizes.order.hidden_first, sizes.order.hidden_last, sizes.order.hidden_between}) {
+    if (hidden < 0 || hidden > visible) {
+      return error{errc::invalid_option, "order", hidden, visible, "hidden rows of all rows"};
+    }
+    visible -= hidden;
+  }
   if (const auto ok = check(sizes.depth, "depth"); !ok) return ok;
   if (const auto ok = check(sizes.width, "width"); !ok) return ok;
   if (const auto ok = check(sizes.threads, "threads"); !ok) return ok;
@@ -251,7 +281,9 @@ namespace kvfit::inline KVFIT_ISA {
 /// `needed` counts what is asked of the allocator, the result included, inputs not, in the worst
 /// case: of every solver's ways the one that takes most, of every vector its moment of growth, and
 /// 256 KB for what is small. Types and layouts of the inputs do not enter, for rows are converted
-/// tile by tile. A caller's own policy says what it takes at most (its result included) by a
+/// tile by tile; hidden rows and positions out of order do (`compaction_sizes::order`). Where named
+/// rows may or may not be among the first and last ones that are protected, it is the worst of all
+/// counts. A caller's own policy says what it takes at most (its result included) by a
 /// function beside it, else it counts as nothing and `is_complete` is false:
 ///
 ///     double select_bytes(const P&, const head_sizes&);   // or fit_bias_bytes, fit_values_bytes
@@ -286,6 +318,10 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
   if (const auto ok = detail::check_options(options, sizes.keys, sizes.depth); !ok) {
     return ok.error();
   }
+  const auto counted = detail::count_protected(options.protect, sizes.order, sizes.keys);
+  const index_t visible = sizes.keys - sizes.order.hidden();
+  const auto ok = detail::check_protected_budget(options.budget, visible, counted.least);
+  if (!ok) return ok.error();
   auto plan = detail::memory_planner<Selection, Bias, Values>(sizes, options).run();
   if (!plan) return plan.error();
   return plan->report;

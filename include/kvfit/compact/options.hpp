@@ -6,6 +6,7 @@
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/compact/any_policy.hpp"
+#include "kvfit/compact/protection.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/core/precision.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
@@ -19,7 +20,8 @@ namespace kvfit {
 ///         .budget = 2, .selection = {{3, 7}}};
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 struct compaction {
-  index_t budget = 0;    ///< t ≥ 1 rows to keep, protected ones included; ≥ T keeps everything
+  /// t ≥ 1 rows to keep, protected ones included; as many as are visible or more keep all of them.
+  index_t budget = 0;
   logit_rule rule = {};  ///< scale, soft-cap, causality, window
   Selection selection = {};
   Bias bias = {};
@@ -30,12 +32,11 @@ struct compaction {
   /// > 0 (with none given, none are taken), nor under copied values.
   std::optional<gradient_keys> gradient = {};
 
-  /// Rows at either end (sinks, recent tokens) that keep their key, value and bias, rounded to
-  /// `storage` and no more (rows hidden by their bias are left out). They count towards the budget;
-  /// only the rows between are selected from and fitted. Where no query sees any row between (a
-  /// window, say), the protected rows are all that is kept.
-  index_t protect_first = 0;
-  index_t protect_last = 0;
+  /// Rows (sinks, recent tokens, any others by number) that keep their key, value and bias, rounded
+  /// to `storage` and no more. They count towards the budget; only the other visible rows are
+  /// selected from and fitted. Where no query sees any of these (a window, say), the protected rows
+  /// are all that is kept.
+  protection protect = {};
 
   /// Keys whose fitted weight ends on its floor hold a slot without being needed: give the slot to
   /// the row that explains most of the missing mass and fit again, at most three times. Only for

@@ -9,6 +9,7 @@
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/origin.hpp"
+#include "kvfit/attention/row_order.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
@@ -25,16 +26,18 @@ struct compaction_sizes {
   bool has_masks = false;
   bool has_slopes = false;  ///< some query block has an ALiBi slope
   index_t threads = 1;      ///< of the executor that the call is given, ≥ 1
+  row_order order = {};     ///< hidden rows, and whether rows lie in the order of their positions
 };
 
-/// The sizes of these inputs.
+/// The sizes of these inputs. Cost: a look at each bias and position.
 inline compaction_sizes sizes_of(const kv_block& cache, const query_set& queries,
                                  const loop& threads = {}) {
   compaction_sizes sizes{.keys = cache.keys.rows(),
                          .depth = cache.keys.cols(),
                          .width = cache.values.cols(),
                          .has_masks = !cache.masks.empty(),
-                         .threads = threads.threads()};
+                         .threads = threads.threads(),
+                         .order = order_of(cache)};
   for (const query_block& block : queries.blocks()) {
     sizes.query_rows.push_back(block.rows.rows());
     sizes.has_slopes = sizes.has_slopes || block.alibi_slope != 0;

@@ -71,6 +71,10 @@ class pipeline {
     return std::move(out_);
   }
 
+  /// The rows chosen last, ascending by their numbers in the cache: where a run ended with an
+  /// error, those whose places it counts.
+  [[nodiscard]] const std::vector<index_t>& chosen_rows() const noexcept { return out_.positions; }
+
  private:
   [[nodiscard]] double share() const { return fitted_share(options_, queries_.rows(), budget_); }
 
@@ -146,10 +150,13 @@ class pipeline {
   }
 
   result<void> weigh() {
-    auto fitted = weight_fit(options_.selection, options_.bias, problem(), options_.storage,
-                             options_.replace_dead_keys)
-                      .run(std::move(chosen_));
-    if (!fitted) return fitted.error();
+    weight_fit fit(options_.selection, options_.bias, problem(), options_.storage,
+                   options_.replace_dead_keys);
+    auto fitted = fit.run(std::move(chosen_));
+    if (!fitted) {
+      out_.positions = fit.rows();
+      return fitted.error();
+    }
     scores_.exponentials = matrix();  // nothing after this looks at all keys
     chosen_ = std::move(fitted->rows);
     weights_ = std::move(fitted->weights);

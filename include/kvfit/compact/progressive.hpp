@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "kvfit/compact.hpp"
+#include "kvfit/compact/exact_rows.hpp"
 #include "kvfit/compact/parted_sizes.hpp"
 #include "kvfit/compact/progressive_memory.hpp"
+#include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/recomposed.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
@@ -22,29 +24,30 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// The rows between the protected ones that the selection picks for `options.budget`, in its order,
-/// by the caller's numbers.
+/// The rows that the selection picks for `options.budget` beside the protected rows `kept`, in its
+/// order, by the caller's numbers.
 template <class Selection, class Bias, class Values>
 result<std::vector<index_t>> order_of_choice(const kv_block& cache, const query_set& queries,
                                              const compaction<Selection, Bias, Values>& options,
+                                             const row_order& order, std::span<const index_t> kept,
                                              const stop_when& stop) {
-  const index_t head = options.protect_first;
-  const block_slice open(cache, head, cache.keys.rows() - head - options.protect_last);
+  const open_rows where = open_stretch(options.protect, order, cache.keys.rows());
+  const open_block open(cache, where, kept);
   const kv_block& block = open.block();
-  const index_t visible = count_visible(block, 0, block.keys.rows());
-  const index_t budget = std::min(options.budget - head - options.protect_last, visible);
+  const index_t visible = cache.keys.rows() - order.hidden();
+  const auto budget = std::min(options.budget, visible) - static_cast<index_t>(kept.size());
   if (budget < 1) return std::vector<index_t>{};
   query_split parts = split_queries(queries, block.masks, options.held_out,
                                     fitted_share(options, queries.rows(), budget));
   const auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule,
                                     fit_scores(options), parts.fit.origins, stop);
   if (!scores) return scores.error();
-  auto chosen =
-      select(options.selection,
-             selection_problem{parts.fit.beside(block), parts.fit.set(), options.rule, &*scores,
-                               budget, options.selection_memory, head, parts.fit.origins, stop});
+  auto chosen = select(
+      options.selection,
+      selection_problem{parts.fit.beside(block), parts.fit.set(), options.rule, &*scores, budget,
+                        options.selection_memory, where.first, parts.fit.origins, stop});
   if (!chosen) return chosen.error();
-  for (index_t& row : chosen->positions) row += head;
+  for (index_t& row : chosen->positions) row += where.first;
   return std::move(chosen->positions);
 }
 
@@ -90,12 +93,18 @@ class progression {
       if (auto ok = check_compaction(cache_, queries_, asked(budget)); !ok) return ok.error();
     }
     if (const auto ok = check_stop(stop_, "check"); !ok) return ok.error();
-    visible_ = count_visible(cache_, 0, cache_.keys.rows());
+    const compaction_sizes sizes = sizes_of(cache_, queries_);
+    visible_ = cache_.keys.rows() - sizes.order.hidden();
+    const std::vector<index_t> kept = protected_rows(cache_, sizes.order, options_.protect);
+    protected_ = static_cast<index_t>(kept.size());
+    for (const index_t budget : budgets_) {
+      const auto ok = check_protected_budget(budget, visible_, protected_);
+      if (!ok) return ok.error();
+    }
     index_t largest = 0;
     for (const index_t budget : budgets_) {
       if (budget < visible_) largest = std::max(largest, budget);
     }
-    const compaction_sizes sizes = sizes_of(cache_, queries_);
     const progressive_memory memory(sizes, budgets_, largest, options_.memory);
     if (const auto ok = plan(memory); !ok) return ok.error();
     if (largest > 0) {
@@ -103,7 +112,7 @@ class progression {
       if (!selecting) return selecting.error();
       auto lowered = memory_planner<Selection, Bias, Values>(sizes, *selecting).run();
       if (!lowered) return lowered.error();
-      auto chosen = order_of_choice(cache_, queries_, lowered->options, stop_);
+      auto chosen = order_of_choice(cache_, queries_, lowered->options, sizes.order, kept, stop_);
       // Without a query that sees a row there is no order, and `compact` knows what to keep.
       if (!chosen && chosen.error().code != errc::all_masked) return chosen.error();
       if (chosen) order_ = std::move(*chosen);
@@ -140,15 +149,14 @@ class progression {
   }
 
   result<compacted> fit(const progressive_memory& memory, index_t budget) const {
-    const index_t ends = options_.protect_first + options_.protect_last;
-    const index_t open = std::min(budget - ends, static_cast<index_t>(order_.size()));
+    const index_t open = std::min(budget - protected_, static_cast<index_t>(order_.size()));
     if (budget >= visible_ || open < 1) {
       const auto options = memory.for_fit(asked(budget), budget);
       if (!options) return options.error();
       return compact(cache_, queries_, *options, stop_);
     }
     const auto options =
-        memory.for_fit(asked(open + ends, {order_.begin(), order_.begin() + open}), budget);
+        memory.for_fit(asked(open + protected_, {order_.begin(), order_.begin() + open}), budget);
     if (!options) return options.error();
     return compact(cache_, queries_, *options, stop_);
   }
@@ -159,6 +167,7 @@ class progression {
   std::span<const index_t> budgets_;
   stop_when stop_;
   index_t visible_ = 0;
+  index_t protected_ = 0;
   std::vector<index_t> order_;
 };
 

@@ -14,10 +14,9 @@ template <class Selection, class Bias, class Values, class... Old>
 compaction<Selection, Bias, Values> recomposed(const compaction<Old...>& from, Selection selection,
                                                Bias bias, Values values) {
   // All fields in order: whoever adds one must name it here, or this does not compile.
-  const auto& [budget, rule, old_selection, old_bias, old_values, refine, gradient, protect_first,
-               protect_last, replace_dead_keys, held_out, queries_per_row, queries_at_least,
-               keep_better_values, storage, bias_storage, precision, selection_memory, memory] =
-      from;
+  const auto& [budget, rule, old_selection, old_bias, old_values, refine, gradient, protect,
+               replace_dead_keys, held_out, queries_per_row, queries_at_least, keep_better_values,
+               storage, bias_storage, precision, selection_memory, memory] = from;
   return {.budget = budget,
           .rule = rule,
           .selection = std::move(selection),
@@ -25,8 +24,7 @@ compaction<Selection, Bias, Values> recomposed(const compaction<Old...>& from, S
           .values = std::move(values),
           .refine = refine,
           .gradient = gradient,
-          .protect_first = protect_first,
-          .protect_last = protect_last,
+          .protect = protect,
           .replace_dead_keys = replace_dead_keys,
           .held_out = held_out,
           .queries_per_row = queries_per_row,

@@ -45,7 +45,7 @@ struct memory_report {
   index_t selection_memory = 0;    ///< as it was used
   index_t refine_batch = 0;        ///< `refinement::batch` as it was used
   int refine_sets_at_once = 0;     ///< made sets beside the given queries, as many as were used
-  index_t fitted_queries = 0;      ///< queries not held out that are fitted on
+  index_t fitted_queries = 0;      ///< queries not held out that are fitted on, at most
 };
 
 /// Everything describes the result that is returned, and the rows that were open to selection

@@ -2,17 +2,101 @@
 /// `compact()` itself: check, keep protected rows, fit the others. Include kvfit/compact.hpp.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <utility>
+#include <vector>
+
 #include "kvfit/compact/check.hpp"
 #include "kvfit/compact/exact_rows.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/compact/pipeline.hpp"
+#include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/guarded.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// Whether a row among the first `head` or last `tail` is visible at all.
-inline bool protects_visible(const kv_block& cache, index_t head, index_t tail) {
-  return count_visible(cache, 0, head) + count_visible(cache, cache.keys.rows() - tail, tail) > 0;
+/// How many of the ascending `rows` are below `row`.
+inline index_t count_below(std::span<const index_t> rows, index_t row) {
+  return std::lower_bound(rows.begin(), rows.end(), row) - rows.begin();
+}
+
+/// The rows of `open` that are kept beside the rows `exact`, by the caller's numbers. The place of
+/// an overflow is that in the whole result.
+template <class Selection, class Bias, class Values>
+result<compacted> fit_open(const kv_block& cache, const query_set& queries,
+                           const compaction<Selection, Bias, Values>& options,
+                           const open_rows& where, std::span<const index_t> exact,
+                           const memory_report& plan, const stop_when& stop, const loop& threads) {
+  const open_block open(cache, where, exact);
+  pipeline<Selection, Bias, Values> stages(open.block(), queries, options, where.first, plan, stop,
+                                           threads);
+  auto fitted = stages.run();
+  if (fitted) {
+    for (index_t& row : fitted->positions) row += where.first;
+    return fitted;
+  }
+  error cause = fitted.error();
+  const std::vector<index_t>& rows = stages.chosen_rows();
+  if (cause.code == errc::storage_overflow && cause.actual < static_cast<index_t>(rows.size())) {
+    const index_t row = where.first + rows[static_cast<std::size_t>(cause.actual)];
+    cause.actual += count_below(exact, row);
+  }
+  return cause;
+}
+
+/// The rows that stay as they are, ascending: all visible ones where the budget holds them, else
+/// those protected, which the budget must exceed.
+template <class Options>
+result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const row_order& order,
+                                          const Options& options) {
+  const index_t visible = cache.keys.rows() - order.hidden();
+  if (options.budget >= visible) return visible_rows_of(cache, order);
+  std::vector<index_t> rows = protected_rows(cache, order, options.protect);
+  const auto ok =
+      check_protected_budget(options.budget, visible, static_cast<index_t>(rows.size()));
+  if (!ok) return ok.error();
+  return rows;
+}
+
+/// `compact` of checked inputs to less than all visible rows, `kept` among them, with the options
+/// of `plan`.
+template <class Selection, class Bias, class Values>
+result<compacted> compact_beside(const kv_block& cache, const query_set& queries,
+                                 const row_order& order, std::vector<index_t> kept,
+                                 memory_plan<compaction<Selection, Bias, Values>>& plan,
+                                 const stop_when& stop, const loop& threads) {
+  auto& options = plan.options;
+  const open_rows open = open_stretch(options.protect, order, cache.keys.rows());
+  compacted exact;
+  const auto stored =
+      take_exact(cache, std::move(kept), options.storage, options.bias_storage, exact);
+  // Of rows that do not fit their storage the first in the result is named: one before all that are
+  // selected is known before they are.
+  if (!stored && stored.error().actual < count_below(exact.positions, open.first)) {
+    return stored.error();
+  }
+  options.budget -= static_cast<index_t>(exact.positions.size());
+  auto fitted =
+      fit_open(cache, queries, options, open, exact.positions, plan.report, stop, threads);
+  const bool sees_none =
+      !fitted && fitted.error().code == errc::all_masked && !exact.positions.empty();
+  if (!fitted && !sees_none) return fitted;
+  if (!stored) {
+    error cause = stored.error();
+    const index_t row = exact.positions[static_cast<std::size_t>(cause.actual)];
+    if (fitted) cause.actual += count_below(fitted->positions, row);
+    return cause;
+  }
+  if (sees_none) {  // no query looks at any but the protected rows: no other is worth a slot
+    exact.report.masked_queries = queries.rows();
+    return exact;
+  }
+  if (exact.positions.empty()) return fitted;
+  compacted out = merged(exact, *fitted);
+  out.report = std::move(fitted->report);
+  return out;
 }
 
 template <class Selection, class Bias, class Values>
@@ -23,58 +107,28 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
   if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
   const compaction_sizes sizes = sizes_of(cache, queries, threads);
+  auto kept = rows_to_keep(cache, sizes.order, options);
+  if (!kept) return kept.error();
   auto plan = memory_planner<Selection, Bias, Values>(sizes, options).run();
   if (!plan) return plan.error();
   const double checking = clock.lap();
-  const index_t rows = cache.keys.rows();
-  compacted out;
-  out.keys.resize(0, cache.keys.cols());
-  out.values.resize(0, cache.values.cols());
-  const bool is_identity = options.budget >= count_visible(cache, 0, rows);
-  const index_t head = is_identity ? rows : options.protect_first;
-  if (const auto ok = append_exact(cache, 0, head, options.storage, options.bias_storage, out);
-      !ok) {
-    return ok.error();
-  }
-  if (is_identity) {
-    if (out.positions.empty()) {
+  result<compacted> out = compacted{};
+  if (options.budget < cache.keys.rows() - sizes.order.hidden()) {
+    out = compact_beside(cache, queries, sizes.order, std::move(*kept), *plan, stop, threads);
+    if (!out) return out;
+  } else {
+    if (kept->empty()) {
       return error{errc::all_masked, "bias", 0, queries.rows(), "every key is hidden"};
     }
-    out.report.is_identity = true;
-  } else {
-    const index_t tail = options.protect_last;
-    const block_slice open(cache, head, rows - head - tail);
-    auto& inner = plan->options;
-    inner.budget = options.budget - head - tail;
-    const auto below_kept = [&out](error cause) {  // a place in the result, not in a part of it
-      const auto kept = static_cast<index_t>(out.positions.size());
-      if (cause.code == errc::storage_overflow) cause.actual += kept;
-      return cause;
-    };
-    if (count_visible(cache, head, rows - head - tail) > 0) {
-      auto fitted = pipeline<Selection, Bias, Values>(open.block(), queries, inner, head,
-                                                      plan->report, stop, threads)
-                        .run();
-      if (fitted) {
-        append(out, *fitted, head);
-        out.report = std::move(fitted->report);
-      } else if (fitted.error().code == errc::all_masked && protects_visible(cache, head, tail)) {
-        // No query looks between the protected rows: nothing there is worth a slot.
-        out.report.masked_queries = queries.rows();
-      } else {
-        return below_kept(fitted.error());
-      }
-    }
-    if (const auto ok =
-            append_exact(cache, rows - tail, tail, options.storage, options.bias_storage, out);
-        !ok) {
-      return below_kept(ok.error());
-    }
+    out->report.is_identity = true;
+    const auto ok =
+        take_exact(cache, std::move(*kept), options.storage, options.bias_storage, *out);
+    if (!ok) return ok.error();
   }
-  for (const index_t row : out.positions) out.key_positions.push_back(cache.position(row));
-  out.report.memory = plan->report;
-  out.report.seconds.check = checking;
-  out.report.seconds.total = checking + clock.lap();
+  for (const index_t row : out->positions) out->key_positions.push_back(cache.position(row));
+  out->report.memory = plan->report;
+  out->report.seconds.check = checking;
+  out->report.seconds.total = checking + clock.lap();
   return out;
 }
 

@@ -96,6 +96,9 @@ class weight_fit {
     return best;
   }
 
+  /// The rows of the last fit, ascending.
+  [[nodiscard]] const std::vector<index_t>& rows() const noexcept { return chosen_.positions; }
+
  private:
   /// exp(s_ij − max_i) of the chosen rows, their keys as they will be stored.
   result<matrix> mass_matrix() const {

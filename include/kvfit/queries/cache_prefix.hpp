@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cassert>
 #include <cstddef>
+#include <iterator>
+#include <limits>
 #include <span>
 #include <string>
 #include <utility>
@@ -56,6 +58,21 @@ inline index_t first_row_from(const kv_block& block, index_t position) noexcept 
   }
   const auto at = std::lower_bound(block.positions.begin(), block.positions.end(), position);
   return static_cast<index_t>(at - block.positions.begin());
+}
+
+/// The largest position of a visible key; less than any that may be, where there is none.
+inline index_t last_position(const kv_block& block) noexcept {
+  constexpr index_t none = std::numeric_limits<index_t>::min();
+  const index_t rows = block.keys.rows();
+  const bool may_hide = static_cast<index_t>(block.bias.size()) == rows;
+  if (!may_hide && block.positions.empty()) return block.first_position + rows - 1;
+  index_t last = none;
+  const index_t places = block.positions.empty() ? rows : std::ssize(block.positions);
+  for (index_t row = 0; row < places; ++row) {
+    if (may_hide && row < rows && block.is_hidden(row)) continue;
+    last = std::max(last, block.position(row));
+  }
+  return last;
 }
 
 /// Appends `block` without the rows that stand in [first, end). A block that can't be cut is
@@ -233,9 +250,7 @@ inline result<void> check_prefix(const cache_prefix& prefix, std::span<const lay
           cause.detail = here();
           return cause;
         }
-        const index_t last = block.positions.empty() ? block.first_position + block.keys.rows() - 1
-                                                     : *std::max_element(block.positions.begin(),
-                                                                         block.positions.end());
+        const index_t last = detail::last_position(block);
         if (block.keys.rows() > 0 && last >= prefix.positions) {
           return error{errc::invalid_position, "positions", last, prefix.positions,
                        here() + ": a key stands where tokens are still to come"};

@@ -30,9 +30,17 @@ struct row_range {
   index_t count = 0;
 };
 
+/// Whether a row of a block may be read; the rows of one whose bias does not fit all may.
+inline bool is_readable(const kv_block& block, index_t row) noexcept {
+  return static_cast<index_t>(block.bias.size()) != block.keys.rows() || !block.is_hidden(row);
+}
+
+/// Keys that are not hidden.
 inline index_t key_count(std::span<const kv_block> blocks) noexcept {
   index_t keys = 0;
-  for (const kv_block& block : blocks) keys += block.keys.rows();
+  for (const kv_block& block : blocks) {
+    for (index_t row = 0; row < block.keys.rows(); ++row) keys += is_readable(block, row) ? 1 : 0;
+  }
   return keys;
 }
 
@@ -58,17 +66,19 @@ inline void deal_keys(std::span<const std::vector<kv_block>> heads, const row_ra
   const auto group = static_cast<index_t>(layer.heads.size() / heads.size());
   for (std::size_t h = 0; h < heads.size(); ++h) {
     const std::vector<index_t> rows = sample_rows(key_count(heads[h]), to.count * group, how, seed);
-    index_t start = 0;
+    index_t number = 0;  // of the key among those that are not hidden
     index_t dealt = 0;
     for (const kv_block& block : heads[h]) {
-      const index_t end = start + block.keys.rows();
-      for (; dealt < to.count * group && rows[static_cast<std::size_t>(dealt)] < end; ++dealt) {
-        matrix& queries = layer.heads[h * static_cast<std::size_t>(group) +
-                                      static_cast<std::size_t>(dealt % group)];
-        load_row(block.keys, rows[static_cast<std::size_t>(dealt)] - start,
-                 queries.row(to.first + dealt / group).data());
+      for (index_t row = 0; row < block.keys.rows() && dealt < to.count * group; ++row) {
+        if (!is_readable(block, row)) continue;
+        if (rows[static_cast<std::size_t>(dealt)] == number) {
+          matrix& queries = layer.heads[h * static_cast<std::size_t>(group) +
+                                        static_cast<std::size_t>(dealt % group)];
+          load_row(block.keys, row, queries.row(to.first + dealt / group).data());
+          ++dealt;
+        }
+        ++number;
       }
-      start = end;
     }
   }
 }

@@ -13,6 +13,7 @@
 
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/query_moments.hpp"
+#include "kvfit/attention/visible_rows.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/settings.hpp"
 #include "kvfit/selection/problem.hpp"
@@ -31,7 +32,7 @@ namespace kvfit::selection {
 ///     score_j = (a_j + epsilon) ‖v_j‖
 ///
 /// b_j is the key's own bias and ALiBi term. All of it in double and as logarithms, so that neither
-/// huge logits nor tiny shares lose the order; ties go to the earlier row.
+/// huge logits nor tiny shares lose the order; ties go to the earlier row. Hidden rows are no keys.
 ///
 /// A Gaussian has no bounds and no places: a soft cap, a mask, or a causal rule or window that
 /// hides any key from any query is refused (`invalid_option`).
@@ -43,7 +44,7 @@ struct expected_attention {
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// The smallest and the largest position of some keys or queries.
+/// The smallest and the largest position of some visible keys or queries.
 struct position_range {
   index_t first = std::numeric_limits<index_t>::max();
   index_t last = std::numeric_limits<index_t>::min();
@@ -56,7 +57,9 @@ struct position_range {
 
 inline position_range positions_of(const kv_block& cache) {
   position_range range;
-  for (index_t j = 0; j < cache.keys.rows(); ++j) range.take(cache.position(j));
+  for (index_t j = 0; j < cache.keys.rows(); ++j) {
+    if (!cache.is_hidden(j)) range.take(cache.position(j));
+  }
   return range;
 }
 
@@ -88,6 +91,7 @@ inline result<void> check_gaussian(const selection_problem& problem) {
   if (!problem.cache.masks.empty()) return refuse("masks");
   if (!problem.rule.causal && problem.rule.window == 0) return {};
   const position_range keys = positions_of(problem.cache);
+  if (keys.first > keys.last) return {};  // none is visible
   for (const query_block& block : problem.queries.blocks()) {
     const position_range queries = positions_of(block);
     if (problem.rule.causal && keys.last > queries.first) return refuse("rule.causal");
@@ -98,7 +102,8 @@ inline result<void> check_gaussian(const selection_problem& problem) {
   return {};
 }
 
-/// ℓ_j of all keys for the queries of one head; see `selection::expected_attention`.
+/// ℓ_j of all keys for the queries of one head, −∞ of hidden ones; see
+/// `selection::expected_attention`.
 inline Eigen::VectorXd expected_logits(const selection_problem& problem,
                                        std::span<const query_block> head) {
   constexpr index_t tile_rows = 256;
@@ -110,12 +115,13 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
   query_moments moments = moments_of(head);
   moments.covariance *= 0.5 * scale;
   Eigen::VectorXd logits(cache.keys.rows());
+  const index_t visible = next_row(cache.bias, 0, cache.bias.empty() ? 0 : logits.size(), false);
   matrix buffer(tile_rows, depth);
   double_rows keys(tile_rows, depth);
   double_rows sight(tile_rows, depth);  // μ + ½ scale Σ k_j
   for (index_t first = 0; first < logits.size(); first += tile_rows) {
     const index_t count = std::min(tile_rows, logits.size() - first);
-    const float_tile rows = load_rows(cache.keys, first, count, buffer.data());
+    const float_tile rows = load_visible_rows(cache.keys, cache.bias, first, count, buffer.data());
     for (index_t j = 0; j < count; ++j) {
       const Eigen::Map<const vector> key(rows.data + j * rows.stride, depth);
       keys.row(j) = key.cast<double>().transpose();
@@ -125,6 +131,10 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
                    {sight.data(), depth}, count, depth, depth, simd::product_mode::add);
     for (index_t j = 0; j < count; ++j) {
       const index_t row = first + j;
+      if (cache.is_hidden(row)) {
+        logits[row] = -std::numeric_limits<double>::infinity();
+        continue;
+      }
       // One by one, in an order that no alignment changes: equal keys must tie.
       double product = 0;
       for (index_t k = 0; k < depth; ++k) product += keys(j, k) * sight(j, k);
@@ -133,7 +143,8 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
         logit += static_cast<double>(cache.bias[static_cast<std::size_t>(row)]);
       }
       // Of −slope · (p − r) the query's part is the same for all keys.
-      logits[row] = logit + slope * static_cast<double>(cache.position(row) - cache.position(0));
+      logits[row] =
+          logit + slope * static_cast<double>(cache.position(row) - cache.position(visible));
     }
   }
   return logits;
@@ -168,6 +179,7 @@ inline Eigen::VectorXd expected_log_scores(double epsilon, const selection_probl
   const double floor = std::log(epsilon);
   vector value(cache.values.cols());
   for (index_t j = 0; j < scores.size(); ++j) {
+    if (cache.is_hidden(j)) continue;
     load_row(cache.values, j, value.data());
     scores[j] = add_logarithms(scores[j] - std::log(heads), floor) +
                 0.5 * std::log(value.cast<double>().squaredNorm());

@@ -14,10 +14,12 @@
 
 namespace kvfit::selection {
 
-/// The first t rows: prefix truncation.
+/// The t rows at the smallest positions: prefix truncation. Of rows at one position the earlier
+/// ones in memory.
 struct first {};
 
-/// The last t rows: a sliding window.
+/// The t rows at the largest positions: a sliding window. Of rows at one position the later ones in
+/// memory.
 struct last {};
 
 /// t rows drawn without replacement; the same seed draws the same rows on every machine.
@@ -26,7 +28,7 @@ struct random {
 };
 
 /// Exactly these rows, each in 0 … T − 1 and at most once, as many as the budget. Protected rows
-/// stay without being named, and take their share of the budget.
+/// stay without being named here, and take their share of the budget.
 struct given {
   std::vector<index_t> positions;
 };
@@ -42,6 +44,17 @@ inline std::vector<index_t> keepable_rows(const selection_problem& problem) {
   for (index_t row = 0; row < problem.cache.keys.rows(); ++row) {
     if (problem.may_keep(row)) rows.push_back(row);
   }
+  return rows;
+}
+
+/// The same, ascending by position; rows at one position by number.
+inline std::vector<index_t> keepable_rows_as_they_stand(const selection_problem& problem) {
+  std::vector<index_t> rows = keepable_rows(problem);
+  const kv_block& cache = problem.cache;
+  if (cache.positions.empty()) return rows;
+  std::sort(rows.begin(), rows.end(), [&cache](index_t a, index_t b) {
+    return cache.position(a) != cache.position(b) ? cache.position(a) < cache.position(b) : a < b;
+  });
   return rows;
 }
 
@@ -68,14 +81,14 @@ inline score_options wanted_scores(const selection::given&) {
 
 inline result<selected_rows> select(const selection::first&, const selection_problem& problem) {
   if (const auto ok = check_problem(problem); !ok) return ok.error();
-  std::vector<index_t> rows = detail::keepable_rows(problem);
+  std::vector<index_t> rows = detail::keepable_rows_as_they_stand(problem);
   rows.resize(detail::count_kept(rows, problem));
   return selected_rows{.positions = std::move(rows)};
 }
 
 inline result<selected_rows> select(const selection::last&, const selection_problem& problem) {
   if (const auto ok = check_problem(problem); !ok) return ok.error();
-  std::vector<index_t> rows = detail::keepable_rows(problem);
+  std::vector<index_t> rows = detail::keepable_rows_as_they_stand(problem);
   rows.erase(rows.begin(),
              rows.end() - static_cast<std::ptrdiff_t>(detail::count_kept(rows, problem)));
   return selected_rows{.positions = std::move(rows)};
@@ -113,7 +126,7 @@ inline result<selected_rows> select(const selection::given& policy,
     }
     if (!problem.may_keep(row - first)) {
       return error{errc::invalid_position, "positions", row, error::none,
-                   "its bias hides this key"};
+                   "its bias hides this key, or it is protected"};
     }
     if (std::exchange(seen[static_cast<std::size_t>(row - first)], 1) != 0) {
       return error{errc::invalid_position, "positions", row, error::none, "given twice"};

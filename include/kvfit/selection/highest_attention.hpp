@@ -16,8 +16,8 @@ struct highest_attention {
   importance_kind importance = importance_kind::rms;
   pooling_kind pooling = pooling_kind::none;
   index_t pooling_width = 7;
-  /// Only the last `window` queries of every query head have a say (those held out to judge a fit
-  /// are passed over); 0: all.
+  /// Only the last `window` queries of every query head, by position, have a say (those held out to
+  /// judge a fit are passed over); 0: all.
   index_t window = 0;
 };
 

@@ -27,7 +27,8 @@ struct selection_problem {
   /// Bytes a selection may spend on storing n × T numbers, those of the score pass among them;
   /// where they do not fit, it recomputes them.
   index_t memory_cap = std::numeric_limits<index_t>::max();
-  /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected.
+  /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected or
+  /// hidden.
   index_t first_row = 0;
   /// One per query block where these are parts of the caller's; empty: each is a query head's own.
   std::span<const block_origin> origins = {};
@@ -36,11 +37,9 @@ struct selection_problem {
   /// Who runs what can be done at the same time; what is chosen does not depend on it.
   loop threads = {};
 
-  /// A key whose own bias hides it from every query is never kept.
-  [[nodiscard]] bool may_keep(index_t row) const noexcept {
-    return cache.bias.empty() ||
-           cache.bias[static_cast<std::size_t>(row)] > -std::numeric_limits<float>::infinity();
-  }
+  /// A key whose own bias hides it from every query is never kept, nor read. So are those hidden
+  /// that `compact` protects between the others.
+  [[nodiscard]] bool may_keep(index_t row) const noexcept { return !cache.is_hidden(row); }
 };
 
 struct selection_report {

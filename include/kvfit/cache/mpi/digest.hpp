@@ -103,8 +103,9 @@ void add_options(digest& to, const cache_compaction<Selection, Bias, Values>& op
   to.add(head.rule.soft_cap);
   to.add(head.rule.causal);
   to.add(head.rule.window);
-  to.add(head.protect_first);
-  to.add(head.protect_last);
+  to.add(head.protect.first);
+  to.add(head.protect.last);
+  to.add_list(std::span(head.protect.rows));
   to.add(head.replace_dead_keys);
   to.add(head.held_out);
   to.add(head.queries_per_row);
