@@ -133,7 +133,7 @@ TEST_CASE("E: a round sees keys where they stand: it is the compaction of the ro
   run_round_of(roll, text.live(0, 124), queries);
   auto expected = options.cache;
   expected.budget = 3 * 16;
-  expected.head.protect_first = 3;
+  expected.head.protect.first = 3;
   const auto alone = kvfit::compact_cache(placed(text, 0, 116, positions), queries, expected);
   REQUIRE(alone);
   CHECK(same_cache(*roll.block(), *alone));
