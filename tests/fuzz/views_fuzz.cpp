@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Any sizes, strides, tables and types as a view: an error, or a view whose rows lie where an
-// oracle of wide integers says, are read without leaving their memory, and are the same whichever
-// way they are read.
+// oracle of wide integers says, are read without leaving their memory, are the same whichever way
+// they are read, and are written as a whole or not at all.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -16,6 +16,7 @@
 #include "kvfit/view/layouts.hpp"
 #include "kvfit/view/load.hpp"
 #include "kvfit/view/make_view.hpp"
+#include "kvfit/view/store.hpp"
 
 namespace {
 
@@ -83,7 +84,7 @@ bool is_inside(const row_memory& memory, index_t slots, index_t pages, index_t p
   numbers.add(memory.cols, memory.col_stride);
   numbers.add(pages, page_stride);
   if (!fits(numbers, memory.type, static_cast<wide>(start))) return false;
-  if (memory.type != dtype::int8) return true;
+  if (!memory.is_scaled()) return true;
   const kvfit::group_scales& scales = memory.scales;
   span_of_places reached;
   reached.add((slots - 1) / scales.row_group + 1, scales.row_stride);
@@ -134,6 +135,31 @@ void read(const row_view& view, input& in) {
   }
 }
 
+/// Writes small numbers where the view looks: all of them, read back as they were where the type
+/// holds them, or none.
+void write(const row_view& view, memories& held) {
+  if (view.empty() || view.rows() > most_numbers || view.cols() > most_numbers ||
+      view.rows() * view.cols() > most_numbers) {
+    return;
+  }
+  kvfit::matrix source(view.rows(), view.cols());
+  for (index_t i = 0; i < source.rows(); ++i) {
+    for (index_t j = 0; j < source.cols(); ++j) {
+      source(i, j) = static_cast<float>((i * 31 + j * 7) % 15 - 7);
+    }
+  }
+  const memories before = held;
+  if (kvfit::store_rows(source, kvfit::writable_view(view))) {
+    // Exact in all number types; of scales only they are known not to be.
+    if (!kvfit::is_number(view.type()) || view.memory().is_scaled()) return;
+    for (index_t i = 0; i < source.rows(); ++i) {
+      for (index_t j = 0; j < source.cols(); ++j) promise(view(i, j) == source(i, j));
+    }
+  } else {
+    promise(before.numbers == held.numbers && before.scales == held.scales);
+  }
+}
+
 /// A memory of any sizes and strides; numbers start somewhere in it.
 row_memory any_memory(input& in, const memories& held, std::size_t& start, index_t& decoded_cols) {
   row_memory memory;
@@ -146,7 +172,7 @@ row_memory any_memory(input& in, const memories& held, std::size_t& start, index
   start = in.take<std::uint16_t>() % (room / unit) * unit;
   memory.data = held.numbers.data() + start;
   if (in.below(64) == 0) memory.data = nullptr;
-  if (memory.type == dtype::int8) {
+  if (kvfit::takes_scales(memory.type) && (memory.type == dtype::int8 || in.below(2) == 0)) {
     memory.scales = {.data = held.scales.data(),
                      .type = types[in.below(4) < 3 ? in.below(2) : in.below(std::size(types))],
                      .group = in.size(),
@@ -157,16 +183,19 @@ row_memory any_memory(input& in, const memories& held, std::size_t& start, index
   }
   if (memory.type == dtype::decoded) {
     decoded_cols = memory.cols;
+    memory.row_stride = 0;
+    memory.col_stride = 1;
     memory.data = &decoded_cols;
     memory.decode = decode_ramp;
   }
   return memory;
 }
 
-void strided_or_listed(input& in, const memories& held) {
+void strided_or_listed(input& in, memories& held) {
   std::size_t start = 0;
   index_t decoded_cols = 0;
-  const row_memory memory = any_memory(in, held, start, decoded_cols);
+  row_memory memory = any_memory(in, held, start, decoded_cols);
+  if (in.below(8) != 0) memory.scales.page_stride = 0;
   const bool is_listed = in.below(2) == 0;
   std::vector<index_t> rows(is_listed ? in.below(40) : 0);
   for (index_t& row : rows) row = in.size();
@@ -177,15 +206,18 @@ void strided_or_listed(input& in, const memories& held) {
   for (const index_t row : rows) promise(row >= 0 && row < memory.rows);
   if (view->empty() || !is_inside(memory, memory.rows, 1, 0, start)) return;
   read(*view, in);
+  if (memory.type != dtype::decoded) write(*view, held);
 }
 
 template <class Entry>
-void paged(input& in, const memories& held) {
+void paged(input& in, memories& held) {
   std::size_t start = 0;
   index_t decoded_cols = 0;
-  const row_memory memory = any_memory(in, held, start, decoded_cols);
-  const kvfit::paging page{in.size(), in.size(), in.size()};
+  row_memory memory = any_memory(in, held, start, decoded_cols);
+  kvfit::paging page{in.size(), in.size(), in.size()};
+  if (memory.type == dtype::decoded) page.page_stride = 0;
   const index_t rows = in.size();
+  if (memory.rows != rows) memory.rows = 0;
   std::vector<Entry> table(in.below(40));
   for (Entry& entry : table) entry = static_cast<Entry>(in.size());
   const auto view = kvfit::make_paged_view(memory, std::span<const Entry>(table), page, rows);
@@ -193,20 +225,36 @@ void paged(input& in, const memories& held) {
   promise(view->rows() == rows && view->cols() == memory.cols);
   if (!is_inside(memory, page.page_size, page.pages, page.page_stride, start)) return;
   read(*view, in);
+  if (memory.type != dtype::decoded) write(*view, held);
 }
 
 /// Layouts of engines know how long their memory is: what they let through is read as it is.
-void layouts(input& in, const memories& held) {
+void layouts(input& in, memories& held) {
   const dtype type = types[in.below(std::size(types))];
-  const kvfit::cache_scales scales{held.scales.data(), types[in.below(2)], in.size()};
+  kvfit::cache_scales scales{
+      .data = held.scales.data(), .type = types[in.below(2)], .group = in.size()};
+  if (!kvfit::takes_scales(type)) {
+    scales = {};
+  } else if (in.below(2) == 0) {
+    scales.per = static_cast<kvfit::scale_scope>(in.below(6));
+    if (scales.per != kvfit::scale_scope::group) scales.group = 32;
+    if (in.below(2) == 0) scales.value_data = held.scales.data();
+    if (scales.per == kvfit::scale_scope::row_tail) {
+      scales.tail = in.size();
+      scales.data = nullptr;
+      scales.value_data = nullptr;
+    }
+  }
   const index_t head = in.size();
   const index_t tokens = in.size();
   std::vector<index_t> cells(in.below(40));
   for (index_t& cell : cells) cell = in.size();
   const auto inside = [&](const row_view& view) {
     // Scales have no length of their own: those of a tensor that fits are fewer than its numbers.
-    if (type == dtype::int8 && scales.group < 4) return;
+    const bool is_group = scales.per == kvfit::scale_scope::group;
+    if (view.memory().is_scaled() && (is_group ? scales.group : view.cols()) < 4) return;
     read(view, in);
+    write(view, held);
   };
   switch (in.below(3)) {
     case 0: {
@@ -249,7 +297,7 @@ void layouts(input& in, const memories& held) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   input in(data, size);
   const std::uint8_t kind = in.below(4);
-  const memories held(in);
+  memories held(in);
   if (kind == 0) strided_or_listed(in, held);
   if (kind == 1) paged<std::int32_t>(in, held);
   if (kind == 2) paged<kvfit::index_t>(in, held);

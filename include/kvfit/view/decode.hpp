@@ -55,30 +55,54 @@ inline void decode_run(const row_memory& memory, index_t offset, index_t count, 
   }
 }
 
-/// Calls use(l, count, scale) for each run of columns of memory row `row` that share a scale:
-/// columns cols.at(l) … cols.at(l + count − 1).
-template <class Use>
-void for_scales(const row_memory& memory, index_t row, stepped cols, Use use) {
-  const index_t group = memory.scales.group;
-  for (index_t l = 0; l < cols.count;) {
-    const index_t col = cols.at(l);
-    // Columns of the group after this one; a group may be larger than any number of columns.
-    const index_t after = group - 1 - col % group;
-    const index_t count =
-        std::min(cols.count - l, (cols.step == 1 ? after : after / cols.step) + 1);
-    use(l, count, memory.scale(row, col));
-    l += count;
+/// The scales of some columns, for one row after the other.
+class column_scales {
+ public:
+  column_scales(const row_memory& memory, stepped cols) noexcept
+      : memory_(memory), cols_(cols), first_(group_of(0)), left_(left_of(0)) {}
+
+  /// Calls use(l, count, scale) for each run of columns that share a scale in memory row `row`:
+  /// columns cols.at(l) … cols.at(l + count − 1).
+  template <class Use>
+  void for_row(index_t row, Use use) const {
+    const index_t of_row = memory_.scale_row(row);
+    index_t group = first_;
+    index_t left = left_;  // columns of the group from here on
+    for (index_t l = 0; l < cols_.count;) {
+      const index_t fitting = cols_.step == 1 ? left : (left - 1) / cols_.step + 1;
+      const index_t count = std::min(fitting, cols_.count - l);
+      use(l, count, memory_.scale_at(of_row + group * memory_.scales.group_stride));
+      l += count;
+      group = cols_.step == 1 ? group + 1 : group_of(l);
+      left = cols_.step == 1 ? memory_.scales.group : left_of(l);
+    }
   }
-}
+
+ private:
+  [[nodiscard]] index_t group_of(index_t l) const noexcept {
+    return cols_.at(l) / memory_.scales.group;
+  }
+  [[nodiscard]] index_t left_of(index_t l) const noexcept {  // may exceed any number of columns
+    return memory_.scales.group - cols_.at(l) % memory_.scales.group;
+  }
+
+  const row_memory& memory_;
+  stepped cols_;
+  index_t first_;
+  index_t left_;
+};
 
 /// Multiplies decoded numbers by their scales.
 inline void apply_scales(const row_memory& memory, stepped rows, stepped cols,
                          decode_target out) noexcept {
+  const column_scales scales(memory, cols);
   for (index_t k = 0; k < rows.count; ++k) {
     float* const row = out.data + k * out.row_gap;
-    for_scales(memory, rows.at(k), cols, [&](index_t l, index_t count, float scale) {
+    scales.for_row(rows.at(k), [&](index_t l, index_t count, float scale) {
       using strided = Eigen::Map<Eigen::ArrayXf, 0, Eigen::InnerStride<>>;
-      if (out.col_gap == 1) {
+      if (count == 1) {
+        row[l * out.col_gap] *= scale;
+      } else if (out.col_gap == 1) {
         Eigen::Map<Eigen::ArrayXf>(row + l, count) *= scale;
       } else {
         strided(row + l * out.col_gap, count, Eigen::InnerStride<>(out.col_gap)) *= scale;
@@ -103,10 +127,11 @@ inline void decode_own_format(const row_memory& memory, stepped rows, stepped co
 /// Contiguous rows of bytes with scales, group by group, to contiguous rows of floats.
 inline void decode_scaled_rows(const row_memory& memory, stepped rows, stepped cols,
                                decode_target out) noexcept {
+  const column_scales scales(memory, cols);
   for (index_t k = 0; k < rows.count; ++k) {
     const std::byte* const from = memory.address(memory.offset(rows.at(k), cols.first));
     float* const to = out.data + k * out.row_gap;
-    for_scales(memory, rows.at(k), cols, [&](index_t l, index_t count, float scale) {
+    scales.for_row(rows.at(k), [&](index_t l, index_t count, float scale) {
       simd::widen_scaled(memory.type, from + l, scale, to + l, count);
     });
   }
@@ -115,8 +140,11 @@ inline void decode_scaled_rows(const row_memory& memory, stepped rows, stepped c
 /// Rows that are contiguous, each of a run of columns.
 inline void decode_by_rows(const row_memory& memory, stepped rows, stepped cols,
                            decode_target out) noexcept {
+  constexpr index_t worthwhile = 8;  // numbers that are widened and scaled at once
   const bool is_scaled = memory.is_scaled();
-  if (is_scaled && out.col_gap == 1) return decode_scaled_rows(memory, rows, cols, out);
+  if (is_scaled && out.col_gap == 1 && memory.scales.group >= worthwhile) {
+    return decode_scaled_rows(memory, rows, cols, out);
+  }
   for (index_t k = 0; k < rows.count; ++k) {
     decode_run(memory, memory.offset(rows.at(k), cols.first), cols.count,
                out.data + k * out.row_gap, out.col_gap);

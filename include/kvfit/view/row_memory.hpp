@@ -88,13 +88,20 @@ struct row_memory {
 
   /// Where the scale of element (r, c) lies, in scales from `scales.data`.
   [[nodiscard]] index_t scale_offset(index_t r, index_t c) const noexcept {
-    return map.offset(r, scales.row_stride, scales.page_stride, scales.row_group) +
-           c / scales.group * scales.group_stride;
+    return scale_row(r) + c / scales.group * scales.group_stride;
+  }
+  /// The same for the first group of row r.
+  [[nodiscard]] index_t scale_row(index_t r) const noexcept {
+    if (scales.row_stride == 0 && scales.page_stride == 0) return 0;
+    return map.offset(r, scales.row_stride, scales.page_stride, scales.row_group);
+  }
+  /// The scale that lies there.
+  [[nodiscard]] float scale_at(index_t offset) const noexcept {
+    if (scales.type == dtype::fp16) return to_float(static_cast<const fp16*>(scales.data)[offset]);
+    return static_cast<const float*>(scales.data)[offset];
   }
   [[nodiscard]] float scale(index_t r, index_t c) const noexcept {
-    const index_t at = scale_offset(r, c);
-    if (scales.type == dtype::fp16) return to_float(static_cast<const fp16*>(scales.data)[at]);
-    return static_cast<const float*>(scales.data)[at];
+    return scale_at(scale_offset(r, c));
   }
 };
 

@@ -280,30 +280,32 @@ class row_store {
     if (!tile) return tile.error();
     bytes_.resize(static_cast<std::size_t>(cols_.count));
     result<void> found;
-    for_scales(memory_, rows_.at(row), cols_, [&](index_t first, index_t count, float scale) {
-      if (!found) return;
-      if (!is_finite(scale)) {
-        found = refuse(errc::non_finite, row, first, "a scale of the target");
-        return;
-      }
-      for (index_t col = first; col < first + count; ++col) {
-        const float x = tile->data[col];
-        const float number = x == 0 ? x : x / scale;  // infinite where the scale is 0
-        // Not what `to_byte` takes, or not what its byte would be read as.
-        const bool is_int8 = memory_.type == dtype::int8;
-        bool fits = !is_int8 || (number > -128.5F && number < 127.5F);
-        if (fits) {
-          const std::uint8_t byte = to_byte(memory_.type, number);
-          fits = is_finite(of_byte(memory_.type, byte) * scale);
-          bytes_[static_cast<std::size_t>(col)] = std::byte{byte};
-        }
-        if (!fits) {
-          found = refuse(errc::storage_overflow, row, col,
+    column_scales(memory_, cols_)
+        .for_row(rows_.at(row), [&](index_t first, index_t count, float scale) {
+          if (!found) return;
+          if (!is_finite(scale)) {
+            found = refuse(errc::non_finite, row, first, "a scale of the target");
+            return;
+          }
+          for (index_t col = first; col < first + count; ++col) {
+            const float x = tile->data[col];
+            const float number = x == 0 ? x : x / scale;  // infinite where the scale is 0
+            // Not what `to_byte` takes, or not what its byte would be read as.
+            const bool is_int8 = memory_.type == dtype::int8;
+            bool fits = !is_int8 || (number > -128.5F && number < 127.5F);
+            if (fits) {
+              const std::uint8_t byte = to_byte(memory_.type, number);
+              fits = is_finite(of_byte(memory_.type, byte) * scale);
+              bytes_[static_cast<std::size_t>(col)] = std::byte{byte};
+            }
+            if (!fits) {
+              found =
+                  refuse(errc::storage_overflow, row, col,
                          "exceeds " + std::string(name(memory_.type)) + " at the target's scale");
-          return;
-        }
-      }
-    });
+              return;
+            }
+          }
+        });
     if (found && writes_) put(row, bytes_.data(), 1);
     return found;
   }
