@@ -390,6 +390,16 @@ TEST_CASE("J: an empty conversation is a rolling cache of no rows, and grows",
     CHECK(same_cache(*again->block(), *fresh.block()));
   }
   REQUIRE(rolling_cache::make(options, {}));
+
+  // Saved and read back, layers without a row are what they were.
+  const auto bytes = kvfit::write_state(no_rows, kvfit::state_info{});
+  INFO((bytes ? "" : bytes.error().message()));
+  REQUIRE(bytes);
+  auto state = kvfit::read_state(*bytes);
+  REQUIRE(state);
+  CHECK(same_cache(state->cache, no_rows));
+  CHECK(rolling_cache::make(
+      options, {.block = std::make_shared<const kvfit::compacted_cache>(std::move(state->cache))}));
 }
 
 TEST_CASE("J: an empty conversation is saved, read back and goes on", "[cache][rolling][empty]") {

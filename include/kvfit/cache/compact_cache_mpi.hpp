@@ -121,9 +121,10 @@ namespace kvfit::inline KVFIT_ISA {
 /// with the least. Under `rank_holds::shard` each rank compacts what it has; heads are named as the
 /// whole cache names them (layer's number, place among the heads of all ranks), and so are
 /// `budgets::given` and `options.skip`, while `budgets::rows` and the curves of
-/// `budgets::influence` are those of the rank's own heads, in the order of its view. The budget is
-/// that of all ranks together. `heads_at_once` and `by` are each rank's own: progress counts its
-/// heads.
+/// `budgets::influence` are those of the rank's own heads, in the order of its view. Ranks that
+/// share a layer have the same entries of queries for it, in the same order, each with as many
+/// query heads for a KV head. The budget is that of all ranks together. `heads_at_once` and `by`
+/// are each rank's own: progress counts its heads.
 ///
 /// Errors: those of the serial call, and `invalid_option` where ranks were called with different
 /// options (policies and refinement are not compared), `shape_mismatch` or `invalid_option` where

@@ -31,7 +31,7 @@ namespace kvfit {
 struct cache_prefix {
   /// [layer][KV head]: any number of blocks, none too. Every key stands before `positions`.
   std::vector<std::vector<std::vector<kv_block>>> blocks = {};
-  index_t positions = 0;  ///< ≥ 0: the logical length; the first token read stands here
+  index_t positions = 0;  ///< ≥ 0: where the first token read stands; no key is there or behind
 };
 
 }  // namespace kvfit
