@@ -455,3 +455,122 @@ TEST_CASE("O: keys that rounding lifts far above a query's maximum leave weights
   CHECK(c.report.bias.status == kvfit::linalg::bounded_status::optimal);
   CHECK(c.bias.allFinite());
 }
+
+namespace {
+
+/// Refinement as the pipeline asks for it, of eight rows at even distances.
+struct guarded_case {
+  head made;
+  kvfit::query_split parts;
+  kvfit::attention_scores scores;
+  compacted out;
+  kvfit::logit_rule rule;
+  kvfit::kv_block cache;
+
+  explicit guarded_case(std::uint64_t seed, float key_scale = 1)
+      : made(make_head(seed, {.queries = 160, .keys = 64, .depth = 8, .width = 6})) {
+    made.keys *= key_scale;
+    made.queries /= key_scale;
+    cache = made.cache();
+    parts = kvfit::split_queries(made.queries, {}, 0.125);
+    auto scored = kvfit::score_pass(cache, parts.fit.set(), rule,
+                                    {.importance = kvfit::importance_kind::none});
+    REQUIRE(scored);
+    scores = std::move(*scored);
+    for (index_t row = 3; row < 64; row += 8) out.positions.push_back(row);
+    out.keys = kvfit::gather_rows(cache.keys, out.positions);
+    out.values = kvfit::gather_rows(cache.values, out.positions);
+    out.bias = kvfit::vector::Constant(8, 2);
+  }
+  guarded_case(const guarded_case&) = delete;
+  guarded_case& operator=(const guarded_case&) = delete;
+};
+
+}  // namespace
+
+TEST_CASE("O: what refinement keeps is worse neither in output nor in mass",
+          "[compact][guard][refine]") {
+  // One of the two alone is lowered, and the other rises where it may.
+  const bool for_output = GENERATE(false, true);
+  for (std::uint64_t seed = 1; seed <= 24; ++seed) {
+    guarded_case one(seed);
+    const kvfit::refinement settings{.steps = 12,
+                                     .output_weight = for_output ? 1.0 : 0.0,
+                                     .mass_weight = for_output ? 0.0 : 1.0};
+    const kvfit::matrix original = one.out.values;
+    const kvfit::stop_when never;
+    const kvfit::loop alone;
+    kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
+    kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
+                            one.out.positions, original);
+    const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, one.out);
+    REQUIRE(steps);
+    if (steps->kept == 0) continue;
+    CHECK(steps->kept == moving.report().steps);  // one batch: its values stand
+    const auto errors = judge.errors(one.out, moving.values());
+    REQUIRE(errors);
+    INFO("seed " << seed);
+    CHECK(errors->output_error <= steps->start.output_error);
+    CHECK(errors->mass_error <= steps->start.mass_error);
+  }
+}
+
+TEST_CASE("O: what refinement keeps fits its storage", "[compact][guard][refine][storage]") {
+  int overflowed = 0;
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    float largest = 0;
+    {
+      const guarded_case plain(seed);
+      largest = plain.out.keys.cwiseAbs().maxCoeff();
+    }
+    for (const kvfit::dtype type : {kvfit::dtype::fp32, kvfit::dtype::fp16}) {
+      guarded_case one(seed, 65500 / largest);
+      const kvfit::refinement settings{.steps = 12};
+      const kvfit::matrix original = one.out.values;
+      const kvfit::stop_when never;
+      const kvfit::loop alone;
+      kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
+      kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
+                              one.out.positions, original);
+      REQUIRE(kvfit::detail::refine_guarded(moving, judge, {type, type}, one.out));
+      const bool fits = one.out.keys.cwiseAbs().maxCoeff() < 65520;
+      INFO("seed " << seed);
+      if (type == kvfit::dtype::fp16) CHECK(fits);
+      if (type == kvfit::dtype::fp32) overflowed += fits ? 0 : 1;
+    }
+  }
+  CHECK(overflowed >= 3);
+}
+
+TEST_CASE("O: a gradient method's values are returned as they are, whatever copies would do",
+          "[compact][guard][gradient]") {
+  const head made = make_head(2);
+  composition options = honest(8);
+  options.refine.steps.reset();
+  options.gradient = kvfit::gradient_keys{.loss = kvfit::gradient_loss::log_mass, .steps = 3};
+  const kvfit::matrix values = kvfit::matrix::Constant(8, 8, 50);
+  options.values.fit = these_values(values);
+  options.held_out = GENERATE(0.0, 0.125);
+  const compacted c = run(made.cache(), made.queries, options);
+  CHECK(c.values == values);
+  CHECK_FALSE(c.report.copies_judged_better);
+}
+
+TEST_CASE("O: keys that a gradient method moves out of their storage are refused",
+          "[compact][guard][gradient][storage]") {
+  head made = make_head(2);
+  const float scale = 65500 / made.keys.cwiseAbs().maxCoeff();
+  made.keys *= scale;
+  made.queries /= scale;
+  composition options = honest(60);
+  options.refine.steps.reset();
+  options.gradient = kvfit::gradient_keys{.loss = kvfit::gradient_loss::log_mass,
+                                          .optimiser = kvfit::gradient_optimiser::lbfgs,
+                                          .steps = 30};
+  REQUIRE(run(made.cache(), made.queries, options).keys.cwiseAbs().maxCoeff() > 65520);
+  options.storage = kvfit::dtype::fp16;
+  const auto refused = kvfit::compact(made.cache(), made.queries, options);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == errc::storage_overflow);
+  CHECK(refused.error().argument == "keys");
+}

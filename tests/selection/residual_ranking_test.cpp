@@ -161,3 +161,54 @@ TEST_CASE("no rows open, or none asked for, gives none", "[selection][residual_r
   REQUIRE(rows.size() == 1);
   CHECK(rows[0] == 7);  // ties go to the earlier row
 }
+
+TEST_CASE("O: keys that differ by rounding alone are ranked as by looking at all",
+          "[selection][residual_ranking][guard]") {
+  const int storage = GENERATE(0, 1, 2);
+  auto head = kvfit_test::make_head(11, {.queries = 160, .keys = 400});
+  const kvfit::matrix noise = kvfit_test::random_matrix(400, head.keys.cols(), 12, 2e-6F);
+  for (kvfit::index_t j = 0; j < 400; ++j) head.keys.row(j) = head.keys.row(j % 3) + noise.row(j);
+  const kvfit_test::scored_head scored(head.cache(), head.queries,
+                                       {.keep_exponentials = storage == 2 ? -1 : 160 * 400 * 4});
+  kvfit::selection_problem problem = scored.problem(50);
+  if (storage == 2) problem.memory_cap = 4 * kvfit::simd::half_words(160) * 400;
+  kvfit::mass_columns columns(problem, mass_weighting::relative);
+  kvfit::residual_ranking ranking(columns, 0, false, storage == 1 ? 1000 : 0);
+  kvfit::random_source draw(13);
+  const std::vector<char> open(400, 1);
+  kvfit::vector residual = columns.target();
+  for (int round = 0; round < 80; ++round) {
+    const auto found = ranking.best(residual, open, 1);
+    INFO("storage " << storage << ", round " << round);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0] == rank_all(columns, residual, open, 0, false, 1)[0]);
+    residual[static_cast<kvfit::index_t>(draw.below(160))] *= 1 + 1e-6F;
+  }
+}
+
+TEST_CASE("O: keys whose squares vanish are ranked as by looking at all",
+          "[selection][residual_ranking][guard]") {
+  const int storage = GENERATE(0, 1, 2);
+  // Weights of some e⁻⁶⁰, beside one key that has all.
+  auto head = kvfit_test::make_head(14, {.queries = 60, .keys = 200, .depth = 8});
+  head.queries.col(0).setConstant(8);
+  head.keys.col(0).setConstant(-21);
+  head.keys(0, 0) = 0;
+  const kvfit_test::scored_head scored(head.cache(), head.queries,
+                                       {.keep_exponentials = storage == 2 ? -1 : 60 * 200 * 4});
+  kvfit::selection_problem problem = scored.problem(50);
+  if (storage == 2) problem.memory_cap = 4 * kvfit::simd::half_words(60) * 200;
+  kvfit::mass_columns columns(problem, mass_weighting::relative);
+  kvfit::residual_ranking ranking(columns, 0, false, storage == 1 ? 1000 : 0);
+  std::vector<char> open(200, 1);
+  open[0] = 0;
+  kvfit::vector residual = columns.target();
+  for (int round = 0; round < 60; ++round) {
+    const auto found = ranking.best(residual, open, 1);
+    INFO("storage " << storage << ", round " << round);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0] == rank_all(columns, residual, open, 0, false, 1)[0]);
+    residual[round] *= -1;
+    open[static_cast<std::size_t>(found[0])] = 0;
+  }
+}

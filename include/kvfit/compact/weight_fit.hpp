@@ -111,10 +111,6 @@ class weight_fit {
     over_pieces(problem_.threads, columns.rows(), piece,
                 [&](index_t first, index_t count) noexcept {
                   for (index_t i = first; i < first + count; ++i) {
-                    if (scores_.mass[i] <= 0) {
-                      columns.row(i).setZero();
-                      continue;
-                    }
                     // Rounded keys and another order of sums may lift a logit above the maximum: a
                     // little, or by more than exp can take where logits are huge.
                     columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
@@ -143,7 +139,7 @@ class weight_fit {
       return error{errc::shape_mismatch, "bias policy's weights", weights_.size(), kept};
     }
     for (index_t j = 0; j < kept; ++j) {
-      if (!(weights_[j] > 0 && std::isfinite(std::log(weights_[j])))) {
+      if (!std::isfinite(std::log(weights_[j]))) {  // 0, negative and not finite ones
         return error{errc::invalid_option, "bias policy's weights", j, error::none,
                      "must be finite and above 0"};
       }
@@ -174,7 +170,8 @@ class weight_fit {
     mass_columns(streamed, mass_weighting::relative).correlate(missing, agreement);
     std::vector<index_t> candidates;
     for (index_t row = 0; row < problem_.cache.keys.rows(); ++row) {
-      const bool is_free = is_taken[static_cast<std::size_t>(row)] == 0 && streamed.may_keep(row);
+      const bool is_free = is_taken[static_cast<std::size_t>(row)] == 0;
+      // A hidden row has no mass, and agrees with nothing.
       if (is_free && agreement[row] > 0) candidates.push_back(row);
     }
     const std::size_t count = std::min(candidates.size(), dead.size());

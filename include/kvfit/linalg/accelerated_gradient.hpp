@@ -52,10 +52,11 @@ template <class = void>
   Eigen::VectorXd weights = out.weights;
   Eigen::VectorXd image = gram * weights;  // G w, carried along: one product a step
   const auto objective_of = [&](const Eigen::VectorXd& w, const Eigen::VectorXd& gw) {
-    return std::max(0.0, 0.5 * w.dot(gw) - moment.dot(w) + 0.5 * problem.target_sq);
+    // In this order: where it is NaN it stays NaN.
+    return std::max(0.5 * w.dot(gw) - moment.dot(w) + 0.5 * problem.target_sq, 0.0);
   };
   report.start_objective = report.objective = objective_of(weights, image);
-  if (!std::isfinite(report.objective) || !moment.allFinite()) {
+  if (!std::isfinite(report.objective) || !moment.allFinite() || !gram.allFinite()) {
     report.status = bounded_status::non_finite_input;
     count_bounds(out.weights, bounds, report);
     return out;

@@ -57,8 +57,10 @@ struct bounded_point {
     weights = target;
     problem.bounds.clip(weights);
     gradient.noalias() = problem.data.gram * weights;
-    objective = std::max(0.0, 0.5 * weights.dot(gradient) - problem.data.moment.dot(weights) +
-                                  0.5 * problem.data.target_sq);
+    // In this order: where it is NaN it stays NaN, and is no better than any other.
+    objective = std::max(0.5 * weights.dot(gradient) - problem.data.moment.dot(weights) +
+                             0.5 * problem.data.target_sq,
+                         0.0);
     gradient -= problem.data.moment;
   }
 

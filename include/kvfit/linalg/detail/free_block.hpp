@@ -85,8 +85,7 @@ class free_block {
   bool try_factor(Eigen::Index size) {
     if (size == 0) return true;
     // The lower triangle by columns is the upper one by rows.
-    return factor_upper(factor_.data(), factor_.rows(), size, threads_) &&
-           factor_.topLeftCorner(size, size).diagonal().allFinite();
+    return factor_upper(factor_.data(), factor_.rows(), size, threads_);
   }
 
   [[nodiscard]] double smallest_pivot_sq(Eigen::Index size) const {

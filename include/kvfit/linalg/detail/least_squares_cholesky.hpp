@@ -56,8 +56,7 @@ class shifted_factor {
         factor_(j, j) = static_cast<Scalar>((gram(j, j) + lambda) * inverse[j] * inverse[j]);
       }
     });
-    return factor_upper(factor_.data(), index_t{size}, index_t{size}, threads_) &&
-           factor_.diagonal().allFinite();
+    return factor_upper(factor_.data(), index_t{size}, index_t{size}, threads_);
   }
 
   /// Estimate of σ_max/σ_min of what G is the square of, and the same with columns of equal length.
