@@ -43,8 +43,10 @@ CLI::App* add_compact(CLI::App& app, compact_arguments& to, typed_methods& typed
       ->allow_extra_args(false)
       ->check(CLI::Validator(check_sweep, ""));
   command
-      ->add_option("--storage", to.storage,
-                   "type of the stored keys and values [default: that of the capture's keys]")
+      ->add_option(
+          "--storage", to.storage,
+          "type of the stored keys and values [default: that of the capture's keys; bf16 for "
+          "F8]")
       ->transform(CLI::CheckedTransformer(storage_types()).description(""))
       ->type_name("fp32|fp16|bf16");
   command->add_option("--protect-first", to.protect_first, "first rows to keep exactly as they are")

@@ -50,6 +50,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         sink = sum_of(layer.keys(h)) + sum_of(layer.values(h));
         for (const auto& queries : layer.queries(h)) sink = sum_of(queries);
         for (const auto& queries : layer.test_queries(h)) sink = sum_of(queries);
+        for (const auto& blocks : {layer.query_blocks(h), layer.test_query_blocks(h)}) {
+          for (const kvfit::query_block& block : blocks) {
+            sink = static_cast<float>(block.position(block.rows.rows() - 1)) + block.alibi_slope;
+          }
+        }
+        sink = static_cast<float>(layer.block(h).position(layer.rows() - 1));
       }
     }
   }
@@ -59,6 +65,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         sink = sum_of(head.keys) + sum_of(head.values);
         promise(static_cast<kvfit::index_t>(head.bias.size()) == head.keys.rows());
         promise(head.positions.size() == head.bias.size());
+        promise(head.key_positions.empty() || head.key_positions.size() == head.bias.size());
       }
     }
   }

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kvfit/core/fp8.hpp"
 #include "kvfit/core/random.hpp"
 #include "kvfit/io/capture.hpp"
 #include "kvfit/io/compact_file.hpp"
@@ -59,28 +60,90 @@ std::vector<float> numbers(size count, kvfit::random_source& draw) {
   return out;
 }
 
+/// Whole numbers as I64.
+std::vector<std::int64_t> count_up(size count, size first) {
+  std::vector<std::int64_t> out;
+  for (size i = 0; i < count; ++i) out.push_back(first + i);
+  return out;
+}
+
+/// What a kind says may be several words, joined by "+".
 void make_capture(const std::string& path, std::string_view kind) {
+  const auto is = [kind](std::string_view word) {
+    return kind.find(word) != std::string_view::npos;
+  };
   kvfit::random_source draw(7);
   std::vector<std::vector<float>> memory;
+  std::vector<std::vector<std::int64_t>> positions;
+  std::vector<std::vector<std::uint8_t>> f8;
   std::vector<kvfit::tensor_view> tensors;
-  memory.reserve(8);
+  memory.reserve(16);
+  positions.reserve(8);
+  f8.reserve(2);
   for (const size layer : {0, 2}) {
+    const std::string at = "layers." + std::to_string(layer) + ".";
     const auto add = [&](const char* part, size heads, size length, size width) {
       memory.push_back(numbers(heads * length * width, draw));
-      tensors.push_back({"layers." + std::to_string(layer) + "." + part,
+      tensors.push_back({at + part,
                          kvfit::tensor_type::f32,
                          {heads, length, width},
                          std::as_bytes(std::span(memory.back()))});
     };
+    const auto add_numbers = [&](const char* part, std::vector<float> of_heads) {
+      memory.push_back(std::move(of_heads));
+      tensors.push_back({at + part,
+                         kvfit::tensor_type::f32,
+                         {static_cast<size>(memory.back().size())},
+                         std::as_bytes(std::span(memory.back()))});
+    };
+    const auto add_positions = [&](const char* part, std::vector<std::int64_t> of_rows) {
+      positions.push_back(std::move(of_rows));
+      tensors.push_back({at + part,
+                         kvfit::tensor_type::i64,
+                         {static_cast<size>(positions.back().size())},
+                         std::as_bytes(std::span(positions.back()))});
+    };
     add("k", kv_heads, rows, depth);
+    if (is("f8")) {
+      f8.emplace_back();
+      for (const float x : memory.back()) f8.back().push_back(kvfit::to_fp8_e4m3(x).bits);
+      tensors.back() = {at + "k",
+                        kvfit::tensor_type::f8_e4m3,
+                        {1, kv_heads, rows, depth},
+                        std::as_bytes(std::span(f8.back()))};
+      add_numbers("k_scale", {0.5F, 2});
+    }
     add("v", kv_heads, rows, value_depth);
-    if (kind == "not_finite" && layer == 2) memory.back()[10] = std::nanf("");
+    if (is("not_finite") && layer == 2) memory.back()[10] = std::nanf("");
     add("q", query_heads, 40, depth);
-    if (kind != "no_test") add("q_test", query_heads, 30, depth);
-    if (kind == "wild_test") std::fill(memory.back().begin(), memory.back().end(), std::nanf(""));
+    if (!is("no_test")) add("q_test", query_heads, 30, depth);
+    if (is("wild_test")) std::fill(memory.back().begin(), memory.back().end(), std::nanf(""));
+    if (is("sinks")) add_numbers("sinks", {1, -1, 4, 2.5F});
+    if (!is("image") || layer != 2) continue;
+    // A third of the rows share a position; queries stand among the keys and behind them.
+    std::vector<std::int64_t> of_keys;
+    for (size i = 0; i < rows; ++i) of_keys.push_back(i < 32 ? i : i < 64 ? 32 : i - 31);
+    add_positions("k_positions", std::move(of_keys));
+    add_positions("q_positions", count_up(40, 40));
+    if (!is("no_test")) add_positions("q_test_positions", count_up(30, 45));
+    add_numbers("alibi_slopes", {0.25F, 0.0625F, 0.015625F, 0});
   }
-  const kvfit::tensor_metadata metadata = {
-      {"format", "kvfit-capture"}, {"version", "1"}, {"scale", "0.5"}, {"logical_length", "100"}};
+  kvfit::tensor_metadata metadata = {
+      {"format", "kvfit-capture"}, {"version", "1"}, {"scale", "0.5"}};
+  if (is("image")) {
+    metadata["next_position"] = "65";
+    metadata["layers.2.causal"] = "true";
+    metadata["layers.2.window"] = "50";
+    metadata["layers.2.scale"] = "0.25";
+    metadata["fingerprint"] = "model-1";
+  } else {
+    metadata["logical_length"] = "100";
+  }
+  if (is("capped")) metadata["soft_cap"] = "1.5";
+  if (is("unknown")) metadata["attn_logit_softcapping"] = "50.0";
+  if (!kind.empty() && (is("capped") || is("sinks") || is("image") || is("f8"))) {
+    metadata["version"] = "2";
+  }
   const auto done = kvfit::write_safetensors(path, tensors, metadata);
   if (!done) give_up(done.error().message());
 }
@@ -104,6 +167,7 @@ void check_result(const arguments& given) {
   expect(name(result.info.storage) == given[4], "storage");
   expect(result.info.scale == capture.scale, "scale");
   expect(result.info.next_position == capture.next_position, "next_position");
+  expect(result.info.fingerprint == capture.fingerprint, "fingerprint");
   expect(result.library_version == kvfit::version, "library_version");
   expect(result.layers.size() == capture.layers.size(), "layers");
   const size first = given.list.size() > 5 ? std::stol(given[5]) : 0;
@@ -120,6 +184,8 @@ void check_result(const arguments& given) {
       for (size i = 0; i < t; ++i) {
         const size at = head.positions[static_cast<std::size_t>(i)];
         expect(at > before && at < full.rows(), "positions ascend");
+        expect(head.key_positions[static_cast<std::size_t>(i)] == full.block(h).position(at),
+               "keys stand where they stood");
         before = at;
         expect(std::isfinite(head.bias[static_cast<std::size_t>(i)]), "finite biases");
         const bool is_protected = at < first || at >= full.rows() - last;
@@ -250,7 +316,24 @@ void split_capture(const arguments& given) {
   std::vector<std::vector<std::byte>> memory;
   std::vector<kvfit::tensor_view> tensors;
   for (const kvfit::tensor_view& tensor : file.tensors) {
-    if (tensor.name.ends_with(".q_test")) continue;
+    if (tensor.name.ends_with(".q_test") || tensor.name.ends_with(".q_test_positions")) continue;
+    if (tensor.name.ends_with(".q_positions")) {
+      for (const bool is_test : {false, true}) {
+        std::vector<std::byte> part;
+        for (size row = 0; row < tensor.shape[0]; ++row) {
+          if ((row % 8 == 7) != is_test) continue;
+          const auto at = tensor.bytes.subspan(static_cast<std::size_t>(row) * 8, 8);
+          part.insert(part.end(), at.begin(), at.end());
+        }
+        kvfit::tensor_view made = tensor;
+        if (is_test) made.name.replace(made.name.size() - 9, 9, "test_positions");
+        made.shape[0] = static_cast<size>(part.size() / 8);
+        memory.push_back(std::move(part));
+        made.bytes = memory.back();
+        tensors.push_back(std::move(made));
+      }
+      continue;
+    }
     if (!tensor.name.ends_with(".q")) {
       tensors.push_back(tensor);
       continue;
@@ -289,21 +372,26 @@ void check_geometric(const arguments& given) {
   check("mass_error_geometric", given[4]);
 }
 
-/// Softmax attention of one query in double: the output, and the log-mass behind it.
-std::vector<double> attend(const kvfit::row_view& query, size q, const kvfit::row_view& keys,
-                           const kvfit::row_view& values, std::span<const float> bias,
-                           double scale) {
-  std::vector<double> out(static_cast<std::size_t>(values.cols()) + 1, 0.0);
-  double mass = 0;
-  for (size j = 0; j < keys.rows(); ++j) {
-    double logit = bias.empty() ? 0.0 : static_cast<double>(bias[static_cast<std::size_t>(j)]);
-    for (size k = 0; k < keys.cols(); ++k) {
-      logit += scale * static_cast<double>(query(q, k)) * static_cast<double>(keys(j, k));
+/// Softmax attention of one query in double, by the equations of the rule: the output, and the
+/// log-mass behind it.
+std::vector<double> attend(const kvfit::query_block& query, size q, const kvfit::kv_block& cache,
+                           const kvfit::logit_rule& rule) {
+  std::vector<double> out(static_cast<std::size_t>(cache.values.cols()) + 1, 0.0);
+  double mass = std::exp(double{query.sink_logit});
+  for (size j = 0; j < cache.keys.rows(); ++j) {
+    double logit = 0;
+    for (size k = 0; k < cache.keys.cols(); ++k) {
+      logit += double{*rule.scale} * static_cast<double>(query.rows(q, k)) *
+               static_cast<double>(cache.keys(j, k));
     }
-    const double weight = std::exp(logit);
+    if (rule.soft_cap > 0) logit = rule.soft_cap * std::tanh(logit / rule.soft_cap);
+    if (!cache.bias.empty()) logit += static_cast<double>(cache.bias[static_cast<std::size_t>(j)]);
+    const size back = query.position(q) - cache.position(j);
+    if ((rule.causal && back < 0) || (rule.window > 0 && back >= rule.window)) continue;
+    const double weight = std::exp(logit - double{query.alibi_slope} * static_cast<double>(back));
     mass += weight;
-    for (size k = 0; k < values.cols(); ++k) {
-      out[static_cast<std::size_t>(k)] += weight * static_cast<double>(values(j, k));
+    for (size k = 0; k < cache.values.cols(); ++k) {
+      out[static_cast<std::size_t>(k)] += weight * static_cast<double>(cache.values(j, k));
     }
   }
   for (double& x : out) x /= mass;
@@ -311,7 +399,8 @@ std::vector<double> attend(const kvfit::row_view& query, size q, const kvfit::ro
   return out;
 }
 
-/// CAPTURE RESULT JSON METHOD RATIO: the figures of the JSON against naive attention over RESULT.
+/// CAPTURE RESULT JSON METHOD RATIO [train]: the figures of the JSON against naive attention over
+/// RESULT, by the rule that RESULT carries, of test queries or of those fitted on.
 void check_eval(const arguments& given) {
   const kvfit::capture capture = need(kvfit::read_capture(given[0]));
   const kvfit::compact_file result = need(kvfit::read_compact_file(given[1]));
@@ -321,6 +410,7 @@ void check_eval(const arguments& given) {
     return one.at("method") == given[3] && one.at("ratio") == std::stod(given[4]);
   });
   expect(row != all.end(), "a row for " + given[3]);
+  const bool is_train = given.list.size() > 5 && given[5] == "train";
   std::size_t place = 0;
   for (std::size_t l = 0; l < capture.layers.size(); ++l) {
     const kvfit::capture_layer& layer = capture.layers[l];
@@ -329,12 +419,15 @@ void check_eval(const arguments& given) {
       double output_error = 0;
       double mass_error = 0;
       double count = 0;
-      for (const kvfit::row_view& block : layer.test_queries(h)) {
-        for (size q = 0; q < block.rows(); ++q) {
-          const auto full =
-              attend(block, q, layer.keys(h), layer.values(h), {}, double{capture.scale});
-          const auto compact =
-              attend(block, q, small.keys, small.values, small.bias, double{capture.scale});
+      const kvfit::kv_block compacted{.keys = small.keys,
+                                      .values = small.values,
+                                      .bias = small.bias,
+                                      .positions = small.key_positions};
+      for (const kvfit::query_block& block :
+           is_train ? layer.query_blocks(h) : layer.test_query_blocks(h)) {
+        for (size q = 0; q < block.rows.rows(); ++q) {
+          const auto full = attend(block, q, layer.block(h), layer.rule().logits);
+          const auto compact = attend(block, q, compacted, result.layers[l].rule.logits);
           double difference = 0;
           double norm = 0;
           for (std::size_t k = 0; k + 1 < full.size(); ++k) {

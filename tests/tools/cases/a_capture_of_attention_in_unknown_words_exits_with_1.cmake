@@ -1,0 +1,10 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+# F: what may change logits and is not known is refused by name, by every command.
+small_capture(made unknown)
+run(1 ${KVFIT} compact made --ratio 6 -o result)
+check(err MATCHES "unsupported_file: attn_logit_softcapping")
+foreach(command "eval;made;--ratios;6" "tune;made;--ratio;6;--milliseconds-per-head;100000")
+  run(1 ${KVFIT} ${command})
+  check(err MATCHES "unsupported_file: attn_logit_softcapping")
+endforeach()
+check_only_files(made)

@@ -1,0 +1,13 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+# F: a compaction's own errors leave sinks out; what is shown has them.
+small_capture(made sinks+no_test)
+run(0 ${KVFIT} eval made --methods topk,default --ratios 6 --json rows.json)
+foreach(row 0 1)
+  figure(on rows.json rows ${row} judged_on)
+  check(on STREQUAL train)
+endforeach()
+foreach(method topk default)
+  run(0 ${KVFIT} compact made --ratio 6 --method ${method} -o result)
+  check(out MATCHES "measured on +the queries fitted on")
+  run(0 ${SUPPORT} check_eval made result rows.json ${method} 6 train)
+endforeach()
