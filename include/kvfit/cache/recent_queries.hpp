@@ -145,7 +145,8 @@ class recent_queries {
       for (index_t i = 0; i < head.rows.rows(); ++i) {
         if (head.position(i) == first.position(0) + i) continue;
         return error{errc::invalid_position, where + ": queries", head.position(i),
-                     first.position(0) + i, "heads must stand alike, rows one position apart"};
+                     first.position(0) + i,
+                     "must equal it: heads stand alike, rows one position apart"};
       }
     }
     return {};

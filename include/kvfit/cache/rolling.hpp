@@ -115,7 +115,8 @@ class rolling_cache {
   result<void> append(index_t tokens) {
     constexpr index_t largest = index_t{1} << 53U;
     if (tokens < 0 || tokens > largest - now_.length) {
-      return error{errc::invalid_option, "tokens", tokens, largest - now_.length, {}};
+      return error{errc::invalid_option, "tokens", tokens, largest - now_.length,
+                   "must not be negative, and the text within 2^53 rows"};
     }
     now_.length += tokens;
     return {};
@@ -208,14 +209,18 @@ class rolling_cache {
   static result<void> check_saved(const rolling_state& saved) {
     constexpr index_t largest = index_t{1} << 53U;
     if (saved.length < 0 || saved.length > largest) {
-      return error{errc::invalid_option, "length", saved.length, largest, {}};
+      return error{errc::invalid_option, "length", saved.length, largest,
+                   "must not be negative, and within 2^53 rows"};
     }
     if (saved.live_first < 0 || saved.live_first > saved.length) {
-      return error{errc::invalid_option, "live_first", saved.live_first, saved.length, {}};
+      return error{errc::invalid_option, "live_first", saved.live_first, saved.length,
+                   "must not be negative, and within the text"};
     }
     if ((saved.block != nullptr) != (saved.live_first > 0)) {
-      return error{errc::invalid_option, "live_first", saved.live_first, 0,
-                   "rows before the live ones are those of a block"};
+      return error{errc::invalid_option, "live_first", saved.live_first,
+                   saved.block != nullptr ? 1 : 0,
+                   saved.block != nullptr ? "must be at least 1: a block stands for rows before"
+                                          : "must be 0: no block stands for rows before"};
     }
     if (saved.block == nullptr) return {};
     for (const compacted_layer& layer : saved.block->layers) {

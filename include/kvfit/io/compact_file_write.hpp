@@ -143,7 +143,8 @@ inline result<void> check_compact_layer(const compact_layer& layer, const compac
       return ok;
     }
     if (head.keys.rows() > max_i32 - total) {
-      return error{errc::invalid_option, name, error::none, max_i32, "rows of all heads together"};
+      return error{errc::invalid_option, name, error::none, max_i32,
+                   "rows of all heads together exceed 31 bits"};
     }
     total += head.keys.rows();
     if (auto ok = encode_rows(head.keys, info.storage, place + "keys", nowhere); !ok) return ok;
@@ -209,16 +210,17 @@ inline result<void> write_part(const compact_layer& layer, std::size_t part, dty
   return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
     using io_detail::max_i32;
     if (info.logical_length < 0 || info.logical_length > max_i32) {
-      return error{errc::invalid_option, "logical_length", info.logical_length, max_i32, {}};
+      return error{errc::invalid_option, "logical_length", info.logical_length, max_i32,
+                   "must not be negative, and below 2^31"};
     }
     const std::string scale = io_detail::print_float(info.scale);
     if (!io_detail::parse_positive_float(scale)) {
       return error{errc::invalid_option, "scale", error::none, error::none,
-                   "must be positive, finite and no subnormal"};
+                   "must be positive and normal in fp32, is " + scale};
     }
     if (info.storage != dtype::fp32 && info.storage != dtype::fp16 && info.storage != dtype::bf16) {
       return error{errc::invalid_option, "storage", static_cast<index_t>(info.storage), error::none,
-                   "is no dtype"};
+                   "must be fp32, fp16 or bf16"};
     }
     if (layers.empty()) return error{errc::empty_input, "layers", 0, error::none, {}};
 
