@@ -300,7 +300,8 @@ kvfit::result<void> check_ratios(const std::vector<const document*>& documents,
     const auto rows = static_cast<index_t>(each->prefix.size());
     for (const engine_row_plan& row : plan.rows) {
       if (budget_at(rows, row.ratio) >= 1) continue;
-      return error{errc::budget_out_of_range, each->name, 0, rows, "the ratio leaves no row"};
+      return error{errc::budget_out_of_range, each->name, 0, 1,
+                   "the ratio leaves none of " + std::to_string(rows) + " rows"};
     }
   }
   return {};

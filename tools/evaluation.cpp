@@ -89,7 +89,8 @@ kvfit::result<void> check_ratio(const kvfit::capture& capture, double ratio) {
     const kvfit::index_t budget = budget_at(layer.rows(), ratio);
     if (budget >= 1) continue;
     return kvfit::error{kvfit::errc::budget_out_of_range, "layer " + std::to_string(layer.number()),
-                        budget, layer.rows(), "the ratio leaves no row"};
+                        budget, 1,
+                        "the ratio leaves none of " + std::to_string(layer.rows()) + " rows"};
   }
   return {};
 }

@@ -192,7 +192,7 @@ std::vector<setting> make_settings() {
              unscheduled(&omp::keys_per_round), std::string(omp_code) + "keys_per_round"),
       number("refit_interval", "rounds of OMP from one refit to the next", 1, 1e6,
              unscheduled(&omp::refit_interval), std::string(omp_code) + "refit_interval"),
-      number("norm_power", "OMP ranks by c / norm^norm_power", 0, 4,
+      number("norm_power", "OMP ranks by c / norm^norm_power", 0, 2,
              of(&options::selection, &omp::norm_power), std::string(omp_code) + "norm_power"),
       number("mass_weight", "weight of the mass beside the output in joint selection", 0, 1e6,
              of(&options::selection, &selection::joint::mass_weight),

@@ -95,8 +95,8 @@ TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
   CHECK(cause(options, {0, 4}).code == errc::invalid_option);
   CHECK(cause(options, {4, 4}).argument == "budgets");
   CHECK(cause({.held_out = 0}, {4}).argument == "held_out");
-  CHECK(cause(options, {4}, {.weight = -1}).argument == "settings");
-  CHECK(cause(options, {4}, {.mass = std::nan("")}).argument == "settings");
+  CHECK(cause(options, {4}, {.weight = -1}).argument == "settings.weight");
+  CHECK(cause(options, {4}, {.mass = std::nan("")}).argument == "settings.mass");
   CHECK(cause({.protect = {.first = 8}, .held_out = 0.25}, {4}).code == errc::budget_out_of_range);
 
   const kvfit::matrix few = head.queries.topRows(1);

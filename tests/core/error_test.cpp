@@ -65,6 +65,14 @@ TEST_CASE("A place is told as a column, not as something expected", "[core][erro
         "storage_overflow: values: 0, column 0");
 }
 
+TEST_CASE("A limit is told as a limit and a cap as what is allowed, not as something expected",
+          "[core][error]") {
+  CHECK(error{errc::invalid_position, "rows", 12, 10, "must ascend within the cache"}.message() ==
+        "invalid_position: rows: 12, limit 10 (must ascend within the cache)");
+  CHECK(error{errc::memory_cap_exceeded, "memory", 4096, 100}.message() ==
+        "memory_cap_exceeded: memory: 4096, allowed 100");
+}
+
 TEST_CASE("The size 0 is a size", "[core][error]") {
   CHECK(error{errc::empty_input, "keys", 0}.message() == "empty_input: keys: 0");
   CHECK(error{errc::empty_input, "keys", -1}.message() == "empty_input: keys: -1");

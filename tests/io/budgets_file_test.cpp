@@ -122,10 +122,12 @@ TEST_CASE("§9.30 keys are heads' names and nothing else", "[io][budgets]") {
 }
 
 TEST_CASE("§9.30 shares are numbers from 0 to 1", "[io][budgets]") {
-  for (const char* share : {"1.0000001", "2", "1e30", "18446744073709551616", "-0.0", "-1e-300"}) {
-    check_malformed(R"({"L0H0": )" + std::string(share) + "}", "L0H0: its share is outside");
+  for (const char* share : {"1.0000001", "2", "1e30", "18446744073709551616"}) {
+    check_malformed(R"({"L0H0": )" + std::string(share) + "}", "L0H0: a share of ");
   }
-  check_malformed(R"({"L0H0": -1})", "L0H0: a negative number");
+  for (const char* share : {"-0.0", "-1e-300", "-1", "-0"}) {
+    check_malformed(R"({"L0H0": )" + std::string(share) + "}", "L0H0: a share with a minus sign");
+  }
   for (const char* share : {"1e999", "1e309", "NaN", "Infinity", "nan", "0x1", ".5", "+1", "01"}) {
     check_malformed(R"({"L0H0": )" + std::string(share) + "}", "at byte");
   }

@@ -119,7 +119,8 @@ std::vector<bad_file> bad_files() {
       {"an exponent", raw_file(one("U8", "[4e0]", "[0,4]"), four), "no integer"},
       {"a number beyond 64 bits", raw_file(one("U8", "[18446744073709551616]", "[0,4]"), four),
        "no integer"},
-      {"a number beyond double", raw_file(one("U8", "[1e999]", "[0,4]"), four), "not JSON"},
+      {"a number beyond double", raw_file(one("U8", "[1e999]", "[0,4]"), four),
+       "a number beyond a double at byte"},
       {"a dimension of 2^63", raw_file(one("U8", "[9223372036854775808]", "[0,4]"), four),
        "too large"},
       {"a shape of 2^40 x 2^40",
@@ -168,9 +169,9 @@ std::vector<bad_file> bad_files() {
       {"an object in the metadata", raw_file(R"({"__metadata__":{"n":{}}})", ""),
        "an object where"},
       {"a metadata key twice", raw_file(R"({"__metadata__":{"n":"1","n":"1"}})", ""),
-       "'n' appears twice"},
+       "metadata 'n': appears twice"},
       {"metadata twice", raw_file(R"({"__metadata__":{},"__metadata__":{}})", ""),
-       "__metadata__ appears twice"},
+       "'__metadata__': appears twice"},
   };
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kvfit/attention/check.hpp"
@@ -125,10 +126,9 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
                                                  const logit_rule& rule,
                                                  const attend_options& options) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
-  for (const index_t size : {options.panel, options.memory.value_or(0)}) {
-    if (size < 0) {
-      return error{errc::invalid_option, "panel, memory", size, 0, "must not be negative"};
-    }
+  for (const auto& [name, size] :
+       {std::pair{"panel", options.panel}, std::pair{"memory", options.memory.value_or(0)}}) {
+    if (size < 0) return error{errc::invalid_option, name, size, 0, "must not be negative"};
   }
   if (blocks.empty()) return error{errc::empty_input, "blocks", 0, error::none, "no blocks"};
   if (const auto ok = check_blocks(queries, blocks); !ok) return ok.error();

@@ -14,6 +14,7 @@
 #include "kvfit/attention/visible_rows.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/view/check.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -107,7 +108,8 @@ inline result<void> check_query_positions(const query_block& block) {
   constexpr index_t largest = index_t{1} << 53U;
   for (const index_t position : block.positions) {
     if (position > largest || position < -largest) {
-      return error{errc::invalid_option, "queries.positions", position, largest};
+      return error{errc::invalid_option, "queries.positions", position, largest,
+                   "must not be farther from 0"};
     }
   }
   return {};
@@ -121,19 +123,20 @@ inline result<void> check_query_block(const query_block& block, index_t depth) {
   }
   constexpr index_t largest = index_t{1} << 53U;
   const index_t reach = largest / block.rows.rows();
-  if (block.first_position > largest || block.first_position < -largest ||
-      block.position_step > reach || block.position_step < -reach) {
-    return error{errc::invalid_option, "queries.first_position, queries.position_step",
-                 block.first_position, largest};
+  if (block.first_position > largest || block.first_position < -largest) {
+    return error{errc::invalid_option, "queries.first_position", block.first_position, largest,
+                 "must not be farther from 0"};
+  }
+  if (block.position_step > reach || block.position_step < -reach) {
+    return error{errc::invalid_option, "queries.position_step", block.position_step, reach,
+                 "must not be farther from 0, for as many rows"};
   }
   if (const auto ok = check_query_positions(block); !ok) return ok;
   if (!is_finite(block.alibi_slope)) {
-    return error{errc::invalid_option, "queries.alibi_slope", error::none, error::none,
-                 "must be finite"};
+    return refuse_number("queries.alibi_slope", block.alibi_slope, "must be finite");
   }
   if (!is_finite_or_hidden(block.sink_logit)) {
-    return error{errc::invalid_option, "queries.sink_logit", error::none, error::none,
-                 "must be finite or -infinity"};
+    return refuse_number("queries.sink_logit", block.sink_logit, "must be finite or -infinity");
   }
   return {};
 }
@@ -145,13 +148,14 @@ namespace kvfit::inline KVFIT_ISA {
 /// `invalid_option` where the rule is outside its documented ranges.
 inline result<void> check_rule(const logit_rule& rule) {
   if (rule.scale && !detail::is_finite(*rule.scale)) {
-    return error{errc::invalid_option, "rule.scale", error::none, error::none, "must be finite"};
+    return detail::refuse_number("rule.scale", *rule.scale, "must be finite");
   }
   if (!detail::is_finite(rule.soft_cap) || rule.soft_cap < 0) {
-    return error{errc::invalid_option, "rule.soft_cap", error::none, error::none,
-                 "must be finite and not negative"};
+    return detail::refuse_number("rule.soft_cap", rule.soft_cap, "must be finite and not negative");
   }
-  if (rule.window < 0) return error{errc::invalid_option, "rule.window", rule.window, 0};
+  if (rule.window < 0) {
+    return error{errc::invalid_option, "rule.window", rule.window, 0, "must not be negative"};
+  }
   return {};
 }
 
@@ -173,14 +177,16 @@ inline result<void> check_positions(const kv_block& cache) {
   constexpr index_t largest = index_t{1} << 53U;
   const auto is_sane = [](index_t position) { return position >= -largest && position <= largest; };
   if (!is_sane(cache.first_position)) {
-    return error{errc::invalid_option, "first_position", cache.first_position, largest};
+    return error{errc::invalid_option, "first_position", cache.first_position, largest,
+                 "must not be farther from 0"};
   }
   const bool may_hide = cache.bias.size() == cache.positions.size();
   for (std::size_t j = 0; j < cache.positions.size(); ++j) {
     if (is_sane(cache.positions[j]) || (may_hide && cache.is_hidden(static_cast<index_t>(j)))) {
       continue;
     }
-    return error{errc::invalid_option, "positions", cache.positions[j], largest};
+    return error{errc::invalid_option, "positions", cache.positions[j], largest,
+                 "must not be farther from 0"};
   }
   return {};
 }

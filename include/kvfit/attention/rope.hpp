@@ -12,6 +12,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -40,12 +41,12 @@ namespace kvfit::inline KVFIT_ISA {
 /// more than `width`, or where the scaling is outside its ranges.
 inline result<void> check_rope(const rope& rotation, index_t width) {
   if (!(rotation.base > 0 && std::isfinite(rotation.base))) {
-    return error{errc::invalid_option, "rope.base", error::none, error::none,
-                 "must be finite and above 0"};
+    return detail::refuse_number("rope.base", rotation.base, "must be finite and above 0");
   }
   const index_t dims = rotation.dims == 0 ? width : rotation.dims;
   if (dims < 0 || dims > width || dims % 2 != 0) {
-    return error{errc::invalid_option, "rope.dims", dims, width, "must be even, within a row"};
+    return error{errc::invalid_option, "rope.dims", dims, width,
+                 "must be even, not negative and within a row"};
   }
   return detail::check_scaling(rotation.scaling, rotation.base, dims / 2);
 }

@@ -13,6 +13,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit::rope_scaling {
@@ -78,30 +79,32 @@ inline bool is_positive(double x) noexcept {
 
 /// `invalid_option` where a scaling of `pairs` pairs is outside its documented ranges.
 inline result<void> check_scaling(const any_rope_scaling& scaling, double base, index_t pairs) {
-  const auto refuse = [](const char* field, const char* why) {
-    return error{errc::invalid_option, std::string("rope.scaling.") + field, error::none,
-                 error::none, why};
+  const auto refuse = [](const char* field, double found, const std::string& rule) {
+    return refuse_number(std::string("rope.scaling.") + field, found, rule);
   };
   constexpr const char* positive = "must be finite and above 0";
   if (const auto* by = std::get_if<rope_scaling::linear>(&scaling)) {
-    if (!is_positive(by->factor)) return refuse("factor", positive);
+    if (!is_positive(by->factor)) return refuse("factor", by->factor, positive);
   } else if (const auto* parts = std::get_if<rope_scaling::yarn>(&scaling)) {
-    if (!is_positive(parts->factor)) return refuse("factor", positive);
-    if (!is_positive(parts->original_positions)) return refuse("original_positions", positive);
-    if (!is_positive(parts->slow)) return refuse("slow", positive);
+    if (!is_positive(parts->factor)) return refuse("factor", parts->factor, positive);
+    if (!is_positive(parts->original_positions))
+      return refuse("original_positions", parts->original_positions, positive);
+    if (!is_positive(parts->slow)) return refuse("slow", parts->slow, positive);
     if (!(std::isfinite(parts->fast) && parts->fast > parts->slow)) {
-      return refuse("fast", "must be finite and above slow");
+      return refuse("fast", parts->fast,
+                    "must be finite and above slow, " + number_text(parts->slow));
     }
     if (!(base > 1)) {
-      return error{errc::invalid_option, "rope.base", error::none, error::none,
-                   "must be above 1 under YaRN"};
+      return refuse_number("rope.base", base, "must be above 1 under YaRN");
     }
   } else if (const auto* llama = std::get_if<rope_scaling::llama3>(&scaling)) {
-    if (!is_positive(llama->factor)) return refuse("factor", positive);
-    if (!is_positive(llama->original_positions)) return refuse("original_positions", positive);
-    if (!is_positive(llama->low)) return refuse("low", positive);
+    if (!is_positive(llama->factor)) return refuse("factor", llama->factor, positive);
+    if (!is_positive(llama->original_positions))
+      return refuse("original_positions", llama->original_positions, positive);
+    if (!is_positive(llama->low)) return refuse("low", llama->low, positive);
     if (!(std::isfinite(llama->high) && llama->high > llama->low)) {
-      return refuse("high", "must be finite and above low");
+      return refuse("high", llama->high,
+                    "must be finite and above low, " + number_text(llama->low));
     }
   } else if (const auto* own = std::get_if<rope_scaling::given>(&scaling)) {
     const auto count = static_cast<index_t>(own->frequencies.size());
@@ -111,8 +114,9 @@ inline result<void> check_scaling(const any_rope_scaling& scaling, double base, 
     }
     for (std::size_t i = 0; i < own->frequencies.size(); ++i) {
       if (!std::isfinite(own->frequencies[i])) {
-        return error{errc::invalid_option, "rope.scaling.frequencies", static_cast<index_t>(i),
-                     error::none, "not finite at this place"};
+        return error{
+            errc::invalid_option, "rope.scaling.frequencies", static_cast<index_t>(i), error::none,
+            "the one at this place must be finite, is " + number_text(own->frequencies[i])};
       }
     }
   }

@@ -10,6 +10,7 @@
 #include "kvfit/bias/problem.hpp"
 #include "kvfit/bias/weighting.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/accelerated_gradient.hpp"
 #include "kvfit/linalg/bounded_nnls.hpp"
@@ -45,12 +46,18 @@ namespace kvfit::bias::inline KVFIT_ISA {
 /// The bounds must be 0 < lower ≤ upper, the iterations not negative.
 template <class = void>
 inline result<void> check_settings(const bias::nnls& policy) {
-  if (!(policy.lower > 0 && policy.lower <= policy.upper && policy.lower < 1e30)) {
-    return error{errc::invalid_option, "nnls.lower", error::none, error::none,
-                 "needs 0 < lower <= upper"};
+  if (!(policy.lower > 0 && policy.lower < 1e30)) {
+    return kvfit::detail::refuse_number("nnls.lower", policy.lower,
+                                        "must be above 0 and below 1e30");
+  }
+  if (!(policy.upper >= policy.lower)) {
+    return kvfit::detail::refuse_number(
+        "nnls.upper", policy.upper,
+        "must be at least lower, " + kvfit::detail::number_text(policy.lower));
   }
   if (policy.iterations < 0) {
-    return error{errc::invalid_option, "nnls.iterations", policy.iterations, 0};
+    return error{errc::invalid_option, "nnls.iterations", policy.iterations, 0,
+                 "must not be negative"};
   }
   return {};
 }

@@ -15,6 +15,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -194,7 +195,8 @@ namespace kvfit::inline KVFIT_ISA {
   for (std::size_t h = 0; h < shares.size(); ++h) {
     if (!(shares[h] >= 0 && std::isfinite(shares[h]))) {
       return error{errc::invalid_option, "shares", static_cast<index_t>(h), error::none,
-                   "at this place a share is negative or not finite"};
+                   "the share at this place must be finite and not negative, is " +
+                       detail::number_text(shares[h])};
     }
     largest = std::max(largest, shares[h]);
   }

@@ -94,7 +94,7 @@ class piece_check {
     for (const text_piece& piece : pieces_) {
       if (piece.place != end) {
         return in_piece({errc::invalid_position, "place", piece.place, end,
-                         "must follow the piece before it, or text would be lost"},
+                         "must equal it: a piece follows the one before, or text would be lost"},
                         piece);
       }
       if (const auto ok = check_like(piece, model); !ok) return in_piece(ok.error(), piece);
@@ -157,13 +157,15 @@ class piece_check {
       if (!piece.position) continue;
       constexpr index_t largest = index_t{1} << 53U;
       if (*piece.position < -largest || *piece.position > largest) {
-        return error{errc::invalid_option, "position", *piece.position, largest, {}};
+        return error{errc::invalid_option, "position", *piece.position, largest,
+                     "must not be farther from 0"};
       }
       if (const auto ok = check_positions(block); !ok) return in_head(ok.error(), id);
       if (block.position(piece.where.first) != layer.heads.front().position(piece.where.first)) {
-        return error{
-            errc::invalid_position, name(id) + ": position", block.position(piece.where.first),
-            layer.heads.front().position(piece.where.first), "heads of one layer must stand alike"};
+        return error{errc::invalid_position, name(id) + ": position",
+                     block.position(piece.where.first),
+                     layer.heads.front().position(piece.where.first),
+                     "must equal it: heads of one layer stand alike"};
       }
       if (distance_of(piece, layer) == 0) continue;
       const std::optional<rope> rotation = rotation_of(layer, options_);

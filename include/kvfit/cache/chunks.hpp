@@ -40,7 +40,8 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// Refuses a part that is not of the text.
 inline result<void> check_part(const chunk& part, index_t rows, const char* argument) {
   if (part.first < 0 || part.first > rows) {
-    return error{errc::invalid_position, argument, part.first, rows, "first row, of the text's"};
+    return error{errc::invalid_position, argument, part.first, rows,
+                 "the first row must be within the text"};
   }
   if (part.rows < 1 || part.rows > rows - part.first) {
     return error{errc::invalid_option, argument, part.rows, rows - part.first,
@@ -215,13 +216,17 @@ namespace kvfit::inline KVFIT_ISA {
                                                     index_t heads, index_t budget,
                                                     index_t at_least = 1) {
   constexpr index_t largest = index_t{1} << 53U;  // so that shares are exact in double
-  if (rows < 1 || rows > largest) return error{errc::invalid_option, "rows", rows, largest, {}};
+  if (rows < 1 || rows > largest) {
+    return error{errc::invalid_option, "rows", rows, rows < 1 ? 1 : largest,
+                 "must be at least 1 and at most 2^53"};
+  }
   if (heads < 1 || heads > largest / rows) {
-    return error{errc::invalid_option, "heads", heads, largest / rows,
-                 "must be at least 1, and rows of all heads below 53 bits"};
+    return error{errc::invalid_option, "heads", heads, heads < 1 ? 1 : largest / rows,
+                 "must be at least 1, and rows of all heads at most 2^53"};
   }
   if (at_least < 1 || at_least > largest) {
-    return error{errc::invalid_option, "at_least", at_least, 1, "must be at least 1"};
+    return error{errc::invalid_option, "at_least", at_least, at_least < 1 ? 1 : largest,
+                 "must be at least 1 and at most 2^53"};
   }
   if (budget < 1) {
     return error{errc::budget_out_of_range, "budget", budget, 1, "must be at least 1"};

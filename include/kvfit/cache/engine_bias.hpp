@@ -32,6 +32,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/core/guarded.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -108,17 +109,20 @@ namespace kvfit::detail::inline KVFIT_ISA {
 inline result<void> check_layout(const bias_layout& layout, index_t heads) {
   if (layout.type != dtype::fp32 && layout.type != dtype::fp16 && layout.type != dtype::bf16) {
     return error{errc::invalid_option, "type", error::none, error::none,
-                 std::string(name(layout.type)) + " can't hold a bias"};
+                 "must be fp32, fp16 or bf16, is " + std::string(name(layout.type))};
   }
   if (layout.query_heads < 0 || layout.query_heads % heads != 0) {
     return error{errc::shape_mismatch, "query_heads", layout.query_heads, heads,
-                 "must be a multiple of the KV heads"};
+                 "must be a multiple of the KV heads, and not negative"};
   }
-  if (layout.queries < 1) return error{errc::invalid_option, "queries", layout.queries, 1};
-  if (layout.columns < 0) return error{errc::invalid_option, "columns", layout.columns, 0};
+  if (layout.queries < 1) {
+    return error{errc::invalid_option, "queries", layout.queries, 1, "must be at least 1"};
+  }
+  if (layout.columns < 0) {
+    return error{errc::invalid_option, "columns", layout.columns, 0, "must not be negative"};
+  }
   if (!(layout.scale > 0 && std::isfinite(layout.scale))) {
-    return error{errc::invalid_option, "scale", error::none, error::none,
-                 "must be finite and above 0"};
+    return refuse_number("scale", layout.scale, "must be finite and above 0");
   }
   return {};
 }
@@ -190,7 +194,8 @@ namespace kvfit::inline KVFIT_ISA {
     out.columns = *columns;
     const index_t most = std::numeric_limits<index_t>::max() / index_t{sizeof(float)};
     if (out.columns > 0 && out.heads > most / out.rows / out.columns) {
-      return error{errc::out_of_memory, "make_engine_bias"};
+      return error{errc::out_of_memory, "make_engine_bias", error::none, error::none,
+                   "bytes of the tensor exceed 63 bits"};
     }
     const double bytes = static_cast<double>(size_of(out.type)) * static_cast<double>(out.heads) *
                          static_cast<double>(out.rows) * static_cast<double>(out.columns);

@@ -13,6 +13,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/stop.hpp"
 
@@ -61,15 +62,16 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
                    "must be at least 1 and ascend"};
     }
   }
-  for (const double weight : {settings.weight, settings.mass}) {
+  for (const auto& [field, weight] :
+       {std::pair{"settings.weight", settings.weight}, std::pair{"settings.mass", settings.mass}}) {
     if (!(weight >= 0 && std::isfinite(weight))) {
-      return error{errc::invalid_option, "settings", error::none, error::none,
-                   "must be finite and not negative"};
+      return detail::refuse_number(field, weight, "must be finite and not negative");
     }
   }
   if (!(options.held_out > 0)) {
-    return error{errc::invalid_option, "held_out", error::none, error::none,
-                 "a curve needs queries that nothing was fitted on"};
+    return detail::refuse_number(
+        "held_out", options.held_out,
+        "must be above 0, for a curve needs queries that nothing was fitted on");
   }
   return detail::guard_memory("measure_influence", [&]() -> result<influence_curve> {
     influence_curve curve;

@@ -14,6 +14,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -80,9 +81,12 @@ namespace kvfit::inline KVFIT_ISA {
       if (!std::isfinite(points[i].loss)) {
         return error{errc::non_finite, "curves", curve, static_cast<index_t>(i), "loss of a point"};
       }
-      if (std::abs(points[i].loss) > 1e150) return refuse(i, "a loss beyond 1e150");
+      if (std::abs(points[i].loss) > 1e150) {
+        return refuse(i, "a loss must be within 1e150, is " + detail::number_text(points[i].loss));
+      }
       if (points[i].rows < 0 || (i > 0 && points[i].rows <= points[i - 1].rows)) {
-        return refuse(i, "rows must be at least 0 and ascend");
+        return refuse(i,
+                      "rows must be at least 0 and ascend, are " + std::to_string(points[i].rows));
       }
     }
   }

@@ -116,7 +116,10 @@ namespace kvfit::inline KVFIT_ISA {
     const auto heads = static_cast<index_t>(layer.heads.size());
     const index_t width = std::max(layer.keys.cols(), layer.values.cols());
     constexpr index_t most = std::numeric_limits<index_t>::max() / index_t{sizeof(index_t)};
-    if (*length > most / heads / width) return error{errc::out_of_memory, "pad"};
+    if (*length > most / heads / width) {
+      return error{errc::out_of_memory, "pad", error::none, error::none,
+                   "bytes of the rows exceed 63 bits"};
+    }
     const index_t rows = heads * *length;
     const double bytes = float_bytes(rows, layer.keys.cols() + layer.values.cols() + 1) +
                          double_bytes(rows, 2) + double_bytes(heads) +
@@ -157,7 +160,8 @@ namespace kvfit::inline KVFIT_ISA {
     }
     if (padded.length < 0 ||
         (heads > 0 && padded.length > std::numeric_limits<index_t>::max() / heads)) {
-      return error{errc::invalid_option, "length", padded.length, error::none, {}};
+      return error{errc::invalid_option, "length", padded.length, error::none,
+                   "must not be negative, and rows of all heads within 63 bits"};
     }
     const index_t rows = heads * padded.length;
     const std::pair<const char*, index_t> sizes[] = {

@@ -191,7 +191,7 @@ class recent_queries {
       for (index_t i = 0; i < head.rows.rows(); ++i) {
         if (head.position(i) == first.position(i)) continue;
         return error{errc::invalid_position, where + ": queries", head.position(i),
-                     first.position(i), "heads must stand alike"};
+                     first.position(i), "must equal it: heads stand alike"};
       }
     }
     return {};

@@ -142,7 +142,10 @@ class rolling_cache {
   /// positions exceed 53 bits; `out_of_memory`.
   result<void> append(index_t rows) {
     const index_t most = detail::largest_position - std::max(now_.length, now_.next_position);
-    if (rows < 0 || rows > most) return error{errc::invalid_option, "rows", rows, most, {}};
+    if (rows < 0 || rows > most) {
+      return error{errc::invalid_option, "rows", rows, most,
+                   "must not be negative, and text and positions within 2^53"};
+    }
     if (rows == 0) return {};
     return detail::guard_memory("append", [&]() -> result<void> {
       detail::add_run(now_.live_positions, {.first = now_.next_position, .rows = rows});
@@ -163,7 +166,9 @@ class rolling_cache {
   result<void> append(std::span<const index_t> positions, index_t next_position) {
     const auto rows = static_cast<index_t>(positions.size());
     const index_t most = detail::largest_position - now_.length;
-    if (rows > most) return error{errc::invalid_option, "rows", rows, most, {}};
+    if (rows > most) {
+      return error{errc::invalid_option, "rows", rows, most, "the text must stay within 2^53 rows"};
+    }
     if (next_position < now_.next_position || next_position > detail::largest_position) {
       return error{
           errc::invalid_position, "next_position", next_position,
@@ -326,17 +331,20 @@ class rolling_cache {
   static result<void> check_saved(const rolling_state& saved) {
     constexpr index_t largest = detail::largest_position;
     if (saved.length < 0 || saved.length > largest) {
-      return error{errc::invalid_option, "length", saved.length, largest, {}};
+      return error{errc::invalid_option, "length", saved.length, largest,
+                   "must not be negative, and within 2^53 rows"};
     }
     if (saved.live_first < 0 || saved.live_first > saved.length) {
-      return error{errc::invalid_option, "live_first", saved.live_first, saved.length, {}};
+      return error{errc::invalid_option, "live_first", saved.live_first, saved.length,
+                   "must not be negative, and within the text"};
     }
     if (saved.next_position < 0 || saved.next_position > largest) {
-      return error{errc::invalid_option, "next_position", saved.next_position, largest, {}};
+      return error{errc::invalid_option, "next_position", saved.next_position, largest,
+                   "must not be negative, and within 2^53"};
     }
     if (saved.block == nullptr && saved.live_first > 0) {
       return error{errc::invalid_option, "live_first", saved.live_first, 0,
-                   "rows before the live ones are those of a block"};
+                   "must be 0: no block stands for rows before"};
     }
     if (saved.block != nullptr) {
       if (const auto ok = check_block(*saved.block, saved); !ok) return ok;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/core/config.hpp"
@@ -35,26 +36,28 @@ namespace kvfit::inline KVFIT_ISA {
   const auto refuse = [](const char* field, index_t found, index_t limit, const char* why) {
     return error{errc::invalid_option, field, found, limit, why};
   };
-  if (options.sinks < 0 || options.sinks > largest) {
-    return refuse("sinks", options.sinks, 0, "must not be negative");
-  }
-  if (options.recent < 0 || options.recent > largest) {
-    return refuse("recent", options.recent, 0, "must not be negative");
+  for (const auto& [field, rows] :
+       {std::pair{"sinks", options.sinks}, std::pair{"recent", options.recent}}) {
+    if (rows < 0) return refuse(field, rows, 0, "must not be negative");
+    if (rows > largest) return refuse(field, rows, largest, "must be at most 2^40");
   }
   if (options.target <= options.sinks + options.recent) {
     return refuse("target", options.target, options.sinks + options.recent + 1,
                   "must exceed sinks and recent rows");
   }
-  if (options.trigger <= options.target || options.trigger > largest) {
+  if (options.trigger > largest) {
+    return refuse("trigger", options.trigger, largest, "must be at most 2^40");
+  }
+  if (options.trigger <= options.target) {
     return refuse("trigger", options.trigger, options.target + 1, "must exceed the target");
   }
   const auto& head = options.cache.head;
   if (!head.protect.is_empty()) {
     return refuse("cache.head.protect", std::max(head.protect.first, head.protect.last), 0,
-                  "is set by sinks and recent rows");
+                  "must be empty: sinks and recent rows set it");
   }
   if (options.cache.budget != 0) {
-    return refuse("cache.budget", options.cache.budget, 0, "is set by the target");
+    return refuse("cache.budget", options.cache.budget, 0, "must be 0: the target sets it");
   }
   return {};
 }

@@ -14,6 +14,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -50,7 +51,7 @@ namespace kvfit::inline KVFIT_ISA {
     return error{errc::invalid_option, "at_least", limits.at_least, 0, "must not be negative"};
   }
   if (!(limits.max_ratio > 0 && limits.max_ratio <= 1)) {
-    return error{errc::invalid_option, "max_ratio", error::none, error::none, "must be in (0, 1]"};
+    return detail::refuse_number("max_ratio", limits.max_ratio, "must be in (0, 1]");
   }
   return detail::guard_memory("bounds_of", [&]() -> result<std::vector<row_bounds>> {
     std::vector<row_bounds> bounds;

@@ -14,6 +14,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit::budgets {
@@ -67,7 +68,7 @@ namespace kvfit::budgets::inline KVFIT_ISA {
   if (auto ok = check_heads(heads); !ok) return ok.error();
   const double last = policy.last_share;
   if (!(last >= 0 && last <= 2)) {
-    return error{errc::invalid_option, "last_share", error::none, error::none, "must be in [0, 2]"};
+    return kvfit::detail::refuse_number("last_share", last, "must be in [0, 2]");
   }
   return kvfit::detail::guard_memory("shares_of", [&]() -> result<std::vector<double>> {
     std::vector<index_t> layers;
@@ -108,7 +109,8 @@ namespace kvfit::budgets::inline KVFIT_ISA {
     for (std::size_t i = 0; i < sorted.size(); ++i) {
       const double share = sorted[i].share;
       if (!(share >= 0 && std::isfinite(share))) {
-        return refuse(sorted[i], ": its share is negative or not finite");
+        return kvfit::detail::refuse_number(
+            "shares", share, name(sorted[i].id) + ": its share must be finite and not negative");
       }
       if (i > 0 && sorted[i - 1].id == sorted[i].id) return refuse(sorted[i], " stands twice");
       mean += share / static_cast<double>(sorted.size());

@@ -9,6 +9,7 @@
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/settings.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
@@ -41,11 +42,11 @@ result<void> check_options(const Options& options, index_t rows, index_t depth) 
     }
   }
   if (options.budget < 1) {
-    return error{errc::budget_out_of_range, "budget", options.budget, rows, "must be at least 1"};
+    return error{errc::budget_out_of_range, "budget", options.budget, 1, "must be at least 1"};
   }
   if (const auto ok = check_protection(options.protect, rows); !ok) return ok;
   if (!(options.held_out >= 0 && options.held_out <= 0.5)) {
-    return error{errc::invalid_option, "held_out", error::none, error::none, "must be in [0, 0.5]"};
+    return refuse_number("held_out", options.held_out, "must be in [0, 0.5]");
   }
   if (!is_number(options.storage) || !is_number(options.bias_storage)) {
     const dtype type = is_number(options.storage) ? options.bias_storage : options.storage;

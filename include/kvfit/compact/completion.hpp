@@ -98,9 +98,13 @@ class completion {
     out_.values = std::move(fit->values);
     out_.report.is_values_fitted = fit->is_fitted;
     out_.report.values = fit->report;
-    if (out_.values.rows() != original_.rows() || out_.values.cols() != original_.cols()) {
+    if (out_.values.rows() != original_.rows()) {
       return error{errc::shape_mismatch, "value policy's values", out_.values.rows(),
-                   original_.rows()};
+                   original_.rows(), "rows"};
+    }
+    if (out_.values.cols() != original_.cols()) {
+      return error{errc::shape_mismatch, "value policy's values", out_.values.cols(),
+                   original_.cols(), "columns"};
     }
     return {};
   }

@@ -124,11 +124,12 @@ class pipeline {
     out_.report.selection = chosen_.report;
     const auto kept = static_cast<index_t>(chosen_.positions.size());
     if (kept < 1 || kept > budget_) {
-      return error{errc::budget_out_of_range, "selection policy's positions", kept, budget_};
+      return error{errc::budget_out_of_range, "selection policy's positions", kept,
+                   kept < 1 ? 1 : budget_, "must be at least 1, and within the budget"};
     }
     if (!chosen_.weights.empty() && chosen_.weights.size() != chosen_.positions.size()) {
       return error{errc::shape_mismatch, "selection policy's weights",
-                   static_cast<index_t>(chosen_.weights.size()), kept};
+                   static_cast<index_t>(chosen_.weights.size()), kept, "one for each position"};
     }
     sort_by_position(chosen_);
     if (const auto ok = check_positions(); !ok) return ok;

@@ -13,6 +13,7 @@
 #include "kvfit/bias/problem.hpp"
 #include "kvfit/bias/weighting.hpp"
 #include "kvfit/compact/storage.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/simd/softmax.hpp"
@@ -136,12 +137,14 @@ class weight_fit {
   [[nodiscard]] result<void> check_weights() const {
     const auto kept = static_cast<index_t>(chosen_.positions.size());
     if (weights_.size() != kept) {
-      return error{errc::shape_mismatch, "bias policy's weights", weights_.size(), kept};
+      return error{errc::shape_mismatch, "bias policy's weights", weights_.size(), kept,
+                   "one for each key"};
     }
     for (index_t j = 0; j < kept; ++j) {
       if (!std::isfinite(std::log(weights_[j]))) {  // 0, negative and not finite ones
-        return error{errc::invalid_option, "bias policy's weights", j, error::none,
-                     "must be finite and above 0"};
+        return error{
+            errc::invalid_option, "bias policy's weights", j, error::none,
+            "the one at this place must be finite and above 0, is " + number_text(weights_[j])};
       }
     }
     return {};

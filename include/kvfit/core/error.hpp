@@ -18,7 +18,7 @@ enum class errc : std::uint8_t {
   non_finite,           ///< NaN or infinity at row `actual`, column `expected`
   budget_out_of_range,  ///< budget `actual`, limit `expected`
   invalid_option,       ///< an option outside its documented range: `actual`, limit `expected`
-  invalid_position,     ///< a row number that is out of range, repeated or out of order
+  invalid_position,     ///< a row number out of range, repeated or out of order, limit `expected`
   all_masked,           ///< no key is visible to query `actual`, of `expected`
   storage_overflow,  ///< a result does not fit its storage type, at row `actual`, column `expected`
   memory_cap_exceeded,   ///< needs `actual` bytes, the caller allows `expected`
@@ -120,7 +120,10 @@ struct error {
         return ", of ";
       case errc::budget_out_of_range:
       case errc::invalid_option:
+      case errc::invalid_position:
         return ", limit ";
+      case errc::memory_cap_exceeded:
+        return ", allowed ";
       default:
         return ", expected ";
     }

@@ -63,7 +63,7 @@ class budgets_handler {
   bool boolean(bool) { return refuse("true or false where there must be a share"); }
   bool string(std::string&) { return refuse("a text where there must be a share"); }
   bool binary(nlohmann::json::binary_t&) { return refuse("binary data"); }
-  bool number_integer(std::int64_t) { return refuse("a negative number"); }
+  bool number_integer(std::int64_t) { return refuse("a share with a minus sign"); }
   bool number_unsigned(std::uint64_t number) { return take(static_cast<double>(number)); }
   bool number_float(double number, const std::string&) { return take(number); }
   bool start_array(std::size_t) { return refuse("an array where there must be a share"); }
@@ -75,19 +75,23 @@ class budgets_handler {
   bool end_object() { return true; }
   bool key(std::string& text) {
     const auto head = parse_head(text);
+    has_head_ = false;  // the name is no part of the head before it
     if (!head) return refuse(shown_name(text) + " is no head's name, such as 'L3H1'");
     head_ = *head;
     has_head_ = true;
     return true;
   }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) {
-    return refuse("not JSON, or a number beyond a double, at byte " + std::to_string(position));
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& why) {
+    constexpr int out_of_range = 406;  // nlohmann's number of that error
+    return refuse(std::string(why.id == out_of_range ? "a number beyond a double" : "not JSON") +
+                  " at byte " + std::to_string(position));
   }
 
  private:
   bool take(double share) {
     if (!is_inside_) return refuse("a number where there must be an object");
-    if (std::signbit(share) || !(share <= 1)) return refuse("its share is outside [0, 1]");
+    if (std::signbit(share)) return refuse("a share with a minus sign");
+    if (!(share <= 1)) return refuse("a share of " + nlohmann::json(share).dump() + ", above 1");
     out_.push_back({head_, share});
     return true;
   }

@@ -174,13 +174,14 @@ inline void put_rules(std::span<const compact_layer> layers, const compact_file_
   return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
     constexpr index_t largest = index_t{1} << 53U;
     if (info.next_position < 0 || info.next_position > largest) {
-      return error{errc::invalid_option, "next_position", info.next_position, largest, {}};
+      return error{errc::invalid_option, "next_position", info.next_position, largest,
+                   "must not be negative, and within 2^53"};
     }
     if (auto ok = io_detail::check_printed(info.scale, "scale"); !ok) return ok;
     if (auto ok = io_detail::check_fingerprint(info.fingerprint); !ok) return ok;
     if (info.storage != dtype::fp32 && info.storage != dtype::fp16 && info.storage != dtype::bf16) {
       return error{errc::invalid_option, "storage", static_cast<index_t>(info.storage), error::none,
-                   "is no dtype"};
+                   "must be fp32, fp16 or bf16"};
     }
     if (layers.empty()) return error{errc::empty_input, "layers", 0, error::none, {}};
 

@@ -94,7 +94,8 @@ inline result<float> need_scale(const safetensors_file& file) {
   if (!text) return text.error();
   if (const auto number = parse_positive_float(*text)) return *number;
   return error{errc::malformed_file, "scale", error::none, error::none,
-               "metadata must be a positive finite number, is " + shown_name(*text)};
+               "metadata must be a JSON number that is positive and normal in fp32, is " +
+                   shown_name(*text)};
 }
 
 /// Checks the entries `format` and `version`; the version, from 1 to `latest`.

@@ -68,7 +68,9 @@ class header_handler {
 
   bool null() { return refuse("null where there must be " + wanted()); }
   bool boolean(bool) { return refuse("true or false where there must be " + wanted()); }
-  bool number_integer(std::int64_t) { return refuse("a negative number"); }
+  bool number_integer(std::int64_t) {
+    return refuse("a minus sign, where no number may be negative");
+  }
   bool number_float(double, const std::string&) {
     return refuse("a number that is no integer of 64 bits");
   }
@@ -94,7 +96,7 @@ class header_handler {
   bool string(std::string& text) {
     if (place_ == place::metadata) {
       if (out_.metadata.emplace(key_, text).second) return true;
-      return refuse("metadata " + shown_name(key_) + " appears twice");
+      return refuse("appears twice");
     }
     if (place_ != place::tensor || field_ != field::dtype) {
       return refuse("a text where there must be " + wanted());
@@ -116,7 +118,7 @@ class header_handler {
     }
     if (place_ != place::header) return refuse("an object where there must be " + wanted());
     if (key_ == "__metadata__") {
-      if (has_metadata_) return refuse("__metadata__ appears twice");
+      if (has_metadata_) return refuse("appears twice");
       has_metadata_ = true;
       place_ = place::metadata;
       return true;
@@ -172,8 +174,10 @@ class header_handler {
     return true;
   }
 
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) {
-    return refuse("not JSON at byte " + std::to_string(position) + " of the header");
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception& why) {
+    constexpr int out_of_range = 406;  // nlohmann's number of that error
+    return refuse(std::string(why.id == out_of_range ? "a number beyond a double" : "not JSON") +
+                  " at byte " + std::to_string(position) + " of the header");
   }
 
  private:

@@ -104,7 +104,7 @@ template <class Fill>
       const auto needed = io_detail::byte_size(tensor.type, tensor.shape);
       if (!needed) {
         return error{errc::shape_mismatch, tensor.name, error::none, error::none,
-                     "its size exceeds 64 bits"};
+                     "its size exceeds 63 bits"};
       }
       data_size += *needed;
       ordered.push_back(&tensor);

@@ -129,7 +129,7 @@ inline result<void> check_state_layer(const compacted_layer& layer) {
     }
     if (head.outcome > head_outcome::fallback) {
       return error{errc::invalid_option, part_of(layer, "heads"),
-                   static_cast<index_t>(head.outcome), error::none, "is no outcome"};
+                   static_cast<index_t>(head.outcome), error::none, name(id) + ": is no outcome"};
     }
     constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
     if (head.cause && !is_errc(static_cast<std::uint8_t>(head.cause->code))) {
@@ -145,17 +145,18 @@ inline result<void> check_state_layer(const compacted_layer& layer) {
   for (const matrix* part : {&layer.keys, &layer.values}) {
     if (part->cols() <= max_state_columns) continue;
     return error{errc::invalid_option, part_of(layer, part == &layer.keys ? "keys" : "values"),
-                 part->cols(), max_state_columns, "columns"};
+                 part->cols(), max_state_columns, "most columns"};
   }
   constexpr index_t largest = index_t{1} << 53U;
   for (std::size_t row = 0; row < layer.positions.size(); ++row) {
     if (layer.positions[row] > largest) {
       return error{errc::invalid_position, part_of(layer, "positions"), layer.positions[row],
-                   largest, "row " + std::to_string(row)};
+                   largest, "row " + std::to_string(row) + " must not exceed it"};
     }
     if (layer.key_positions[row] < -largest || layer.key_positions[row] > largest) {
       return error{errc::invalid_position, part_of(layer, "key_positions"),
-                   layer.key_positions[row], largest, "row " + std::to_string(row)};
+                   layer.key_positions[row], largest,
+                   "row " + std::to_string(row) + " must not be farther from 0"};
     }
   }
   return {};
@@ -188,7 +189,8 @@ inline result<void> check_state_rules(const compacted_cache& cache, const state_
 
 inline result<void> check_state(const compacted_cache& cache, const state_info& info) {
   if (info.next_position < 0) {
-    return error{errc::invalid_option, "next_position", info.next_position, 0, {}};
+    return error{errc::invalid_option, "next_position", info.next_position, 0,
+                 "must not be negative"};
   }
   if (const auto ok = check_fingerprint(info.fingerprint); !ok) return ok;
   for (const dtype type : {info.key_storage, info.value_storage}) {
@@ -210,7 +212,7 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
     heads += layer.heads.size();
     if (heads > max_state_heads) {
       return error{errc::invalid_option, "heads", static_cast<index_t>(heads),
-                   static_cast<index_t>(max_state_heads), "of all layers"};
+                   static_cast<index_t>(max_state_heads), "most heads of all layers"};
     }
     rows += layer.keys.rows();
     for (const head_report& head : layer.heads) {

@@ -131,7 +131,8 @@ inline result<cache_prefix> prefix_of(const cache_view& cache, index_t layers, i
     index_t before = -1;
     for (const cache_layer& layer : cache.layers) {
       if (layer.number < 0 || layer.number >= layers) {
-        return error{errc::invalid_option, "layer.number", layer.number, layers};
+        return error{errc::invalid_option, "layer.number", layer.number, layers,
+                     "must not be negative, and below the number of layers"};
       }
       if (layer.number <= before) {  // its heads would become those of the layer before
         return error{errc::invalid_option, "layer.number", layer.number, before + 1,
@@ -159,7 +160,8 @@ inline result<void> replace_rows(cache_prefix& prefix, const compacted_layer& la
   if (const auto ok = check_layer(layer); !ok) return ok;
   const auto count = static_cast<index_t>(prefix.blocks.size());
   if (layer.number < 0 || layer.number >= count) {
-    return error{errc::invalid_option, "layer.number", layer.number, count};
+    return error{errc::invalid_option, "layer.number", layer.number, count,
+                 "must not be negative, and below the number of layers"};
   }
   if (first < 0 || end < first || end > prefix.positions) {
     return error{errc::invalid_position, "end", end, prefix.positions,
@@ -216,7 +218,8 @@ inline result<cache_prefix> compacted_prefix(cache_prefix prefix, const compacte
 /// block has a table of positions; numbers are checked by `attend`.
 inline result<void> check_prefix(const cache_prefix& prefix, std::span<const layer_shape> shapes) {
   if (prefix.positions < 0) {
-    return error{errc::invalid_option, "prefix.positions", prefix.positions, 0};
+    return error{errc::invalid_option, "prefix.positions", prefix.positions, 0,
+                 "must not be negative"};
   }
   if (prefix.blocks.empty()) return {};
   if (prefix.blocks.size() != shapes.size()) {

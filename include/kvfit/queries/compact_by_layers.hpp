@@ -132,7 +132,7 @@ class layerwise {
       if (!reading.is_after_cache || reading.rows.empty()) continue;
       if (reading.position != prefix_.positions) {
         return error{errc::invalid_position, "readings", reading.position, prefix_.positions,
-                     "a text that was read over the cache follows it"};
+                     "must equal it: a text that was read over the cache follows it"};
       }
       const auto count = static_cast<index_t>(reading.rows.size());
       const auto tokens = static_cast<index_t>(reading.tokens.size());

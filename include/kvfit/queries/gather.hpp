@@ -74,7 +74,7 @@ class gathering {
     for (const weighted_source& one : mixture_) fractions_.push_back(one.fraction);
     if (const auto ok = check_fractions(fractions_); !ok) return ok;
     if (options_.budget < 1) {
-      return error{errc::budget_out_of_range, "budget", options_.budget, 1};
+      return error{errc::budget_out_of_range, "budget", options_.budget, 1, "must be at least 1"};
     }
     if (const auto ok = check_prefix(cache_, read_.shapes()); !ok) return ok;
     layers_ = global_layers(read_.shapes());

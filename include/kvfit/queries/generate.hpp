@@ -57,7 +57,9 @@ template <engine E, executor X>
                                                   matrix logits, const sampler& draw,
                                                   random_source& random,
                                                   const generation_limits& limits = {}) {
-  if (limits.tokens < 0) return error{errc::invalid_option, "tokens", limits.tokens, 0};
+  if (limits.tokens < 0) {
+    return error{errc::invalid_option, "tokens", limits.tokens, 0, "must not be negative"};
+  }
   if (!draw) return error{errc::invalid_option, "sampler", error::none, error::none, "none given"};
   if (logits.rows() != 1 || logits.cols() != read.model().vocabulary()) {
     return error{errc::shape_mismatch, "logits", logits.cols(), read.model().vocabulary(),

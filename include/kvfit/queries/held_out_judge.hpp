@@ -23,6 +23,7 @@
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -50,8 +51,7 @@ class held_out_judge {
                                                    const cache_queries& queries,
                                                    const judge_options& options = {}) {
     if (!(options.mass >= 0 && std::isfinite(options.mass))) {
-      return error{errc::invalid_option, "mass", error::none, error::none,
-                   "must be finite and not negative"};
+      return detail::refuse_number("mass", options.mass, "must be finite and not negative");
     }
     return detail::guard_memory("held_out_judge", [&]() -> result<held_out_judge> {
       held_out_judge judge(options.mass);

@@ -46,9 +46,13 @@ namespace kvfit::inline KVFIT_ISA {
 /// query is left to fit on. Copies the rows fitted on.
 [[nodiscard]] inline result<parted_texts> hold_out_texts(const reference_queries& queries,
                                                          const text_hold_out& how = {}) {
-  if (how.stretch < 1) return error{errc::invalid_option, "stretch", how.stretch, 1};
-  if (how.every < 2) return error{errc::invalid_option, "every", how.every, 2};
-  if (how.most < 1) return error{errc::invalid_option, "most", how.most, 1};
+  if (how.stretch < 1) {
+    return error{errc::invalid_option, "stretch", how.stretch, 1, "must be at least 1"};
+  }
+  if (how.every < 2) {
+    return error{errc::invalid_option, "every", how.every, 2, "must be at least 2"};
+  }
+  if (how.most < 1) return error{errc::invalid_option, "most", how.most, 1, "must be at least 1"};
   return detail::guard_memory("hold_out_texts", [&]() -> result<parted_texts> {
     parted_texts parts;
     std::vector<char> judges(static_cast<std::size_t>(queries.rows()), 0);

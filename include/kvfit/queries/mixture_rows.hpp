@@ -10,6 +10,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -22,13 +23,13 @@ namespace kvfit::inline KVFIT_ISA {
   for (std::size_t i = 0; i < fractions.size(); ++i) {
     if (!(fractions[i] > 0 && fractions[i] <= 1)) {
       return error{errc::invalid_option, "fraction", static_cast<index_t>(i), error::none,
-                   "must be above 0 and at most 1"};
+                   "the fraction at this place must be above 0 and at most 1, is " +
+                       kvfit::detail::number_text(fractions[i])};
     }
     sum += fractions[i];
   }
   if (sum > 1 + 1e-9) {
-    return error{errc::invalid_option, "fraction", error::none, error::none,
-                 "the sources' parts add up to more than 1"};
+    return kvfit::detail::refuse_number("fraction", sum, "the sum of all must be at most 1");
   }
   return {};
 }

@@ -187,7 +187,7 @@ class reader {
     if (const auto ok = check_prefix(before, shapes_); !ok) return ok;
     if (live.first_position() != before.positions) {
       return error{errc::invalid_position, "live", live.first_position(), before.positions,
-                   "live rows follow the prefix"};
+                   "must equal it: live rows follow the prefix"};
     }
     for (index_t l = first; l < end; ++l) {
       if (live.rows(l) != live.rows(first)) {
@@ -239,7 +239,9 @@ class reader {
 template <engine E, executor X>
 [[nodiscard]] result<reader<E, X>> make_reader(const E& model, X& how,
                                                const read_options& options = {}) {
-  if (options.chunk < 1) return error{errc::invalid_option, "chunk", options.chunk, 1};
+  if (options.chunk < 1) {
+    return error{errc::invalid_option, "chunk", options.chunk, 1, "must be at least 1"};
+  }
   if (model.layers() < 1) return error{errc::empty_input, "layers", model.layers(), 1};
   if (model.vocabulary() < 1) return error{errc::empty_input, "vocabulary", model.vocabulary(), 1};
   return detail::guard_memory("make_reader", [&]() -> result<reader<E, X>> {
@@ -257,7 +259,10 @@ template <engine E, executor X>
       }
       const index_t least =
           std::min({shape.query_heads, shape.kv_heads, shape.key_size, shape.value_size});
-      if (least < 1) return error{errc::invalid_option, "shape", least, 1, here};
+      if (least < 1) {
+        return error{errc::invalid_option, "shape", least, 1,
+                     here + ": heads and sizes must be at least 1"};
+      }
       if (shape.query_heads % shape.kv_heads != 0) {
         return error{errc::shape_mismatch, "query_heads", shape.query_heads, shape.kv_heads,
                      here + ": must be a multiple of the KV heads"};

@@ -12,6 +12,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/random.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/queries/cache_prefix.hpp"
 #include "kvfit/queries/generate.hpp"
@@ -39,8 +40,8 @@ result<std::vector<query_reading>> readings_of(const Reader&, std::span<const to
                                                const cache_prefix&,
                                                const sources::random_vectors& source) {
   if (!(source.spread > 0 && std::isfinite(source.spread))) {
-    return error{errc::invalid_option, "random_vectors.spread", error::none, error::none,
-                 "must be finite and above 0"};
+    return kvfit::detail::refuse_number("random_vectors.spread", source.spread,
+                                        "must be finite and above 0");
   }
   return std::vector<query_reading>{};
 }
@@ -56,7 +57,8 @@ result<std::vector<query_reading>> readings_of(const Reader& read, std::span<con
   }
   if (const auto ok = read.check_tokens(context, 0); !ok) return ok.error();
   if (source.first < 0 || source.first >= length) {
-    return error{errc::invalid_option, "context.first", source.first, length};
+    return error{errc::invalid_option, "context.first", source.first, length,
+                 "must not be negative, and below the context's length"};
   }
   std::vector<query_reading> readings(1);
   readings[0].tokens.assign(context.begin(), context.end());
@@ -104,10 +106,11 @@ template <class Reader>
 result<void> check_prompts(const Reader& read, const cache_prefix& cache,
                            const sources::self_study& source) {
   if (source.rounds < 1) {
-    return error{errc::invalid_option, "self_study.rounds", source.rounds, 1};
+    return error{errc::invalid_option, "self_study.rounds", source.rounds, 1, "must be at least 1"};
   }
   if (source.limits.tokens < 0) {
-    return error{errc::invalid_option, "self_study.limits.tokens", source.limits.tokens, 0};
+    return error{errc::invalid_option, "self_study.limits.tokens", source.limits.tokens, 0,
+                 "must not be negative"};
   }
   const auto prompts = readings_after(read, cache, source.prompts, "self_study.prompts");
   if (!prompts) return prompts.error();

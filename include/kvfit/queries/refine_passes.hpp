@@ -14,6 +14,7 @@
 #include "kvfit/core/error.hpp"
 #include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/stop.hpp"
 
@@ -75,10 +76,12 @@ template <cache_pass Next, cache_judge Judge>
 [[nodiscard]] result<refined_passes> refine_passes(compacted_cache start, Next&& next,
                                                    Judge&& judge,
                                                    const pass_options& options = {}) {
-  if (options.passes < 0) return error{errc::invalid_option, "passes", options.passes, 0};
+  if (options.passes < 0) {
+    return error{errc::invalid_option, "passes", options.passes, 0, "must not be negative"};
+  }
   if (!(options.least_gain >= 0 && std::isfinite(options.least_gain))) {
-    return error{errc::invalid_option, "least_gain", error::none, error::none,
-                 "must be finite and not negative"};
+    return detail::refuse_number("least_gain", options.least_gain,
+                                 "must be finite and not negative");
   }
   return detail::guard_memory("refine_passes", [&]() -> result<refined_passes> {
     refined_passes best;

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -57,23 +59,28 @@ namespace kvfit::inline KVFIT_ISA {
 
 /// `invalid_option` for settings outside the ranges above.
 inline result<void> check_gradient_keys(const gradient_keys& settings) {
-  const auto refuse = [](const char* field, const char* why) {
-    return error{errc::invalid_option, field, error::none, error::none, why};
-  };
   const auto is_weight = [](double weight) { return weight >= 0 && weight <= 1e6; };
-  if (settings.steps < 0) return refuse("gradient.steps", "must not be negative");
-  if (settings.patience < 1) return refuse("gradient.patience", "must be at least 1");
+  if (settings.steps < 0) {
+    return error{errc::invalid_option, "gradient.steps", settings.steps, 0, "must not be negative"};
+  }
+  if (settings.patience < 1) {
+    return error{errc::invalid_option, "gradient.patience", settings.patience, 1,
+                 "must be at least 1"};
+  }
   if (!(settings.learning_rate > 0 && settings.learning_rate <= 1e6)) {
-    return refuse("gradient.learning_rate", "must be in (0, 1e6]");
+    return kvfit::detail::refuse_number("gradient.learning_rate", settings.learning_rate,
+                                        "must be in (0, 1e6]");
   }
   if (!(settings.least_share >= 0 && settings.least_share <= 1)) {
-    return refuse("gradient.least_share", "must be in [0, 1]");
+    return kvfit::detail::refuse_number("gradient.least_share", settings.least_share,
+                                        "must be in [0, 1]");
   }
-  if (!is_weight(settings.mass_weight) || !is_weight(settings.penalty)) {
-    return refuse("gradient.mass_weight, gradient.penalty", "must be in [0, 1e6]");
-  }
-  if (!is_weight(settings.improvement)) {
-    return refuse("gradient.improvement", "must be in [0, 1e6]");
+  for (const auto& [field, weight] : {std::pair{"gradient.mass_weight", settings.mass_weight},
+                                      std::pair{"gradient.penalty", settings.penalty},
+                                      std::pair{"gradient.improvement", settings.improvement}}) {
+    if (!is_weight(weight)) {
+      return kvfit::detail::refuse_number(field, weight, "must be in [0, 1e6]");
+    }
   }
   return {};
 }

@@ -5,10 +5,12 @@
 #include <cmath>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/attention/rope.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -81,25 +83,29 @@ inline refinement with_steps(refinement settings, bool by_default) {
 
 /// `invalid_option` for settings outside the ranges above; `width`: of a key.
 inline result<void> check_refinement(const refinement& settings, index_t width) {
-  const auto refuse = [](const char* field, const char* why) {
-    return error{errc::invalid_option, field, error::none, error::none, why};
-  };
-  if (settings.steps.value_or(0) < 0 || settings.sets < 0) {
-    return refuse("refine.steps, refine.sets", "must not be negative");
+  for (const auto& [field, count] : {std::pair{"refine.steps", settings.steps.value_or(0)},
+                                     std::pair{"refine.sets", settings.sets}}) {
+    if (count < 0) return error{errc::invalid_option, field, count, 0, "must not be negative"};
   }
-  if (settings.sets_at_once < 1 || settings.steps_a_batch < 1 || settings.batch < 1) {
-    return refuse("refine.sets_at_once, refine.steps_a_batch, refine.batch", "must be at least 1");
+  using field_count = std::pair<const char*, index_t>;
+  for (const auto& [field, count] : {field_count{"refine.sets_at_once", settings.sets_at_once},
+                                     field_count{"refine.steps_a_batch", settings.steps_a_batch},
+                                     field_count{"refine.batch", settings.batch}}) {
+    if (count < 1) return error{errc::invalid_option, field, count, 1, "must be at least 1"};
   }
-  const auto is_weight = [](double weight) { return weight >= 0 && weight <= 1e6; };
-  if (!is_weight(settings.output_weight) || !is_weight(settings.mass_weight)) {
-    return refuse("refine.output_weight, refine.mass_weight", "must be in [0, 1e6]");
+  for (const auto& [field, weight] : {std::pair{"refine.output_weight", settings.output_weight},
+                                      std::pair{"refine.mass_weight", settings.mass_weight},
+                                      std::pair{"refine.work", settings.work}}) {
+    if (!(weight >= 0 && weight <= 1e6)) {
+      return kvfit::detail::refuse_number(field, weight, "must be in [0, 1e6]");
+    }
   }
-  if (!is_weight(settings.work)) return refuse("refine.work", "must be in [0, 1e6]");
   if (!(settings.mass_softness > 0 && settings.mass_softness <= 1e6)) {
-    return refuse("refine.mass_softness", "must be in (0, 1e6]");
+    return kvfit::detail::refuse_number("refine.mass_softness", settings.mass_softness,
+                                        "must be in (0, 1e6]");
   }
   if (!(settings.spread >= 0 && settings.spread <= 100)) {
-    return refuse("refine.spread", "must be in [0, 100]");
+    return kvfit::detail::refuse_number("refine.spread", settings.spread, "must be in [0, 100]");
   }
   if (settings.rotation) return check_rope(*settings.rotation, width);
   return {};

@@ -15,6 +15,7 @@
 #include "kvfit/attention/query_moments.hpp"
 #include "kvfit/attention/visible_rows.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
@@ -197,8 +198,8 @@ inline score_options wanted_scores(const selection::expected_attention&) {
 
 inline result<void> check_settings(const selection::expected_attention& policy) {
   if (policy.epsilon >= 0 && std::isfinite(policy.epsilon)) return {};
-  return error{errc::invalid_option, "expected_attention.epsilon", error::none, error::none,
-               "must be finite and not negative"};
+  return kvfit::detail::refuse_number("expected_attention.epsilon", policy.epsilon,
+                                      "must be finite and not negative");
 }
 
 /// Cost n · d_k² + T · d_k² multiply-adds in double for every query head. Nothing of the score pass

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/joint_search.hpp"
@@ -54,11 +55,12 @@ inline score_options wanted_scores(const selection::joint&) {
 
 inline result<void> check_settings(const selection::joint& policy) {
   if (!(policy.mass_weight >= 0 && policy.mass_weight <= 1e6)) {
-    return error{errc::invalid_option, "joint.mass_weight", error::none, error::none,
-                 "must be in [0, 1e6]"};
+    return kvfit::detail::refuse_number("joint.mass_weight", policy.mass_weight,
+                                        "must be in [0, 1e6]");
   }
   if (policy.sweep < 1 || policy.sweep > 256) {
-    return error{errc::invalid_option, "joint.sweep", policy.sweep, 256, "must be in 1 ... 256"};
+    return error{errc::invalid_option, "joint.sweep", policy.sweep, policy.sweep < 1 ? 1 : 256,
+                 "must be in 1 ... 256"};
   }
   if (policy.sketch < 0) {
     return error{errc::invalid_option, "joint.sketch", policy.sketch, 0, "must not be negative"};

@@ -7,9 +7,11 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/linalg/growing_cholesky.hpp"
@@ -263,21 +265,25 @@ inline result<void> check_settings(const selection::omp& policy) {
     if (const auto ok = positive(step.refit_interval, "omp.schedule.refit_interval"); !ok)
       return ok;
   }
-  if (!(policy.lower > 0 && policy.lower <= policy.upper && policy.lower < 1e30)) {
-    return error{errc::invalid_option, "omp.lower", error::none, error::none,
-                 "needs 0 < lower <= upper"};
+  if (!(policy.lower > 0 && policy.lower < 1e30)) {
+    return kvfit::detail::refuse_number("omp.lower", policy.lower,
+                                        "must be above 0 and below 1e30");
+  }
+  if (!(policy.upper >= policy.lower)) {
+    return kvfit::detail::refuse_number(
+        "omp.upper", policy.upper,
+        "must be at least lower, " + kvfit::detail::number_text(policy.lower));
   }
   if (!(policy.norm_power >= 0 && policy.norm_power <= 2)) {
-    return error{errc::invalid_option, "omp.norm_power", error::none, error::none,
-                 "must be in [0, 2]"};
+    return kvfit::detail::refuse_number("omp.norm_power", policy.norm_power, "must be in [0, 2]");
   }
   if (policy.drop_below && !(*policy.drop_below < std::numeric_limits<double>::infinity())) {
-    return error{errc::invalid_option, "omp.drop_below", error::none, error::none,
-                 "must be less than infinity"};
+    return kvfit::detail::refuse_number("omp.drop_below", *policy.drop_below,
+                                        "must be less than infinity");
   }
-  if (policy.gradient_steps < 0 || policy.drop_passes < 0) {
-    return error{errc::invalid_option, "omp.gradient_steps, omp.drop_passes", error::none,
-                 error::none, "must not be negative"};
+  for (const auto& [field, value] : {std::pair{"omp.gradient_steps", policy.gradient_steps},
+                                     std::pair{"omp.drop_passes", policy.drop_passes}}) {
+    if (value < 0) return error{errc::invalid_option, field, value, 0, "must not be negative"};
   }
   return {};
 }

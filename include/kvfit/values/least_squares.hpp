@@ -8,6 +8,7 @@
 
 #include "kvfit/attention/output_weights.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/cross_validated_ridge.hpp"
 #include "kvfit/linalg/least_squares.hpp"
@@ -53,12 +54,12 @@ inline result<void> check_settings(const values::least_squares& policy) {
                  "must not be negative"};
   }
   if (!(policy.cross_validate_below >= 0)) {
-    return error{errc::invalid_option, "least_squares.cross_validate_below", error::none,
-                 error::none, "must not be negative"};
+    return kvfit::detail::refuse_number("least_squares.cross_validate_below",
+                                        policy.cross_validate_below, "must not be negative");
   }
   if (policy.ridge >= 0 && std::isfinite(policy.ridge)) return {};
-  return error{errc::invalid_option, "least_squares.ridge", error::none, error::none,
-               "must be finite and not negative"};
+  return kvfit::detail::refuse_number("least_squares.ridge", policy.ridge,
+                                      "must be finite and not negative");
 }
 
 /// Rank loss is regularised and reported, never an error; the report's λ is the one used. Cost and

@@ -1,7 +1,7 @@
 include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 small_capture(small)
 run(1 ${KVFIT} compact small --ratio 97 -o result)
-check(err MATCHES "small: budget_out_of_range: layer 0: 0, limit 96")
+check(err MATCHES "small: budget_out_of_range: layer 0: 0, limit 1 .the ratio leaves none of 96 rows")
 run(1 ${KVFIT} eval small --methods topk --ratios 4,97 --json rows.json)
 check(err MATCHES "small: budget_out_of_range")
 check_silent(out)

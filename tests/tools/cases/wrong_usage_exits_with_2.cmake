@@ -53,7 +53,7 @@ endforeach()
 run(2 ${KVFIT} tune small --ratio 4 --milliseconds-per-head 4 --by time)
 run(2 ${KVFIT} tune small --ratio 4 --milliseconds-per-head 4 --methods omq)
 run(2 ${KVFIT} tune small --ratio 4 --milliseconds-per-head 4 --set norm_power=1)
-foreach(wrong norm_power norm_power= norm_power=one norm_power=-1 norm_power=nan power=1 keys_per_round=1.5
+foreach(wrong norm_power norm_power= norm_power=one norm_power=-1 norm_power=3 norm_power=nan power=1 keys_per_round=1.5
     keys_per_round=0 held_out=0.6 replace_dead_keys=maybe storage=fp8 norm_power=1,1.0 omq:norm_power=1)
   run(2 ${KVFIT} eval small --methods omp,default --set ${wrong})
   check(err MATCHES "--set")
