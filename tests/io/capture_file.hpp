@@ -23,9 +23,9 @@ class capture_file {
   template <class T>
   void add(const std::string& name, kvfit::tensor_type type, std::vector<kvfit::index_t> shape,
            const std::vector<T>& numbers) {
-    std::vector<std::byte> bytes(numbers.size() * sizeof(T));
-    if (!bytes.empty()) std::memcpy(bytes.data(), numbers.data(), bytes.size());
-    memory_.push_back(std::move(bytes));
+    std::vector<std::byte> stored(numbers.size() * sizeof(T));
+    if (!stored.empty()) std::memcpy(stored.data(), numbers.data(), stored.size());
+    memory_.push_back(std::move(stored));
     tensors_.push_back({name, type, std::move(shape), memory_.back()});
   }
   void add(const std::string& name, std::vector<kvfit::index_t> shape,

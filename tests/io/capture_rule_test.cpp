@@ -265,6 +265,15 @@ TEST_CASE("F: values of a rule that can't be meant are malformed", "[io][rule]")
       row{"rope", "post, half-split, theta 10000, dims 2.5"}, row{"fingerprint", "a\nb"});
   capture_file file = one_layer();
   file.metadata[bad.key] = bad.text;
+  // Refused even where the only layer says something else.
+  if (GENERATE(false, true) && std::string(bad.key).find("layers.") == std::string::npos) {
+    if (std::string(bad.key) == "soft_cap") file.metadata["layers.0.soft_cap"] = "50";
+    if (std::string(bad.key) == "window") file.metadata["layers.0.window"] = "0";
+    if (std::string(bad.key) == "causal") file.metadata["layers.0.causal"] = "false";
+    if (std::string(bad.key) == "rope") {
+      file.metadata["layers.0.rope"] = "post, half-split, theta 10000";
+    }
+  }
   INFO(bad.key << " = " << bad.text);
   const auto cause = refused(file);
   CHECK(cause.code == errc::malformed_file);

@@ -128,7 +128,7 @@ TEST_CASE("I: a state held against another cap, window or causality is refused, 
   const auto rules = two_rules();
   auto other = rules[1].logits;
   other.soft_cap = 30;
-  check_refused(of_layer(5, {.logits = other}), "layer 5 soft_cap", "50.0", "30.0");
+  check_refused(of_layer(5, {.logits = other}), "layer 5 soft_cap", "50", "30");
   other = rules[1].logits;
   other.window = 1024;
   check_refused(of_layer(5, {.logits = other}), "layer 5 window", "4096", "1024");
@@ -141,10 +141,10 @@ TEST_CASE("I: a state held against another cap, window or causality is refused, 
 
 TEST_CASE("I: a state held against other sinks or slopes is refused, naming the query head",
           "[io][setup]") {
-  check_refused(of_all({.sink_logits = {{1, -3}}}), "layer 2 sink_logits of query head 1", "-2.0",
-                "-3.0");
+  check_refused(of_all({.sink_logits = {{1, -3}}}), "layer 2 sink_logits of query head 1", "-2",
+                "-3");
   check_refused(of_all({.sink_logits = {{1, -std::numeric_limits<float>::infinity()}}}),
-                "layer 2 sink_logits of query head 1", "-2.0", "-infinity");
+                "layer 2 sink_logits of query head 1", "-2", "-infinity");
   check_refused(of_all({.sink_logits = {std::vector<float>()}}), "layer 2 sink_logits",
                 "2 query heads'", "0 query heads'");
   check_refused(of_all({.alibi_slopes = {{0.5F, 0.25F}}}), "layer 2 alibi_slopes", "0 query heads'",
@@ -155,7 +155,7 @@ TEST_CASE("I: a state held against another rotation is refused, naming what diff
           "[io][setup]") {
   kvfit::rope other = *two_rules()[0].rotation;
   other.base = 500000;
-  check_refused(of_layer(2, {.rotation = other}), "layer 2 rope.base", "1000000.0", "500000.0");
+  check_refused(of_layer(2, {.rotation = other}), "layer 2 rope.base", "1000000", "500000");
   other = *two_rules()[0].rotation;
   other.dims = 2;
   check_refused(of_layer(2, {.rotation = other}), "layer 2 rope.dims", "4", "2");
@@ -167,8 +167,8 @@ TEST_CASE("I: a state held against another rotation is refused, naming what diff
   other.scaling = kvfit::rope_scaling::linear{8};
   check_refused(of_layer(2, {.rotation = other}), "layer 2 rope.scaling", "llama3", "linear");
   other.scaling = kvfit::rope_scaling::llama3{8, 1, 4, 4096};
-  check_refused(of_layer(2, {.rotation = other}), "layer 2 rope.scaling.original_positions",
-                "8192.0", "4096.0");
+  check_refused(of_layer(2, {.rotation = other}), "layer 2 rope.scaling.original_positions", "8192",
+                "4096");
 }
 
 TEST_CASE("I: a state held against another model is refused, naming both", "[io][setup]") {

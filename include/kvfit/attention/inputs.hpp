@@ -41,8 +41,7 @@ struct query_block {
   index_t position_step = 1;   ///< other than 1 where `rows` skips rows
   float alibi_slope = 0;       ///< ALiBi slope of this head, 0 for none
   /// Logit of an attention sink: adds exp(sink_logit) to the mass and nothing to the output. Used
-  /// by `attend` alone: a sink stays beside the compacted block, so fitting leaves it out
-  /// (docs/engines.md, 7).
+  /// by `attend` alone: it stays beside the compacted block, so fits leave it out (engines.md, 7).
   float sink_logit = -std::numeric_limits<float>::infinity();
   /// Where rows stand at no even distance: a table, and row i stands at
   /// positions[first_position + i · position_step], which then count places in it. Empty: no table.

@@ -110,6 +110,10 @@ inline error malformed_entry(const found_entry& entry, const char* expected) {
           "metadata must be " + std::string(expected) + ", is " + shown_name(*entry.text)};
 }
 
+inline error malformed_rope(const found_entry& entry) {
+  return malformed_entry(entry, "a rotation in the words of docs/formats.md");
+}
+
 /// Scale, soft cap, causality and window of a layer.
 inline result<logit_rule> read_logit_rule(const safetensors_file& file, index_t layer) {
   logit_rule rule;
@@ -132,6 +136,15 @@ inline result<logit_rule> read_logit_rule(const safetensors_file& file, index_t 
     rule.window = *number;
   }
   return rule;
+}
+
+/// What is said of all layers must be readable even where each layer says something else.
+inline result<void> check_common_rule(const safetensors_file& file, index_t version) {
+  constexpr index_t no_layer = -1;
+  if (auto ok = read_logit_rule(file, no_layer); !ok) return ok.error();
+  const found_entry text = find_entry(file, no_layer, "rope");
+  if (version == 1 || text.text == nullptr || parse_rope(*text.text)) return {};
+  return malformed_rope(text);
 }
 
 /// A tensor of a number a query head, or nothing where the layer has none.
@@ -166,9 +179,7 @@ inline result<attention_rule> read_attention(const safetensors_file& file, index
   rule.alibi_slopes = std::move(*slopes);
   if (const found_entry text = find_entry(file, layer, "rope"); text.text != nullptr) {
     rule.rotation = parse_rope(*text.text);
-    if (version > 1 && !rule.rotation) {
-      return malformed_entry(text, "a rotation in the words of docs/formats.md");
-    }
+    if (version > 1 && !rule.rotation) return malformed_rope(text);
   }
   if (auto ok = check_attention_rule(rule, kv_heads, depth); !ok) {
     error cause = ok.error();

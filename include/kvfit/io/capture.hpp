@@ -212,6 +212,7 @@ inline result<capture> read_capture(result<safetensors_file> read) {
              "k_positions", "q_positions", "q_test_positions", "sinks", "alibi_slopes"});
   if (!layers) return layers.error();
   if (auto ok = refuse_unknown(file, *version, capture_entries, *layers); !ok) return ok.error();
+  if (auto ok = check_common_rule(file, *version); !ok) return ok.error();
   if (layers->empty()) {
     return error{errc::missing_entry, "layers.{l}.k", error::none, error::none, "no layer at all"};
   }

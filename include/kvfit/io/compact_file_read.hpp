@@ -199,6 +199,7 @@ inline result<compact_file> read_compact_file(result<safetensors_file> read,
   const std::span<const std::string_view> known =
       is_first ? std::span<const std::string_view>(compact_entries_1) : compact_entries;
   if (auto ok = refuse_unknown(file, *version, known, *layers); !ok) return ok.error();
+  if (auto ok = check_common_rule(file, *version); !ok) return ok.error();
   if (layers->empty()) {
     return error{errc::missing_entry, "layers.{l}.k", error::none, error::none, "no layer at all"};
   }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <cstdio>
 #include <optional>
 #include <span>
 #include <string>
@@ -19,8 +20,7 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/attention_rule.hpp"
 #include "kvfit/io/attention_rule_check.hpp"
-#include "kvfit/io/layer_tensors.hpp"
-#include "kvfit/io/safetensors_header.hpp"
+#include "kvfit/io/shown_name.hpp"
 
 namespace kvfit {
 
@@ -125,7 +125,10 @@ class rule_comparison {
     return "layer " + std::to_string(layer_) + " " + field;
   }
   static std::string print(double x) {
-    return std::isfinite(x) ? print_number(x) : x > 0 ? "infinity" : "-infinity";
+    if (!std::isfinite(x)) return x > 0 ? "infinity" : "-infinity";
+    std::array<char, 32> text{};
+    const int length = std::snprintf(text.data(), text.size(), "%.9g", x);
+    return {text.data(), static_cast<std::size_t>(length)};
   }
 
   index_t layer_;

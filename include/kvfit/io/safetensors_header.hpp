@@ -18,6 +18,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/io/shown_name.hpp"
 #include "kvfit/io/tensor_view.hpp"
 
 namespace kvfit {
@@ -48,14 +49,6 @@ inline constexpr std::uint64_t max_safetensors_header = 100'000'000;
 namespace kvfit::inline KVFIT_ISA {
 
 namespace io_detail {
-
-/// A name from a file, fit to be shown: in quotes, cut to 64 bytes, other than ASCII as '?'.
-inline std::string shown_name(std::string_view text) {
-  std::string shown = "'";
-  for (const char c : text.substr(0, 64)) shown += c >= ' ' && c <= '~' ? c : '?';
-  shown += text.size() > 64 ? "...'" : "'";
-  return shown;
-}
 
 /// Receives the parser's events and lets through exactly
 /// `{"__metadata__": {text: text}, name: {"dtype": text, "shape": [n...], "data_offsets": [n,
