@@ -309,7 +309,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// often).
 ///
 /// Errors: those of `compact()` that sizes and options can show, and `memory_cap_exceeded` with
-/// the least it would need and the cap. Cost: some microseconds for each query block.
+/// the least it would need and the cap. Cost: some microseconds for each query block, and for each
+/// count of protected rows that may be.
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<memory_report> planned_memory(
     const compaction_sizes& sizes, const compaction<Selection, Bias, Values>& options) {

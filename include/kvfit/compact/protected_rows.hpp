@@ -123,7 +123,7 @@ inline std::vector<index_t> protected_rows(const kv_block& cache, const row_orde
   return rows;
 }
 
-/// Bytes that `protected_rows` holds, its result included; `count` rows at most are protected.
+/// Bytes that `protected_rows` of `rows` rows holds at most, its result included.
 inline double protected_rows_bytes(const row_order& order, index_t rows,
                                    const protection& asked) noexcept {
   const index_t ends = std::min(asked.first, rows) + std::min(asked.last, rows);

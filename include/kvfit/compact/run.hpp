@@ -72,8 +72,8 @@ result<compacted> compact_beside(const kv_block& cache, const query_set& queries
   compacted exact;
   const auto stored =
       take_exact(cache, std::move(kept), options.storage, options.bias_storage, exact);
-  // Of rows that do not fit their storage the first in the result is named: one before all that are
-  // selected is known before they are.
+  // The place of a row that does not fit its storage is that in the result: known beforehand where
+  // the row comes before all that are selected.
   if (!stored && stored.error().actual < count_below(exact.positions, open.first)) {
     return stored.error();
   }
