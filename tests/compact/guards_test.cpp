@@ -558,19 +558,62 @@ TEST_CASE("O: a gradient method's values are returned as they are, whatever copi
 
 TEST_CASE("O: keys that a gradient method moves out of their storage are refused",
           "[compact][guard][gradient][storage]") {
+  // 464 is the first number that fp8 can't hold.
   head made = make_head(2);
-  const float scale = 65500 / made.keys.cwiseAbs().maxCoeff();
+  const float scale = 463.5F / made.keys.topRows(16).cwiseAbs().maxCoeff();
   made.keys *= scale;
   made.queries /= scale;
-  composition options = honest(60);
+  composition options = honest(16);
+  options.selection.choose = rows(rows_up_to(16));
   options.refine.steps.reset();
-  options.gradient = kvfit::gradient_keys{.loss = kvfit::gradient_loss::log_mass,
-                                          .optimiser = kvfit::gradient_optimiser::lbfgs,
-                                          .steps = 30};
-  REQUIRE(run(made.cache(), made.queries, options).keys.cwiseAbs().maxCoeff() > 65520);
-  options.storage = kvfit::dtype::fp16;
+  options.gradient =
+      kvfit::gradient_keys{.loss = kvfit::gradient_loss::log_mass, .steps = 60, .learning_rate = 4};
+  REQUIRE(run(made.cache(), made.queries, options).keys.cwiseAbs().maxCoeff() > 464);
+  options.storage = kvfit::dtype::fp8_e4m3;
   const auto refused = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::storage_overflow);
   CHECK(refused.error().argument == "keys");
+}
+
+TEST_CASE("O: biases that are not fitted are not moved by a refinement left open",
+          "[compact][guard][refine][zero_bias]") {
+  const head made = make_head(1, {.queries = 320, .keys = 64, .depth = 8, .width = 6});
+  kvfit::compact_options options{.budget = 10, .bias = kvfit::bias::zero{}};
+  const compacted c = compacted_head(made.cache(), made.queries, options);
+  CHECK(c.report.refinement.kept_steps > 0);
+  CHECK(c.bias.isZero(0));
+  options.refine.steps = 7;  // asked for, they move
+  CHECK_FALSE(compacted_head(made.cache(), made.queries, options).bias.isZero(0));
+}
+
+TEST_CASE("O: refinement keeps the best of its batches, not the last", "[compact][guard][refine]") {
+  int later = 0;  // ends of batches that judged worse than one before
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    double best = std::numeric_limits<double>::infinity();
+    for (int total = 2; total <= 16; total += 2) {
+      guarded_case one(seed);
+      const kvfit::refinement settings{.steps = total, .batch = 24, .steps_a_batch = 2};
+      const kvfit::matrix original = one.out.values;
+      const kvfit::stop_when never;
+      const kvfit::loop alone;
+      kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
+      kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
+                              one.out.positions, original);
+      const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, one.out);
+      REQUIRE(steps);
+      if (steps->kept == 0) continue;
+      if (steps->kept < moving.report().steps) {
+        ++later;
+        continue;
+      }
+      const auto errors = judge.errors(one.out, moving.values());
+      REQUIRE(errors);
+      const double both = errors->output_error * std::sqrt(errors->mass_error);
+      INFO("seed " << seed << ", " << total << " steps");
+      CHECK(both < best);
+      best = both;
+    }
+  }
+  CHECK(later >= 4);
 }
