@@ -95,8 +95,8 @@ composition honest(index_t budget) {
   return options;
 }
 
-compacted run(const kvfit::kv_block& cache, const kvfit::query_set& queries,
-              const composition& options) {
+compacted fitted_by(const kvfit::kv_block& cache, const kvfit::query_set& queries,
+                    const composition& options) {
   auto fitted = kvfit::compact(cache, queries, options);
   INFO((fitted ? "fitted" : fitted.error().message()));
   REQUIRE(fitted);
@@ -110,11 +110,11 @@ struct refined_case {
 
   refined_case() { options.held_out = 0.125; }
 
-  [[nodiscard]] compacted plain() const { return run(made.cache(), made.queries, options); }
+  [[nodiscard]] compacted plain() const { return fitted_by(made.cache(), made.queries, options); }
   [[nodiscard]] compacted refined() const {
     composition moving = options;
     moving.refine.steps = 20;
-    return run(made.cache(), made.queries, moving);
+    return fitted_by(made.cache(), made.queries, moving);
   }
   /// The same where the first fit of values, which is that of the moved rows, goes by `spoil`.
   template <class Spoil>
@@ -127,7 +127,7 @@ struct refined_case {
       if (++calls == 1) spoil(fit->values);
       return fit;
     };
-    auto result = run(made.cache(), made.queries, moving);
+    auto result = fitted_by(made.cache(), made.queries, moving);
     CHECK(calls == 2);
     return result;
   }
@@ -216,7 +216,7 @@ TEST_CASE("O: values that judge worse or are no numbers give way to the rows' ow
   options.selection.choose = rows({1, 5, 9, 20, 30, 40, 50, 60});
   const float bad = GENERATE(nan_value, 1e4F);
   options.values.fit = these_values(kvfit::matrix::Constant(8, 8, bad));
-  const compacted c = run(made.cache(), made.queries, options);
+  const compacted c = fitted_by(made.cache(), made.queries, options);
   CHECK(c.report.copies_judged_better);
   CHECK_FALSE(c.report.is_values_fitted);
   CHECK(std::isfinite(c.report.train.output_error));
@@ -242,12 +242,12 @@ TEST_CASE("O: one query of many does not take fitted values away",
   kvfit::matrix values(2, 4);
   values << 2, 2, 2, 2, 90, 90, 90, 90;
   options.values.fit = these_values(values);
-  const compacted c = run(made.cache(), made.queries, options);
+  const compacted c = fitted_by(made.cache(), made.queries, options);
   CHECK(c.report.is_values_fitted);
   CHECK(c.values == values);
   // Where they are closer for half of them alone, the mean decides.
   for (const index_t i : {1, 5, 7, 9}) made.queries.row(i) << 0, 12, 0;
-  CHECK(run(made.cache(), made.queries, options).report.copies_judged_better);
+  CHECK(fitted_by(made.cache(), made.queries, options).report.copies_judged_better);
 }
 
 TEST_CASE("O: copies that the storage can't hold are not returned, however they judge",
@@ -259,7 +259,7 @@ TEST_CASE("O: copies that the storage can't hold are not returned, however they 
   options.selection.choose = rows({2, 4, 7, 9});
   const kvfit::matrix values = kvfit::matrix::Constant(4, 8, 60000);
   options.values.fit = these_values(values);
-  const compacted c = run(made.cache(), made.queries, options);
+  const compacted c = fitted_by(made.cache(), made.queries, options);
   CHECK(c.values.cwiseAbs().maxCoeff() <= 65504);
   CHECK_FALSE(c.report.copies_judged_better);
 }
@@ -276,14 +276,14 @@ TEST_CASE("O: judges that see nothing leave the judgement to the queries fitted 
   options.held_out = 0.125;
   SECTION("refinement is judged by them") {
     options.refine.steps = 20;
-    const compacted c = run(cache, made.queries, options);
+    const compacted c = fitted_by(cache, made.queries, options);
     CHECK_FALSE(c.report.held_out);
     CHECK(c.report.refinement.kept_steps > 0);
     CHECK(c.report.refinement.start.queries == 280);
   }
   SECTION("values are judged by them") {
     options.values.fit = these_values(kvfit::matrix::Constant(10, 6, 1e4F));
-    const compacted c = run(cache, made.queries, options);
+    const compacted c = fitted_by(cache, made.queries, options);
     CHECK_FALSE(c.report.held_out);
     CHECK(c.report.copies_judged_better);
   }
@@ -380,7 +380,7 @@ struct dead_case {
   dead_case(const dead_case&) = delete;
   dead_case& operator=(const dead_case&) = delete;
 
-  compacted result() { return run(made.cache(), made.queries, options); }
+  compacted result() { return fitted_by(made.cache(), made.queries, options); }
 };
 
 }  // namespace
@@ -451,7 +451,7 @@ TEST_CASE("O: keys that rounding lifts far above a query's maximum leave weights
     return fit_values(kvfit::values::copy{}, problem);
   };
   options.selection.choose = rows({1, 4, 9, 13, 17, 21});
-  const compacted c = run(made.cache(), made.queries, options);
+  const compacted c = fitted_by(made.cache(), made.queries, options);
   CHECK(c.report.bias.status == kvfit::linalg::bounded_status::optimal);
   CHECK(c.bias.allFinite());
 }
@@ -551,26 +551,47 @@ TEST_CASE("O: a gradient method's values are returned as they are, whatever copi
   const kvfit::matrix values = kvfit::matrix::Constant(8, 8, 50);
   options.values.fit = these_values(values);
   options.held_out = GENERATE(0.0, 0.125);
-  const compacted c = run(made.cache(), made.queries, options);
+  const compacted c = fitted_by(made.cache(), made.queries, options);
   CHECK(c.values == values);
   CHECK_FALSE(c.report.copies_judged_better);
 }
 
-TEST_CASE("O: keys that a gradient method moves out of their storage are refused",
-          "[compact][guard][gradient][storage]") {
-  head made = make_head(2);
-  const float scale = 65500 / made.keys.cwiseAbs().maxCoeff();
-  made.keys *= scale;
-  made.queries /= scale;
-  composition options = honest(60);
-  options.refine.steps.reset();
-  options.gradient = kvfit::gradient_keys{.loss = kvfit::gradient_loss::log_mass,
-                                          .optimiser = kvfit::gradient_optimiser::lbfgs,
-                                          .steps = 30};
-  REQUIRE(run(made.cache(), made.queries, options).keys.cwiseAbs().maxCoeff() > 65520);
-  options.storage = kvfit::dtype::fp16;
-  const auto refused = kvfit::compact(made.cache(), made.queries, options);
-  REQUIRE_FALSE(refused);
-  CHECK(refused.error().code == errc::storage_overflow);
-  CHECK(refused.error().argument == "keys");
+TEST_CASE("O: biases that are not fitted are not moved by a refinement left open",
+          "[compact][guard][refine][zero_bias]") {
+  const head made = make_head(1, {.queries = 320, .keys = 64, .depth = 8, .width = 6});
+  kvfit::compact_options options{.budget = 10, .bias = kvfit::bias::zero{}};
+  const compacted c = compacted_head(made.cache(), made.queries, options);
+  CHECK(c.report.refinement.kept_steps > 0);
+  CHECK(c.bias.isZero(0));
+}
+
+TEST_CASE("O: refinement keeps the best of its batches, not the last", "[compact][guard][refine]") {
+  int later = 0;  // ends of batches that judged worse than one before
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    double best = std::numeric_limits<double>::infinity();
+    for (int total = 2; total <= 16; total += 2) {
+      guarded_case one(seed);
+      const kvfit::refinement settings{.steps = total, .batch = 24, .steps_a_batch = 2};
+      const kvfit::matrix original = one.out.values;
+      const kvfit::stop_when never;
+      const kvfit::loop alone;
+      kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
+      kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
+                              one.out.positions, original);
+      const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, one.out);
+      REQUIRE(steps);
+      if (steps->kept == 0) continue;
+      if (steps->kept < moving.report().steps) {
+        ++later;
+        continue;
+      }
+      const auto errors = judge.errors(one.out, moving.values());
+      REQUIRE(errors);
+      const double both = errors->output_error * std::sqrt(errors->mass_error);
+      INFO("seed " << seed << ", " << total << " steps");
+      CHECK(both < best);
+      best = both;
+    }
+  }
+  CHECK(later >= 4);
 }

@@ -37,7 +37,7 @@ TEST_CASE("O: a bound leaves room for what fp32 may add to a product",
   constexpr float slack = 0.01F;
   const kvfit::matrix columns = random_matrix(keys, queries, 3);
   const kvfit::vector norms = columns.rowwise().norm();
-  kvfit::vector residual = random_matrix(queries, 1, 4).transpose();
+  kvfit::vector residual = random_matrix(queries, 1, 4);
   kvfit::correlation_bounds exact(keys, queries);
   kvfit::correlation_bounds roomy(keys, queries);
   for (int round = 0; round < 3; ++round) {

@@ -462,3 +462,22 @@ TEST_CASE("a ridge is cross-validated up to a size alone", "[values][least_squar
   REQUIRE(within);
   CHECK(within->report.lambda > 0);
 }
+
+TEST_CASE("O: rows that fit to the last digit are not weighted by their rounding",
+          "[values][least_squares][guard]") {
+  // Every query looks at one key alone, whose value is its output: no row has an error.
+  const kvfit::matrix values = kvfit_test::random_matrix(6, 4, 5);
+  kvfit::matrix weights = kvfit::matrix::Zero(96, 6);
+  kvfit::matrix output(96, 4);
+  for (kvfit::index_t i = 0; i < 96; ++i) {
+    weights(i, i % 6) = 1;
+    output.row(i) = values.row(i % 6);
+  }
+  const kvfit::matrix original = kvfit::matrix::Zero(6, 4);
+  const auto fit =
+      fit_values(least_squares{.weighting = output_weighting::absolute, .reweightings = 2},
+                 kvfit::values_problem{&weights, &output, &original});
+  REQUIRE(fit);
+  CHECK(fit->report.status == least_squares_status::solved);
+  CHECK((fit->values - values).norm() < 1e-5F * values.norm());
+}
