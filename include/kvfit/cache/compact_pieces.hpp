@@ -178,10 +178,11 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// Errors, before anything is compacted: `invalid_position` where a piece does not follow or a
 /// head stands elsewhere than its layer; `shape_mismatch`; `missing_entry` where keys must be moved
-/// and no rotation is known; `invalid_option`. On the way those of `compact_cache`, with the rows
-/// of the text in the detail: a chunk that no query sees is one, unless `options.fallback` says
-/// otherwise; `cancelled`, where `by` has it looked at before each piece and within its heads. Then
-/// nothing is returned. Same input, same bytes, at any number of threads.
+/// and no rotation is known; `invalid_option`, where they must and hold tied values in columns that
+/// turn, among others. On the way those of `compact_cache`, with the rows of the text in the
+/// detail: a chunk that no query sees is one, unless `options.fallback` says otherwise;
+/// `cancelled`, where `by` has it looked at before each piece and within its heads. Then nothing is
+/// returned. Same input, same bytes, at any number of threads.
 /// Cost: that of the pieces, one after the other, their heads on the executor's threads; holds the
 /// result, once more that of one layer, and what `compact_cache` holds of one piece.
 template <class Selection, class Bias, class Values, executor E>
