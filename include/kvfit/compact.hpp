@@ -30,7 +30,8 @@ namespace kvfit::inline KVFIT_ISA {
 ///     use(fitted->keys, fitted->bias, fitted->values);
 ///
 /// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity
-/// anywhere, budget < 1 or not above the protected rows, options out of range,
+/// anywhere, budget < 1 or not above the protected rows, options out of range, `untied_values` where
+/// `options.tied_values_from` says that values are columns of the keys and one of them is not,
 /// `memory_cap_exceeded` where `options.memory` is less than can do. Found on the way: rows given
 /// by name that are not there, a rule that the selection has no model of, `all_masked` where no
 /// query sees a key, `non_finite` "logits" where a product overflows, `storage_overflow` where a

@@ -203,8 +203,8 @@ inline compact_options refined_zero_bias(index_t budget) {
 ///     auto mla = kvfit::presets::tied(kvfit::presets::joint(512), 0);
 inline compact_options tied(compact_options options, index_t first) {
   options.values = values::copy{};
+  if (!options.tied_values_from) options.refine.mass_weight *= 0.5;
   options.tied_values_from = first;
-  options.refine.mass_weight *= 0.5;
   return options;
 }
 
