@@ -33,16 +33,17 @@ namespace kvfit::inline KVFIT_ISA {
 /// Errors, before anything is computed: shapes that do not fit, empty inputs, NaN or infinity in
 /// any row that is not hidden, budget < 1 or not above the protected rows, `invalid_position` for
 /// rows named in `protect` that are not there, hidden or named twice, options out of range,
-/// `memory_cap_exceeded` where `options.memory` is less than can do. Found on the way: rows given
-/// by name that are not there, a rule that the selection has no model of, `all_masked` where no
-/// query sees a key, `non_finite` "logits" where a product overflows, `storage_overflow` where a
-/// value does not fit its storage type, `out_of_memory`, and `cancelled` once `stop` is due: it is
-/// looked at between stages, before every panel of the score pass (or the panels computed at once),
-/// every greedy round and every evaluation of the refinement, not within a fit of weights or
-/// values. Numerical trouble is no error but a status in the report. Nothing is thrown, printed or
-/// kept. Same input, same bytes, whatever `threads`: an executor (`thread_pool`, `caller`) that
-/// shares the work within this one head. Where there are as many heads as threads, `compact_cache`
-/// keeps them busier.
+/// `untied_values` where `options.tied_values_from` says that values are columns of the keys and
+/// one of them is not, `memory_cap_exceeded` where `options.memory` is less than can do. Found on
+/// the way: rows given by name that are not there, a rule that the selection has no model of,
+/// `all_masked` where no query sees a key, `non_finite` "logits" where a product overflows,
+/// `storage_overflow` where a value does not fit its storage type, `out_of_memory`, and `cancelled`
+/// once `stop` is due: it is looked at between stages, before every panel of the score pass (or the
+/// panels computed at once), every greedy round and every evaluation of the refinement, not within
+/// a fit of weights or values. Numerical trouble is no error but a status in the report. Nothing is
+/// thrown, printed or kept. Same input, same bytes, whatever `threads`: an executor (`thread_pool`,
+/// `caller`) that shares the work within this one head. Where there are as many heads as threads,
+/// `compact_cache` keeps them busier.
 ///
 /// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit (where queries are
 /// few some 25 min(n, t)³ flops more, see `linalg::cross_validated_ridge`), the refinement's own.

@@ -196,6 +196,18 @@ inline compact_options refined_zero_bias(index_t budget) {
   return without_bias(refined(budget));
 }
 
+/// `options` for caches whose values are columns of the keys from `first` on (MLA, K = V): key and
+/// value stay one vector (`compaction::tied_values_from`). Mass counts half as much as elsewhere:
+/// what moves a value moves its logits, too, and outputs are what is short of freedom.
+///
+///     auto mla = kvfit::presets::tied(kvfit::presets::joint(512), 0);
+inline compact_options tied(compact_options options, index_t first) {
+  options.values = values::copy{};
+  if (!options.tied_values_from) options.refine.mass_weight *= 0.5;
+  options.tied_values_from = first;
+  return options;
+}
+
 /// A preset by name, as tools and configuration files write it.
 struct preset {
   std::string_view name;

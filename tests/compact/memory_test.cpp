@@ -188,6 +188,41 @@ TEST_CASE("no preset holds more than was estimated, whatever the sizes", "[compa
   }
 }
 
+TEST_CASE("G: tied values hold no more than was estimated", "[compact][memory][tied]") {
+  if (!can_count) return;
+  const std::vector<memory_case> cases = {
+      {"tied", {.queries = 900, .keys = 700, .depth = 24, .width = 16}, 60, {350}},
+      {"tied, masked, protected",
+       {.queries = 200, .keys = 400},
+       30,
+       {90},
+       true,
+       {.causal = true},
+       3},
+      {"tied, soft-capped", {.queries = 600, .keys = 300}, 40, {}, false, {.soft_cap = 30}, 0, 0.5},
+      {"tied latents", {.queries = 256, .keys = 500, .depth = 288, .width = 256}, 20, {64, 128}},
+      {"tied, many kept", {.queries = 500, .keys = 600, .depth = 8, .width = 8}, 300},
+      {"tied identity", {.queries = 20, .keys = 900, .depth = 64, .width = 64}, 900},
+  };
+  for (const memory_case& one : cases) {
+    memory_call call(one);
+    call.cache.values = call.cache.keys.middle_cols(0, one.shape.width);
+    for (const char* name : {"joint", "refined", "highest_attention"}) {
+      compact_options options =
+          kvfit::presets::tied(options_of(one, *kvfit::presets::find(name)), 0);
+      for (const bool is_still : {false, true}) {
+        if (is_still) options.refine.steps = 0;
+        const kvfit::memory_report plan = planned(call, options);
+        const measured_call ran = measure(call, options);
+        CAPTURE(one.name, name, is_still, ran.peak, plan.needed);
+        REQUIRE(ran.fitted);
+        CHECK(ran.peak <= plan.needed);
+        CHECK(same_report(plan, ran.fitted->report.memory));
+      }
+    }
+  }
+}
+
 TEST_CASE("threads in the fits are counted", "[compact][memory][threads]") {
   if (!can_count) return;
   const memory_call call({"many kept", {.queries = 800, .keys = 600, .depth = 64}, 200, {350}});

@@ -32,14 +32,15 @@ TEST_CASE("Every error code has a name of its own", "[core][error]") {
   CHECK(name(errc::cancelled) == "cancelled");
   CHECK(name(errc::policy_threw) == "policy_threw");
   CHECK(name(errc::communication_failed) == "communication_failed");
+  CHECK(name(errc::untied_values) == "untied_values");
 
   std::set<std::string_view> names;
-  for (int code = 0; code <= static_cast<int>(errc::communication_failed); ++code) {
+  for (int code = 0; code <= static_cast<int>(errc::untied_values); ++code) {
     names.insert(name(static_cast<errc>(code)));
   }
-  CHECK(names.size() == static_cast<std::size_t>(errc::communication_failed) + 1);
+  CHECK(names.size() == static_cast<std::size_t>(errc::untied_values) + 1);
   CHECK(names.count("unknown") == 0);
-  CHECK(name(static_cast<errc>(static_cast<int>(errc::communication_failed) + 1)) == "unknown");
+  CHECK(name(static_cast<errc>(static_cast<int>(errc::untied_values) + 1)) == "unknown");
   CHECK(name(static_cast<errc>(255)) == "unknown");
 }
 
@@ -63,6 +64,8 @@ TEST_CASE("A place is told as a column, not as something expected", "[core][erro
   CHECK(error{errc::non_finite, "keys", 7, 3}.message() == "non_finite: keys: 7, column 3");
   CHECK(error{errc::storage_overflow, "values", 0, 0}.message() ==
         "storage_overflow: values: 0, column 0");
+  CHECK(error{errc::untied_values, "values", 5, 2}.message() ==
+        "untied_values: values: 5, column 2");
 }
 
 TEST_CASE("A limit is told as a limit and a cap as what is allowed, not as something expected",

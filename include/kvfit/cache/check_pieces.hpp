@@ -178,6 +178,12 @@ class piece_check {
           !ok) {
         return in_head(ok.error(), id);
       }
+      const index_t turned = rotation->dims == 0 ? block.keys.cols() : rotation->dims;
+      if (options_.head.tied_values_from.value_or(turned) < turned) {
+        return in_head({errc::invalid_option, "tied_values_from", *options_.head.tied_values_from,
+                        turned, "keys that are moved would turn the values they hold"},
+                       id);
+      }
     }
     return {};
   }

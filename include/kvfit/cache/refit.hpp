@@ -55,8 +55,7 @@ inline compact_options refit_options(const cache_layer& layer, const compact_opt
     asked.refine.fits_bias = false;
   }
   if (!asked.gradient) {
-    asked.refine = with_steps(asked.refine, selection::refines_by_default(asked.selection) &&
-                                                values::fits_values(asked.values));
+    asked.refine = decided_refinement(asked);
   }
   selection::given named;
   for (const index_t row : rows) {

@@ -8,6 +8,7 @@
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/protected_rows.hpp"
+#include "kvfit/compact/tied_values.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
@@ -17,16 +18,18 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// The options for T = `rows` keys of `depth` numbers, but for whether the budget exceeds the
-/// protected rows (`check_protected_budget`).
+/// The options for T = `rows` keys of `depth` numbers and values of `width`, but for whether the
+/// budget exceeds the protected rows (`check_protected_budget`).
 template <class Options>
-result<void> check_options(const Options& options, index_t rows, index_t depth) {
+result<void> check_options(const Options& options, index_t rows, index_t depth, index_t width) {
   if (const auto ok = check_settings(options.selection); !ok) return ok;
   if (const auto ok = check_score_options(fit_scores(options)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;
   if (const auto ok = check_settings(options.values); !ok) return ok;
   if (const auto ok = check_refinement(options.refine, depth); !ok) return ok;
-  if (options.refine.steps.value_or(0) > 0 && !fits_values(options.values)) {
+  if (const auto ok = check_tied_options(options, depth, width); !ok) return ok;
+  if (options.refine.steps.value_or(0) > 0 && !fits_values(options.values) &&
+      !options.tied_values_from) {
     return error{errc::invalid_option, "refine.steps", *options.refine.steps, 0,
                  "keys can't be moved under values that are copied"};
   }
@@ -78,8 +81,14 @@ result<void> check_compaction(const kv_block& cache, const query_set& queries,
   if (const auto ok = check_rule(options.rule); !ok) return ok;
   if (const auto ok = check_cache(cache, queries); !ok) return ok;
   if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok;
-  if (const auto ok = check_options(options, cache.keys.rows(), cache.keys.cols()); !ok) return ok;
-  return check_named_rows(cache, options.protect);
+  if (const auto ok =
+          check_options(options, cache.keys.rows(), cache.keys.cols(), cache.values.cols());
+      !ok) {
+    return ok;
+  }
+  if (const auto ok = check_named_rows(cache, options.protect); !ok) return ok;
+  if (options.tied_values_from) return check_tied_rows(cache, *options.tied_values_from);
+  return {};
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -50,11 +50,15 @@ class completion {
   void gather_original() { original_ = gather_rows(head_.cache.values, out_.positions); }
 
   /// Rounds keys and biases to what will be stored, fits values to what is left of them (on the
-  /// `sets` besides the queries given) and judges.
+  /// `sets` besides the queries given), or takes them from the keys they are tied to, and judges.
   result<void> run(const std::vector<scored_set>& sets) {
     if (const auto ok = check_stop(stop_, "values"); !ok) return ok;
     if (const auto ok = store_keys(); !ok) return ok;
-    if (const auto ok = fit_values_to(sets); !ok) return ok;
+    if (options_.tied_values_from) {
+      out_.values = out_.keys.middleCols(*options_.tied_values_from, original_.cols());
+    } else if (const auto ok = fit_values_to(sets); !ok) {
+      return ok;
+    }
     return store_and_judge();
   }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "kvfit/compact/compacted.hpp"
@@ -30,10 +31,13 @@ struct guarded_steps {
 /// Runs `moving` from the keys and biases of `compact` and leaves the best there: of the points
 /// after each batch, that of the least output error times root of mass error, provided that it is
 /// less than that of the start and neither error is greater; else the start. Returns the steps it
-/// took to what is left, and the start's errors.
+/// took to what is left, and the start's errors. Values are those that J fits; with `tied_from`
+/// those of the keys as they will be stored.
 template <class = void>
 inline result<guarded_steps> refine_guarded(refiner<>& moving, head_judge& judge,
-                                            const stored_types& types, compacted& compact) {
+                                            const stored_types& types,
+                                            const std::optional<index_t>& tied_from,
+                                            compacted& compact) {
   struct point {
     matrix keys;
     vector bias;
@@ -49,6 +53,10 @@ inline result<guarded_steps> refine_guarded(refiner<>& moving, head_judge& judge
     // Without values J is beyond all numbers there.
     if (!fits || values.rows() != compact.keys.rows()) {
       return fidelity{.output_error = std::numeric_limits<double>::infinity()};
+    }
+    if (tied_from) {
+      const matrix tied = compact.keys.middleCols(*tied_from, values.cols());
+      return judge.errors(compact, tied);
     }
     return judge.errors(compact, values);
   };

@@ -96,10 +96,10 @@ class head_bytes {
     if (options_.gradient) {
       return held + std::max({describing_gradient(), fitting(fit_.queries, 0), judging()});
     }
-    const refinement moves = with_steps(
-        options_.refine, refines_by_default(options_.selection) && fits_values(options_.values));
+    const refinement moves = decided_refinement(options_);
     if (*moves.steps == 0) return held + std::max(fitting(fit_.queries, 0), judging());
-    const refiner_bytes refiner = bytes_of(moves, fit_, adds_, options_.rule.soft_cap > 0);
+    const refiner_bytes refiner = bytes_of(moves, fit_, adds_, options_.rule.soft_cap > 0,
+                                           options_.tied_values_from.has_value());
     const index_t sets = std::min(moves.sets, moves.sets_at_once);
     const score_options bare{.importance = importance_kind::none};
     const double made =
@@ -108,7 +108,10 @@ class head_bytes {
     const double points = float_bytes(6, t_, fit_.depth + 1);
     const double while_moving = std::max(refiner.most, refiner.own + comparing());
     return held + points +
-           std::max({while_moving, made + fitting(many_times(1 + sets, fit_.queries), sets),
+           std::max({while_moving,
+                     made + (options_.tied_values_from
+                                 ? fitting(fit_.queries, 0)
+                                 : fitting(many_times(1 + sets, fit_.queries), sets)),
                      made + judging()});
   }
 
@@ -143,7 +146,11 @@ class head_bytes {
     head_sizes all = fit_;
     all.queries = queries;
     double fit = 0;
-    if constexpr (says_values_bytes<Values>) fit = fit_values_bytes(options_.values, all);
+    if (options_.tied_values_from) {
+      fit = kept_values();
+    } else if constexpr (says_values_bytes<Values>) {
+      fit = fit_values_bytes(options_.values, all);
+    }
     const double train = kept_weights(fit_.queries) + float_bytes(fit_.queries);
     const double stacked = sets > 0 ? float_bytes(queries, t_ + fit_.width) : 0;
     return std::max(attending(fit_),

@@ -316,7 +316,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
     const compaction_sizes& sizes, const compaction<Selection, Bias, Values>& options) {
   if (const auto ok = check_rule(options.rule); !ok) return ok.error();
   if (const auto ok = detail::check_sizes(sizes); !ok) return ok.error();
-  if (const auto ok = detail::check_options(options, sizes.keys, sizes.depth); !ok) {
+  if (const auto ok = detail::check_options(options, sizes.keys, sizes.depth, sizes.width); !ok) {
     return ok.error();
   }
   const auto counted = detail::count_protected(options.protect, sizes.order, sizes.keys);

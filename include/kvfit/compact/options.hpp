@@ -48,6 +48,14 @@ struct compaction {
   /// evenly spread over those that are given and not held out. 0: all of them.
   index_t queries_per_row = 48;
   index_t queries_at_least = 1280;  ///< ≥ 1
+  /// The values are columns of the keys, d_v of them from this one on, in [0, d_k − d_v]
+  /// (DeepSeek's MLA: 0, d_v = 512 of d_k = 576; K = V: 0): key and value of a row stay one vector,
+  /// so that the result can be stored where the keys were. Bits must agree in every row of the
+  /// input, and do in every row of the result. Nothing fits values then: `values` must be its
+  /// default or `copy`, which mean the same here, `gradient` none, and `keep_better_values` is not
+  /// looked at. Refinement moves a row's one vector in both roles; with 0 steps rows are copied and
+  /// the bias alone is fitted (docs/algorithm.md, Tied values).
+  std::optional<index_t> tied_values_from = {};
   /// Where copied values judge better than fitted ones (on the held-out queries, or on all), return
   /// those.
   bool keep_better_values = true;

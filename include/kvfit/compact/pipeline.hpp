@@ -60,8 +60,7 @@ class pipeline {
       if (const auto ok = descend_gradient(*options_.gradient); !ok) return ok.error();
       return std::move(out_);
     }
-    refinement moves = with_steps(
-        options_.refine, refines_by_default(options_.selection) && fits_values(options_.values));
+    refinement moves = decided_refinement(options_);
     if (*moves.steps > 0) {
       if (!out_.report.is_bias_fitted && !options_.refine.steps) moves.fits_bias = false;
       if (const auto ok = refine(moves); !ok) return ok.error();
@@ -207,9 +206,9 @@ class pipeline {
   /// The guarded refinement itself; `sets`: those its last batch was stepped on with.
   result<guarded_steps> move_keys(const refinement& moves, std::vector<scored_set>& sets) {
     refiner<> moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
-                     rest_->original(), stop_);
-    const auto steps =
-        refine_guarded(moving, *judge_, {options_.storage, options_.bias_storage}, out_);
+                     rest_->original(), options_.tied_values_from, stop_);
+    const auto steps = refine_guarded(moving, *judge_, {options_.storage, options_.bias_storage},
+                                      options_.tied_values_from, out_);
     if (!steps) return steps.error();
     out_.report.refinement = moving.report();
     out_.report.refinement.start = steps->start;

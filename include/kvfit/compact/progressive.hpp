@@ -72,8 +72,7 @@ auto with_rows(const compaction<Selection, Bias, Values>& from, std::vector<inde
   auto options = recomposed(from, rows_given{selection::given{std::move(rows)}},
                             fitted_anew(from.bias), from.values);
   if (!from.gradient) {
-    options.refine =
-        with_steps(from.refine, refines_by_default(from.selection) && fits_values(from.values));
+    options.refine = decided_refinement(from);
   }
   return options;
 }

@@ -15,8 +15,9 @@ compaction<Selection, Bias, Values> recomposed(const compaction<Old...>& from, S
                                                Bias bias, Values values) {
   // All fields in order: whoever adds one must name it here, or this does not compile.
   const auto& [budget, rule, old_selection, old_bias, old_values, refine, gradient, protect,
-               replace_dead_keys, held_out, queries_per_row, queries_at_least, keep_better_values,
-               storage, bias_storage, precision, selection_memory, memory] = from;
+               replace_dead_keys, held_out, queries_per_row, queries_at_least, tied_values_from,
+               keep_better_values, storage, bias_storage, precision, selection_memory, memory] =
+      from;
   return {.budget = budget,
           .rule = rule,
           .selection = std::move(selection),
@@ -29,6 +30,7 @@ compaction<Selection, Bias, Values> recomposed(const compaction<Old...>& from, S
           .held_out = held_out,
           .queries_per_row = queries_per_row,
           .queries_at_least = queries_at_least,
+          .tied_values_from = tied_values_from,
           .keep_better_values = keep_better_values,
           .storage = storage,
           .bias_storage = bias_storage,

@@ -58,11 +58,12 @@ struct compact_report {
 
   selection_report selection;
   bool is_bias_fitted = false;
-  linalg::bounded_report bias;        ///< status of the weights' fit
-  index_t dead_keys = 0;              ///< keys whose weight still is on its floor
-  index_t dead_keys_replaced = 0;     ///< slots that were given to another key
-  bool is_values_fitted = false;      ///< false: copied, by request or because copies judged better
-  bool copies_judged_better = false;  ///< the fitted values lost against copied ones
+  linalg::bounded_report bias;     ///< status of the weights' fit
+  index_t dead_keys = 0;           ///< keys whose weight still is on its floor
+  index_t dead_keys_replaced = 0;  ///< slots that were given to another key
+  /// False: copied, by request or because copies judged better, or tied to the keys.
+  bool is_values_fitted = false;
+  bool copies_judged_better = false;    ///< the fitted values lost against copied ones
   linalg::least_squares_report values;  ///< empty where the joint loss moved them
   refinement_report refinement;
   gradient_report gradient;    ///< zeros without `compaction::gradient`

@@ -31,6 +31,8 @@ enum class errc : std::uint8_t {
   cancelled,             ///< the caller asked to stop
   policy_threw,          ///< a caller's own policy threw on one of several machines
   communication_failed,  ///< machines could not talk: the library's own code is `actual`
+  untied_values,  ///< a value is not the number of its key that it should be: row `actual`, column
+                  ///< `expected` of the values
 };
 
 /// The code's name, as written above; "unknown" for a number that is none.
@@ -74,6 +76,8 @@ constexpr std::string_view name(errc code) noexcept {
       return "policy_threw";
     case errc::communication_failed:
       return "communication_failed";
+    case errc::untied_values:
+      return "untied_values";
   }
   return "unknown";
 }
@@ -114,6 +118,7 @@ struct error {
     switch (code) {
       case errc::non_finite:
       case errc::storage_overflow:
+      case errc::untied_values:
         return ", column ";
       case errc::all_masked:
       case errc::cancelled:

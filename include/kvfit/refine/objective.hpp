@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
@@ -26,6 +27,8 @@ struct objective_settings {
   double mass_weight = 0.6;
   double mass_softness = 0.05;
   float soft_cap = 0;  ///< of the logits; 0: none
+  /// The values are the keys' columns from this one on; none: they are fitted.
+  std::optional<index_t> tied_from = {};
 };
 
 /// J and its parts at one point.
@@ -45,12 +48,18 @@ struct objective_value {
 /// that is the gradient of J with C following along, but for λ (1e-6 of the mean diagonal):
 /// variable projection (Golub & Pereyra 1973).
 ///
+/// Where values are tied, C is not fitted but read from K': c_l are its columns a … a + d_v − 1.
+/// Their gradient has both parts, and nothing is solved (nor t/2 to be paid below):
+///
+///     ∂J/∂k'_l = Σ_i ∂J/∂L_li q_i,   on those columns plus ∂J/∂c_l = Σ_i X_li g_i / n
+///
 /// Cost n · t · (2 d_k + 3 d_v + t/2) multiply-adds and n · t exponentials. Memory: t · n floats
 /// (twice with a soft-cap), one panel, a few t · (d_v + t) doubles.
 template <class = void>
 class attention_objective {
  public:
-  /// `original`: C₀, t × d_v. It and every batch must outlive this.
+  /// `original`: C₀, t × d_v (where values are tied, its size alone counts). It and every batch
+  /// must outlive this.
   attention_objective(const objective_settings& settings, const matrix& original)
       : settings_(settings), original_(original) {}
 
@@ -64,17 +73,17 @@ class attention_objective {
   objective_value operator()(const matrix& keys, const vector& bias, matrix& keys_gradient,
                              vector& bias_gradient) {
     attend(keys, bias);
-    if (has_output() && !fit_values()) return {};
+    if (has_output() && !set_values(keys)) return {};
     return differentiate(keys_gradient, bias_gradient);
   }
 
   /// C alone; false where it can't be found because something is not finite.
   bool fit(const matrix& keys, const vector& bias) {
-    attend(keys, bias);
-    return fit_values();
+    if (!settings_.tied_from) attend(keys, bias);
+    return set_values(keys);
   }
 
-  /// C at the last point at which it was fitted.
+  /// C at the last point at which it was fitted or read.
   [[nodiscard]] const matrix& values() const noexcept { return values_; }
 
  private:
@@ -131,6 +140,13 @@ class attention_objective {
       x[k] = settings_.soft_cap * bent;
       slopes[k] = 1 - bent * bent;
     }
+  }
+
+  /// C, fitted or read; false where it is not finite.
+  bool set_values(const matrix& keys) {
+    if (!settings_.tied_from) return fit_values();
+    values_ = keys.middleCols(*settings_.tied_from, original_.cols());
+    return values_.allFinite();
   }
 
   /// C; false where the weights are not finite.
@@ -202,7 +218,10 @@ class attention_objective {
       const float* x = weights(first);
       pull_.setZero(count);
       slope_.setZero(t, count);
-      if (has_output()) value.output += output_slope(x, first, count, seen);
+      if (has_output()) {
+        value.output += output_slope(x, first, count, seen);
+        if (settings_.tied_from) add_value_slope(x, count, keys_gradient);
+      }
       for (index_t i = 0; i < count; ++i) {
         const double sees = batch_->sees[first + i];
         const double missing = relative_mass_[first + i] - 1;
@@ -253,6 +272,15 @@ class attention_objective {
     return sum;
   }
 
+  /// ∂J/∂c_l of a panel, which `output_slope` has just looked at, onto the columns that are c_l.
+  void add_value_slope(const float* x, index_t count, matrix& keys_gradient) {
+    const index_t width = original_.cols();
+    error_down_ = error_.transpose();
+    simd::multiply({x, count, 1}, {error_down_.data(), width},
+                   {keys_gradient.data() + *settings_.tied_from, keys_gradient.cols()}, rows(),
+                   width, count, simd::product_mode::add);
+  }
+
   objective_settings settings_;
   const matrix& original_;
   const refine_batch* batch_ = nullptr;
@@ -266,7 +294,8 @@ class attention_objective {
   linalg::row_major_double moments_;
   linalg::row_major_double system_;
   matrix values_;
-  matrix error_;  // o − ô, then g; queries across
+  matrix error_;       // o − ô, then g; queries across
+  matrix error_down_;  // g, queries down
   vector factors_;
   vector squares_;
   vector along_;
@@ -275,8 +304,13 @@ class attention_objective {
 };
 
 /// Bytes of an `attention_objective` on batches of `taken` queries.
-inline double objective_bytes(const head_sizes& sizes, index_t taken, bool is_capped) noexcept {
+inline double objective_bytes(const head_sizes& sizes, index_t taken, bool is_capped,
+                              bool is_tied) noexcept {
   const index_t t = sizes.budget;
+  if (is_tied) {
+    return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +
+           float_bytes(refine_panel, 2 * sizes.width + t + 8) + float_bytes(t, sizes.width);
+  }
   const index_t square = t + simd::lanes;
   const index_t columns = square + sizes.width;
   return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +

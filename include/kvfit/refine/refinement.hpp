@@ -21,14 +21,15 @@ namespace kvfit {
 ///     J = output_weight · mean_i ‖o_i − ô_i‖² / ‖o_i‖²  +  mass_weight · mean_i h(ŷ_i / y_i − 1),
 ///     h(x) = √(x² + s²) − s,   s = mass_softness
 ///
-/// values being fitted anew at every point (docs/algorithm.md, Refinement). Without the first term
+/// values being fitted anew at every point (docs/algorithm.md, Refinement), or, where they are tied
+/// to keys, moving with them. Without the first term
 /// a step costs a third, and outputs gain by their mass alone. The result is taken only
 /// where it judges better than the rows it started from on the queries held out (where none are, on
 /// those fitted on): neither error greater, and ε_output √ε_mass less.
 struct refinement {
   /// Of L-BFGS, ≥ 0; 0 keeps rows as they are. None given: seven within the work of 1.3 score
   /// passes where the selection is `joint` and values are fitted (the price of OMP, and the best
-  /// there is for it), else 0.
+  /// there is for it); thirty within eight where values are tied to keys; else 0.
   std::optional<int> steps = {};
   /// No batch begins with more steps than can be evaluated once each within the multiply-adds of
   /// this many score passes over the queries fitted on, those evaluated before counted, ≥ 0; one
@@ -43,7 +44,7 @@ struct refinement {
   /// stride that leaves no more than this of the given ones, ≥ 1; the next batch takes those after
   /// them.
   index_t batch = 8192;
-  int steps_a_batch = 8;  ///< ≥ 1
+  int steps_a_batch = 8;  ///< ≥ 1; all of them where there is one batch and values are fitted
 
   /// Against overfitting: this many further sets of queries are made of the given ones, each as
   /// large, and taken by turns, `sets_at_once` beside the given queries.
@@ -61,7 +62,7 @@ struct refinement {
 struct refinement_report {
   int steps = 0;        ///< taken
   int evaluations = 0;  ///< of J and its gradient
-  /// Errors of the rows it started from, under values as J fits them, on the queries that judge. A
+  /// Errors of the rows it started from, under values as J has them, on the queries that judge. A
   /// refined result is never worse on these, in output or mass.
   fidelity start;
   /// Steps after which the returned keys stood; 0: none judged better, and the rows are returned.
@@ -78,6 +79,15 @@ inline refinement with_steps(refinement settings, bool by_default) {
   if (settings.steps) return settings;
   settings.steps = by_default ? 7 : 0;
   if (settings.work == 0) settings.work = 1.3;
+  return settings;
+}
+
+/// The same where values are tied to keys: with none given, thirty steps within the work of eight
+/// score passes, whatever the selection (docs/algorithm.md, Tied values).
+inline refinement with_tied_steps(refinement settings) {
+  if (settings.steps) return settings;
+  settings.steps = 30;
+  if (settings.work == 0) settings.work = 8;
   return settings;
 }
 

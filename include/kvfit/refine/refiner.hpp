@@ -32,26 +32,30 @@ struct scored_set {
 ///
 /// Steps are taken in Z = K' L, L Lᵀ = Qᵀ Q / n + δ I with Q scaled as in the logits and δ a tenth
 /// of the mean diagonal: a step of one length then changes logits alike whichever way it points,
-/// so that L-BFGS need not learn which directions matter first.
+/// so that L-BFGS need not learn which directions matter first. Where values are tied, ρ I is added
+/// for the columns that are values (`value_metric`).
 template <class = void>
 class refiner {
  public:
   /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
   /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
-  /// looked at before every evaluation of J, `step` ends with `cancelled`.
+  /// looked at before every evaluation of J, `step` ends with `cancelled`. `tied_from`: the keys'
+  /// first column that is a value; none: values are fitted.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
           const query_part& fit, const attention_scores& scores, const std::vector<index_t>& rows,
-          const matrix& original, const stop_when& stop = {})
+          const matrix& original, const std::optional<index_t>& tied_from = {},
+          const stop_when& stop = {})
       : settings_(settings),
         cache_(cache),
         rule_(rule),
         fit_(fit),
         scores_(scores),
         rows_(rows),
+        tied_from_(tied_from),
         stop_(stop),
-        objective_(
-            {settings.output_weight, settings.mass_weight, settings.mass_softness, rule.soft_cap},
-            original) {}
+        objective_({settings.output_weight, settings.mass_weight, settings.mass_softness,
+                    rule.soft_cap, tied_from},
+                   original) {}
 
   /// Puts the point where it starts.
   void start(const matrix& keys, const vector& bias) {
@@ -81,7 +85,10 @@ class refiner {
     if (whitening_.size() == 0) measure_metric();
     objective_.use(batch_);
     const int left = std::min(wanted_steps() - report_.steps, std::max(steps_within_work(), 1));
-    const int steps = is_one_batch() ? left : std::min(settings_.steps_a_batch, left);
+    // Tied values are moved, not fitted, and may leave queries held out behind long before the
+    // last step: they are judged on the way where there is one batch, too.
+    const bool takes_all = is_one_batch() && !tied_from_;
+    const int steps = takes_all ? left : std::min(settings_.steps_a_batch, left);
     const auto value_at = [this](const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
       return evaluate(x, gradient);
     };
@@ -113,7 +120,9 @@ class refiner {
     const auto kept = static_cast<double>(rows_.size());
     const double pass = static_cast<double>(cache_.keys.rows()) * (depth + width);
     double evaluation = kept * 2 * depth;
-    if (settings_.output_weight > 0) evaluation += kept * (3 * width + kept / 2);
+    if (settings_.output_weight > 0) {
+      evaluation += kept * (3 * width + (tied_from_ ? 0 : kept / 2));
+    }
     const double sets = 1 + std::min(settings_.sets, settings_.sets_at_once);
     const double affordable =
         settings_.work * pass * static_cast<double>(stride()) / (evaluation * sets);
@@ -155,6 +164,8 @@ class refiner {
     square /= static_cast<double>(std::max<index_t>(batch_.queries.rows(), 1));
     const double mean = std::max(square.trace() / static_cast<double>(depth), 1e-30);
     square.diagonal().array() += 0.1 * mean;
+    if (tied_from_)
+      square.diagonal().segment(*tied_from_, value_columns()).array() += value_metric();
     // Any W with W S Wᵀ = I does, for L-BFGS takes the same steps in every rotation of Z.
     const Eigen::LLT<Eigen::MatrixXd> factor(square);
     const Eigen::MatrixXd lower = factor.matrixL();
@@ -164,6 +175,32 @@ class refiner {
                                    static_cast<double>(start_bias_.norm()));
     descent_.emplace(
         linalg::lbfgs_options{.memory = 20, .first_step = std::max(0.02 * size, 1e-6)});
+  }
+
+  [[nodiscard]] index_t value_columns() const noexcept { return cache_.values.cols(); }
+
+  /// ρ: how much a tied value's own step counts beside what it does to logits as part of a key.
+  /// With x the weight of a row, J bends by 2 ω f² x² along a value, and along a logit by
+  /// 2 ω f² x² ‖c − ô‖² + (μ / s) x² (see `attention_objective`): ρ is their ratio, in the mean.
+  [[nodiscard]] double value_metric() const {
+    if (settings_.output_weight == 0) return 0;
+    const auto tied = start_keys_.middleCols(*tied_from_, value_columns());
+    const vector centre = tied.colwise().mean();
+    const double length = static_cast<double>(tied.rowwise().squaredNorm().mean());
+    const double spread =
+        static_cast<double>((tied.rowwise() - centre.transpose()).rowwise().squaredNorm().mean());
+    double output = 0;  // mean ‖o_i‖² of queries that have one
+    index_t seen = 0;
+    for (index_t i = 0; i < batch_.inverse_length.size(); ++i) {
+      const auto inverse = static_cast<double>(batch_.inverse_length[i]);
+      if (!(inverse > 0)) continue;
+      output += 1 / (inverse * inverse);
+      ++seen;
+    }
+    output /= static_cast<double>(std::max<index_t>(seen, 1));
+    const double logit = spread + settings_.mass_weight * output /
+                                      (2 * settings_.output_weight * settings_.mass_softness);
+    return 1 / std::max(logit, 1e-6 * length + 1e-30);
   }
 
   using rows_of_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -197,6 +234,7 @@ class refiner {
   const query_part& fit_;
   const attention_scores& scores_;
   const std::vector<index_t>& rows_;
+  std::optional<index_t> tied_from_;
   stop_when stop_;
   attention_objective<> objective_;
   std::vector<scored_set> sets_;
@@ -223,9 +261,10 @@ struct refiner_bytes {
   double most = 0;
 };
 
-/// Of a `refiner` for the sizes of the queries fitted on. `adds` as for `batch_bytes`.
+/// Of a `refiner` for the sizes of the queries fitted on. `adds` as for `batch_bytes`; `is_tied`:
+/// values are tied to keys.
 inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& sizes, bool adds,
-                              bool is_capped) {
+                              bool is_capped, bool is_tied) {
   const index_t t = sizes.budget;
   const index_t depth = sizes.depth;
   const index_t stride = std::max<index_t>(sizes.queries - 1, 0) / settings.batch + 1;
@@ -241,7 +280,7 @@ inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& size
                         double_bytes(6, depth, depth);
   const double descending =
       linalg::lbfgs_bytes(descent, settings.steps.value_or(0), t * (depth + 1));
-  const double objective = objective_bytes(sizes, taken, is_capped);
+  const double objective = objective_bytes(sizes, taken, is_capped, is_tied);
   refiner_bytes bytes;
   bytes.own = made + batch + points + descending + objective;
   const double moving = 3 * variables + packed_bytes(t, depth, depth);

@@ -40,6 +40,8 @@ struct least_squares {
   /// tend from the least mean square to the least mean of the errors, which outliers rule less, ≥
   /// 0.
   int reweightings = 0;
+
+  friend bool operator==(const least_squares&, const least_squares&) = default;
 };
 
 }  // namespace kvfit::values

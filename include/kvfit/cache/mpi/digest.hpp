@@ -110,6 +110,7 @@ void add_options(digest& to, const cache_compaction<Selection, Bias, Values>& op
   to.add(head.held_out);
   to.add(head.queries_per_row);
   to.add(head.queries_at_least);
+  to.add(head.tied_values_from.value_or(-1));
   to.add(head.keep_better_values);
   to.add(head.storage);
   to.add(head.bias_storage);
