@@ -202,7 +202,7 @@ inline result<void> write_part(const compact_layer& layer, std::size_t part, dty
 ///
 /// Errors, before anything is written: `shape_mismatch`, `empty_input`, `null_data`, `non_finite`
 /// and `storage_overflow` (row and column within the head named), `invalid_position`,
-/// `invalid_option` (scale not positive and finite, logical length outside I32, a layer twice);
+/// `invalid_option` (scale not positive and normal, logical length outside I32, a layer twice);
 /// then `file_unwritable`. Cost: two reads of all rows; holds some rows and one head's positions.
 [[nodiscard]] inline result<void> write_compact_file(const std::filesystem::path& path,
                                                      const compact_file_info& info,
