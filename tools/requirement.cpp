@@ -32,7 +32,7 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(spaces) - first + 1);
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   return "\"" + std::string(text) + "\"";
 }
 
@@ -50,7 +50,7 @@ std::optional<double> number_in(std::string_view text) {
 
 std::string parse_condition(std::string_view text, condition& to) {
   const std::size_t at = text.find_first_of("<>");
-  const auto wrong = [&](const std::string& why) { return quoted(text) + ": " + why; };
+  const auto wrong = [&](const std::string& why) { return in_quotes(text) + ": " + why; };
   if (at == std::string_view::npos) return wrong("needs FIGURE <=, <, >= or > NUMBER");
   const auto* const found = std::find_if(
       relations.begin(), relations.end(),
@@ -59,7 +59,7 @@ std::string parse_condition(std::string_view text, condition& to) {
   const std::string_view limit = trimmed(text.substr(at + found->text.size()));
   if (figure.empty()) return wrong("names no figure");
   const auto number = number_in(limit);
-  if (!number) return wrong(quoted(limit) + " is no number");
+  if (!number) return wrong(in_quotes(limit) + " is no number");
   to = {.figure = std::string(figure),
         .is = found->is,
         .limit = *number,
@@ -125,14 +125,14 @@ std::string parse_requirement(const std::string& text, requirement& to) {
   const std::size_t at = all.rfind('@');
   const std::size_t colon = at == std::string_view::npos ? at : all.find(':', at);
   if (colon == std::string_view::npos) {
-    return "needs METHOD@RATIO: FIGURE <= NUMBER, ..., not " + quoted(all);
+    return "needs METHOD@RATIO: FIGURE <= NUMBER, ..., not " + in_quotes(all);
   }
   const std::string_view method = trimmed(all.substr(0, at));
   const std::string_view ratio = trimmed(all.substr(at + 1, colon - at - 1));
-  if (method.empty()) return "no method before the @ in " + quoted(all);
+  if (method.empty()) return "no method before the @ in " + in_quotes(all);
   const auto number = number_in(ratio);
   if (!number || *number < 1) {
-    return "a ratio is a number of at least 1, not " + quoted(ratio) + ", in " + quoted(all);
+    return "a ratio is a number of at least 1, not " + in_quotes(ratio) + ", in " + in_quotes(all);
   }
   requirement made{.method = std::string(method),
                    .ratio = *number,
@@ -144,7 +144,7 @@ std::string parse_requirement(const std::string& text, requirement& to) {
     is_last = comma == std::string_view::npos;
     const std::string wrong =
         parse_condition(trimmed(rest.substr(0, comma)), made.conditions.emplace_back());
-    if (!wrong.empty()) return wrong + ", in " + quoted(all);
+    if (!wrong.empty()) return wrong + ", in " + in_quotes(all);
     if (!is_last) rest.remove_prefix(comma + 1);
   }
   to = std::move(made);
@@ -162,7 +162,7 @@ std::string check_requirement(const requirement& asked, std::span<const row_name
   };
   const auto about = [&](const row_name& row) { return is_about(asked, row); };
   if (std::none_of(rows.begin(), rows.end(), is_method)) {
-    return quoted(asked.method) + " of " + asked.name + " is not measured here; there are " +
+    return in_quotes(asked.method) + " of " + asked.name + " is not measured here; there are " +
            listed(rows, [](const row_name& row) { return row.label; });
   }
   if (std::none_of(rows.begin(), rows.end(), about)) {
@@ -171,7 +171,7 @@ std::string check_requirement(const requirement& asked, std::span<const row_name
   }
   for (const condition& each : asked.conditions) {
     if (std::find(figures.begin(), figures.end(), each.figure) != figures.end()) continue;
-    return quoted(each.figure) + " of " + asked.name + " is no figure; there are " +
+    return in_quotes(each.figure) + " of " + asked.name + " is no figure; there are " +
            listed(figures, [](const std::string& name) { return name; });
   }
   return {};

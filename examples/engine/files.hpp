@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Text files read whole, within a limit.
+/// Text files read whole, within a limit, and files that must not be there.
 #pragma once
 
 #include <filesystem>
@@ -27,6 +27,20 @@ inline kvfit::result<std::string> read_text(const std::filesystem::path& path) {
   std::string text((std::istreambuf_iterator<char>(stream)), {});
   if (!stream || text.size() != size) return fail("reading stopped before the end");
   return text;
+}
+
+/// `unsupported_file` where the folder of a model has a file of Hugging Face's that would say more
+/// of the model or its tokens than those that are read.
+inline kvfit::result<void> refuse_unread_files(const std::filesystem::path& folder) {
+  for (const char* name :
+       {"adapter_config.json", "model.safetensors.index.json", "added_tokens.json",
+        "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}) {
+    std::error_code unknown;
+    if (!std::filesystem::exists(folder / name, unknown)) continue;
+    return kvfit::error{kvfit::errc::unsupported_file, (folder / name).string(), kvfit::error::none,
+                        kvfit::error::none, "no file that is handled"};
+  }
+  return {};
 }
 
 }  // namespace llama

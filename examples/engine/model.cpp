@@ -2,8 +2,9 @@
 #include "engine/model.hpp"
 
 #include <cmath>
-#include <system_error>
 #include <utility>
+
+#include "engine/files.hpp"
 
 namespace llama {
 
@@ -39,23 +40,10 @@ std::vector<matrix> heads_of(const matrix& rows, index_t width) {
   return heads;
 }
 
-/// Files of Hugging Face's that say more of a model or its tokens than those that are read.
-result<void> refuse_unread(const std::filesystem::path& folder) {
-  for (const char* name :
-       {"adapter_config.json", "model.safetensors.index.json", "added_tokens.json",
-        "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"}) {
-    std::error_code unknown;
-    if (!std::filesystem::exists(folder / name, unknown)) continue;
-    return error{errc::unsupported_file, (folder / name).string(), error::none, error::none,
-                 "no file that is handled"};
-  }
-  return {};
-}
-
 }  // namespace
 
 result<model> model::load(const std::filesystem::path& folder) {
-  if (const auto ok = refuse_unread(folder); !ok) return ok.error();
+  if (const auto ok = refuse_unread_files(folder); !ok) return ok.error();
   const auto sizes = read_config(folder / "config.json");
   if (!sizes) return sizes.error();
   auto parts = read_weights(folder / "model.safetensors", *sizes);

@@ -168,6 +168,7 @@ std::size_t bytes_of(const llama::weights& all) {
 }
 
 result<void> write(const std::filesystem::path& folder, const char* path) {
+  if (const auto ok = llama::refuse_unread_files(folder); !ok) return ok.error();
   const auto sizes = llama::read_config(folder / "config.json");
   if (!sizes) return sizes.error();
   if (!sizes->rope_interleaved) {

@@ -37,9 +37,10 @@ std::string rolling_message(kvfit::rolling_options options) {
   return message_of(kvfit::check_rolling(options));
 }
 
-std::string query_message(kvfit::query_block block) {
+std::string query_message(kvfit::index_t first_position, kvfit::index_t position_step) {
   static const kvfit::matrix rows = kvfit::matrix::Ones(2, 4);
-  block.rows = rows;
+  kvfit::query_block block(rows, first_position);
+  block.position_step = position_step;
   return message_of(kvfit::check_queries(block, 4));
 }
 
@@ -62,9 +63,9 @@ TEST_CASE("A message states the rule that was broken, and the number that breaks
       {rolling_message({.sinks = far}),
        "invalid_option: sinks: 9007199254740993, limit 1099511627776 (must be at most 2^40)"},
       {rolling_message({.sinks = -1}), "invalid_option: sinks: -1, limit 0 (must not be negative)"},
-      {rolling_message({.sinks = 1, .recent = 1, .target = 8, .trigger = far}),
+      {rolling_message({.trigger = far, .target = 8, .sinks = 1, .recent = 1}),
        "invalid_option: trigger: 9007199254740993, limit 1099511627776 (must be at most 2^40)"},
-      {rolling_message({.sinks = 1, .recent = 1, .target = 8, .trigger = 8}),
+      {rolling_message({.trigger = 8, .target = 8, .sinks = 1, .recent = 1}),
        "invalid_option: trigger: 8, limit 9 (must exceed the target)"},
       {message_of(kvfit::plan_chunks(whole, 8, 1, 4, far)),
        "invalid_option: at_least: 9007199254740993, limit 9007199254740992 (must be at least 1 and "
@@ -82,10 +83,10 @@ TEST_CASE("A message states the rule that was broken, and the number that breaks
       {attend_message({.panel = -2}), "invalid_option: panel: -2, limit 0 (must not be negative)"},
       {attend_message({.memory = -3}),
        "invalid_option: memory: -3, limit 0 (must not be negative)"},
-      {query_message({.position_step = far}),
+      {query_message(0, far),
        "invalid_option: queries.position_step: 9007199254740993, limit 4503599627370496 (must not "
        "be farther from 0, for as many rows)"},
-      {query_message({.first_position = -far}),
+      {query_message(-far, 1),
        "invalid_option: queries.first_position: -9007199254740993, limit 9007199254740992 (must "
        "not be farther from 0)"},
       {message_of(check_settings(kvfit::selection::omp{.drop_passes = -1})),

@@ -43,7 +43,7 @@ struct nnls {
 
 namespace kvfit::bias::inline KVFIT_ISA {
 
-/// The bounds must be 0 < lower ≤ upper, the iterations not negative.
+/// The bounds must be 0 < lower ≤ upper and lower < 1e30, the iterations not negative.
 template <class = void>
 inline result<void> check_settings(const bias::nnls& policy) {
   if (!(policy.lower > 0 && policy.lower < 1e30)) {

@@ -165,7 +165,7 @@ inline void put_rules(std::span<const compact_layer> layers, const compact_file_
 ///
 /// Errors, before anything is written: `shape_mismatch`, `empty_input`, `null_data`, `non_finite`
 /// and `storage_overflow` (row and column within the head named), `invalid_position`,
-/// `invalid_option` (scale or soft cap not positive and finite, next position outside 53 bits, a
+/// `invalid_option` (scale or soft cap not positive and normal, next position outside 53 bits, a
 /// layer twice, a rule or fingerprint outside its ranges); then `file_unwritable`. Cost: two reads
 /// of all rows; holds some rows and one head's positions.
 [[nodiscard]] inline result<void> write_compact_file(const std::filesystem::path& path,
