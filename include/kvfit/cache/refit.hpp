@@ -158,11 +158,11 @@ namespace kvfit::inline KVFIT_ISA {
 /// biases and values are fitted to full attention for these very rows.
 ///
 /// rows: one list a head, ascending, hidden rows not among them; an empty list leaves the head
-/// without rows. Rows that `options` protects (by position or number) must be among them. queries: one block per query head, in
-/// the engine's order, a multiple of the KV heads. options: of each head; `budget` and `selection`
-/// are not looked at, but where the selection would have been refined by default the rows are, too.
-/// `bias::from_selection` has nothing to take weights from and is an error. The layer's own rule
-/// and rotation stand in for those of the options.
+/// without rows. Rows that `options` protects (by position or number) must be among them. queries:
+/// one block per query head, in the engine's order, a multiple of the KV heads. options: of each
+/// head; `budget` and `selection` are not looked at, but where the selection would have been
+/// refined by default the rows are, too. `bias::from_selection` has nothing to take weights from
+/// and is an error. The layer's own rule and rotation stand in for those of the options.
 ///
 /// `options.memory` caps what all heads under way hold together beyond inputs and finished results:
 /// fewer of them run at a time first, then each does with less (`planned_memory`).
