@@ -57,19 +57,6 @@ struct distinct_rows {
   }
 };
 
-/// A B for `a` (by its rows, or by its columns where it stands transposed) and the rows of `b`.
-template <class = void>
-inline row_major_double product(const row_major_double& a, bool is_transposed,
-                                const row_major_double& b) {
-  const index_t rows = is_transposed ? a.cols() : a.rows();
-  const index_t depth = is_transposed ? a.rows() : a.cols();
-  const index_t stride = a.cols();
-  row_major_double out(rows, b.cols());
-  simd::multiply({a.data(), is_transposed ? 1 : stride, is_transposed ? stride : 1},
-                 {b.data(), b.cols()}, {out.data(), out.cols()}, rows, b.cols(), depth);
-  return out;
-}
-
 }  // namespace detail
 
 /// λ that minimises generalised cross-validation (Golub, Heath & Wahba 1979) of

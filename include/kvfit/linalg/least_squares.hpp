@@ -139,8 +139,8 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
 ///   1/tolerance. Costs n·t² + t³/3 flops, twice where fp32 did not do.
 ///
 /// Allocates at most (n + 512)·t + 2·t² doubles beside n·d ones; the report says who solved, and
-/// with what λ. `threads` share factors, products and right-hand sides (not a pivoted
-/// decomposition): same bytes.
+/// with what λ. `threads` share factors, products and right-hand sides (not
+/// eigenvectors): same bytes.
 template <class = void>
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,
                                                      const const_matrix_ref& y,
@@ -182,29 +182,25 @@ struct solver_bytes {
                             triangular_bytes(cols, cols) + float_bytes(rows, d) + 4 * answer();
     return strip_qr_bytes(rows, cols) + std::max({solving, correcting, squaring});
   }
-  [[nodiscard]] constexpr double by_pivoted_qr() const noexcept {
-    const index_t rows = may_have_ridge ? n + t : std::max(n, t);
-    const index_t cols = may_have_ridge ? t : small();
-    constexpr index_t block = 48;
-    return double_bytes(rows, cols) + double_bytes(3, rows, d) + double_bytes(n, d) +
-           double_bytes(2, cols, cols) + double_bytes(2 * block, rows + cols) +
-           double_bytes(3, cols, d) + double_bytes(12, cols) + packed_bytes(rows, cols, block);
+  [[nodiscard]] constexpr double by_eigenvectors() const noexcept {
+    const index_t m = small();
+    const double right = n < t ? double_bytes(n, d) : answer();
+    return double_bytes(4, m, m) + right + double_bytes(2, m, d) + double_bytes(8, m) +
+           packed_bytes(m, m, m);
   }
 
   [[nodiscard]] constexpr double most(least_squares_method method) const noexcept {
+    const double truncated = may_truncate(small(), may_have_ridge) ? by_eigenvectors() : 0;
     switch (method) {
       case least_squares_method::cholesky:
         return by_gram();
       case least_squares_method::qr_unpivoted:
-        return std::max(by_float_qr(), by_pivoted_qr());
+        return std::max({by_float_qr(), by_gram(), truncated});
       case least_squares_method::qr:
         break;
     }
     const bool is_square = t >= 512 && n >= t && n < 2 * t;
-    const bool may_pivot = may_have_ridge || small() <= largest_pivoted_system;
-    const double pivoted =
-        may_pivot ? by_pivoted_qr() + double_bytes(small(), small()) + 2 * answer() : 0;
-    return std::max({by_gram(), is_square ? by_float_qr() : 0, pivoted});
+    return std::max({by_gram(), is_square ? by_float_qr() : 0, truncated});
   }
 };
 

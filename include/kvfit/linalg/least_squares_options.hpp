@@ -33,7 +33,7 @@ struct least_squares_options {
 enum class least_squares_tier : std::uint8_t {
   none,           ///< nothing to solve, or input that is not finite: C is C₀ (or 0)
   qr,             ///< Householder QR in fp32, corrected to double
-  qr_pivoted,     ///< QR in double, then a complete orthogonal decomposition of R: minimum norm
+  truncated,      ///< eigenvectors of the Gram matrix above the tolerance: minimum norm
   qr_unpivoted,   ///< Householder QR in fp32, nothing truncated
   cholesky,       ///< of XᵀX + λI, t × t
   cholesky_dual,  ///< of XXᵀ + λI, n × n
@@ -72,8 +72,8 @@ constexpr std::string_view name(least_squares_tier tier) noexcept {
       return "none";
     case least_squares_tier::qr:
       return "qr";
-    case least_squares_tier::qr_pivoted:
-      return "qr_pivoted";
+    case least_squares_tier::truncated:
+      return "truncated";
     case least_squares_tier::qr_unpivoted:
       return "qr_unpivoted";
     case least_squares_tier::cholesky:

@@ -9,6 +9,7 @@
 
 #include "kvfit/core/random.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
+#include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
@@ -96,14 +97,15 @@ template <class = void>
       [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) { detail::apply_gram(m, u, out); });
 }
 
-/// The same from G = MᵀM: `sigma` is √λ_max(G). Cost 2·t² flops a round.
+/// The same from the lower triangle of G = MᵀM: `sigma` is √λ_max(G). Cost 2·t² flops a round.
 template <class = void>
 [[nodiscard]] inline power_estimate largest_singular_value_of_gram(
     const const_gram_ref& gram, const power_options& options = {}) {
-  return detail::power_iterate(gram.cols(), options,
-                               [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
-                                 out.noalias() = gram.selfadjointView<Eigen::Lower>() * u;
-                               });
+  return detail::power_iterate(
+      gram.cols(), options, [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
+        detail::multiply_symmetric(gram.data(), index_t{gram.outerStride()}, index_t{gram.cols()},
+                                   u.data(), out.data());
+      });
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

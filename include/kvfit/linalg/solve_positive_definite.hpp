@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Symmetric positive definite systems in double, solved where they lie.
+/// Matrices in double by rows: products, and symmetric positive definite systems.
 #pragma once
 
 #include <Eigen/Core>
@@ -11,6 +11,23 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 
 /// A matrix in double whose rows are contiguous.
 using row_major_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+namespace detail {
+
+/// A B for `a` (by its rows, or by its columns where it stands transposed) and the rows of `b`.
+template <class = void>
+inline row_major_double product(const row_major_double& a, bool is_transposed,
+                                const row_major_double& b) {
+  const index_t rows = is_transposed ? a.cols() : a.rows();
+  const index_t depth = is_transposed ? a.rows() : a.cols();
+  const index_t stride = a.cols();
+  row_major_double out(rows, b.cols());
+  simd::multiply({a.data(), is_transposed ? 1 : stride, is_transposed ? stride : 1},
+                 {b.data(), b.cols()}, {out.data(), out.cols()}, rows, b.cols(), depth);
+  return out;
+}
+
+}  // namespace detail
 
 /// Solves A X = B by A = UᵀU (Cholesky): A, t × t, stands in the first columns of the t rows of
 /// `system`, B in the `width` columns from `first` ≥ t on. X takes the place of B, U that of A's

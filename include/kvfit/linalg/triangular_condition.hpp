@@ -5,62 +5,61 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <limits>
 
+#include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
 /// σ_max/σ_min of the upper triangle of `r`, from below: a few rounds of power iteration on RᵀR and
 /// on its inverse, and never less than the ratio of the largest to the smallest diagonal entry.
-/// R of A = Q R gives the condition of A; Lᵀ of A = L Lᵀ gives its square root.
+/// R of A = Q R gives the condition of A; U of A = UᵀU gives its square root.
 ///
-/// `r` t × t, float or double, by rows or by columns (what lies below the diagonal is not read);
-/// `column_scale`, empty or t factors, stands for multiplying its columns. Infinite where a
-/// diagonal entry is 0 or not finite. Cost 4·rounds·t² flops; allocates 6·t numbers.
-template <class Derived>
-[[nodiscard]] double triangular_condition(const Eigen::MatrixBase<Derived>& r,
-                                          const const_vector_ref& column_scale, int rounds = 4) {
-  using scalar = typename Derived::Scalar;
-  using scalars = Eigen::Matrix<scalar, Eigen::Dynamic, 1>;
-  const Eigen::Index t = r.cols();
+/// `r` t × t by rows, float or double (what lies below the diagonal is not read); `column_scale`,
+/// empty or t factors, stands for multiplying its columns. Infinite where a diagonal entry is 0 or
+/// not finite. Cost 4·rounds·t² flops; allocates 8·t numbers.
+template <class Scalar>
+[[nodiscard]] double triangular_condition(
+    const Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>& r,
+    const Eigen::VectorXd& column_scale = {}, int rounds = 4) {
+  using scalars = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
+  const index_t t = r.cols();
   if (t == 0) return 1;
   constexpr double infinity = std::numeric_limits<double>::infinity();
   Eigen::VectorXd scale = column_scale;
   if (scale.size() == 0) scale.setOnes(t);
-  const Eigen::ArrayXd pivots = r.diagonal().array().abs().template cast<double>() * scale.array();
-  if (!pivots.allFinite() || !(pivots.minCoeff() > 0)) return infinity;
-  const auto upper = r.derived().template triangularView<Eigen::Upper>();
-  const auto lower = r.derived().transpose().template triangularView<Eigen::Lower>();
+  double largest_pivot = 0;
+  double smallest_pivot = infinity;
+  for (index_t j = 0; j < t; ++j) {
+    const double pivot = std::abs(static_cast<double>(r(j, j))) * scale[j];
+    if (!std::isfinite(pivot) || !(pivot > 0)) return infinity;
+    largest_pivot = std::max(largest_pivot, pivot);
+    smallest_pivot = std::min(smallest_pivot, pivot);
+  }
   const power_options options{.rounds = rounds};
   // Scaled so that no entry and no image leaves the scalar's range.
-  const double largest_pivot = pivots.maxCoeff();
-  const Eigen::ArrayXd relative = scale.array() / largest_pivot;
+  const Eigen::VectorXd relative = scale / largest_pivot;
+  scalars given(t);
   scalars image(t);
+  scalars back(t);
   const power_estimate largest =
       detail::power_iterate(t, options, [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
-        const scalars given = (u.array() * relative).template cast<scalar>();
-        image.noalias() = upper * given;
-        const scalars back = lower * image;
-        out = back.template cast<double>().array() * relative;
+        for (index_t j = 0; j < t; ++j) given[j] = static_cast<Scalar>(u[j] * relative[j]);
+        detail::multiply_square(r.data(), t, t, given.data(), back.data(), image.data());
+        for (index_t j = 0; j < t; ++j) out[j] = static_cast<double>(back[j]) * relative[j];
       });
   const power_estimate inverse =
       detail::power_iterate(t, options, [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
-        const Eigen::ArrayXd given = u.array() / relative;
-        const double norm = given.abs().maxCoeff();
-        image = (given / norm).template cast<scalar>();
-        lower.solveInPlace(image);
-        upper.solveInPlace(image);
-        out = norm * (image.template cast<double>().array() / relative);
+        double norm = 0;
+        for (index_t j = 0; j < t; ++j) norm = std::max(norm, std::abs(u[j] / relative[j]));
+        for (index_t j = 0; j < t; ++j) given[j] = static_cast<Scalar>(u[j] / relative[j] / norm);
+        detail::solve_transposed(r.data(), t, t, given.data());
+        detail::solve_upper(r.data(), t, t, given.data());
+        for (index_t j = 0; j < t; ++j) out[j] = norm * static_cast<double>(given[j]) / relative[j];
       });
   if (!largest.finite || !inverse.finite) return infinity;
-  return std::max(largest.sigma * inverse.sigma, largest_pivot / pivots.minCoeff());
-}
-
-template <class Derived>
-[[nodiscard]] double triangular_condition(const Eigen::MatrixBase<Derived>& r) {
-  return triangular_condition(r.derived().eval(), Eigen::VectorXd());
+  return std::max(largest.sigma * inverse.sigma, largest_pivot / smallest_pivot);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

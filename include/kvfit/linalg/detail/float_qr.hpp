@@ -11,6 +11,7 @@
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/detail/strip_qr.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
+#include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/linalg/triangular_condition.hpp"
 #include "kvfit/parallel/loop.hpp"
@@ -69,15 +70,17 @@ class float_qr {
   /// σ_max(X), as precise as fp32 is and from below. Cost some 40·t² flops.
   [[nodiscard]] double norm() const {
     const Eigen::VectorXd relative = length_ / unit();
-    const auto upper = qr_.r().triangularView<Eigen::Upper>();
-    const power_estimate found =
-        power_iterate(length_.size(), {.rounds = 100, .tolerance = 1e-8, .from_ones = true},
-                      [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
-                        const Eigen::VectorXf given = u.cwiseProduct(relative).cast<float>();
-                        const Eigen::VectorXf image = upper * given;
-                        const Eigen::VectorXf back = upper.transpose() * image;
-                        out = back.cast<double>().cwiseProduct(relative);
-                      });
+    const index_t size = length_.size();
+    kvfit::vector given(size);
+    kvfit::vector image(size);
+    kvfit::vector back(size);
+    const power_estimate found = power_iterate(
+        size, {.rounds = 100, .tolerance = 1e-8, .from_ones = true},
+        [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
+          for (index_t j = 0; j < size; ++j) given[j] = static_cast<float>(u[j] * relative[j]);
+          multiply_square(qr_.r().data(), size, size, given.data(), back.data(), image.data());
+          for (index_t j = 0; j < size; ++j) out[j] = static_cast<double>(back[j]) * relative[j];
+        });
     return found.sigma * unit();
   }
 

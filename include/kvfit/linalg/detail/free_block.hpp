@@ -10,6 +10,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
+#include "kvfit/linalg/detail/triangular_vector.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
@@ -58,9 +59,9 @@ class free_block {
       const Eigen::Index j = free_[static_cast<std::size_t>(a)];
       right_[a] = -gradient[j] * inverse_length_[j];
     }
-    const auto corner = factor_.topLeftCorner(size, size);
-    corner.triangularView<Eigen::Lower>().solveInPlace(right_);
-    corner.transpose().triangularView<Eigen::Upper>().solveInPlace(right_);
+    // The lower triangle by columns is the upper one by rows.
+    solve_transposed(factor_.data(), index_t{factor_.rows()}, index_t{size}, right_.data());
+    solve_upper(factor_.data(), index_t{factor_.rows()}, index_t{size}, right_.data());
     for (Eigen::Index a = 0; a < size; ++a) {
       const Eigen::Index j = free_[static_cast<std::size_t>(a)];
       step[j] = right_[a] * inverse_length_[j];

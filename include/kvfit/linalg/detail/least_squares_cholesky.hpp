@@ -61,9 +61,7 @@ class shifted_factor {
 
   /// Estimate of σ_max/σ_min of what G is the square of, and the same with columns of equal length.
   [[nodiscard]] double condition() const { return triangular_condition(factor_, length_); }
-  [[nodiscard]] double scaled_condition() const {
-    return triangular_condition(factor_, Eigen::VectorXd());
-  }
+  [[nodiscard]] double scaled_condition() const { return triangular_condition(factor_); }
 
   /// Lengths of the columns outside the span of those before them.
   [[nodiscard]] Eigen::ArrayXd pivots() const {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-/// Least squares by Householder QR, with a pivoted second look where columns depend on each other.
+/// Least squares by Householder QR, and by eigenvectors where columns depend on each other.
 #pragma once
 
 #include <Eigen/Core>
-#include <Eigen/QR>
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -12,6 +11,7 @@
 
 #include "kvfit/linalg/detail/float_qr.hpp"
 #include "kvfit/linalg/detail/least_squares_cholesky.hpp"
+#include "kvfit/linalg/detail/least_squares_truncated.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
 #include "kvfit/linalg/triangular_condition.hpp"
 
@@ -66,57 +66,24 @@ inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const fl
   return false;
 }
 
-/// The complete orthogonal decomposition of R from a double QR of [X; √λ I], or of Xᵀ: finds the
-/// rank and the answer of smallest norm. Sets tier, rank and condition.
-template <class = void>
-inline rows_of<double> solve_by_pivoted_qr(const const_matrix_ref& x, const rows_of<double>& b,
-                                           double lambda, double tolerance,
-                                           least_squares_report& report) {
-  const bool has_ridge = lambda > 0;
-  const Eigen::Index n = x.rows();
-  const Eigen::Index t = x.cols();
-  const bool is_wide = !has_ridge && n < t;
-  Eigen::MatrixXd a = Eigen::MatrixXd::Zero(has_ridge ? n + t : std::max(n, t), std::min(n, t));
-  Eigen::MatrixXd right = b;
-  if (is_wide) {
-    a = x.transpose().cast<double>();
-  } else {
-    a.resize(has_ridge ? n + t : n, t);
-    a.topRows(n) = x.cast<double>();
-  }
-  if (has_ridge) {  // t more equations, √λ·D = 0
-    a.bottomRows(t).setZero();
-    a.bottomRows(t).diagonal().setConstant(std::sqrt(lambda));
-    right.conservativeResize(n + t, Eigen::NoChange);
-    right.bottomRows(t).setZero();
-  }
-  const Eigen::Index small = a.cols();
-  const Eigen::HouseholderQR<Eigen::Ref<Eigen::MatrixXd>> qr(a);
-  if (!is_wide) {
-    right.applyOnTheLeft(qr.householderQ().adjoint());
-    right.conservativeResize(small, Eigen::NoChange);
-  }
-  report.tier = least_squares_tier::qr_pivoted;
-  Eigen::MatrixXd square = Eigen::MatrixXd::Zero(small, small);
-  square.triangularView<Eigen::Upper>() = a.topRows(small).triangularView<Eigen::Upper>();
-  if (is_wide) square.transposeInPlace();
-  Eigen::CompleteOrthogonalDecomposition<Eigen::MatrixXd> pivoted;
-  pivoted.setThreshold(tolerance);
-  pivoted.compute(square);
-  report.rank = pivoted.rank();
-  right = pivoted.solve(right).eval();
-  const auto& kept = pivoted.matrixQTZ();
-  report.condition = report.rank == 0
-                         ? 1
-                         : std::abs(kept(0, 0)) / std::abs(kept(report.rank - 1, report.rank - 1));
-  if (!is_wide) return right;
-  Eigen::MatrixXd out = Eigen::MatrixXd::Zero(a.rows(), right.cols());
-  out.topRows(small) = right;
-  out.applyOnTheLeft(qr.householderQ());
-  return out;
-}
+/// The normal equations of the smaller side, in double: XᵀX C = XᵀB, or XXᵀ Z = B with C = XᵀZ.
+struct gram_system {
+  Eigen::MatrixXd gram;  // both triangles
+  rows_of<double> right;
 
-/// As published: fp32, full rank assumed. An exact zero on R's diagonal leaves the pivoted way
+  gram_system(const const_matrix_ref& x, const rows_of<double>& b, const loop& threads)
+      : gram(x.rows() < x.cols() ? row_gram(x, threads) : linalg::gram(x, {}, threads)),
+        right(x.rows() < x.cols() ? b : rows_of<double>(moment(x, b, {}, threads))) {}
+
+  /// C of the solution of the smaller side.
+  [[nodiscard]] static rows_of<double> unreduced(const const_matrix_ref& x,
+                                                 rows_of<double> solution, const loop& threads) {
+    if (x.rows() >= x.cols()) return solution;
+    return moment(x, solution, {}, threads);
+  }
+};
+
+/// As published: fp32, full rank assumed. An exact zero on R's diagonal leaves `solve_dependent`
 /// only. `b` in fp32 or in double.
 template <class Rhs>
 rows_of<double> solve_unpivoted(const const_matrix_ref& x, const Eigen::MatrixBase<Rhs>& b,
@@ -132,18 +99,17 @@ rows_of<double> solve_unpivoted(const const_matrix_ref& x, const Eigen::MatrixBa
       return out;
     }
   }
-  return solve_by_pivoted_qr(x, b.template cast<double>(), lambda, tolerance, report);
+  const gram_system system(x, b.template cast<double>(), threads);
+  return system.unreduced(
+      x, solve_dependent(system.gram, lambda, tolerance, system.right, report, threads), threads);
 }
 
-/// Up to this size a system found ill-conditioned is pivoted; larger ones get a ridge.
-inline constexpr index_t largest_pivoted_system = 256;
 /// min ‖X C − B‖² + λ‖C‖², as exact as double arithmetic on the fp32 data, the rank looked at.
 ///
 /// A condition number κ up to 1/tolerance (some 2e5) leaves the Gram matrix in double exact enough:
 /// its rounding is worth ε₆₄·κ² < 1e-5 in C in the worst case, and ε₆₄·κ in X C. Matrices that are
-/// nearly square are cheaper by fp32 QR, corrected until double is reached. Beyond that κ small
-/// systems get the pivoted decomposition's minimum-norm answer, larger ones the ridge of
-/// `solve_with_ridge`.
+/// nearly square are cheaper by fp32 QR, corrected until double is reached. Beyond that κ
+/// `solve_dependent` answers.
 template <class = void>
 inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<double>& b,
                                     double lambda, double tolerance, least_squares_report& report,
@@ -177,20 +143,14 @@ inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<dou
     out = qr.solve(b);
     if (out.allFinite() && refine(x, b, qr, out, threads)) return out;
   }
-  const Eigen::MatrixXd square = is_wide ? row_gram(x, threads) : gram(x, {}, threads);
-  const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b, {}, threads));
+  const gram_system system(x, b, threads);
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
   report.rank = 0;
-  const bool solved = solve_gram<double>(square, lambda, tolerance, right, out, report, threads) &&
-                      report.condition * tolerance <= 1;
-  if (!solved) {
-    if (has_ridge || size <= largest_pivoted_system) {
-      return solve_by_pivoted_qr(x, b, lambda, tolerance, report);
-    }
-    out = solve_with_ridge<double>(square, lambda, tolerance, right, report, threads);
-  }
-  if (is_wide) out = rows_of<double>(moment(x, out, {}, threads));
-  return out;
+  const bool solved =
+      solve_gram<double>(system.gram, lambda, tolerance, system.right, out, report, threads) &&
+      report.condition * tolerance <= 1;
+  if (!solved) out = solve_dependent(system.gram, lambda, tolerance, system.right, report, threads);
+  return system.unreduced(x, std::move(out), threads);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail
