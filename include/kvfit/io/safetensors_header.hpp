@@ -68,7 +68,9 @@ class header_handler {
 
   bool null() { return refuse("null where there must be " + wanted()); }
   bool boolean(bool) { return refuse("true or false where there must be " + wanted()); }
-  bool number_integer(std::int64_t) { return refuse("a minus sign, where no number may be negative"); }
+  bool number_integer(std::int64_t) {
+    return refuse("a minus sign, where no number may be negative");
+  }
   bool number_float(double, const std::string&) {
     return refuse("a number that is no integer of 64 bits");
   }
