@@ -3,10 +3,9 @@
 ///
 /// Errors: `shape_mismatch` (a size below 1, sizes beyond 64 bits, more tokens or entries than
 /// there is room for, dims that are no multiples of a block, memory that is too small),
-/// `invalid_option` (a head or the like that is not there, a type without a layout, scales of a type
-/// that takes none, whatever else is set and not used),
-/// `invalid_position` (a cell or page that is not there), `null_data`. No numbers are read; nothing
-/// is allocated.
+/// `invalid_option` (a head or the like that is not there, a type without a layout, scales of a
+/// type that takes none, whatever else is set and not used), `invalid_position` (a cell or page
+/// that is not there), `null_data`. No numbers are read; nothing is allocated.
 #pragma once
 
 #include <array>
