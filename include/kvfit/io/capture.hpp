@@ -10,7 +10,6 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -49,10 +48,10 @@ inline result<void> check_head_count(const safetensors_file& file, std::string_v
 }
 
 /// Query tensor `part` of a layer against the keys of that layer.
-inline result<head_rows_tensor> read_queries(
-    const safetensors_file& file, index_t layer, const layer_parts& parts, const std::string& part,
-    const head_rows_tensor& keys, std::vector<std::unique_ptr<const scaled_rows>>& scaled) {
-  auto queries = read_head_rows(layer, parts, part, scaled);
+inline result<head_rows_tensor> read_queries(const safetensors_file& file, index_t layer,
+                                             const layer_parts& parts, const std::string& part,
+                                             const head_rows_tensor& keys) {
+  auto queries = read_head_rows(layer, parts, part);
   if (!queries) return queries.error();
   const head_rows_tensor& q = *queries;
   if (q.heads % keys.heads != 0) {
@@ -130,12 +129,11 @@ inline result<capture_positions> read_capture_positions(index_t layer, const lay
   return made;
 }
 
-inline result<capture_layer> read_capture_layer(
-    const safetensors_file& file, index_t version, index_t number, const layer_parts& parts,
-    std::vector<std::unique_ptr<const scaled_rows>>& scaled) {
-  const auto k = read_head_rows(number, parts, "k", scaled);
+inline result<capture_layer> read_capture_layer(const safetensors_file& file, index_t version,
+                                                index_t number, const layer_parts& parts) {
+  const auto k = read_head_rows(number, parts, "k");
   if (!k) return k.error();
-  const auto v = read_head_rows(number, parts, "v", scaled);
+  const auto v = read_head_rows(number, parts, "v");
   if (!v) return v.error();
   if (auto checked = check_equal(*v->tensor, v->heads, k->heads, "heads must equal the keys'");
       !checked) {
@@ -147,12 +145,12 @@ inline result<capture_layer> read_capture_layer(
   }
   if (auto checked = check_head_count(file, "n_heads_kv", *k); !checked) return checked.error();
 
-  const auto queries = read_queries(file, number, parts, "q", *k, scaled);
+  const auto queries = read_queries(file, number, parts, "q", *k);
   if (!queries) return queries.error();
   capture_rows rows{k->all, v->all, blocks_of(*queries), {}};
   index_t test_rows = 0;
   if (parts.contains("q_test")) {
-    const auto test = read_queries(file, number, parts, "q_test", *k, scaled);
+    const auto test = read_queries(file, number, parts, "q_test", *k);
     if (!test) return test.error();
     if (auto same =
             check_equal(*test->tensor, test->heads, queries->heads, "heads must equal those of q");
@@ -217,7 +215,7 @@ inline result<capture> read_capture(result<safetensors_file> read) {
     return error{errc::missing_entry, "layers.{l}.k", error::none, error::none, "no layer at all"};
   }
   for (const auto& [number, parts] : *layers) {
-    auto layer = read_capture_layer(file, *version, number, parts, capture.scaled);
+    auto layer = read_capture_layer(file, *version, number, parts);
     if (!layer) return layer.error();
     capture.layers.push_back(std::move(*layer));
   }

@@ -4,7 +4,6 @@
 
 #include <cassert>
 #include <cstddef>
-#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,7 +14,6 @@
 #include "kvfit/attention/rope.hpp"
 #include "kvfit/io/attention_rule.hpp"
 #include "kvfit/io/safetensors_read.hpp"
-#include "kvfit/io/scaled_rows.hpp"
 #include "kvfit/view/row_view.hpp"
 
 namespace kvfit {
@@ -129,7 +127,6 @@ struct capture {
   std::string fingerprint = {};       ///< of the model; may be empty
   std::vector<capture_layer> layers;  ///< ascending by number, not always without gaps
   safetensors_file file;              ///< all that was read, other metadata included
-  std::vector<std::unique_ptr<const scaled_rows>> scaled = {};  ///< what views of F8 refer to
 };
 
 }  // namespace kvfit

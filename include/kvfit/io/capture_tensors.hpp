@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,7 +13,6 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/layer_tensors.hpp"
-#include "kvfit/io/scaled_rows.hpp"
 #include "kvfit/io/tensor_view.hpp"
 #include "kvfit/view/row_memory.hpp"
 #include "kvfit/view/row_view.hpp"
@@ -60,10 +59,9 @@ inline result<index_t> rows_a_scale(const head_rows_tensor& of, const tensor_vie
 
 /// Tensor `part` of a layer: of shape [heads, rows, columns] or [1, heads, rows, columns], F32,
 /// F16, BF16, F8_E4M3 or F8_E5M2, with no dimension of 0. Numbers of F8 are multiplied by those of
-/// `part`_scale, if there is one; what its view refers to is added to `scaled`.
-inline result<head_rows_tensor> read_head_rows(
-    index_t layer, const layer_parts& parts, const std::string& part,
-    std::vector<std::unique_ptr<const scaled_rows>>& scaled) {
+/// `part`_scale, if there is one.
+inline result<head_rows_tensor> read_head_rows(index_t layer, const layer_parts& parts,
+                                               const std::string& part) {
   const auto entry = parts.find(part);
   if (entry == parts.end()) {
     return error{errc::missing_entry, part_name(layer, part), error::none, error::none, {}};
@@ -99,17 +97,16 @@ inline result<head_rows_tensor> read_head_rows(
   }
   const auto shared = rows_a_scale(made, by);
   if (!shared) return shared.error();
-  if (cols > decoded_cols_limit) {
-    return error{errc::unsupported_file, tensor.name, cols, decoded_cols_limit,
-                 "columns of F8 with scales"};
-  }
-  scaled.push_back(std::make_unique<const scaled_rows>(scaled_rows{
-      tensor.bytes.data(), *f8, cols, reinterpret_cast<const float*>(by.bytes.data()), *shared}));
-  made.all = row_view(row_memory{.data = scaled.back().get(),
-                                 .type = dtype::decoded,
+  made.all = row_view(row_memory{.data = tensor.bytes.data(),
+                                 .type = *f8,
                                  .rows = rows,
                                  .cols = cols,
-                                 .decode = decode_scaled_row});
+                                 .row_stride = cols,
+                                 .scales = {.data = by.bytes.data(),
+                                            .type = dtype::fp32,
+                                            .group = cols,
+                                            .row_stride = 1,
+                                            .row_group = *shared}});
   return made;
 }
 
