@@ -556,6 +556,26 @@ TEST_CASE("O: a gradient method's values are returned as they are, whatever copi
   CHECK_FALSE(c.report.copies_judged_better);
 }
 
+TEST_CASE("O: keys that a gradient method moves out of their storage are refused",
+          "[compact][guard][gradient][storage]") {
+  // 464 is the first number that fp8 can't hold, and many are next to it.
+  head made = make_head(2);
+  const float scale = 1000 / made.keys.cwiseAbs().maxCoeff();
+  made.keys = (made.keys * scale).cwiseMin(463.0F).cwiseMax(-463.0F);
+  made.queries /= scale;
+  composition options = honest(16);
+  options.selection.choose = rows(rows_up_to(16));
+  options.refine.steps.reset();
+  options.gradient = kvfit::gradient_keys{
+      .loss = kvfit::gradient_loss::log_mass, .steps = 100, .learning_rate = 4};
+  REQUIRE(fitted_by(made.cache(), made.queries, options).keys.cwiseAbs().maxCoeff() > 464);
+  options.storage = kvfit::dtype::fp8_e4m3;
+  const auto refused = kvfit::compact(made.cache(), made.queries, options);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().code == errc::storage_overflow);
+  CHECK(refused.error().argument == "keys");
+}
+
 TEST_CASE("O: biases that are not fitted are not moved by a refinement left open",
           "[compact][guard][refine][zero_bias]") {
   const head made = make_head(1, {.queries = 320, .keys = 64, .depth = 8, .width = 6});
