@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -100,7 +101,65 @@ std::string quoted(const std::string& text) {
   return out + "'";
 }
 
-void print_proposal(const trial& best, const tune_arguments& arguments) {
+/// All digits of an fp32 number, as a literal of a double.
+std::string digits(float x) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.9g", static_cast<double>(x));
+  std::string out = text;
+  if (out.find_first_of(".e") == std::string::npos) out += ".0";
+  return out;
+}
+
+/// The rule of the heads tuned on, as far as they agree.
+struct shared_rule {
+  std::optional<kvfit::logit_rule> rule = {};  ///< of the first head
+  kvfit::index_t depth = 0;                    ///< its d_k
+  bool differs = false;                        ///< another head has another one
+  bool has_slopes = false;
+  bool has_sinks = false;
+
+  void add(const head_view& head) {
+    const kvfit::logit_rule& own = head.rule;
+    if (!rule) {
+      rule = own;
+      depth = head.block.keys.cols();
+    }
+    differs = differs || own.scale != rule->scale || own.soft_cap != rule->soft_cap ||
+              own.causal != rule->causal || own.window != rule->window;
+    for (const kvfit::query_block& block : head.queries) {
+      has_slopes = has_slopes || block.alibi_slope != 0;
+      has_sinks = has_sinks || std::isfinite(block.sink_logit);
+    }
+  }
+};
+
+/// The rule in C++: what a default `logit_rule` does not say.
+void print_rule(const shared_rule& of) {
+  if (of.differs) {
+    std::printf("  // Layers differ in their rule: options.rule is that of the head's layer.\n");
+  } else if (of.rule) {
+    std::string fields;
+    const auto add = [&fields](const std::string& field) {
+      fields += (fields.empty() ? "" : ", ") + field;
+    };
+    const float usual = 1 / std::sqrt(static_cast<float>(of.depth));
+    if (of.rule->scale && *of.rule->scale != usual) {
+      add(".scale = " + digits(*of.rule->scale) + "F");
+    }
+    if (of.rule->soft_cap != 0) add(".soft_cap = " + digits(of.rule->soft_cap) + "F");
+    if (of.rule->causal) add(".causal = true");
+    if (of.rule->window != 0) add(".window = " + std::to_string(of.rule->window));
+    if (!fields.empty()) std::printf("  options.rule = {%s};\n", fields.c_str());
+  }
+  if (of.has_slopes) {
+    std::printf("  // Each query block has its head's slope: query_block::alibi_slope.\n");
+  }
+  if (of.has_sinks) {
+    std::printf("  // Attention over the result has its heads' sinks: query_block::sink_logit.\n");
+  }
+}
+
+void print_proposal(const trial& best, const shared_rule& rule, const tune_arguments& arguments) {
   const std::string ratio = ratio_text(arguments.ratio);
   std::printf("\nIn C++, with <kvfit/kvfit.hpp>:\n\n");
   std::printf("  const auto budget = static_cast<kvfit::index_t>(double(keys.rows()) / %s);\n",
@@ -114,6 +173,7 @@ void print_proposal(const trial& best, const tune_arguments& arguments) {
       code.erase(0, end + 1);
     }
   }
+  print_rule(rule);
   std::printf("  const auto fitted = kvfit::compact(keys, values, queries, options);\n");
   std::printf("\nOn the command line:\n\n");
   std::string sets;
@@ -137,6 +197,7 @@ int run_tune(const tune_arguments& arguments) {
 
   kvfit::index_t queries = 0;
   std::size_t heads_in_all = 0;
+  shared_rule rule;
   for (const std::string& path : arguments.captures) {
     const auto capture = kvfit::read_capture(path);
     if (!capture) return fail(path, capture.error());
@@ -146,6 +207,7 @@ int run_tune(const tune_arguments& arguments) {
     const std::vector<placed_head>& heads = split->heads();
     heads_in_all += heads.size();
     for (const placed_head& head : heads) {
+      rule.add(head.view);
       for (const kvfit::query_block& block : head.view.test_queries) queries += block.rows.rows();
     }
 
@@ -202,7 +264,7 @@ int run_tune(const tune_arguments& arguments) {
   std::printf("\nProposed: %s (output error %s, mass error %s, %s milliseconds a head)\n",
               best.label.c_str(), three_digits(best.output_error).c_str(),
               three_digits(best.mass_error).c_str(), three_digits(best.milliseconds).c_str());
-  print_proposal(best, arguments);
+  print_proposal(best, rule, arguments);
   return exit_done;
 }
 

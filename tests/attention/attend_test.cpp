@@ -101,4 +101,27 @@ TEST_CASE("attend gives the same bytes twice", "[attention][attend]") {
   CHECK(same_bytes(once->log_mass, twice->log_mass));
 }
 
+TEST_CASE("J: a block without rows adds nothing to attention", "[attention][attend]") {
+  const sample s(5, 40, 8, 6);
+  const kvfit::matrix no_keys(0, 8);
+  const kvfit::matrix no_values(0, 6);
+  const kvfit::kv_block empty{.keys = no_keys, .values = no_values};
+  const auto alone = kvfit::attend(s.queries, {s.cache()});
+  REQUIRE(alone.has_value());
+  for (const auto& both : {kvfit::attend(s.queries, {empty, s.cache()}),
+                           kvfit::attend(s.queries, {s.cache(), empty})}) {
+    REQUIRE(both.has_value());
+    CHECK(both->output == alone->output);
+    CHECK(both->log_mass == alone->log_mass);
+  }
+  kvfit::query_block with_sink(s.queries);
+  with_sink.sink_logit = 1.5F;
+  const auto nothing = kvfit::attend(with_sink, {empty, empty});
+  REQUIRE(nothing.has_value());
+  CHECK(nothing->output == kvfit::matrix::Zero(5, 6));
+  CHECK(nothing->log_mass == kvfit::vector::Constant(5, 1.5F));
+  const kvfit::matrix wrong(0, 7);
+  CHECK_FALSE(kvfit::attend(s.queries, {kvfit::kv_block{.keys = wrong, .values = no_values}}));
+}
+
 }  // namespace kvfit_test

@@ -225,6 +225,20 @@ TEST_CASE("O: values that judge worse or are no numbers give way to the rows' ow
   }
 }
 
+TEST_CASE("O: values that are no numbers are an error where the rows' own may not replace them",
+          "[compact][guard][values]") {
+  const head made = make_head(2);
+  composition options = honest(8);
+  options.keep_better_values = false;
+  options.selection.choose = rows({1, 5, 9, 20, 30, 40, 50, 60});
+  kvfit::matrix values = kvfit::matrix::Ones(8, 8);
+  values(3, 6) = nan_value;
+  options.values.fit = these_values(values);
+  const auto refused = kvfit::compact(made.cache(), made.queries, options);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().message() == "non_finite: value policy's values: 3, column 6");
+}
+
 TEST_CASE("O: one query of many does not take fitted values away",
           "[compact][guard][values][judge]") {
   // Rows 0 and 2 look alike, and 2 is dropped: the mean of their values is exact for who asks for

@@ -121,8 +121,27 @@ inline result<attend_options> attend_options_within(const query_set& queries,
                "one query at a time"};
 }
 
+/// Blocks that have rows: a head of a compact cache, or a conversation, may have none yet.
+inline std::vector<kv_block> blocks_with_rows(std::span<const kv_block> blocks) {
+  std::vector<kv_block> filled;
+  for (const kv_block& cache : blocks) {
+    if (cache.keys.rows() != 0 || cache.values.rows() != 0) filled.push_back(cache);
+  }
+  return filled;
+}
+
+/// Attention over no rows: the sinks alone.
+inline attention_output attend_nothing(const query_set& queries, index_t width) {
+  attention_output out{matrix::Zero(queries.rows(), width), vector(queries.rows())};
+  index_t row = 0;
+  for (const query_block& block : queries.blocks()) {
+    for (index_t i = 0; i < block.rows.rows(); ++i) out.log_mass[row++] = block.sink_logit;
+  }
+  return out;
+}
+
 inline result<attention_output> attend_unguarded(const query_set& queries,
-                                                 std::span<const kv_block> blocks,
+                                                 std::span<const kv_block> given,
                                                  const logit_rule& rule,
                                                  const attend_options& options) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
@@ -130,7 +149,13 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
        {std::pair{"panel", options.panel}, std::pair{"memory", options.memory.value_or(0)}}) {
     if (size < 0) return error{errc::invalid_option, name, size, 0, "must not be negative"};
   }
-  if (blocks.empty()) return error{errc::empty_input, "blocks", 0, error::none, "no blocks"};
+  if (given.empty()) return error{errc::empty_input, "blocks", 0, error::none, "no blocks"};
+  const std::vector<kv_block> filled = blocks_with_rows(given);
+  const std::span<const kv_block> blocks = filled;
+  if (blocks.empty()) {
+    if (const auto ok = check_queries(queries, given[0].keys.cols()); !ok) return ok.error();
+    return attend_nothing(queries, given[0].values.cols());
+  }
   if (const auto ok = check_blocks(queries, blocks); !ok) return ok.error();
   const auto within = attend_options_within(queries, blocks, options);
   if (!within) return within.error();
@@ -174,7 +199,8 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 ///     auto y = attend(queries, {fitted.block(), {.keys = live_keys, .values = live_values}});
 ///
-/// Errors as for `score_pass`; all values must have the same width. A query that sees nothing gets
+/// Errors as for `score_pass`; all values must have the same width. A block without rows adds
+/// nothing. A query that sees nothing gets
 /// output 0 and log-mass −∞. Workspace: one panel of at most max(16 MB, 8 · T · 4 bytes) a block
 /// (`attend_bytes`), or less by `options.memory`.
 inline result<attention_output> attend(const query_set& queries, std::span<const kv_block> blocks,

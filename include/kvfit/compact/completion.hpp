@@ -17,6 +17,7 @@
 #include "kvfit/parallel/loop.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/refiner.hpp"
+#include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -136,7 +137,12 @@ class completion {
     copies_fit_ = round_to_storage(original_, options_.storage, "values").has_value();
     if (const auto ok = round_to_storage(out_.values, options_.storage, "values"); !ok) return ok;
     out_.report.seconds.values += clock_.lap();
-    return judge();
+    if (const auto ok = judge(); !ok) return ok;
+    // A caller's own policy may fit anything, and nothing better may have taken its place.
+    const index_t bad = first_non_finite(out_.values.data(), out_.values.size());
+    if (bad == out_.values.size()) return {};
+    return error{errc::non_finite, "value policy's values", bad / out_.values.cols(),
+                 bad % out_.values.cols()};
   }
 
   result<void> judge() {

@@ -9,3 +9,6 @@ foreach(label topk omp)
   check(tuned MATCHES "\n${label} +[0-9.e-]+ +([0-9.e-]+) +([0-9.e-]+) ")
   run(0 ${SUPPORT} check_geometric rows.json ${label} 4 ${CMAKE_MATCH_1} ${CMAKE_MATCH_2})
 endforeach()
+# The code that it prints carries the rule.
+check(tuned MATCHES "\n  options.rule = {[^\n]*[.]soft_cap = [0-9.]+F")
+check(tuned MATCHES "query_block::sink_logit")
