@@ -37,8 +37,6 @@ constexpr capture_figure of_captures[] = {
     {"output_error", [](const score_row& row) { return row.output_error.mean; }},
     {"mass_error", [](const score_row& row) { return row.mass_error.mean; }},
     {"cosine", [](const score_row& row) { return row.cosine.mean; }},
-    {"output_error_geometric", [](const score_row& row) { return row.output_error.geometric; }},
-    {"mass_error_geometric", [](const score_row& row) { return row.mass_error.geometric; }},
     {"output_error_worst", [](const score_row& row) { return row.output_error.worst; }},
     {"mass_error_worst", [](const score_row& row) { return row.mass_error.worst; }},
     {"cosine_worst", [](const score_row& row) { return row.cosine.worst; }},

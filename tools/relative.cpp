@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace kvfit_tool {
 
@@ -11,6 +12,7 @@ namespace {
 constexpr double clearly_worse = 1.02;
 
 double ratio_of(double error, double other) {
+  if (std::isinf(error) && std::isinf(other)) return std::numeric_limits<double>::quiet_NaN();
   return error == other ? 1 : error / other;  // 0 against 0 as well
 }
 

@@ -44,7 +44,8 @@ std::optional<double> number_in(std::string_view text) {
   const std::string copy(text);
   char* end = nullptr;
   const double number = std::strtod(copy.c_str(), &end);
-  if (*end != '\0' || !std::isfinite(number)) return std::nullopt;
+  const bool is_lost = number == 0 && text.find_first_of("123456789") < text.find_first_of("eE");
+  if (*end != '\0' || !std::isfinite(number) || is_lost) return std::nullopt;
   return number;
 }
 

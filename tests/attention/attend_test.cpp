@@ -120,6 +120,16 @@ TEST_CASE("J: a block without rows adds nothing to attention", "[attention][atte
   REQUIRE(nothing.has_value());
   CHECK(nothing->output == kvfit::matrix::Zero(5, 6));
   CHECK(nothing->log_mass == kvfit::vector::Constant(5, 1.5F));
+  CHECK(kvfit::attend(with_sink, {kvfit::kv_block{}, empty}));
+  const std::vector<float> bias = {1};
+  kvfit::kv_block odd = empty;
+  odd.bias = bias;
+  const auto refused = kvfit::attend(s.queries, {odd, s.cache()});
+  REQUIRE_FALSE(refused.has_value());
+  CHECK(refused.error().code == kvfit::errc::shape_mismatch);
+  const kvfit::matrix wide(0, 9);
+  CHECK_FALSE(
+      kvfit::attend(s.queries, {kvfit::kv_block{.keys = wide, .values = no_values}, s.cache()}));
   const kvfit::matrix wrong(0, 7);
   CHECK_FALSE(kvfit::attend(s.queries, {kvfit::kv_block{.keys = wrong, .values = no_values}}));
 }

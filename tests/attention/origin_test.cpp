@@ -75,7 +75,6 @@ TEST_CASE("H: an observation window is of the queries at the largest positions",
   for (index_t i = 0; i < 40; ++i) table.push_back((i + 25) % 40);
   query_block ring(head.queries);
   ring.positions = table;
-  CHECK_FALSE(kvfit::are_in_order(std::span(&ring, 1)));
   kvfit::matrix straight(40, 8);
   for (index_t i = 0; i < 40; ++i) {
     straight.row(table[static_cast<std::size_t>(i)]) = head.queries.row(i);
@@ -112,12 +111,42 @@ TEST_CASE("queries without a table count backwards where their step is negative"
           "[attention][origin]") {
   const sample head(5, 4, 3, 2);
   query_block block(head.queries, 10);
-  CHECK(kvfit::are_in_order(std::span(&block, 1)));
   block.position_step = -2;
-  CHECK_FALSE(kvfit::are_in_order(std::span(&block, 1)));
   CHECK(kvfit::latest_queries(std::span(&block, 1), {}, 2) == std::vector<char>{1, 1, 0, 0, 0});
   block.position_step = 0;  // all at one place: the later rows
   CHECK(kvfit::latest_queries(std::span(&block, 1), {}, 2) == std::vector<char>{0, 0, 0, 1, 1});
+}
+
+TEST_CASE("H: the newest queries of a ring are observed where some of them are held out",
+          "[attention][origin]") {
+  // Rows 0 to 31 stand at 32 to 63, rows 32 to 63 before them; each part ascends, the head does
+  // not.
+  const sample head(64, 50, 8, 6);
+  std::vector<index_t> table;
+  for (index_t i = 0; i < 64; ++i) table.push_back((i + 32) % 64);
+  query_block ring(head.queries);
+  ring.positions = table;
+  const kvfit::query_split parts = kvfit::split_queries(ring, {}, 1.0 / 16);
+  kvfit::matrix newest(8, 8);
+  std::vector<std::pair<index_t, index_t>> by_position;  // position, row of the caller's
+  for (std::size_t b = 0; b < parts.fit.blocks.size(); ++b) {
+    for (index_t i = 0; i < parts.fit.blocks[b].rows.rows(); ++i) {
+      by_position.emplace_back(parts.fit.blocks[b].position(i),
+                               parts.fit.origins[b].first + i * parts.fit.origins[b].step);
+    }
+  }
+  std::sort(by_position.rbegin(), by_position.rend());
+  for (index_t k = 0; k < 8; ++k) {
+    newest.row(k) = head.queries.row(by_position[static_cast<std::size_t>(k)].second);
+  }
+  const kvfit::score_options wanted{.importance = kvfit::importance_kind::max, .window = 8};
+  const auto found =
+      kvfit::detail::score_checked(head.cache(), parts.fit.set(), {}, wanted, parts.fit.origins);
+  const auto expected = kvfit::score_pass(head.cache(), newest, {}, wanted);
+  REQUIRE(found);
+  REQUIRE(expected);
+  CHECK((found->importance - expected->importance).cwiseAbs().maxCoeff() <
+        1e-6F * expected->importance.maxCoeff());
 }
 
 }  // namespace kvfit_test

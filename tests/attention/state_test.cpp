@@ -16,7 +16,7 @@ using kvfit::state_from_log_mass;
 namespace {
 
 constexpr std::size_t state_width = 3;
-constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
+constexpr float no_number = std::numeric_limits<float>::quiet_NaN();
 constexpr float infinite = std::numeric_limits<float>::infinity();
 
 /// A state that owns its output.
@@ -173,7 +173,7 @@ TEST_CASE("A state from log-mass and output merges like the one it was made of",
 
 TEST_CASE("C: an empty state whose output a kernel left unwritten gives way to the finite one",
           "[attention][state]") {
-  const std::array<float, state_width> unwritten = {not_a_number, infinite, -infinite};
+  const std::array<float, state_width> unwritten = {no_number, infinite, -infinite};
   const owned finite(2.5F, 17.25F, {-3, -0.0F, 9});
   const auto bits_of = [](const owned& state) {
     std::array<std::uint32_t, state_width> bits = {};
@@ -196,7 +196,7 @@ TEST_CASE("C: an empty state whose output a kernel left unwritten gives way to t
 
 TEST_CASE("C: a log-sum-exp of +infinity means no keys only where the caller says so",
           "[attention][state]") {
-  std::array<float, state_width> unwritten = {not_a_number, infinite, 3};
+  std::array<float, state_width> unwritten = {no_number, infinite, 3};
   const auto refused = state_from_log_mass(infinite, unwritten);
   REQUIRE_FALSE(refused.has_value());
   CHECK(refused.error().code == kvfit::errc::non_finite);
@@ -212,10 +212,10 @@ TEST_CASE("C: a log-sum-exp of +infinity means no keys only where the caller say
   for (const auto mark :
        {kvfit::empty_log_mass::negative_infinity, kvfit::empty_log_mass::any_infinity}) {
     std::array<float, state_width> output = {1, 2, 3};
-    const auto nan_mass = state_from_log_mass(not_a_number, output, mark);
+    const auto nan_mass = state_from_log_mass(no_number, output, mark);
     REQUIRE_FALSE(nan_mass.has_value());
     CHECK(nan_mass.error().message() == "non_finite: log_mass (is NaN)");
-    for (const float bad : {not_a_number, infinite, -infinite}) {
+    for (const float bad : {no_number, infinite, -infinite}) {
       output[1] = bad;
       const auto bad_output = state_from_log_mass(0, output, mark);
       REQUIRE_FALSE(bad_output.has_value());

@@ -48,7 +48,7 @@ struct shared_layer_case {
   }
 };
 
-kvfit::cache_options quick_options(kvfit::index_t budget) {
+kvfit::cache_options few_queries(kvfit::index_t budget) {
   kvfit::cache_options options{.budget = budget};
   options.head.selection = kvfit::selection::highest_attention{};
   return options;
@@ -65,7 +65,7 @@ std::string refused_argument(const kvfit::cache_view& view, const cache_queries&
 
 TEST_CASE("B: queries of two layers that share one cache are both used", "[cache][shared_layers]") {
   const shared_layer_case given;
-  const auto options = quick_options(36);
+  const auto options = few_queries(36);
   const auto both = compact_cache(given.own.view, given.queries, options);
   REQUIRE(both);
   for (std::size_t h = 0; h < 2; ++h) {
@@ -110,12 +110,12 @@ TEST_CASE("B: every entry must be a multiple of the KV heads by itself", "[cache
   shared_layer_case given;
   given.queries[0].heads.pop_back();  // three, and seven: ten together, which two divides
   given.queries[2].heads.push_back(given.other.heads[0]);
-  CHECK(refused_argument(given.own.view, given.queries, quick_options(36)) ==
+  CHECK(refused_argument(given.own.view, given.queries, few_queries(36)) ==
         "shape_mismatch: layer 3: query heads: 3, expected 2 (must be a multiple of the KV heads; "
         "entry 0 of this layer)");
   given = shared_layer_case();
   given.queries[2].heads.clear();
-  CHECK(refused_argument(given.own.view, given.queries, quick_options(36)) ==
+  CHECK(refused_argument(given.own.view, given.queries, few_queries(36)) ==
         "shape_mismatch: layer 3: query heads: 0, expected 2 (must be a multiple of the KV heads; "
         "entry 1 of this layer)");
 }
@@ -125,7 +125,7 @@ TEST_CASE("B: queries of a layer that the cache does not have are refused by its
   shared_layer_case given;
   given.queries[2].layer = 4;
   const std::string refusal = "invalid_option: queries of layer 4 (the cache has no such layer)";
-  auto options = quick_options(36);
+  auto options = few_queries(36);
   CHECK(refused_argument(given.own.view, given.queries, options) == refusal);
   CHECK(kvfit::held_out_judge::make(given.own.view, given.queries).error().message() == refusal);
   const auto chunks = kvfit::plan_chunks(*kvfit::split_by_length({0, 64}, 32), 64, 2, 12);
@@ -141,7 +141,7 @@ TEST_CASE("B: queries of sliding and skipped layers may be given, and are not us
           "[cache][shared_layers]") {
   cache_case given({{.number = 0}, {.number = 1}, {.number = 2}});
   given.view.layers[1].kind = kvfit::layer_kind::sliding;
-  auto options = quick_options(16);
+  auto options = few_queries(16);
   options.skip = {2};
   const auto with = compact_cache(given.view, given.queries, options);
   REQUIRE(with);
@@ -175,7 +175,7 @@ TEST_CASE("B: masks stand one for each block of all entries", "[cache][shared_la
     for (const kvfit::matrix& mask : masks[h]) views[h].emplace_back(mask);
     view.layers[0].heads[h].masks = views[h];
   }
-  const auto options = quick_options(16);
+  const auto options = few_queries(16);
   const auto masked = compact_cache(view, queries, options);
   REQUIRE(masked);
   auto own = options.head;
@@ -199,7 +199,7 @@ TEST_CASE("B: plans, rankings and memory count the queries of all entries",
   CHECK((*tasks)[0].queries.size() == 5);
   CHECK((*tasks)[2].queries.size() == 2);
   // A global ranking by both entries' attention.
-  auto options = quick_options(36);
+  auto options = few_queries(36);
   options.shares = kvfit::budgets::global_ranking{};
   const auto plan = plan_cache(given.own.view, given.queries, options, kvfit::serial{});
   REQUIRE(plan);
@@ -232,7 +232,7 @@ TEST_CASE("B: plans, rankings and memory count the queries of all entries",
 TEST_CASE("B: refits, shared positions, judges and rounds use the queries of all entries",
           "[cache][shared_layers]") {
   const shared_layer_case given;
-  const auto options = quick_options(36);
+  const auto options = few_queries(36);
   const auto both = compact_cache(given.own.view, given.queries, options);
   REQUIRE(both);
   const kvfit::cache_layer& layer = given.own.view.layers[0];
@@ -277,7 +277,7 @@ TEST_CASE("B: refits, shared positions, judges and rounds use the queries of all
 TEST_CASE("B: a compacted layer that stands twice is refused where layers are looked up",
           "[cache][shared_layers]") {
   const shared_layer_case given;
-  auto twice = compact_cache(given.own.view, given.queries, quick_options(36));
+  auto twice = compact_cache(given.own.view, given.queries, few_queries(36));
   REQUIRE(twice);
   const auto judge = kvfit::held_out_judge::make(given.own.view, given.queries);
   REQUIRE(judge);

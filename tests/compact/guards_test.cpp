@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -506,6 +507,7 @@ TEST_CASE("O: what refinement keeps is worse neither in output nor in mass",
           "[compact][guard][refine]") {
   // One of the two alone is lowered, and the other rises where it may.
   const bool for_output = GENERATE(false, true);
+  int kept = 0;
   for (std::uint64_t seed = 1; seed <= 24; ++seed) {
     guarded_case one(seed);
     const kvfit::refinement settings{.steps = 12,
@@ -517,9 +519,10 @@ TEST_CASE("O: what refinement keeps is worse neither in output nor in mass",
     kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
     kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
                             one.out.positions, original);
-    const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, one.out);
+    const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, std::nullopt, one.out);
     REQUIRE(steps);
     if (steps->kept == 0) continue;
+    ++kept;
     CHECK(steps->kept == moving.report().steps);  // one batch: its values stand
     const auto errors = judge.errors(one.out, moving.values());
     REQUIRE(errors);
@@ -527,6 +530,7 @@ TEST_CASE("O: what refinement keeps is worse neither in output nor in mass",
     CHECK(errors->output_error <= steps->start.output_error);
     CHECK(errors->mass_error <= steps->start.mass_error);
   }
+  CHECK(kept > 0);
 }
 
 TEST_CASE("O: what refinement keeps fits its storage", "[compact][guard][refine][storage]") {
@@ -546,7 +550,7 @@ TEST_CASE("O: what refinement keeps fits its storage", "[compact][guard][refine]
       kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
       kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
                               one.out.positions, original);
-      REQUIRE(kvfit::detail::refine_guarded(moving, judge, {type, type}, one.out));
+      REQUIRE(kvfit::detail::refine_guarded(moving, judge, {type, type}, std::nullopt, one.out));
       const bool fits = one.out.keys.cwiseAbs().maxCoeff() < 65520;
       INFO("seed " << seed);
       if (type == kvfit::dtype::fp16) CHECK(fits);
@@ -612,7 +616,7 @@ TEST_CASE("O: refinement keeps the best of its batches, not the last", "[compact
       kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
       kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
                               one.out.positions, original);
-      const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, one.out);
+      const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, std::nullopt, one.out);
       REQUIRE(steps);
       if (steps->kept == 0) continue;
       if (steps->kept < moving.report().steps) {

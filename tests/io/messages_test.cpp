@@ -45,7 +45,10 @@ TEST_CASE("a scale that fp32 has as no normal number is refused for that", "[io]
       capture_message(format + R"("version":"1","scale":"1e-40")") ==
       "malformed_file: scale (metadata must be a JSON number that is positive and normal in fp32, "
       "is '1e-40')");
-  CHECK(written_message({.method = "omp", .logical_length = 4, .scale = 1e-40F}) ==
+  CHECK(capture_message(format + R"("version":"1","scale":"1","soft_cap":"1e-40")") ==
+        "malformed_file: soft_cap (metadata must be a JSON number that is positive and normal in "
+        "fp32, or 0 for none, is '1e-40')");
+  CHECK(written_message({.method = "omp", .next_position = 4, .scale = 1e-40F}) ==
         "invalid_option: scale (must be positive and normal in fp32, is 9.99994610111476e-41)");
 }
 
@@ -66,11 +69,12 @@ TEST_CASE("messages about files say each thing once", "[io][messages]") {
        "malformed_file: bytes ('head' is no head's name, such as 'L3H1')"},
       {budgets_message(R"({"L0H0": 1e999})"),
        "malformed_file: bytes (L0H0: a number beyond a double at byte 14)"},
-      {written_message({.method = "omp", .logical_length = -1, .scale = 1}),
-       "invalid_option: logical_length: -1, limit 2147483647 (must not be negative, and below "
-       "2^31)"},
+      {written_message({.method = "omp", .next_position = -1, .scale = 1}),
+       "invalid_option: next_position: -1, limit 9007199254740992 (must not be negative, and "
+       "within "
+       "2^53)"},
       {written_message(
-           {.method = "omp", .logical_length = 4, .scale = 1, .storage = kvfit::dtype::int8}),
+           {.method = "omp", .next_position = 4, .scale = 1, .storage = kvfit::dtype::int8}),
        "invalid_option: storage: " + std::to_string(static_cast<int>(kvfit::dtype::int8)) +
            " (must be fp32, fp16 or bf16)"},
   };

@@ -340,7 +340,7 @@ TEST_CASE("O: a growing fit of columns that nearly depend is corrected by its ow
 }
 
 TEST_CASE("O: a condition is never below the ratio of its pivots", "[linalg][guard]") {
-  Eigen::MatrixXd r = Eigen::MatrixXd::Identity(6, 6);
+  row_major_double r = row_major_double::Identity(6, 6);
   r(4, 4) = 1e-5;
   CHECK(triangular_condition(r, Eigen::VectorXd(), 0) >= 1e5 * (1 - 1e-12));
 }

@@ -357,3 +357,19 @@ TEST_CASE("Cholesky does not lose numbers near the ends of fp32", "[linalg][leas
   CHECK(fit.report.status == status::solved);
   CHECK(difference(fit.coefficients, truth) < 1e-4);
 }
+
+TEST_CASE("a ridge that was asked for is used as it is on large dependent systems",
+          "[linalg][least_squares]") {
+  kvfit::matrix x = oracle::gaussian(540, 520, 41);
+  x.rightCols(20) = x.leftCols(20);
+  const kvfit::matrix y = oracle::gaussian(540, 2, 42);
+  const double sigma = spectral_norm(x.leftCols(500));
+  const double lambda = 1e-13 * sigma * sigma;
+  const auto fit = least_squares(x, y, {.mode = ridge_mode::fixed, .ridge = lambda});
+  INFO(name(fit.report.tier));
+  CHECK(fit.report.lambda == lambda);
+  CHECK_FALSE(fit.report.escalated);
+  CHECK(fit.report.rank == 500);
+  CHECK((fit.coefficients.topRows(20) - fit.coefficients.bottomRows(20)).norm() <
+        1e-4F * fit.coefficients.topRows(20).norm());
+}

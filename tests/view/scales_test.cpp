@@ -745,4 +745,38 @@ TEST_CASE("A product with a scale that is infinite or no number is found in the 
   }
 }
 
+TEST_CASE("Rows of small numbers keep them under scales that are made", "[view][scales][store]") {
+  for (const dtype type : scaled_types) {
+    for (const dtype scale_type : {dtype::fp32, dtype::fp16}) {
+      for (const float factor : {0x1p-12F, 0x1p-16F, 0x1p-20F}) {
+        CAPTURE(kvfit::name(type), kvfit::name(scale_type), factor);
+        const kvfit::matrix x = factor * random_matrix(6, 32, 77);
+        std::vector<std::uint8_t> numbers(6 * 32);
+        std::vector<float> scales(6);  // of fp16 the first half
+        const auto view = kvfit::make_view(row_memory{
+            .data = numbers.data(),
+            .type = type,
+            .rows = 6,
+            .cols = 32,
+            .row_stride = 32,
+            .scales = {.data = scales.data(), .type = scale_type, .group = 32, .row_stride = 1}});
+        REQUIRE(view);
+        REQUIRE(store_rows(x, writable_view(*view)));
+        for (index_t r = 0; r < 6; ++r) {
+          index_t largest = 0;
+          x.row(r).cwiseAbs().maxCoeff(&largest);
+          const float error = std::abs((*view)(r, largest) - x(r, largest));
+          // Half a step of e5m2, and what a scale of few digits leaves of int8.
+          CHECK(error <= 0.125F * std::abs(x(r, largest)));
+          // fp8 keeps small numbers beside large ones; int8 to half a step.
+          const float typical = std::abs(x(r, (largest + 1) % 32));
+          if (type == dtype::fp8_e5m2 && typical > 0.1F * std::abs(x(r, largest))) {
+            CHECK((*view)(r, (largest + 1) % 32) != 0.0F);
+          }
+        }
+      }
+    }
+  }
+}
+
 }  // namespace kvfit_test

@@ -130,6 +130,40 @@ inline std::vector<kv_block> blocks_with_rows(std::span<const kv_block> blocks) 
   return filled;
 }
 
+/// A block without rows says nothing of rows, and is as wide as the others where it has a width.
+inline result<void> check_empty_block(const kv_block& cache, index_t depth, index_t width) {
+  const auto rows_of_none = [](const char* what, index_t count) {
+    return error{errc::shape_mismatch, what, count, 0, "of a block without rows"};
+  };
+  if (!cache.bias.empty()) return rows_of_none("bias", static_cast<index_t>(cache.bias.size()));
+  if (!cache.positions.empty()) {
+    return rows_of_none("positions", static_cast<index_t>(cache.positions.size()));
+  }
+  for (const row_view& mask : cache.masks) {
+    if (mask.cols() != 0) return rows_of_none("masks", mask.cols());
+  }
+  if (cache.keys.cols() != 0 && cache.keys.cols() != depth) {
+    return error{errc::shape_mismatch, "keys", cache.keys.cols(), depth,
+                 "columns must be the same in all blocks"};
+  }
+  if (cache.values.cols() != 0 && cache.values.cols() != width) {
+    return error{errc::shape_mismatch, "values", cache.values.cols(), width,
+                 "columns must be the same in all blocks"};
+  }
+  return {};
+}
+
+/// The first block with rows, or else with columns, or else the first: it says how wide all are.
+inline const kv_block& block_with_sizes(std::span<const kv_block> blocks) noexcept {
+  for (const kv_block& cache : blocks) {
+    if (cache.keys.rows() != 0 || cache.values.rows() != 0) return cache;
+  }
+  for (const kv_block& cache : blocks) {
+    if (cache.keys.cols() != 0 && cache.values.cols() != 0) return cache;
+  }
+  return blocks[0];
+}
+
 /// Attention over no rows: the sinks alone.
 inline attention_output attend_nothing(const query_set& queries, index_t width) {
   attention_output out{matrix::Zero(queries.rows(), width), vector(queries.rows())};
@@ -150,11 +184,17 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
     if (size < 0) return error{errc::invalid_option, name, size, 0, "must not be negative"};
   }
   if (given.empty()) return error{errc::empty_input, "blocks", 0, error::none, "no blocks"};
+  const kv_block& sizes = block_with_sizes(given);
+  for (const kv_block& cache : given) {
+    if (cache.keys.rows() != 0 || cache.values.rows() != 0) continue;
+    const auto ok = check_empty_block(cache, sizes.keys.cols(), sizes.values.cols());
+    if (!ok) return ok.error();
+  }
   const std::vector<kv_block> filled = blocks_with_rows(given);
   const std::span<const kv_block> blocks = filled;
   if (blocks.empty()) {
-    if (const auto ok = check_queries(queries, given[0].keys.cols()); !ok) return ok.error();
-    return attend_nothing(queries, given[0].values.cols());
+    if (const auto ok = check_queries(queries, sizes.keys.cols()); !ok) return ok.error();
+    return attend_nothing(queries, sizes.values.cols());
   }
   if (const auto ok = check_blocks(queries, blocks); !ok) return ok.error();
   const auto within = attend_options_within(queries, blocks, options);

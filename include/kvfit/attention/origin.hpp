@@ -68,17 +68,6 @@ inline std::vector<index_t> last_rows(std::span<const query_block> blocks,
   return counts;
 }
 
-/// Whether the rows of every block stand in the order of their positions.
-inline bool are_in_order(std::span<const query_block> blocks) noexcept {
-  for (const query_block& block : blocks) {
-    if (block.positions.empty() && block.position_step >= 0) continue;
-    for (index_t i = 1; i < block.rows.rows(); ++i) {
-      if (block.position(i) < block.position(i - 1)) return false;
-    }
-  }
-  return true;
-}
-
 /// One flag a query: whether it is among the `window` ≥ 1 queries of its head at the largest
 /// positions; of queries at one position the later rows of the caller's block. For blocks in the
 /// order of their positions `last_rows` says the same. Cost n; memory `latest_queries_bytes`.
@@ -113,6 +102,19 @@ inline std::vector<char> latest_queries(std::span<const query_block> blocks,
     begin = end;
   }
   return flags;
+}
+
+/// Whether the flagged queries of each block are its last `counts[b]` rows, and no others.
+inline bool are_last(std::span<const char> flags, std::span<const query_block> blocks,
+                     std::span<const index_t> counts) noexcept {
+  std::size_t at = 0;
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const index_t rows = blocks[b].rows.rows();
+    for (index_t i = 0; i < rows; ++i) {
+      if ((flags[at++] != 0) != (i >= rows - counts[b])) return false;
+    }
+  }
+  return true;
 }
 
 /// Bytes that `latest_queries` of n queries holds at most, its result included.

@@ -127,8 +127,9 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   if (options.importance != importance_kind::none) importance.setZero(keys);
   const std::vector<index_t> observed = last_rows(queries.blocks(), origins, options.window);
   std::vector<char> latest;  // where those are not the last rows
-  if (options.window > 0 && !are_in_order(queries.blocks())) {
+  if (options.window > 0) {
     latest = latest_queries(queries.blocks(), origins, options.window);
+    if (are_last(latest, queries.blocks(), observed)) latest.clear();
   }
   const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
   const auto all = static_cast<index_t>(parts.size());

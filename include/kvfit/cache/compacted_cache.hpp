@@ -31,8 +31,8 @@ struct head_report {
   index_t rows_before = 0;  ///< T_h
   index_t rows = 0;         ///< t_h; a method may keep fewer rows than its budget
   head_outcome outcome = head_outcome::fitted;
-  std::optional<error> cause;  ///< of a fallback
-  compact_report report;       ///< of what is returned
+  std::optional<error> cause = {};  ///< of a fallback
+  compact_report report = {};       ///< of what is returned
 };
 
 /// The heads of one layer, one after the other: head h owns rows offsets[h] to offsets[h + 1] − 1

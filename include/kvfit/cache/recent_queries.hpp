@@ -78,7 +78,8 @@ class recent_queries {
   /// layer: whose keys and values they read. reader: the layer that asks; another one than `layer`
   /// where layers share a cache.
   /// Errors, with nothing changed: those of `check_queries`; `shape_mismatch` for blocks of other
-  /// numbers, widths or lengths than the layer's; `invalid_position` for blocks at other places;
+  /// numbers, widths or lengths than the layer's; `invalid_position` for blocks at other places and
+  /// rows out of order;
   /// `out_of_memory`.
   result<void> record(index_t layer, std::span<const query_block> heads, index_t reader) {
     return detail::guard_memory("recent_queries", [&]() -> result<void> {
@@ -189,6 +190,10 @@ class recent_queries {
                      "rows must be those of the first head"};
       }
       for (index_t i = 0; i < head.rows.rows(); ++i) {
+        if (i > 0 && head.position(i) < head.position(i - 1)) {
+          return error{errc::invalid_position, where + ": queries", head.position(i),
+                       head.position(i - 1), "rows must be in the order of the text"};
+        }
         if (head.position(i) == first.position(i)) continue;
         return error{errc::invalid_position, where + ": queries", head.position(i),
                      first.position(i), "must equal it: heads stand alike"};

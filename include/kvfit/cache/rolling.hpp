@@ -28,11 +28,11 @@ namespace kvfit {
 /// in a text of words alone, one position each.
 struct rolling_state {
   /// None before the first round. One without any row (of an empty text) is none, too.
-  std::shared_ptr<const compacted_cache> block;
+  std::shared_ptr<const compacted_cache> block = {};
   index_t length = 0;         ///< rows of the text, compacted or live
   index_t live_first = 0;     ///< number of the first live row; all before it are in the block
   index_t next_position = 0;  ///< where the next token stands; no row stands behind it
-  std::vector<position_run> live_positions;  ///< of the length − live_first live rows
+  std::vector<position_run> live_positions = {};  ///< of the length − live_first live rows
 };
 
 }  // namespace kvfit
@@ -59,7 +59,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// A round takes the compact block and all live rows but the recent ones, and makes one block of
 /// them. Old rows go into it with the biases they were fitted with, for these are part of their
 /// attention mass (arXiv:2602.16284's recompaction with b_S + ln w; ln w alone forgets what the
-/// rows stand for). The first `sinks` rows of the text stay as they are in every round.
+/// rows stand for). The `sinks` visible rows
+/// at the smallest positions stay as they are in every round.
 ///
 /// Rows and positions are counted apart (`rolling_state`). What is compacted, protected, dropped or
 /// taken back is counted in rows; positions are only where rows stand. They are given with the rows
@@ -208,24 +209,27 @@ class rolling_cache {
   }
 
   /// The same, with the next token at `next_position`: where an engine goes on elsewhere, as within
-  /// the rows of an image. `invalid_position` besides for one that is more than before, or less
-  /// than that of a row that stays.
+  /// the rows of an image (a `cache_prefix`, whose keys all stand before it, can't then be made of
+  /// what stays). `invalid_position` besides for one that is more than before, or less than that of
+  /// a row that stays; `out_of_memory`.
   result<void> truncate(index_t length, index_t next_position) {
     if (const auto ok = check_length(length); !ok) return ok;
     if (next_position > now_.next_position) {
       return error{errc::invalid_position, "next_position", next_position, now_.next_position,
                    "a shorter text does not go on later"};
     }
-    auto runs = now_.live_positions;
-    detail::keep_first_rows(runs, length - now_.live_first, 0);
-    const index_t highest = std::max(detail::highest_position(runs), highest_of_block());
-    if (next_position < highest || next_position < 0) {
-      return error{errc::invalid_position, "next_position", next_position,
-                   std::max<index_t>(highest, 0), "rows that stay stand behind it"};
-    }
-    end_after(length);
-    now_.next_position = next_position;
-    return {};
+    return detail::guard_memory("truncate", [&]() -> result<void> {
+      auto runs = now_.live_positions;
+      detail::keep_first_rows(runs, length - now_.live_first, 0);
+      const index_t highest = std::max(detail::highest_position(runs), highest_of_block());
+      if (next_position < highest || next_position < 0) {
+        return error{errc::invalid_position, "next_position", next_position,
+                     std::max<index_t>(highest, 0), "rows that stay stand behind it"};
+      }
+      end_after(length);
+      now_.next_position = next_position;
+      return {};
+    });
   }
 
   /// Begins a text anew, with the same options; a round under way is abandoned.

@@ -16,7 +16,7 @@ namespace kvfit {
 struct rolling_options {
   index_t trigger = 8192;  ///< rows, compact and live ones together, from which a round is due
   index_t target = 1024;   ///< rows that a round leaves, the recent ones included; < trigger
-  index_t sinks = 4;       ///< ≥ 0 first rows of the text that stay as they are
+  index_t sinks = 4;       ///< ≥ 0 rows at the smallest positions that stay as they are
   index_t recent = 256;    ///< ≥ 0 last rows, which stay live: no round takes them
   /// How heads are compacted and share the rows. Its budget and the protected rows of its head are
   /// set by each round. Under `budgets::rows` a round leaves those rows, whatever the target.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "kvfit/compact/compact_attention.hpp"
@@ -60,7 +61,7 @@ class completion {
     } else if (const auto ok = fit_values_to(sets); !ok) {
       return ok;
     }
-    return store_and_judge();
+    return store_and_judge("value policy's");
   }
 
   /// Fits values to keys and biases as they are, neither rounded nor judged.
@@ -74,7 +75,7 @@ class completion {
   /// The same as `run` for values that stand already.
   result<void> run_with_values() {
     if (const auto ok = store_keys(); !ok) return ok;
-    return store_and_judge();
+    return store_and_judge("gradient method's");
   }
 
  private:
@@ -133,7 +134,8 @@ class completion {
     }
   }
 
-  result<void> store_and_judge() {
+  /// `made_by`: whose values they are, for errors.
+  result<void> store_and_judge(const char* made_by) {
     copies_fit_ = round_to_storage(original_, options_.storage, "values").has_value();
     if (const auto ok = round_to_storage(out_.values, options_.storage, "values"); !ok) return ok;
     out_.report.seconds.values += clock_.lap();
@@ -141,7 +143,7 @@ class completion {
     // A caller's own policy may fit anything, and nothing better may have taken its place.
     const index_t bad = first_non_finite(out_.values.data(), out_.values.size());
     if (bad == out_.values.size()) return {};
-    return error{errc::non_finite, "value policy's values", bad / out_.values.cols(),
+    return error{errc::non_finite, std::string(made_by) + " values", bad / out_.values.cols(),
                  bad % out_.values.cols()};
   }
 
@@ -215,8 +217,9 @@ class completion {
   static bool mostly_closer(const matrix& output, const matrix& fitted, const matrix& copied) {
     index_t closer = 0;
     for (index_t i = 0; i < output.rows(); ++i) {
-      const float error = (output.row(i) - fitted.row(i)).squaredNorm();
-      closer += error < (output.row(i) - copied.row(i)).squaredNorm() ? 1 : 0;
+      // In double: squares of small numbers vanish in fp32.
+      const double error = (output.row(i) - fitted.row(i)).cast<double>().squaredNorm();
+      closer += error < (output.row(i) - copied.row(i)).cast<double>().squaredNorm() ? 1 : 0;
     }
     return 2 * closer > output.rows();
   }

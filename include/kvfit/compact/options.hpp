@@ -80,7 +80,7 @@ struct compaction {
   std::optional<index_t> memory = {};
 };
 
-/// The plain door's options: the composition over all shipped policies.
+/// The options of the plain call: the composition over all shipped policies.
 using compact_options = compaction<any_selection, any_bias, any_values>;
 
 }  // namespace kvfit

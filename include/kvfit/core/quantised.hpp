@@ -112,9 +112,17 @@ inline q4_0_block to_q4_0(std::span<const float, 32> x) noexcept {
   return block;
 }
 
-/// The scale that a group of a type with scales is given: max |x| / largest_stored(type).
-inline float scale_of(dtype type, float largest_magnitude) noexcept {
-  return largest_magnitude / largest_stored(type);
+/// The scale that a group of a type with scales is given, to be stored in `scale_type`:
+/// max |x| / largest_stored(type), but no less than keeps small numbers. fp8 has exponents of its
+/// own and gets a normal scale; a subnormal one of int8 is rounded up, so that nothing is clamped
+/// and only 0 has the scale 0.
+inline float scale_of(dtype type, dtype scale_type, float largest_magnitude) noexcept {
+  const bool is_half = scale_type == dtype::fp16;
+  const float normal = is_half ? 0x1p-14F : 0x1p-126F;
+  const float scale = largest_magnitude / largest_stored(type);
+  if (scale >= normal || !(largest_magnitude > 0)) return scale;
+  if (type != dtype::int8) return normal;
+  return is_half ? std::ceil(scale * 0x1p24F) * 0x1p-24F : std::max(scale, 0x1p-149F);
 }
 
 /// x / scale in fp32; 0 where both, or the scale as it is stored, are 0.

@@ -3,7 +3,7 @@
 #pragma once
 
 #define KVFIT_VERSION_MAJOR 0
-#define KVFIT_VERSION_MINOR 1
+#define KVFIT_VERSION_MINOR 2
 #define KVFIT_VERSION_PATCH 0
 
 #define KVFIT_VERSION_JOIN_(major, minor, patch) #major "." #minor "." #patch

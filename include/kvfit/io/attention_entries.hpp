@@ -33,6 +33,10 @@ namespace io_detail {
 inline constexpr std::array<std::string_view, 5> layer_entries = {"scale", "soft_cap", "causal",
                                                                   "window", "rope"};
 
+/// Entries that mean something in one version and nothing in another.
+inline constexpr std::array<std::string_view, 3> later_entries = {"next_position", "logical_length",
+                                                                  "fingerprint"};
+
 /// Whether the name of an entry or tensor that no schema knows tells of what makes logits. "cap" is
 /// looked for as a word or the end of one, or every "capture" would be refused.
 inline bool tells_of_attention(std::string_view full) {
@@ -40,12 +44,14 @@ inline bool tells_of_attention(std::string_view full) {
   for (const char c : full) text += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   for (const std::string_view word :
        {"sink", "alibi", "window", "slope", "scale", "scaling", "scalar", "causal", "mask", "bias",
-        "attn", "attention", "softcap", "logitcap"}) {
+        "attn", "attention", "softcap", "logitcap", "rope_", "_rope", "mrope", "rotary"}) {
     if (text.find(word) != std::string::npos) return true;
   }
   constexpr std::string_view other_words = "taeiro";  // capture, capacity, escape, ...
   for (std::size_t at = text.find("cap"); at != std::string::npos; at = text.find("cap", at + 1)) {
-    const bool is_end = at + 3 == text.size() || text[at + 3] != full[at + 3];  // softCapValue
+    // The next capital begins a word behind a small letter alone: softCapValue, not CAPTURE.
+    const bool is_end =
+        at + 3 == text.size() || (text[at + 3] != full[at + 3] && text[at + 2] == full[at + 2]);
     if (is_end || other_words.find(text[at + 3]) == std::string_view::npos) return true;
   }
   return false;
@@ -72,12 +78,18 @@ inline result<void> refuse_unknown(const safetensors_file& file, index_t version
       const std::string_view part =
           point == std::string_view::npos ? std::string_view() : rest.substr(point + 1);
       if (std::find(layer_entries.begin(), layer_entries.end(), part) != layer_entries.end()) {
+        if (std::find(known.begin(), known.end(), "soft_cap") == known.end()) {
+          return refuse(key, "this version knows no rule of a layer");
+        }
         if (number && layers.contains(*number)) continue;
         return refuse(key, "the file has no such layer");
       }
       if (version > 1) return refuse(key, "this version knows no such entry of a layer");
     } else if (std::find(known.begin(), known.end(), full) != known.end()) {
       continue;
+    }
+    if (std::find(later_entries.begin(), later_entries.end(), full) != later_entries.end()) {
+      return refuse(key, "is an entry of another version");
     }
     if (tells_of_attention(full)) return refuse(key, tells);
   }
@@ -120,10 +132,13 @@ inline result<logit_rule> read_logit_rule(const safetensors_file& file, index_t 
   const found_entry scale = find_entry(file, layer, "scale");
   if (scale.text == nullptr) return missing_metadata("scale");
   rule.scale = parse_positive_float(*scale.text);
-  if (!rule.scale) return malformed_entry(scale, "a positive finite number");
+  if (!rule.scale)
+    return malformed_entry(scale, "a JSON number that is positive and normal in fp32");
   if (const found_entry cap = find_entry(file, layer, "soft_cap"); cap.text != nullptr) {
     const auto number = *cap.text == "0" ? std::optional(0.0F) : parse_positive_float(*cap.text);
-    if (!number) return malformed_entry(cap, "a positive finite number, or 0 for none");
+    if (!number)
+      return malformed_entry(cap,
+                             "a JSON number that is positive and normal in fp32, or 0 for none");
     rule.soft_cap = *number;
   }
   if (const found_entry causal = find_entry(file, layer, "causal"); causal.text != nullptr) {
@@ -238,6 +253,10 @@ inline result<std::optional<index_t>> read_next_position(const safetensors_file&
     if (file.metadata.find(key) == file.metadata.end()) continue;
     const auto number = need_index(file, key);
     if (!number) return number.error();
+    constexpr index_t largest = index_t{1} << 53U;
+    if (*number > largest) {
+      return error{errc::malformed_file, key, *number, largest, "positions are within 53 bits"};
+    }
     if (next && *next != *number) {
       return error{errc::malformed_file, key, *number, *next, "differs from next_position"};
     }

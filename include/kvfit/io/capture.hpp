@@ -185,7 +185,7 @@ inline index_t position_behind(const std::vector<capture_layer>& layers) {
                               ? layer.rows()
                               : *std::max_element(positions.begin(), positions.end()) + 1);
   }
-  return next;
+  return std::min(next, index_t{1} << 53U);
 }
 
 inline result<capture> read_capture(result<safetensors_file> read) {

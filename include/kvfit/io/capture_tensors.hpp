@@ -46,14 +46,15 @@ inline std::optional<dtype> f8_type(tensor_type type) noexcept {
 inline result<index_t> rows_a_scale(const head_rows_tensor& of, const tensor_view& scales) {
   if (auto ok = check_type(scales, tensor_type::f32); !ok) return ok.error();
   std::span<const index_t> shape = scales.shape;
-  // [1, H, T, 1] and what leaves some of it out: only the order of the numbers matters.
-  while (!shape.empty() && shape.front() == 1) shape = shape.subspan(1);
-  while (!shape.empty() && shape.back() == 1) shape = shape.first(shape.size() - 1);
-  if (shape.empty()) return of.heads * of.rows;
-  if (shape.size() == 1 && shape[0] == of.heads) return of.rows;
-  if (shape.size() == 1 && of.heads == 1 && shape[0] == of.rows) return 1;
-  if (shape.size() == 2 && shape[0] == of.heads && shape[1] == of.rows) return 1;
-  return error{errc::shape_mismatch, scales.name, shape[0], of.heads,
+  while (shape.size() > 3 && shape.front() == 1) shape = shape.subspan(1);  // [1, H, T, 1]
+  const index_t heads = shape.empty() ? 1 : shape[0];
+  const index_t rows = shape.size() < 2 ? 1 : shape[1];
+  if (shape.size() < 3 || (shape.size() == 3 && shape[2] == 1)) {
+    if (heads == of.heads && rows == of.rows) return index_t{1};
+    if (heads == of.heads && rows == 1) return of.rows;
+    if (heads == 1 && rows == 1) return of.heads * of.rows;
+  }
+  return error{errc::shape_mismatch, scales.name, heads, of.heads,
                "one scale, one a head, or one a head and row"};
 }
 
@@ -81,6 +82,10 @@ inline result<head_rows_tensor> read_head_rows(index_t layer, const layer_parts&
         "is " + std::string(name(tensor.type)) + ", expected F32, F16, BF16, F8_E4M3 or F8_E5M2"};
   }
   if (auto checked = check_not_empty(tensor); !checked) return checked.error();
+  constexpr index_t most_heads = index_t{1} << 16U;  // a view or block is held for each
+  if (shape[0] > most_heads) {
+    return error{errc::unsupported_file, tensor.name, shape[0], most_heads, "heads at most"};
+  }
   head_rows_tensor made{&tensor, shape[0], shape[1], {}};
   const index_t rows = made.heads * made.rows;
   const index_t cols = shape[2];

@@ -152,7 +152,7 @@ inline result<void> check_key_positions(const compact_layer& layer) {
 inline result<void> check_printed(float number, const std::string& argument) {
   if (parse_positive_float(print_float(number))) return {};
   return error{errc::invalid_option, argument, error::none, error::none,
-               "must be positive, finite and no subnormal"};
+               "must be positive and normal in fp32, is " + print_float(number)};
 }
 
 /// The rule of a layer, in numbers that can be read back.

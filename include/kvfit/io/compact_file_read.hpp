@@ -103,6 +103,11 @@ inline result<compact_layer> read_compact_layer(const safetensors_file& file, in
   };
   const auto ends = integers_of(**offsets);
   if (ends.size() < 2) return malformed(**offsets, "needs one number more than there are heads");
+  constexpr std::size_t most_heads = std::size_t{1} << 16U;
+  if (ends.size() - 1 > most_heads) {
+    return error{errc::unsupported_file, (*offsets)->name, static_cast<index_t>(ends.size()) - 1,
+                 static_cast<index_t>(most_heads), "heads at most"};
+  }
   if (ends.front() != 0) return malformed(**offsets, "must start with 0");
   if (ends.back() != total) {
     return malformed(**offsets, "ends with " + std::to_string(ends.back()) + ", expected " +

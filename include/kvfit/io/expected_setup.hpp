@@ -125,6 +125,7 @@ class rule_comparison {
     return "layer " + std::to_string(layer_) + " " + field;
   }
   static std::string print(double x) {
+    if (std::isnan(x)) return "nan";
     if (!std::isfinite(x)) return x > 0 ? "infinity" : "-infinity";
     std::array<char, 32> text{};
     const int length = std::snprintf(text.data(), text.size(), "%.9g", x);

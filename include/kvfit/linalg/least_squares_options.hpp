@@ -25,7 +25,8 @@ struct least_squares_options {
   ridge_mode mode = ridge_mode::none;
   double ridge = 0;  ///< ≥ 0; ignored by `ridge_mode::none`
   /// Directions of X below this fraction of its largest are taken for noise. 0: ε₃₂·√max(n, t),
-  /// what random fp32 rounding of the entries adds.
+  /// what random fp32 rounding of the entries adds. `truncated` can't tell less than 2⁻²⁴ √min(n,
+  /// t) from rounding.
   double rank_tolerance = 0;
 };
 

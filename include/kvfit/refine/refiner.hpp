@@ -200,7 +200,7 @@ class refiner {
     output /= static_cast<double>(std::max<index_t>(seen, 1));
     const double logit = spread + settings_.mass_weight * output /
                                       (2 * settings_.output_weight * settings_.mass_softness);
-    return 1 / std::max(logit, 1e-6 * length + 1e-30);
+    return 1 / std::max(logit, 1e-6 * length + std::numeric_limits<double>::min());
   }
 
   using rows_of_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;

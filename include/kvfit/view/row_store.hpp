@@ -317,7 +317,7 @@ class row_store {
     const index_t groups = (cols_.count - 1) / scales.group + 1;
     const float most = largest_stored(memory_.type);
     const auto scale_for = [&](float largest) {
-      return as_stored(scale_of(memory_.type, largest), scales.type);
+      return as_stored(scale_of(memory_.type, scales.type, largest), scales.type);
     };
     largest_.assign(static_cast<std::size_t>(groups), 0.0F);
     for (index_t k = 0; k < count; ++k) {
@@ -360,12 +360,15 @@ class row_store {
   }
 
   void put_scale(index_t row, index_t col, float scale) const noexcept {
-    void* const data = const_cast<void*>(memory_.scales.data);  // NOLINT(*-const-cast)
+    auto* const data = static_cast<std::byte*>(
+        const_cast<void*>(memory_.scales.data));  // NOLINT(*-const-cast): see `writable_view`
     const index_t at = memory_.scale_offset(row, col);
+    // By bytes: scales behind rows of bytes need not be aligned.
     if (memory_.scales.type == dtype::fp16) {
-      static_cast<fp16*>(data)[at] = to_fp16(scale);
+      const fp16 half = to_fp16(scale);
+      std::memcpy(data + at * static_cast<index_t>(sizeof half), &half, sizeof half);
     } else {
-      static_cast<float*>(data)[at] = scale;
+      std::memcpy(data + at * static_cast<index_t>(sizeof scale), &scale, sizeof scale);
     }
   }
 

@@ -17,7 +17,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// q4_0 by ggml's reference (core/quantised.hpp); int8 and fp8 with scales as x / scale.
 ///
 /// Scales of the target alone are made and written: max |x| / 127 of each group of int8, / 448 of
-/// fp8_e4m3, / 57344 of fp8_e5m2. Scales that others have, too, a stride of 0 says so
+/// fp8_e4m3, / 57344 of fp8_e5m2, but large enough that small numbers are not lost (`scale_of`).
+/// Scales that others have, too, a stride of 0 says so
 /// (`group_scales`), are taken as they are and must not be 0 where a number isn't: a part of a
 /// tensor can't be given another scale.
 ///

@@ -15,22 +15,23 @@
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
-/// Up to this size a system found ill-conditioned loses the directions that are noise, twice that
-/// where a λ was asked for, which must stay as it is; larger ones get a larger ridge.
+/// Up to this size a system found ill-conditioned loses the directions that are noise, and at any
+/// size where a λ was asked for, which must stay as it is; larger ones get a ridge.
 inline constexpr index_t largest_truncated_system = 256;
 
 /// Whether `solve_dependent` truncates a system of that size.
 constexpr bool may_truncate(index_t size, bool has_ridge) noexcept {
-  return size <= (has_ridge ? 2 : 1) * largest_truncated_system;
+  return has_ridge || size <= largest_truncated_system;
 }
 
 /// Σ_k v_k v_kᵀ right / (σ_k² + λ) over the eigenvectors of G = XᵀX (or XXᵀ) with σ_k² + λ above
 /// tolerance² (σ_max² + λ): of all answers that the other directions leave, the smallest.
 ///
-/// Rounding of G in double is worth ε₆₄/tolerance² in a direction just kept, which is 1e-5 at the
-/// default tolerance. `gram` m × m, both triangles; `right` m × d. Sets tier, rank and condition.
-/// False, with `x` as it was, where the eigenvectors can't be found. Cost some 25 m³ + 4 m² d
-/// flops; allocates 3 m² + 2 m d doubles.
+/// Rounding of G in double is worth some ε₆₄/τ² in a direction whose σ is τ σ_max: at the default
+/// tolerance that is 1e-3 for one just kept among 16 rows, and 1e-5 among 2,000. Directions under
+/// 2⁻²⁴ √m σ_max can't be told from rounding and are never kept. `gram` m × m, both triangles;
+/// `right` m × d. Sets tier, rank and condition. False, with `x` as it was, where the eigenvectors
+/// can't be found. Cost some 25 m³ + 4 m² d flops; allocates 3 m² + 2 m d doubles.
 template <class = void>
 [[nodiscard]] inline bool solve_truncated(const Eigen::MatrixXd& gram, double lambda,
                                           double tolerance, const rows_of<double>& right,
