@@ -98,14 +98,14 @@ struct row_memory {
   /// The scale that lies there.
   [[nodiscard]] float scale_at(index_t offset) const noexcept {
     // By bytes: scales behind rows of bytes need not be aligned.
-    const auto* const data = static_cast<const std::byte*>(scales.data);
+    const auto* const bytes = static_cast<const std::byte*>(scales.data);
     if (scales.type == dtype::fp16) {
       fp16 half;
-      std::memcpy(&half, data + offset * static_cast<index_t>(sizeof half), sizeof half);
+      std::memcpy(&half, bytes + offset * static_cast<index_t>(sizeof half), sizeof half);
       return to_float(half);
     }
     float scale = 0;
-    std::memcpy(&scale, data + offset * static_cast<index_t>(sizeof scale), sizeof scale);
+    std::memcpy(&scale, bytes + offset * static_cast<index_t>(sizeof scale), sizeof scale);
     return scale;
   }
   [[nodiscard]] float scale(index_t r, index_t c) const noexcept {
