@@ -198,7 +198,7 @@ TEST_CASE("Scales per tensor, per head and per token are found in every pool of 
                                .bytes = bytes.size()};
       const bool by_heads = order == page_order::vllm_hnd || order == page_order::flashinfer_hnd ||
                             order == page_order::separate_hnd || order == page_order::vllm_packed;
-      for (const scale_scope per : {scale_scope::tensor, scale_scope::head, scale_scope::token}) {
+      for (const scale_scope per : {scale_scope::tensor, scale_scope::head, scale_scope::row}) {
         CAPTURE(static_cast<int>(per));
         cache.scales = {.data = of_keys.data(), .per = per};
         if (has_both) cache.scales.value_data = of_values.data();
@@ -211,7 +211,7 @@ TEST_CASE("Scales per tensor, per head and per token are found in every pool of 
                     const index_t page = table[static_cast<std::size_t>(t / size)];
                     index_t number = 0;
                     if (per == scale_scope::head) number = head;
-                    if (per == scale_scope::token) {
+                    if (per == scale_scope::row) {
                       number = by_heads ? (page * heads + head) * size + t % size
                                         : (page * size + t % size) * heads + head;
                     }
@@ -313,7 +313,7 @@ TEST_CASE("Scales per tensor, per head and per token are found in a batch", "[vi
   for (std::size_t k = 0; k < numbers.size(); ++k) numbers[k] = static_cast<float>(k + 1);
   for (const dtype type : scaled_types) {
     const std::vector<std::uint8_t> bytes(sequences * heads * allocated * dim, two(type));
-    for (const scale_scope per : {scale_scope::tensor, scale_scope::head, scale_scope::token}) {
+    for (const scale_scope per : {scale_scope::tensor, scale_scope::head, scale_scope::row}) {
       CAPTURE(kvfit::name(type), static_cast<int>(per));
       const kvfit::batch_cache cache{.data = bytes.data(),
                                      .type = type,
@@ -330,7 +330,7 @@ TEST_CASE("Scales per tensor, per head and per token are found in a batch", "[vi
           CHECK(wrong_elements(*view, [&](index_t t, index_t) {
                   index_t number = 0;
                   if (per == scale_scope::head) number = head;
-                  if (per == scale_scope::token) number = (sequence * heads + head) * allocated + t;
+                  if (per == scale_scope::row) number = (sequence * heads + head) * allocated + t;
                   return 2 * static_cast<float>(number + 1);
                 }) == 0);
         }
@@ -367,7 +367,7 @@ TEST_CASE("Scales of a type that takes none are refused, with the type's name", 
     given.scales = {.row_stride = 1};  // without data, too
     check(kvfit::make_view(given));
     if (type == dtype::decoded) continue;
-    for (const scale_scope per : {scale_scope::group, scale_scope::token, scale_scope::head,
+    for (const scale_scope per : {scale_scope::group, scale_scope::row, scale_scope::head,
                                   scale_scope::tensor, scale_scope::row_tail}) {
       cache_scales of_cache{.data = scales.data(), .per = per};
       if (per == scale_scope::row_tail) of_cache = {.per = per, .tail = 4};

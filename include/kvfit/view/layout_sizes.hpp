@@ -17,7 +17,7 @@ namespace kvfit {
 /// What shares a scale in a cache of int8 or fp8, and so where the scales lie.
 enum class scale_scope : std::uint8_t {
   group,     ///< `group` numbers of a row: the cache's shape with dim / group in place of dim
-  token,     ///< a row, which is one token of one head: the cache's shape without dim
+  row,       ///< a row, which is one token of one head: the cache's shape without dim
   row_tail,  ///< the same, each behind its row: the cache's last axis is dim + tail bytes
   head,      ///< a head: [heads]
   tensor,    ///< everything: one scale
@@ -109,7 +109,7 @@ inline bool has_scales(dtype type, const cache_scales& scales) noexcept {
 
 /// Whether scales a token, a head or a tensor lie apart for keys and values.
 inline bool is_apart(scale_scope per) noexcept {
-  return per == scale_scope::token || per == scale_scope::head || per == scale_scope::tensor;
+  return per == scale_scope::row || per == scale_scope::head || per == scale_scope::tensor;
 }
 
 /// Scales that a type does not take, that are not there, or of which something is set that their
@@ -189,7 +189,7 @@ result<group_scales> scales_of(const row_memory& memory, index_t page_stride,
   switch (scales.per) {
     case scale_scope::group:
       return at(of_groups(), scales.group);
-    case scale_scope::token:
+    case scale_scope::row:
       return at(of_tokens(), memory.cols);
     case scale_scope::head:
       return at({.start = head}, memory.cols);
