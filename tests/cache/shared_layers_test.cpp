@@ -216,17 +216,19 @@ TEST_CASE("B: plans, rankings and memory count the queries of all entries",
   }
   const std::vector<kvfit::row_bounds> bounds = {{1, 64}, {1, 64}, {1, 80}, {1, 80}};
   CHECK(plan->rows == *kvfit::rank_globally(importance, bounds, 36));
-  // The cap that one entry's queries need is not enough for both.
-  const auto needed = [&](std::span<const query_block> blocks) {
+  // Memory is planned for the queries of both entries.
+  const auto planned = [&](std::span<const query_block> blocks) {
     auto own = options.head;
     own.budget = 9;
     const auto memory =
         kvfit::planned_memory(kvfit::sizes_of((*tasks)[0].block, kvfit::query_set(blocks)), own);
     REQUIRE(memory);
-    return memory->needed;
+    return *memory;
   };
-  CHECK(needed((*tasks)[0].queries) == needed(given.head[0]));
-  CHECK(needed((*tasks)[0].queries) > needed(given.own.pair(0, 0)));
+  const auto of_both = planned((*tasks)[0].queries);
+  CHECK(of_both.needed == planned(given.head[0]).needed);
+  CHECK(of_both.fitted_queries == planned(given.head[0]).fitted_queries);
+  CHECK(of_both.fitted_queries > planned(given.own.pair(0, 0)).fitted_queries);
 }
 
 TEST_CASE("B: refits, shared positions, judges and rounds use the queries of all entries",

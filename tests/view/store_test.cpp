@@ -66,7 +66,10 @@ std::vector<float> quantised(dtype type, const std::vector<float>& x, bool has_h
       y.push_back(half(scale) * static_cast<float>(std::min(15.0, std::floor(steps)) - 8));
     } else {
       const float largest = largest_of(type);
-      const float exact = std::abs(extreme) / largest;
+      float exact = std::abs(extreme) / largest;
+      if (has_half_scale && exact > 0 && exact < 0x1p-14F) {  // fp16 has no normal number there
+        exact = type == dtype::int8 ? std::ceil(exact * 0x1p24F) / 0x1p24F : 0x1p-14F;
+      }
       const float scale = has_half_scale ? half(exact) : exact;
       y.push_back(at_scale(type, std::clamp(value, -largest * scale, largest * scale), scale));
     }
