@@ -44,8 +44,9 @@ inline kvfit::fidelity errors_of(const kvfit::query_set& queries, const kvfit::k
 
 template <class Numbers>
 bool same_numbers(const Numbers& a, const Numbers& b) {
-  return a.rows() == b.rows() && a.cols() == b.cols() &&
-         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(float)) == 0;
+  if (a.rows() != b.rows() || a.cols() != b.cols()) return false;
+  if (a.size() == 0) return true;  // whose memory may be null, which memcmp must not get
+  return std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(float)) == 0;
 }
 
 inline bool same_result(const kvfit::compacted& a, const kvfit::compacted& b) {
