@@ -9,6 +9,7 @@
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/parted_sizes.hpp"
+#include "kvfit/compact/tied_values.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/refine/gradient_descent.hpp"
