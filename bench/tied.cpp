@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kvfit/attention/attend.hpp"
@@ -71,14 +72,15 @@ struct tied_head {
   index_t width;
   std::vector<kvfit::query_block> queries;
   std::vector<kvfit::query_block> test_queries;
+  kvfit::attention_output full;  ///< of the test queries over the whole head
 
   [[nodiscard]] kvfit::kv_block cache() const {
     return {.keys = keys, .values = kvfit::row_view(keys).middle_cols(0, width)};
   }
 };
 
-kvfit::result<void> add(const tied_head& head, const kvfit::attention_output& full,
-                        compact_options options, const kvfit::capture& from, sums& to) {
+kvfit::result<void> add(const tied_head& head, compact_options options, const kvfit::capture& from,
+                        sums& to) {
   options.rule.scale = from.scale;
   options.refine.rotation = from.rotation;
   const std::span<const kvfit::query_block> queries(head.queries);
@@ -88,47 +90,58 @@ kvfit::result<void> add(const tied_head& head, const kvfit::attention_output& fu
   const auto found = kvfit::attend(test, {fitted->block()}, options.rule);
   if (!found) return found.error();
   const kvfit::fidelity errors =
-      kvfit::compare(full.output, full.log_mass, found->output, found->log_mass);
+      kvfit::compare(head.full.output, head.full.log_mass, found->output, found->log_mass);
   to.output += std::log(errors.output_error);
   to.mass += std::log(errors.mass_error);
   to.seconds += fitted->report.seconds.total;
   return {};
 }
 
-kvfit::result<void> measure(const kvfit::capture& capture, bool is_whole) {
-  std::array<std::array<sums, ratios.size()>, methods.size()> table{};
-  int heads = 0;
+kvfit::result<std::vector<tied_head>> tied_heads(const kvfit::capture& capture, bool is_whole) {
+  std::vector<tied_head> heads;
   for (const kvfit::capture_layer& layer : capture.layers) {
-    for (index_t h = 0; h < layer.heads(); ++h, ++heads) {
+    for (index_t h = 0; h < layer.heads(); ++h) {
       const kvfit::row_view own = layer.keys(h);
       tied_head head{.keys = kvfit::matrix(own.rows(), own.cols()),
                      .width = is_whole ? own.cols() : own.cols() * 3 / 4,
                      .queries = {layer.queries(h).begin(), layer.queries(h).end()},
-                     .test_queries = {layer.test_queries(h).begin(), layer.test_queries(h).end()}};
+                     .test_queries = {layer.test_queries(h).begin(), layer.test_queries(h).end()},
+                     .full = {}};
       for (index_t i = 0; i < own.rows(); ++i) kvfit::load_row(own, i, head.keys.row(i).data());
-      const auto full = kvfit::attend(std::span<const kvfit::query_block>(head.test_queries),
-                                      {head.cache()}, {.scale = capture.scale});
+      auto full = kvfit::attend(std::span<const kvfit::query_block>(head.test_queries),
+                                {head.cache()}, {.scale = capture.scale});
       if (!full) return full.error();
-      for (std::size_t m = 0; m < methods.size(); ++m) {
-        for (std::size_t r = 0; r < ratios.size(); ++r) {
-          const auto ok =
-              add(head, *full, methods[m].make(own.rows() / ratios[r]), capture, table[m][r]);
-          if (!ok) return ok;
-        }
-      }
+      head.full = std::move(*full);
+      heads.push_back(std::move(head));
     }
   }
+  return heads;
+}
+
+/// Prints a row as soon as its method has run.
+kvfit::result<void> measure(const kvfit::capture& capture, bool is_whole) {
+  const auto heads = tied_heads(capture, is_whole);
+  if (!heads) return heads.error();
   std::printf("\n| %s | output 5× | 10× | 20× | 50× | mass 5× | 10× | 20× | 50× | ms a head |\n",
               is_whole ? "K = V" : "values: 3/4 of the keys' columns");
   std::printf("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
-  for (std::size_t m = 0; m < methods.size(); ++m) {
-    std::printf("| %s |", methods[m].name);
-    for (const sums& at : table[m]) std::printf(" %.3f |", std::exp(at.output / heads));
-    for (const sums& at : table[m]) std::printf(" %.3f |", std::exp(at.mass / heads));
+  const auto count = static_cast<double>(heads->size());
+  for (const method& tried : methods) {
+    std::array<sums, ratios.size()> row{};
     for (std::size_t r = 0; r < ratios.size(); ++r) {
-      std::printf("%s%.0f", r == 0 ? " " : " / ", 1000 * table[m][r].seconds / heads);
+      for (const tied_head& head : *heads) {
+        const index_t budget = head.keys.rows() / ratios[r];
+        if (const auto ok = add(head, tried.make(budget), capture, row[r]); !ok) return ok;
+      }
+    }
+    std::printf("| %s |", tried.name);
+    for (const sums& at : row) std::printf(" %.3f |", std::exp(at.output / count));
+    for (const sums& at : row) std::printf(" %.3f |", std::exp(at.mass / count));
+    for (std::size_t r = 0; r < ratios.size(); ++r) {
+      std::printf("%s%.0f", r == 0 ? " " : " / ", 1000 * row[r].seconds / count);
     }
     std::printf(" |\n");
+    std::fflush(stdout);
   }
   return {};
 }
