@@ -356,7 +356,7 @@ void add_threads_within(table& to) {
     const auto options = kvfit::presets::find(preset)->make(work.budget);
     std::vector<double> alone;
     std::vector<double> together;
-    const auto fit = [&](const kvfit::loop& threads) {
+    const auto fit = [&](const kvfit::executor_ref& threads) {
       return kvfit::compact(data.keys, data.values, data.queries, options, {}, threads).has_value();
     };
     for (int k = 0; k < 5; ++k) {

@@ -8,16 +8,17 @@
 #include <array>
 #include <cstddef>
 
-#include "kvfit/compact/compiled_doors.hpp"
+#include "kvfit/compact/compiled_entry_points.hpp"
 #include "kvfit/core/active_isa.hpp"
 #include "paths.hpp"
 
-#define KVFIT_DECLARE(path) extern "C" void kvfit_doors_##path(kvfit::compiled::doors& into);
+#define KVFIT_DECLARE(path) \
+  extern "C" void kvfit_entry_points_##path(kvfit::compiled::entry_points& into);
 KVFIT_PATHS(KVFIT_DECLARE)
 
 namespace {
 
-using kvfit::compiled::doors;
+using kvfit::compiled::entry_points;
 
 // The compiler's own table of the CPU, which also asks whether the system saves the wide registers.
 #if defined(__x86_64__)
@@ -50,12 +51,12 @@ using kvfit::compiled::doors;
 constexpr std::size_t paths = 0 KVFIT_PATHS(KVFIT_COUNT);
 
 struct runnable {
-  std::array<doors, paths> each{};
+  std::array<entry_points, paths> each{};
   std::size_t count = 0;
 
   runnable() noexcept {
 #define KVFIT_TAKE(path) \
-  if (has_##path()) kvfit_doors_##path(each[count++]);
+  if (has_##path()) kvfit_entry_points_##path(each[count++]);
     KVFIT_PATHS(KVFIT_TAKE)
   }
 };
@@ -64,7 +65,7 @@ struct runnable {
 
 namespace kvfit::compiled {
 
-std::span<const doors> available() noexcept {
+std::span<const entry_points> available() noexcept {
   static const runnable found;  // never changes: what the CPU is
   return {found.each.data(), found.count};
 }

@@ -41,7 +41,7 @@ struct prepared {
   std::vector<kvfit::reference_queries> of_first;  ///< of the prefix's first half, for two rounds
   std::vector<double> query_seconds;
   std::vector<matrix> logits;  ///< a passage each, of its scored rows
-  spoken said;
+  said_figures said;
 
   [[nodiscard]] index_t length() const { return static_cast<index_t>(of->prefix.size()); }
 };
@@ -74,8 +74,8 @@ kvfit::result<matrix> read_passage(const model_reader& read, const passage& of,
 }
 
 /// What was said against what should be, and against what the full cache says.
-spoken compare(const passage& of, const matrix& full, const matrix& compact) {
-  spoken said{.passages = 1};
+said_figures compare(const passage& of, const matrix& full, const matrix& compact) {
+  said_figures said{.passages = 1};
   bool is_right = true;
   for (index_t i = 0; i < full.rows(); ++i) {
     const Eigen::RowVectorXd p = log_softmax(full, i);
@@ -171,7 +171,7 @@ kvfit::result<std::unique_ptr<prepared>> prepare(const measurement& with, const 
 
 /// One document under one candidate at one ratio.
 struct item_score {
-  spoken said;
+  said_figures said;
   double seconds = 0;
 };
 
@@ -283,7 +283,7 @@ kvfit::result<item_score> score(const measurement& with, const prepared& at,
   return made;
 }
 
-void add_to(engine_row& row, const document& of, const spoken& said, double seconds) {
+void add_to(engine_row& row, const document& of, const said_figures& said, double seconds) {
   (of.is_recall ? row.answers : row.text).add(said);
   row.seconds += seconds;
   ++row.documents;
@@ -349,7 +349,7 @@ std::string engine_setting::budgets_name() const {
   return budgets == engine_budgets::measured ? "measured" : "uniform";
 }
 
-void spoken::add(const spoken& more) {
+void said_figures::add(const said_figures& more) {
   tokens += more.tokens;
   kl += more.kl;
   loss += more.loss;

@@ -21,7 +21,7 @@
 namespace kvfit_tool {
 
 /// Sums over passages; `kl` and all else divided by their counts are the figures.
-struct spoken {
+struct said_figures {
   kvfit::index_t tokens = 0;  ///< distributions compared
   double kl = 0;              ///< Σ KL(full ‖ compact), nats
   double loss = 0;            ///< Σ −ln p(target)
@@ -29,7 +29,7 @@ struct spoken {
   kvfit::index_t right = 0;   ///< passages whose targets all are the most likely tokens
   kvfit::index_t passages = 0;
 
-  void add(const spoken& more);
+  void add(const said_figures& more);
 };
 
 /// Who shares rows out among the model's heads.
@@ -56,9 +56,9 @@ struct engine_row {
   std::size_t setting = 0;  ///< its place in the plan
   int rounds = 1;           ///< 2: compacted twice, as the text comes
   double ratio = 1;
-  spoken text = {};     ///< on true continuations
-  spoken answers = {};  ///< on answers
-  double seconds = 0;   ///< Σ over documents of the time of their compactions, one thread
+  said_figures text = {};     ///< on true continuations
+  said_figures answers = {};  ///< on answers
+  double seconds = 0;         ///< Σ over documents of the time of their compactions, one thread
   kvfit::index_t documents = 0;
 
   [[nodiscard]] double kl() const;            ///< mean on continuations, nats; NaN without texts

@@ -106,13 +106,13 @@ std::string heading(const engine_evaluation& measured) {
     }
     out += "\n";
   }
-  const spoken& text = measured.full.text;
+  const said_figures& text = measured.full.text;
   if (measured.texts > 0) {
     const double loss = text.loss / static_cast<double>(text.tokens);
     out += "Full cache: perplexity " + three_digits(std::exp(loss)) + " on " +
            counted(text.tokens, "token") + " after " + counted(measured.texts, "text") + ".\n";
   }
-  const spoken& answers = measured.full.answers;
+  const said_figures& answers = measured.full.answers;
   if (measured.recall_documents > 0) {
     out += "Full cache: " + std::to_string(answers.right) + " of " +
            counted(answers.passages, "question") + " about " +
@@ -227,7 +227,7 @@ std::string to_plot(const engine_evaluation& measured) {
 
 std::string to_json(const engine_evaluation& measured) {
   using json = nlohmann::ordered_json;
-  const spoken& text = measured.full.text;
+  const said_figures& text = measured.full.text;
   json out = {{"format", "kvfit-engine-eval"},
               {"version", engine_eval_version},
               {"library_version", kvfit::version},

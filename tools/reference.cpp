@@ -58,8 +58,8 @@ void check_stated(const json& what, const char* name, double expected, const std
 
 /// "per_head": [[output error, mass error, cosine], ...]; "rel", "mass", "cos" and "rel_worst" say
 /// no more than that, "seconds" is of another program on another machine.
-yardstick yardstick_from(const json& what, const std::string& name, const std::string& where) {
-  yardstick made{name, {}, {}};
+baseline_errors baseline_from(const json& what, const std::string& name, const std::string& where) {
+  baseline_errors made{name, {}, {}};
   if (!object_at(what, where).contains("per_head")) refuse(where, "has no per_head");
   const json& heads = what.at("per_head");
   if (!heads.is_array() || heads.empty()) refuse(where, "per_head is no list of heads");
@@ -107,7 +107,7 @@ kvfit::result<reference> read_reference(const std::filesystem::path& path) {
         const double ratio = ratio_from(ratio_text, capture);
         const std::string at = capture + ", ratio " + ratio_text;
         for (const auto& [method, figures] : object_at(methods, at).items()) {
-          read[capture][ratio][method] = yardstick_from(figures, method, at + ", " + method);
+          read[capture][ratio][method] = baseline_from(figures, method, at + ", " + method);
         }
       }
     }
@@ -117,9 +117,9 @@ kvfit::result<reference> read_reference(const std::filesystem::path& path) {
   }
 }
 
-kvfit::result<const yardstick*> find_in(const reference& all, const std::filesystem::path& path,
-                                        double ratio, const std::string& method,
-                                        kvfit::index_t heads) {
+kvfit::result<const baseline_errors*> find_in(const reference& all,
+                                              const std::filesystem::path& path, double ratio,
+                                              const std::string& method, kvfit::index_t heads) {
   const std::string name = path.filename().string();
   const auto lack = [&](const std::string& what) {
     return kvfit::error{kvfit::errc::missing_entry, "reference", kvfit::error::none,

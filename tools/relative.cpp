@@ -16,8 +16,8 @@ double ratio_of(double error, double other) {
   return error == other ? 1 : error / other;  // 0 against 0 as well
 }
 
-yardstick yardstick_of(const score_row& row) {
-  yardstick made{row.label, {}, {}};
+baseline_errors baseline_of(const score_row& row) {
+  baseline_errors made{row.label, {}, {}};
   for (const head_score& head : row.heads) {
     made.output_error.push_back(head.errors.output_error);
     made.mass_error.push_back(head.errors.mass_error);
@@ -27,7 +27,7 @@ yardstick yardstick_of(const score_row& row) {
 
 }  // namespace
 
-comparison compare(const score_row& row, const yardstick& with) {
+comparison compare(const score_row& row, const baseline_errors& with) {
   comparison against{.name = with.name};
   double output_logs = 0;
   double mass_logs = 0;
@@ -48,7 +48,7 @@ comparison compare(const score_row& row, const yardstick& with) {
 void compare_with(std::vector<score_row>& rows, const std::string& label) {
   for (const score_row& other : rows) {
     if (other.label != label) continue;
-    const yardstick with = yardstick_of(other);
+    const baseline_errors with = baseline_of(other);
     for (score_row& row : rows) {
       if (row.capture == other.capture && row.ratio == other.ratio && row.on == other.on) {
         row.against = compare(row, with);

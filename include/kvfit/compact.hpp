@@ -5,7 +5,7 @@
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 
 #if defined(KVFIT_COMPILED)
@@ -42,8 +42,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// panels computed at once), every greedy round and every evaluation of the refinement, not within
 /// a fit of weights or values. Numerical trouble is no error but a status in the report. Nothing is
 /// thrown, printed or kept. Same input, same bytes, whatever `threads`: an executor (`thread_pool`,
-/// `caller`) that shares the work within this one head. Where there are as many heads as threads,
-/// `compact_cache` keeps them busier.
+/// `external_executor`) that shares the work within this one head. Where there are as many heads as
+/// threads, `compact_cache` keeps them busier.
 ///
 /// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit (where queries are
 /// few some 25 min(n, t)³ flops more, see `linalg::cross_validated_ridge`), the refinement's own.
@@ -52,14 +52,15 @@ namespace kvfit::inline KVFIT_ISA {
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 [[nodiscard]] result<compacted> compact(const kv_block& cache, const query_set& queries,
                                         const compaction<Selection, Bias, Values>& options,
-                                        const stop_when& stop = {}, const loop& threads = {});
+                                        const stop_when& stop = {},
+                                        const executor_ref& threads = {});
 
 /// The same with policies chosen at run time. With the target kvfit::compiled this is a call into
 /// the library, which takes the best instruction set of the machine (`active_isa()`).
 [[nodiscard]] inline result<compacted> compact(const kv_block& cache, const query_set& queries,
                                                const compact_options& options,
                                                const stop_when& stop = {},
-                                               const loop& threads = {}) {
+                                               const executor_ref& threads = {}) {
 #if defined(KVFIT_COMPILED)
   return compiled::compact(cache, queries, options, stop, threads);
 #else
@@ -72,7 +73,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
                                                const query_set& queries,
                                                const compact_options& options,
                                                const stop_when& stop = {},
-                                               const loop& threads = {}) {
+                                               const executor_ref& threads = {}) {
   return compact(kv_block{.keys = keys, .values = values}, queries, options, stop, threads);
 }
 

@@ -21,7 +21,7 @@
 #include "kvfit/compact/progressive.hpp"
 #include "kvfit/core/active_isa.hpp"
 #include "kvfit/core/version.hpp"
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/serial.hpp"
 #include "kvfit/parallel/thread_pool.hpp"

@@ -5,7 +5,7 @@
 
 #include "attention/samples.hpp"
 #include "kvfit/attention/row_logits.hpp"
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 
 namespace kvfit_test {
@@ -148,12 +148,13 @@ TEST_CASE("Threads make panels of chosen rows' logits, the same bytes",
   kvfit::matrix alone;
   kvfit::row_logits_into(cache, queries, rule, rows, head.keys, alone);
   int loops = 0;
-  kvfit::caller backwards{[&](index_t count, const auto& body) {
+  kvfit::external_executor backwards{[&](index_t count, const auto& body) {
     ++loops;
     for (index_t i = count; i-- > 0;) body(i);
   }};
   kvfit::thread_pool pool(3);
-  for (const kvfit::loop& threads : {kvfit::loop(pool), kvfit::loop(backwards, 9)}) {
+  for (const kvfit::executor_ref& threads :
+       {kvfit::executor_ref(pool), kvfit::executor_ref(backwards, 9)}) {
     kvfit::matrix shared;
     kvfit::row_logits_into(cache, queries, rule, rows, head.keys, shared, threads);
     CHECK(same_bytes(shared, alone));

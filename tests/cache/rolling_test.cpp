@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cache/rolling_case.hpp"
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 
 namespace kvfit_test {
@@ -291,7 +291,7 @@ TEST_CASE("§9.19 a round that fails, is cancelled, late or abandoned changes no
   // Reporting the first head takes so long that the second is not begun.
   const auto late_midway = outcome_of([&](const kvfit::rolling_round& round) {
     const auto deadline = now() + std::chrono::milliseconds(50);
-    kvfit::caller slow{[&](index_t count, const auto& body) {
+    kvfit::external_executor slow{[&](index_t count, const auto& body) {
       body(0);
       std::this_thread::sleep_until(deadline);
       for (index_t i = 1; i < count; ++i) body(i);

@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/presets.hpp"
 #include "kvfit/refine/gradient_keys.hpp"

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/compact.hpp"
 #include "support/catch.hpp"
 
@@ -515,11 +515,12 @@ TEST_CASE("O: what refinement keeps is worse neither in output nor in mass",
                                      .mass_weight = for_output ? 0.0 : 1.0};
     const kvfit::matrix original = one.out.values;
     const kvfit::stop_when never;
-    const kvfit::loop alone;
+    const kvfit::executor_ref alone;
     kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
     kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
                             one.out.positions, original);
-    const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, std::nullopt, one.out);
+    const auto steps =
+        kvfit::detail::refine_with_rollback(moving, judge, {}, std::nullopt, one.out);
     REQUIRE(steps);
     if (steps->kept == 0) continue;
     ++kept;
@@ -546,11 +547,12 @@ TEST_CASE("O: what refinement keeps fits its storage", "[compact][guard][refine]
       const kvfit::refinement settings{.steps = 12};
       const kvfit::matrix original = one.out.values;
       const kvfit::stop_when never;
-      const kvfit::loop alone;
+      const kvfit::executor_ref alone;
       kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
       kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
                               one.out.positions, original);
-      REQUIRE(kvfit::detail::refine_guarded(moving, judge, {type, type}, std::nullopt, one.out));
+      REQUIRE(
+          kvfit::detail::refine_with_rollback(moving, judge, {type, type}, std::nullopt, one.out));
       const bool fits = one.out.keys.cwiseAbs().maxCoeff() < 65520;
       INFO("seed " << seed);
       if (type == kvfit::dtype::fp16) CHECK(fits);
@@ -612,11 +614,12 @@ TEST_CASE("O: refinement keeps the best of its batches, not the last", "[compact
       const kvfit::refinement settings{.steps = total, .batch = 24, .steps_a_batch = 2};
       const kvfit::matrix original = one.out.values;
       const kvfit::stop_when never;
-      const kvfit::loop alone;
+      const kvfit::executor_ref alone;
       kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
       kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
                               one.out.positions, original);
-      const auto steps = kvfit::detail::refine_guarded(moving, judge, {}, std::nullopt, one.out);
+      const auto steps =
+          kvfit::detail::refine_with_rollback(moving, judge, {}, std::nullopt, one.out);
       REQUIRE(steps);
       if (steps->kept == 0) continue;
       if (steps->kept < moving.report().steps) {

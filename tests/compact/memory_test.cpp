@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"

@@ -2,7 +2,7 @@
 #include <string>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "support/catch.hpp"

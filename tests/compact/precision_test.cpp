@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Compaction from a score pass of fewer bits.
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
 

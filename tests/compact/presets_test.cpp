@@ -10,7 +10,7 @@
 #include <variant>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "support/catch.hpp"
 
 using namespace kvfit_test;

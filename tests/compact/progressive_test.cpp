@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "compact/counted_queries.hpp"
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/presets.hpp"
 #include "support/allocations.hpp"
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "compact/published_figures.hpp"
 #include "kvfit/io/capture.hpp"
 #include "kvfit/presets.hpp"

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/core/element.hpp"
 #include "kvfit/refine/refinement.hpp"

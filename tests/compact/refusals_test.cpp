@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"

@@ -3,7 +3,7 @@
 // compacted like the same cache of ordinary size, bit for bit.
 #include <string_view>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/presets.hpp"
 #include "support/random_matrix.hpp"
 

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "compact/counted_queries.hpp"
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
 

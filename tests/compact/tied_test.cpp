@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/core/element.hpp"

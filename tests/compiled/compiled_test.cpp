@@ -27,8 +27,9 @@ struct case_head {
   [[nodiscard]] kvfit::kv_block cache() const { return {.keys = keys, .values = values}; }
 };
 
-kvfit::compacted fit_on(const kvfit::compiled::doors& path, const case_head& head,
-                        const kvfit::compact_options& options, const kvfit::loop& threads = {}) {
+kvfit::compacted fit_on(const kvfit::compiled::entry_points& path, const case_head& head,
+                        const kvfit::compact_options& options,
+                        const kvfit::executor_ref& threads = {}) {
   auto fitted =
       path.compact->call(head.cache(), kvfit::query_set(head.queries), options, {}, threads);
   INFO(path.isa);

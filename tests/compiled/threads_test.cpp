@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kvfit/compact.hpp"
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
@@ -24,7 +24,7 @@ struct shared_head {
   kvfit::matrix queries = random_matrix(640, 32, 3, 1.5F);
 
   [[nodiscard]] kvfit::result<kvfit::compacted> fit(const kvfit::compact_options& options,
-                                                    const kvfit::loop& threads) const {
+                                                    const kvfit::executor_ref& threads) const {
     return kvfit::compact({.keys = keys, .values = values}, queries, options, {}, threads);
   }
 };
@@ -56,11 +56,11 @@ TEST_CASE("threads share every stage of one head and change no byte", "[compiled
     const auto alone = head.fit(options, {});
     REQUIRE(alone);
     int loops = 0;
-    kvfit::caller backwards{[&](kvfit::index_t count, const auto& body) {
+    kvfit::external_executor backwards{[&](kvfit::index_t count, const auto& body) {
       ++loops;
       for (kvfit::index_t i = count; i-- > 0;) body(i);
     }};
-    const auto turned = head.fit(options, kvfit::loop(backwards, 3));
+    const auto turned = head.fit(options, kvfit::executor_ref(backwards, 3));
     REQUIRE(turned);
     CHECK(same_fit(*alone, *turned));
     CHECK(loops > 10);  // there was work to share

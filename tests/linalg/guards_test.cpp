@@ -300,7 +300,7 @@ TEST_CASE("O: lengths whose squares overflow do not end power iteration in nothi
 }
 
 TEST_CASE("O: an infinite pivot is no positive definite system", "[linalg][guard]") {
-  row_major_double system = row_major_double::Identity(3, 4);
+  kvfit::double_matrix system = kvfit::double_matrix::Identity(3, 4);
   system(1, 1) = beyond;
   CHECK_FALSE(solve_positive_definite(system, 3, 1));
 }
@@ -340,7 +340,7 @@ TEST_CASE("O: a growing fit of columns that nearly depend is corrected by its ow
 }
 
 TEST_CASE("O: a condition is never below the ratio of its pivots", "[linalg][guard]") {
-  row_major_double r = row_major_double::Identity(6, 6);
+  kvfit::double_matrix r = kvfit::double_matrix::Identity(6, 6);
   r(4, 4) = 1e-5;
   CHECK(triangular_condition(r, Eigen::VectorXd(), 0) >= 1e5 * (1 - 1e-12));
 }

@@ -70,12 +70,12 @@ TEST_CASE("a triangular factor's condition is estimated from below, within a fac
     const Eigen::MatrixXd upper = r.triangularView<Eigen::Upper>();
     const Eigen::VectorXd sigma = Eigen::JacobiSVD<Eigen::MatrixXd>(upper).singularValues();
     const double truth = sigma[0] / sigma[29];
-    const double found = triangular_condition(row_major_double(r));
+    const double found = triangular_condition(kvfit::double_matrix(r));
     INFO("true " << truth << ", estimated " << found);
     CHECK(found <= truth * (1 + 1e-9));
     CHECK(found >= truth / 3);
   }
-  CHECK(triangular_condition(row_major_double(0, 0)) == 1);
-  CHECK(triangular_condition<double>(row_major_double::Zero(2, 2)) ==
+  CHECK(triangular_condition(kvfit::double_matrix(0, 0)) == 1);
+  CHECK(triangular_condition<double>(kvfit::double_matrix::Zero(2, 2)) ==
         std::numeric_limits<double>::infinity());
 }

@@ -7,7 +7,7 @@
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
 
-using kvfit::linalg::row_major_double;
+using kvfit::double_matrix;
 using kvfit::linalg::solve_positive_definite;
 
 TEST_CASE("positive definite systems are solved where they lie, the gap beside A unread",
@@ -18,8 +18,8 @@ TEST_CASE("positive definite systems are solved where they lie, the gap beside A
   const Eigen::MatrixXd factor = kvfit_test::random_matrix(t + 10, t, 3, 1).cast<double>();
   const Eigen::MatrixXd a = factor.transpose() * factor;
   const Eigen::MatrixXd b = kvfit_test::random_matrix(t, width, 4, 1).cast<double>();
-  row_major_double system =
-      row_major_double::Constant(t, t + gap + width, std::numeric_limits<double>::quiet_NaN());
+  double_matrix system =
+      double_matrix::Constant(t, t + gap + width, std::numeric_limits<double>::quiet_NaN());
   system.leftCols(t) = a;
   system.leftCols(t).triangularView<Eigen::StrictlyLower>().setConstant(1e30);
   system.rightCols(width) = b;
@@ -29,7 +29,7 @@ TEST_CASE("positive definite systems are solved where they lie, the gap beside A
 }
 
 TEST_CASE("what is not positive definite is said to be so", "[linalg][solve_positive_definite]") {
-  row_major_double system = row_major_double::Zero(30, 31);
+  double_matrix system = double_matrix::Zero(30, 31);
   system.leftCols(30).setIdentity();
   system(20, 20) = -1;
   CHECK_FALSE(solve_positive_definite(system, 30, 1));

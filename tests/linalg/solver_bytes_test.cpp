@@ -7,7 +7,7 @@
 #include "kvfit/linalg/gradient_start.hpp"
 #include "kvfit/linalg/growing_cholesky.hpp"
 #include "kvfit/linalg/least_squares.hpp"
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
@@ -108,12 +108,12 @@ TEST_CASE("what threads share allocates nothing on them", "[linalg][memory][thre
   const kvfit::vector target = x.rowwise().sum();
   int bodies = 0;
   std::ptrdiff_t calls = 0;
-  kvfit::caller counting{[&](la_index count, const auto& body) {
+  kvfit::external_executor counting{[&](la_index count, const auto& body) {
     for (la_index i = 0; i < count; ++i, ++bodies) {
       calls += kvfit_test::count_allocations([&] { body(i); }).calls;
     }
   }};
-  const kvfit::loop threads(counting, 4);
+  const kvfit::executor_ref threads(counting, 4);
   for (const auto method : {la::least_squares_method::qr, la::least_squares_method::qr_unpivoted,
                             la::least_squares_method::cholesky}) {
     CHECK(la::least_squares(x, y, {.method = method}, y.topRows(300), threads).report.finite);

@@ -10,7 +10,7 @@
 #include "kvfit/linalg/gradient_start.hpp"
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/linalg/least_squares.hpp"
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
@@ -49,18 +49,18 @@ std::string bytes_of(const la::least_squares_fit& fit) {
 /// the last to the first; and must have shared something.
 template <class Work>
 void check_shared(Work work) {
-  const std::string alone = work(kvfit::loop());
+  const std::string alone = work(kvfit::executor_ref());
   for (const int threads : {2, 3}) {
     kvfit::thread_pool pool(threads);
     CAPTURE(threads);
-    CHECK(work(kvfit::loop(pool)) == alone);
+    CHECK(work(kvfit::executor_ref(pool)) == alone);
   }
   int loops = 0;
-  kvfit::caller backwards{[&](kvfit::index_t count, const auto& body) {
+  kvfit::external_executor backwards{[&](kvfit::index_t count, const auto& body) {
     ++loops;
     for (kvfit::index_t i = count; i-- > 0;) body(i);
   }};
-  CHECK(work(kvfit::loop(backwards, 3)) == alone);
+  CHECK(work(kvfit::executor_ref(backwards, 3)) == alone);
   CHECK(loops > 0);
 }
 
@@ -78,14 +78,14 @@ TEST_CASE("least squares gives the same bytes at any number of threads", "[linal
     for (const auto method : {la::least_squares_method::qr, la::least_squares_method::qr_unpivoted,
                               la::least_squares_method::cholesky}) {
       CAPTURE(n, t, static_cast<int>(method));
-      check_shared([&](const kvfit::loop& threads) {
+      check_shared([&](const kvfit::executor_ref& threads) {
         return bytes_of(la::least_squares(x, y, {.method = method}, threads));
       });
     }
     CAPTURE(n, t);
     const la::least_squares_options ridged{
         .method = la::least_squares_method::qr, .mode = la::ridge_mode::frobenius, .ridge = 1e-3};
-    check_shared([&](const kvfit::loop& threads) {
+    check_shared([&](const kvfit::executor_ref& threads) {
       return bytes_of(la::least_squares(x, y, ridged, toward, threads));
     });
   }
@@ -95,7 +95,7 @@ TEST_CASE("bounded fits give the same bytes at any number of threads", "[linalg]
   const kvfit::matrix x = shared_columns(600, 450);
   const kvfit::vector y = x.rowwise().sum();
   const std::vector<double> factors(600, 0.3);
-  check_shared([&](const kvfit::loop& threads) {
+  check_shared([&](const kvfit::executor_ref& threads) {
     const la::normal_equations equations = la::form_normal_equations(x, y, factors, threads);
     const auto fit = la::bounded_nnls(equations, {.bounds = {0.5, 2}}, Eigen::VectorXd(), threads);
     return bytes_of(equations.gram, equations.moment, fit.weights);
@@ -106,7 +106,7 @@ TEST_CASE("bounded fits give the same bytes at any number of threads", "[linalg]
   REQUIRE_FALSE(la::detail::start_by_gram(x, y, {}, by_gram));
   REQUIRE(la::detail::start_by_gram(apart, apart.rowwise().sum(), {}, by_gram));
   for (const kvfit::matrix& columns : {x, apart}) {
-    check_shared([&](const kvfit::loop& threads) {
+    check_shared([&](const kvfit::executor_ref& threads) {
       const la::gradient_start start =
           la::find_gradient_start(columns, columns.rowwise().sum(), threads);
       return bytes_of(start.weights, Eigen::VectorXd::Constant(1, start.sigma).eval());
@@ -118,8 +118,8 @@ TEST_CASE("one bad number is found by whichever thread meets it", "[linalg][thre
   kvfit::thread_pool pool(3);
   kvfit::matrix x = shared_columns(700, 120);
   const kvfit::matrix y = kvfit_test::random_matrix(700, 3, 14);
-  CHECK(la::least_squares(x, y, {}, kvfit::loop(pool)).report.finite);
+  CHECK(la::least_squares(x, y, {}, kvfit::executor_ref(pool)).report.finite);
   x(699, 119) = std::numeric_limits<float>::infinity();
-  CHECK(la::least_squares(x, y, {}, kvfit::loop(pool)).report.status ==
+  CHECK(la::least_squares(x, y, {}, kvfit::executor_ref(pool)).report.status ==
         la::least_squares_status::non_finite_input);
 }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kvfit/core/random.hpp"
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/serial.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "support/catch.hpp"
@@ -77,18 +77,18 @@ TEST_CASE("a pool gives the same bytes at any number of threads", "[parallel][th
   for (int round = 0; round < 5; ++round) CHECK(sums(pool, 97) == expected);
 }
 
-TEST_CASE("every item runs exactly once", "[parallel][thread_pool][caller]") {
+TEST_CASE("every item runs exactly once", "[parallel][thread_pool][external_executor]") {
   const index_t count = GENERATE(0, 1, 2, 3, 100);
   INFO("items " << count);
   CHECK(all_ones(visits(kvfit::serial{}, count)));
   kvfit::thread_pool pool(8);  // more threads than items for most counts
   CHECK(all_ones(visits(pool, count)));
-  kvfit::caller own{thread_an_item{}};
+  kvfit::external_executor own{thread_an_item{}};
   CHECK(all_ones(visits(own, count)));
 }
 
-TEST_CASE("a caller's own loop gives the same bytes", "[parallel][caller]") {
-  kvfit::caller own{thread_an_item{}};
+TEST_CASE("a caller's own loop gives the same bytes", "[parallel][external_executor]") {
+  kvfit::external_executor own{thread_an_item{}};
   static_assert(kvfit::executor<decltype(own)>);
   CHECK(sums(own, 23) == sums(kvfit::serial{}, 23));
 }

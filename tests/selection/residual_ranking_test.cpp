@@ -88,8 +88,8 @@ TEST_CASE("keys ranked by bounds are those ranked by looking at all, whatever th
         break;
     }
   }
-  INFO(ranking.looked_at() << " looks at " << candidates << " candidates");
-  CHECK(ranking.looked_at() < candidates);
+  INFO(ranking.examined() << " looks at " << candidates << " candidates");
+  CHECK(ranking.examined() < candidates);
 }
 
 TEST_CASE("keys alike, of no weight or of far too little are ranked as by looking at all",
@@ -134,11 +134,11 @@ TEST_CASE("few keys need a look while the residual changes little",
   kvfit::residual_ranking ranking(columns, 0, false, GENERATE(0, 1000));
   const std::vector<char> open(600, 1);
   ranking.best(columns.target(), open, 1);
-  const kvfit::index_t first = ranking.looked_at();
+  const kvfit::index_t first = ranking.examined();
   kvfit::vector residual = columns.target();
   residual[3] *= 0.999F;
   ranking.best(residual, open, 1);
-  CHECK(ranking.looked_at() - first <= 60);  // the runners-up, and those as near
+  CHECK(ranking.examined() - first <= 60);  // the runners-up, and those as near
 }
 
 TEST_CASE("no rows open, or none asked for, gives none", "[selection][residual_ranking]") {

@@ -16,7 +16,7 @@
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/state.hpp"
 #include "kvfit/core/bytes.hpp"
-#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 
 namespace kvfit {
 
@@ -246,7 +246,7 @@ namespace kvfit::inline KVFIT_ISA {
 inline result<attention_output> attend(const query_set& queries, std::span<const kv_block> blocks,
                                        const logit_rule& rule = {},
                                        const attend_options& options = {}) {
-  return detail::guard_memory(
+  return detail::catch_bad_alloc(
       "attend", [&] { return detail::attend_unguarded(queries, blocks, rule, options); });
 }
 

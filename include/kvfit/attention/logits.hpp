@@ -119,7 +119,7 @@ class logit_source {
           detail::load_visible_rows(cache_.keys, cache_.bias, first, count, key_buffer_.data());
       const tile rows{logits + first * stride, stride, first, count};
       product_.by_rows(k.data, k.stride, count, {rows.logits, stride},
-                       then ? memory_of_rows(*then, first, count) : simd::memory_ahead{});
+                       then ? memory_of_rows(*then, first, count) : simd::prefetch_range{});
       float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
       if (largest_key < 0) {
         largest_key = 0;

@@ -8,18 +8,16 @@
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
 #include "kvfit/simd/product.hpp"
 #include "kvfit/view/load.hpp"
 
 namespace kvfit {
 
-/// Rows of numbers in double.
-using double_rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
 /// Of n queries q_i: μ = (1/n) Σ q_i and Σ = (1/n) Σ (q_i − μ)(q_i − μ)ᵀ.
 struct query_moments {
   Eigen::VectorXd mean;
-  double_rows covariance;
+  double_matrix covariance;
 };
 
 }  // namespace kvfit
@@ -37,7 +35,7 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
   moments.mean.setZero(depth);
   moments.covariance.setZero(depth, depth);
   matrix buffer(tile_rows, depth);
-  double_rows tile(tile_rows, depth);
+  double_matrix tile(tile_rows, depth);
   const auto for_tiles = [&](auto use) {  // use(row count): `tile` holds them, less the mean so far
     for (const query_block& block : blocks) {
       for (index_t first = 0; first < block.rows.rows(); first += tile_rows) {

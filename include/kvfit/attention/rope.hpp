@@ -9,8 +9,8 @@
 
 #include "kvfit/attention/rope_scaling.hpp"
 #include "kvfit/core/bytes.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
@@ -144,7 +144,7 @@ class row_turner {
     return error{errc::shape_mismatch, "distances", static_cast<index_t>(distances.size()),
                  rows.rows(), "one a row"};
   }
-  return detail::guard_memory("turn_rows", [&]() -> result<void> {
+  return detail::catch_bad_alloc("turn_rows", [&]() -> result<void> {
     row_turner turner(rotation, rows.cols());
     for (index_t i = 0; i < rows.rows(); ++i) {
       turner.turn(rows.row(i).data(), distances[static_cast<std::size_t>(i)]);

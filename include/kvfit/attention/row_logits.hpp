@@ -9,7 +9,7 @@
 
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/transpose.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -21,7 +21,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// most 96 queries (`panel_rows`), and a tile of keys.
 inline void row_logits_into(const kv_block& cache, const query_set& queries, const logit_rule& rule,
                             std::span<const index_t> rows, const row_view& keys, matrix& logits,
-                            const loop& executor = {}) {
+                            const executor_ref& executor = {}) {
   std::vector<float> bias;
   std::vector<index_t> positions;
   for (const index_t row : rows) {
@@ -33,8 +33,8 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
   const auto count = static_cast<index_t>(rows.size());
   logits.resize(queries.rows(), count);
   const std::vector<query_panel> panels = cut_panels(queries, panel_rows(count));
-  const loop threads = executor.for_work(2.0 * static_cast<double>(queries.rows()) *
-                                         static_cast<double>(keys.cols() * count));
+  const executor_ref threads = executor.for_work(2.0 * static_cast<double>(queries.rows()) *
+                                                 static_cast<double>(keys.cols() * count));
   const auto all = static_cast<index_t>(panels.size());
   const index_t at_once = std::clamp<index_t>(threads.threads(), 1, std::max<index_t>(all, 1));
   index_t longest = 0;

@@ -13,8 +13,8 @@
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/score_bytes.hpp"
 #include "kvfit/attention/score_options.hpp"
-#include "kvfit/core/guarded.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/simd/dot.hpp"
 
@@ -106,7 +106,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
                                               const logit_rule& rule, const score_options& options,
                                               std::span<const block_origin> origins = {},
                                               const stop_when& stop = {},
-                                              const loop& threads = {}) {
+                                              const executor_ref& threads = {}) {
   const index_t n = queries.rows();
   const index_t keys = cache.keys.rows();
   attention_scores scores;
@@ -155,7 +155,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
     }
     threads.run(static_cast<index_t>(now.size()), [&](index_t k) noexcept {
       scored_panel& at = now[static_cast<std::size_t>(k)];
-      at.outcome = guard_memory("score_pass", [&] { return score_panel(at, scores); });
+      at.outcome = catch_bad_alloc("score_pass", [&] { return score_panel(at, scores); });
     });
     for (const scored_panel& at : now) {
       if (!at.outcome) return at.outcome.error();
@@ -208,8 +208,9 @@ namespace kvfit::inline KVFIT_ISA {
 inline result<attention_scores> score_pass(const kv_block& cache, const query_set& queries,
                                            const logit_rule& rule = {},
                                            const score_options& options = {},
-                                           const stop_when& stop = {}, const loop& threads = {}) {
-  return detail::guard_memory("score_pass", [&]() -> result<attention_scores> {
+                                           const stop_when& stop = {},
+                                           const executor_ref& threads = {}) {
+  return detail::catch_bad_alloc("score_pass", [&]() -> result<attention_scores> {
     if (const auto ok = check_rule(rule); !ok) return ok.error();
     if (const auto ok = check_score_options(options); !ok) return ok.error();
     if (const auto ok = check_cache(cache, queries); !ok) return ok.error();

@@ -38,7 +38,7 @@ class tile_product {
 
   /// C = A B for A's `rows` rows, `stride` apart. Meanwhile the memory `next` is fetched.
   void by_rows(const float* a, index_t stride, index_t rows, const simd::row_target& c,
-               const simd::memory_ahead& next = {}) {
+               const simd::prefetch_range& next = {}) {
     if (precision_ == precision_kind::fp32) {
       return simd::multiply({a, stride, 1}, plain_right_, c, rows, cols_, depth_,
                             simd::product_mode::assign, next);
@@ -51,7 +51,7 @@ class tile_product {
 
   /// C = Aᵀ B for `rows` columns of A, whose rows lie `stride` apart.
   void by_columns(const float* a, index_t stride, index_t rows, const simd::row_target& c,
-                  const simd::memory_ahead& next = {}) {
+                  const simd::prefetch_range& next = {}) {
     if (precision_ == precision_kind::fp32) {
       return simd::multiply({a, 1, stride}, plain_right_, c, rows, cols_, depth_,
                             simd::product_mode::assign, next);
@@ -84,7 +84,7 @@ class tile_product {
   [[nodiscard]] bool has_rests() const noexcept { return precision_ == precision_kind::bf16x3; }
 
   void multiply(index_t row_stride, index_t pair_stride, index_t rows, const simd::row_target& c,
-                const simd::memory_ahead& next) const {
+                const simd::prefetch_range& next) const {
     const index_t pairs = simd::pairs_of(depth_);
     const auto left = [&](const std::vector<std::uint32_t>& words) {
       return simd::pair_left_factor{words.data(), row_stride, pair_stride};

@@ -9,7 +9,7 @@
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/bounded_fit.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 
 namespace kvfit {
 
@@ -19,7 +19,7 @@ struct bias_problem {
   const attention_scores* scores = nullptr;        ///< full attention of the n queries
   std::span<const double> selection_weights = {};  ///< t weights fitted by the selection, or empty
   /// Who runs what can be done at the same time; what comes out does not depend on it.
-  loop threads = {};
+  executor_ref threads = {};
 };
 
 /// Weights, ln w being what is added to the kept rows' own bias.

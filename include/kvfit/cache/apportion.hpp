@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "kvfit/cache/row_bounds.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
@@ -203,7 +203,7 @@ namespace kvfit::inline KVFIT_ISA {
   if (!(largest > 0)) {
     return error{errc::invalid_option, "shares", error::none, error::none, "all are 0"};
   }
-  return detail::guard_memory("apportion", [&]() -> result<std::vector<index_t>> {
+  return detail::catch_bad_alloc("apportion", [&]() -> result<std::vector<index_t>> {
     return detail::apportion_checked(shares, bounds, total, largest);
   });
 }

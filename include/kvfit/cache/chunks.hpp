@@ -11,8 +11,8 @@
 
 #include "kvfit/cache/apportion.hpp"
 #include "kvfit/core/bytes.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -158,7 +158,7 @@ namespace kvfit::inline KVFIT_ISA {
   constexpr index_t most = std::numeric_limits<index_t>::max();
   if (const auto ok = detail::check_part(part, most, "part"); !ok) return ok.error();
   if (length < 1) return error{errc::invalid_option, "length", length, 1, "must be at least 1"};
-  return detail::guard_memory("split_by_length", [&]() -> result<std::vector<chunk>> {
+  return detail::catch_bad_alloc("split_by_length", [&]() -> result<std::vector<chunk>> {
     std::vector<chunk> chunks;
     chunks.reserve(static_cast<std::size_t>((part.rows - 1) / length + 1));
     for (index_t done = 0; done < part.rows; done += chunks.back().rows) {
@@ -185,7 +185,7 @@ namespace kvfit::inline KVFIT_ISA {
     }
     before = start;
   }
-  return detail::guard_memory("split_at", [&]() -> result<std::vector<chunk>> {
+  return detail::catch_bad_alloc("split_at", [&]() -> result<std::vector<chunk>> {
     std::vector<chunk> chunks;
     chunks.reserve(starts.size() + 1);
     index_t first = part.first;
@@ -232,7 +232,7 @@ namespace kvfit::inline KVFIT_ISA {
     return error{errc::budget_out_of_range, "budget", budget, 1, "must be at least 1"};
   }
   if (const auto ok = detail::check_chunks(chunks, rows); !ok) return ok.error();
-  return detail::guard_memory("plan_chunks", [&] {
+  return detail::catch_bad_alloc("plan_chunks", [&] {
     return detail::plan_checked(chunks, rows, heads, budget, std::min(at_least, rows));
   });
 }

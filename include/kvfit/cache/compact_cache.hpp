@@ -137,7 +137,7 @@ template <class Selection, class Bias, class Values, executor E>
 [[nodiscard]] result<compacted_cache> compact_cache(
     const cache_view& cache, const cache_queries& queries,
     const cache_compaction<Selection, Bias, Values>& options, E&& how, const watch& by = {}) {
-  return detail::guard_memory("compact_cache", [&]() -> result<compacted_cache> {
+  return detail::catch_bad_alloc("compact_cache", [&]() -> result<compacted_cache> {
     const auto plan = plan_cache(cache, queries, options, how, by);
     if (!plan) return plan.error();
     std::vector<compacted_head> heads(plan->tasks.size());

@@ -10,8 +10,8 @@
 
 #include "kvfit/cache/chunks.hpp"
 #include "kvfit/cache/compact_pieces.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/progress.hpp"
 
@@ -61,7 +61,7 @@ template <class Selection, class Bias, class Values, executor E>
     return error{errc::empty_input, "layers", 0, error::none, "no layer is to be compacted"};
   }
   if (const auto ok = detail::check_chunks(plan.chunks, *rows); !ok) return ok.error();
-  return detail::guard_memory("compact_chunks", [&]() -> result<compacted_text> {
+  return detail::catch_bad_alloc("compact_chunks", [&]() -> result<compacted_text> {
     constexpr index_t all = std::numeric_limits<index_t>::max();
     std::vector<text_piece> pieces;
     index_t end = 0;

@@ -192,7 +192,7 @@ template <class Selection, class Bias, class Values, executor E>
 [[nodiscard]] result<compacted_text> compact_pieces(
     std::span<const text_piece> pieces, const cache_compaction<Selection, Bias, Values>& options,
     E&& how, const watch& by = {}) {
-  return detail::guard_memory(
+  return detail::catch_bad_alloc(
       "compact_pieces", [&] { return detail::piece_compaction(pieces, options, how, by).run(); });
 }
 

@@ -15,8 +15,8 @@
 #include "kvfit/cache/influence_curve.hpp"
 #include "kvfit/cache/row_bounds.hpp"
 #include "kvfit/cache/water_filling.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -185,8 +185,9 @@ namespace kvfit::inline KVFIT_ISA {
   }
   if (auto ok = check_total(bounds, total); !ok) return ok.error();
   if (auto ok = check_curves(curves, bounds); !ok) return ok.error();
-  return detail::guard_memory("plan_by_dynamic_programming",
-                              [&] { return detail::plan_on_grid(curves, bounds, total, options); });
+  return detail::catch_bad_alloc("plan_by_dynamic_programming", [&] {
+    return detail::plan_on_grid(curves, bounds, total, options);
+  });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

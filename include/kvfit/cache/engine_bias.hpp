@@ -29,9 +29,9 @@
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/padded.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/element.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -178,7 +178,7 @@ namespace kvfit::inline KVFIT_ISA {
 [[nodiscard]] inline result<engine_bias> make_engine_bias(
     const compacted_layer& layer, const bias_layout& layout,
     const std::optional<index_t>& memory = {}) {
-  return detail::guard_memory("make_engine_bias", [&]() -> result<engine_bias> {
+  return detail::catch_bad_alloc("make_engine_bias", [&]() -> result<engine_bias> {
     if (const auto ok = check_layer(layer); !ok) return ok.error();
     const auto kv_heads = static_cast<index_t>(layer.heads.size());
     if (const auto ok = detail::check_layout(layout, kv_heads); !ok) return ok.error();

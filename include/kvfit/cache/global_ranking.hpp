@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "kvfit/cache/row_bounds.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/selection/highest_attention.hpp"
 
@@ -51,7 +51,7 @@ namespace kvfit::inline KVFIT_ISA {
                    bounds[h].most, "at least as many keys as the head may keep"};
     }
   }
-  return detail::guard_memory("rank_globally", [&]() -> result<std::vector<index_t>> {
+  return detail::catch_bad_alloc("rank_globally", [&]() -> result<std::vector<index_t>> {
     struct candidate {
       float importance;
       std::size_t head;

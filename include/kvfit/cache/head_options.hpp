@@ -7,7 +7,7 @@
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/compact/options.hpp"
-#include "kvfit/compact/recomposed.hpp"
+#include "kvfit/compact/with_policies.hpp"
 #include "kvfit/core/config.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
@@ -28,7 +28,7 @@ compaction<Selection, Bias, Values> head_options(
 /// What a fallback to copies asks of the head instead (`head_fallback::copies`).
 template <class Options>
 compact_options copying(const Options& options) {
-  compact_options asked = recomposed<any_selection, any_bias, any_values>(
+  compact_options asked = with_policies<any_selection, any_bias, any_values>(
       options, selection::highest_attention{}, bias::zero{}, values::copy{});
   asked.refine = {.steps = 0};
   asked.gradient.reset();

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -53,7 +53,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// beyond 63 bits; `out_of_memory`. Cost: O(H log H), 16 bytes a head.
 [[nodiscard]] inline result<void> check_heads(std::span<const head_rows> heads) {
   if (heads.empty()) return error{errc::empty_input, "heads", 0, error::none, {}};
-  return detail::guard_memory("heads", [&]() -> result<void> {
+  return detail::catch_bad_alloc("heads", [&]() -> result<void> {
     std::vector<head_id> ids;
     ids.reserve(heads.size());
     index_t sum = 0;

@@ -10,8 +10,8 @@
 #include "kvfit/cache/influence_curve.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/progressive.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
@@ -73,7 +73,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
         "held_out", options.held_out,
         "must be above 0, for a curve needs queries that nothing was fitted on");
   }
-  return detail::guard_memory("measure_influence", [&]() -> result<influence_curve> {
+  return detail::catch_bad_alloc("measure_influence", [&]() -> result<influence_curve> {
     influence_curve curve;
     curve.points.reserve(budgets.size());
     const auto add = [&](index_t rows, const compact_report& report) -> result<void> {

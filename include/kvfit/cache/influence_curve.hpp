@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "kvfit/cache/row_bounds.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
@@ -114,7 +114,7 @@ namespace kvfit::inline KVFIT_ISA {
   }
   const row_bounds any{0, 0};
   if (auto ok = check_curves(std::span(&curve, 1), std::span(&any, 1)); !ok) return ok.error();
-  return detail::guard_memory("smoothed", [&]() -> result<influence_curve> {
+  return detail::catch_bad_alloc("smoothed", [&]() -> result<influence_curve> {
     influence_curve smooth = curve;
     const auto last = static_cast<index_t>(curve.points.size()) - 1;
     for (index_t i = 0; i <= last; ++i) {

@@ -10,8 +10,8 @@
 #include <optional>
 #include <utility>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/progress.hpp"
 
@@ -86,7 +86,7 @@ result<void> over_heads(E&& how, index_t count, index_t at_once, const watch& by
 #if KVFIT_HAS_EXCEPTIONS
     try {
 #endif
-      if (const auto ok = guard_memory("heads", [&] { return body(i); }); !ok) {
+      if (const auto ok = catch_bad_alloc("heads", [&] { return body(i); }); !ok) {
         if (ok.error().code == errc::cancelled && by.stop().is_due()) return false;
         failure.record(i, ok.error());
       }

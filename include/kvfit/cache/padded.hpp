@@ -14,8 +14,8 @@
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/core/bytes.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -109,7 +109,7 @@ namespace kvfit::inline KVFIT_ISA {
 ///     upload(padded->keys.data(), heads, padded->length, d_k);
 [[nodiscard]] inline result<padded_layer> pad(const compacted_layer& layer, index_t multiple = 1,
                                               const std::optional<index_t>& memory = {}) {
-  return detail::guard_memory("pad", [&]() -> result<padded_layer> {
+  return detail::catch_bad_alloc("pad", [&]() -> result<padded_layer> {
     if (const auto ok = check_layer(layer); !ok) return ok.error();
     const auto length = detail::round_up(detail::longest_head(layer), multiple, "multiple");
     if (!length) return length.error();
@@ -150,7 +150,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// not heads · length rows long, or a head is longer than that; those of `check_layer` for what is
 /// left; `out_of_memory`. Cost: one copy.
 [[nodiscard]] inline result<compacted_layer> unpad(const padded_layer& padded) {
-  return detail::guard_memory("unpad", [&]() -> result<compacted_layer> {
+  return detail::catch_bad_alloc("unpad", [&]() -> result<compacted_layer> {
     const auto heads = static_cast<index_t>(padded.heads.size());
     const auto mismatch = [](const char* part, index_t actual, index_t expected, const char* why) {
       return error{errc::shape_mismatch, part, actual, expected, why};

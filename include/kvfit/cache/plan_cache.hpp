@@ -103,7 +103,7 @@ template <class Selection, class Bias, class Values, executor E>
 [[nodiscard]] result<cache_plan> plan_cache(
     const cache_view& cache, const cache_queries& queries,
     const cache_compaction<Selection, Bias, Values>& options, E&& how, const watch& by = {}) {
-  return detail::guard_memory("plan_cache", [&]() -> result<cache_plan> {
+  return detail::catch_bad_alloc("plan_cache", [&]() -> result<cache_plan> {
     if (options.heads_at_once < 0) {
       return error{errc::invalid_option, "heads_at_once", options.heads_at_once, 0,
                    "must not be negative"};

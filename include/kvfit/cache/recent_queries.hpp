@@ -13,8 +13,8 @@
 
 #include "kvfit/attention/check.hpp"
 #include "kvfit/cache/cache_view.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/load.hpp"
@@ -82,7 +82,7 @@ class recent_queries {
   /// rows out of order;
   /// `out_of_memory`.
   result<void> record(index_t layer, std::span<const query_block> heads, index_t reader) {
-    return detail::guard_memory("recent_queries", [&]() -> result<void> {
+    return detail::catch_bad_alloc("recent_queries", [&]() -> result<void> {
       if (heads.empty()) return error{errc::empty_input, "heads", 0, error::none, {}};
       if (const auto ok = check_heads({layer, reader}, heads); !ok) return ok;
       auto at = rings_.find({layer, reader});
@@ -117,7 +117,7 @@ class recent_queries {
   /// All rows remembered, the oldest first, at their positions: an entry a layer and reader; those
   /// without any are left out.
   [[nodiscard]] result<owned_queries> copy() const {
-    return detail::guard_memory("recent_queries", [&]() -> result<owned_queries> {
+    return detail::catch_bad_alloc("recent_queries", [&]() -> result<owned_queries> {
       owned_queries out;
       std::size_t matrices = 0;
       for (const auto& [name, of] : rings_) matrices += of.memory.size();

@@ -21,8 +21,8 @@
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/compact/protected_rows.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/executor.hpp"
 #include "kvfit/parallel/progress.hpp"
@@ -182,7 +182,7 @@ template <executor E>
                                                   std::span<const query_block> queries,
                                                   const compact_options& options, E&& how,
                                                   const watch& by = {}) {
-  return detail::guard_memory("refit_layer", [&]() -> result<compacted_layer> {
+  return detail::catch_bad_alloc("refit_layer", [&]() -> result<compacted_layer> {
     const auto tasks = detail::tasks_of_layer(layer, queries);
     if (!tasks) return tasks.error();
     if (rows.size() != tasks->size()) {

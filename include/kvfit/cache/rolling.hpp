@@ -14,8 +14,8 @@
 #include "kvfit/cache/rolling_options.hpp"
 #include "kvfit/cache/rolling_round.hpp"
 #include "kvfit/cache/stack_round.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 
 namespace kvfit {
@@ -148,7 +148,7 @@ class rolling_cache {
                    "must not be negative, and text and positions within 2^53"};
     }
     if (rows == 0) return {};
-    return detail::guard_memory("append", [&]() -> result<void> {
+    return detail::catch_bad_alloc("append", [&]() -> result<void> {
       detail::add_run(now_.live_positions, {.first = now_.next_position, .rows = rows});
       now_.length += rows;
       now_.next_position += rows;
@@ -182,7 +182,7 @@ class rolling_cache {
           errc::invalid_position, "positions", positions[row], next_position,
           "row " + std::to_string(row) + ": must be at least 0 and not behind the next position"};
     }
-    return detail::guard_memory("append", [&]() -> result<void> {
+    return detail::catch_bad_alloc("append", [&]() -> result<void> {
       std::vector<position_run> added;
       for (const index_t position : positions) {
         detail::add_run(added, {.first = position, .rows = 1});
@@ -218,7 +218,7 @@ class rolling_cache {
       return error{errc::invalid_position, "next_position", next_position, now_.next_position,
                    "a shorter text does not go on later"};
     }
-    return detail::guard_memory("truncate", [&]() -> result<void> {
+    return detail::catch_bad_alloc("truncate", [&]() -> result<void> {
       auto runs = now_.live_positions;
       detail::keep_first_rows(runs, length - now_.live_first, 0);
       const index_t highest = std::max(detail::highest_position(runs), highest_of_block());
@@ -256,7 +256,7 @@ class rolling_cache {
   /// `missing_entry` for a layer of the block that is not there; those of a recurrent layer. Cost:
   /// 12 bytes a row and head, and 8 a live row; no row is read.
   [[nodiscard]] result<rolling_round> begin(const cache_view& live) {
-    return detail::guard_memory("begin", [&]() -> result<rolling_round> {
+    return detail::catch_bad_alloc("begin", [&]() -> result<rolling_round> {
       if (is_busy()) {
         return error{errc::invalid_option, "round", error::none, error::none,
                      "another one is under way: apply or abandon it"};

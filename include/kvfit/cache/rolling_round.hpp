@@ -95,7 +95,7 @@ class rolling_round {
   [[nodiscard]] rolling_outcome run(const cache_queries& queries, E&& how,
                                     const round_watch& by = {}) const {
     return {state_,
-            detail::guard_memory("rolling_round", [&] { return compact(queries, how, by); })};
+            detail::catch_bad_alloc("rolling_round", [&] { return compact(queries, how, by); })};
   }
 
   /// Ends `run` with `cancelled`, within the heads under way, and whatever `run` comes after. Any

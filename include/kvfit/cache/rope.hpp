@@ -10,8 +10,8 @@
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/storage.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/check.hpp"
 
@@ -87,7 +87,7 @@ result<void> move_compact(Compact& moved, const rope& rotation, const Distances&
     return error{errc::invalid_option, "storage", error::none, error::none,
                  std::string(name(storage)) + " is no type of single numbers"};
   }
-  return guard_memory("move_keys", [&]() -> result<void> {
+  return catch_bad_alloc("move_keys", [&]() -> result<void> {
     matrix keys = moved.keys;
     if (const auto ok = turn_keys(keys, rotation, distances, storage); !ok) return ok;
     moved.keys = std::move(keys);
@@ -101,7 +101,7 @@ result<void> move_compact(Compact& moved, const rope& rotation, const Distances&
 template <class Distances>
 result<matrix> moved_rows(const row_view& keys, const rope& rotation, const Distances& distances) {
   if (const auto ok = check_moves(rotation, keys, distances); !ok) return ok.error();
-  return guard_memory("moved_keys", [&]() -> result<matrix> {
+  return catch_bad_alloc("moved_keys", [&]() -> result<matrix> {
     if (const auto ok = check_view(keys, "keys"); !ok) return ok.error();
     matrix moved(keys.rows(), keys.cols());
     for (index_t i = 0; i < keys.rows(); ++i) load_row(keys, i, moved.row(i).data());

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "kvfit/cache/heads.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
@@ -53,7 +53,7 @@ namespace kvfit::inline KVFIT_ISA {
   if (!(limits.max_ratio > 0 && limits.max_ratio <= 1)) {
     return detail::refuse_number("max_ratio", limits.max_ratio, "must be in (0, 1]");
   }
-  return detail::guard_memory("bounds_of", [&]() -> result<std::vector<row_bounds>> {
+  return detail::catch_bad_alloc("bounds_of", [&]() -> result<std::vector<row_bounds>> {
     std::vector<row_bounds> bounds;
     bounds.reserve(heads.size());
     for (const head_rows& h : heads) {

@@ -15,8 +15,8 @@
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/refit.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/serial.hpp"
 
@@ -139,7 +139,7 @@ template <executor E>
 [[nodiscard]] result<compacted_layer> share_positions(
     const cache_layer& layer, const compacted_layer& fitted, std::span<const query_block> queries,
     const compact_options& options, index_t most_rows, E&& how, const watch& by = {}) {
-  return detail::guard_memory("share_positions", [&]() -> result<compacted_layer> {
+  return detail::catch_bad_alloc("share_positions", [&]() -> result<compacted_layer> {
     const auto tasks = detail::tasks_of_layer(layer, queries);
     if (!tasks) return tasks.error();
     if (const auto ok = check_layer(fitted); !ok) return ok.error();

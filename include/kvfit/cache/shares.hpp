@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "kvfit/cache/heads.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
@@ -54,7 +54,7 @@ namespace kvfit::budgets::inline KVFIT_ISA {
 [[nodiscard]] inline result<std::vector<double>> shares_of(const uniform&,
                                                            std::span<const head_rows> heads) {
   if (auto ok = check_heads(heads); !ok) return ok.error();
-  return kvfit::detail::guard_memory("shares_of", [&]() -> result<std::vector<double>> {
+  return kvfit::detail::catch_bad_alloc("shares_of", [&]() -> result<std::vector<double>> {
     std::vector<double> shares;
     shares.reserve(heads.size());
     for (const head_rows& h : heads) shares.push_back(static_cast<double>(h.rows));
@@ -70,7 +70,7 @@ namespace kvfit::budgets::inline KVFIT_ISA {
   if (!(last >= 0 && last <= 2)) {
     return kvfit::detail::refuse_number("last_share", last, "must be in [0, 2]");
   }
-  return kvfit::detail::guard_memory("shares_of", [&]() -> result<std::vector<double>> {
+  return kvfit::detail::catch_bad_alloc("shares_of", [&]() -> result<std::vector<double>> {
     std::vector<index_t> layers;
     layers.reserve(heads.size());
     for (const head_rows& h : heads) layers.push_back(h.id.layer);
@@ -98,7 +98,7 @@ namespace kvfit::budgets::inline KVFIT_ISA {
                                                            std::span<const head_rows> heads) {
   if (auto ok = check_heads(heads); !ok) return ok.error();
   if (policy.shares.empty()) return error{errc::empty_input, "shares", 0, error::none, {}};
-  return kvfit::detail::guard_memory("shares_of", [&]() -> result<std::vector<double>> {
+  return kvfit::detail::catch_bad_alloc("shares_of", [&]() -> result<std::vector<double>> {
     const auto refuse = [](const head_share& s, const char* what) {
       return error{errc::invalid_option, "shares", error::none, error::none, name(s.id) + what};
     };

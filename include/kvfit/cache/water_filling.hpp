@@ -10,8 +10,8 @@
 #include "kvfit/cache/apportion.hpp"
 #include "kvfit/cache/influence_curve.hpp"
 #include "kvfit/cache/row_bounds.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -96,7 +96,7 @@ namespace kvfit::inline KVFIT_ISA {
     std::span<const influence_curve> curves, std::span<const row_bounds> bounds, index_t total) {
   if (auto ok = check_total(bounds, total); !ok) return ok.error();
   if (auto ok = check_curves(curves, bounds); !ok) return ok.error();
-  return detail::guard_memory("plan_by_water_filling", [&]() -> result<influence_plan> {
+  return detail::catch_bad_alloc("plan_by_water_filling", [&]() -> result<influence_plan> {
     return detail::fill_envelopes(curves, bounds, total);
   });
 }

@@ -11,8 +11,8 @@
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/refit.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/serial.hpp"
 #include "kvfit/presets.hpp"
@@ -44,7 +44,7 @@ template <executor E>
                                                          std::span<const query_block> queries,
                                                          const compact_options& options, E&& how,
                                                          const watch& by = {}) {
-  return detail::guard_memory("refit_without_bias", [&]() -> result<compacted_layer> {
+  return detail::catch_bad_alloc("refit_without_bias", [&]() -> result<compacted_layer> {
     if (const auto ok = check_layer(fitted); !ok) return ok.error();
     if (fitted.number != layer.number || fitted.heads.size() != layer.heads.size()) {
       return error{errc::shape_mismatch, detail::part_of(fitted, "heads"),

@@ -11,7 +11,7 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
@@ -25,11 +25,11 @@ struct compact_attention {
 
 /// Σ_j weights_ij values_j: n × d_v. Cost 2 · n · t · d_v flops, which `threads` share.
 inline matrix weighted_values(const matrix& weights, const matrix& values,
-                              const loop& executor = {}) {
+                              const executor_ref& executor = {}) {
   const index_t t = weights.cols();
   const index_t d = values.cols();
   matrix out(weights.rows(), d);
-  const loop threads =
+  const executor_ref threads =
       executor.for_work(2.0 * static_cast<double>(out.size()) * static_cast<double>(t));
   constexpr index_t rows = 64;
   constexpr index_t depth = 128;  // as many rows of values stay near
@@ -49,7 +49,7 @@ inline matrix weighted_values(const matrix& weights, const matrix& values,
 /// numbers and what `row_logits_into` does.
 inline compact_attention attend_compact(const query_part& part, const kv_block& cache,
                                         const logit_rule& rule, const compacted& compact,
-                                        const loop& threads = {}) {
+                                        const executor_ref& threads = {}) {
   // The compact bias stands in for the cache's own.
   std::vector<float> bias(static_cast<std::size_t>(cache.keys.rows()), 0.0F);
   for (index_t j = 0; j < compact.bias.size(); ++j) {

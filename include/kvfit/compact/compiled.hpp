@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "kvfit/compact/compacted.hpp"
-#include "kvfit/compact/compiled_doors.hpp"
+#include "kvfit/compact/compiled_entry_points.hpp"
 #include "kvfit/compact/options.hpp"
-#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 
 namespace kvfit::compiled {
@@ -32,10 +32,10 @@ struct plain_rows {
 };
 
 /// One instruction set's `compact()`.
-struct compact_door {
+struct compact_entry_point {
   result<plain_rows> (*call)(const kv_block& cache, const query_set& queries,
                              const compact_options& options, const stop_when& stop,
-                             const loop& threads);
+                             const executor_ref& threads);
 };
 
 }  // namespace kvfit::compiled
@@ -69,8 +69,8 @@ inline compacted from_plain(plain_rows&& rows) {
 /// `kvfit::compact()` through the best of the instruction sets compiled.
 inline result<compacted> compact(const kv_block& cache, const query_set& queries,
                                  const compact_options& options, const stop_when& stop,
-                                 const loop& threads) {
-  return detail::guard_memory("compact", [&]() -> result<compacted> {
+                                 const executor_ref& threads) {
+  return detail::catch_bad_alloc("compact", [&]() -> result<compacted> {
     auto fitted = available().front().compact->call(cache, queries, options, stop, threads);
     if (!fitted) return fitted.error();
     return from_plain(std::move(*fitted));

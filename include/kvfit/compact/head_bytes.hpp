@@ -8,7 +8,7 @@
 
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
-#include "kvfit/compact/parted_sizes.hpp"
+#include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/compact/tied_values.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
@@ -41,7 +41,7 @@ inline double compacted_bytes(index_t t, index_t depth, index_t width) noexcept 
 template <class Selection, class Bias, class Values>
 class head_bytes {
  public:
-  head_bytes(const compaction<Selection, Bias, Values>& options, const parted_sizes& parts,
+  head_bytes(const compaction<Selection, Bias, Values>& options, const split_sizes& parts,
              bool adds, index_t panels_at_once)
       : options_(options),
         fit_(parts.fit),

@@ -12,7 +12,7 @@
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -22,7 +22,7 @@ class head_judge {
  public:
   /// `fitted`: full attention of the queries fitted on. All must outlive this.
   head_judge(const kv_block& cache, const logit_rule& rule, const query_split& parts,
-             const attention_scores& fitted, const stop_when& stop, const loop& threads)
+             const attention_scores& fitted, const stop_when& stop, const executor_ref& threads)
       : cache_(cache),
         rule_(rule),
         parts_(parts),
@@ -73,7 +73,7 @@ class head_judge {
   const query_split& parts_;
   const attention_scores& fitted_;
   stop_when stop_;
-  loop threads_;
+  executor_ref threads_;
   std::optional<attention_scores> held_out_;
 };
 

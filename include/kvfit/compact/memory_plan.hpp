@@ -10,9 +10,9 @@
 #include "kvfit/compact/check.hpp"
 #include "kvfit/compact/head_bytes.hpp"
 #include "kvfit/compact/options.hpp"
-#include "kvfit/compact/parted_sizes.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/report.hpp"
+#include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -106,7 +106,7 @@ class memory_planner {
                           .width = sizes_.width,
                           .has_masks = sizes_.has_masks,
                           .budget = kept_ - count};
-    const parted_sizes parts = part_sizes(head, sizes_.query_rows, held_out, share);
+    const split_sizes parts = part_sizes(head, sizes_.query_rows, held_out, share);
     return head_bytes<Selection, Bias, Values>(options, parts, hides(), panels_at_once_).most();
   }
 

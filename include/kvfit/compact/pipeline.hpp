@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// One head through the stages: score, select, weigh, refine; `completion` does the rest.
+/// One head through the stages: score, select, weigh, refine; `value_stage` does the rest.
 #pragma once
 
 #include <algorithm>
@@ -12,16 +12,16 @@
 
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compacted.hpp"
-#include "kvfit/compact/completion.hpp"
 #include "kvfit/compact/fit_scores.hpp"
-#include "kvfit/compact/guarded_refinement.hpp"
 #include "kvfit/compact/head_judge.hpp"
 #include "kvfit/compact/options.hpp"
-#include "kvfit/compact/parted_sizes.hpp"
+#include "kvfit/compact/refine_with_rollback.hpp"
+#include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
+#include "kvfit/compact/value_stage.hpp"
 #include "kvfit/compact/weight_fit.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/gradient_descent.hpp"
 #include "kvfit/refine/refiner.hpp"
@@ -37,7 +37,8 @@ class pipeline {
 
   /// `first_row`: the caller's number of the cache's row 0. `plan`: what memory allows.
   pipeline(const kv_block& cache, const query_set& queries, const options_type& options,
-           index_t first_row, const memory_report& plan, const stop_when& stop, const loop& threads)
+           index_t first_row, const memory_report& plan, const stop_when& stop,
+           const executor_ref& threads)
       : options_(options),
         cache_(cache),
         queries_(queries),
@@ -54,8 +55,8 @@ class pipeline {
     if (const auto ok = choose(); !ok) return ok.error();
     if (const auto ok = weigh(); !ok) return ok.error();
     place_chosen();
-    rest_.emplace(options_, scored_head{cache_, parts_, scores_}, *judge_, stop_, threads_, clock_,
-                  out_);
+    value_stage_.emplace(options_, scored_head{cache_, parts_, scores_}, *judge_, stop_, threads_,
+                         clock_, out_);
     if (options_.gradient) {
       if (const auto ok = descend_gradient(*options_.gradient); !ok) return ok.error();
       return std::move(out_);
@@ -64,7 +65,7 @@ class pipeline {
     if (*moves.steps > 0) {
       if (!out_.report.is_bias_fitted && !options_.refine.steps) moves.fits_bias = false;
       if (const auto ok = refine(moves); !ok) return ok.error();
-    } else if (const auto ok = rest_->run({}); !ok) {
+    } else if (const auto ok = value_stage_->run({}); !ok) {
       return ok.error();
     }
     return std::move(out_);
@@ -190,25 +191,26 @@ class pipeline {
     if (!steps) return steps.error();
     if (steps->kept > 0) {
       // The last fit of values may lose what refinement gained, or not fit the storage.
-      const auto done = rest_->run(sets);
+      const auto done = value_stage_->run(sets);
       if (done && !is_worse(steps->start)) return {};
       if (!done && done.error().code == errc::cancelled) return done;
       out_.report.refinement.kept_steps = 0;
       out_.report.copies_judged_better = false;
-      rest_->gather_original();
+      value_stage_->gather_original();
       out_.keys = start_keys;
       out_.bias = start_bias;
     }
     sets.clear();
-    return rest_->run({});
+    return value_stage_->run({});
   }
 
   /// The guarded refinement itself; `sets`: those its last batch was stepped on with.
-  result<guarded_steps> move_keys(const refinement& moves, std::vector<scored_set>& sets) {
+  result<kept_refinement> move_keys(const refinement& moves, std::vector<scored_set>& sets) {
     refiner<> moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
-                     rest_->original(), options_.tied_values_from, stop_);
-    const auto steps = refine_guarded(moving, *judge_, {options_.storage, options_.bias_storage},
-                                      options_.tied_values_from, out_);
+                     value_stage_->original(), options_.tied_values_from, stop_);
+    const auto steps =
+        refine_with_rollback(moving, *judge_, {options_.storage, options_.bias_storage},
+                             options_.tied_values_from, out_);
     if (!steps) return steps.error();
     out_.report.refinement = moving.report();
     out_.report.refinement.start = steps->start;
@@ -228,7 +230,7 @@ class pipeline {
   result<void> descend_gradient(const gradient_keys& how) {
     const bool moves_values = how.loss == gradient_loss::joint;
     if (moves_values) {
-      if (const auto ok = rest_->fit_unstored(); !ok) return ok;
+      if (const auto ok = value_stage_->fit_unstored(); !ok) return ok;
     }
     compact_point point{std::move(out_.keys), std::move(out_.bias), std::move(out_.values)};
     {
@@ -242,9 +244,9 @@ class pipeline {
     out_.bias = std::move(point.bias);
     out_.values = std::move(point.values);
     out_.report.seconds.refine = clock_.lap();
-    if (!moves_values) return rest_->run({});
+    if (!moves_values) return value_stage_->run({});
     out_.report.values = {};  // of the start
-    return rest_->run_with_values();
+    return value_stage_->run_with_values();
   }
 
   const options_type& options_;
@@ -256,7 +258,7 @@ class pipeline {
   index_t panels_at_once_;
   bool fits_again_ = false;
   stop_when stop_;
-  loop threads_;
+  executor_ref threads_;
   query_split parts_;
   attention_scores scores_;
   selected_rows chosen_;
@@ -264,7 +266,7 @@ class pipeline {
   std::optional<head_judge> judge_;
   compacted out_;
   stopwatch clock_;
-  std::optional<completion<options_type>> rest_;
+  std::optional<value_stage<options_type>> value_stage_;
 };
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -12,12 +12,12 @@
 
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/exact_rows.hpp"
-#include "kvfit/compact/parted_sizes.hpp"
 #include "kvfit/compact/progressive_memory.hpp"
 #include "kvfit/compact/protected_rows.hpp"
-#include "kvfit/compact/recomposed.hpp"
+#include "kvfit/compact/split_sizes.hpp"
+#include "kvfit/compact/with_policies.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/selection/fixed.hpp"
@@ -69,8 +69,8 @@ template <class Selection, class Bias, class Values>
 auto with_rows(const compaction<Selection, Bias, Values>& from, std::vector<index_t> rows) {
   using rows_given = std::conditional_t<std::is_constructible_v<Selection, selection::given>,
                                         Selection, selection::given>;
-  auto options = recomposed(from, rows_given{selection::given{std::move(rows)}},
-                            fitted_anew(from.bias), from.values);
+  auto options = with_policies(from, rows_given{selection::given{std::move(rows)}},
+                               fitted_anew(from.bias), from.values);
   if (!from.gradient) {
     options.refine = decided_refinement(from);
   }
@@ -201,7 +201,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
     const compaction<Selection, Bias, Values>& options, std::span<const index_t> budgets,
     const stop_when& stop = {}) {
   if (budgets.empty()) return error{errc::empty_input, "budgets", 0, error::none, {}};
-  return detail::guard_memory("compact_progressive", [&] {
+  return detail::catch_bad_alloc("compact_progressive", [&] {
     return detail::progression(cache, queries, options, budgets, stop).run();
   });
 }

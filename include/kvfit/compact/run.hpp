@@ -13,7 +13,7 @@
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/compact/pipeline.hpp"
 #include "kvfit/compact/protected_rows.hpp"
-#include "kvfit/core/guarded.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -28,7 +28,8 @@ template <class Selection, class Bias, class Values>
 result<compacted> fit_open(const kv_block& cache, const query_set& queries,
                            const compaction<Selection, Bias, Values>& options,
                            const open_rows& where, std::span<const index_t> exact,
-                           const memory_report& plan, const stop_when& stop, const loop& threads) {
+                           const memory_report& plan, const stop_when& stop,
+                           const executor_ref& threads) {
   const open_block open(cache, where, exact);
   pipeline<Selection, Bias, Values> stages(open.block(), queries, options, where.first, plan, stop,
                                            threads);
@@ -66,7 +67,7 @@ template <class Selection, class Bias, class Values>
 result<compacted> compact_beside(const kv_block& cache, const query_set& queries,
                                  const row_order& order, std::vector<index_t> kept,
                                  memory_plan<compaction<Selection, Bias, Values>>& plan,
-                                 const stop_when& stop, const loop& threads) {
+                                 const stop_when& stop, const executor_ref& threads) {
   auto& options = plan.options;
   const open_rows open = open_stretch(options.protect, order, cache.keys.rows());
   compacted exact;
@@ -102,7 +103,7 @@ result<compacted> compact_beside(const kv_block& cache, const query_set& queries
 template <class Selection, class Bias, class Values>
 result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
                                   const compaction<Selection, Bias, Values>& options,
-                                  const stop_when& stop, const loop& threads) {
+                                  const stop_when& stop, const executor_ref& threads) {
   stopwatch clock;
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
   if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
@@ -139,8 +140,8 @@ namespace kvfit::inline KVFIT_ISA {
 template <selection_policy Selection, bias_policy Bias, values_policy Values>
 result<compacted> compact(const kv_block& cache, const query_set& queries,
                           const compaction<Selection, Bias, Values>& options, const stop_when& stop,
-                          const loop& threads) {
-  return detail::guard_memory(
+                          const executor_ref& threads) {
+  return detail::catch_bad_alloc(
       "compact", [&] { return detail::compact_checked(cache, queries, options, stop, threads); });
 }
 

@@ -169,18 +169,19 @@ class weight_fit {
     for (const index_t row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
     selection_problem streamed = problem_;
     streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
-    vector agreement;
-    mass_columns(streamed, mass_weighting::relative).correlate(missing, agreement);
+    vector correlation;
+    mass_columns(streamed, mass_weighting::relative).correlate(missing, correlation);
     std::vector<index_t> candidates;
     for (index_t row = 0; row < problem_.cache.keys.rows(); ++row) {
       const bool is_free = is_taken[static_cast<std::size_t>(row)] == 0;
       // A hidden row has no mass, and agrees with nothing.
-      if (is_free && agreement[row] > 0) candidates.push_back(row);
+      if (is_free && correlation[row] > 0) candidates.push_back(row);
     }
     const std::size_t count = std::min(candidates.size(), dead.size());
     std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count),
                       candidates.end(), [&](index_t a, index_t b) {
-                        return agreement[a] != agreement[b] ? agreement[a] > agreement[b] : a < b;
+                        return correlation[a] != correlation[b] ? correlation[a] > correlation[b]
+                                                                : a < b;
                       });
     for (std::size_t k = 0; k < count; ++k) chosen_.positions[dead[k]] = candidates[k];
     chosen_.weights.clear();

@@ -25,7 +25,7 @@
 #include "kvfit/cache/heads.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/io/guarded.hpp"
+#include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/io/replace_file.hpp"
 #include "kvfit/io/safetensors_header.hpp"
@@ -173,28 +173,30 @@ inline std::string budgets_text(std::span<const head_share> shares) {
 /// need not add up to 1. Cost: some 10 times the file's length.
 [[nodiscard]] inline result<std::vector<head_share>> read_budgets_file(
     const std::filesystem::path& path) {
-  return io_detail::guarded(errc::file_unreadable, [&]() -> result<std::vector<head_share>> {
-    const std::string name = path.string();
-    auto file = io_detail::open_file(path);
-    if (!file) return file.error();
-    if (auto ok = io_detail::check_budgets_size(file->size, name); !ok) return ok.error();
-    std::string text(static_cast<std::size_t>(file->size), '\0');
-    if (!io_detail::stream_source(file->stream).read(text.data(), text.size())) {
-      return error{errc::file_unreadable, name, error::none, error::none,
-                   "reading stopped before the end"};
-    }
-    return io_detail::parse_budgets(text, name);
-  });
+  return io_detail::catch_exceptions(
+      errc::file_unreadable, [&]() -> result<std::vector<head_share>> {
+        const std::string name = path.string();
+        auto file = io_detail::open_file(path);
+        if (!file) return file.error();
+        if (auto ok = io_detail::check_budgets_size(file->size, name); !ok) return ok.error();
+        std::string text(static_cast<std::size_t>(file->size), '\0');
+        if (!io_detail::stream_source(file->stream).read(text.data(), text.size())) {
+          return error{errc::file_unreadable, name, error::none, error::none,
+                       "reading stopped before the end"};
+        }
+        return io_detail::parse_budgets(text, name);
+      });
 }
 
 /// The same from the text of such a file.
 [[nodiscard]] inline result<std::vector<head_share>> read_budgets_file(
     std::span<const std::byte> bytes) {
-  return io_detail::guarded(errc::file_unreadable, [&]() -> result<std::vector<head_share>> {
-    if (auto ok = io_detail::check_budgets_size(bytes.size(), "bytes"); !ok) return ok.error();
-    return io_detail::parse_budgets({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
-                                    "bytes");
-  });
+  return io_detail::catch_exceptions(
+      errc::file_unreadable, [&]() -> result<std::vector<head_share>> {
+        if (auto ok = io_detail::check_budgets_size(bytes.size(), "bytes"); !ok) return ok.error();
+        return io_detail::parse_budgets({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
+                                        "bytes");
+      });
 }
 
 /// Writes a budgets file, whole or not at all (`replace_file.hpp` says how). It reads back as the
@@ -205,7 +207,7 @@ inline std::string budgets_text(std::span<const head_share> shares) {
 /// `file_unwritable`; `out_of_memory`. Cost: some 50 bytes a head.
 [[nodiscard]] inline result<void> write_budgets_file(const std::filesystem::path& path,
                                                      std::span<const head_share> shares) {
-  return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
+  return io_detail::catch_exceptions(errc::file_unwritable, [&]() -> result<void> {
     const std::string text = io_detail::budgets_text(shares);
     // The reader is the judge of what may be written.
     const auto sized = io_detail::check_budgets_size(text.size(), "shares");

@@ -22,8 +22,8 @@
 #include "kvfit/io/attention_entries.hpp"
 #include "kvfit/io/capture_layer.hpp"
 #include "kvfit/io/capture_tensors.hpp"
+#include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/expected_setup.hpp"
-#include "kvfit/io/guarded.hpp"
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/io/rope_text.hpp"
 #include "kvfit/io/safetensors_read.hpp"
@@ -236,14 +236,14 @@ inline result<capture> read_capture(result<safetensors_file> read) {
 /// a rotation outside its ranges. Cost: that of `read_safetensors`, one `row_view` a query head,
 /// 4 bytes a sink and slope, 8 a position; the views point into the file's memory.
 [[nodiscard]] inline result<capture> read_capture(const std::filesystem::path& path) {
-  return io_detail::guarded(errc::file_unreadable,
-                            [&] { return io_detail::read_capture(read_safetensors(path)); });
+  return io_detail::catch_exceptions(
+      errc::file_unreadable, [&] { return io_detail::read_capture(read_safetensors(path)); });
 }
 
 /// The same from bytes in memory, which are copied.
 [[nodiscard]] inline result<capture> read_capture(std::span<const std::byte> bytes) {
-  return io_detail::guarded(errc::file_unreadable,
-                            [&] { return io_detail::read_capture(read_safetensors(bytes)); });
+  return io_detail::catch_exceptions(
+      errc::file_unreadable, [&] { return io_detail::read_capture(read_safetensors(bytes)); });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -17,9 +17,9 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/attention_entries.hpp"
+#include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/compact_layers.hpp"
 #include "kvfit/io/expected_setup.hpp"
-#include "kvfit/io/guarded.hpp"
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/io/safetensors_read.hpp"
 #include "kvfit/view/row_view.hpp"
@@ -240,7 +240,7 @@ inline result<compact_file> read_compact_file(result<safetensors_file> read,
 /// `read_safetensors`, 16 bytes a row, and one `compact_head` a head.
 [[nodiscard]] inline result<compact_file> read_compact_file(const std::filesystem::path& path,
                                                             const expected_setup& expected = {}) {
-  return io_detail::guarded(errc::file_unreadable, [&] {
+  return io_detail::catch_exceptions(errc::file_unreadable, [&] {
     return io_detail::read_compact_file(read_safetensors(path), expected);
   });
 }
@@ -248,7 +248,7 @@ inline result<compact_file> read_compact_file(result<safetensors_file> read,
 /// The same from bytes in memory, which are copied.
 [[nodiscard]] inline result<compact_file> read_compact_file(std::span<const std::byte> bytes,
                                                             const expected_setup& expected = {}) {
-  return io_detail::guarded(errc::file_unreadable, [&] {
+  return io_detail::catch_exceptions(errc::file_unreadable, [&] {
     return io_detail::read_compact_file(read_safetensors(bytes), expected);
   });
 }

@@ -17,10 +17,10 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/version.hpp"
 #include "kvfit/io/attention_rule_check.hpp"
+#include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/compact_file_check.hpp"
 #include "kvfit/io/compact_layers.hpp"
 #include "kvfit/io/expected_setup.hpp"
-#include "kvfit/io/guarded.hpp"
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/io/rope_text.hpp"
 #include "kvfit/io/safetensors_write.hpp"
@@ -171,7 +171,7 @@ inline void put_rules(std::span<const compact_layer> layers, const compact_file_
 [[nodiscard]] inline result<void> write_compact_file(const std::filesystem::path& path,
                                                      const compact_file_info& info,
                                                      std::span<const compact_layer> layers) {
-  return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
+  return io_detail::catch_exceptions(errc::file_unwritable, [&]() -> result<void> {
     constexpr index_t largest = index_t{1} << 53U;
     if (info.next_position < 0 || info.next_position > largest) {
       return error{errc::invalid_option, "next_position", info.next_position, largest,

@@ -19,7 +19,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/byte_source.hpp"
-#include "kvfit/io/guarded.hpp"
+#include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/safetensors_header.hpp"
 #include "kvfit/io/tensor_view.hpp"
 
@@ -131,7 +131,7 @@ result<safetensors_file> load_safetensors(Source source, std::uint64_t size,
 /// Cost: the data of the file, plus some 12 times the length of its header at worst. Nothing of
 /// what a header claims is allocated before it is checked against the file's true size.
 [[nodiscard]] inline result<safetensors_file> read_safetensors(const std::filesystem::path& path) {
-  return io_detail::guarded(errc::file_unreadable, [&]() -> result<safetensors_file> {
+  return io_detail::catch_exceptions(errc::file_unreadable, [&]() -> result<safetensors_file> {
     const std::string name = path.string();
     auto file = io_detail::open_file(path);
     if (!file) return file.error();
@@ -141,7 +141,7 @@ result<safetensors_file> load_safetensors(Source source, std::uint64_t size,
 
 /// The same from bytes in memory, which are copied.
 [[nodiscard]] inline result<safetensors_file> read_safetensors(std::span<const std::byte> bytes) {
-  return io_detail::guarded(errc::file_unreadable, [&] {
+  return io_detail::catch_exceptions(errc::file_unreadable, [&] {
     return io_detail::load_safetensors(io_detail::span_source(bytes), bytes.size(), "bytes");
   });
 }

@@ -16,7 +16,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/io/guarded.hpp"
+#include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/replace_file.hpp"
 #include "kvfit/io/safetensors_header.hpp"
 #include "kvfit/io/tensor_view.hpp"
@@ -97,7 +97,7 @@ template <class Fill>
 [[nodiscard]] result<void> write_safetensors_by(const std::filesystem::path& path,
                                                 std::span<const tensor_spec> tensors,
                                                 const tensor_metadata& metadata, const Fill& fill) {
-  return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
+  return io_detail::catch_exceptions(errc::file_unwritable, [&]() -> result<void> {
     std::vector<const tensor_spec*> ordered;
     std::uint64_t data_size = 0;
     for (const tensor_spec& tensor : tensors) {
@@ -156,7 +156,7 @@ template <class Fill>
 [[nodiscard]] inline result<void> write_safetensors(const std::filesystem::path& path,
                                                     std::span<const tensor_view> tensors,
                                                     const tensor_metadata& metadata) {
-  return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
+  return io_detail::catch_exceptions(errc::file_unwritable, [&]() -> result<void> {
     std::vector<tensor_spec> specs;
     for (const tensor_view& tensor : tensors) {
       const auto needed = io_detail::byte_size(tensor.type, tensor.shape);

@@ -20,8 +20,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/attention_rule.hpp"
 #include "kvfit/io/byte_source.hpp"
+#include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/expected_setup.hpp"
-#include "kvfit/io/guarded.hpp"
 #include "kvfit/io/state_check.hpp"
 #include "kvfit/io/state_layout.hpp"
 #include "kvfit/io/state_parts.hpp"
@@ -325,15 +325,15 @@ inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes,
 /// and 64 KB. Cost: the file is read twice.
 [[nodiscard]] inline result<cache_state> read_state(const std::filesystem::path& path,
                                                     const expected_setup& expected = {}) {
-  return io_detail::guarded(errc::file_unreadable,
-                            [&] { return io_detail::read_state_file(path, expected); });
+  return io_detail::catch_exceptions(errc::file_unreadable,
+                                     [&] { return io_detail::read_state_file(path, expected); });
 }
 
 /// The same from bytes in memory, which are copied.
 [[nodiscard]] inline result<cache_state> read_state(std::span<const std::byte> bytes,
                                                     const expected_setup& expected = {}) {
-  return io_detail::guarded(errc::file_unreadable,
-                            [&] { return io_detail::read_state_bytes(bytes, expected); });
+  return io_detail::catch_exceptions(errc::file_unreadable,
+                                     [&] { return io_detail::read_state_bytes(bytes, expected); });
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -17,9 +17,9 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/attention_rule.hpp"
 #include "kvfit/io/attention_rule_check.hpp"
+#include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/crc32c.hpp"
 #include "kvfit/io/expected_setup.hpp"
-#include "kvfit/io/guarded.hpp"
 #include "kvfit/io/replace_file.hpp"
 #include "kvfit/io/state_layout.hpp"
 #include "kvfit/io/state_rule.hpp"
@@ -330,17 +330,18 @@ inline result<void> put_state(const compacted_cache& cache, const state_info& in
 /// `storage_overflow` with row and column; `out_of_memory`. Cost: the state's length.
 [[nodiscard]] inline result<std::vector<std::byte>> write_state(const compacted_cache& cache,
                                                                 const state_info& info) {
-  return io_detail::guarded(errc::file_unwritable, [&]() -> result<std::vector<std::byte>> {
-    if (const auto ok = io_detail::check_state(cache, info); !ok) return ok.error();
-    std::vector<std::byte> bytes;
-    bytes.reserve(static_cast<std::size_t>(io_detail::state_length(cache, info)));
-    const auto append = [&](std::span<const std::byte> piece) -> result<void> {
-      bytes.insert(bytes.end(), piece.begin(), piece.end());
-      return {};
-    };
-    if (const auto ok = io_detail::put_state(cache, info, append); !ok) return ok.error();
-    return bytes;
-  });
+  return io_detail::catch_exceptions(
+      errc::file_unwritable, [&]() -> result<std::vector<std::byte>> {
+        if (const auto ok = io_detail::check_state(cache, info); !ok) return ok.error();
+        std::vector<std::byte> bytes;
+        bytes.reserve(static_cast<std::size_t>(io_detail::state_length(cache, info)));
+        const auto append = [&](std::span<const std::byte> piece) -> result<void> {
+          bytes.insert(bytes.end(), piece.begin(), piece.end());
+          return {};
+        };
+        if (const auto ok = io_detail::put_state(cache, info, append); !ok) return ok.error();
+        return bytes;
+      });
 }
 
 /// The same to a file, whole or not at all (`replace_file.hpp` says how). Errors besides, which
@@ -348,7 +349,7 @@ inline result<void> put_state(const compacted_cache& cache, const state_info& in
 [[nodiscard]] inline result<void> write_state(const std::filesystem::path& path,
                                               const compacted_cache& cache,
                                               const state_info& info) {
-  return io_detail::guarded(errc::file_unwritable, [&]() -> result<void> {
+  return io_detail::catch_exceptions(errc::file_unwritable, [&]() -> result<void> {
     if (const auto ok = io_detail::check_state(cache, info); !ok) return ok;
     return io_detail::replace_file_by(path, [&](const io_detail::byte_sink& sink) {
       return io_detail::put_state(cache, info, sink);

@@ -42,7 +42,7 @@ template <class = void>
 [[nodiscard]] inline bounded_fit bounded_nnls(const normal_equations& problem,
                                               const bounded_nnls_options& options = {},
                                               const const_vector_ref& start = Eigen::VectorXd(),
-                                              const loop& threads = {}) {
+                                              const executor_ref& threads = {}) {
   const Eigen::Index t = problem.moment.size();
   assert(problem.gram.rows() == t && problem.gram.cols() == t);
   assert(start.size() == 0 || start.size() == t);

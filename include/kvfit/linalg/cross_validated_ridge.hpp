@@ -24,8 +24,8 @@ namespace detail {
 /// Rows of X and Y in double, equal ones as one row times the root of their number; rows of nothing
 /// but zeros are left out.
 struct distinct_rows {
-  row_major_double x;
-  row_major_double y;
+  double_matrix x;
+  double_matrix y;
 
   distinct_rows(const matrix& given_x, const matrix& given_y)
       : x(given_x.rows(), given_x.cols()), y(given_y.rows(), given_y.cols()) {
@@ -75,20 +75,20 @@ struct distinct_rows {
 template <class = void>
 inline double cross_validated_ridge(const matrix& x, const matrix& y) {
   const detail::distinct_rows distinct(x, y);
-  const row_major_double& rows = distinct.x;
+  const double_matrix& rows = distinct.x;
   const auto n = static_cast<double>(rows.rows());
   const double total = distinct.y.squaredNorm();
   const double scale = rows.squaredNorm() / static_cast<double>(std::max<index_t>(rows.cols(), 1));
   if (rows.rows() < 2 || !(scale > 0) || !std::isfinite(scale) || !std::isfinite(total)) return 0;
   const bool is_tall = rows.rows() > rows.cols();
-  const row_major_double gram =
-      is_tall ? detail::product(rows, true, rows)
-              : detail::product(rows, false, row_major_double(rows.transpose()));
+  const double_matrix gram = is_tall
+                                 ? detail::product(rows, true, rows)
+                                 : detail::product(rows, false, double_matrix(rows.transpose()));
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(gram);
   if (eigen.info() != Eigen::Success) return 0;
   const Eigen::VectorXd& values = eigen.eigenvalues();
   // ‖uᵀY‖² for every left singular vector u of X, and what lies outside of them.
-  const row_major_double vectors = eigen.eigenvectors();
+  const double_matrix vectors = eigen.eigenvectors();
   Eigen::VectorXd along =
       detail::product(vectors, true, is_tall ? detail::product(rows, true, distinct.y) : distinct.y)
           .rowwise()

@@ -34,10 +34,10 @@ constexpr index_t summed_rows(index_t rows) noexcept {
 template <class = void>
 inline Eigen::VectorXd residual_moment(const const_matrix_ref& m, const kvfit::vector& y,
                                        const Eigen::VectorXd& w, Eigen::MatrixXd& parts,
-                                       const loop& executor) {
+                                       const executor_ref& executor) {
   const index_t n = m.rows();
   const index_t piece = summed_rows(n);
-  const loop threads =
+  const executor_ref threads =
       executor.for_work(32.0 * static_cast<double>(n) * static_cast<double>(m.cols()));
   parts.setZero(m.cols(), (n + piece - 1) / piece);
   over_pieces(threads, n, piece, [&](index_t first, index_t count) noexcept {
@@ -61,8 +61,8 @@ inline Eigen::VectorXd residual_moment(const const_matrix_ref& m, const kvfit::v
 /// are in double (Björck 1987), until they are small. False where the columns, scaled alike, are
 /// too near to dependent for that, or too few for it to pay.
 template <class = void>
-inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y, const loop& threads,
-                          gradient_start& out) {
+inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y,
+                          const executor_ref& threads, gradient_start& out) {
   if (m.cols() < smallest_float_system || is_nearly_square(m)) return false;
   const Eigen::MatrixXd square = float_gram(m, threads);
   shifted_factor<float> factor(threads);
@@ -103,7 +103,7 @@ inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y, con
 template <class = void>
 [[nodiscard]] inline gradient_start find_gradient_start(const const_matrix_ref& m,
                                                         const kvfit::vector& y,
-                                                        const loop& threads = {}) {
+                                                        const executor_ref& threads = {}) {
   if (m.rows() >= m.cols() && m.cols() > 0 && y.allFinite() &&
       detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols(), threads)) {
     gradient_start out;

@@ -50,7 +50,8 @@ inline double factor_of(row_scale scale, Eigen::Index i) {
 
 /// Calls `use(rows, first, count)` for D M in double, up to 512 rows at a time as strips.
 template <class Use>
-void for_row_strips(const const_matrix_ref& m, row_scale scale, const loop& threads, Use use) {
+void for_row_strips(const const_matrix_ref& m, row_scale scale, const executor_ref& threads,
+                    Use use) {
   const index_t n = m.rows();
   strips<double> rows(std::min(n, strip_rows), m.cols());
   for (index_t first = 0; first < n; first += strip_rows) {
@@ -78,11 +79,11 @@ constexpr double gram_work(index_t rows, index_t cols) noexcept {
 /// × t floats and the answer.
 template <class Load, class FirstColumn>
 void float_gram_into(index_t rows, index_t cols, Load load, FirstColumn first_column,
-                     Eigen::MatrixXd& out, const loop& executor = {}) {
+                     Eigen::MatrixXd& out, const executor_ref& executor = {}) {
   out.resize(cols, cols);
   if (rows == 0) out.setZero();
   if (rows == 0 || cols == 0) return;
-  const loop threads = executor.for_work(gram_work(std::min(rows, strip_rows), cols));
+  const executor_ref threads = executor.for_work(gram_work(std::min(rows, strip_rows), cols));
   strips<float> block(std::min(rows, strip_rows), cols);
   for (index_t top = 0; top < rows; top += strip_rows) {
     const index_t count = std::min(strip_rows, rows - top);
@@ -122,11 +123,11 @@ void float_gram_into(index_t rows, index_t cols, Load load, FirstColumn first_co
 /// Cost n·t² flops; allocates min(n, 512) × t doubles, and `out` where its size changes.
 template <class = void>
 inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale scale = {},
-                      const loop& executor = {}) {
+                      const executor_ref& executor = {}) {
   assert(scale.empty() || static_cast<Eigen::Index>(scale.size()) == m.rows());
   out.setZero(m.cols(), m.cols());
   if (m.size() == 0) return;
-  const loop threads = executor.for_work(
+  const executor_ref threads = executor.for_work(
       detail::gram_work(std::min(index_t{m.rows()}, detail::strip_rows), m.cols()));
   detail::for_row_strips(m, scale, threads, [&](const auto& rows, index_t, index_t count) {
     // The upper triangle by rows is the lower one by columns.
@@ -139,7 +140,7 @@ inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale
 /// G = MᵀD²M as a new t × t matrix; see `gram_into`.
 template <class = void>
 [[nodiscard]] inline Eigen::MatrixXd gram(const const_matrix_ref& m, row_scale scale = {},
-                                          const loop& threads = {}) {
+                                          const executor_ref& threads = {}) {
   Eigen::MatrixXd out;
   gram_into(m, out, scale, threads);
   return out;
@@ -167,9 +168,9 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
 /// n × min(t, 512) doubles.
 template <class = void>
 inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out,
-                          const loop& executor = {}) {
+                          const executor_ref& executor = {}) {
   const index_t t = m.cols();
-  const loop threads =
+  const executor_ref threads =
       executor.for_work(detail::gram_work(std::min(t, detail::strip_rows), m.rows()));
   out.setZero(m.rows(), m.rows());
   if (m.size() == 0) return;
@@ -190,7 +191,8 @@ inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out,
 
 /// K = M Mᵀ as a new n × n matrix; see `row_gram_into`.
 template <class = void>
-[[nodiscard]] inline Eigen::MatrixXd row_gram(const const_matrix_ref& m, const loop& threads = {}) {
+[[nodiscard]] inline Eigen::MatrixXd row_gram(const const_matrix_ref& m,
+                                              const executor_ref& threads = {}) {
   Eigen::MatrixXd out;
   row_gram_into(m, out, threads);
   return out;
@@ -202,7 +204,7 @@ template <class = void>
 template <class Rhs>
 [[nodiscard]] Eigen::Matrix<double, Eigen::Dynamic, Rhs::ColsAtCompileTime> moment(
     const const_matrix_ref& m, const Eigen::MatrixBase<Rhs>& y, row_scale scale = {},
-    const loop& executor = {}) {
+    const executor_ref& executor = {}) {
   assert(y.rows() == m.rows());
   using column_block = Eigen::Matrix<double, Eigen::Dynamic, Rhs::ColsAtCompileTime>;
   const index_t d = y.cols();
@@ -210,8 +212,8 @@ template <class Rhs>
   column_block out = column_block::Zero(m.cols(), d);
   if (m.size() == 0 || d == 0) return out;
   const index_t most = std::min(index_t{m.rows()}, detail::strip_rows);
-  const loop threads = executor.for_work(2.0 * static_cast<double>(most) *
-                                         static_cast<double>(m.cols()) * static_cast<double>(d));
+  const executor_ref threads = executor.for_work(
+      2.0 * static_cast<double>(most) * static_cast<double>(m.cols()) * static_cast<double>(d));
   Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> right(most, d);
   detail::for_row_strips(m, scale, threads, [&](const auto& rows, index_t first, index_t count) {
     for (index_t i = 0; i < count; ++i) {
@@ -238,7 +240,7 @@ template <class Rhs>
 [[nodiscard]] normal_equations form_normal_equations(const const_matrix_ref& m,
                                                      const Eigen::MatrixBase<Rhs>& y,
                                                      row_scale scale = {},
-                                                     const loop& threads = {}) {
+                                                     const executor_ref& threads = {}) {
   static_assert(Rhs::ColsAtCompileTime == 1, "y is one column");
   normal_equations out;
   gram_into(m, out.gram, scale, threads);

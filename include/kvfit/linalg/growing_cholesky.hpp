@@ -14,7 +14,7 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -48,7 +48,7 @@ class growing_cholesky {
   /// `rows` = n ≥ 0, `capacity` ≥ 0 columns at most, `rank_tolerance` in [1e-7, 1); `threads` share
   /// the products with all columns, on which no result depends.
   growing_cholesky(Eigen::Index rows, Eigen::Index capacity,
-                   double rank_tolerance = default_rank_tolerance, const loop& threads = {})
+                   double rank_tolerance = default_rank_tolerance, const executor_ref& threads = {})
       : rank_tolerance_(rank_tolerance),
         threads_(threads),
         columns_(capacity, rows),
@@ -293,7 +293,7 @@ class growing_cholesky {
   static constexpr Eigen::Index columns_apart = 512;
 
   double rank_tolerance_;
-  loop threads_;
+  executor_ref threads_;
   double grown_sq_ = 0;  // ‖z‖²
   Eigen::Index size_ = 0;
   std::vector<Eigen::Index> place_;

@@ -45,7 +45,7 @@ namespace detail {
 
 /// fp32 of `exact`, clamped to what fp32 holds; false where something had to be.
 template <class = void>
-inline bool round_to_float(const rows_of<double>& exact, kvfit::matrix& out) {
+inline bool round_to_float(const double_matrix& exact, kvfit::matrix& out) {
   constexpr double largest = std::numeric_limits<float>::max();
   bool fits = true;
   out.resize(exact.rows(), exact.cols());
@@ -63,7 +63,7 @@ inline bool round_to_float(const rows_of<double>& exact, kvfit::matrix& out) {
 template <class = void>
 inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_matrix_ref& y,
                                       const least_squares_options& options,
-                                      const const_matrix_ref* toward, const loop& threads) {
+                                      const const_matrix_ref* toward, const executor_ref& threads) {
   assert(x.rows() == y.rows());
   assert(toward == nullptr || (toward->rows() == x.cols() && toward->cols() == y.cols()));
   const Eigen::Index n = x.rows();
@@ -89,11 +89,11 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
   report.lambda = ridge_lambda(x, options.mode, options.ridge);
   const bool has_ridge = report.lambda > 0;
 
-  rows_of<double> solution;
+  double_matrix solution;
   if (options.method == least_squares_method::qr_unpivoted && toward == nullptr) {
     solution = solve_unpivoted(x, y, report.lambda, tolerance, report, threads);
   } else {
-    rows_of<double> right(n, y.cols());
+    double_matrix right(n, y.cols());
     over_rows(threads, n, y.cols(), [&](index_t first, index_t count) noexcept {
       right.middleRows(first, count) = y.middleRows(first, count).cast<double>();
     });
@@ -145,7 +145,7 @@ template <class = void>
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,
                                                      const const_matrix_ref& y,
                                                      const least_squares_options& options = {},
-                                                     const loop& threads = {}) {
+                                                     const executor_ref& threads = {}) {
   return detail::solve_toward(x, y, options, nullptr, threads);
 }
 
@@ -223,7 +223,7 @@ template <class = void>
                                                      const const_matrix_ref& y,
                                                      const least_squares_options& options,
                                                      const const_matrix_ref& toward,
-                                                     const loop& threads = {}) {
+                                                     const executor_ref& threads = {}) {
   return detail::solve_toward(x, y, options, &toward, threads);
 }
 

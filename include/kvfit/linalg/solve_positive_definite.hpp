@@ -2,26 +2,21 @@
 /// Matrices in double by rows: products, and symmetric positive definite systems.
 #pragma once
 
-#include <Eigen/Core>
-
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
-
-/// A matrix in double whose rows are contiguous.
-using row_major_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 namespace detail {
 
 /// A B for `a` (by its rows, or by its columns where it stands transposed) and the rows of `b`.
 template <class = void>
-inline row_major_double product(const row_major_double& a, bool is_transposed,
-                                const row_major_double& b) {
+inline double_matrix product(const double_matrix& a, bool is_transposed, const double_matrix& b) {
   const index_t rows = is_transposed ? a.cols() : a.rows();
   const index_t depth = is_transposed ? a.rows() : a.cols();
   const index_t stride = a.cols();
-  row_major_double out(rows, b.cols());
+  double_matrix out(rows, b.cols());
   simd::multiply({a.data(), is_transposed ? 1 : stride, is_transposed ? stride : 1},
                  {b.data(), b.cols()}, {out.data(), out.cols()}, rows, b.cols(), depth);
   return out;
@@ -36,7 +31,7 @@ inline row_major_double product(const row_major_double& a, bool is_transposed,
 ///
 /// Cost t³/3 + 2 t² width flops; allocates up to 256 (t + width) numbers.
 template <class = void>
-[[nodiscard]] inline bool solve_positive_definite(row_major_double& system, index_t first,
+[[nodiscard]] inline bool solve_positive_definite(double_matrix& system, index_t first,
                                                   index_t width) {
   const index_t t = system.rows();
   double* upper = system.data();

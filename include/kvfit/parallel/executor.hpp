@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Who runs independent items: the interface that `serial`, `thread_pool` and `caller` share.
+/// Who runs independent items: the interface that `serial`, `thread_pool` and `external_executor`
+/// share.
 #pragma once
 
 #include <concepts>

@@ -23,11 +23,11 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/sent_error.hpp"
+#include "kvfit/parallel/wire_error.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -127,11 +127,11 @@ class mpi_ranks {
     int first = size_;
     ok = reduce(&teller, &first, 1, MPI_INT, MPI_MIN);
     if (!ok) return ok;
-    detail::sent_error told;
-    if (first == rank_) told = detail::sent_error(own.error());
+    detail::wire_error told;
+    if (first == rank_) told = detail::wire_error(own.error());
     ok = broadcast(std::as_writable_bytes(std::span(&told, 1)), first);
     if (!ok) return ok;
-    return detail::guard_memory("agree", [&]() -> result<void> { return told.received(); });
+    return detail::catch_bad_alloc("agree", [&]() -> result<void> { return told.received(); });
   }
 
   /// Whether all ranks bring the same number.
@@ -167,7 +167,7 @@ class mpi_ranks {
     static_assert(std::is_trivially_copyable_v<T> && !std::is_same_v<T, bool>);
     std::vector<index_t> counts;
     std::vector<std::vector<T>> all;
-    auto ok = agree(detail::guard_memory("gather", [&]() -> result<void> {
+    auto ok = agree(detail::catch_bad_alloc("gather", [&]() -> result<void> {
       counts.resize(static_cast<std::size_t>(size_));
       all.resize(static_cast<std::size_t>(size_));
       return {};
@@ -177,7 +177,7 @@ class mpi_ranks {
     ok = called("MPI_Allgather",
                 MPI_Allgather(&count, 1, MPI_INT64_T, counts.data(), 1, MPI_INT64_T, own_));
     if (!ok) return ok.error();
-    ok = agree(detail::guard_memory("gather", [&]() -> result<void> {
+    ok = agree(detail::catch_bad_alloc("gather", [&]() -> result<void> {
       for (std::size_t r = 0; r < all.size(); ++r) {
         all[r].resize(static_cast<std::size_t>(counts[r]));
       }

@@ -17,8 +17,8 @@
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/heads.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/queries/engine.hpp"
@@ -125,7 +125,7 @@ inline cache_prefix prefix_of(const live_cache& cache) {
 /// A cache of the caller's: its layer numbers are the engine's layers, and the next token stands at
 /// `positions`. `invalid_option` where a number is no layer of `layers`, or does not ascend.
 inline result<cache_prefix> prefix_of(const cache_view& cache, index_t layers, index_t positions) {
-  return detail::guard_memory("prefix_of", [&]() -> result<cache_prefix> {
+  return detail::catch_bad_alloc("prefix_of", [&]() -> result<cache_prefix> {
     cache_prefix all{.positions = positions};
     all.blocks.resize(static_cast<std::size_t>(std::max<index_t>(layers, 0)));
     index_t before = -1;
@@ -172,7 +172,7 @@ inline result<void> replace_rows(cache_prefix& prefix, const compacted_layer& la
     return error{errc::shape_mismatch, "offsets", static_cast<index_t>(layer.offsets.size()),
                  static_cast<index_t>(heads.size()) + 1, "one per head, and the end"};
   }
-  return detail::guard_memory("replace_rows", [&]() -> result<void> {
+  return detail::catch_bad_alloc("replace_rows", [&]() -> result<void> {
     std::vector<std::vector<kv_block>> replaced(heads.size());
     for (std::size_t h = 0; h < heads.size(); ++h) {
       for (const kv_block& block : heads[h]) {

@@ -12,8 +12,8 @@
 
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -243,7 +243,7 @@ template <engine E, executor X, layer_compaction Compact>
                                                              reference_queries queries,
                                                              const token_range& range,
                                                              Compact&& compact_layer) {
-  return detail::guard_memory("compact_by_layers", [&] {
+  return detail::catch_bad_alloc("compact_by_layers", [&] {
     return detail::layerwise<E, X>(read, full, std::move(queries), range).run(compact_layer);
   });
 }

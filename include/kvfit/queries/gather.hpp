@@ -10,8 +10,8 @@
 #include <variant>
 #include <vector>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -289,7 +289,7 @@ template <engine E, executor X>
                                                        const cache_prefix& cache,
                                                        std::span<const weighted_source> mixture,
                                                        const gather_options& options = {}) {
-  return detail::guard_memory("gather_queries", [&] {
+  return detail::catch_bad_alloc("gather_queries", [&] {
     return detail::gathering<E, X>(read, context, cache, mixture, options).run();
   });
 }

@@ -8,8 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/random.hpp"
 #include "kvfit/core/result.hpp"
@@ -68,7 +68,7 @@ template <engine E, executor X>
   if (live.layers() != read.layers()) {
     return error{errc::shape_mismatch, "live", live.layers(), read.layers(), "layers"};
   }
-  return detail::guard_memory("generate", [&]() -> result<std::vector<token>> {
+  return detail::catch_bad_alloc("generate", [&]() -> result<std::vector<token>> {
     const index_t room = read.model().positions() - live.first_position() - live.rows(0);
     const index_t most = std::min(limits.tokens, room);
     std::vector<token> text;

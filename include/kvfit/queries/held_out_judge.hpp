@@ -19,8 +19,8 @@
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/heads.hpp"
 #include "kvfit/cache/queries_of_layer.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/refuse_number.hpp"
@@ -53,7 +53,7 @@ class held_out_judge {
     if (!(options.mass >= 0 && std::isfinite(options.mass))) {
       return detail::refuse_number("mass", options.mass, "must be finite and not negative");
     }
-    return detail::guard_memory("held_out_judge", [&]() -> result<held_out_judge> {
+    return detail::catch_bad_alloc("held_out_judge", [&]() -> result<held_out_judge> {
       held_out_judge judge(options.mass);
       if (const auto ok = check_query_layers(full, queries); !ok) return ok.error();
       index_t before = -1;
@@ -79,7 +79,7 @@ class held_out_judge {
   /// Errors: those of `check_layer` and `check_layer_order`; `missing_entry` for a cache without a
   /// layer or head that is judged; `shape_mismatch` for values of another width; those of `attend`.
   [[nodiscard]] result<double> operator()(const compacted_cache& cache) const {
-    return detail::guard_memory("held_out_judge", [&]() -> result<double> {
+    return detail::catch_bad_alloc("held_out_judge", [&]() -> result<double> {
       for (const compacted_layer& layer : cache.layers) {
         if (const auto ok = check_layer(layer); !ok) return ok.error();
       }

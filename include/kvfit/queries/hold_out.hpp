@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -74,7 +74,7 @@ namespace kvfit::inline KVFIT_ISA {
     return error{errc::invalid_option, "every", every, queries.rows(),
                  "from 2 to the number of rows"};
   }
-  return detail::guard_memory("hold_out", [&]() -> result<parted_queries> {
+  return detail::catch_bad_alloc("hold_out", [&]() -> result<parted_queries> {
     std::vector<index_t> fit;
     std::vector<index_t> judge;
     for (index_t i = 0; i < queries.rows(); ++i)

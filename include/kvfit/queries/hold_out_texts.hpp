@@ -7,8 +7,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/queries/hold_out.hpp"
@@ -53,7 +53,7 @@ namespace kvfit::inline KVFIT_ISA {
     return error{errc::invalid_option, "every", how.every, 2, "must be at least 2"};
   }
   if (how.most < 1) return error{errc::invalid_option, "most", how.most, 1, "must be at least 1"};
-  return detail::guard_memory("hold_out_texts", [&]() -> result<parted_texts> {
+  return detail::catch_bad_alloc("hold_out_texts", [&]() -> result<parted_texts> {
     parted_texts parts;
     std::vector<char> judges(static_cast<std::size_t>(queries.rows()), 0);
     std::vector<std::size_t> long_ones;

@@ -11,8 +11,8 @@
 
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/cache/heads.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -98,7 +98,7 @@ template <executor X>
   std::vector<std::optional<error>> causes(heads);
   how.run(shape.kv_heads, [&](index_t head) noexcept {
     const auto h = static_cast<std::size_t>(head);
-    const auto ok = detail::guard_memory("attend_layer", [&] {
+    const auto ok = detail::catch_bad_alloc("attend_layer", [&] {
       std::span<const kv_block> blocks;
       if (l < before.blocks.size() && h < before.blocks[l].size()) blocks = before.blocks[l][h];
       return detail::attend_head(shape, blocks, live.block(layer, head), rows, position, head,

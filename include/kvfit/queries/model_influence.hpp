@@ -14,8 +14,8 @@
 #include "kvfit/cache/heads.hpp"
 #include "kvfit/cache/influence_curve.hpp"
 #include "kvfit/compact/compacted.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -191,7 +191,7 @@ template <engine E, executor X, head_compaction Compact>
     if (grid[i] > before) continue;
     return error{errc::invalid_option, "grid", grid[i], before, "must be at least 1 and ascend"};
   }
-  return detail::guard_memory(
+  return detail::catch_bad_alloc(
       "measure_model_influence", [&]() -> result<std::vector<influence_curve>> {
         auto prefix = prefix_of(full, read.layers(), positions);
         if (!prefix) return prefix.error();

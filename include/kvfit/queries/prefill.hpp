@@ -6,8 +6,8 @@
 #include <span>
 #include <utility>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/queries/cache_prefix.hpp"
@@ -31,7 +31,7 @@ struct prefilled {
 template <engine E, executor X>
 [[nodiscard]] result<prefilled> prefill(const reader<E, X>& read, std::span<const token> tokens,
                                         const cache_prefix& before = {}) {
-  return detail::guard_memory("prefill", [&]() -> result<prefilled> {
+  return detail::catch_bad_alloc("prefill", [&]() -> result<prefilled> {
     prefilled text{live_cache(read.shapes(), before.positions), {}};
     auto hidden = read.read(before, text.cache, tokens);
     if (!hidden) return hidden.error();

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "kvfit/attention/attend.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/result.hpp"
@@ -106,7 +106,7 @@ class reader {
                                  index_t end, matrix& hidden, Seen&& seen = {}) const {
     if (const auto ok = check_run(before, live, first, end, hidden); !ok) return ok;
     const index_t start = live.rows(first);
-    auto ran = detail::guard_memory(
+    auto ran = detail::catch_bad_alloc(
         "reader::run", [&] { return run_chunks(before, live, first, end, hidden, seen); });
     if (!ran) {
       for (index_t l = first; l < end; ++l) live.truncate(l, start);
@@ -244,7 +244,7 @@ template <engine E, executor X>
   }
   if (model.layers() < 1) return error{errc::empty_input, "layers", model.layers(), 1};
   if (model.vocabulary() < 1) return error{errc::empty_input, "vocabulary", model.vocabulary(), 1};
-  return detail::guard_memory("make_reader", [&]() -> result<reader<E, X>> {
+  return detail::catch_bad_alloc("make_reader", [&]() -> result<reader<E, X>> {
     std::vector<layer_shape> shapes;
     for (index_t l = 0; l < model.layers(); ++l) {
       const layer_shape shape = model.shape(l);

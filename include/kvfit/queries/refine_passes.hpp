@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/error.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
@@ -83,7 +83,7 @@ template <cache_pass Next, cache_judge Judge>
     return detail::refuse_number("least_gain", options.least_gain,
                                  "must be finite and not negative");
   }
-  return detail::guard_memory("refine_passes", [&]() -> result<refined_passes> {
+  return detail::catch_bad_alloc("refine_passes", [&]() -> result<refined_passes> {
     refined_passes best;
     const result<double> first = judge(start);
     if (!first) return first.error();

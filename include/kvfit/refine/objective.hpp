@@ -291,8 +291,8 @@ class attention_objective {
   vector shares_;
   matrix weighted_;
   matrix sums_;
-  linalg::row_major_double moments_;
-  linalg::row_major_double system_;
+  double_matrix moments_;
+  double_matrix system_;
   matrix values_;
   matrix error_;       // o − ô, then g; queries across
   matrix error_down_;  // g, queries down

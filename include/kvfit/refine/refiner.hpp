@@ -13,6 +13,7 @@
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/lbfgs.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/batch.hpp"
@@ -203,11 +204,9 @@ class refiner {
     return 1 / std::max(logit, 1e-6 * length + std::numeric_limits<double>::min());
   }
 
-  using rows_of_double = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
   /// The point that variables stand for.
   void place(const Eigen::VectorXd& x) {
-    const Eigen::Map<const rows_of_double> moved(x.data(), start_keys_.rows(), start_keys_.cols());
+    const Eigen::Map<const double_matrix> moved(x.data(), start_keys_.rows(), start_keys_.cols());
     keys_ = start_keys_ + (moved * whitening_).cast<float>();
     if (settings_.fits_bias) bias_ = start_bias_ + x.tail(start_bias_.size()).cast<float>();
   }
@@ -222,7 +221,7 @@ class refiner {
     }
     if (!std::isfinite(value.total)) return value.total;
     gradient.resize(x.size());
-    Eigen::Map<rows_of_double>(gradient.data(), keys_.rows(), keys_.cols()) =
+    Eigen::Map<double_matrix>(gradient.data(), keys_.rows(), keys_.cols()) =
         keys_gradient_.cast<double>() * whitening_.transpose();
     if (settings_.fits_bias) gradient.tail(bias_.size()) = bias_gradient_.cast<double>();
     return value.total;

@@ -118,8 +118,8 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
   Eigen::VectorXd logits(cache.keys.rows());
   const index_t visible = next_row(cache.bias, 0, cache.bias.empty() ? 0 : logits.size(), false);
   matrix buffer(tile_rows, depth);
-  double_rows keys(tile_rows, depth);
-  double_rows sight(tile_rows, depth);  // μ + ½ scale Σ k_j
+  double_matrix keys(tile_rows, depth);
+  double_matrix sight(tile_rows, depth);  // μ + ½ scale Σ k_j
   for (index_t first = 0; first < logits.size(); first += tile_rows) {
     const index_t count = std::min(tile_rows, logits.size() - first);
     const float_tile rows = load_visible_rows(cache.keys, cache.bias, first, count, buffer.data());

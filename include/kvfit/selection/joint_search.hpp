@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/problem.hpp"
@@ -57,7 +57,7 @@ class joint_search {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
       const index_t best = best_open();
       if (best < 0) {
-        if (waits_ == 0) break;
+        if (pending_ == 0) break;
         bring_up_to_date();  // rounding may have hidden what there is
         continue;
       }
@@ -89,19 +89,19 @@ class joint_search {
   void start() {
     const index_t keys = columns_.keys();
     columns_.squared_norms(norms_);
-    left_ = norms_;
-    columns_.correlate(columns_.fold(targets_.columns()), agreement_);
+    residual_norm_sq_ = norms_;
+    columns_.correlate(columns_.fold(targets_.columns()), correlation_);
     score_.resize(keys);
     measure_agreement();
     basis_.resize(problem_.budget, columns_.rows());
     const index_t slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
     slots_.assign(static_cast<std::size_t>(slots), -1);
-    apart_.setZero(slots, columns_.rows());
+    orthogonal_.setZero(slots, columns_.rows());
     products_.setZero(keys, slots);
-    agreement_of_.setZero(slots, agreement_.cols());
+    correlation_of_.setZero(slots, correlation_.cols());
     // As many picks may wait as there are slots to pick from.
     waiting_.setZero(keys, slots);
-    explained_.setZero(slots, agreement_.cols());
+    explained_.setZero(slots, correlation_.cols());
   }
 
   /// `body(first, count)` for pieces of all keys, on all threads.
@@ -113,16 +113,18 @@ class joint_search {
   void measure_agreement() {
     over_keys([&](index_t first, index_t count) noexcept {
       for (index_t j = first; j < first + count; ++j) {
-        const float* row = agreement_.row(j).data();
-        score_[j] = simd::dot32(row, row, agreement_.cols());
+        const float* row = correlation_.row(j).data();
+        score_[j] = simd::dot32(row, row, correlation_.cols());
       }
     });
   }
 
   /// What a key would explain: ‖G_j‖² / ‖P⊥a_j‖².
   [[nodiscard]] float gain(index_t j) const {
-    if (is_open_[static_cast<std::size_t>(j)] == 0 || !(left_[j] > dependent * norms_[j])) return 0;
-    return score_[j] / left_[j];
+    if (is_open_[static_cast<std::size_t>(j)] == 0 ||
+        !(residual_norm_sq_[j] > dependent * norms_[j]))
+      return 0;
+    return score_[j] / residual_norm_sq_[j];
   }
 
   /// Ties go to the earlier row; −1 where no key explains anything.
@@ -146,14 +148,14 @@ class joint_search {
 
   /// G of all keys, from the picks that wait.
   void bring_up_to_date() {
-    if (waits_ == 0) return;
-    const index_t targets = agreement_.cols();
+    if (pending_ == 0) return;
+    const index_t targets = correlation_.cols();
     over_keys([&](index_t first, index_t count) noexcept {
       simd::multiply({waiting_.row(first).data(), slots(), 1}, {explained_.data(), targets},
-                     {agreement_.row(first).data(), targets}, count, targets, waits_,
+                     {correlation_.row(first).data(), targets}, count, targets, pending_,
                      simd::product_mode::subtract);
     });
-    waits_ = 0;
+    pending_ = 0;
     measure_agreement();
   }
 
@@ -186,10 +188,10 @@ class joint_search {
       const index_t slot = room[k].second;
       const auto column = static_cast<index_t>(k);
       slots_[static_cast<std::size_t>(slot)] = wanted[k];
-      apart_.row(slot) = added.row(column);
+      orthogonal_.row(slot) = added.row(column);
       products_.col(slot) = fresh_.col(column);
       // Afresh, without the rounding of many subtractions.
-      left_[wanted[k]] = added.row(column).squaredNorm();
+      residual_norm_sq_[wanted[k]] = added.row(column).squaredNorm();
     }
     agree_with_slots();
     ++out_.report.refits;
@@ -199,13 +201,13 @@ class joint_search {
   void agree_with_slots() {
     for (index_t s = 0; s < slots(); ++s) {
       const index_t key = slots_[static_cast<std::size_t>(s)];
-      if (key >= 0) agreement_of_.row(s) = agreement_.row(key);
+      if (key >= 0) correlation_of_.row(s) = correlation_.row(key);
     }
-    const matrix of = agreement_of_.transpose();
+    const matrix of = correlation_of_.transpose();
     shared_.resize(columns_.keys(), slots());
     over_keys([&](index_t first, index_t count) noexcept {
-      simd::multiply({agreement_.row(first).data(), agreement_.cols(), 1}, {of.data(), slots()},
-                     {shared_.row(first).data(), slots()}, count, slots(), agreement_.cols());
+      simd::multiply({correlation_.row(first).data(), correlation_.cols(), 1}, {of.data(), slots()},
+                     {shared_.row(first).data(), slots()}, count, slots(), correlation_.cols());
     });
   }
 
@@ -234,22 +236,22 @@ class joint_search {
   void pick(index_t slot) {
     const index_t row = slots_[static_cast<std::size_t>(slot)];
     slots_[static_cast<std::size_t>(slot)] = -1;
-    const float length = apart_.row(slot).stableNorm();
+    const float length = orthogonal_.row(slot).stableNorm();
     is_open_[static_cast<std::size_t>(row)] = 0;
     if (!(length * length > dependent * norms_[row])) return;  // a rounding's worth, after all
     const float scale = 1 / length;
-    basis_.row(size()) = apart_.row(slot) * scale;
-    explained_.row(waits_) = agreement_of_.row(slot) * scale;
+    basis_.row(size()) = orthogonal_.row(slot) * scale;
+    explained_.row(pending_) = correlation_of_.row(slot) * scale;
     out_.positions.push_back(row);
     ++out_.report.rounds;
     take_out(slot, scale);
-    ++waits_;
+    ++pending_;
   }
 
   /// What the pick from `slot`, its column `scale` times as long, leaves of all keys and slots.
   void take_out(index_t slot, float scale) {
     const auto basis = basis_.row(size() - 1);
-    const auto explained = explained_.row(waits_);
+    const auto explained = explained_.row(pending_);
     const float squares = explained.squaredNorm();
     vector along = vector::Zero(slots());   // z of each slot's key
     vector change = vector::Zero(slots());  // of a slot's H for each z_j
@@ -257,7 +259,7 @@ class joint_search {
       const index_t key = slots_[static_cast<std::size_t>(s)];
       if (key < 0) continue;
       along[s] = products_(key, slot) * scale;
-      change[s] = explained.dot(agreement_of_.row(s)) - along[s] * squares;
+      change[s] = explained.dot(correlation_of_.row(s)) - along[s] * squares;
     }
     // Longer pieces, for each is little work.
     over_pieces(problem_.threads, columns_.keys(), 8 * mass_columns::piece,
@@ -267,11 +269,11 @@ class joint_search {
                     float* shared = shared_.row(j).data();
                     const float z = products[slot] * scale;
                     const float agreed = shared[slot] * scale;
-                    waiting_(j, waits_) = z;
+                    waiting_(j, pending_) = z;
                     // Fused by name, or each compiled copy of this might round as it likes.
                     const float lost = std::fma(z, squares, -2 * agreed);
                     score_[j] = std::max(0.0F, std::fma(z, lost, score_[j]));
-                    left_[j] = std::fma(-z, z, left_[j]);
+                    residual_norm_sq_[j] = std::fma(-z, z, residual_norm_sq_[j]);
                     simd::subtract_scaled(products, z, along.data(), slots());
                     simd::subtract_scaled(shared, z, change.data(), slots());
                     simd::subtract_scaled(shared, agreed, along.data(), slots());
@@ -279,9 +281,9 @@ class joint_search {
                 });
     for (index_t s = 0; s < slots(); ++s) {
       if (along[s] == 0) continue;
-      simd::subtract_scaled(apart_.row(s).data(), along[s], basis.data(), apart_.cols());
-      simd::subtract_scaled(agreement_of_.row(s).data(), along[s], explained.data(),
-                            agreement_of_.cols());
+      simd::subtract_scaled(orthogonal_.row(s).data(), along[s], basis.data(), orthogonal_.cols());
+      simd::subtract_scaled(correlation_of_.row(s).data(), along[s], explained.data(),
+                            correlation_of_.cols());
     }
   }
 
@@ -292,17 +294,17 @@ class joint_search {
   index_t sweep_;
   std::vector<char> is_open_;
   vector norms_;                // ‖a_j‖²
-  vector left_;                 // ‖P⊥a_j‖²
-  matrix agreement_;            // T × (1 + d_v): G as of the last sweep
+  vector residual_norm_sq_;     // ‖P⊥a_j‖²
+  matrix correlation_;          // T × (1 + d_v): G as of the last sweep
   vector score_;                // ‖G_j‖² as of now
   matrix basis_;                // picks × n, orthonormal
   std::vector<index_t> slots_;  // keys whose products are at hand, −1 for none
-  matrix apart_;                // slots × n: P⊥a
-  matrix agreement_of_;         // slots × (1 + d_v): their rows of G
+  matrix orthogonal_;           // slots × n: P⊥a
+  matrix correlation_of_;       // slots × (1 + d_v): their rows of G
   matrix products_;             // T × slots: AᵀP⊥a
   matrix shared_;               // T × slots: H
   matrix fresh_;                // T × newcomers
-  index_t waits_ = 0;           // picks since the last sweep
+  index_t pending_ = 0;         // picks since the last sweep
   matrix waiting_;              // T × waits: their z
   matrix explained_;            // waits × (1 + d_v): their g
   selected_rows out_;

@@ -62,7 +62,7 @@ class mass_columns {
   [[nodiscard]] index_t memory_cap() const noexcept { return problem_.memory_cap; }
   [[nodiscard]] index_t queries() const noexcept { return target_.size(); }
   [[nodiscard]] index_t keys() const noexcept { return source_.keys(); }
-  [[nodiscard]] const loop& threads() const noexcept { return problem_.threads; }
+  [[nodiscard]] const executor_ref& threads() const noexcept { return problem_.threads; }
   /// Keys that one thread takes at a time.
   static constexpr index_t piece = 512;
   /// n: f_i, with what takes stored exponentials to the queries' own shift.

@@ -12,7 +12,7 @@
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 
 namespace kvfit {
@@ -35,7 +35,7 @@ struct selection_problem {
   /// Greedy selections look at it before every round, and end with `cancelled` once it is due.
   stop_when stop = {};
   /// Who runs what can be done at the same time; what is chosen does not depend on it.
-  loop threads = {};
+  executor_ref threads = {};
 
   /// A key whose own bias hides it from every query is never kept, nor read. So are those hidden
   /// that `compact` protects between the others.

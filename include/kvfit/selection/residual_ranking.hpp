@@ -57,7 +57,7 @@ class residual_ranking {
   std::span<const index_t> best(const vector& residual, std::span<const char> open, index_t count) {
     count_ = static_cast<std::size_t>(std::max<index_t>(count, 0));
     best_.clear();
-    seen_.clear();
+    score_bounds_.clear();
     if (is_at_hand_ && count_ > 0) {
       rank_by_bounds(residual, open);
     } else if (count_ > 0) {
@@ -72,7 +72,7 @@ class residual_ranking {
   /// Whether columns are stored, in fp32 or bf16. If not, every call makes all of them anew.
   [[nodiscard]] bool is_at_hand() const noexcept { return is_at_hand_; }
   /// Rows looked at so far, of all rounds.
-  [[nodiscard]] index_t looked_at() const noexcept { return looked_at_; }
+  [[nodiscard]] index_t examined() const noexcept { return examined_; }
 
  private:
   static constexpr index_t piece = 64;  // rows that one thread looks at at a time
@@ -93,7 +93,7 @@ class residual_ranking {
   }
 
   /// A key looked at: what its score is at least, and what its c_j is at most.
-  struct glimpse {
+  struct score_bound {
     index_t row;
     float least;
     float most;
@@ -121,15 +121,15 @@ class residual_ranking {
 
     rows_.clear();
     is_seen_.assign(static_cast<std::size_t>(columns_.keys()), 0);
-    for (const index_t j : probable_) {  // they set a high mark to begin with
+    for (const index_t j : candidates_) {  // they set a high mark to begin with
       const auto at = static_cast<std::size_t>(j);
       if (open[at] == 0) continue;
       is_seen_[at] = 1;
       rows_.push_back(j);
     }
-    look_at_rows();
+    bound_rows();
     find_reaching(open);
-    look_at_rows();
+    bound_rows();
     take_best();
     remember();
   }
@@ -156,23 +156,24 @@ class residual_ranking {
     }
   }
 
-  /// Adds a glimpse of each of `rows_` to `seen_`.
-  void look_at_rows() {
-    const std::size_t before = seen_.size();
+  /// Adds a score_bound of each of `rows_` to `score_bounds_`.
+  void bound_rows() {
+    const std::size_t before = score_bounds_.size();
     const auto many = static_cast<index_t>(rows_.size());
-    seen_.resize(before + rows_.size());
+    score_bounds_.resize(before + rows_.size());
     over_pieces(columns_.threads(), many, piece, [&](index_t first, index_t count) noexcept {
       for (index_t k = first; k < first + count; ++k) {
         const auto at = static_cast<std::size_t>(k);
-        seen_[before + at] = look(rows_[at], rows_[at + (k + 1 < many ? 1 : 0)]);
+        score_bounds_[before + at] = bound_of(rows_[at], rows_[at + (k + 1 < many ? 1 : 0)]);
       }
     });
-    for (std::size_t k = before; k < seen_.size(); ++k) bounds_.set(seen_[k].row, seen_[k].most);
-    looked_at_ += many;
+    for (std::size_t k = before; k < score_bounds_.size(); ++k)
+      bounds_.set(score_bounds_[k].row, score_bounds_[k].most);
+    examined_ += many;
   }
 
   /// `next` is the row looked at after this one.
-  [[nodiscard]] glimpse look(index_t j, index_t next) const noexcept {
+  [[nodiscard]] score_bound bound_of(index_t j, index_t next) const noexcept {
     const bool is_rounded = !halves_.is_empty();
     float correlation = is_rounded ? halves_.correlation(j, next) : columns_.correlation(j);
     if (is_absolute_) correlation = std::abs(correlation);
@@ -184,10 +185,10 @@ class residual_ranking {
 
   /// What the worst of the best scores at least, by what is seen; −∞ if fewer are seen.
   [[nodiscard]] float least_of_best() {
-    if (seen_.size() < count_) return -std::numeric_limits<float>::infinity();
-    const auto last = seen_.begin() + static_cast<std::ptrdiff_t>(count_ - 1);
-    std::nth_element(seen_.begin(), last, seen_.end(),
-                     [](const glimpse& a, const glimpse& b) { return a.least > b.least; });
+    if (score_bounds_.size() < count_) return -std::numeric_limits<float>::infinity();
+    const auto last = score_bounds_.begin() + static_cast<std::ptrdiff_t>(count_ - 1);
+    std::nth_element(score_bounds_.begin(), last, score_bounds_.end(),
+                     [](const score_bound& a, const score_bound& b) { return a.least > b.least; });
     return last->least;
   }
 
@@ -195,7 +196,7 @@ class residual_ranking {
   void take_best() {
     const float floor = floor_of(least_of_best());
     rows_.clear();
-    for (const glimpse& key : seen_) {
+    for (const score_bound& key : score_bounds_) {
       if (key.most >= floor * divisors_[key.row]) rows_.push_back(key.row);
     }
     columns_.correlations(rows_, correlation_);
@@ -219,13 +220,14 @@ class residual_ranking {
 
   /// Keeps the runners-up for the next call.
   void remember() {
-    const std::size_t wanted = std::min(seen_.size(), 5 * count_ + 32);
-    const auto end = seen_.begin() + static_cast<std::ptrdiff_t>(wanted);
-    std::nth_element(seen_.begin(), end, seen_.end(), [](const glimpse& a, const glimpse& b) {
-      return a.least != b.least ? a.least > b.least : a.row < b.row;
-    });
-    probable_.clear();
-    for (auto key = seen_.begin(); key != end; ++key) probable_.push_back(key->row);
+    const std::size_t wanted = std::min(score_bounds_.size(), 5 * count_ + 32);
+    const auto end = score_bounds_.begin() + static_cast<std::ptrdiff_t>(wanted);
+    std::nth_element(score_bounds_.begin(), end, score_bounds_.end(),
+                     [](const score_bound& a, const score_bound& b) {
+                       return a.least != b.least ? a.least > b.least : a.row < b.row;
+                     });
+    candidates_.clear();
+    for (auto key = score_bounds_.begin(); key != end; ++key) candidates_.push_back(key->row);
   }
 
   mass_columns& columns_;
@@ -241,10 +243,10 @@ class residual_ranking {
   vector correlation_;
   std::vector<char> is_seen_;
   std::vector<ranked> best_;
-  std::vector<glimpse> seen_;
+  std::vector<score_bound> score_bounds_;
   std::vector<index_t> rows_;
-  std::vector<index_t> probable_;
-  index_t looked_at_ = 0;
+  std::vector<index_t> candidates_;
+  index_t examined_ = 0;
 
   friend double residual_ranking_bytes(const head_sizes& sizes, index_t count,
                                        index_t rounds) noexcept;
@@ -253,7 +255,7 @@ class residual_ranking {
 /// Bytes of a `residual_ranking` that is asked for `count` rows at most, so many rounds.
 inline double residual_ranking_bytes(const head_sizes& sizes, index_t count,
                                      index_t rounds) noexcept {
-  const auto glimpse = static_cast<double>(sizeof(residual_ranking::glimpse));
+  const auto score_bound = static_cast<double>(sizeof(residual_ranking::score_bound));
   const auto keys = static_cast<double>(sizes.keys);
   const bool has_floats = stores_mass_columns(sizes);
   const bool has_halves = residual_ranking::holds_halves(sizes.queries, sizes.keys, has_floats,
@@ -261,8 +263,8 @@ inline double residual_ranking_bytes(const head_sizes& sizes, index_t count,
   return (has_halves ? half_columns_bytes(sizes) : 0) +
          (has_floats ? 0 : columns_bytes(sizes, std::min(sizes.keys, mass_columns::made_at_once))) +
          correlation_bounds_bytes(sizes.keys, sizes.queries) + float_bytes(3, sizes.keys) + keys +
-         grown_bytes((glimpse + 8) * keys) +
-         grown_bytes(2 * glimpse * static_cast<double>(6 * count + 32));
+         grown_bytes((score_bound + 8) * keys) +
+         grown_bytes(2 * score_bound * static_cast<double>(6 * count + 32));
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

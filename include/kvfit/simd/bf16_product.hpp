@@ -7,12 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kvfit/simd/ahead.hpp"
 #include "kvfit/simd/amx_tiles.hpp"
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/bf16_amx.hpp"
 #include "kvfit/simd/bf16_neon.hpp"
 #include "kvfit/simd/bf16_pairs.hpp"
+#include "kvfit/simd/prefetch.hpp"
 #include "kvfit/simd/product.hpp"
 
 namespace kvfit::simd::inline KVFIT_ISA {
@@ -103,7 +103,7 @@ class pair_multiplier {
   void operator()(const pair_left_factor& a, const pair_row_factor& b, const row_target& c,
                   index_t rows, index_t cols, index_t pairs,
                   product_mode mode = product_mode::assign,
-                  [[maybe_unused]] const memory_ahead& next = {}) const noexcept {
+                  [[maybe_unused]] const prefetch_range& next = {}) const noexcept {
 #if defined(KVFIT_SIMD_AMX)
     if (has_amx_)
       return detail::multiply_by_amx<detail::amx_tiles>(a, b, c, rows, cols, pairs, mode);

@@ -7,9 +7,9 @@
 #include <cstddef>
 #include <utility>
 
-#include "kvfit/simd/ahead.hpp"
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/batch64.hpp"
+#include "kvfit/simd/prefetch.hpp"
 
 namespace kvfit::simd::inline KVFIT_ISA {
 
@@ -174,7 +174,7 @@ template <class Terms>
 void multiply_any(const basic_left_factor<typename Terms::element>& a,
                   const basic_row_factor<typename Terms::element>& b,
                   const basic_row_target<typename Terms::scalar>& c, index_t rows, index_t cols,
-                  index_t depth, product_mode mode, const memory_ahead& next) noexcept {
+                  index_t depth, product_mode mode, const prefetch_range& next) noexcept {
   constexpr auto step = static_cast<index_t>(register_of<typename Terms::scalar>::size);
   // No more steps than there are: strips are at most 4 registers wide, tiles at most 8 rows high.
   fetcher ahead(next,
@@ -225,7 +225,7 @@ void multiply_any(const basic_left_factor<typename Terms::element>& a,
 /// memory `next` is fetched.
 inline void multiply(const left_factor& a, const row_factor& b, const row_target& c, index_t rows,
                      index_t cols, index_t depth, product_mode mode = product_mode::assign,
-                     const memory_ahead& next = {}) noexcept {
+                     const prefetch_range& next = {}) noexcept {
   detail::multiply_any<detail::single_terms<float>>(a, b, c, rows, cols, depth, mode, next);
 }
 

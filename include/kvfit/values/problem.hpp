@@ -8,7 +8,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 
 namespace kvfit {
 
@@ -18,7 +18,7 @@ struct values_problem {
   const matrix* output = nullptr;    ///< n × d_v: full attention's output
   const matrix* original = nullptr;  ///< t × d_v: the kept rows' own values
   /// Who runs what can be done at the same time; what comes out does not depend on it.
-  loop threads = {};
+  executor_ref threads = {};
 };
 
 struct values_fit {

@@ -6,8 +6,8 @@
 #include <span>
 
 #include "kvfit/core/config.hpp"
-#include "kvfit/simd/ahead.hpp"
 #include "kvfit/simd/convert.hpp"
+#include "kvfit/simd/prefetch.hpp"
 #include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_view.hpp"
 
@@ -92,8 +92,8 @@ inline float_tile load_rows(const row_view& view, index_t first, index_t count,
 /// The memory of rows first … first + count − 1, as far as there are any, to be fetched while
 /// something else is computed. None where it lies scattered: there the rows would have to be
 /// fetched one by one. No allocation.
-inline simd::memory_ahead memory_of_rows(const row_view& view, index_t first,
-                                         index_t count) noexcept {
+inline simd::prefetch_range memory_of_rows(const row_view& view, index_t first,
+                                           index_t count) noexcept {
   count = std::min(count, view.rows() - first);
   if (count <= 0 || view.empty() || !view.is_plain() || view.col_stride() != 1) return {};
   const index_t stride = view.row_stride();

@@ -5,8 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/row_store.hpp"
 #include "kvfit/view/writable_view.hpp"
@@ -53,7 +53,7 @@ inline result<void> store_rows(const row_view& source, const writable_view& targ
   if (source.empty()) return {};
   if (!source.is_backed()) return error{errc::null_data, std::string(argument)};
   if (!target.view().is_backed()) return error{errc::null_data, "target"};
-  return detail::guard_memory("store_rows", [&]() -> result<void> {
+  return detail::catch_bad_alloc("store_rows", [&]() -> result<void> {
     detail::row_store store(source, target, argument);
     if (const auto ok = store.check_borders(); !ok) return ok;
     if (const auto ok = store.check_places(); !ok) return ok;

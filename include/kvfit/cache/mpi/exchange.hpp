@@ -17,7 +17,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/mpi.hpp"
-#include "kvfit/parallel/sent_error.hpp"
+#include "kvfit/parallel/wire_error.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -27,7 +27,7 @@ struct sent_report {
   index_t rows = 0;
   head_outcome outcome = head_outcome::fitted;
   bool has_cause = false;
-  sent_error cause;
+  wire_error cause;
   compact_report report;
 };
 
@@ -45,7 +45,7 @@ inline result<void> exchange_reports(mpi_ranks& ranks, const ranked_heads& all,
       to.rows = from.rows;
       to.outcome = from.outcome;
       to.has_cause = from.cause.has_value();
-      if (from.cause) to.cause = sent_error(*from.cause);
+      if (from.cause) to.cause = wire_error(*from.cause);
       to.report = from.report;
     }
     return {};

@@ -102,7 +102,7 @@ result<ranked_heads> heads_of_ranks(mpi_ranks& ranks, const cache_view& cache,
   const auto outlines = ranks.gather(outline);
   if (!outlines) return outlines.error();
   index_t place = 0;
-  const auto joined = guard_memory("compact_cache", [&]() -> result<void> {
+  const auto joined = catch_bad_alloc("compact_cache", [&]() -> result<void> {
     auto all = join_shards(*outlines, cache, queries, options.skip, ranks.rank(), place);
     if (!all) return all.error();
     heads = std::move(*all);

@@ -9,8 +9,8 @@
 #include "kvfit/cache/heads.hpp"
 #include "kvfit/cache/mpi/ranked_heads.hpp"
 #include "kvfit/cache/over_heads.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/core/guarded.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/mpi.hpp"
 
@@ -24,7 +24,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// The exception under way as an error, for it can't go to another process.
 inline result<void> thrown_in(const ranked_heads& heads, index_t own_place) noexcept {
   const auto described = [&](const char* what) {
-    return guard_memory("compact_cache", [&]() -> result<void> {
+    return catch_bad_alloc("compact_cache", [&]() -> result<void> {
       const bool is_a_heads = own_place < static_cast<index_t>(heads.own.size());
       return error{errc::policy_threw,
                    is_a_heads ? name(heads.own[static_cast<std::size_t>(own_place)].id) : "",
@@ -52,7 +52,7 @@ result<void> in_step(mpi_ranks& ranks, const ranked_heads& heads, Step&& step) {
 #if KVFIT_HAS_EXCEPTIONS
     try {
 #endif
-      return guard_memory("compact_cache", [&]() -> result<void> { return step(failed_at); });
+      return catch_bad_alloc("compact_cache", [&]() -> result<void> { return step(failed_at); });
 #if KVFIT_HAS_EXCEPTIONS
     } catch (...) {
       return thrown_in(heads, failed_at);

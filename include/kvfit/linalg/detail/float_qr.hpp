@@ -14,7 +14,7 @@
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/linalg/triangular_condition.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
@@ -24,7 +24,7 @@ template <class = void>
 class float_qr {
  public:
   /// Solves share right-hand sides among `threads`, too.
-  float_qr(const const_matrix_ref& x, double lambda, const loop& threads = {})
+  float_qr(const const_matrix_ref& x, double lambda, const executor_ref& threads = {})
       : is_wide_(!(lambda > 0) && x.rows() < x.cols()),
         equations_(x.rows()),
         length_(is_wide_ ? x.rows() : x.cols()),
@@ -92,7 +92,7 @@ class float_qr {
 
   /// The first t rows of QᵀB (tall), to be used with `triangle()`.
   template <class Rhs>
-  [[nodiscard]] rows_of<double> project(const Eigen::MatrixBase<Rhs>& b) {
+  [[nodiscard]] double_matrix project(const Eigen::MatrixBase<Rhs>& b) {
     double scale = 1;
     const kvfit::matrix right = projected(b, scale);
     return right.topRows(length_.size()).cast<double>() * scale;
@@ -101,7 +101,7 @@ class float_qr {
   /// min ‖X C − B‖² + λ‖C‖² (tall) or the smallest C with X C = B (wide). Not finite where R is
   /// singular.
   template <class Rhs>
-  [[nodiscard]] rows_of<double> solve(const Eigen::MatrixBase<Rhs>& b) {
+  [[nodiscard]] double_matrix solve(const Eigen::MatrixBase<Rhs>& b) {
     const index_t size = length_.size();
     const index_t d = b.cols();
     double scale = 1;
@@ -111,7 +111,7 @@ class float_qr {
       solve_upper(qr_.r().data(), size, size, right.data(), d, d, threads_);
       return inverse.asDiagonal() * (right.topRows(size).cast<double>() * scale);
     }
-    const rows_of<double> scaled = inverse.asDiagonal() * b.template cast<double>();
+    const double_matrix scaled = inverse.asDiagonal() * b.template cast<double>();
     scale = power_of_two(scaled.cwiseAbs().maxCoeff());
     kvfit::matrix out = kvfit::matrix::Zero(qr_.rows(), d);
     out.topRows(size) = (scaled / scale).cast<float>();
@@ -122,11 +122,11 @@ class float_qr {
   }
 
   /// (RᵀR)⁻¹ right, for a tall X.
-  [[nodiscard]] rows_of<double> solve_normal(const rows_of<double>& right) const {
+  [[nodiscard]] double_matrix solve_normal(const double_matrix& right) const {
     const index_t size = length_.size();
     const index_t d = right.cols();
     const Eigen::VectorXd inverse = length_.cwiseInverse();
-    const rows_of<double> scaled = inverse.asDiagonal() * right;
+    const double_matrix scaled = inverse.asDiagonal() * right;
     const double scale = power_of_two(scaled.cwiseAbs().maxCoeff());
     kvfit::matrix x = (scaled / scale).cast<float>();
     solve_transposed(qr_.r().data(), size, size, x.data(), d, d, threads_);
@@ -135,7 +135,7 @@ class float_qr {
   }
 
   /// ‖diag(column lengths) C‖: what C weighs in X C.
-  [[nodiscard]] double weight(const rows_of<double>& c) const {
+  [[nodiscard]] double weight(const double_matrix& c) const {
     return (length_.asDiagonal() * c).norm();
   }
 
@@ -161,7 +161,7 @@ class float_qr {
   /// `body(first, count)` for groups of `cols` columns, each of which meets all reflections.
   template <class Body>
   void over_columns(index_t cols, Body body) const {
-    const loop threads =
+    const executor_ref threads =
         threads_.for_work(2.0 * static_cast<double>(qr_.rows()) *
                           static_cast<double>(length_.size()) * static_cast<double>(cols));
     over_pieces(threads, cols, columns_at_once(cols, threads), body);
@@ -171,7 +171,7 @@ class float_qr {
   index_t equations_;
   Eigen::VectorXd length_;
   strip_qr qr_;
-  loop threads_;
+  executor_ref threads_;
 };
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail

@@ -18,7 +18,7 @@ namespace kvfit::linalg::inline KVFIT_ISA::detail {
 /// best scaling up to √t, van der Sluis 1969), and solves with it. Allocates t × t doubles once.
 class free_block {
  public:
-  explicit free_block(const Eigen::MatrixXd& gram, const loop& threads = {})
+  explicit free_block(const Eigen::MatrixXd& gram, const executor_ref& threads = {})
       : gram_(gram),
         inverse_length_(gram.cols()),
         factor_(gram.rows(), gram.cols()),
@@ -100,7 +100,7 @@ class free_block {
   Eigen::MatrixXd factor_;
   Eigen::VectorXd right_;
   std::vector<Eigen::Index> free_;
-  loop threads_;
+  executor_ref threads_;
   double shift_ = 0;
   int factorizations_ = 0;
   bool factored_ = false;

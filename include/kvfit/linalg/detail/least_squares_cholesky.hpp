@@ -17,10 +17,6 @@
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
-/// Rows of contiguous numbers: what triangular systems are solved with.
-template <class Scalar>
-using rows_of = Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
 /// The largest power of two that is not above x; 1 where x has none.
 inline double power_of_two(double x) noexcept {
   return x > 0 && std::isfinite(x) ? std::ldexp(1.0, std::ilogb(x)) : 1.0;
@@ -36,7 +32,7 @@ inline double float_unit(double x) noexcept {
 template <class Scalar>
 class shifted_factor {
  public:
-  explicit shifted_factor(const loop& threads = {}) : threads_(threads) {}
+  explicit shifted_factor(const executor_ref& threads = {}) : threads_(threads) {}
 
   /// Reads the lower triangle of `gram`. False: not positive definite in this arithmetic.
   [[nodiscard]] bool compute(const Eigen::MatrixXd& gram, double lambda) {
@@ -69,13 +65,13 @@ class shifted_factor {
   }
 
   /// (G + λI)⁻¹ right.
-  [[nodiscard]] rows_of<double> solve(const rows_of<double>& right) const {
+  [[nodiscard]] double_matrix solve(const double_matrix& right) const {
     const Eigen::VectorXd inverse = length_.cwiseInverse();
-    rows_of<double> scaled = inverse.asDiagonal() * right;
+    double_matrix scaled = inverse.asDiagonal() * right;
     // fp32 holds the ratios of a system's numbers; its own range would not.
     const double largest = scaled.size() == 0 ? 0 : scaled.cwiseAbs().maxCoeff();
     const double unit = std::is_same_v<Scalar, double> ? 1 : power_of_two(largest);
-    rows_of<Scalar> x = (scaled / unit).template cast<Scalar>();
+    matrix_of<Scalar> x = (scaled / unit).template cast<Scalar>();
     const index_t size = factor_.rows();
     const index_t d = x.cols();
     solve_transposed(factor_.data(), size, size, x.data(), d, d, threads_);
@@ -84,9 +80,9 @@ class shifted_factor {
   }
 
  private:
-  rows_of<Scalar> factor_;  // U, in the upper triangle
+  matrix_of<Scalar> factor_;  // U, in the upper triangle
   Eigen::VectorXd length_;
-  loop threads_;
+  executor_ref threads_;
 };
 
 /// How far fp32 can be trusted with a Gram matrix: relative errors of 1e-7 in it become that times
@@ -98,8 +94,8 @@ inline constexpr double largest_float_condition = 700;
 /// number exceeds 1/tolerance with no λ asked for, or what fp32 can do. Sets rank and condition.
 template <class Scalar>
 bool solve_gram(const Eigen::MatrixXd& gram, double lambda, double tolerance,
-                const rows_of<double>& right, rows_of<double>& x, least_squares_report& report,
-                const loop& threads = {}) {
+                const double_matrix& right, double_matrix& x, least_squares_report& report,
+                const executor_ref& threads = {}) {
   shifted_factor<Scalar> factor(threads);
   if (!factor.compute(gram, lambda)) return false;
   if (std::is_same_v<Scalar, float> && factor.scaled_condition() > largest_float_condition) {
@@ -119,9 +115,9 @@ bool solve_gram(const Eigen::MatrixXd& gram, double lambda, double tolerance,
 /// The same with λ raised to tolerance·σ²_max, and ten times more as often as needed: a direction
 /// of noise, some tolerance·σ_max long, is then inverted to no more than 1/σ_max.
 template <class Scalar>
-rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, double tolerance,
-                                 const rows_of<double>& right, least_squares_report& report,
-                                 const loop& threads = {}) {
+double_matrix solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, double tolerance,
+                               const double_matrix& right, least_squares_report& report,
+                               const executor_ref& threads = {}) {
   report.escalated = true;
   // From equal components, which suits the matrices met here (no negative entries) and costs two
   // rounds; where it does not suit, no column is longer than σ_max.
@@ -152,9 +148,9 @@ rows_of<double> solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, dou
 }
 
 template <class = void>
-inline double largest_entry(const const_matrix_ref& x, const loop& executor = {}) {
+inline double largest_entry(const const_matrix_ref& x, const executor_ref& executor = {}) {
   Eigen::ArrayXf largest = Eigen::ArrayXf::Zero(x.cols());
-  const loop threads = executor.for_work(8.0 * static_cast<double>(x.size()));
+  const executor_ref threads = executor.for_work(8.0 * static_cast<double>(x.size()));
   constexpr index_t columns = 4 * strip_width;
   over_pieces(threads, x.cols(), columns, [&](index_t first, index_t count) noexcept {
     for (index_t i = 0; i < x.rows(); ++i) {
@@ -166,7 +162,7 @@ inline double largest_entry(const const_matrix_ref& x, const loop& executor = {}
 
 /// The lower triangle of XᵀX, products in fp32 (see `float_gram_into`), X of any scale.
 template <class = void>
-inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const loop& threads) {
+inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const executor_ref& threads) {
   Eigen::MatrixXd square;
   const double unit = float_unit(largest_entry(x, threads));
   const auto inverse = static_cast<float>(1 / unit);
@@ -188,13 +184,13 @@ inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const loop& threads
 /// XᵀB, products in fp32, summed over 128 rows in fp32 and on in double. Both are brought to
 /// entries of about 1 first, by powers of two.
 template <class = void>
-inline rows_of<double> float_moment(const const_matrix_ref& x, const rows_of<double>& b,
-                                    const loop& executor = {}) {
+inline double_matrix float_moment(const const_matrix_ref& x, const double_matrix& b,
+                                  const executor_ref& executor = {}) {
   const index_t t = x.cols();
   const index_t d = b.cols();
-  const loop threads = executor.for_work(2.0 * static_cast<double>(t) * static_cast<double>(d) *
-                                         static_cast<double>(strip_depth));
-  rows_of<double> out = rows_of<double>::Zero(t, d);
+  const executor_ref threads = executor.for_work(
+      2.0 * static_cast<double>(t) * static_cast<double>(d) * static_cast<double>(strip_depth));
+  double_matrix out = double_matrix::Zero(t, d);
   const double x_unit = float_unit(largest_entry(x, executor));
   const double b_unit = b.size() == 0 ? 1 : power_of_two(b.cwiseAbs().maxCoeff());
   kvfit::matrix left;
@@ -229,12 +225,13 @@ inline constexpr index_t smallest_float_system = 64;
 /// allows it; all else is in double. A system worse conditioned than 1/tolerance gets the ridge of
 /// `solve_with_ridge`. Sets tier, rank, lambda, escalated and condition.
 template <class = void>
-inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_of<double>& b,
-                                         double lambda, double tolerance,
-                                         least_squares_report& report, const loop& threads = {}) {
+inline double_matrix solve_by_cholesky(const const_matrix_ref& x, const double_matrix& b,
+                                       double lambda, double tolerance,
+                                       least_squares_report& report,
+                                       const executor_ref& threads = {}) {
   const bool is_wide = x.rows() < x.cols();
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
-  rows_of<double> out;
+  double_matrix out;
   const bool may_be_float = !is_wide && !is_nearly_square(x) && x.cols() >= smallest_float_system;
   if (may_be_float && !(lambda > 0)) {
     const Eigen::MatrixXd square = float_gram(x, threads);
@@ -245,11 +242,11 @@ inline rows_of<double> solve_by_cholesky(const const_matrix_ref& x, const rows_o
     report.rank = 0;
   }
   const Eigen::MatrixXd square = is_wide ? row_gram(x, threads) : gram(x, {}, threads);
-  const rows_of<double> right = is_wide ? b : rows_of<double>(moment(x, b, {}, threads));
+  const double_matrix right = is_wide ? b : double_matrix(moment(x, b, {}, threads));
   if (!solve_gram<double>(square, lambda, tolerance, right, out, report, threads)) {
     out = solve_with_ridge<double>(square, lambda, tolerance, right, report, threads);
   }
-  if (is_wide) out = rows_of<double>(moment(x, out, {}, threads));
+  if (is_wide) out = double_matrix(moment(x, out, {}, threads));
   return out;
 }
 

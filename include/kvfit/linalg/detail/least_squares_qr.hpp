@@ -24,13 +24,13 @@ using residual_block = std::array<double, static_cast<std::size_t>(residual_rows
 
 /// B − X C in double.
 template <class = void>
-inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<double>& c,
-                                   const rows_of<double>& b, const loop& executor = {}) {
-  rows_of<double> out = b;
+inline double_matrix residual_of(const const_matrix_ref& x, const double_matrix& c,
+                                 const double_matrix& b, const executor_ref& executor = {}) {
+  double_matrix out = b;
   const index_t t = x.cols();
   const index_t d = c.cols();
-  const loop threads = executor.for_work(2.0 * static_cast<double>(x.rows()) *
-                                         static_cast<double>(t) * static_cast<double>(d));
+  const executor_ref threads = executor.for_work(2.0 * static_cast<double>(x.rows()) *
+                                                 static_cast<double>(t) * static_cast<double>(d));
   over_pieces(threads, x.rows(), residual_rows, [&](index_t top, index_t count) noexcept {
     residual_block rows;
     for (index_t k = 0; k < t; k += strip_depth) {
@@ -49,12 +49,12 @@ inline rows_of<double> residual_of(const const_matrix_ref& x, const rows_of<doub
 /// Brings C from fp32 to double by correcting it with R⁻¹R⁻ᵀXᵀ(B − X C), the residual in double
 /// (Björck 1987): each step leaves some ε₃₂·κ of the error. False where it does not get there.
 template <class = void>
-inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const float_qr<>& qr,
-                   rows_of<double>& c, const loop& threads) {
+inline bool refine(const const_matrix_ref& x, const double_matrix& b, const float_qr<>& qr,
+                   double_matrix& c, const executor_ref& threads) {
   double before = 1;
   for (int step = 0; step < 5; ++step) {
-    const rows_of<double> slope = moment(x, residual_of(x, c, b, threads), {}, threads);
-    const rows_of<double> change = qr.solve_normal(slope);
+    const double_matrix slope = moment(x, residual_of(x, c, b, threads), {}, threads);
+    const double_matrix change = qr.solve_normal(slope);
     c += change;
     const double weight = qr.weight(c);
     const double share = weight > 0 ? qr.weight(change) / weight : 0;
@@ -69,15 +69,15 @@ inline bool refine(const const_matrix_ref& x, const rows_of<double>& b, const fl
 /// The normal equations of the smaller side, in double: XᵀX C = XᵀB, or XXᵀ Z = B with C = XᵀZ.
 struct gram_system {
   Eigen::MatrixXd gram;  // both triangles
-  rows_of<double> right;
+  double_matrix right;
 
-  gram_system(const const_matrix_ref& x, const rows_of<double>& b, const loop& threads)
+  gram_system(const const_matrix_ref& x, const double_matrix& b, const executor_ref& threads)
       : gram(x.rows() < x.cols() ? row_gram(x, threads) : linalg::gram(x, {}, threads)),
-        right(x.rows() < x.cols() ? b : rows_of<double>(moment(x, b, {}, threads))) {}
+        right(x.rows() < x.cols() ? b : double_matrix(moment(x, b, {}, threads))) {}
 
   /// C of the solution of the smaller side.
-  [[nodiscard]] static rows_of<double> unreduced(const const_matrix_ref& x,
-                                                 rows_of<double> solution, const loop& threads) {
+  [[nodiscard]] static double_matrix unreduced(const const_matrix_ref& x, double_matrix solution,
+                                               const executor_ref& threads) {
     if (x.rows() >= x.cols()) return solution;
     return moment(x, solution, {}, threads);
   }
@@ -86,12 +86,12 @@ struct gram_system {
 /// As published: fp32, full rank assumed. An exact zero on R's diagonal leaves `solve_dependent`
 /// only. `b` in fp32 or in double.
 template <class Rhs>
-rows_of<double> solve_unpivoted(const const_matrix_ref& x, const Eigen::MatrixBase<Rhs>& b,
-                                double lambda, double tolerance, least_squares_report& report,
-                                const loop& threads) {
+double_matrix solve_unpivoted(const const_matrix_ref& x, const Eigen::MatrixBase<Rhs>& b,
+                              double lambda, double tolerance, least_squares_report& report,
+                              const executor_ref& threads) {
   {
     float_qr<> qr(x, lambda, threads);
-    rows_of<double> out = qr.solve(b);
+    double_matrix out = qr.solve(b);
     if (out.allFinite()) {
       report.tier = least_squares_tier::qr_unpivoted;
       report.condition = qr.condition();
@@ -111,13 +111,13 @@ rows_of<double> solve_unpivoted(const const_matrix_ref& x, const Eigen::MatrixBa
 /// nearly square are cheaper by fp32 QR, corrected until double is reached. Beyond that κ
 /// `solve_dependent` answers.
 template <class = void>
-inline rows_of<double> solve_ranked(const const_matrix_ref& x, const rows_of<double>& b,
-                                    double lambda, double tolerance, least_squares_report& report,
-                                    const loop& threads) {
+inline double_matrix solve_ranked(const const_matrix_ref& x, const double_matrix& b, double lambda,
+                                  double tolerance, least_squares_report& report,
+                                  const executor_ref& threads) {
   const bool is_wide = x.rows() < x.cols();
   const bool has_ridge = lambda > 0;
   const index_t size = std::min(x.rows(), x.cols());
-  rows_of<double> out;
+  double_matrix out;
   if (!has_ridge && is_nearly_square(x)) {  // a double Gram matrix and its factor cost more
     float_qr<> qr(x, 0, threads);
     report.condition = qr.condition();

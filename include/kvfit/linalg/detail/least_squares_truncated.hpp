@@ -34,8 +34,8 @@ constexpr bool may_truncate(index_t size, bool has_ridge) noexcept {
 /// can't be found. Cost some 25 m³ + 4 m² d flops; allocates 3 m² + 2 m d doubles.
 template <class = void>
 [[nodiscard]] inline bool solve_truncated(const Eigen::MatrixXd& gram, double lambda,
-                                          double tolerance, const rows_of<double>& right,
-                                          rows_of<double>& x, least_squares_report& report) {
+                                          double tolerance, const double_matrix& right,
+                                          double_matrix& x, least_squares_report& report) {
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(gram);
   if (eigen.info() != Eigen::Success) return false;
   const index_t size = gram.rows();
@@ -44,8 +44,8 @@ template <class = void>
   // What rounding adds to an eigenvalue is no direction, whatever the tolerance.
   const double noise = 0x1p-48 * static_cast<double>(size);
   const double least = largest * std::max(tolerance * tolerance, noise);
-  const row_major_double vectors = eigen.eigenvectors();
-  row_major_double along = product(vectors, true, right);
+  const double_matrix vectors = eigen.eigenvectors();
+  double_matrix along = product(vectors, true, right);
   report.tier = least_squares_tier::truncated;
   report.rank = 0;
   report.condition = 1;
@@ -66,11 +66,11 @@ template <class = void>
 /// (G + λI)⁻¹ right for a G that Cholesky can't do as it is: truncated where it is small, else by
 /// `solve_with_ridge`.
 template <class = void>
-[[nodiscard]] inline rows_of<double> solve_dependent(const Eigen::MatrixXd& gram, double lambda,
-                                                     double tolerance, const rows_of<double>& right,
-                                                     least_squares_report& report,
-                                                     const loop& threads) {
-  rows_of<double> out;
+[[nodiscard]] inline double_matrix solve_dependent(const Eigen::MatrixXd& gram, double lambda,
+                                                   double tolerance, const double_matrix& right,
+                                                   least_squares_report& report,
+                                                   const executor_ref& threads) {
+  double_matrix out;
   if (may_truncate(gram.rows(), lambda > 0) &&
       solve_truncated(gram, lambda, tolerance, right, out, report)) {
     return out;

@@ -10,7 +10,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/batch64.hpp"
 
@@ -113,7 +113,7 @@ struct row_group {
 /// `body(first, count)` for rows of `cols` numbers each that are read or made one by one, which
 /// takes as long as some dozens of products do.
 template <class Body>
-void over_rows(const loop& threads, index_t rows, index_t cols, Body body) {
+void over_rows(const executor_ref& threads, index_t rows, index_t cols, Body body) {
   constexpr index_t piece = 128;
   over_pieces(threads.for_work(32.0 * static_cast<double>(rows) * static_cast<double>(cols)), rows,
               piece, body);
@@ -136,7 +136,7 @@ inline bool all_finite(const float* data, index_t stride, index_t rows, index_t 
 
 /// The same, shared by `threads`.
 inline bool all_finite(const float* data, index_t stride, index_t rows, index_t cols,
-                       const loop& threads) {
+                       const executor_ref& threads) {
   std::atomic<bool> are_finite{true};
   over_rows(threads, rows, cols, [&](index_t first, index_t count) noexcept {
     if (!all_finite(data + first * stride, stride, count, cols)) are_finite = false;

@@ -12,7 +12,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/product.hpp"
 
@@ -44,9 +44,10 @@ class strip_qr {
   /// `fill(first, width, to)` writes the `width` columns of A from column `first` on, their rows 48
   /// apart; on any thread.
   template <class Fill>
-  void factor(Fill fill, const loop& executor = {}) {
+  void factor(Fill fill, const executor_ref& executor = {}) {
     const auto n = static_cast<double>(rows_);
-    const loop threads = executor.for_work(n * static_cast<double>(columns_.cols() * strip_width));
+    const executor_ref threads =
+        executor.for_work(n * static_cast<double>(columns_.cols() * strip_width));
     const index_t strips = (columns_.cols() + strip_width - 1) / strip_width;
     threads.run(strips, [&](index_t strip) noexcept {
       const index_t first = strip * strip_width;
@@ -224,9 +225,9 @@ class strip_qr {
         tau[j] = (beta - alpha) / beta;
         for (index_t c = j + 1; c < count; ++c) {
           const auto at = static_cast<std::size_t>(c);
-          const float agreement = std::fma(along[at], inverse, head[c]);
-          taken[at] = tau[j] * agreement;
-          head[c] = std::fma(-tau[j], agreement, head[c]);
+          const float correlation = std::fma(along[at], inverse, head[c]);
+          taken[at] = tau[j] * correlation;
+          head[c] = std::fma(-tau[j], correlation, head[c]);
         }
         head[j] = beta;
       }

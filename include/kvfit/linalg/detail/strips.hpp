@@ -11,7 +11,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/product.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
@@ -47,7 +47,7 @@ class strips {
   /// Fills rows [0, count): `load(i, first, width, to)` writes `width` numbers of row i from column
   /// `first` on.
   template <class Load>
-  void fill(index_t count, Load load, const loop& threads = {}) {
+  void fill(index_t count, Load load, const executor_ref& threads = {}) {
     over_pieces(threads, cols_, strip_width, [&](index_t first, index_t wide) noexcept {
       Scalar* to = strip(first);
       for (index_t i = 0; i < count; ++i, to += strip_width) load(i, first, wide, to);
@@ -88,7 +88,7 @@ enum class part : std::uint8_t { all, upper };
 /// `body(i, j)` for the blocks of a product: the first columns of a strip of its left and of its
 /// right factor, `rows` and `cols` wide; with `part::upper` only blocks that reach the diagonal.
 template <class Body>
-void over_blocks(const loop& threads, index_t rows, index_t cols, part wanted, Body body) {
+void over_blocks(const executor_ref& threads, index_t rows, index_t cols, part wanted, Body body) {
   const index_t down = (rows + strip_width - 1) / strip_width;
   const index_t across = (cols + strip_width - 1) / strip_width;
   threads.run(down * across, [&](index_t block) noexcept {
@@ -102,7 +102,7 @@ void over_blocks(const loop& threads, index_t rows, index_t cols, part wanted, B
 template <class Scalar>
 void multiply_strips(const strips<Scalar>& a, const strips<Scalar>& b, index_t count,
                      const simd::basic_row_target<Scalar>& c, simd::product_mode mode, part wanted,
-                     const loop& threads = {}) {
+                     const executor_ref& threads = {}) {
   over_blocks(threads, a.cols(), b.cols(), wanted, [&](index_t i, index_t j) noexcept {
     // On the diagonal the lower left quarter of a block is spared.
     constexpr index_t half = strip_width / 2;

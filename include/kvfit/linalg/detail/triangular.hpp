@@ -25,7 +25,7 @@ constexpr index_t halved(index_t size) noexcept {
 /// Columns that are taken together where `cols` of them can be computed alone: as few as leave work
 /// for every thread, whole registers and no more than 96. What one column becomes does not depend
 /// on its neighbours, so neither does it on the number of threads.
-inline index_t columns_at_once(index_t cols, const loop& threads) noexcept {
+inline index_t columns_at_once(index_t cols, const executor_ref& threads) noexcept {
   constexpr index_t most = 96;
   constexpr index_t step = 32;
   const index_t pieces =
@@ -39,7 +39,7 @@ template <class Scalar>
 void subtract_product(const simd::basic_row_factor<Scalar>& a,
                       const simd::basic_row_factor<Scalar>& b,
                       const simd::basic_row_target<Scalar>& c, index_t rows, index_t cols,
-                      index_t depth, part wanted, const loop& executor = {}) {
+                      index_t depth, part wanted, const executor_ref& executor = {}) {
   constexpr auto subtract = simd::product_mode::subtract;
   if (rows * cols <= strip_width * strip_width) {  // not worth a copy
     simd::multiply({a.data, 1, a.stride}, b, c, rows, cols, depth, subtract);
@@ -50,8 +50,8 @@ void subtract_product(const simd::basic_row_factor<Scalar>& a,
       std::copy_n(m.data + (top + i) * m.stride + first, width, to);
     };
   };
-  const loop threads = executor.for_work(2.0 * static_cast<double>(rows) *
-                                         static_cast<double>(cols) * static_cast<double>(depth));
+  const executor_ref threads = executor.for_work(
+      2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(depth));
   const index_t capacity = std::min(depth, strip_rows);
   strips<Scalar> left(capacity, rows);
   if (wanted == part::upper) {
@@ -127,7 +127,7 @@ void solve_base(const Scalar* u, index_t stride, index_t size, Scalar* x, index_
 /// Cost size² · cols flops; allocates up to 256 · (size + cols) numbers.
 template <class Scalar>
 void solve_transposed(const Scalar* u, index_t stride, index_t size, Scalar* x, index_t x_stride,
-                      index_t cols, const loop& threads = {}) {
+                      index_t cols, const executor_ref& threads = {}) {
   if (size == 0 || cols == 0) return;
   if (size <= triangle_base) return solve_base<true>(u, stride, size, x, x_stride, cols);
   const index_t half = halved(size);
@@ -157,9 +157,9 @@ void solve_upper(const Scalar* u, index_t stride, index_t size, Scalar* x, index
 /// The same with columns of X shared, each of which is solved alone.
 template <class Scalar>
 void solve_upper(const Scalar* u, index_t stride, index_t size, Scalar* x, index_t x_stride,
-                 index_t cols, const loop& executor) {
-  const loop threads = executor.for_work(static_cast<double>(size) * static_cast<double>(size) *
-                                         static_cast<double>(cols));
+                 index_t cols, const executor_ref& executor) {
+  const executor_ref threads = executor.for_work(
+      static_cast<double>(size) * static_cast<double>(size) * static_cast<double>(cols));
   over_pieces(threads, cols, columns_at_once(cols, threads),
               [&](index_t first, index_t count) noexcept {
                 solve_upper(u, stride, size, x + first, x_stride, count);
@@ -170,7 +170,8 @@ void solve_upper(const Scalar* u, index_t stride, index_t size, Scalar* x, index
 /// diagonal). False where A is not positive definite. Cost size³/3 flops; allocates up to 256 ·
 /// size numbers.
 template <class Scalar>
-[[nodiscard]] bool factor_upper(Scalar* a, index_t stride, index_t size, const loop& threads = {}) {
+[[nodiscard]] bool factor_upper(Scalar* a, index_t stride, index_t size,
+                                const executor_ref& threads = {}) {
   if (size <= triangle_base) {
     for (index_t k = 0; k < size; ++k) {
       Scalar* row = a + k * stride;

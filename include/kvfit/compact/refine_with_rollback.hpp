@@ -23,7 +23,7 @@ struct stored_types {
 };
 
 /// What is left after a guarded refinement: the steps it took there, 0 for the start.
-struct guarded_steps {
+struct kept_refinement {
   int kept = 0;
   fidelity start;
 };
@@ -34,10 +34,10 @@ struct guarded_steps {
 /// took to what is left, and the start's errors. Values are those that J fits; with `tied_from`
 /// those of the keys as they will be stored.
 template <class = void>
-inline result<guarded_steps> refine_guarded(refiner<>& moving, head_judge& judge,
-                                            const stored_types& types,
-                                            const std::optional<index_t>& tied_from,
-                                            compacted& compact) {
+inline result<kept_refinement> refine_with_rollback(refiner<>& moving, head_judge& judge,
+                                                    const stored_types& types,
+                                                    const std::optional<index_t>& tied_from,
+                                                    compacted& compact) {
   struct point {
     matrix keys;
     vector bias;
@@ -82,7 +82,7 @@ inline result<guarded_steps> refine_guarded(refiner<>& moving, head_judge& judge
   const bool is_start = kept_steps == 0;
   compact.keys = std::move(is_start ? start.keys : best.keys);
   compact.bias = std::move(is_start ? start.bias : best.bias);
-  return guarded_steps{kept_steps, start.errors};
+  return kept_refinement{kept_steps, start.errors};
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// The doors under test, compiled once (door_test.cpp): the pipeline takes half a minute a file.
+/// The doors under test, compiled once (entry_point_test.cpp): the pipeline takes half a minute a
+/// file.
 #pragma once
 
 #include <cstring>
@@ -12,7 +13,7 @@
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
@@ -24,7 +25,7 @@ kvfit::result<kvfit::compacted> try_compact(const kvfit::kv_block& cache,
                                             const kvfit::query_set& queries,
                                             const kvfit::compact_options& options,
                                             const kvfit::stop_when& stop = {},
-                                            const kvfit::loop& threads = {});
+                                            const kvfit::executor_ref& threads = {});
 
 /// The same where it must succeed.
 kvfit::compacted compacted_head(const kvfit::kv_block& cache, const kvfit::query_set& queries,

@@ -38,15 +38,15 @@ struct sent_text {
 };
 
 /// An error whose texts have a limit, so that it can be received without an allocation that fails.
-struct sent_error {
+struct wire_error {
   std::int64_t actual = error::none;
   std::int64_t expected = error::none;
   errc code = errc::invalid_option;
   sent_text<251> argument;
   sent_text<508> detail;
 
-  sent_error() = default;
-  explicit sent_error(const error& cause) noexcept
+  wire_error() = default;
+  explicit wire_error(const error& cause) noexcept
       : actual(cause.actual),
         expected(cause.expected),
         code(cause.code),
@@ -58,6 +58,6 @@ struct sent_error {
   }
 };
 
-static_assert(std::is_trivially_copyable_v<sent_error>);
+static_assert(std::is_trivially_copyable_v<wire_error>);
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

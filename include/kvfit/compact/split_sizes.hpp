@@ -13,7 +13,7 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 
 namespace kvfit {
 
@@ -31,7 +31,7 @@ struct compaction_sizes {
 
 /// The sizes of these inputs. Cost: a look at each bias and position.
 inline compaction_sizes sizes_of(const kv_block& cache, const query_set& queries,
-                                 const loop& threads = {}) {
+                                 const executor_ref& threads = {}) {
   compaction_sizes sizes{.keys = cache.keys.rows(),
                          .depth = cache.keys.cols(),
                          .width = cache.values.cols(),
@@ -61,16 +61,16 @@ double fitted_share(const Options& options, index_t queries, index_t budget) {
 }
 
 /// Both parts of a split.
-struct parted_sizes {
+struct split_sizes {
   head_sizes fit;
   head_sizes judge;  ///< 0 queries where none are held out
   double views = 0;  ///< bytes that a `query_split` holds
 };
 
 /// The sizes after `split_queries(…, fraction, share)`; `head`: T, d_k, d_v, t and the like.
-inline parted_sizes part_sizes(const head_sizes& head, std::span<const index_t> query_rows,
-                               double fraction, double share) {
-  parted_sizes parts{head, head, 0};
+inline split_sizes part_sizes(const head_sizes& head, std::span<const index_t> query_rows,
+                              double fraction, double share) {
+  split_sizes parts{head, head, 0};
   parts.fit.queries = parts.fit.blocks = parts.fit.largest_block = 0;
   parts.judge.queries = parts.judge.blocks = parts.judge.largest_block = 0;
   const auto take = [](head_sizes& part, const row_run& run) {

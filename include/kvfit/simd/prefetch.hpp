@@ -12,7 +12,7 @@ namespace kvfit::simd {
 
 /// `bytes` bytes from `data` on that the caller will read soon. Only a hint: no result depends on
 /// it. With 0 bytes, none.
-struct memory_ahead {
+struct prefetch_range {
   const void* data = nullptr;
   index_t bytes = 0;
 };
@@ -28,7 +28,7 @@ class fetcher {
  public:
   /// In `steps` steps, or as much of it as a line a step is. `elsewhere`: any address that may be
   /// read, for a fetch from nowhere is a slow one.
-  fetcher(const memory_ahead& next, index_t steps, const void* elsewhere) noexcept
+  fetcher(const prefetch_range& next, index_t steps, const void* elsewhere) noexcept
       : at_(static_cast<const std::byte*>(next.bytes > 0 ? next.data : elsewhere)),
         left_(std::max<index_t>(next.bytes, 0)),
         step_(std::min(line, left_ / std::max<index_t>(steps, 1) + 1)) {}

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include "kvfit/compact/recomposed.hpp"
+#include "kvfit/compact/with_policies.hpp"
 
 #include <type_traits>
 #include <variant>
 
 #include "support/catch.hpp"
 
-TEST_CASE("another composition keeps every option that is no policy", "[compact][recomposed]") {
+TEST_CASE("another composition keeps every option that is no policy", "[compact][with_policies]") {
   // None is what it would be by default.
   kvfit::compact_options from{.budget = 77,
                               .rule = {.scale = 0.5F, .causal = true},
@@ -26,8 +26,8 @@ TEST_CASE("another composition keeps every option that is no policy", "[compact]
                               .precision = kvfit::precision_kind::bf16x3,
                               .selection_memory = 13,
                               .memory = 1700};
-  const auto to = kvfit::detail::recomposed(from, kvfit::selection::given{{4, 9}},
-                                            kvfit::bias::nnls{}, kvfit::values::least_squares{});
+  const auto to = kvfit::detail::with_policies(from, kvfit::selection::given{{4, 9}},
+                                               kvfit::bias::nnls{}, kvfit::values::least_squares{});
   static_assert(std::is_same_v<std::remove_const_t<decltype(to)>,
                                kvfit::compaction<kvfit::selection::given, kvfit::bias::nnls,
                                                  kvfit::values::least_squares>>);
@@ -53,7 +53,7 @@ TEST_CASE("another composition keeps every option that is no policy", "[compact]
   CHECK(to.memory == 1700);
   // And back, to policies chosen at run time.
   const kvfit::compact_options back =
-      kvfit::detail::recomposed<kvfit::any_selection, kvfit::any_bias, kvfit::any_values>(
+      kvfit::detail::with_policies<kvfit::any_selection, kvfit::any_bias, kvfit::any_values>(
           to, kvfit::selection::last{}, from.bias, from.values);
   CHECK(std::holds_alternative<kvfit::selection::last>(back.selection));
   CHECK(std::holds_alternative<kvfit::bias::zero>(back.bias));

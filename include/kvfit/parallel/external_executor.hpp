@@ -13,11 +13,11 @@ namespace kvfit::inline KVFIT_ISA {
 /// the last has ended. It may copy `body`. If bodies are to run loops of their own, it must allow
 /// nesting.
 ///
-///     kvfit::caller mine{[&](kvfit::index_t count, const auto& body) {
+///     kvfit::external_executor mine{[&](kvfit::index_t count, const auto& body) {
 ///       tbb::parallel_for(kvfit::index_t{0}, count, body);
 ///     }};
 template <class ParallelFor>
-struct caller {
+struct external_executor {
   ParallelFor parallel_for;
 
   template <item_body Body>
@@ -27,6 +27,6 @@ struct caller {
 };
 
 template <class ParallelFor>
-caller(ParallelFor) -> caller<ParallelFor>;
+external_executor(ParallelFor) -> external_executor<ParallelFor>;
 
 }  // namespace kvfit::inline KVFIT_ISA

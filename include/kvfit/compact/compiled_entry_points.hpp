@@ -8,15 +8,15 @@
 
 namespace kvfit::compiled {
 
-struct compact_door;  // compact/compiled.hpp
+struct compact_entry_point;  // compact/compiled.hpp
 
 /// One instruction set's code.
-struct doors {
+struct entry_points {
   std::string_view isa;
-  const compact_door* compact = nullptr;
+  const compact_entry_point* compact = nullptr;
 };
 
 /// Those compiled that this machine can run, the best first; never empty.
-[[nodiscard]] std::span<const doors> available() noexcept;
+[[nodiscard]] std::span<const entry_points> available() noexcept;
 
 }  // namespace kvfit::compiled

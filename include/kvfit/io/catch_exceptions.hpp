@@ -18,7 +18,8 @@ namespace io_detail {
 /// other exception of the standard library (a path that does not convert, say) becomes `otherwise`.
 /// Without exceptions in the language this is a plain call.
 template <class Step>
-auto guarded(errc otherwise, Step&& step) noexcept -> decltype(std::forward<Step>(step)()) {
+auto catch_exceptions(errc otherwise, Step&& step) noexcept
+    -> decltype(std::forward<Step>(step)()) {
 #if KVFIT_HAS_EXCEPTIONS
   try {
     return std::forward<Step>(step)();

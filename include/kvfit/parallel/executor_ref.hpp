@@ -16,15 +16,16 @@ namespace kvfit {
 ///
 ///     kvfit::thread_pool pool(4);
 ///     auto fitted = kvfit::compact(cache, queries, options, {}, pool);
-class loop {
+class executor_ref {
  public:
-  loop() = default;
+  executor_ref() = default;
 
   /// `threads`: how many items run at once, which decides how much memory they may take together;
   /// 0: as many as `how.threads()` says, or as the machine has.
   template <executor E>
-  requires(!std::same_as<std::remove_cv_t<E>, loop>)
-      loop(E& how, int threads = 0)  // NOLINT(google-explicit-constructor): it is meant to convert
+  requires(!std::same_as<std::remove_cv_t<E>, executor_ref>)
+      executor_ref(E& how,
+                   int threads = 0)  // NOLINT(google-explicit-constructor): it is meant to convert
       : how_(const_cast<std::remove_const_t<E>*>(&how)), run_on_(&run_on<E>), threads_(threads) {
     if (threads_ > 0) return;
     if constexpr (requires {
@@ -41,17 +42,17 @@ class loop {
   // Always inlined: files compiled for other instruction sets must not share a copy.
 
   /// The same executor, its items taking memory for no more than `count` ≥ 1 at once.
-  [[nodiscard, gnu::always_inline]] loop at_most(index_t count) const noexcept {
-    loop out = *this;
+  [[nodiscard, gnu::always_inline]] executor_ref at_most(index_t count) const noexcept {
+    executor_ref out = *this;
     out.threads_ = static_cast<int>(std::min(count, static_cast<index_t>(threads_)));
     return out;
   }
 
   /// The same executor where there is work for several threads, else nobody: to wake one takes as
   /// long as some million operations.
-  [[nodiscard, gnu::always_inline]] loop for_work(double operations) const noexcept {
+  [[nodiscard, gnu::always_inline]] executor_ref for_work(double operations) const noexcept {
     constexpr double least = 2e6;
-    return operations < least ? loop() : *this;
+    return operations < least ? executor_ref() : *this;
   }
 
   template <item_body Body>
@@ -82,13 +83,13 @@ class loop {
   int threads_ = 1;
 };
 
-static_assert(executor<loop> && executor<const loop>);
+static_assert(executor<executor_ref> && executor<const executor_ref>);
 
 /// `body(first, many)` over [0, count) in pieces of `most` ≥ 1, the last one shorter. Pieces do not
 /// depend on who runs them, so neither do the sums made in one.
 template <class Body>
 requires std::is_nothrow_invocable_v<Body&, index_t, index_t>
-void over_pieces(const loop& how, index_t count, index_t most, Body&& body) {
+void over_pieces(const executor_ref& how, index_t count, index_t most, Body&& body) {
   how.run((count + most - 1) / most, [&](index_t piece) noexcept {
     const index_t first = piece * most;
     body(first, std::min(most, count - first));

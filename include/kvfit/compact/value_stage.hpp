@@ -15,7 +15,7 @@
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/refiner.hpp"
 #include "kvfit/view/check.hpp"
@@ -32,10 +32,10 @@ struct scored_head {
 
 /// Completes `out`, whose positions, keys and biases stand. May be asked again, for other ones.
 template <class Options>
-class completion {
+class value_stage {
  public:
-  completion(const Options& options, const scored_head& head, head_judge& judge,
-             const stop_when& stop, const loop& threads, stopwatch& clock, compacted& out)
+  value_stage(const Options& options, const scored_head& head, head_judge& judge,
+              const stop_when& stop, const executor_ref& threads, stopwatch& clock, compacted& out)
       : options_(options),
         head_(head),
         judge_(judge),
@@ -236,7 +236,7 @@ class completion {
   scored_head head_;
   head_judge& judge_;
   const stop_when& stop_;
-  const loop& threads_;
+  const executor_ref& threads_;
   stopwatch& clock_;
   compacted& out_;
   matrix original_;

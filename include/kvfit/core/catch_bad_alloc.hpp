@@ -16,7 +16,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// exceptions can only be those of a caller's own policy, and pass. Without exceptions a plain
 /// call.
 template <class Step>
-auto guard_memory([[maybe_unused]] const char* argument, Step&& step) -> decltype(step()) {
+auto catch_bad_alloc([[maybe_unused]] const char* argument, Step&& step) -> decltype(step()) {
 #if KVFIT_HAS_EXCEPTIONS
   try {
     return step();

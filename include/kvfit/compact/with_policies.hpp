@@ -11,8 +11,8 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// `from` with other policies, and everything else as it is.
 template <class Selection, class Bias, class Values, class... Old>
-compaction<Selection, Bias, Values> recomposed(const compaction<Old...>& from, Selection selection,
-                                               Bias bias, Values values) {
+compaction<Selection, Bias, Values> with_policies(const compaction<Old...>& from,
+                                                  Selection selection, Bias bias, Values values) {
   // All fields in order: whoever adds one must name it here, or this does not compile.
   const auto& [budget, rule, old_selection, old_bias, old_values, refine, gradient, protect,
                replace_dead_keys, held_out, queries_per_row, queries_at_least, tied_values_from,

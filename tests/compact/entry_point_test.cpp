@@ -5,10 +5,10 @@
 #include <string_view>
 #include <vector>
 
-#include "compact/door.hpp"
+#include "compact/entry_point.hpp"
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/compact.hpp"
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
@@ -19,7 +19,7 @@ kvfit::result<kvfit::compacted> try_compact(const kvfit::kv_block& cache,
                                             const kvfit::query_set& queries,
                                             const kvfit::compact_options& options,
                                             const kvfit::stop_when& stop,
-                                            const kvfit::loop& threads) {
+                                            const kvfit::executor_ref& threads) {
   return kvfit::compact(cache, queries, options, stop, threads);
 }
 
@@ -136,12 +136,12 @@ TEST_CASE("an executor that runs out of memory, whenever it does, is an error at
   int failures = 0;
   for (int served = 0;; ++served) {
     int loops = 0;
-    kvfit::caller fails{[&](kvfit::index_t count, const auto& body) {
+    kvfit::external_executor fails{[&](kvfit::index_t count, const auto& body) {
       if (++loops > served) throw std::bad_alloc();
       for (kvfit::index_t i = 0; i < count; ++i) body(i);
     }};
     const auto fitted =
-        kvfit::compact(made.cache(), made.queries, options, {}, kvfit::loop(fails, 3));
+        kvfit::compact(made.cache(), made.queries, options, {}, kvfit::executor_ref(fails, 3));
     if (loops <= served) {
       CHECK(fitted);
       break;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "kvfit/parallel/loop.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -9,7 +9,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "kvfit/parallel/caller.hpp"
+#include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/serial.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "support/catch.hpp"
@@ -17,7 +17,7 @@
 namespace {
 
 /// Which items ran, in order, on a loop of one thread.
-std::vector<kvfit::index_t> order_of(const kvfit::loop& how, kvfit::index_t count) {
+std::vector<kvfit::index_t> order_of(const kvfit::executor_ref& how, kvfit::index_t count) {
   std::vector<kvfit::index_t> order;
   how.run(count, [&](kvfit::index_t i) noexcept { order.push_back(i); });
   return order;
@@ -26,7 +26,7 @@ std::vector<kvfit::index_t> order_of(const kvfit::loop& how, kvfit::index_t coun
 }  // namespace
 
 TEST_CASE("a loop of nobody runs items in order on the calling thread", "[parallel][loop]") {
-  const kvfit::loop nobody;
+  const kvfit::executor_ref nobody;
   CHECK(nobody.threads() == 1);
   CHECK(order_of(nobody, 4) == std::vector<kvfit::index_t>{0, 1, 2, 3});
   CHECK(order_of(nobody, 0).empty());
@@ -37,13 +37,13 @@ TEST_CASE("a loop of nobody runs items in order on the calling thread", "[parall
 
 TEST_CASE("a loop runs every item once, on the executor it refers to", "[parallel][loop]") {
   kvfit::thread_pool pool(3);
-  const kvfit::loop how = pool;
+  const kvfit::executor_ref how = pool;
   CHECK(how.threads() == pool.threads());
-  CHECK(kvfit::loop(pool, 7).threads() == 7);
+  CHECK(kvfit::executor_ref(pool, 7).threads() == 7);
   const kvfit::serial one_by_one;
-  CHECK(kvfit::loop(one_by_one).threads() == 1);
+  CHECK(kvfit::executor_ref(one_by_one).threads() == 1);
   CHECK(order_of(one_by_one, 3) == std::vector<kvfit::index_t>{0, 1, 2});
-  const kvfit::loop copy = how;  // refers to the same
+  const kvfit::executor_ref copy = how;  // refers to the same
   std::vector<std::atomic<int>> visits(1000);
   copy.run(1000, [&](kvfit::index_t i) noexcept { ++visits[static_cast<std::size_t>(i)]; });
   CHECK(std::all_of(visits.begin(), visits.end(), [](const auto& n) { return n == 1; }));
@@ -61,11 +61,11 @@ TEST_CASE("a loop runs every item once, on the executor it refers to", "[paralle
 
 TEST_CASE("a loop may refer to a caller's own, and be nested", "[parallel][loop]") {
   int asked = 0;
-  kvfit::caller mine{[&](kvfit::index_t count, const auto& body) {
+  kvfit::external_executor mine{[&](kvfit::index_t count, const auto& body) {
     ++asked;
     for (kvfit::index_t i = count; i-- > 0;) body(i);
   }};
-  const kvfit::loop how = mine;
+  const kvfit::executor_ref how = mine;
   CHECK(how.threads() >= 1);
   CHECK(order_of(how, 3) == std::vector<kvfit::index_t>{2, 1, 0});
   CHECK(asked == 1);
@@ -76,22 +76,22 @@ TEST_CASE("a loop may refer to a caller's own, and be nested", "[parallel][loop]
     how.run(4, [&](kvfit::index_t j) noexcept { sum += 10 * i + j; });
   });
   CHECK(sum == 138);
-  static_assert(kvfit::executor<kvfit::loop>);
-  static_assert(!std::is_constructible_v<kvfit::loop, int&>);
+  static_assert(kvfit::executor<kvfit::executor_ref>);
+  static_assert(!std::is_constructible_v<kvfit::executor_ref, int&>);
 }
 
 TEST_CASE("a loop may be told to take memory for fewer, or to leave small work alone",
           "[parallel][loop]") {
   int asked = 0;
-  kvfit::caller mine{[&](kvfit::index_t count, const auto& body) {
+  kvfit::external_executor mine{[&](kvfit::index_t count, const auto& body) {
     ++asked;
     for (kvfit::index_t i = 0; i < count; ++i) body(i);
   }};
-  const kvfit::loop how(mine, 4);
+  const kvfit::executor_ref how(mine, 4);
   CHECK(how.at_most(9).threads() == 4);
   CHECK(how.at_most(4).threads() == 4);
   CHECK(how.at_most(1).threads() == 1);
-  CHECK(kvfit::loop().at_most(3).threads() == 1);
+  CHECK(kvfit::executor_ref().at_most(3).threads() == 1);
   CHECK(order_of(how.at_most(1), 3) == std::vector<kvfit::index_t>{0, 1, 2});
   CHECK(asked == 1);  // the executor is the same
   CHECK(how.for_work(1e9).threads() == 4);
@@ -105,7 +105,7 @@ TEST_CASE("a loop may be told to take memory for fewer, or to leave small work a
 TEST_CASE("pieces cover a range once, and are cut alike for everybody", "[parallel][loop]") {
   kvfit::thread_pool pool(2);
   for (const kvfit::index_t count : {0, 1, 9, 10, 11, 95}) {
-    for (const kvfit::loop& how : {kvfit::loop(), kvfit::loop(pool)}) {
+    for (const kvfit::executor_ref& how : {kvfit::executor_ref(), kvfit::executor_ref(pool)}) {
       std::vector<int> covered(static_cast<std::size_t>(count), 0);
       std::atomic<bool> are_cut_right{true};
       kvfit::over_pieces(how, count, 10, [&](kvfit::index_t first, kvfit::index_t many) noexcept {
