@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// `batch`: one vector register of floats, and the few operations the room is written in.
+/// `batch`: one vector register of floats, and the few operations the module is written in.
 ///
 /// The only includer of xsimd, so every name that differs between its versions (8.1 to 14) is dealt
 /// with here. What the C++ code must decide itself, it decides here too: products are fused where

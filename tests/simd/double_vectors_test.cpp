@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+#include "kvfit/simd/double_vectors.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "support/catch.hpp"
+
+namespace {
+
+using kvfit::index_t;
+
+std::vector<double> numbers(index_t n, double first) {
+  std::vector<double> out(static_cast<std::size_t>(n));
+  for (index_t i = 0; i < n; ++i) {
+    out[static_cast<std::size_t>(i)] = first + std::sin(static_cast<double>(7 * i));
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("sums over doubles agree with long double at every length", "[double_vectors]") {
+  for (index_t n = 0; n < 70; ++n) {
+    const std::vector<double> x = numbers(n, 0.3);
+    const std::vector<double> y = numbers(n, -0.7);
+    long double products = 0;
+    long double sizes = 0;
+    double most = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      products += static_cast<long double>(x[i]) * static_cast<long double>(y[i]);
+      sizes += std::abs(static_cast<long double>(x[i]) * static_cast<long double>(y[i]));
+      most = std::max(most, std::abs(x[i]));
+    }
+    const double allowed = 1e-15 * static_cast<double>(sizes);
+    CHECK(std::abs(kvfit::simd::dot(x.data(), y.data(), n) - static_cast<double>(products)) <=
+          allowed);
+    CHECK(kvfit::simd::squared_norm(x.data(), n) == kvfit::simd::dot(x.data(), x.data(), n));
+    CHECK(kvfit::simd::largest_size(x.data(), n) == most);
+  }
+}
+
+TEST_CASE("updates of doubles change n numbers and no more", "[double_vectors]") {
+  for (index_t n = 0; n < 40; ++n) {
+    const std::vector<double> x = numbers(n, 0.1);
+    std::vector<double> y = numbers(n, 2);
+    y.push_back(5);
+    const std::vector<double> before = y;
+    kvfit::simd::add_scaled(y.data(), -1.5, x.data(), n);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const double exact = before[i] - 1.5 * x[i];
+      CHECK(std::abs(y[i] - exact) <= 1e-15 * (std::abs(before[i]) + std::abs(x[i])));
+    }
+    kvfit::simd::scale(y.data(), 0.5, n);
+    CHECK(y.back() == 5);
+  }
+}
+
+TEST_CASE("the largest size passes NaN over", "[double_vectors]") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<double> x = {1, nan, -3, 2};
+  CHECK(kvfit::simd::largest_size(x.data(), 4) == 3);
+}
