@@ -10,6 +10,8 @@
 
 #if defined(KVFIT_COMPILED)
 #include "kvfit/compact/compiled.hpp"
+#else
+#include "kvfit/compact/run.hpp"
 #endif
 
 namespace kvfit::inline KVFIT_ISA {
@@ -49,14 +51,10 @@ namespace kvfit::inline KVFIT_ISA {
 /// few some 25 min(n, t)³ flops more, see `linalg::cross_validated_ridge`), the refinement's own.
 /// Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp), `report.memory`
 /// afterwards.
-template <selection_policy Selection, bias_policy Bias, values_policy Values>
-[[nodiscard]] result<compacted> compact(const kv_block& cache, const query_set& queries,
-                                        const compaction<Selection, Bias, Values>& options,
-                                        const stop_when& stop = {},
-                                        const executor_ref& threads = {});
-
-/// The same with policies chosen at run time. With the target kvfit::compiled this is a call into
-/// the library, which takes the best instruction set of the machine (`active_isa()`).
+///
+/// Policies other than the defaults need their headers (kvfit/selection/omp.hpp, say). With the
+/// target kvfit::compiled they need none: this is a call into the library then, which takes the
+/// best instruction set of the machine (`active_isa()`).
 [[nodiscard]] inline result<compacted> compact(const kv_block& cache, const query_set& queries,
                                                const compact_options& options,
                                                const stop_when& stop = {},
@@ -64,11 +62,12 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 #if defined(KVFIT_COMPILED)
   return compiled::compact(cache, queries, options, stop, threads);
 #else
-  return compact<any_selection, any_bias, any_values>(cache, queries, options, stop, threads);
+  return detail::catch_bad_alloc(
+      "compact", [&] { return detail::compact_checked(cache, queries, options, stop, threads); });
 #endif
 }
 
-/// The plain door: no bias, mask or position of its own on the input.
+/// The plain call: no bias, mask or position of its own on the input.
 [[nodiscard]] inline result<compacted> compact(const row_view& keys, const row_view& values,
                                                const query_set& queries,
                                                const compact_options& options,
@@ -78,5 +77,3 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
 }
 
 }  // namespace kvfit::inline KVFIT_ISA
-
-#include "kvfit/compact/run.hpp"

@@ -9,7 +9,18 @@
 #include <utility>
 #include <variant>
 
+#include "kvfit/bias/nnls.hpp"
+#include "kvfit/bias/projected_gradient.hpp"
+#include "kvfit/bias/zero.hpp"
 #include "kvfit/compact/options.hpp"
+#include "kvfit/refine/gradient_descent.hpp"
+#include "kvfit/selection/expected_attention.hpp"
+#include "kvfit/selection/fixed.hpp"
+#include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/selection/joint.hpp"
+#include "kvfit/selection/omp.hpp"
+#include "kvfit/values/copy.hpp"
+#include "kvfit/values/least_squares.hpp"
 
 namespace kvfit::presets {
 
@@ -22,8 +33,8 @@ inline compact_options published(index_t budget) {
                                          .toward_original = false,
                                          .weighting = output_weighting::absolute};
   options.replace_dead_keys = false;
-  options.held_out = 0;
-  options.queries_per_row = 0;
+  options.queries.held_out = 0;
+  options.queries.per_row = 0;
   options.keep_better_values = false;
   return options;
 }
@@ -32,11 +43,10 @@ inline compact_options published(index_t budget) {
 inline compact_options highest_attention(index_t budget) {
   compact_options options = published(budget);
   options.selection = selection::highest_attention{};
-  options.bias = bias::nnls{.solver = nnls_solver::projected_gradient,
-                            .weighting = mass_weighting::absolute,
-                            .lower = std::exp(-3.0),
-                            .upper = std::exp(3.0),
-                            .iterations = 2};
+  options.bias = bias::projected_gradient{.weighting = mass_weighting::absolute,
+                                          .lower = std::exp(-3.0),
+                                          .upper = std::exp(3.0),
+                                          .iterations = 2};
   return options;
 }
 
@@ -68,7 +78,7 @@ inline compact_options omp_fast(index_t budget) {
 /// AM-OMP on the paper's progressive schedule.
 inline compact_options omp_progressive(index_t budget) {
   compact_options options = omp(budget);
-  std::get<selection::omp>(options.selection).schedule = selection::omp::progressive();
+  options.selection.get_if<selection::omp>()->schedule = selection::omp::progressive();
   return options;
 }
 
@@ -98,8 +108,8 @@ inline compact_options evicting(index_t budget, any_selection kept) {
   options.bias = bias::zero{};
   options.values = values::copy{};
   options.replace_dead_keys = false;
-  options.held_out = 0;
-  options.queries_per_row = 0;
+  options.queries.held_out = 0;
+  options.queries.per_row = 0;
   return options;
 }
 
@@ -170,7 +180,7 @@ inline compact_options joint(index_t budget) {
 /// Give `refine.rotation` where you can: queries moved to other positions keep it from overfitting.
 inline compact_options refined(index_t budget) {
   compact_options options = joint(budget);
-  options.queries_per_row = 0;
+  options.queries.per_row = 0;
   options.values = values::least_squares{.reweightings = 3};
   options.refine.steps = 60;
   options.refine.work = 64;
@@ -197,8 +207,8 @@ inline compact_options refined_zero_bias(index_t budget) {
 }
 
 /// `options` for caches whose values are columns of the keys from `first` on (MLA, K = V): key and
-/// value stay one vector (`compaction::tied_values_from`). Mass counts half as much as elsewhere:
-/// what moves a value moves its logits, too, and outputs are what is short of freedom.
+/// value stay one vector (`compact_options::tied_values_from`). Mass counts half as much as
+/// elsewhere: what moves a value moves its logits, too, and outputs are what is short of freedom.
 ///
 ///     auto mla = kvfit::presets::tied(kvfit::presets::joint(512), 0);
 inline compact_options tied(compact_options options, index_t first) {

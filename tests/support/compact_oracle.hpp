@@ -12,7 +12,7 @@
 #include <span>
 #include <vector>
 
-#include "kvfit/bias/weighting.hpp"
+#include "kvfit/attention/mass_row.hpp"
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/selection/omp.hpp"
 #include "support/attention_oracle.hpp"

@@ -5,21 +5,10 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <limits>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
-
-namespace kvfit {
-
-/// Which output errors count how much.
-enum class output_weighting : std::uint8_t {
-  relative,  ///< every query's error relative to the length of its output
-  absolute,  ///< as published: queries with long outputs dominate
-};
-
-}  // namespace kvfit
 
 namespace kvfit::inline KVFIT_ISA {
 

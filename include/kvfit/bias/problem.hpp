@@ -2,11 +2,12 @@
 /// What a bias fit may look at, and what it hands back.
 #pragma once
 
-#include <Eigen/Core>
 #include <concepts>
 #include <span>
+#include <vector>
 
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/head_sizes.hpp"
+#include "kvfit/attention/score_options.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/bounded_fit.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
@@ -24,7 +25,7 @@ struct bias_problem {
 
 /// Weights, ln w being what is added to the kept rows' own bias.
 struct bias_fit {
-  Eigen::VectorXd weights;  ///< t, finite, > 0
+  std::vector<double> weights;  ///< t, finite, > 0
   /// Lower bound the weights were fitted under: keys that end on it are dead. 0 where there is
   /// none.
   double floor = 0;

@@ -2,24 +2,18 @@
 /// Bias policies that fit nothing: zero, and what the selection fitted.
 #pragma once
 
+#include <vector>
+
+#include "kvfit/bias/policies.hpp"
 #include "kvfit/bias/problem.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
-
-namespace kvfit::bias {
-
-/// w = 1: the kept rows keep their own bias. For kernels that take no bias per key.
-struct zero {};
-
-/// The weights that the selection fitted on its way, as the published OMP does. A selection that
-/// fits none is an error (`invalid_option`).
-struct from_selection {};
-
-}  // namespace kvfit::bias
 
 namespace kvfit::bias::inline KVFIT_ISA {
 
 inline result<bias_fit> fit_bias(const bias::zero&, const bias_problem& problem) {
-  return bias_fit{.weights = Eigen::VectorXd::Ones(problem.columns->cols())};
+  return bias_fit{.weights =
+                      std::vector<double>(static_cast<std::size_t>(problem.columns->cols()), 1.0)};
 }
 
 inline result<bias_fit> fit_bias(const bias::from_selection&, const bias_problem& problem) {
@@ -28,8 +22,7 @@ inline result<bias_fit> fit_bias(const bias::from_selection&, const bias_problem
     return error{errc::invalid_option, "bias::from_selection", static_cast<index_t>(given.size()),
                  problem.columns->cols(), "the selection fitted no weights"};
   }
-  return bias_fit{.weights =
-                      Eigen::Map<const Eigen::VectorXd>(given.data(), problem.columns->cols())};
+  return bias_fit{.weights = {given.begin(), given.end()}};
 }
 
 /// Bytes that `fit_bias` holds: its result.

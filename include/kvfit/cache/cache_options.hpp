@@ -43,15 +43,14 @@ enum class head_fallback : std::uint8_t {
 ///
 ///     cache_options asked{.budget = rows_of(cache) / 20, .shares = budgets::pyramid{}};
 ///     asked.head.storage = dtype::fp16;
-template <selection_policy Selection, bias_policy Bias, values_policy Values>
-struct cache_compaction {
+struct cache_options {
   /// Σ t_h ≥ 1 over all heads that are compacted; as many rows as there are or more keep
   /// everything. Not looked at under `budgets::rows`.
   index_t budget = 0;
   /// How each head is compacted. Its own `budget` is not looked at; its rule and rotation hold for
   /// layers without their own. What `protect` names by number is so in every head; rows are shared
   /// out as if none of them were among a head's first or last ones.
-  compaction<Selection, Bias, Values> head = {};
+  compact_options head = {};
   any_budget shares = budgets::uniform{};
   head_limits limits = {};         ///< with `at_least = 0` a head may be left without rows
   std::vector<index_t> skip = {};  ///< numbers of layers to leave as they are, besides sliding ones
@@ -67,8 +66,5 @@ struct cache_compaction {
   /// would take counts, too.
   std::optional<index_t> memory = {};
 };
-
-/// The third door's options: the composition over all shipped policies.
-using cache_options = cache_compaction<any_selection, any_bias, any_values>;
 
 }  // namespace kvfit

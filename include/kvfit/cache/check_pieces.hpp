@@ -23,8 +23,8 @@
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The layers of a piece that are compacted.
-template <class Options>
-std::vector<const cache_layer*> compacted_layers(const text_piece& piece, const Options& options) {
+inline std::vector<const cache_layer*> compacted_layers(const text_piece& piece,
+                                                        const cache_options& options) {
   std::vector<const cache_layer*> layers;
   for (const cache_layer& layer : piece.cache.layers) {
     if (is_compacted(layer, options.skip)) layers.push_back(&layer);
@@ -33,8 +33,7 @@ std::vector<const cache_layer*> compacted_layers(const text_piece& piece, const 
 }
 
 /// How the layer's keys were turned: as it says, or else the options.
-template <class Options>
-std::optional<rope> rotation_of(const cache_layer& layer, const Options& options) {
+inline std::optional<rope> rotation_of(const cache_layer& layer, const cache_options& options) {
   return layer.rotation ? layer.rotation : options.head.refine.rotation;
 }
 
@@ -68,10 +67,9 @@ inline result<void> check_ascending(const kv_block& block, const chunk& where) {
 }
 
 /// What pieces have to do with each other, and what cutting and moving them needs.
-template <class Options>
 class piece_check {
  public:
-  piece_check(std::span<const text_piece> pieces, const Options& options)
+  piece_check(std::span<const text_piece> pieces, const cache_options& options)
       : pieces_(pieces), options_(options) {}
 
   [[nodiscard]] result<void> run() const {
@@ -213,7 +211,7 @@ class piece_check {
   }
 
   std::span<const text_piece> pieces_;
-  const Options& options_;
+  const cache_options& options_;
 };
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -53,9 +53,10 @@ inline compacted_layer stack_heads(std::span<compacted_head> heads) {
 }
 
 /// `compact_heads`; `failed_at`, if given, is told the place in the plan whose error is returned.
-template <class Options, executor E, class Take>
-result<void> compact_tasks(const cache_view& cache, const cache_plan& plan, const Options& options,
-                           E&& how, Take&& take, const watch& by, index_t* failed_at = nullptr) {
+template <executor E, class Take>
+result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
+                           const cache_options& options, E&& how, Take&& take, const watch& by,
+                           index_t* failed_at = nullptr) {
   const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options);
   if (!at_once) return at_once.error();
   std::mutex taking;
@@ -110,10 +111,10 @@ namespace kvfit::inline KVFIT_ISA {
 /// Errors: those of `compact` that are found on the way, with the head's name in front ("L3H1:
 /// values"), of several heads the first in order; those of `take`; `cancelled`. An exception can
 /// only be one of a caller's own policy, and passes after the heads under way have ended.
-template <class Selection, class Bias, class Values, executor E, class Take>
+template <executor E, class Take>
 [[nodiscard]] result<void> compact_heads(const cache_view& cache, const cache_plan& plan,
-                                         const cache_compaction<Selection, Bias, Values>& options,
-                                         E&& how, Take&& take, const watch& by = {}) {
+                                         const cache_options& options, E&& how, Take&& take,
+                                         const watch& by = {}) {
   return detail::compact_tasks(cache, plan, options, how, take, by);
 }
 
@@ -133,10 +134,11 @@ template <class Selection, class Bias, class Values, executor E, class Take>
 ///     auto small = compact_cache(cache, queries, {.budget = rows_of(cache) / 20}, pool);
 ///     if (!small) return small.error();
 ///     attend(query, {small->layers[l].block(h), live[l][h]});
-template <class Selection, class Bias, class Values, executor E>
-[[nodiscard]] result<compacted_cache> compact_cache(
-    const cache_view& cache, const cache_queries& queries,
-    const cache_compaction<Selection, Bias, Values>& options, E&& how, const watch& by = {}) {
+template <executor E>
+[[nodiscard]] result<compacted_cache> compact_cache(const cache_view& cache,
+                                                    const cache_queries& queries,
+                                                    const cache_options& options, E&& how,
+                                                    const watch& by = {}) {
   return detail::catch_bad_alloc("compact_cache", [&]() -> result<compacted_cache> {
     const auto plan = plan_cache(cache, queries, options, how, by);
     if (!plan) return plan.error();
@@ -153,20 +155,11 @@ template <class Selection, class Bias, class Values, executor E>
   });
 }
 
-/// The same with policies chosen at run time.
-template <executor E>
-[[nodiscard]] result<compacted_cache> compact_cache(const cache_view& cache,
-                                                    const cache_queries& queries,
-                                                    const cache_options& options, E&& how,
-                                                    const watch& by = {}) {
-  return compact_cache<any_selection, any_bias, any_values>(cache, queries, options, how, by);
-}
-
 /// The same on the calling thread.
 [[nodiscard]] inline result<compacted_cache> compact_cache(const cache_view& cache,
                                                            const cache_queries& queries,
                                                            const cache_options& options) {
-  return compact_cache<any_selection, any_bias, any_values>(cache, queries, options, serial{});
+  return compact_cache(cache, queries, options, serial{});
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

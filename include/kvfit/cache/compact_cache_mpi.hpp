@@ -57,11 +57,11 @@ inline std::vector<double> work_of(std::span<const head_task> tasks,
 }
 
 /// All heads by the plan, each by its rank; those of others are empty.
-template <class Options, executor E>
+template <executor E>
 result<std::vector<compacted_head>> fit_own_heads(mpi_ranks& ranks, const cache_view& cache,
                                                   const ranked_heads& all,
                                                   std::span<const index_t> rows,
-                                                  const Options& options, E&& how,
+                                                  const cache_options& options, E&& how,
                                                   const watch& by) {
   std::vector<compacted_head> heads;
   const auto ok = in_step(ranks, all, [&](index_t& failed_at) -> result<void> {
@@ -144,11 +144,12 @@ namespace kvfit::inline KVFIT_ISA {
 ///     auto small = compact_cache(*ranks, my_layers, my_queries, {.budget = 4'096},
 ///                                {.holds = rank_holds::shard, .gathers_rows = false}, pool);
 ///     if (!small) return small.error();  // the same on every rank
-template <class Selection, class Bias, class Values, executor E>
-[[nodiscard]] result<ranked_cache> compact_cache(
-    mpi_ranks& ranks, const cache_view& cache, const cache_queries& queries,
-    const cache_compaction<Selection, Bias, Values>& options, const rank_options& spread, E&& how,
-    const watch& by = {}) {
+template <executor E>
+[[nodiscard]] result<ranked_cache> compact_cache(mpi_ranks& ranks, const cache_view& cache,
+                                                 const cache_queries& queries,
+                                                 const cache_options& options,
+                                                 const rank_options& spread, E&& how,
+                                                 const watch& by = {}) {
   auto all = detail::heads_of_ranks(ranks, cache, queries, options, spread);
   if (!all) return all.error();
   const auto rows = detail::rows_of_ranks(ranks, cache, *all, options, spread, how, by);
@@ -175,24 +176,12 @@ template <class Selection, class Bias, class Values, executor E>
   return std::move(*out);
 }
 
-/// The same with policies chosen at run time.
-template <executor E>
-[[nodiscard]] result<ranked_cache> compact_cache(mpi_ranks& ranks, const cache_view& cache,
-                                                 const cache_queries& queries,
-                                                 const cache_options& options,
-                                                 const rank_options& spread, E&& how,
-                                                 const watch& by = {}) {
-  return compact_cache<any_selection, any_bias, any_values>(ranks, cache, queries, options, spread,
-                                                            how, by);
-}
-
 /// The same, each rank on its calling thread.
 [[nodiscard]] inline result<ranked_cache> compact_cache(mpi_ranks& ranks, const cache_view& cache,
                                                         const cache_queries& queries,
                                                         const cache_options& options,
                                                         const rank_options& spread = {}) {
-  return compact_cache<any_selection, any_bias, any_values>(ranks, cache, queries, options, spread,
-                                                            serial{});
+  return compact_cache(ranks, cache, queries, options, spread, serial{});
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

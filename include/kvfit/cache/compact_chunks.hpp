@@ -27,10 +27,12 @@ namespace kvfit::inline KVFIT_ISA {
 ///     auto chunks = split_by_length({prefix, rows - prefix}, 4096);
 ///     auto plan = plan_chunks(*chunks, rows, heads, budget);
 ///     auto small = compact_chunks(cache, std::span(&queries, 1), *plan, options, pool);
-template <class Selection, class Bias, class Values, executor E>
-[[nodiscard]] result<compacted_text> compact_chunks(
-    const cache_view& cache, std::span<const cache_queries> queries, const chunk_plan& plan,
-    const cache_compaction<Selection, Bias, Values>& options, E&& how, const watch& by = {}) {
+template <executor E>
+[[nodiscard]] result<compacted_text> compact_chunks(const cache_view& cache,
+                                                    std::span<const cache_queries> queries,
+                                                    const chunk_plan& plan,
+                                                    const cache_options& options, E&& how,
+                                                    const watch& by = {}) {
   const auto chunks = static_cast<index_t>(plan.chunks.size());
   if (static_cast<index_t>(plan.budgets.size()) != chunks) {
     return error{errc::shape_mismatch, "plan.budgets", static_cast<index_t>(plan.budgets.size()),

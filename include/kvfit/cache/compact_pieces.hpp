@@ -23,10 +23,10 @@
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Pieces of one text on their way into one compact cache.
-template <class Options, class E>
+template <class E>
 class piece_compaction {
  public:
-  piece_compaction(std::span<const text_piece> pieces, const Options& options, E& how,
+  piece_compaction(std::span<const text_piece> pieces, const cache_options& options, E& how,
                    const watch& by)
       : pieces_(pieces), options_(options), how_(how), by_(by) {}
 
@@ -93,8 +93,9 @@ class piece_compaction {
         const kv_block& block = slice.block();
         if (const auto ok = check_cache(block, {}); !ok) return in_head(ok.error(), id);
         compacted_head& head = heads.emplace_back();
-        const auto ok = take_exact(block, visible_rows_of(block, order_of(block)),
-                                   options_.head.storage, options_.head.bias_storage, head.rows);
+        const auto ok =
+            take_exact(block, visible_rows_of(block, order_of(block)), options_.head.storage.rows,
+                       options_.head.storage.bias, head.rows);
         if (!ok) return in_head(ok.error(), id);
         for (const index_t row : head.rows.positions) {
           head.rows.key_positions.push_back(block.position(row));
@@ -117,8 +118,8 @@ class piece_compaction {
       for (index_t& row : part[l].positions) row += piece.place;
       const index_t distance = distance_of(piece, *layers[l]);
       if (distance == 0) continue;
-      const auto ok =
-          move_keys(part[l], *rotation_of(*layers[l], options_), distance, options_.head.storage);
+      const auto ok = move_keys(part[l], *rotation_of(*layers[l], options_), distance,
+                                options_.head.storage.rows);
       if (!ok) return ok;
     }
     return {};
@@ -153,7 +154,7 @@ class piece_compaction {
   }
 
   std::span<const text_piece> pieces_;
-  const Options& options_;
+  const cache_options& options_;
   E& how_;
   const watch& by_;
   index_t heads_ = 0;                                // compacted, of one piece
@@ -188,10 +189,10 @@ namespace kvfit::inline KVFIT_ISA {
 /// and within its heads. Then nothing is returned. Same input, same bytes, at any number of
 /// threads. Cost: that of the pieces, one after the other, their heads on the executor's threads;
 /// holds the result, once more that of one layer, and what `compact_cache` holds of one piece.
-template <class Selection, class Bias, class Values, executor E>
-[[nodiscard]] result<compacted_text> compact_pieces(
-    std::span<const text_piece> pieces, const cache_compaction<Selection, Bias, Values>& options,
-    E&& how, const watch& by = {}) {
+template <executor E>
+[[nodiscard]] result<compacted_text> compact_pieces(std::span<const text_piece> pieces,
+                                                    const cache_options& options, E&& how,
+                                                    const watch& by = {}) {
   return detail::catch_bad_alloc(
       "compact_pieces", [&] { return detail::piece_compaction(pieces, options, how, by).run(); });
 }

@@ -9,6 +9,8 @@
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/head_options.hpp"
 #include "kvfit/compact.hpp"
+#include "kvfit/compact/exact_rows.hpp"
+#include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -36,7 +38,7 @@ inline result<compacted> keep_last(const kv_block& cache, const compact_options&
   compacted out;
   const auto ok =
       take_exact(cache, protected_rows(cache, order_of(cache), {.last = options.budget}),
-                 options.storage, options.bias_storage, out);
+                 options.storage.rows, options.storage.bias, out);
   if (!ok) return ok.error();
   for (const index_t row : out.positions) out.key_positions.push_back(cache.position(row));
   return out;
@@ -53,9 +55,8 @@ inline result<compacted> keep_copies(const head_task& task, const compact_option
 }
 
 /// The head's rows by `options`, whose budget may be 0.
-template <class Options>
-result<compacted_head> fit_head(const head_task& task, const Options& options,
-                                head_fallback fallback, const stop_when& stop) {
+inline result<compacted_head> fit_head(const head_task& task, const compact_options& options,
+                                       head_fallback fallback, const stop_when& stop) {
   compacted_head out;
   out.report.id = task.id;
   out.report.rows_before = task.block.keys.rows();

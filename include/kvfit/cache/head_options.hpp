@@ -4,34 +4,37 @@
 
 #include <algorithm>
 
+#include "kvfit/bias/zero.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/compact/options.hpp"
-#include "kvfit/compact/with_policies.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/values/copy.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The options of one head's own `compact`.
-template <class Selection, class Bias, class Values>
-compaction<Selection, Bias, Values> head_options(
-    const cache_compaction<Selection, Bias, Values>& options, const cache_layer& layer,
-    index_t rows) {
+inline compact_options head_options(const cache_options& options, const cache_layer& layer,
+                                    index_t rows) {
   auto own = options.head;
   own.budget = rows;
   if (layer.rule) own.rule = *layer.rule;
   if (layer.rotation) own.refine.rotation = layer.rotation;
-  if (options.memory) own.memory = std::min(*options.memory, own.memory.value_or(*options.memory));
+  if (options.memory) {
+    own.memory.cap = std::min(*options.memory, own.memory.cap.value_or(*options.memory));
+  }
   return own;
 }
 
 /// What a fallback to copies asks of the head instead (`head_fallback::copies`).
-template <class Options>
-compact_options copying(const Options& options) {
-  compact_options asked = with_policies<any_selection, any_bias, any_values>(
-      options, selection::highest_attention{}, bias::zero{}, values::copy{});
+inline compact_options copying(const compact_options& options) {
+  compact_options asked = options;
+  asked.selection = selection::highest_attention{};
+  asked.bias = bias::zero{};
+  asked.values = values::copy{};
   asked.refine = {.steps = 0};
-  asked.gradient.reset();
+  asked.gradient = {};
   return asked;
 }
 

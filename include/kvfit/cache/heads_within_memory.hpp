@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// How many heads of a cache may be under way together within `cache_compaction::memory`.
+/// How many heads of a cache may be under way together within `cache_options::memory`.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,7 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// Lanes of at most `largest` bytes each, no more than `options.heads_at_once`; 0: as many as the
 /// executor runs. Fewer at a time change no byte of a result, so they go first; a head that needs
 /// more than the cap alone does with less.
-template <class Options>
-index_t lanes_of(index_t largest, const Options& options) {
+inline index_t lanes_of(index_t largest, const cache_options& options) {
   if (!options.memory) return options.heads_at_once;
   const index_t lanes = std::max<index_t>(1, *options.memory / std::max<index_t>(largest, 1));
   return options.heads_at_once == 0 ? lanes : std::min(lanes, options.heads_at_once);
@@ -32,9 +31,10 @@ index_t lanes_of(index_t largest, const Options& options) {
 ///
 /// rows: the budget of each task. `memory_cap_exceeded`, with the head's name, where a head can't
 /// keep to the cap in the order of `planned_memory`, by its method or by the copies.
-template <class Options>
-result<index_t> heads_within_memory(const cache_view& cache, std::span<const head_task> tasks,
-                                    std::span<const index_t> rows, const Options& options) {
+inline result<index_t> heads_within_memory(const cache_view& cache,
+                                           std::span<const head_task> tasks,
+                                           std::span<const index_t> rows,
+                                           const cache_options& options) {
   if (!options.memory) return options.heads_at_once;
   index_t largest = 1;
   for (std::size_t h = 0; h < tasks.size(); ++h) {
@@ -55,18 +55,17 @@ result<index_t> heads_within_memory(const cache_view& cache, std::span<const hea
 
 /// The score pass that ranks a task's keys, within `options.memory`: by smaller panels of queries
 /// where it must.
-template <class Options>
-result<score_options> ranking_within_memory(const head_task& task, score_options wanted,
-                                            const Options& options) {
+inline result<score_options> ranking_within_memory(const head_task& task, score_options wanted,
+                                                   const cache_options& options) {
   wanted.memory = options.memory;
   return detail::score_options_within(sizes_of_head(task.block, query_set(task.queries)), wanted);
 }
 
 /// Heads whose keys may be ranked together. Their importance, 4 bytes a row, is a result.
 /// `memory_cap_exceeded`, with the head's name, where one score pass takes more than the cap.
-template <class Options>
-result<index_t> rankings_within_memory(std::span<const head_task> tasks,
-                                       const score_options& wanted, const Options& options) {
+inline result<index_t> rankings_within_memory(std::span<const head_task> tasks,
+                                              const score_options& wanted,
+                                              const cache_options& options) {
   if (!options.memory) return options.heads_at_once;
   double largest = 1;
   for (const head_task& task : tasks) {
@@ -79,8 +78,8 @@ result<index_t> rankings_within_memory(std::span<const head_task> tasks,
 }
 
 /// Heads that may be checked together: each is read tile by tile.
-template <class Options>
-index_t checks_within_memory(std::span<const head_task> tasks, const Options& options) {
+inline index_t checks_within_memory(std::span<const head_task> tasks,
+                                    const cache_options& options) {
   if (!options.memory) return options.heads_at_once;
   index_t largest = 1;
   for (const head_task& task : tasks) {

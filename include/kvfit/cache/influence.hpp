@@ -49,11 +49,10 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 ///     const kvfit::index_t grid[] = {16, 64, 256, 1024};
 ///     auto curve = kvfit::measure_influence(cache, queries, options, grid, {.weight = 0.4});
-template <selection_policy Selection, bias_policy Bias, values_policy Values>
-[[nodiscard]] result<influence_curve> measure_influence(
-    const kv_block& cache, const query_set& queries,
-    const compaction<Selection, Bias, Values>& options, std::span<const index_t> budgets,
-    const influence_settings& settings = {}, const stop_when& stop = {}) {
+[[nodiscard]] inline result<influence_curve> measure_influence(
+    const kv_block& cache, const query_set& queries, const compact_options& options,
+    std::span<const index_t> budgets, const influence_settings& settings = {},
+    const stop_when& stop = {}) {
   if (budgets.empty()) return error{errc::empty_input, "budgets", 0, error::none, {}};
   for (std::size_t i = 0; i < budgets.size(); ++i) {
     const index_t before = i > 0 ? budgets[i - 1] : 0;
@@ -68,9 +67,9 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
       return detail::refuse_number(field, weight, "must be finite and not negative");
     }
   }
-  if (!(options.held_out > 0)) {
+  if (!(options.queries.held_out > 0)) {
     return detail::refuse_number(
-        "held_out", options.held_out,
+        "queries.held_out", options.queries.held_out,
         "must be above 0, for a curve needs queries that nothing was fitted on");
   }
   return detail::catch_bad_alloc("measure_influence", [&]() -> result<influence_curve> {
@@ -82,7 +81,7 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
         loss = settings.weight *
                (report.held_out->output_error + settings.mass * report.held_out->mass_error);
       } else if (!report.is_identity && report.masked_queries < queries.rows()) {
-        return error{errc::invalid_option, "held_out", error::none, error::none,
+        return error{errc::invalid_option, "queries.held_out", error::none, error::none,
                      "too few queries to hold any out"};
       }
       curve.points.push_back({rows, loss});
@@ -105,15 +104,6 @@ template <selection_policy Selection, bias_policy Bias, values_policy Values>
     }
     return curve;
   });
-}
-
-/// The same with policies chosen at run time.
-[[nodiscard]] inline result<influence_curve> measure_influence(
-    const kv_block& cache, const query_set& queries, const compact_options& options,
-    std::span<const index_t> budgets, const influence_settings& settings = {},
-    const stop_when& stop = {}) {
-  return measure_influence<any_selection, any_bias, any_values>(cache, queries, options, budgets,
-                                                                settings, stop);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

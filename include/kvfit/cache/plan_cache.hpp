@@ -35,10 +35,10 @@ struct cache_plan {
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Importance of the keys of each head that may be kept, under `budgets::global_ranking`.
-template <class Options, executor E>
+template <executor E>
 result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& cache,
                                                             std::span<const head_task> tasks,
-                                                            const Options& options, E&& how,
+                                                            const cache_options& options, E&& how,
                                                             const watch& by,
                                                             index_t* failed_at = nullptr) {
   score_options wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
@@ -71,9 +71,9 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
 }
 
 /// Everything that `compact` would refuse of every head, but for budgets.
-template <class Options, executor E>
+template <executor E>
 result<void> check_tasks(const cache_view& cache, std::span<const head_task> tasks,
-                         const Options& options, E&& how, const watch& by,
+                         const cache_options& options, E&& how, const watch& by,
                          index_t* failed_at = nullptr) {
   return over_heads(
       how, static_cast<index_t>(tasks.size()), checks_within_memory(tasks, options),
@@ -99,10 +99,10 @@ namespace kvfit::inline KVFIT_ISA {
 /// head's name in front ("L3H1: keys"); `cancelled`. Cost: one read of all inputs; under
 /// `budgets::global_ranking` a score pass of every head besides, as many at a time as
 /// `options.memory` has room for, and 4 bytes a row.
-template <class Selection, class Bias, class Values, executor E>
-[[nodiscard]] result<cache_plan> plan_cache(
-    const cache_view& cache, const cache_queries& queries,
-    const cache_compaction<Selection, Bias, Values>& options, E&& how, const watch& by = {}) {
+template <executor E>
+[[nodiscard]] result<cache_plan> plan_cache(const cache_view& cache, const cache_queries& queries,
+                                            const cache_options& options, E&& how,
+                                            const watch& by = {}) {
   return detail::catch_bad_alloc("plan_cache", [&]() -> result<cache_plan> {
     if (options.heads_at_once < 0) {
       return error{errc::invalid_option, "heads_at_once", options.heads_at_once, 0,

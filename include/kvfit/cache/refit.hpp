@@ -51,10 +51,10 @@ inline compact_options refit_options(const cache_layer& layer, const compact_opt
   if (layer.rule) asked.rule = *layer.rule;
   if (layer.rotation) asked.refine.rotation = layer.rotation;
   // Rows that are given are refined only where steps are, which then move biases, too.
-  if (!asked.refine.steps && std::holds_alternative<bias::zero>(asked.bias)) {
+  if (!asked.refine.steps && asked.bias.holds<bias::zero>()) {
     asked.refine.fits_bias = false;
   }
-  if (!asked.gradient) {
+  if (asked.gradient.holds<no_gradient>()) {
     asked.refine = decided_refinement(asked);
   }
   selection::given named;
@@ -135,7 +135,7 @@ inline result<index_t> refits_within_memory(const cache_layer& layer,
                                             std::span<const head_task> tasks,
                                             std::span<const std::vector<index_t>> rows,
                                             const compact_options& options) {
-  if (!options.memory) return index_t{0};
+  if (!options.memory.cap) return index_t{0};
   index_t largest = 1;
   for (std::size_t h = 0; h < tasks.size(); ++h) {
     if (rows[h].empty()) continue;
@@ -147,7 +147,7 @@ inline result<index_t> refits_within_memory(const cache_layer& layer,
     if (!planned) return in_head(planned.error(), tasks[h].id);
     largest = std::max(largest, planned->needed);
   }
-  return std::max<index_t>(1, *options.memory / largest);
+  return std::max<index_t>(1, *options.memory.cap / largest);
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

@@ -143,8 +143,8 @@ namespace kvfit::inline KVFIT_ISA {
 /// Moves a compact block: its keys are turned, and `key_positions` are `distance` further on.
 /// `positions`, the numbers of rows, stay. Keys that were fitted move as well as rows do, for
 /// queries at the new place see them as the queries of the fit did.
-/// Values stay: where they are columns of the keys (`compaction::tied_values_from`), those that
-/// turn would be tied no longer.
+/// Values stay: where they are columns of the keys (`compact_options::tied_values_from`), those
+/// that turn would be tied no longer.
 ///
 /// storage: what the turned keys are rounded to, a type of single numbers: that of the block's
 /// `compact_options`. Errors: as of `moved_keys`. Nothing is written on an error. Cost: one pass

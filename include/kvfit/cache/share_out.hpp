@@ -43,9 +43,8 @@ inline protected_count count_protected(const protection& asked, index_t visible)
 
 /// The limits of the options, and room in every head for as many rows as may be protected and one
 /// besides.
-template <class Options>
-result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads,
-                                                const Options& options) {
+inline result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads,
+                                                       const cache_options& options) {
   auto bounds = bounds_of(heads, options.limits);
   if (!bounds) return bounds;
   for (std::size_t h = 0; h < heads.size(); ++h) {
@@ -59,9 +58,9 @@ result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads
 }
 
 /// Rows that the caller has given, no more than there are.
-template <class Options>
-result<std::vector<index_t>> given_rows(const std::vector<index_t>& each,
-                                        std::span<const head_rows> heads, const Options& options) {
+inline result<std::vector<index_t>> given_rows(const std::vector<index_t>& each,
+                                               std::span<const head_rows> heads,
+                                               const cache_options& options) {
   if (each.size() != heads.size()) {
     return error{errc::shape_mismatch, "shares.each", static_cast<index_t>(each.size()),
                  static_cast<index_t>(heads.size()), "one number for each head to compact"};
@@ -81,8 +80,7 @@ result<std::vector<index_t>> given_rows(const std::vector<index_t>& each,
 
 /// Refuses budgets before any key is looked at. True where the policy ranks keys and not all can be
 /// kept: `share_out` then needs their importance.
-template <class Options>
-result<bool> check_shares(std::span<const head_rows> heads, const Options& options) {
+inline result<bool> check_shares(std::span<const head_rows> heads, const cache_options& options) {
   if (const auto ok = check_heads(heads); !ok) return ok.error();
   if (std::holds_alternative<budgets::rows>(options.shares)) return false;
   if (options.budget < 1) {
@@ -100,9 +98,9 @@ result<bool> check_shares(std::span<const head_rows> heads, const Options& optio
 
 /// Rows by the policy of options that `check_shares` lets through, within bounds and with an exact
 /// sum. importance: of the keys of each head, where `check_shares` asks for it; sorted.
-template <class Options>
-result<std::vector<index_t>> share_out(std::span<const head_rows> heads, const Options& options,
-                                       std::span<std::vector<float>> importance) {
+inline result<std::vector<index_t>> share_out(std::span<const head_rows> heads,
+                                              const cache_options& options,
+                                              std::span<std::vector<float>> importance) {
   const auto* given = std::get_if<budgets::rows>(&options.shares);
   if (given != nullptr) return given_rows(given->each, heads, options);
   if (options.budget >= total_length(heads)) {

@@ -39,8 +39,9 @@ inline result<vector> mean_attention(const head_task& task, const compacted_laye
   for (const row_view& mask : cache.masks) masks.push_back(gather_rows(mask.transposed(), rows));
   for (const matrix& mask : masks) mask_views.push_back(row_view(mask).transposed());
   block.masks = mask_views;
-  auto scores = score_pass(block, query_set(task.queries), rule,
-                           {.importance = importance_kind::mean, .memory = options.memory}, stop);
+  auto scores =
+      score_pass(block, query_set(task.queries), rule,
+                 {.importance = importance_kind::mean, .memory = options.memory.cap}, stop);
   if (!scores) return scores.error();
   return std::move(scores->importance);
 }

@@ -20,8 +20,8 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The options for T = `rows` keys of `depth` numbers and values of `width`, but for whether the
 /// budget exceeds the protected rows (`check_protected_budget`).
-template <class Options>
-result<void> check_options(const Options& options, index_t rows, index_t depth, index_t width) {
+inline result<void> check_options(const compact_options& options, index_t rows, index_t depth,
+                                  index_t width) {
   if (const auto ok = check_settings(options.selection); !ok) return ok;
   if (const auto ok = check_score_options(fit_scores(options)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;
@@ -33,8 +33,9 @@ result<void> check_options(const Options& options, index_t rows, index_t depth, 
     return error{errc::invalid_option, "refine.steps", *options.refine.steps, 0,
                  "keys can't be moved under values that are copied"};
   }
-  if (options.gradient) {
-    if (const auto ok = check_gradient_keys(*options.gradient); !ok) return ok;
+  if (!options.gradient.holds<no_gradient>()) {
+    if (const auto ok = check_gradient_keys(*options.gradient.get_if<gradient_keys>()); !ok)
+      return ok;
     if (options.refine.steps.value_or(0) > 0) {
       return error{errc::invalid_option, "gradient, refine.steps", *options.refine.steps, 0,
                    "keys are moved by one of them, not both"};
@@ -48,36 +49,37 @@ result<void> check_options(const Options& options, index_t rows, index_t depth, 
     return error{errc::budget_out_of_range, "budget", options.budget, 1, "must be at least 1"};
   }
   if (const auto ok = check_protection(options.protect, rows); !ok) return ok;
-  if (!(options.held_out >= 0 && options.held_out <= 0.5)) {
-    return refuse_number("held_out", options.held_out, "must be in [0, 0.5]");
+  if (!(options.queries.held_out >= 0 && options.queries.held_out <= 0.5)) {
+    return refuse_number("queries.held_out", options.queries.held_out, "must be in [0, 0.5]");
   }
-  if (!is_number(options.storage) || !is_number(options.bias_storage)) {
-    const dtype type = is_number(options.storage) ? options.bias_storage : options.storage;
-    return error{errc::invalid_option, is_number(options.storage) ? "bias_storage" : "storage",
-                 error::none, error::none,
-                 std::string(name(type)) + " is no type of single numbers"};
+  if (!is_number(options.storage.rows) || !is_number(options.storage.bias)) {
+    const dtype type =
+        is_number(options.storage.rows) ? options.storage.bias : options.storage.rows;
+    return error{errc::invalid_option,
+                 is_number(options.storage.rows) ? "storage.bias" : "storage.rows", error::none,
+                 error::none, std::string(name(type)) + " is no type of single numbers"};
   }
-  if (options.queries_per_row < 0) {
-    return error{errc::invalid_option, "queries_per_row", options.queries_per_row, 0,
+  if (options.queries.per_row < 0) {
+    return error{errc::invalid_option, "queries.per_row", options.queries.per_row, 0,
                  "must not be negative"};
   }
-  if (options.queries_at_least < 1) {
-    return error{errc::invalid_option, "queries_at_least", options.queries_at_least, 1,
+  if (options.queries.at_least < 1) {
+    return error{errc::invalid_option, "queries.at_least", options.queries.at_least, 1,
                  "must be at least 1"};
   }
-  if (options.selection_memory < 0) {
-    return error{errc::invalid_option, "selection_memory", options.selection_memory, 0,
+  if (options.memory.selection < 0) {
+    return error{errc::invalid_option, "memory.selection", options.memory.selection, 0,
                  "must not be negative"};
   }
-  if (options.memory.value_or(0) < 0) {
-    return error{errc::invalid_option, "memory", *options.memory, 0, "must not be negative"};
+  if (options.memory.cap.value_or(0) < 0) {
+    return error{errc::invalid_option, "memory.cap", *options.memory.cap, 0,
+                 "must not be negative"};
   }
   return {};
 }
 
-template <class Options>
-result<void> check_compaction(const kv_block& cache, const query_set& queries,
-                              const Options& options) {
+inline result<void> check_compaction(const kv_block& cache, const query_set& queries,
+                                     const compact_options& options) {
   if (const auto ok = check_rule(options.rule); !ok) return ok;
   if (const auto ok = check_cache(cache, queries); !ok) return ok;
   if (const auto ok = check_queries(queries, cache.keys.cols()); !ok) return ok;

@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: MIT
-/// The door of the compiled library (target kvfit::compiled), behind `compact()` of
-/// kvfit/compact.hpp: code for several instruction sets, the best of which is taken when it runs.
+/// The entry points of the compiled library (target kvfit::compiled), behind `compact()` and its
+/// like: code for several instruction sets, the best of which is taken when it runs.
 ///
-/// What crosses it is plain data: an Eigen matrix is freed otherwise by code with wider registers
+/// What crosses them is plain data: an Eigen matrix is freed otherwise by code with wider registers
 /// than by code with narrow ones, so none is handed over.
 #pragma once
 
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/compiled_entry_points.hpp"
 #include "kvfit/compact/options.hpp"
+#include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
@@ -31,11 +33,17 @@ struct plain_rows {
   compact_report report;
 };
 
-/// One instruction set's `compact()`.
-struct compact_entry_point {
+/// One instruction set's `compact()`, `compact_progressive()` and `planned_memory()`.
+struct compact_entry_points {
   result<plain_rows> (*call)(const kv_block& cache, const query_set& queries,
                              const compact_options& options, const stop_when& stop,
                              const executor_ref& threads);
+  result<std::vector<plain_rows>> (*progressive)(const kv_block& cache, const query_set& queries,
+                                                 const compact_options& options,
+                                                 std::span<const index_t> budgets,
+                                                 const stop_when& stop);
+  result<memory_report> (*planned_memory)(const compaction_sizes& sizes,
+                                          const compact_options& options);
 };
 
 }  // namespace kvfit::compiled
@@ -74,6 +82,22 @@ inline result<compacted> compact(const kv_block& cache, const query_set& queries
     auto fitted = available().front().compact->call(cache, queries, options, stop, threads);
     if (!fitted) return fitted.error();
     return from_plain(std::move(*fitted));
+  });
+}
+
+/// `kvfit::compact_progressive()` through the same.
+inline result<std::vector<compacted>> compact_progressive(const kv_block& cache,
+                                                          const query_set& queries,
+                                                          const compact_options& options,
+                                                          std::span<const index_t> budgets,
+                                                          const stop_when& stop) {
+  return detail::catch_bad_alloc("compact_progressive", [&]() -> result<std::vector<compacted>> {
+    auto fitted = available().front().compact->progressive(cache, queries, options, budgets, stop);
+    if (!fitted) return fitted.error();
+    std::vector<compacted> all;
+    all.reserve(fitted->size());
+    for (plain_rows& rows : *fitted) all.push_back(from_plain(std::move(rows)));
+    return all;
   });
 }
 

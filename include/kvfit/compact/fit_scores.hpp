@@ -6,16 +6,15 @@
 
 #include "kvfit/attention/score_options.hpp"
 #include "kvfit/compact/options.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/core/config.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// What the selection wants, within the memory and at the precision of the composition.
-template <class Selection, class Bias, class Values>
-score_options fit_scores(const compaction<Selection, Bias, Values>& options,
-                         index_t panels_at_once = 1) {
+inline score_options fit_scores(const compact_options& options, index_t panels_at_once = 1) {
   score_options wanted = wanted_scores(options.selection);
-  wanted.keep_exponentials = std::min(wanted.keep_exponentials, options.selection_memory);
+  wanted.keep_exponentials = std::min(wanted.keep_exponentials, options.memory.selection);
   wanted.panels_at_once = panels_at_once;
   wanted.precision = options.precision;
   return wanted;

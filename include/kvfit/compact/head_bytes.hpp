@@ -8,29 +8,21 @@
 
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/compact/tied_values.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
-#include "kvfit/refine/gradient_descent.hpp"
+#include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/refiner.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-// A caller's own policy says what it takes by a function beside it, as the shipped ones do:
-//   double select_bytes(const P&, const head_sizes&), fit_bias_bytes, fit_values_bytes.
-template <class Policy>
-concept says_select_bytes = requires(const Policy& policy, const head_sizes& sizes) {
-  select_bytes(policy, sizes);
-};
-template <class Policy>
-concept says_bias_bytes = requires(const Policy& policy, const head_sizes& sizes) {
-  fit_bias_bytes(policy, sizes);
-};
-template <class Policy>
-concept says_values_bytes = requires(const Policy& policy, const head_sizes& sizes) {
-  fit_values_bytes(policy, sizes);
-};
+/// Whether a policy says what it takes; a caller's own does by a function beside it.
+template <class Handle>
+bool says_bytes(const Handle& policy) {
+  return functions_of(policy).bytes != nullptr;
+}
 
 /// Bytes of a `compacted` of t rows, its lists grown one by one.
 inline double compacted_bytes(index_t t, index_t depth, index_t width) noexcept {
@@ -38,11 +30,10 @@ inline double compacted_bytes(index_t t, index_t depth, index_t width) noexcept 
 }
 
 /// The stages of `pipeline` for the sizes of one split, each with all that lives beside it.
-template <class Selection, class Bias, class Values>
 class head_bytes {
  public:
-  head_bytes(const compaction<Selection, Bias, Values>& options, const split_sizes& parts,
-             bool adds, index_t panels_at_once)
+  head_bytes(const compact_options& options, const split_sizes& parts, bool adds,
+             index_t panels_at_once)
       : options_(options),
         fit_(parts.fit),
         judge_(parts.judge),
@@ -51,7 +42,7 @@ class head_bytes {
         at_once_(panels_at_once),
         wanted_(fit_scores(options, panels_at_once)),
         views_(parts.views) {
-    fit_.memory_cap = options.selection_memory;
+    fit_.memory_cap = options.memory.selection;
     fit_.has_exponentials = keeps_exponentials(fit_, wanted_);
   }
 
@@ -67,14 +58,12 @@ class head_bytes {
   [[nodiscard]] double full_scores() const { return scores_bytes(fit_, wanted_); }
 
   [[nodiscard]] double choosing() const {
-    double own = 0;
-    if constexpr (says_select_bytes<Selection>) own = select_bytes(options_.selection, fit_);
-    return full_scores() + std::max(own, grown_bytes(double_bytes(6, t_)));
+    return full_scores() +
+           std::max(select_bytes(options_.selection, fit_), grown_bytes(double_bytes(6, t_)));
   }
 
   [[nodiscard]] double weighing() const {
-    double fit = 0;
-    if constexpr (says_bias_bytes<Bias>) fit = fit_bias_bytes(options_.bias, fit_);
+    const double fit = fit_bias_bytes(options_.bias, fit_);
     head_sizes streamed = fit_;
     streamed.memory_cap = 0;
     const auto keys = static_cast<double>(fit_.keys);
@@ -94,7 +83,7 @@ class head_bytes {
     plain.keep_exponentials = -1;
     const double held = scores_bytes(fit_, plain) + compacted_bytes(t_, fit_.depth, fit_.width) +
                         kept_values() + judged_scores() + double_bytes(8, t_);
-    if (options_.gradient) {
+    if (!options_.gradient.holds<no_gradient>()) {
       return held + std::max({describing_gradient(), fitting(fit_.queries, 0), judging()});
     }
     const refinement moves = decided_refinement(options_);
@@ -146,12 +135,10 @@ class head_bytes {
   [[nodiscard]] double fitting(index_t queries, index_t sets) const {
     head_sizes all = fit_;
     all.queries = queries;
-    double fit = 0;
-    if (options_.tied_values_from) {
-      fit = kept_values();
-    } else if constexpr (says_values_bytes<Values>) {
-      fit = fit_values_bytes(options_.values, all);
-    }
+    // Fitted values are copied once, from where the policy made them.
+    const double fit = options_.tied_values_from
+                           ? kept_values()
+                           : std::max(fit_values_bytes(options_.values, all), 2 * kept_values());
     const double train = kept_weights(fit_.queries) + float_bytes(fit_.queries);
     const double stacked = sets > 0 ? float_bytes(queries, t_ + fit_.width) : 0;
     return std::max(attending(fit_),
@@ -170,10 +157,11 @@ class head_bytes {
     const double point = compacted_bytes(t_, fit_.depth, fit_.width);
     return point + batch +
            std::max(make_batch_bytes(fit_, fit_.queries, adds_),
-                    descend_bytes(*options_.gradient, fit_, options_.rule.soft_cap > 0));
+                    functions_of(options_.gradient)
+                        .bytes(options_.gradient.settings(), fit_, options_.rule.soft_cap > 0));
   }
 
-  const compaction<Selection, Bias, Values>& options_;
+  const compact_options& options_;
   head_sizes fit_;
   head_sizes judge_;
   bool adds_;

@@ -15,6 +15,7 @@
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/head_judge.hpp"
 #include "kvfit/compact/options.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/compact/refine_with_rollback.hpp"
 #include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/compact/stopwatch.hpp"
@@ -23,20 +24,17 @@
 #include "kvfit/compact/weight_fit.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/refine/batch.hpp"
-#include "kvfit/refine/gradient_descent.hpp"
+#include "kvfit/refine/compact_point.hpp"
 #include "kvfit/refine/refiner.hpp"
 #include "kvfit/view/load.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// One head on its way through the stages.
-template <class Selection, class Bias, class Values>
 class pipeline {
  public:
-  using options_type = compaction<Selection, Bias, Values>;
-
   /// `first_row`: the caller's number of the cache's row 0. `plan`: what memory allows.
-  pipeline(const kv_block& cache, const query_set& queries, const options_type& options,
+  pipeline(const kv_block& cache, const query_set& queries, const compact_options& options,
            index_t first_row, const memory_report& plan, const stop_when& stop,
            const executor_ref& threads)
       : options_(options),
@@ -48,7 +46,7 @@ class pipeline {
         panels_at_once_(plan.panels_at_once),
         stop_(stop),
         threads_(threads.at_most(plan.panels_at_once)),
-        parts_(split_queries(queries, cache.masks, options.held_out, share())) {}
+        parts_(split_queries(queries, cache.masks, options.queries.held_out, share())) {}
 
   result<compacted> run() {
     if (const auto ok = score(); !ok) return ok.error();
@@ -57,8 +55,10 @@ class pipeline {
     place_chosen();
     value_stage_.emplace(options_, scored_head{cache_, parts_, scores_}, *judge_, stop_, threads_,
                          clock_, out_);
-    if (options_.gradient) {
-      if (const auto ok = descend_gradient(*options_.gradient); !ok) return ok.error();
+    if (!options_.gradient.holds<no_gradient>()) {
+      if (const auto ok = descend(*options_.gradient.get_if<gradient_keys>()); !ok) {
+        return ok.error();
+      }
       return std::move(out_);
     }
     refinement moves = decided_refinement(options_);
@@ -110,7 +110,7 @@ class pipeline {
             .rule = options_.rule,
             .scores = &scores_,
             .budget = budget_,
-            .memory_cap = options_.selection_memory,
+            .memory_cap = options_.memory.selection,
             .first_row = first_row_,
             .origins = parts_.fit.origins,
             .stop = stop_,
@@ -151,7 +151,7 @@ class pipeline {
   }
 
   result<void> weigh() {
-    weight_fit fit(options_.selection, options_.bias, problem(), options_.storage,
+    weight_fit fit(options_.selection, options_.bias, problem(), options_.storage.rows,
                    options_.replace_dead_keys);
     auto fitted = fit.run(std::move(chosen_));
     if (!fitted) {
@@ -173,11 +173,11 @@ class pipeline {
   void place_chosen() {
     out_.positions = chosen_.positions;
     out_.keys = gather_rows(cache_.keys, out_.positions);
-    out_.bias.resize(weights_.size());
-    for (index_t j = 0; j < weights_.size(); ++j) {
-      const auto row = static_cast<std::size_t>(out_.positions[static_cast<std::size_t>(j)]);
+    out_.bias.resize(static_cast<index_t>(weights_.size()));
+    for (std::size_t j = 0; j < weights_.size(); ++j) {
+      const auto row = static_cast<std::size_t>(out_.positions[j]);
       const double own = cache_.bias.empty() ? 0.0 : static_cast<double>(cache_.bias[row]);
-      out_.bias[j] = static_cast<float>(own + std::log(weights_[j]));
+      out_.bias[static_cast<index_t>(j)] = static_cast<float>(own + std::log(weights_[j]));
     }
   }
 
@@ -209,7 +209,7 @@ class pipeline {
     refiner<> moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
                      value_stage_->original(), options_.tied_values_from, stop_);
     const auto steps =
-        refine_with_rollback(moving, *judge_, {options_.storage, options_.bias_storage},
+        refine_with_rollback(moving, *judge_, {options_.storage.rows, options_.storage.bias},
                              options_.tied_values_from, out_);
     if (!steps) return steps.error();
     out_.report.refinement = moving.report();
@@ -227,7 +227,7 @@ class pipeline {
   }
 
   /// Moves keys and biases, and with the joint loss values, by a published gradient method.
-  result<void> descend_gradient(const gradient_keys& how) {
+  result<void> descend(const gradient_keys& how) {
     const bool moves_values = how.loss == gradient_loss::joint;
     if (moves_values) {
       if (const auto ok = value_stage_->fit_unstored(); !ok) return ok;
@@ -237,7 +237,8 @@ class pipeline {
       const scored_part all{&parts_.fit, &scores_};
       const refine_batch batch =
           make_batch(std::span(&all, 1), {}, cache_, options_.rule, out_.positions);
-      out_.report.gradient = descend(how, batch, options_.rule.soft_cap, point, stop_);
+      out_.report.gradient = functions_of(options_.gradient)
+                                 .descend(&how, &batch, options_.rule.soft_cap, &point, stop_);
     }
     if (const auto ok = check_stop(stop_, "gradient"); !ok) return ok;
     out_.keys = std::move(point.keys);
@@ -249,7 +250,7 @@ class pipeline {
     return value_stage_->run_with_values();
   }
 
-  const options_type& options_;
+  const compact_options& options_;
   kv_block cache_;
   query_set queries_;
   index_t budget_;
@@ -262,11 +263,11 @@ class pipeline {
   query_split parts_;
   attention_scores scores_;
   selected_rows chosen_;
-  Eigen::VectorXd weights_;
+  std::vector<double> weights_;
   std::optional<head_judge> judge_;
   compacted out_;
   stopwatch clock_;
-  std::optional<value_stage<options_type>> value_stage_;
+  std::optional<value_stage> value_stage_;
 };
 
 }  // namespace kvfit::detail::inline KVFIT_ISA

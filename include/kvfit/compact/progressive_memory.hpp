@@ -32,26 +32,23 @@ class progressive_memory {
   }
 
   /// `options` for the selection alone, under its part of the cap.
-  template <class Options>
-  [[nodiscard]] result<Options> for_selection(const Options& options) const {
+  [[nodiscard]] result<compact_options> for_selection(const compact_options& options) const {
     return within(options, order_);
   }
   /// `options` for a fit to `budget` rows, whatever of them it names, under its part of the cap.
-  template <class Options>
-  [[nodiscard]] result<Options> for_fit(const Options& options, index_t budget) const {
+  [[nodiscard]] result<compact_options> for_fit(const compact_options& options,
+                                                index_t budget) const {
     return within(options, held_ - result_of(budget));
   }
 
  private:
   /// Options with a cap of what is left beside other things; `memory_cap_exceeded`, of the whole
   /// call, where they can't keep to it.
-  template <class Selection, class Bias, class Values>
-  result<compaction<Selection, Bias, Values>> within(compaction<Selection, Bias, Values> options,
-                                                     double besides) const {
+  result<compact_options> within(compact_options options, double besides) const {
     if (!cap_) return options;
     const auto others = static_cast<index_t>(besides);
-    options.memory = std::max<index_t>(*cap_ - others, 0);
-    const auto plan = memory_planner<Selection, Bias, Values>(sizes_, options).run();
+    options.memory.cap = std::max<index_t>(*cap_ - others, 0);
+    const auto plan = memory_planner(sizes_, options).run();
     if (plan) return options;
     error cause = plan.error();
     cause.actual += others;

@@ -26,7 +26,7 @@ struct stage_seconds {
 };
 
 /// The memory of a call, known before it begins: what it holds at most beyond its inputs, and what
-/// `compaction::memory` made it do without.
+/// `compact_options::memory` made it do without.
 struct memory_report {
   index_t needed = 0;  ///< bytes: an upper bound, the result included
   index_t wanted = 0;  ///< the same where there is no cap
@@ -66,7 +66,7 @@ struct compact_report {
   bool copies_judged_better = false;    ///< the fitted values lost against copied ones
   linalg::least_squares_report values;  ///< empty where the joint loss moved them
   refinement_report refinement;
-  gradient_report gradient;    ///< zeros without `compaction::gradient`
+  gradient_report gradient;    ///< zeros without `compact_options::gradient`
   index_t masked_queries = 0;  ///< queries that see no key: left out of every fit
 
   memory_report memory;

@@ -24,15 +24,12 @@ inline index_t count_below(std::span<const index_t> rows, index_t row) {
 
 /// The rows of `open` that are kept beside the rows `exact`, by the caller's numbers. The place of
 /// an overflow is that in the whole result.
-template <class Selection, class Bias, class Values>
-result<compacted> fit_open(const kv_block& cache, const query_set& queries,
-                           const compaction<Selection, Bias, Values>& options,
-                           const open_rows& where, std::span<const index_t> exact,
-                           const memory_report& plan, const stop_when& stop,
-                           const executor_ref& threads) {
+inline result<compacted> fit_open(const kv_block& cache, const query_set& queries,
+                                  const compact_options& options, const open_rows& where,
+                                  std::span<const index_t> exact, const memory_report& plan,
+                                  const stop_when& stop, const executor_ref& threads) {
   const open_block open(cache, where, exact);
-  pipeline<Selection, Bias, Values> stages(open.block(), queries, options, where.first, plan, stop,
-                                           threads);
+  pipeline stages(open.block(), queries, options, where.first, plan, stop, threads);
   auto fitted = stages.run();
   if (fitted) {
     for (index_t& row : fitted->positions) row += where.first;
@@ -49,9 +46,8 @@ result<compacted> fit_open(const kv_block& cache, const query_set& queries,
 
 /// The rows that stay as they are, ascending: all visible ones where the budget holds them, else
 /// those protected, which the budget must exceed.
-template <class Options>
-result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const row_order& order,
-                                          const Options& options) {
+inline result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const row_order& order,
+                                                 const compact_options& options) {
   const index_t visible = cache.keys.rows() - order.hidden();
   if (options.budget >= visible) return visible_rows_of(cache, order);
   std::vector<index_t> rows = protected_rows(cache, order, options.protect);
@@ -63,16 +59,15 @@ result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const row_order
 
 /// `compact` of checked inputs to less than all visible rows, `kept` among them, with the options
 /// of `plan`.
-template <class Selection, class Bias, class Values>
-result<compacted> compact_beside(const kv_block& cache, const query_set& queries,
-                                 const row_order& order, std::vector<index_t> kept,
-                                 memory_plan<compaction<Selection, Bias, Values>>& plan,
-                                 const stop_when& stop, const executor_ref& threads) {
+inline result<compacted> compact_beside(const kv_block& cache, const query_set& queries,
+                                        const row_order& order, std::vector<index_t> kept,
+                                        memory_plan& plan, const stop_when& stop,
+                                        const executor_ref& threads) {
   auto& options = plan.options;
   const open_rows open = open_stretch(options.protect, order, cache.keys.rows());
   compacted exact;
   const auto stored =
-      take_exact(cache, std::move(kept), options.storage, options.bias_storage, exact);
+      take_exact(cache, std::move(kept), options.storage.rows, options.storage.bias, exact);
   // The place of a row that does not fit its storage is that in the result: known beforehand where
   // the row comes before all that are selected.
   if (!stored && stored.error().actual < count_below(exact.positions, open.first)) {
@@ -100,17 +95,16 @@ result<compacted> compact_beside(const kv_block& cache, const query_set& queries
   return out;
 }
 
-template <class Selection, class Bias, class Values>
-result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
-                                  const compaction<Selection, Bias, Values>& options,
-                                  const stop_when& stop, const executor_ref& threads) {
+inline result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
+                                         const compact_options& options, const stop_when& stop,
+                                         const executor_ref& threads) {
   stopwatch clock;
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
   if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
   const compaction_sizes sizes = sizes_of(cache, queries, threads);
   auto kept = rows_to_keep(cache, sizes.order, options);
   if (!kept) return kept.error();
-  auto plan = memory_planner<Selection, Bias, Values>(sizes, options).run();
+  auto plan = memory_planner(sizes, options).run();
   if (!plan) return plan.error();
   const double checking = clock.lap();
   result<compacted> out = compacted{};
@@ -123,7 +117,7 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
     }
     out->report.is_identity = true;
     const auto ok =
-        take_exact(cache, std::move(*kept), options.storage, options.bias_storage, *out);
+        take_exact(cache, std::move(*kept), options.storage.rows, options.storage.bias, *out);
     if (!ok) return ok.error();
   }
   for (const index_t row : out->positions) out->key_positions.push_back(cache.position(row));
@@ -134,15 +128,3 @@ result<compacted> compact_checked(const kv_block& cache, const query_set& querie
 }
 
 }  // namespace kvfit::detail::inline KVFIT_ISA
-
-namespace kvfit::inline KVFIT_ISA {
-
-template <selection_policy Selection, bias_policy Bias, values_policy Values>
-result<compacted> compact(const kv_block& cache, const query_set& queries,
-                          const compaction<Selection, Bias, Values>& options, const stop_when& stop,
-                          const executor_ref& threads) {
-  return detail::catch_bad_alloc(
-      "compact", [&] { return detail::compact_checked(cache, queries, options, stop, threads); });
-}
-
-}  // namespace kvfit::inline KVFIT_ISA

@@ -50,13 +50,12 @@ inline compaction_sizes sizes_of(const kv_block& cache, const query_set& queries
 namespace kvfit::detail::inline KVFIT_ISA {
 
 /// The share of the queries not held out that is fitted on, of `queries` rows for `budget` ones.
-template <class Options>
-double fitted_share(const Options& options, index_t queries, index_t budget) {
-  if (options.queries_per_row == 0) return 1;
+inline double fitted_share(const compact_options& options, index_t queries, index_t budget) {
+  if (options.queries.per_row == 0) return 1;
   const double wanted =
-      std::max(static_cast<double>(options.queries_per_row) * static_cast<double>(budget),
-               static_cast<double>(options.queries_at_least));
-  const double given = static_cast<double>(queries) * (1 - options.held_out);
+      std::max(static_cast<double>(options.queries.per_row) * static_cast<double>(budget),
+               static_cast<double>(options.queries.at_least));
+  const double given = static_cast<double>(queries) * (1 - options.queries.held_out);
   return std::min(1.0, wanted / std::max(given, 1.0));
 }
 

@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <bit>
-#include <concepts>
 #include <cstdint>
 #include <optional>
-#include <variant>
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/visible_rows.hpp"
-#include "kvfit/compact/any_policy.hpp"
+#include "kvfit/compact/options.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/refine/refinement.hpp"
@@ -21,21 +20,15 @@ namespace kvfit::detail::inline KVFIT_ISA {
 
 /// Whether a value policy asks for nothing that a tie would not give: copies, or least squares that
 /// nobody set.
-template <class Values>
-bool asks_no_values(const Values& policy) {
-  if constexpr (std::same_as<Values, any_values>) {
-    return std::visit([](const auto& chosen) { return asks_no_values(chosen); }, policy);
-  } else if constexpr (std::same_as<Values, values::least_squares>) {
-    return policy == values::least_squares{};
-  } else {
-    return !fits_values(policy);
-  }
+inline bool asks_no_values(const any_values& policy) {
+  if (policy.holds<values::least_squares>()) return policy.equals(values::least_squares{});
+  return !fits_values(policy);
 }
 
 /// `invalid_option` where the options contradict values tied to keys of `depth` numbers, `width` of
 /// which are the values.
-template <class Options>
-result<void> check_tied_options(const Options& options, index_t depth, index_t width) {
+inline result<void> check_tied_options(const compact_options& options, index_t depth,
+                                       index_t width) {
   if (!options.tied_values_from) return {};
   const index_t first = *options.tied_values_from;
   if (first < 0 || first > depth - width) {
@@ -46,7 +39,7 @@ result<void> check_tied_options(const Options& options, index_t depth, index_t w
     return error{errc::invalid_option, "values, tied_values_from", error::none, error::none,
                  "tied values are not fitted: leave the policy as it is, or copy"};
   }
-  if (options.gradient) {
+  if (!options.gradient.holds<no_gradient>()) {
     return error{errc::invalid_option, "gradient, tied_values_from", error::none, error::none,
                  "the published gradient methods move values apart from keys"};
   }
@@ -82,8 +75,7 @@ inline result<void> check_tied_rows(const kv_block& cache, index_t first) {
 }
 
 /// The refinement that these options come to, its steps decided.
-template <class Options>
-refinement decided_refinement(const Options& options) {
+inline refinement decided_refinement(const compact_options& options) {
   if (options.tied_values_from) return with_tied_steps(options.refine);
   return with_steps(options.refine,
                     refines_by_default(options.selection) && fits_values(options.values));

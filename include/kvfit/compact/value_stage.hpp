@@ -31,10 +31,9 @@ struct scored_head {
 };
 
 /// Completes `out`, whose positions, keys and biases stand. May be asked again, for other ones.
-template <class Options>
 class value_stage {
  public:
-  value_stage(const Options& options, const scored_head& head, head_judge& judge,
+  value_stage(const compact_options& options, const scored_head& head, head_judge& judge,
               const stop_when& stop, const executor_ref& threads, stopwatch& clock, compacted& out)
       : options_(options),
         head_(head),
@@ -81,8 +80,8 @@ class value_stage {
  private:
   /// Rounds keys and biases, and attends to them.
   result<void> store_keys() {
-    if (const auto ok = round_to_storage(out_.keys, options_.storage, "keys"); !ok) return ok;
-    if (const auto ok = round_to_storage(out_.bias, options_.bias_storage, "bias"); !ok) return ok;
+    if (const auto ok = round_to_storage(out_.keys, options_.storage.rows, "keys"); !ok) return ok;
+    if (const auto ok = round_to_storage(out_.bias, options_.storage.bias, "bias"); !ok) return ok;
     attend_fitted();
     return {};
   }
@@ -136,8 +135,9 @@ class value_stage {
 
   /// `made_by`: whose values they are, for errors.
   result<void> store_and_judge(const char* made_by) {
-    copies_fit_ = round_to_storage(original_, options_.storage, "values").has_value();
-    if (const auto ok = round_to_storage(out_.values, options_.storage, "values"); !ok) return ok;
+    copies_fit_ = round_to_storage(original_, options_.storage.rows, "values").has_value();
+    if (const auto ok = round_to_storage(out_.values, options_.storage.rows, "values"); !ok)
+      return ok;
     out_.report.seconds.values += clock_.lap();
     if (const auto ok = judge(); !ok) return ok;
     // A caller's own policy may fit anything, and nothing better may have taken its place.
@@ -157,7 +157,8 @@ class value_stage {
     out_.report.mass_residual = mass_residual();
     const bool may_copy =
         options_.keep_better_values && out_.report.is_values_fitted && copies_fit_ &&
-        !options_.gradient;  // whose keys have left their rows, and which nothing guards
+        options_.gradient
+            .holds<no_gradient>();  // whose keys have left their rows, and which nothing guards
     const auto train_with_copies = [&] {
       train_output = matrix();  // before the next one is made
       train_output = weighted(train_.weights, original_);
@@ -232,7 +233,7 @@ class value_stage {
     out_.report.copies_judged_better = true;
   }
 
-  const Options& options_;
+  const compact_options& options_;
   scored_head head_;
   head_judge& judge_;
   const stop_when& stop_;

@@ -9,9 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/attention/mass_row.hpp"
 #include "kvfit/attention/row_logits.hpp"
 #include "kvfit/bias/problem.hpp"
-#include "kvfit/bias/weighting.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/selection/mass_columns.hpp"
@@ -39,7 +40,7 @@ inline void sort_by_position(selected_rows& rows) {
 /// Rows, their weights, and how they came about.
 struct weighed_rows {
   selected_rows rows;  ///< ascending
-  Eigen::VectorXd weights;
+  std::vector<double> weights;
   linalg::bounded_report report;
   bool is_fitted = false;
   index_t dead = 0;      ///< weights that still are on their floor
@@ -48,11 +49,10 @@ struct weighed_rows {
 };
 
 /// One fit of weights, repeated while it leaves dead rows that may be replaced.
-template <class Selection, class Bias>
 class weight_fit {
  public:
   /// `problem`: the head the rows are of; its scores must outlive this. `storage`: of the keys.
-  weight_fit(const Selection& selection, const Bias& bias, const selection_problem& problem,
+  weight_fit(const any_selection& selection, const any_bias& bias, const selection_problem& problem,
              dtype storage, bool replaces_dead)
       : bias_(bias),
         problem_(problem),
@@ -114,8 +114,10 @@ class weight_fit {
                   for (index_t i = first; i < first + count; ++i) {
                     // Rounded keys and another order of sums may lift a logit above the maximum: a
                     // little, or by more than exp can take where logits are huge.
-                    columns.row(i) = columns.row(i).cwiseMin(scores_.max[i] + 60.0F);
-                    simd::exp_shifted_sum(columns.row(i).data(), columns.cols(), scores_.max[i]);
+                    float* const row = columns.data() + i * columns.cols();
+                    const float most = scores_.max[i] + 60.0F;
+                    for (index_t j = 0; j < columns.cols(); ++j) row[j] = std::min(row[j], most);
+                    simd::exp_shifted_sum(row, columns.cols(), scores_.max[i]);
                   }
                 });
     return columns;
@@ -126,7 +128,11 @@ class weight_fit {
     vector missing(columns.rows());
     for (index_t i = 0; i < columns.rows(); ++i) {
       const mass_row row = weighted_mass_row(scores_, i, mass_weighting::relative);
-      const double fitted = columns.row(i).template cast<double>().dot(weights_);
+      const float* const x = columns.data() + i * columns.cols();
+      double fitted = 0;
+      for (std::size_t j = 0; j < weights_.size(); ++j) {
+        fitted += static_cast<double>(x[j]) * weights_[j];
+      }
       missing[i] = static_cast<float>(static_cast<double>(row.target) -
                                       static_cast<double>(row.factor) * fitted);
     }
@@ -136,15 +142,15 @@ class weight_fit {
   /// A caller's own policy may hand back anything.
   [[nodiscard]] result<void> check_weights() const {
     const auto kept = static_cast<index_t>(chosen_.positions.size());
-    if (weights_.size() != kept) {
-      return error{errc::shape_mismatch, "bias policy's weights", weights_.size(), kept,
-                   "one for each key"};
+    if (static_cast<index_t>(weights_.size()) != kept) {
+      return error{errc::shape_mismatch, "bias policy's weights",
+                   static_cast<index_t>(weights_.size()), kept, "one for each key"};
     }
     for (index_t j = 0; j < kept; ++j) {
-      if (!std::isfinite(std::log(weights_[j]))) {  // 0, negative and not finite ones
-        return error{
-            errc::invalid_option, "bias policy's weights", j, error::none,
-            "the one at this place must be finite and above 0, is " + number_text(weights_[j])};
+      const double weight = weights_[static_cast<std::size_t>(j)];
+      if (!std::isfinite(std::log(weight))) {  // 0, negative and not finite ones
+        return error{errc::invalid_option, "bias policy's weights", j, error::none,
+                     "the one at this place must be finite and above 0, is " + number_text(weight)};
       }
     }
     return {};
@@ -152,8 +158,8 @@ class weight_fit {
 
   [[nodiscard]] std::vector<std::size_t> dead_slots(double floor) const {
     std::vector<std::size_t> dead;
-    for (index_t j = 0; j < weights_.size(); ++j) {
-      if (weights_[j] <= floor) dead.push_back(static_cast<std::size_t>(j));
+    for (std::size_t j = 0; j < weights_.size(); ++j) {
+      if (weights_[j] <= floor) dead.push_back(j);
     }
     return dead;
   }
@@ -189,13 +195,13 @@ class weight_fit {
     return static_cast<index_t>(count);
   }
 
-  const Bias& bias_;
+  const any_bias& bias_;
   selection_problem problem_;
   const attention_scores& scores_;
   dtype storage_;
   bool may_replace_;
   selected_rows chosen_;
-  Eigen::VectorXd weights_;
+  std::vector<double> weights_;
   std::vector<char> banned_;  // rows that were dead once
 };
 

@@ -119,3 +119,17 @@
   KVFIT_JOIN(KVFIT_JOIN(KVFIT_JOIN(KVFIT_ISA_C, KVFIT_ISA_AMX), KVFIT_ISA_FP16), KVFIT_ISA_SVE)
 #define KVFIT_ISA_E KVFIT_JOIN(KVFIT_ISA_D, KVFIT_ISA_LINKED)
 #define KVFIT_ISA KVFIT_JOIN(KVFIT_ISA_E, KVFIT_ISA_THROWS)
+
+namespace kvfit {
+inline namespace KVFIT_ISA {
+/// Stands for this file's instruction set: a template parameter of what may not be shared with
+/// files compiled for another one.
+struct isa_tag {
+#if defined(KVFIT_COMPILED)
+  static constexpr bool links_library = true;
+#else
+  static constexpr bool links_library = false;
+#endif
+};
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -12,17 +12,11 @@
 #include "kvfit/linalg/lbfgs.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/batch.hpp"
+#include "kvfit/refine/compact_point.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/matching_loss.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
-
-/// A compact cache's numbers, t rows each.
-struct compact_point {
-  matrix keys;    ///< C1: t × d_k
-  vector bias;    ///< β: t
-  matrix values;  ///< C2: t × d_v; for `log_mass` left alone, and may be empty
-};
 
 namespace refine_detail {
 
@@ -106,6 +100,17 @@ inline double descend_bytes(const gradient_keys& settings, const head_sizes& siz
           ? double_bytes(4, layout.size())
           : linalg::lbfgs_bytes({.memory = has_values ? 10 : 100}, settings.steps, layout.size());
   return matching_loss_bytes(layout, is_capped) + double_bytes(layout.size()) + minimiser;
+}
+
+/// What `any_gradient` calls.
+inline gradient_report descend_gradient(const gradient_keys& settings, const void* batch,
+                                        float soft_cap, void* point, const stop_when& stop) {
+  return descend(settings, *static_cast<const refine_batch*>(batch), soft_cap,
+                 *static_cast<compact_point*>(point), stop);
+}
+inline double descend_gradient_bytes(const gradient_keys& settings, const head_sizes& sizes,
+                                     bool is_capped) noexcept {
+  return descend_bytes(settings, sizes, is_capped);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

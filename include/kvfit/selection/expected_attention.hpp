@@ -17,31 +17,11 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
 #include "kvfit/simd/product.hpp"
 #include "kvfit/view/load.hpp"
-
-namespace kvfit::selection {
-
-/// The t keys of the largest expected attention times value (Expected Attention,
-/// arXiv:2510.00636), with the queries of each query head taken for draws from a Gaussian of their
-/// mean μ and covariance Σ:
-///
-///     ℓ_j = ln E exp(scale · q·k_j + b_j) = scale · μ·k_j + ½ scale² k_jᵀ Σ k_j + b_j
-///     a_j = mean over query heads of exp(ℓ_j) / Σ_l exp(ℓ_l)
-///     score_j = (a_j + epsilon) ‖v_j‖
-///
-/// b_j is the key's own bias and ALiBi term. All of it in double and as logarithms, so that neither
-/// huge logits nor tiny shares lose the order; ties go to the earlier row. Hidden rows are no keys.
-///
-/// A Gaussian has no bounds and no places: a soft cap, a mask, or a causal rule or window that
-/// hides any key from any query is refused (`invalid_option`).
-struct expected_attention {
-  double epsilon = 0;  ///< ≥ 0: share of attention that a key has in any case
-};
-
-}  // namespace kvfit::selection
 
 namespace kvfit::detail::inline KVFIT_ISA {
 

@@ -10,30 +10,8 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/random.hpp"
+#include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
-
-namespace kvfit::selection {
-
-/// The t rows at the smallest positions: prefix truncation. Of rows at one position the earlier
-/// ones in memory.
-struct first {};
-
-/// The t rows at the largest positions: a sliding window. Of rows at one position the later ones in
-/// memory.
-struct last {};
-
-/// t rows drawn without replacement; the same seed draws the same rows on every machine.
-struct random {
-  std::uint64_t seed = 0;
-};
-
-/// Exactly these rows, each in 0 … T − 1 and at most once, as many as the budget. Protected rows
-/// stay without being named here, and take their share of the budget.
-struct given {
-  std::vector<index_t> positions;
-};
-
-}  // namespace kvfit::selection
 
 namespace kvfit::detail::inline KVFIT_ISA {
 

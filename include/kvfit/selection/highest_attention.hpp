@@ -6,22 +6,9 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
-
-namespace kvfit::selection {
-
-/// The t keys of the largest importance, in descending order of it; ties go to the earlier row.
-struct highest_attention {
-  importance_kind importance = importance_kind::rms;
-  pooling_kind pooling = pooling_kind::none;
-  index_t pooling_width = 7;
-  /// Only the last `window` queries of every query head, by position, have a say (those held out to
-  /// judge a fit are passed over); 0: all.
-  index_t window = 0;
-};
-
-}  // namespace kvfit::selection
 
 namespace kvfit::selection::inline KVFIT_ISA {
 

@@ -11,31 +11,10 @@
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/joint_search.hpp"
 #include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
-
-namespace kvfit::selection {
-
-/// Each pick is the key that, fitted together with those before it, leaves least of
-///
-///     min_{w, U} Σ_i f_i² [ μ² (1 − Σ_{j∈S} A_ij w_j)² + ‖o_i − Σ_{j∈S} A_ij u_j‖² / σ² ]
-///
-/// A the attention weights of the full cache, o its outputs, f_i ∝ 1/‖o_i‖, σ the outputs' rms
-/// norm: w explains the mass and u_j = w_j c_j (the weighted values) the output, whose errors count
-/// relative to its length, as those of mass then do (docs/algorithm.md, Joint selection).
-/// Orthogonal least squares over 1 + d_v targets.
-struct joint {
-  double mass_weight = 0.2;  ///< μ ≥ 0: 0 chooses for the output alone
-  /// Keys whose columns are looked at in one sweep, 1 … 256. Picks do not depend on it but for
-  /// rounding; speed does.
-  index_t sweep = 16;
-  /// Rows that the n queries are folded onto for the choice alone (see `sketched_columns`):
-  /// max(sketch, 5 t), all of them where that is n or more. 0: never fold.
-  index_t sketch = 384;
-};
-
-}  // namespace kvfit::selection
 
 namespace kvfit::detail::inline KVFIT_ISA {
 

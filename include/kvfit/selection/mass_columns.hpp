@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "kvfit/attention/mass_row.hpp"
 #include "kvfit/attention/row_logits.hpp"
-#include "kvfit/bias/weighting.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/simd/accumulate.hpp"

@@ -18,54 +18,9 @@
 #include "kvfit/linalg/projected_gradient.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/residual_ranking.hpp"
-
-namespace kvfit::selection {
-
-/// While fewer than `limit` rows are chosen: this many a round, refit every so many rounds.
-struct omp_step {
-  index_t limit = std::numeric_limits<index_t>::max();
-  index_t keys_per_round = 1;
-  index_t refit_interval = 1;
-};
-
-/// Each round adds the keys whose columns agree most with the mass not yet explained:
-///
-///     c = Φᵀ r,   r = y − Φ_S w,   w = clip(argmin ‖Φ_S w − y‖)
-///
-/// (w then moved by `gradient_steps` projected steps).
-/// Between refits old weights stay and newcomers get the lower bound. Once nothing is left to
-/// explain (‖r‖ ≤ 1e-6 ‖y‖, or as many independent keys as queries), the rest is filled by rms
-/// importance instead of by noise.
-struct omp {
-  index_t keys_per_round = 1;           ///< k ≥ 1
-  index_t refit_interval = 1;           ///< τ ≥ 1, in rounds
-  std::vector<omp_step> schedule = {};  ///< if any: the first step whose limit exceeds |S| rules
-  /// Rank by c_j / ‖Φ_:j‖^norm_power: 0 as published, 1 the cosine with the residual, between a
-  /// compromise.
-  double norm_power = 0.5;
-  bool absolute = false;  ///< rank by |c_j|
-  mass_weighting weighting = mass_weighting::relative;
-  double lower = 1e-12;  ///< bounds of w, 0 < lower ≤ upper
-  double upper = std::numeric_limits<double>::infinity();
-  int gradient_steps = 0;  ///< projected-gradient steps after each clipped fit
-  /// Once t keys stand: those with ln w below this are taken out for good and replaced,
-  /// `drop_passes` times.
-  std::optional<double> drop_below = {};
-  int drop_passes = 3;
-  /// Weights of the final set are always fitted on the final set. The published code leaves the
-  /// last round unfitted after a schedule, or once the drop passes are spent; `false` does the
-  /// same.
-  bool final_refit = true;
-
-  /// The paper's progressive schedule.
-  static std::vector<omp_step> progressive() {
-    return {{300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<index_t>::max(), 4, 2}};
-  }
-};
-
-}  // namespace kvfit::selection
 
 namespace kvfit::detail::inline KVFIT_ISA {
 

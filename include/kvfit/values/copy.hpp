@@ -4,14 +4,8 @@
 
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/values/policies.hpp"
 #include "kvfit/values/problem.hpp"
-
-namespace kvfit::values {
-
-/// The kept rows keep their own values.
-struct copy {};
-
-}  // namespace kvfit::values
 
 namespace kvfit::values::inline KVFIT_ISA {
 

@@ -87,9 +87,7 @@ inline void add_shares(digest& to, const budgets::rows& shares, bool with_lists)
 
 /// What decides about rows and is no policy's own. with_lists: curves and rows of heads as well,
 /// which are a rank's own where it has a shard.
-template <class Selection, class Bias, class Values>
-void add_options(digest& to, const cache_compaction<Selection, Bias, Values>& options,
-                 bool with_lists) noexcept {
+inline void add_options(digest& to, const cache_options& options, bool with_lists) noexcept {
   to.add(options.budget);
   to.add(options.shares.index());
   std::visit([&](const auto& shares) { add_shares(to, shares, with_lists); }, options.shares);
@@ -107,16 +105,16 @@ void add_options(digest& to, const cache_compaction<Selection, Bias, Values>& op
   to.add(head.protect.last);
   to.add_list(std::span(head.protect.rows));
   to.add(head.replace_dead_keys);
-  to.add(head.held_out);
-  to.add(head.queries_per_row);
-  to.add(head.queries_at_least);
+  to.add(head.queries.held_out);
+  to.add(head.queries.per_row);
+  to.add(head.queries.at_least);
   to.add(head.tied_values_from.value_or(-1));
   to.add(head.keep_better_values);
-  to.add(head.storage);
-  to.add(head.bias_storage);
+  to.add(head.storage.rows);
+  to.add(head.storage.bias);
   to.add(head.precision);
-  to.add(head.selection_memory);
-  to.add(head.memory.value_or(-1));
+  to.add(head.memory.selection);
+  to.add(head.memory.cap.value_or(-1));
   to.add(options.memory.value_or(-1));
 }
 

@@ -55,10 +55,10 @@ inline result<void> check_alike(mpi_ranks& ranks, const result<void>& own, const
 }
 
 /// All heads, each with its rank.
-template <class Options>
-result<ranked_heads> heads_of_ranks(mpi_ranks& ranks, const cache_view& cache,
-                                    const cache_queries& queries, const Options& options,
-                                    const rank_options& spread) {
+inline result<ranked_heads> heads_of_ranks(mpi_ranks& ranks, const cache_view& cache,
+                                           const cache_queries& queries,
+                                           const cache_options& options,
+                                           const rank_options& spread) {
   const bool is_shard = spread.holds == rank_holds::shard;
   result<void> own;
   if (options.heads_at_once < 0) {
@@ -185,11 +185,11 @@ inline result<any_budget> join_shares(mpi_ranks& ranks, const ranked_heads& head
 }
 
 /// Importance of the keys of all heads, each measured by its rank.
-template <class Options, executor E>
+template <executor E>
 result<std::vector<std::vector<float>>> importance_of_ranks(mpi_ranks& ranks,
                                                             const cache_view& cache,
                                                             const ranked_heads& heads,
-                                                            const Options& options, E&& how,
+                                                            const cache_options& options, E&& how,
                                                             const watch& by) {
   std::vector<std::vector<float>> importance;
   auto ok = in_step(ranks, heads, [&](index_t& failed_at) -> result<void> {
@@ -213,9 +213,9 @@ result<std::vector<std::vector<float>>> importance_of_ranks(mpi_ranks& ranks,
 }
 
 /// Rows for all heads, the same on every rank: what `plan_cache` gives the whole cache.
-template <class Options, executor E>
+template <executor E>
 result<std::vector<index_t>> rows_of_ranks(mpi_ranks& ranks, const cache_view& cache,
-                                           const ranked_heads& heads, const Options& options,
+                                           const ranked_heads& heads, const cache_options& options,
                                            const rank_options& spread, E&& how, const watch& by) {
   // A score pass must not read what is not there.
   auto ok = in_step(ranks, heads, [&](index_t& failed_at) {
@@ -224,7 +224,7 @@ result<std::vector<index_t>> rows_of_ranks(mpi_ranks& ranks, const cache_view& c
   if (!ok) return ok.error();
   auto shares = join_shares(ranks, heads, options.shares, spread.holds);
   if (!shares) return shares.error();
-  std::optional<Options> of_all;
+  std::optional<cache_options> of_all;
   std::vector<head_rows> lengths;
   bool ranks_keys = false;
   ok = in_step(ranks, heads, [&](index_t&) -> result<void> {

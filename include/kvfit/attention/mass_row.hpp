@@ -1,21 +1,12 @@
 // SPDX-License-Identifier: MIT
-/// Which mass errors count how much.
+/// The rows of the weighted mass equation.
 #pragma once
 
 #include <limits>
 
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/mass_weighting.hpp"
+#include "kvfit/attention/score_options.hpp"
 #include "kvfit/core/config.hpp"
-
-namespace kvfit {
-
-/// How the rows of the mass equation Σ_j Φ_ij w_j = y_i are weighted, Φ_ij = exp(s_ij − m_i).
-enum class mass_weighting : std::uint8_t {
-  relative,  ///< row i divided by y_i: every query's *relative* mass error counts alike
-  absolute,  ///< as published: diffuse queries, whose y_i is large, dominate
-};
-
-}  // namespace kvfit
 
 namespace kvfit::inline KVFIT_ISA {
 
