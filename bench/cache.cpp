@@ -144,8 +144,8 @@ bool measure(const char* method, const sizes& of, const demands& must, nlohmann:
   kvfit::cache_options options{.budget = heads * (of.rows / of.ratio)};
   options.memory = must.cap;
   options.head = make->make(1);
-  options.head.storage = kvfit::dtype::fp16;
-  options.head.held_out = 1.0 / 16;
+  options.head.storage.rows = kvfit::dtype::fp16;
+  options.head.queries.held_out = 1.0 / 16;
   const double alone = one_head_seconds(cache, options, of.rows / of.ratio);
 
   kvfit::thread_pool pool;

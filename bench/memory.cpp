@@ -192,9 +192,9 @@ bool measure(const char* title, const kvfit::bench::head& head,
   const kvfit::memory_report& plan = fitted->report.memory;
   const double estimate = static_cast<double>(plan.needed) / megabyte;
   std::printf("  over the inputs, as estimated before %7.1f MB", estimate);
-  if (options.memory) {
+  if (options.memory.cap) {
     std::printf(", cap %.1f MB, without it %.1f MB",
-                static_cast<double>(*options.memory) / megabyte,
+                static_cast<double>(*options.memory.cap) / megabyte,
                 static_cast<double>(plan.wanted) / megabyte);
   }
   std::printf("\n");
@@ -251,7 +251,7 @@ int main() {
   ours.selection = kvfit::selection::highest_attention{};
   is_within &= measure("highest attention, kvfit's bias and values", head, ours);
 
-  ours.memory = index_t{60} << 20;
+  ours.memory.cap = index_t{60} << 20;
   is_within &= measure("the same under a cap", head, ours);
 
   rusage usage{};

@@ -404,7 +404,7 @@ void add_memory(table& to) {
   for (const index_t megabytes : {256, 96}) {
     for (const char* preset : {"omp_fast", "highest_attention"}) {
       auto options = kvfit::presets::find(preset)->make(work.budget);
-      options.memory = megabytes << 20;
+      options.memory.cap = megabytes << 20;
 #if defined(__GLIBC__)
       malloc_trim(0);
 #endif

@@ -48,7 +48,7 @@ function(kvfit_executable target)
   kvfit_own(${target})
 endfunction()
 
-# Files of one room of tests, or of one part of the tool, instantiate much the same of Eigen:
+# Files of one module of tests, or of one part of the tool, instantiate much the same of Eigen:
 # compiled as one unit, that is paid once. The files then share an anonymous namespace. A library,
 # for its flag must follow kvfit_strict's.
 add_library(kvfit_one_unit INTERFACE)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The second door: compaction composed of policies, one of them our own.
+// Compaction composed of policies, one of them our own.
 #include <cstdio>
 #include <kvfit/kvfit.hpp>
 
@@ -34,8 +34,8 @@ int main() {
   const kvfit::matrix queries = kvfit::matrix::Random(512, 64) * 2;
   const kvfit::kv_block cache{.keys = keys, .values = values};
 
-  const kvfit::compaction<mine::every, kvfit::bias::nnls, kvfit::values::copy> composed{.budget =
-                                                                                            128};
+  const kvfit::compact_options composed{
+      .budget = 128, .selection = mine::every{}, .values = kvfit::values::copy{}};
   const auto ours = kvfit::compact(cache, queries, composed);
 
   const auto published = kvfit::compact(cache, queries, kvfit::presets::omp_fast(128));

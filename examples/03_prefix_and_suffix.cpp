@@ -18,7 +18,7 @@ int main() {
 
   auto options = kvfit::compact_options{.budget = 128};
   options.protect.first = 4;  // attention sinks stay as they are
-  options.storage = kvfit::dtype::fp16;
+  options.storage.rows = kvfit::dtype::fp16;
   const auto prefix = kvfit::compact(keys, values, queries, options);
   if (!prefix) return 1;
 

@@ -36,9 +36,9 @@ kvfit::result<kvfit::compact_options> options_of(const head_plan& plan,
   options.rule = rule;
   options.refine.rotation = rotation;
   options.refine.seed = plan.seed;
-  options.storage = plan.storage;
+  options.storage.rows = plan.storage;
   options.protect = plan.protect;
-  if (auto* drawn = std::get_if<kvfit::selection::random>(&options.selection)) {
+  if (auto* drawn = options.selection.get_if<kvfit::selection::random>()) {
     drawn->seed = plan.seed;
   }
   if (const std::string wrong = apply_settings(options, plan.what.method, plan.what.settings);
@@ -99,8 +99,8 @@ const std::vector<method>& methods() {
     std::vector<method> list;
     for (const kvfit::presets::preset& preset : kvfit::presets::all) {
       const kvfit::compact_options options = preset.make(1);
-      const bool is_fitted = !std::holds_alternative<kvfit::bias::zero>(options.bias) ||
-                             !std::holds_alternative<kvfit::values::copy>(options.values);
+      const bool is_fitted = !options.bias.holds<kvfit::bias::zero>() ||
+                             !options.values.holds<kvfit::values::copy>();
       list.push_back({preset.name, preset.summary, is_fitted});
     }
     return list;

@@ -8,7 +8,6 @@
 #include <map>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 #include "kvfit/core/settings.hpp"
 #include "method_options.hpp"
@@ -51,11 +50,17 @@ auto own(T compact_options::*field) {
   return [field](method_options& options) { return &(options.*field); };
 }
 
+/// A field of one of the groups of options.
+template <class Group, class T>
+auto own(Group compact_options::*group, T Group::*field) {
+  return [group, field](method_options& options) { return &(options.*group.*field); };
+}
+
 /// A field of a policy; null where another policy stands in its place.
 template <class Any, class Policy, class T>
 auto of(Any compact_options::*place, T Policy::*field) {
   return [place, field](method_options& options) -> T* {
-    Policy* const chosen = std::get_if<Policy>(&(options.*place));
+    Policy* const chosen = (options.*place).template get_if<Policy>();
     return chosen == nullptr ? nullptr : &(chosen->*field);
   };
 }
@@ -64,14 +69,15 @@ auto of(Any compact_options::*place, T Policy::*field) {
 template <class T>
 auto refining(T kvfit::refinement::*field) {
   return [field](method_options& options) -> T* {
-    return options.gradient ? nullptr : &(options.refine.*field);
+    return options.gradient.holds<kvfit::gradient_keys>() ? nullptr : &(options.refine.*field);
   };
 }
 
 /// Its steps, which the options may leave open.
 auto refinement_steps() {
   return [](method_options& options) -> int* {
-    return options.gradient ? nullptr : &options.refine.steps.emplace(0);
+    return options.gradient.holds<kvfit::gradient_keys>() ? nullptr
+                                                         : &options.refine.steps.emplace(0);
   };
 }
 
@@ -79,24 +85,25 @@ auto refinement_steps() {
 template <class T>
 auto descending(T kvfit::gradient_keys::*field) {
   return [field](method_options& options) -> T* {
-    return options.gradient ? &(*options.gradient.*field) : nullptr;
+    auto* const moves = options.gradient.get_if<kvfit::gradient_keys>();
+    return moves != nullptr ? &(moves->*field) : nullptr;
   };
 }
 
 /// A field of OMP that a schedule of steps would overrule.
 auto unscheduled(index_t selection::omp::*field) {
   return [field](method_options& options) -> index_t* {
-    auto* const omp = std::get_if<selection::omp>(&options.selection);
+    auto* const omp = options.selection.get_if<selection::omp>();
     return omp == nullptr || !omp->schedule.empty() ? nullptr : &(omp->*field);
   };
 }
 
-constexpr const char* omp_code = "std::get<kvfit::selection::omp>(options.selection).";
-constexpr const char* joint_code = "std::get<kvfit::selection::joint>(options.selection).";
+constexpr const char* omp_code = "options.selection.get_if<kvfit::selection::omp>()->";
+constexpr const char* joint_code = "options.selection.get_if<kvfit::selection::joint>()->";
 constexpr const char* ranked_code =
-    "std::get<kvfit::selection::highest_attention>(options.selection).";
-constexpr const char* nnls_code = "std::get<kvfit::bias::nnls>(options.bias).";
-constexpr const char* fit_code = "std::get<kvfit::values::least_squares>(options.values).";
+    "options.selection.get_if<kvfit::selection::highest_attention>()->";
+constexpr const char* nnls_code = "options.bias.get_if<kvfit::bias::nnls>()->";
+constexpr const char* fit_code = "options.values.get_if<kvfit::values::least_squares>()->";
 
 auto assign_to(std::string place) {
   return [place = std::move(place)](const std::string& text) { return place + " = " + text + ";"; };
@@ -167,7 +174,7 @@ setting ridge() {
                         std::string(fit_code) + "ridge");
   made.apply = [set = made.apply](method_options& to, const std::string& text) {
     if (!set(to, text)) return false;
-    std::get<values::least_squares>(to.values).ridge_scaling = linalg::ridge_mode::spectral;
+    to.values.get_if<values::least_squares>()->ridge_scaling = linalg::ridge_mode::spectral;
     return true;
   };
   made.in_code = [set = made.in_code](const std::string& text) {
@@ -183,7 +190,7 @@ std::vector<setting> make_settings() {
   using omp = selection::omp;
   return {
       number("held_out", "share of the queries kept from the fit to judge it", 0, 0.5,
-             own(&options::held_out), "options.held_out"),
+             own(&options::queries, &kvfit::query_use::held_out), "options.queries.held_out"),
       flag("replace_dead_keys", "give the slots of keys that are not needed to others",
            own(&options::replace_dead_keys), "options.replace_dead_keys"),
       flag("keep_better_values", "copied values where they judge better than fitted ones",
@@ -204,9 +211,9 @@ std::vector<setting> make_settings() {
              1e9, of(&options::selection, &selection::highest_attention::window),
              std::string(ranked_code) + "window"),
       number("queries_per_row", "queries fitted on for each row kept, 0 for all", 0, 1e9,
-             own(&options::queries_per_row), "options.queries_per_row"),
+             own(&options::queries, &kvfit::query_use::per_row), "options.queries.per_row"),
       number("queries_at_least", "and no fewer queries than this", 1, 1e9,
-             own(&options::queries_at_least), "options.queries_at_least"),
+             own(&options::queries, &kvfit::query_use::at_least), "options.queries.at_least"),
       number("reweightings", "value fits toward the least mean error", 0, 100,
              of(&options::values, &values::least_squares::reweightings),
              std::string(fit_code) + "reweightings"),
@@ -229,22 +236,22 @@ std::vector<setting> make_settings() {
       choice<kvfit::gradient_optimiser>(
           "gradient_optimiser", "what moves keys down a gradient",
           {{"adam", kvfit::gradient_optimiser::adam}, {"lbfgs", kvfit::gradient_optimiser::lbfgs}},
-          descending(&kvfit::gradient_keys::optimiser), "options.gradient->optimiser",
+          descending(&kvfit::gradient_keys::optimiser), "options.gradient.get_if<kvfit::gradient_keys>()->optimiser",
           "kvfit::gradient_optimiser::"),
       number("gradient_steps", "most steps of a gradient method", 0, 1e6,
-             descending(&kvfit::gradient_keys::steps), "options.gradient->steps"),
+             descending(&kvfit::gradient_keys::steps), "options.gradient.get_if<kvfit::gradient_keys>()->steps"),
       number("gradient_rate", "learning rate of Adam", 1e-9, 1e6,
-             descending(&kvfit::gradient_keys::learning_rate), "options.gradient->learning_rate"),
+             descending(&kvfit::gradient_keys::learning_rate), "options.gradient.get_if<kvfit::gradient_keys>()->learning_rate"),
       number("gradient_least_share", "share of the rate that its cosine decay ends at, 1 for none",
-             0, 1, descending(&kvfit::gradient_keys::least_share), "options.gradient->least_share"),
+             0, 1, descending(&kvfit::gradient_keys::least_share), "options.gradient.get_if<kvfit::gradient_keys>()->least_share"),
       number("gradient_mass_weight", "weight of the mass in the joint loss", 0, 1e6,
-             descending(&kvfit::gradient_keys::mass_weight), "options.gradient->mass_weight"),
+             descending(&kvfit::gradient_keys::mass_weight), "options.gradient.get_if<kvfit::gradient_keys>()->mass_weight"),
       number("gradient_penalty", "weight of the squares of all variables in the loss", 0, 1e6,
-             descending(&kvfit::gradient_keys::penalty), "options.gradient->penalty"),
+             descending(&kvfit::gradient_keys::penalty), "options.gradient.get_if<kvfit::gradient_keys>()->penalty"),
       number("gradient_patience", "ends after as many steps that improve too little", 1, 1e6,
-             descending(&kvfit::gradient_keys::patience), "options.gradient->patience"),
+             descending(&kvfit::gradient_keys::patience), "options.gradient.get_if<kvfit::gradient_keys>()->patience"),
       number("gradient_improvement", "of the loss: what is not more is too little", 0, 1e6,
-             descending(&kvfit::gradient_keys::improvement), "options.gradient->improvement"),
+             descending(&kvfit::gradient_keys::improvement), "options.gradient.get_if<kvfit::gradient_keys>()->improvement"),
       number("bias_lower", "lower bound of the fitted weights", 1e-12, 1e6,
              of(&options::bias, &bias::nnls::lower), std::string(nnls_code) + "lower"),
       number("cross_validate_below", "the ridge is cross-validated below this many queries a key",
@@ -264,10 +271,10 @@ std::vector<setting> make_settings() {
                                      {"bf16", kvfit::precision_kind::bf16}},
                                     own(&options::precision), "options.precision",
                                     "kvfit::precision_kind::"),
-      storage("storage", "type that keys and values are rounded to", own(&options::storage),
-              "options.storage"),
-      storage("bias_storage", "type that biases are rounded to", own(&options::bias_storage),
-              "options.bias_storage"),
+      storage("storage", "type that keys and values are rounded to", own(&options::storage, &kvfit::storage_types::rows),
+              "options.storage.rows"),
+      storage("bias_storage", "type that biases are rounded to", own(&options::storage, &kvfit::storage_types::bias),
+              "options.storage.bias"),
   };
 }
 

@@ -23,7 +23,7 @@ struct setting {
   std::function<std::optional<std::string>(const std::string& text)> canonical;
   /// Puts a canonical value into the options. False where the method has no such setting.
   std::function<bool(method_options& to, const std::string& canonical)> apply;
-  /// The same in C++: "options.held_out = 0;".
+  /// The same in C++: "options.queries.held_out = 0;".
   std::function<std::string(const std::string& canonical)> in_code;
 };
 

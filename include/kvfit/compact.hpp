@@ -26,7 +26,7 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// keys: T × d_k, values: T × d_v, queries: n × d_k or several such blocks, already rotated (RoPE)
 /// and never rescaled. A budget of all visible rows or more is the identity. Rows whose bias is −∞
-/// are hidden: never kept, never read, and no rows of the T that are spoken of here.
+/// are hidden: never kept, never read, and not counted in T here.
 ///
 ///     auto fitted = kvfit::compact(keys, values, queries, {.budget = 256});
 ///     if (!fitted) return fitted.error();

@@ -7,12 +7,13 @@
 #include <optional>
 #include <string_view>
 #include <utility>
-#include <variant>
 
+#include "kvfit/compact/options.hpp"
+
+#if !defined(KVFIT_COMPILED)  // the library has all of these
 #include "kvfit/bias/nnls.hpp"
 #include "kvfit/bias/projected_gradient.hpp"
 #include "kvfit/bias/zero.hpp"
-#include "kvfit/compact/options.hpp"
 #include "kvfit/refine/gradient_descent.hpp"
 #include "kvfit/selection/expected_attention.hpp"
 #include "kvfit/selection/fixed.hpp"
@@ -21,6 +22,7 @@
 #include "kvfit/selection/omp.hpp"
 #include "kvfit/values/copy.hpp"
 #include "kvfit/values/least_squares.hpp"
+#endif
 
 namespace kvfit::presets {
 

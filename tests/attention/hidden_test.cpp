@@ -32,7 +32,7 @@ void check_nothing_seen(const kv_block& cache, const query_block& queries, const
   }
 }
 
-/// Both doors refuse with `non_finite` at this row of the queries.
+/// Both entry points refuse with `non_finite` at this row of the queries.
 void check_overflow(const kv_block& cache, const kvfit::query_set& queries, index_t row,
                     const logit_rule& rule = {}) {
   const auto y = attend(queries, {cache}, rule);

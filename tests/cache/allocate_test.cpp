@@ -130,7 +130,7 @@ TEST_CASE("§9.13 allocation ends with all heads at their least or most", "[cach
   }
 }
 
-TEST_CASE("influence: both solvers by the door", "[cache][allocate]") {
+TEST_CASE("influence: both solvers by the entry point", "[cache][allocate]") {
   const auto heads = equal_heads(1, 2, 10);
   // The second head needs all of 6 rows before it gains anything.
   const std::vector<kvfit::influence_curve> curves = {{{{0, 1.0}, {8, 0.2}}},

@@ -258,8 +258,8 @@ TEST_CASE("a global ranking keeps the keys most looked at of all heads together"
   auto options = whole_options(30);
   options.shares = kvfit::budgets::global_ranking{};
   options.limits.at_least = 0;
-  options.head.queries_per_row = 0;
-  options.head.held_out = 0;
+  options.head.queries.per_row = 0;
+  options.head.queries.held_out = 0;
   options.head.replace_dead_keys = false;
   const auto small = compact_cache(given.view, given.queries, options);
   REQUIRE(small);
@@ -389,8 +389,8 @@ TEST_CASE("a fitted value beyond its storage falls back to copies, bad input nev
   CHECK(std::abs(small->layers[0].values(0, 0)) == 448.0F);  // the nearest to 440 of the type
 
   // The copies are chosen by the queries that the options ask for, as any rows are.
-  options.head.queries_per_row = 1;
-  options.head.queries_at_least = 4;
+  options.head.queries.per_row = 1;
+  options.head.queries.at_least = 4;
   const auto few = compact_cache(given.view, given.queries, options);
   REQUIRE(few);
   REQUIRE(few->layers[0].heads[0].outcome == head_outcome::fallback);
@@ -400,14 +400,14 @@ TEST_CASE("a fitted value beyond its storage falls back to copies, bad input nev
                                .bias = kvfit::bias::zero{},
                                .values = kvfit::values::copy{},
                                .refine = {.steps = 0},
-                               .queries_per_row = 1,
-                               .queries_at_least = 4};
+                               .queries.per_row = 1,
+                               .queries.at_least = 4};
   alone.storage = options.head.storage;
   const auto own = kvfit::compact(given.view.layers[0].heads[0], given.pair(0, 0), alone);
   REQUIRE(own);
   const auto end = few->layers[0].positions.begin() + few->layers[0].rows(0);
   CHECK(std::vector<kvfit::index_t>(few->layers[0].positions.begin(), end) == own->positions);
-  alone.queries_per_row = 0;
+  alone.queries.per_row = 0;
   const auto by_all = kvfit::compact(given.view.layers[0].heads[0], given.pair(0, 0), alone);
   REQUIRE(by_all);
   CHECK(by_all->positions != own->positions);  // so that it tells
@@ -480,25 +480,25 @@ TEST_CASE("a cap on memory runs fewer heads at a time, then gives each less, or 
   }
   kvfit::thread_pool pool(4);
   for (const kvfit::index_t cap : {largest, 3 * largest, 100 * largest}) {
-    options.memory = cap;
+    options.memory.cap = cap;
     const auto capped = compact_cache(given.view, given.queries, options, pool);
     REQUIRE(capped);
     CHECK(kvfit_test::same_cache(*free, *capped));
   }
-  options.memory = largest - largest / 10;
+  options.memory.cap = largest - largest / 10;
   const auto less = compact_cache(given.view, given.queries, options, pool);
   REQUIRE(less);
   int lowered = 0;
   for (const auto& layer : less->layers) {
     for (const auto& head : layer.heads) {
       const auto& memory = head.report.memory;
-      CHECK(memory.needed <= *options.memory);
+      CHECK(memory.needed <= *options.memory.cap);
       lowered +=
           memory.lowers_selection || memory.lowers_refinement || memory.lowers_queries ? 1 : 0;
     }
   }
   CHECK(lowered > 0);
-  options.memory = 1'000;
+  options.memory.cap = 1'000;
   bool has_begun = false;
   const auto refused =
       compact_cache(given.view, given.queries, options, pool,

@@ -28,7 +28,7 @@ const std::vector<kvfit::index_t> grid = {4, 16, 48, 64, 200};
 TEST_CASE("a measured curve is the held-out error of each compaction, and 0 for the whole head",
           "[cache][influence]") {
   const auto head = make_head(1);
-  const composition options{.held_out = 0.25};
+  const composition options{.queries = {.held_out = 0.25}};
   const auto curve = measure_influence(head.cache(), head.queries, options, grid);
   REQUIRE(curve);
   REQUIRE(curve->points.size() == grid.size());
@@ -51,7 +51,7 @@ TEST_CASE("a measured curve is the held-out error of each compaction, and 0 for 
 
 TEST_CASE("weights scale a curve and add the mass error", "[cache][influence]") {
   const auto head = make_head(2);
-  composition options{.budget = 8, .held_out = 0.25};
+  composition options{.budget = 8, .queries = {.held_out = 0.25}};
   const std::vector<kvfit::index_t> one = {8};
   const auto fitted = kvfit::compact(head.cache(), head.queries, options);
   REQUIRE(fitted);
@@ -67,7 +67,7 @@ TEST_CASE("measured curves give the harder head more rows", "[cache][influence]"
   auto easy = make_head(4);
   easy.values *= 0;  // one key does
   easy.values.array() += 1;
-  const composition options{.held_out = 0.25};
+  const composition options{.queries = {.held_out = 0.25}};
   kvfit::budgets::influence policy;
   for (const kvfit_test::head* head : {&std::as_const(easy), &hard}) {
     auto curve = measure_influence(head->cache(), head->queries, options, grid);
@@ -83,7 +83,7 @@ TEST_CASE("measured curves give the harder head more rows", "[cache][influence]"
 
 TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
   const auto head = make_head(5);
-  const composition options{.held_out = 0.25};
+  const composition options{.queries = {.held_out = 0.25}};
   const auto cause = [&](const composition& asked, const std::vector<kvfit::index_t>& budgets,
                          const kvfit::influence_settings& settings = {}) {
     const auto curve = measure_influence(head.cache(), head.queries, asked, budgets, settings);
@@ -94,20 +94,20 @@ TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
   CHECK(cause(options, {}).code == errc::empty_input);
   CHECK(cause(options, {0, 4}).code == errc::invalid_option);
   CHECK(cause(options, {4, 4}).argument == "budgets");
-  CHECK(cause({.held_out = 0}, {4}).argument == "held_out");
+  CHECK(cause({.queries = {.held_out = 0}}, {4}).argument == "queries.held_out");
   CHECK(cause(options, {4}, {.weight = -1}).argument == "settings.weight");
   CHECK(cause(options, {4}, {.mass = std::nan("")}).argument == "settings.mass");
-  CHECK(cause({.protect = {.first = 8}, .held_out = 0.25}, {4}).code == errc::budget_out_of_range);
+  CHECK(cause({.protect = {.first = 8}, .queries = {.held_out = 0.25}}, {4}).code == errc::budget_out_of_range);
 
   const kvfit::matrix few = head.queries.topRows(1);
   const auto lone = measure_influence(head.cache(), few, options, grid);
   REQUIRE_FALSE(lone.has_value());
-  CHECK(lone.error().argument == "held_out");
+  CHECK(lone.error().argument == "queries.held_out");
 }
 
 TEST_CASE("one selection gives a curve near that of a selection a budget", "[cache][influence]") {
   const auto head = make_head(3);
-  const composition options{.selection = kvfit::selection::highest_attention{}, .held_out = 0.25};
+  const composition options{.selection = kvfit::selection::highest_attention{}, .queries = {.held_out = 0.25}};
   const auto each = measure_influence(head.cache(), head.queries, options, grid);
   const auto once =
       measure_influence(head.cache(), head.queries, options, grid, {.one_selection = true});
@@ -126,14 +126,14 @@ TEST_CASE("one selection gives a curve near that of a selection a budget", "[cac
 TEST_CASE("the measurement of a curve heeds a deadline and the cap of its compactions",
           "[cache][influence]") {
   const auto head = make_head(3);
-  composition options{.held_out = 0.25};
+  composition options{.queries = {.held_out = 0.25}};
   for (const bool one_selection : {true, false}) {
     const auto late = measure_influence(head.cache(), head.queries, options, grid,
                                         {.one_selection = one_selection},
                                         {.deadline = std::chrono::steady_clock::now()});
     REQUIRE_FALSE(late);
     CHECK(late.error().code == errc::cancelled);
-    options.memory = 1000;
+    options.memory.cap = 1000;
     CHECK(measure_influence(head.cache(), head.queries, options, grid,
                             {.one_selection = one_selection})
               .error()

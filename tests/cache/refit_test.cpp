@@ -34,7 +34,7 @@ index_list union_of(const kvfit::compacted_layer& layer) {
 
 kvfit::compact_options few_steps() {
   kvfit::compact_options options;
-  options.held_out = 0.25;
+  options.queries.held_out = 0.25;
   return options;
 }
 
@@ -197,11 +197,11 @@ TEST_CASE("a layer's refits keep to one cap, and can be watched and stopped", "[
   REQUIRE(free);
   CHECK(seen == std::vector<kvfit::index_t>{1, 2, 3});
   const auto needed = [&](std::size_t h) { return free->heads[h].report.memory.needed; };
-  options.memory = std::max(needed(0), needed(2));
+  options.memory.cap = std::max(needed(0), needed(2));
   const auto one_by_one = kvfit::refit_layer(made.layer, rows, made.queries, options, pool);
   REQUIRE(one_by_one);
   CHECK(kvfit_test::same_layer(*one_by_one, *free));
-  options.memory = 1000;
+  options.memory.cap = 1000;
   const auto refused = kvfit::refit_layer(made.layer, rows, made.queries, options, pool, watching);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::memory_cap_exceeded);

@@ -34,7 +34,7 @@ kvfit::cache_options tied_cache_options(index_t budget) {
   kvfit::cache_options options{.budget = budget};
   options.head = kvfit::presets::tied(kvfit::presets::joint(1), 2);
   options.head.storage = kvfit::dtype::bf16;
-  options.head.held_out = 0.125;
+  options.head.queries.held_out = 0.125;
   return options;
 }
 

@@ -44,7 +44,7 @@ void check_nearly_same(const compacted& a, const compacted& b, double bias_bound
 
 /// Everything that may be judged is fitted on: results then depend on the set of queries alone.
 compact_options without_holdout(kvfit::index_t budget) {
-  return {.budget = budget, .held_out = 0};
+  return {.budget = budget, .queries = {.held_out = 0}};
 }
 
 }  // namespace
@@ -172,7 +172,8 @@ TEST_CASE("§9.4 logits that differ by hundreds, or are large alike, keep their 
   const head made = make_head(7);
   const float size = GENERATE(20.0F, 100.0F);
   INFO("logits " << size << " times as large");
-  const compact_options options{.budget = 32, .rule = {.scale = size / 4}, .held_out = 0};
+  const compact_options options{
+      .budget = 32, .rule = {.scale = size / 4}, .queries = {.held_out = 0}};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   check_sound(c, made.cache(), 32);
   const kvfit::fidelity errors = errors_of(made.queries, made.cache(), c.block(), options.rule);
@@ -603,7 +604,8 @@ TEST_CASE("given rows are kept even where their weights end on the floor", "[com
 
 TEST_CASE("weights of the selection stay with their rows", "[compact][stages]") {
   const head made = make_head(9);
-  compact_options options{.budget = 12, .selection = kvfit::selection::omp{}, .held_out = 0};
+  compact_options options{
+      .budget = 12, .selection = kvfit::selection::omp{}, .queries = {.held_out = 0}};
   options.bias = kvfit::bias::from_selection{};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   const auto equation =

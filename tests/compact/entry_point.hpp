@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The doors under test, compiled once (entry_point_test.cpp): the pipeline takes half a minute a
-/// file.
+/// The entry points under test, compiled once (entry_point_test.cpp).
 #pragma once
 
 #include <cstring>

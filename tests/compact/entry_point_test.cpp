@@ -46,8 +46,8 @@ kvfit::fidelity errors_of(const kvfit::query_set& queries, std::span<const kvfit
 
 using namespace kvfit_test;
 
-TEST_CASE("the plain door takes matrices, maps and views, and is the door over a block",
-          "[compact][door]") {
+TEST_CASE("the plain call takes matrices, maps and views, and is the call over a block",
+          "[compact][entry_point]") {
   const head made = make_head(1);
   const auto by_block = kvfit::compact(made.cache(), made.queries, {.budget = 12});
   const auto by_matrix = kvfit::compact(made.keys, made.values, made.queries, {.budget = 12});
@@ -63,7 +63,7 @@ TEST_CASE("the plain door takes matrices, maps and views, and is the door over a
   CHECK(same_result(*by_block, *by_map));
 }
 
-TEST_CASE("threads within a head change no byte", "[compact][door][threads]") {
+TEST_CASE("threads within a head change no byte", "[compact][entry_point][threads]") {
   // More than one panel of queries and more than one piece of keys; with and without masks.
   const head made = make_head(5, {.queries = 230, .keys = 1500, .depth = 8, .width = 6});
   const std::array<kvfit::query_block, 2> blocks = {kvfit::row_view(made.queries.topRows(130)),
@@ -84,7 +84,7 @@ TEST_CASE("threads within a head change no byte", "[compact][door][threads]") {
       CHECK(alone->report.train.output_error == shared->report.train.output_error);
       CHECK(shared->report.memory.panels_at_once == threads);
     }
-    options.memory = alone->report.memory.needed;
+    options.memory.cap = alone->report.memory.needed;
     kvfit::thread_pool pool(2);
     const auto capped = kvfit::compact(made.cache(), queries, options, {}, pool);
     REQUIRE(capped);
@@ -92,13 +92,13 @@ TEST_CASE("threads within a head change no byte", "[compact][door][threads]") {
   }
 }
 
-TEST_CASE("threads within the fits of a head change no byte", "[compact][door][threads]") {
+TEST_CASE("threads within the fits of a head change no byte", "[compact][entry_point][threads]") {
   // Enough queries and kept keys that factors, products and logits are worth sharing.
   const head made = make_head(6, {.queries = 700, .keys = 900, .depth = 16, .width = 48});
   for (const std::string_view name : {"highest_attention", "zero_bias", "joint"}) {
     kvfit::compact_options options = kvfit::presets::find(name)->make(180);
     options.refine.steps = 0;
-    options.queries_per_row = 0;
+    options.queries.per_row = 0;
     const auto alone = kvfit::compact(made.cache(), made.queries, options);
     REQUIRE(alone);
     for (const int threads : {2, 3}) {
@@ -116,11 +116,12 @@ TEST_CASE("threads within the fits of a head change no byte", "[compact][door][t
   }
 }
 
-TEST_CASE("the composed door over shipped policies is the plain door", "[compact][door]") {
+TEST_CASE("handles made of the default policies are the defaults", "[compact][entry_point]") {
   const head made = make_head(2);
-  kvfit::compaction<kvfit::selection::joint, kvfit::bias::nnls, kvfit::values::least_squares>
-      options;
-  options.budget = 12;
+  const kvfit::compact_options options{.budget = 12,
+                                       .selection = kvfit::selection::joint{},
+                                       .bias = kvfit::bias::nnls{},
+                                       .values = kvfit::values::least_squares{}};
   const auto composed = kvfit::compact(made.cache(), made.queries, options);
   const auto plain = kvfit::compact(made.cache(), made.queries, {.budget = 12});
   REQUIRE(composed);
@@ -129,8 +130,8 @@ TEST_CASE("the composed door over shipped policies is the plain door", "[compact
   CHECK(composed->report.train.output_error == plain->report.train.output_error);
 }
 
-TEST_CASE("an executor that runs out of memory, whenever it does, is an error at the door",
-          "[compact][door][threads]") {
+TEST_CASE("an executor that runs out of memory, whenever it does, is an error of the call",
+          "[compact][entry_point][threads]") {
   const head made = make_head(6, {.queries = 640, .keys = 900, .depth = 16});
   const kvfit::compact_options options = kvfit::presets::find("highest_attention")->make(150);
   int failures = 0;

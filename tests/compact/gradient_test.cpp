@@ -28,7 +28,7 @@ constexpr head_shape descended_head{.queries = 160, .keys = 48, .depth = 8, .wid
 compact_options descending(gradient_loss loss, int steps) {
   compact_options options = loss == gradient_loss::joint ? kvfit::presets::gradient_joint(9)
                                                          : kvfit::presets::gradient_mass(9);
-  options.gradient->steps = steps;
+  options.gradient.get_if<kvfit::gradient_keys>()->steps = steps;
   return options;
 }
 
@@ -53,7 +53,7 @@ TEST_CASE("the loss that a gradient method reports is that of the result, throug
     INFO("seed " << seed);
     const head made = make_head(seed, descended_head);
     compact_options options = descending(loss, 150);
-    options.gradient->optimiser = optimiser;
+    options.gradient.get_if<kvfit::gradient_keys>()->optimiser = optimiser;
     kvfit::kv_block cache = made.cache();
     std::vector<float> bias(48);
     for (std::size_t j = 0; j < 48; ++j) bias[j] = 0.02F * static_cast<float>(j);
@@ -70,20 +70,21 @@ TEST_CASE("the loss that a gradient method reports is that of the result, throug
     CHECK(report.kept_steps > 0);
     CHECK(report.kept_steps <= report.steps);
     CHECK(report.steps <= 150);
-    CHECK(report.loss ==
-          Approx(loss_of(*options.gradient, made, cache, c.block(), options.rule)).epsilon(1e-3));
+    CHECK(report.loss == Approx(loss_of(*options.gradient.get_if<kvfit::gradient_keys>(), made,
+                                        cache, c.block(), options.rule))
+                             .epsilon(1e-3));
     CHECK(c.report.refinement.evaluations == 0);
     CHECK(c.report.seconds.refine > 0);
     CHECK(c.report.is_values_fitted);
 
-    options.gradient->steps = 0;
+    options.gradient.get_if<kvfit::gradient_keys>()->steps = 0;
     const compacted start = compacted_head(cache, made.queries, options);
     CHECK(start.positions == c.positions);
     CHECK(report.start_loss == start.report.gradient.loss);
     // With log-mass alone the start's values are fitted after it, with the joint loss before.
-    CHECK(
-        report.start_loss ==
-        Approx(loss_of(*options.gradient, made, cache, start.block(), options.rule)).epsilon(1e-3));
+    CHECK(report.start_loss == Approx(loss_of(*options.gradient.get_if<kvfit::gradient_keys>(),
+                                              made, cache, start.block(), options.rule))
+                                   .epsilon(1e-3));
   }
 }
 
@@ -93,11 +94,11 @@ TEST_CASE("without steps gradient methods are random rows with fitted values",
   const auto storage = GENERATE(kvfit::dtype::fp32, kvfit::dtype::bf16);
   const head made = make_head(1, descended_head);
   compact_options options = descending(loss, 0);
-  options.bias_storage = storage;
+  options.storage.bias = storage;
   const compacted still = compacted_head(made.cache(), made.queries, options);
   CHECK(still.report.gradient.steps == 0);
   CHECK(still.report.gradient.evaluations == 1);
-  options.gradient.reset();
+  options.gradient = {};
   const compacted plain = compacted_head(made.cache(), made.queries, options);
   CHECK(same_result(still, plain));
   CHECK(plain.report.gradient.evaluations == 0);
@@ -127,7 +128,7 @@ TEST_CASE("gradient methods give the same bytes again, others for another seed",
   compact_options options = descending(loss, 40);
   const compacted once = compacted_head(made.cache(), made.queries, options);
   CHECK(same_result(once, compacted_head(made.cache(), made.queries, options)));
-  std::get<kvfit::selection::random>(options.selection).seed += 1;
+  options.selection.get_if<kvfit::selection::random>()->seed += 1;
   CHECK_FALSE(same_result(once, compacted_head(made.cache(), made.queries, options)));
 }
 
@@ -136,7 +137,7 @@ TEST_CASE("values of the joint loss are stored as they were moved, unless copies
   const head made = make_head(3, descended_head);
   compact_options options = descending(gradient_loss::joint, 40);
   const compacted exact = compacted_head(made.cache(), made.queries, options);
-  options.storage = options.bias_storage = kvfit::dtype::bf16;
+  options.storage.rows = options.storage.bias = kvfit::dtype::bf16;
   const compacted stored = compacted_head(made.cache(), made.queries, options);
   const auto rounded = [](const auto& numbers) {
     return numbers.unaryExpr([](float x) { return kvfit::to_float(kvfit::to_bf16(x)); }).eval();
@@ -146,7 +147,7 @@ TEST_CASE("values of the joint loss are stored as they were moved, unless copies
   CHECK(stored.values == rounded(exact.values));
   CHECK(stored.report.gradient.loss == exact.report.gradient.loss);
   // Of the log-mass loss values are fitted to what is stored.
-  options.gradient->loss = gradient_loss::log_mass;
+  options.gradient.get_if<kvfit::gradient_keys>()->loss = gradient_loss::log_mass;
   const compacted fitted = compacted_head(made.cache(), made.queries, options);
   CHECK(fitted.report.values.tier != kvfit::linalg::least_squares_tier::none);
   CHECK(fitted.report.is_values_fitted);
@@ -155,7 +156,7 @@ TEST_CASE("values of the joint loss are stored as they were moved, unless copies
 TEST_CASE("gradient methods start from any selection and bias, and no refinement is made",
           "[compact][gradient]") {
   const head made = make_head(4, descended_head);
-  compact_options options{.budget = 9, .refine = {.steps = 0}, .queries_per_row = 0};
+  compact_options options{.budget = 9, .refine = {.steps = 0}, .queries.per_row = 0};
   const compacted rows = compacted_head(made.cache(), made.queries, options);
   options.refine.steps.reset();  // refinement would be the default
   options.gradient = gradient_keys{.steps = 100};
@@ -197,7 +198,7 @@ TEST_CASE("rates beyond all measure end finite, no worse than they began", "[com
   const auto loss = GENERATE(gradient_loss::log_mass, gradient_loss::joint);
   const head made = make_head(7, descended_head);
   compact_options options = descending(loss, 100);
-  options.gradient->learning_rate = GENERATE(1e2, 1e6);
+  options.gradient.get_if<kvfit::gradient_keys>()->learning_rate = GENERATE(1e2, 1e6);
   const compacted c = compacted_head(made.cache(), made.queries, options);
   check_sound(c, made.cache(), 9);
   CHECK(c.keys.allFinite());
@@ -228,6 +229,7 @@ TEST_CASE("gradient methods are refused beside refinement, under copies and out 
   options = descending(gradient_loss::log_mass, -1);
   CHECK(field_of(options) == "gradient.steps");
   options = descending(gradient_loss::log_mass, 1);
-  options.gradient->learning_rate = std::numeric_limits<double>::quiet_NaN();
+  options.gradient.get_if<kvfit::gradient_keys>()->learning_rate =
+      std::numeric_limits<double>::quiet_NaN();
   CHECK(field_of(options) == "gradient.learning_rate");
 }

@@ -9,7 +9,15 @@
 #include <vector>
 
 #include "compact/entry_point.hpp"
+#include "kvfit/bias/nnls.hpp"
+#include "kvfit/bias/zero.hpp"
 #include "kvfit/compact.hpp"
+#include "kvfit/compact/head_judge.hpp"
+#include "kvfit/compact/refine_with_rollback.hpp"
+#include "kvfit/refine/gradient_descent.hpp"
+#include "kvfit/selection/joint.hpp"
+#include "kvfit/values/copy.hpp"
+#include "kvfit/values/least_squares.hpp"
 #include "support/catch.hpp"
 
 /// Policies whose every call is written out by a test.
@@ -47,12 +55,38 @@ kvfit::result<kvfit::values_fit> fit_values(const values& policy,
   return policy.fit(problem);
 }
 
+/// Options with these policies.
+struct composition : private kvfit::compact_options {
+  using kvfit::compact_options::budget;
+  using kvfit::compact_options::gradient;
+  using kvfit::compact_options::keep_better_values;
+  using kvfit::compact_options::memory;
+  using kvfit::compact_options::protect;
+  using kvfit::compact_options::queries;
+  using kvfit::compact_options::refine;
+  using kvfit::compact_options::replace_dead_keys;
+  using kvfit::compact_options::rule;
+  using kvfit::compact_options::storage;
+
+  scripted::selection selection;
+  scripted::bias bias;
+  scripted::values values;
+
+  [[nodiscard]] kvfit::compact_options all() const {
+    kvfit::compact_options out = *this;
+    out.selection = selection;
+    out.bias = bias;
+    out.values = values;
+    return out;
+  }
+};
+
 }  // namespace scripted
 
 using namespace kvfit_test;
 using kvfit::compacted;
 using kvfit::errc;
-using composition = kvfit::compaction<scripted::selection, scripted::bias, scripted::values>;
+using scripted::composition;
 
 namespace {
 
@@ -91,14 +125,14 @@ composition honest(index_t budget) {
   options.bias.fit = honest_bias;
   options.values.fit = honest_values;
   options.refine.steps = 0;
-  options.held_out = 0;
-  options.queries_per_row = 0;
+  options.queries.held_out = 0;
+  options.queries.per_row = 0;
   return options;
 }
 
 compacted fitted_by(const kvfit::kv_block& cache, const kvfit::query_set& queries,
                     const composition& options) {
-  auto fitted = kvfit::compact(cache, queries, options);
+  auto fitted = kvfit::compact(cache, queries, options.all());
   INFO((fitted ? "fitted" : fitted.error().message()));
   REQUIRE(fitted);
   return std::move(*fitted);
@@ -109,7 +143,7 @@ struct refined_case {
   head made = make_head(1, {.queries = 320, .keys = 64, .depth = 8, .width = 6});
   composition options = honest(10);
 
-  refined_case() { options.held_out = 0.125; }
+  refined_case() { options.queries.held_out = 0.125; }
 
   [[nodiscard]] compacted plain() const { return fitted_by(made.cache(), made.queries, options); }
   [[nodiscard]] compacted refined() const {
@@ -151,7 +185,7 @@ TEST_CASE("O: refined rows that the last fit of values makes worse give way to t
   refined_case one;
   const bool keeps_better_values = GENERATE(false, true);
   one.options.keep_better_values = keeps_better_values;
-  one.options.held_out = GENERATE(0.125, 0.0);
+  one.options.queries.held_out = GENERATE(0.125, 0.0);
   const compacted plain = one.plain();
   REQUIRE(one.refined().report.refinement.kept_steps > 0);
   const compacted spoiled = one.spoiled([](kvfit::matrix& values) { values *= 5; });
@@ -161,7 +195,7 @@ TEST_CASE("O: refined rows that the last fit of values makes worse give way to t
 TEST_CASE("O: refined rows whose last values overflow the storage give way to the start",
           "[compact][guard][refine][storage]") {
   refined_case one;
-  one.options.storage = one.options.bias_storage =
+  one.options.storage.rows = one.options.storage.bias =
       GENERATE(kvfit::dtype::fp16, kvfit::dtype::fp8_e4m3);
   const compacted plain = one.plain();
   REQUIRE(one.refined().report.refinement.kept_steps > 0);
@@ -172,7 +206,7 @@ TEST_CASE("O: refined rows whose last values overflow the storage give way to th
 TEST_CASE("O: rows that give way are fitted toward their own values, not toward rounded ones",
           "[compact][guard][refine][storage]") {
   refined_case one;
-  one.options.storage = kvfit::dtype::fp8_e4m3;
+  one.options.storage.rows = kvfit::dtype::fp8_e4m3;
   one.options.values.fit = [](const kvfit::values_problem& problem) {
     return fit_values(
         kvfit::values::least_squares{.ridge_scaling = kvfit::linalg::ridge_mode::frobenius,
@@ -194,7 +228,7 @@ TEST_CASE("O: a policy that is cancelled in the last fit of values is not asked 
     ++calls;
     return kvfit::result<kvfit::values_fit>(kvfit::error{errc::cancelled, "a user's own fit"});
   };
-  const auto stopped = kvfit::compact(one.made.cache(), one.made.queries, one.options);
+  const auto stopped = kvfit::compact(one.made.cache(), one.made.queries, one.options.all());
   REQUIRE_FALSE(stopped);
   CHECK(stopped.error().argument == "a user's own fit");
   CHECK(calls == 1);
@@ -213,7 +247,7 @@ TEST_CASE("O: values that judge worse or are no numbers give way to the rows' ow
           "[compact][guard][values]") {
   const head made = make_head(2);
   composition options = honest(8);
-  options.held_out = GENERATE(0.0, 0.125);
+  options.queries.held_out = GENERATE(0.0, 0.125);
   options.selection.choose = rows({1, 5, 9, 20, 30, 40, 50, 60});
   const float bad = GENERATE(nan_value, 1e4F);
   options.values.fit = these_values(kvfit::matrix::Constant(8, 8, bad));
@@ -235,7 +269,7 @@ TEST_CASE("O: values that are no numbers are an error where the rows' own may no
   kvfit::matrix values = kvfit::matrix::Ones(8, 8);
   values(3, 6) = nan_value;
   options.values.fit = these_values(values);
-  const auto refused = kvfit::compact(made.cache(), made.queries, options);
+  const auto refused = kvfit::compact(made.cache(), made.queries, options.all());
   REQUIRE_FALSE(refused);
   CHECK(refused.error().message() == "non_finite: value policy's values: 3, column 6");
 }
@@ -251,7 +285,7 @@ TEST_CASE("O: one query of many does not take fitted values away",
   made.queries.col(0).setConstant(12);
   made.queries.row(3) << 0, 12, 0;  // held out, as every second one
   composition options = honest(2);
-  options.held_out = 0.5;
+  options.queries.held_out = 0.5;
   options.selection.choose = rows({0, 1});
   options.bias.fit = no_bias;
   kvfit::matrix values(2, 4);
@@ -270,7 +304,7 @@ TEST_CASE("O: copies that the storage can't hold are not returned, however they 
   head made = make_head(3, {.queries = 40, .keys = 12});
   made.values.row(4).setConstant(70000);
   composition options = honest(4);
-  options.storage = kvfit::dtype::fp16;
+  options.storage.rows = kvfit::dtype::fp16;
   options.selection.choose = rows({2, 4, 7, 9});
   const kvfit::matrix values = kvfit::matrix::Constant(4, 8, 60000);
   options.values.fit = these_values(values);
@@ -288,7 +322,7 @@ TEST_CASE("O: judges that see nothing leave the judgement to the queries fitted 
   kvfit::kv_block cache = made.cache();
   cache.masks = masks;
   composition options = honest(10);
-  options.held_out = 0.125;
+  options.queries.held_out = 0.125;
   SECTION("refinement is judged by them") {
     options.refine.steps = 20;
     const compacted c = fitted_by(cache, made.queries, options);
@@ -309,7 +343,7 @@ TEST_CASE("O: a caller's values of another shape are refused", "[compact][guard]
   composition options = honest(8);
   for (const auto& [t, d] : {std::pair<index_t, index_t>{7, 8}, {8, 7}, {0, 0}}) {
     options.values.fit = these_values(kvfit::matrix::Zero(t, d));
-    const auto c = kvfit::compact(made.cache(), made.queries, options);
+    const auto c = kvfit::compact(made.cache(), made.queries, options.all());
     REQUIRE_FALSE(c);
     CHECK(c.error().code == errc::shape_mismatch);
     CHECK(c.error().argument == "value policy's values");
@@ -329,7 +363,7 @@ TEST_CASE("O: a caller's rows and weights are looked at before they are used",
       return kvfit::result<kvfit::selected_rows>(
           kvfit::selected_rows{.positions = positions, .weights = weights});
     };
-    const auto c = kvfit::compact(cache, made.queries, options);
+    const auto c = kvfit::compact(cache, made.queries, options.all());
     REQUIRE_FALSE(c);
     return c.error();
   };
@@ -349,20 +383,20 @@ TEST_CASE("O: a caller's weights that have no finite logarithm are refused",
           "[compact][guard][policy]") {
   const head made = make_head(2);
   composition options = honest(4);
-  const auto error_of = [&](const Eigen::VectorXd& weights) {
+  const auto error_of = [&](const std::vector<double>& weights) {
     options.bias.fit = [&](const kvfit::bias_problem&) {
       return kvfit::result<kvfit::bias_fit>(kvfit::bias_fit{.weights = weights});
     };
-    const auto c = kvfit::compact(made.cache(), made.queries, options);
+    const auto c = kvfit::compact(made.cache(), made.queries, options.all());
     REQUIRE_FALSE(c);
     CHECK(c.error().argument == "bias policy's weights");
     return c.error().code;
   };
-  CHECK(error_of(Eigen::VectorXd::Ones(3)) == errc::shape_mismatch);
-  CHECK(error_of(Eigen::VectorXd::Ones(5)) == errc::shape_mismatch);
+  CHECK(error_of(std::vector<double>(3, 1.0)) == errc::shape_mismatch);
+  CHECK(error_of(std::vector<double>(5, 1.0)) == errc::shape_mismatch);
   for (const double bad : {0.0, -1.0, std::numeric_limits<double>::infinity(),
                            std::numeric_limits<double>::quiet_NaN()}) {
-    Eigen::VectorXd weights = Eigen::VectorXd::Ones(4);
+    std::vector<double> weights(4, 1.0);
     weights[2] = bad;
     CHECK(error_of(weights) == errc::invalid_option);
   }
@@ -385,8 +419,8 @@ struct dead_case {
     options.selection.choose = rows(std::move(positions));
     options.bias.fit = [this](const kvfit::bias_problem& problem) {
       const auto round = std::min(static_cast<std::size_t>(fits++), scales.size() - 1);
-      kvfit::bias_fit fit{.weights =
-                              Eigen::VectorXd::Constant(problem.columns->cols(), scales[round])};
+      const auto columns = static_cast<std::size_t>(problem.columns->cols());
+      kvfit::bias_fit fit{.weights = std::vector<double>(columns, scales[round])};
       fit.floor = fit.weights[0] / 2;
       fit.weights[0] = fit.floor;
       return kvfit::result<kvfit::bias_fit>(std::move(fit));
@@ -444,7 +478,8 @@ TEST_CASE("O: a mass that is missing by rounding alone replaces no dead row",
   dead_case explained(std::move(made), {8, 0, 1, 2, 3, 4, 5, 6, 7}, {1});
   explained.options.bias.fit = [&](const kvfit::bias_problem& problem) {
     ++explained.fits;
-    kvfit::bias_fit fit{.weights = Eigen::VectorXd::Ones(problem.columns->cols()), .floor = 0.5};
+    const auto columns = static_cast<std::size_t>(problem.columns->cols());
+    kvfit::bias_fit fit{.weights = std::vector<double>(columns, 1.0), .floor = 0.5};
     fit.weights[8] = 0.5;  // row 8, in ascending order
     return kvfit::result<kvfit::bias_fit>(std::move(fit));
   };
@@ -461,7 +496,7 @@ TEST_CASE("O: keys that rounding lifts far above a query's maximum leave weights
   made.keys *= 60;
   made.queries *= 10;
   composition options = honest(6);
-  options.storage = kvfit::dtype::fp8_e4m3;
+  options.storage.rows = kvfit::dtype::fp8_e4m3;
   options.values.fit = [](const kvfit::values_problem& problem) {
     return fit_values(kvfit::values::copy{}, problem);
   };
@@ -570,7 +605,7 @@ TEST_CASE("O: a gradient method's values are returned as they are, whatever copi
   options.gradient = kvfit::gradient_keys{.loss = kvfit::gradient_loss::log_mass, .steps = 3};
   const kvfit::matrix values = kvfit::matrix::Constant(8, 8, 50);
   options.values.fit = these_values(values);
-  options.held_out = GENERATE(0.0, 0.125);
+  options.queries.held_out = GENERATE(0.0, 0.125);
   const compacted c = fitted_by(made.cache(), made.queries, options);
   CHECK(c.values == values);
   CHECK_FALSE(c.report.copies_judged_better);
@@ -589,7 +624,7 @@ TEST_CASE("O: keys that a gradient method moves out of their storage are refused
   options.gradient = kvfit::gradient_keys{
       .loss = kvfit::gradient_loss::log_mass, .steps = 100, .learning_rate = 4};
   REQUIRE(fitted_by(made.cache(), made.queries, options).keys.cwiseAbs().maxCoeff() > 464);
-  options.storage = kvfit::dtype::fp8_e4m3;
+  options.storage.rows = kvfit::dtype::fp8_e4m3;
   const auto refused = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::storage_overflow);

@@ -46,26 +46,27 @@ TEST_CASE("Results are rounded to fp8 where they will be stored so", "[compact][
   const kvfit::matrix keys = random_matrix(96, 32, 1);
   const kvfit::matrix values = random_matrix(96, 32, 2);
   const kvfit::matrix queries = random_matrix(64, 32, 3);
-  const auto fitted =
-      kvfit::compact(keys, values, queries, {.budget = 12, .storage = kvfit::dtype::fp8_e4m3});
+  const auto fitted = kvfit::compact(keys, values, queries,
+                                     {.budget = 12, .storage = {.rows = kvfit::dtype::fp8_e4m3}});
   REQUIRE(fitted);
   for (const float x : fitted->keys.reshaped()) {
     CHECK(kvfit::to_float(kvfit::to_fp8_e4m3(x)) == x);
   }
   kvfit::matrix large = values;
   large(7, 3) = 1000;
-  const auto too_large =
-      kvfit::compact(keys, large, queries, {.budget = 96, .storage = kvfit::dtype::fp8_e4m3});
+  const auto too_large = kvfit::compact(
+      keys, large, queries, {.budget = 96, .storage = {.rows = kvfit::dtype::fp8_e4m3}});
   REQUIRE_FALSE(too_large);
   CHECK(too_large.error().code == kvfit::errc::storage_overflow);
   CHECK(too_large.error().actual == 7);
   CHECK(too_large.error().expected == 3);
   for (const kvfit::dtype type :
        {kvfit::dtype::q8_0, kvfit::dtype::q4_0, kvfit::dtype::int8, kvfit::dtype::decoded}) {
-    const auto refused = kvfit::compact(keys, values, queries, {.budget = 12, .storage = type});
+    const auto refused =
+        kvfit::compact(keys, values, queries, {.budget = 12, .storage = {.rows = type}});
     REQUIRE_FALSE(refused);
     CHECK(refused.error().code == kvfit::errc::invalid_option);
-    CHECK(refused.error().argument == "storage");
+    CHECK(refused.error().argument == "storage.rows");
   }
 }
 

@@ -24,7 +24,8 @@ namespace {
 /// The preset, its thousands of steps cut short: memory does not depend on them.
 compact_options cut_short(const kvfit::presets::preset& preset, kvfit::index_t budget) {
   compact_options options = preset.make(budget);
-  if (options.gradient) options.gradient->steps = 3;
+  if (options.gradient.holds<kvfit::gradient_keys>())
+    options.gradient.get_if<kvfit::gradient_keys>()->steps = 3;
   if (options.refine.steps.value_or(0) > 0) options.refine.steps = 14;
   return options;
 }
@@ -78,12 +79,12 @@ compact_options options_of(const memory_case& one, const kvfit::presets::preset&
   compact_options options = cut_short(preset, one.budget);
   options.rule = one.rule;
   options.protect.first = options.protect.last = one.protect;
-  if (one.held_out) options.held_out = *one.held_out;
+  if (one.held_out) options.queries.held_out = *one.held_out;
   if (one.queries_per_row) {
-    options.queries_per_row = *one.queries_per_row;
-    options.queries_at_least = 1;
+    options.queries.per_row = *one.queries_per_row;
+    options.queries.at_least = 1;
   }
-  if (one.selection_memory) options.selection_memory = *one.selection_memory;
+  if (one.selection_memory) options.memory.selection = *one.selection_memory;
   options.precision = one.precision;
   return options;
 }
@@ -229,7 +230,7 @@ TEST_CASE("threads in the fits are counted", "[compact][memory][threads]") {
   kvfit::thread_pool pool(3);
   for (const std::string_view name : {"highest_attention", "joint"}) {
     compact_options options = cut_short(*kvfit::presets::find(name), 200);
-    options.queries_per_row = 0;
+    options.queries.per_row = 0;
     kvfit::result<kvfit::compacted> fitted = kvfit::error{};
     const auto peak = count_allocations([&] {
                         fitted = try_compact(call.cache, call.queries(), options, {}, pool);
@@ -264,11 +265,11 @@ TEST_CASE("threads are counted, and given up first", "[compact][memory][threads]
     };
     CHECK(same_report(run(), *plan));
     if (plan->needed == alone.needed) continue;  // the pass is not where it holds most
-    options.memory = plan->needed - 1;
+    options.memory.cap = plan->needed - 1;
     const kvfit::memory_report capped = run();
     CHECK(capped.panels_at_once == 1);
     CHECK_FALSE(capped.lowers_selection);
-    CHECK(capped.needed <= *options.memory);
+    CHECK(capped.needed <= *options.memory.cap);
   }
   kvfit::compaction_sizes sizes = kvfit::sizes_of(call.cache, call.queries());
   sizes.threads = 0;
@@ -283,8 +284,8 @@ TEST_CASE("the estimate of a large call is no more than twice what it takes", "[
   for (const std::string_view name : {"topk", "expected_attention", "highest_attention", "omp_fast",
                                       "gradient_joint", "zero_bias", "joint", "refined"}) {
     compact_options options = cut_short(*kvfit::presets::find(name), 48);
-    for (const kvfit::index_t selection_memory : {options.selection_memory, kvfit::index_t{0}}) {
-      options.selection_memory = selection_memory;
+    for (const kvfit::index_t selection_memory : {options.memory.selection, kvfit::index_t{0}}) {
+      options.memory.selection = selection_memory;
       if (selection_memory == 0 && name != "omp_fast") continue;
       const kvfit::memory_report plan = planned(call, options);
       const measured_call ran = measure(call, options);
@@ -308,7 +309,7 @@ TEST_CASE("§9.26 a cap is kept or refused, and what it took is reported in the 
     const kvfit::memory_report free = planned(call, options);
     const measured_call whole = measure(call, options);
     REQUIRE(whole.fitted);
-    options.memory = free.wanted;
+    options.memory.cap = free.wanted;
     const measured_call enough = measure(call, options);
     REQUIRE(enough.fitted);
     CHECK(same_result(*enough.fitted, *whole.fitted));
@@ -317,7 +318,7 @@ TEST_CASE("§9.26 a cap is kept or refused, and what it took is reported in the 
     kvfit::index_t cap = free.wanted;
     kvfit::index_t least = 0;
     for (;; cap -= cap / 5) {
-      options.memory = cap;
+      options.memory.cap = cap;
       const auto plan = kvfit::planned_memory(kvfit::sizes_of(call.cache, call.queries()), options);
       const measured_call ran = measure(call, options);
       REQUIRE(plan.has_value() == ran.fitted.has_value());
@@ -352,12 +353,12 @@ TEST_CASE("§9.26 a cap is kept or refused, and what it took is reported in the 
       is_seen[2] = is_seen[2] || plan->lowers_queries;
     }
     // What the refusal names is enough, and a byte less is not.
-    options.memory = least;
+    options.memory.cap = least;
     const measured_call barely = measure(call, options);
     CAPTURE(name, least, barely.peak);
     REQUIRE(barely.fitted);
     CHECK(barely.peak <= least);
-    options.memory = least - 1;
+    options.memory.cap = least - 1;
     CHECK_FALSE(try_compact(call.cache, call.queries(), options));
   }
   for (const bool is_one : is_seen) CHECK(is_one);
@@ -368,7 +369,7 @@ TEST_CASE("recomputing under a cap chooses the rows that storing chooses", "[com
   for (const std::string_view name : {"omp", "joint"}) {
     compact_options options = kvfit::presets::find(name)->make(24);
     const auto stored = try_compact(call.cache, call.queries(), options);
-    options.memory = planned(call, options).wanted / 2;
+    options.memory.cap = planned(call, options).wanted / 2;
     const auto remade = try_compact(call.cache, call.queries(), options);
     REQUIRE(stored);
     REQUIRE(remade);
@@ -388,8 +389,8 @@ TEST_CASE("where the queries chosen see nothing, all of them are counted", "[com
   const std::vector<kvfit::row_view> masks = {mask};
   kvfit::kv_block cache = made.cache();
   cache.masks = masks;
-  compact_options options{.budget = 20, .held_out = 0.125, .queries_per_row = 5};
-  options.queries_at_least = 100;
+  compact_options options{.budget = 20, .queries = {.held_out = 0.125, .per_row = 5}};
+  options.queries.at_least = 100;
   const kvfit::query_block block(made.queries);
   const auto sizes = kvfit::sizes_of(cache, block);
   const auto plan = kvfit::planned_memory(sizes, options);
@@ -402,17 +403,17 @@ TEST_CASE("where the queries chosen see nothing, all of them are counted", "[com
   CHECK(fitted->report.masked_queries == 1750);
   CHECK(held <= plan->needed);
   // Under a cap that leaves no room for them all, as many as were chosen are spread over all.
-  options.memory = 0;
+  options.memory.cap = 0;
   const auto refused = kvfit::planned_memory(sizes, options);
   REQUIRE_FALSE(refused);
-  options.memory = refused.error().actual;
-  CHECK(2 * *options.memory < plan->wanted);
+  options.memory.cap = refused.error().actual;
+  CHECK(2 * *options.memory.cap < plan->wanted);
   const auto small = kvfit::planned_memory(sizes, options);
   REQUIRE(small);
   CHECK(small->lowers_queries);
   const auto capped =
       count_allocations([&] { fitted = try_compact(cache, block, options); }).peak_bytes;
-  CHECK(capped <= *options.memory);
+  CHECK(capped <= *options.memory.cap);
   REQUIRE(fitted);
   CHECK(fitted->report.masked_queries < 300);
 }
@@ -426,9 +427,9 @@ TEST_CASE("what can't be planned is refused as compact() refuses it", "[compact]
   };
   REQUIRE(kvfit::planned_memory(sizes, {.budget = 10}));
   CHECK(refusal(sizes, {.budget = 0}).code == errc::budget_out_of_range);
-  CHECK(refusal(sizes, {.budget = 10, .memory = -1}).code == errc::invalid_option);
-  CHECK(refusal(sizes, {.budget = 10, .memory = -1}).argument == "memory");
-  CHECK(refusal(sizes, {.budget = 10, .memory = 0}).code == errc::memory_cap_exceeded);
+  CHECK(refusal(sizes, {.budget = 10, .memory = {.cap = -1}}).code == errc::invalid_option);
+  CHECK(refusal(sizes, {.budget = 10, .memory = {.cap = -1}}).argument == "memory.cap");
+  CHECK(refusal(sizes, {.budget = 10, .memory = {.cap = 0}}).code == errc::memory_cap_exceeded);
   auto without = sizes;
   without.keys = 0;
   CHECK(refusal(without, {.budget = 10}).argument == "keys");
@@ -442,11 +443,11 @@ TEST_CASE("what can't be planned is refused as compact() refuses it", "[compact]
   for (const auto& preset : kvfit::presets::all) {
     compact_options options = preset.make(kvfit::index_t{1} << 50);
     options.refine.sets = options.refine.sets_at_once = std::numeric_limits<int>::max();
-    options.queries_per_row = std::numeric_limits<kvfit::index_t>::max();
+    options.queries.per_row = std::numeric_limits<kvfit::index_t>::max();
     const auto of_huge = kvfit::planned_memory(huge, options);
     REQUIRE(of_huge);
     CHECK(of_huge->needed == 9000000000000000000);
-    options.memory = 1000;
+    options.memory.cap = 1000;
     CHECK(refusal(huge, options).code == errc::memory_cap_exceeded);
   }
   huge.query_rows.push_back(1);

@@ -24,7 +24,7 @@ kvfit::result<kvfit::selected_rows> select(const every_other& policy,
     return kvfit::error{kvfit::errc::invalid_option, "every_other.start", policy.start, 1};
   }
   kvfit::selected_rows chosen;
-  for (kvfit::index_t row = problem.cache.keys.rows() - 1; row >= 0; --row) {  // the door sorts
+  for (kvfit::index_t row = problem.cache.keys.rows() - 1; row >= 0; --row) {  // compact() sorts
     const bool is_mine = row % 2 == policy.start;
     if (is_mine && static_cast<kvfit::index_t>(chosen.positions.size()) < problem.budget) {
       chosen.positions.push_back(row);
@@ -39,10 +39,7 @@ struct halved {};
 
 kvfit::result<kvfit::bias_fit> fit_bias(const halved&, const kvfit::bias_problem& problem) {
   kvfit::bias_fit fit;
-  fit.weights.resize(problem.columns->cols());
-  for (kvfit::index_t j = 0; j < fit.weights.size(); ++j) {
-    fit.weights[j] = problem.selection_weights[static_cast<std::size_t>(j)] / 2;
-  }
+  for (const double weight : problem.selection_weights) fit.weights.push_back(weight / 2);
   return fit;
 }
 
@@ -66,14 +63,20 @@ static_assert(kvfit::selection_policy<every_other> && kvfit::bias_policy<halved>
 
 using namespace kvfit_test;
 
-using users =
-    kvfit::compaction<a_users_own::every_other, a_users_own::halved, a_users_own::negated>;
+namespace {
 
-TEST_CASE("the composed door runs a user's own selection, bias and values", "[compact][policy]") {
+kvfit::compact_options users(kvfit::index_t budget, kvfit::index_t start) {
+  return {.budget = budget,
+          .selection = a_users_own::every_other{start},
+          .bias = a_users_own::halved{},
+          .values = a_users_own::negated{}};
+}
+
+}  // namespace
+
+TEST_CASE("compact runs a user's own selection, bias and values", "[compact][policy]") {
   const head made = make_head(1, {.queries = 20, .keys = 10});
-  users options;
-  options.budget = 3;
-  options.selection.start = 1;
+  const kvfit::compact_options options = users(3, 1);
   const auto c = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE(c);
   CHECK(c->positions == std::vector<kvfit::index_t>{5, 7, 9});
@@ -86,11 +89,9 @@ TEST_CASE("the composed door runs a user's own selection, bias and values", "[co
   CHECK(c->report.dead_keys == 0);
 }
 
-TEST_CASE("a user's error comes out of the door as it is", "[compact][policy]") {
+TEST_CASE("a user's error comes out as it is", "[compact][policy]") {
   const head made = make_head(1, {.queries = 20, .keys = 10});
-  users options;
-  options.budget = 3;
-  options.selection.start = 7;
+  const kvfit::compact_options options = users(3, 7);
   const auto c = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE_FALSE(c);
   CHECK(c.error().code == kvfit::errc::invalid_option);
@@ -100,8 +101,7 @@ TEST_CASE("a user's error comes out of the door as it is", "[compact][policy]") 
 
 TEST_CASE("protected rows and the identity hold for a user's policies too", "[compact][policy]") {
   const head made = make_head(1, {.queries = 20, .keys = 10});
-  users options;
-  options.budget = 4;
+  kvfit::compact_options options = users(4, 0);
   options.protect.first = 2;
   const auto c = kvfit::compact(made.cache(), made.queries, options);
   REQUIRE(c);
@@ -117,18 +117,17 @@ TEST_CASE("protected rows and the identity hold for a user's policies too", "[co
 TEST_CASE("a user's policy counts in the estimate where it says what it takes",
           "[compact][policy]") {
   const kvfit::compaction_sizes sizes{.keys = 50, .depth = 8, .width = 8, .query_rows = {40}};
-  users options;
-  options.budget = 5;
+  const kvfit::compact_options options = users(5, 0);
   const auto silent = kvfit::planned_memory(sizes, options);
   REQUIRE(silent);
   CHECK_FALSE(silent->is_complete);
   CHECK(silent->needed < 10000000);
-  kvfit::compaction<a_users_own::measured, kvfit::bias::nnls, kvfit::values::copy> telling;
-  telling.budget = 5;
+  kvfit::compact_options telling{
+      .budget = 5, .selection = a_users_own::measured{}, .values = kvfit::values::copy{}};
   const auto told = kvfit::planned_memory(sizes, telling);
   REQUIRE(told);
   CHECK(told->is_complete);
   CHECK(told->needed > 1000000000);
-  telling.memory = 500000000;
+  telling.memory.cap = 500000000;
   CHECK(kvfit::planned_memory(sizes, telling).error().code == kvfit::errc::memory_cap_exceeded);
 }

@@ -37,9 +37,9 @@ compact_options named(std::string_view name, kvfit::index_t budget = 7) {
 void check_published(const compact_options& options) {
   CHECK_FALSE(options.replace_dead_keys);
   CHECK_FALSE(options.keep_better_values);
-  CHECK(options.held_out == 0);
-  CHECK(options.queries_per_row == 0);
-  const auto& fit = std::get<values::least_squares>(options.values);
+  CHECK(options.queries.held_out == 0);
+  CHECK(options.queries.per_row == 0);
+  const auto& fit = *options.values.get_if<values::least_squares>();
   CHECK(fit.method == kvfit::linalg::least_squares_method::qr_unpivoted);
   CHECK(fit.ridge == 0);
   CHECK_FALSE(fit.toward_original);
@@ -49,7 +49,7 @@ void check_published(const compact_options& options) {
 
 void check_published_omp(const compact_options& options, kvfit::index_t k, kvfit::index_t tau) {
   check_published(options);
-  const auto& search = std::get<selection::omp>(options.selection);
+  const auto& search = *options.selection.get_if<selection::omp>();
   CHECK(search.keys_per_round == k);
   CHECK(search.refit_interval == tau);
   CHECK(search.norm_power == 0);
@@ -62,7 +62,7 @@ void check_published_omp(const compact_options& options, kvfit::index_t k, kvfit
   CHECK(*search.drop_below == -7);
   CHECK(search.drop_passes == 3);
   CHECK_FALSE(search.final_refit);
-  CHECK(std::holds_alternative<bias::from_selection>(options.bias));
+  CHECK(options.bias.holds<bias::from_selection>());
 }
 
 }  // namespace
@@ -102,21 +102,20 @@ TEST_CASE("presets are found by their names, which are all different", "[presets
 TEST_CASE("published presets carry the published settings", "[presets]") {
   const compact_options attention = named("highest_attention");
   check_published(attention);
-  const auto& chosen = std::get<selection::highest_attention>(attention.selection);
+  const auto& chosen = *attention.selection.get_if<selection::highest_attention>();
   CHECK(chosen.importance == kvfit::importance_kind::rms);
   CHECK(chosen.pooling == kvfit::pooling_kind::none);
-  const auto& weights = std::get<bias::nnls>(attention.bias);
-  CHECK(weights.solver == kvfit::nnls_solver::projected_gradient);
+  const auto& weights = *attention.bias.get_if<bias::projected_gradient>();
   CHECK(weights.weighting == kvfit::mass_weighting::absolute);
   CHECK(weights.lower == std::exp(-3.0));
   CHECK(weights.upper == std::exp(3.0));
   CHECK(weights.iterations == 2);
 
   check_published_omp(named("omp"), 1, 1);
-  CHECK(std::get<selection::omp>(named("omp").selection).schedule.empty());
+  CHECK(named("omp").selection.get_if<selection::omp>()->schedule.empty());
   check_published_omp(named("omp_fast"), 4, 2);
   check_published_omp(named("omp_progressive"), 1, 1);
-  const auto schedule = std::get<selection::omp>(named("omp_progressive").selection).schedule;
+  const auto schedule = named("omp_progressive").selection.get_if<selection::omp>()->schedule;
   REQUIRE(schedule.size() == 3);
   const kvfit::index_t expected[3][3] = {
       {300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<kvfit::index_t>::max(), 4, 2}};
@@ -132,23 +131,27 @@ TEST_CASE("the published gradient methods carry the published settings", "[prese
     INFO(name);
     const compact_options options = named(name);
     check_published(options);
-    CHECK(std::holds_alternative<selection::random>(options.selection));
-    CHECK(std::holds_alternative<bias::zero>(options.bias));
-    REQUIRE(options.gradient);
-    CHECK(options.gradient->optimiser == kvfit::gradient_optimiser::adam);
-    CHECK(options.gradient->steps == 2000);
-    CHECK(options.gradient->learning_rate == 0.02);
-    CHECK(options.gradient->penalty == 0);
-    CHECK(options.gradient->patience == 2000);
-    CHECK(options.gradient->improvement == 1e-6);
+    CHECK(options.selection.holds<selection::random>());
+    CHECK(options.bias.holds<bias::zero>());
+    REQUIRE(options.gradient.holds<kvfit::gradient_keys>());
+    CHECK(options.gradient.get_if<kvfit::gradient_keys>()->optimiser ==
+          kvfit::gradient_optimiser::adam);
+    CHECK(options.gradient.get_if<kvfit::gradient_keys>()->steps == 2000);
+    CHECK(options.gradient.get_if<kvfit::gradient_keys>()->learning_rate == 0.02);
+    CHECK(options.gradient.get_if<kvfit::gradient_keys>()->penalty == 0);
+    CHECK(options.gradient.get_if<kvfit::gradient_keys>()->patience == 2000);
+    CHECK(options.gradient.get_if<kvfit::gradient_keys>()->improvement == 1e-6);
   }
-  CHECK(named("gradient_mass").gradient->loss == kvfit::gradient_loss::log_mass);
-  CHECK(named("gradient_mass").gradient->least_share == 1);
-  CHECK(named("gradient_joint").gradient->loss == kvfit::gradient_loss::joint);
-  CHECK(named("gradient_joint").gradient->least_share == 0);
-  CHECK(named("gradient_joint").gradient->mass_weight == 0.05);
+  CHECK(named("gradient_mass").gradient.get_if<kvfit::gradient_keys>()->loss ==
+        kvfit::gradient_loss::log_mass);
+  CHECK(named("gradient_mass").gradient.get_if<kvfit::gradient_keys>()->least_share == 1);
+  CHECK(named("gradient_joint").gradient.get_if<kvfit::gradient_keys>()->loss ==
+        kvfit::gradient_loss::joint);
+  CHECK(named("gradient_joint").gradient.get_if<kvfit::gradient_keys>()->least_share == 0);
+  CHECK(named("gradient_joint").gradient.get_if<kvfit::gradient_keys>()->mass_weight == 0.05);
   for (const auto& preset : presets::all) {
-    if (!preset.name.starts_with("gradient_")) CHECK_FALSE(preset.make(7).gradient);
+    if (!preset.name.starts_with("gradient_"))
+      CHECK(preset.make(7).gradient.holds<kvfit::no_gradient>());
   }
 }
 
@@ -171,7 +174,7 @@ TEST_CASE("evictions keep rows as they are: no bias, own values", "[presets]") {
 
 TEST_CASE("evictions of others carry the settings of their papers", "[presets]") {
   const auto attention = [](std::string_view name) {
-    return std::get<selection::highest_attention>(named(name).selection);
+    return *named(name).selection.get_if<selection::highest_attention>();
   };
   CHECK(attention("h2o").importance == kvfit::importance_kind::mean);
   CHECK(attention("h2o").pooling == kvfit::pooling_kind::none);
@@ -183,7 +186,7 @@ TEST_CASE("evictions of others carry the settings of their papers", "[presets]")
   CHECK(attention("kvzip").importance == kvfit::importance_kind::max);
   CHECK(attention("kvzip").pooling == kvfit::pooling_kind::none);
   CHECK(attention("kvzip").window == 0);
-  CHECK(std::get<selection::expected_attention>(named("expected_attention").selection).epsilon ==
+  CHECK(named("expected_attention").selection.get_if<selection::expected_attention>()->epsilon ==
         0);
 }
 
@@ -211,7 +214,7 @@ TEST_CASE("with queries held out, window and Gaussian are those of the other que
     std::vector<kvfit::query_block> others;
     for (const kvfit::matrix& rows : fitted_on) others.emplace_back(kvfit::row_view(rows));
     compact_options options = named(name, 12);
-    if (auto* window = std::get_if<selection::highest_attention>(&options.selection)) {
+    if (auto* window = options.selection.get_if<selection::highest_attention>()) {
       window->window = 9;
     }
     const auto positions = [&](const std::vector<kvfit::query_block>& queries) {
@@ -219,7 +222,7 @@ TEST_CASE("with queries held out, window and Gaussian are those of the other que
           .positions;
     };
     const std::vector<kvfit::index_t> expected = positions(others);
-    options.held_out = share;
+    options.queries.held_out = share;
     CHECK(positions(heads) == expected);
   }
 }

@@ -52,7 +52,7 @@ TEST_CASE(
 TEST_CASE("greedy picks are cut to any smaller budget", "[compact][progressive]") {
   const auto head = kvfit_test::make_head(5);
   auto options = kvfit::presets::omp(1);
-  std::get<kvfit::selection::omp>(options.selection).drop_below =
+  options.selection.get_if<kvfit::selection::omp>()->drop_below =
       -1e300;  // none is taken out again
   const auto all = compact_progressive(head.cache(), head.queries, options, falling);
   REQUIRE(all);
@@ -117,7 +117,7 @@ TEST_CASE(
   const auto whole = measure(free_peak);
   REQUIRE(whole);
   std::ptrdiff_t peak = 0;
-  options.memory = 2 * free_peak;
+  options.memory.cap = 2 * free_peak;
   const auto enough = measure(peak);
   REQUIRE(enough);
   for (std::size_t i = 0; i < budgets.size(); ++i) {
@@ -126,7 +126,7 @@ TEST_CASE(
   kvfit::index_t least = 0;
   bool is_lowered = false;
   for (kvfit::index_t cap = free_peak;; cap -= cap / 4) {
-    options.memory = cap;
+    options.memory.cap = cap;
     const auto all = measure(peak);
     CAPTURE(cap, peak);
     if (!all) {
@@ -150,7 +150,7 @@ TEST_CASE("a progressive call heeds a wish to stop in its selection and in every
           "[compact][progressive][stop]") {
   const auto head = kvfit_test::make_head(9, {.queries = 260});
   auto options = kvfit::presets::omp(0);
-  options.selection_memory = 0;  // so that every sweep reads the queries
+  options.memory.selection = 0;  // so that every sweep reads the queries
   const auto run = [&](const kvfit_test::counted_queries& queries) {
     return compact_progressive(head.cache(), queries.view(), options, falling,
                                {.cancel = &queries.wish});

@@ -31,7 +31,8 @@ constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 /// The preset, its thousands of steps cut short.
 compact_options short_preset(const kvfit::presets::preset& preset, kvfit::index_t budget) {
   compact_options options = preset.make(budget);
-  if (options.gradient) options.gradient->steps = 3;
+  if (options.gradient.holds<kvfit::gradient_keys>())
+    options.gradient.get_if<kvfit::gradient_keys>()->steps = 3;
   if (options.refine.steps.value_or(0) > 0) options.refine.steps = 5;
   return options;
 }
@@ -195,7 +196,7 @@ TEST_CASE("H: rows hidden by a bias are never read", "[compact][protect][hidden]
       options.rule = {.causal = true};
       options.protect = {.first = 2, .last = 3, .rows = {30}};
       if (options.selection.index() == compact_options{}.selection.index()) {
-        options.selection_memory = 0;  // columns made anew
+        options.memory.selection = 0;  // columns made anew
       }
       const compacted c = compacted_head(cache, queries, options);
       CHECK(same_result(c, compacted_head(clean, queries, options)));
@@ -391,7 +392,7 @@ TEST_CASE("the memory of a call with hidden and protected rows is known beforeha
         INFO(one.name << ", " << name << (has_cap ? ", capped" : ""));
         const auto plan = kvfit::planned_memory(kvfit::sizes_of(cache, made.queries), options);
         REQUIRE(plan);
-        if (has_cap) options.memory = plan->needed / 2;
+        if (has_cap) options.memory.cap = plan->needed / 2;
         const auto within = kvfit::planned_memory(kvfit::sizes_of(cache, made.queries), options);
         if (!within) {
           CHECK(within.error().code == errc::memory_cap_exceeded);
@@ -404,7 +405,7 @@ TEST_CASE("the memory of a call with hidden and protected rows is known beforeha
         REQUIRE(*fitted);
         CHECK((*fitted)->report.memory.needed == within->needed);
         CHECK(held <= within->needed);
-        CHECK(within->needed <= (has_cap ? *options.memory : within->needed));
+        CHECK(within->needed <= (has_cap ? *options.memory.cap : within->needed));
       }
     }
   }

@@ -24,8 +24,9 @@ struct overwhelming_bias {};
 
 kvfit::result<kvfit::bias_fit> fit_bias(const overwhelming_bias&,
                                         const kvfit::bias_problem& problem) {
-  return kvfit::bias_fit{.weights = Eigen::VectorXd::Constant(problem.columns->cols(), 1e200),
-                         .is_fitted = true};
+  return kvfit::bias_fit{
+      .weights = std::vector<double>(static_cast<std::size_t>(problem.columns->cols()), 1e200),
+      .is_fitted = true};
 }
 
 constexpr head_shape refined_head{.queries = 320, .keys = 64, .depth = 8, .width = 6};
@@ -39,8 +40,8 @@ compact_options refined_options(kvfit::index_t budget, int steps) {
   options.refine.steps = steps;
   options.refine.sets = 0;
   options.refine.work = 0;
-  options.held_out = 0.125;
-  options.queries_per_row = 0;
+  options.queries.held_out = 0.125;
+  options.queries.per_row = 0;
   return options;
 }
 
@@ -74,11 +75,9 @@ void check_not_worse(const compacted& refined, const compacted& plain) {
 TEST_CASE("where J is beyond all numbers the rows stay, as without refinement",
           "[compact][refine]") {
   const head made = make_head(2, refined_head);
-  kvfit::compaction<kvfit::selection::joint, overwhelming_bias, kvfit::values::least_squares>
-      options;
-  options.budget = 8;
+  kvfit::compact_options options{.budget = 8, .bias = overwhelming_bias{}};
   for (const double held_out : {0.125, 0.0}) {
-    options.held_out = held_out;
+    options.queries.held_out = held_out;
     options.refine.steps = 0;
     const auto unrefined = kvfit::compact(made.cache(), made.queries, options);
     options.refine.steps = 5;
@@ -164,7 +163,7 @@ TEST_CASE("training errors fall with the number of steps where nothing is held o
     std::vector<double> mass;
     for (const int steps : {0, 5, 40}) {
       compact_options options = refined_options(10, steps);
-      options.held_out = 0;
+      options.queries.held_out = 0;
       const compacted c = compacted_head(made.cache(), made.queries, options);
       CHECK_FALSE(c.report.held_out);
       CHECK(c.report.train.queries == 320);
@@ -192,7 +191,7 @@ TEST_CASE("where nothing judges better the result is the unrefined one, bit for 
     INFO("seed " << seed);
     const head made = make_head(seed, {.queries = 12, .keys = 40, .depth = 8, .width = 6});
     compact_options options = refined_options(8, 0);
-    options.held_out = 0.1;
+    options.queries.held_out = 0.1;
     const compacted plain = compacted_head(made.cache(), made.queries, options);
     options.refine.steps = 15;
     const compacted refined = compacted_head(made.cache(), made.queries, options);
@@ -282,8 +281,8 @@ TEST_CASE("refined numbers are those of the storage type", "[compact][refine][st
   const head made = make_head(5, refined_head);
   const auto type = GENERATE(kvfit::dtype::fp16, kvfit::dtype::bf16);
   compact_options options = refined_options(10, 20);
-  options.storage = type;
-  options.bias_storage = type;
+  options.storage.rows = type;
+  options.storage.bias = type;
   const compacted refined = compacted_head(made.cache(), made.queries, options);
   REQUIRE(refined.report.refinement.kept_steps > 0);
   const auto is_stored = [type](const auto& numbers) {
@@ -295,9 +294,9 @@ TEST_CASE("refined numbers are those of the storage type", "[compact][refine][st
   CHECK(is_stored(refined.keys));
   CHECK(is_stored(refined.bias));
   CHECK(is_stored(refined.values));
-  options.storage = options.bias_storage = kvfit::dtype::fp32;
+  options.storage.rows = options.storage.bias = kvfit::dtype::fp32;
   CHECK_FALSE(is_stored(compacted_head(made.cache(), made.queries, options).keys));
-  options.storage = options.bias_storage = type;
+  options.storage.rows = options.storage.bias = type;
   options.refine.steps = 0;
   check_not_worse(refined, compacted_head(made.cache(), made.queries, options));
 }
@@ -310,7 +309,7 @@ TEST_CASE("refined values that overflow the storage leave the unrefined result, 
       head made = make_head(seed, refined_head);
       const auto compacted_with = [&](int steps, kvfit::dtype storage) {
         compact_options options = refined_options(budget, steps);
-        options.storage = storage;
+        options.storage.rows = storage;
         options.refine.mass_weight = 0.01;
         return try_compact(made.cache(), made.queries, options);
       };
@@ -403,7 +402,7 @@ TEST_CASE("a work limit ends refinement early, after one step at the least",
           "[compact][refine][work]") {
   const head made = make_head(3, refined_head);
   compact_options options = refined_options(10, 30);
-  options.held_out = 0;
+  options.queries.held_out = 0;
   const auto steps_with = [&](double work) {
     options.refine.work = work;
     return compacted_head(made.cache(), made.queries, options).report.refinement;
@@ -456,27 +455,27 @@ TEST_CASE("copied values are not refined under", "[compact][refine][values]") {
 TEST_CASE("fits take a share of the queries", "[compact][refine][thin]") {
   const head made = make_head(1, refined_head);
   compact_options options = refined_options(10, 3);
-  options.held_out = 0;
-  options.queries_at_least = 1;
+  options.queries.held_out = 0;
+  options.queries.at_least = 1;
   const auto fitted_on = [&] {
     return compacted_head(made.cache(), made.queries, options).report.train.queries;
   };
   CHECK(fitted_on() == 320);
-  options.queries_per_row = 8;  // 80 of 320: every fourth
+  options.queries.per_row = 8;  // 80 of 320: every fourth
   CHECK(fitted_on() == 80);
-  options.queries_per_row = 16;
+  options.queries.per_row = 16;
   CHECK(fitted_on() == 160);
-  options.queries_per_row = 32;
+  options.queries.per_row = 32;
   CHECK(fitted_on() == 320);
-  options.queries_per_row = 1;
-  options.queries_at_least = 80;
+  options.queries.per_row = 1;
+  options.queries.at_least = 80;
   CHECK(fitted_on() == 80);
-  options.queries_at_least = 1024;
+  options.queries.at_least = 1024;
   CHECK(fitted_on() == 320);
   // Beside those held out, which are the same as without.
-  options.held_out = 0.125;
-  options.queries_at_least = 1;
-  options.queries_per_row = 8;
+  options.queries.held_out = 0.125;
+  options.queries.at_least = 1;
+  options.queries.per_row = 8;
   const compacted c = compacted_head(made.cache(), made.queries, options);
   REQUIRE(c.report.held_out);
   CHECK(c.report.held_out->queries == 40);
@@ -536,7 +535,7 @@ TEST_CASE("heads too small to learn from are refined to something finite",
   if (is_zero) made.queries.setZero();
   for (const double held_out : {0.0, 0.5}) {
     compact_options options = refined_options(budget, 12);
-    options.held_out = held_out;
+    options.queries.held_out = held_out;
     options.refine.sets = 1;
     const compacted c = compacted_head(made.cache(), made.queries, options);
     CHECK(static_cast<kvfit::index_t>(c.positions.size()) == budget);

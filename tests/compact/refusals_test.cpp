@@ -235,7 +235,7 @@ TEST_CASE("options outside their ranges are refused by name, whatever the budget
   call c;
   SECTION("held_out") {
     for (const double share : {-0.01, 0.51, std::numeric_limits<double>::quiet_NaN()}) {
-      c.options.held_out = share;
+      c.options.queries.held_out = share;
       check(c.refused(), errc::invalid_option, "held_out");
     }
   }
@@ -248,7 +248,7 @@ TEST_CASE("options outside their ranges are refused by name, whatever the budget
     check(c.refused(), errc::invalid_option, "protect.last", -4, 0);
   }
   SECTION("selection_memory") {
-    c.options.selection_memory = -1;
+    c.options.memory.selection = -1;
     check(c.refused(), errc::invalid_option, "selection_memory", -1, 0);
   }
   SECTION("scale") {
@@ -313,7 +313,7 @@ TEST_CASE("options outside their ranges are refused by name, whatever the budget
 
 TEST_CASE("§9.1 a head that nobody may look at is refused", "[compact][refusal]") {
   call c;
-  c.options.held_out = 0;
+  c.options.queries.held_out = 0;
   SECTION("all rows hidden by their bias") {
     c.bias.assign(12, hidden_key);
     c.cache.bias = c.bias;
@@ -341,7 +341,7 @@ TEST_CASE("§9.1 a head that nobody may look at is refused", "[compact][refusal]
 TEST_CASE("§9.22 numbers that the storage type can't hold are refused, with their place",
           "[compact][refusal][storage]") {
   call c;
-  c.options.storage = kvfit::dtype::fp16;
+  c.options.storage.rows = kvfit::dtype::fp16;
   c.options.budget = GENERATE(kvfit::index_t{5}, kvfit::index_t{12});
   SECTION("a key") {
     // Row 1 is kept by name (or with all the others) and is the second row of the result.
@@ -349,7 +349,7 @@ TEST_CASE("§9.22 numbers that the storage type can't hold are refused, with the
     c.made.keys(1, 3) = 70000;
     c.made.queries.col(3).setZero();
     check(c.refused(), errc::storage_overflow, "keys", 1, 3);
-    c.options.storage = kvfit::dtype::bf16;
+    c.options.storage.rows = kvfit::dtype::bf16;
     CHECK(try_compact(c.cache, std::span<const kvfit::query_block>(c.queries), c.options));
   }
   SECTION("a value") {
@@ -364,8 +364,8 @@ TEST_CASE("§9.22 numbers that the storage type can't hold are refused, with the
     c.bias[2] = 66000;
     c.bias[3] = 66000;
     c.cache.bias = c.bias;
-    c.options.storage = kvfit::dtype::fp32;
-    c.options.bias_storage = kvfit::dtype::fp16;
+    c.options.storage.rows = kvfit::dtype::fp32;
+    c.options.storage.bias = kvfit::dtype::fp16;
     if (c.options.budget == 5) c.options.selection = kvfit::selection::given{{0, 1, 2, 3, 9}};
     check(c.refused(), errc::storage_overflow, "bias", 2, 0);
   }
@@ -373,7 +373,7 @@ TEST_CASE("§9.22 numbers that the storage type can't hold are refused, with the
 
 TEST_CASE("§9.17 the place of an overflow counts protected rows", "[compact][refusal][protect]") {
   call c;
-  c.options.storage = kvfit::dtype::fp16;
+  c.options.storage.rows = kvfit::dtype::fp16;
   c.options.budget = 8;
   c.options.protect.first = 2;
   c.options.protect.last = 3;
@@ -400,8 +400,8 @@ TEST_CASE("§9.22 fitted values that fp16 can't hold are refused", "[compact][re
   call c;
   c.options.budget = 1;
   c.options.selection = kvfit::selection::given{{0}};
-  c.options.storage = kvfit::dtype::fp16;
-  c.options.held_out = 0;
+  c.options.storage.rows = kvfit::dtype::fp16;
+  c.options.queries.held_out = 0;
   c.made.values.setConstant(64000);
   c.made.values.row(0).setConstant(1);
   CHECK(try_compact(c.cache, std::span<const kvfit::query_block>(c.queries), c.options));

@@ -60,8 +60,8 @@ TEST_CASE("§9.18 the report's errors are those of the result, measured through 
   for (const auto& preset : kvfit::presets::all) {
     INFO(preset.name << ", seed " << seed << ", storage " << name(storage));
     compact_options options = preset.make(15);
-    options.storage = options.bias_storage = storage;
-    options.held_out = 0.125;
+    options.storage.rows = options.storage.bias = storage;
+    options.queries.held_out = 0.125;
     const compacted c = compacted_head(made.cache(), made.queries, options);
     check_same(c.report.train, errors_of(split.fit, made.cache(), c.block()));
     REQUIRE(c.report.held_out);
@@ -72,8 +72,9 @@ TEST_CASE("§9.18 the report's errors are those of the result, measured through 
 TEST_CASE("§9.5 the reported mass residual is that of the bias that attention executes",
           "[compact][report]") {
   const head made = make_head(3);
-  const compacted c = compacted_head(made.cache(), made.queries,
-                                     {.budget = 15, .refine = {.steps = 0}, .held_out = 0});
+  const compacted c =
+      compacted_head(made.cache(), made.queries,
+                     {.budget = 15, .refine = {.steps = 0}, .queries = {.held_out = 0}});
   CHECK_FALSE(c.report.held_out);
   const kvfit::kv_block compact = c.block();
   const auto full = attend_in_double(made.queries, made.cache());
@@ -89,7 +90,8 @@ TEST_CASE("§9.5 the reported mass residual is that of the bias that attention e
 
 TEST_CASE("protected rows do not enter the report", "[compact][report][protect]") {
   const head made = make_head(4);
-  compact_options options{.budget = 20, .protect = {.first = 5, .last = 3}, .held_out = 0.125};
+  compact_options options{
+      .budget = 20, .protect = {.first = 5, .last = 3}, .queries = {.held_out = 0.125}};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   const parts split(made.queries);
   const kvfit::row_view keys = made.keys;
@@ -124,7 +126,7 @@ TEST_CASE("§9.18 where copied values judge better they are returned, and report
     made.queries.row(i) << 4, (i % 4 == 1 ? 8.0F : 0.0F), (judges ? -8.0F : 5.0F);
   }
   compact_options options{
-      .budget = 2, .selection = kvfit::selection::given{{0, 1}}, .held_out = 0.5};
+      .budget = 2, .selection = kvfit::selection::given{{0, 1}}, .queries = {.held_out = 0.5}};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   CHECK(c.report.copies_judged_better);
   CHECK_FALSE(c.report.is_values_fitted);
@@ -149,7 +151,8 @@ TEST_CASE("§9.18 where copied values judge better they are returned, and report
 
 TEST_CASE("fitted values that judge better stay", "[compact][report][judge]") {
   const head made = make_head(7);
-  const compacted c = compacted_head(made.cache(), made.queries, {.budget = 12, .held_out = 0.125});
+  const compacted c =
+      compacted_head(made.cache(), made.queries, {.budget = 12, .queries = {.held_out = 0.125}});
   CHECK(c.report.is_values_fitted);
   CHECK_FALSE(c.report.copies_judged_better);
   compacted copied = c;
@@ -171,7 +174,7 @@ TEST_CASE("keys that end on their floor are replaced, counted, and the mass erro
     compact_options options{.budget = 12,
                             .selection = kvfit::selection::highest_attention{},
                             .replace_dead_keys = false,
-                            .held_out = 0};
+                            .queries = {.held_out = 0}};
     const double lower = std::exp(-1.0);
     const compacted kept = compacted_head(made.cache(), made.queries, options);
     const auto on_floor = [&](const compacted& c) {
@@ -207,11 +210,13 @@ TEST_CASE("results are rounded to their storage types, and values fitted with th
           "[compact][storage]") {
   const auto storage = GENERATE(kvfit::dtype::fp16, kvfit::dtype::bf16);
   const head made = make_head(8);
-  compact_options options{
-      .budget = 15, .refine = {.steps = 0}, .held_out = 0, .keep_better_values = false};
+  compact_options options{.budget = 15,
+                          .refine = {.steps = 0},
+                          .queries = {.held_out = 0},
+                          .keep_better_values = false};
   options.values = kvfit::values::least_squares{.cross_validate_below = 0,
                                                 .weighting = kvfit::output_weighting::absolute};
-  options.storage = options.bias_storage = storage;
+  options.storage.rows = options.storage.bias = storage;
   const compacted c = compacted_head(made.cache(), made.queries, options);
   const auto stored = [&](float x) {
     return storage == kvfit::dtype::fp16 ? kvfit::to_float(kvfit::to_fp16(x))
@@ -229,9 +234,9 @@ TEST_CASE("results are rounded to their storage types, and values fitted with th
   }
 
   // Values alone in fp32, to tell whose softmax they were fitted under.
-  options.storage = kvfit::dtype::fp32;
+  options.storage.rows = kvfit::dtype::fp32;
   const compacted fitted = compacted_head(made.cache(), made.queries, options);
-  options.bias_storage = kvfit::dtype::fp32;
+  options.storage.bias = kvfit::dtype::fp32;
   const compacted exact = compacted_head(made.cache(), made.queries, options);
   REQUIRE(fitted.positions == exact.positions);
   const auto values_under = [&](const kvfit::vector& bias) {
@@ -262,7 +267,7 @@ TEST_CASE("queries that see nothing are counted and left out", "[compact][report
   const std::vector<kvfit::row_view> masks = {mask};
   kvfit::kv_block cache = made.cache();
   cache.masks = masks;
-  const compact_options options{.budget = 12, .refine = {.steps = 0}, .held_out = 0};
+  const compact_options options{.budget = 12, .refine = {.steps = 0}, .queries = {.held_out = 0}};
   const compacted c = compacted_head(cache, made.queries, options);
   CHECK(c.report.masked_queries == 2);
   CHECK(c.report.train.queries == 38);
@@ -281,7 +286,7 @@ TEST_CASE("queries that see nothing are counted and left out", "[compact][report
 TEST_CASE("§9.9 numerical trouble is a status beside the best answer", "[compact][report]") {
   using kvfit::linalg::least_squares_status;
   const head few = make_head(10, {.queries = 6});
-  compact_options options{.budget = 20, .held_out = 0};
+  compact_options options{.budget = 20, .queries = {.held_out = 0}};
   options.values = kvfit::values::least_squares{.cross_validate_below = 0};
   const compacted c = compacted_head(few.cache(), few.queries, options);
   CHECK(c.report.values.status == least_squares_status::rank_deficient);
@@ -300,7 +305,7 @@ TEST_CASE("§9.26 a small memory cap is reported, and gives the same rows", "[co
   const head made = make_head(11);
   compact_options options{.budget = 12};
   const compacted stored = compacted_head(made.cache(), made.queries, options);
-  options.selection_memory = 0;
+  options.memory.selection = 0;
   const compacted recomputed = compacted_head(made.cache(), made.queries, options);
   CHECK_FALSE(stored.report.selection.recomputed);
   CHECK(recomputed.report.selection.recomputed);

@@ -54,13 +54,13 @@ TEST_CASE("a wish to stop is heeded in every stage, and one that comes too late 
   };
   example greedy{kvfit::presets::joint(20), {"score pass", "selection", "weights", "refinement"}};
   // A dead key, for its replacement to be met.
-  std::get<kvfit::selection::joint>(greedy.options.selection).mass_weight = 0.1;
-  greedy.options.selection_memory = 0;  // so that every sweep reads the queries
+  greedy.options.selection.get_if<kvfit::selection::joint>()->mass_weight = 0.1;
+  greedy.options.memory.selection = 0;  // so that every sweep reads the queries
   greedy.options.refine.steps = 20;
   greedy.options.refine.sets = 2;
   greedy.options.refine.steps_a_batch = 5;
   example omp{kvfit::presets::omp(12), {"score pass", "selection", "weights", "values"}};
-  omp.options.selection_memory = 0;
+  omp.options.memory.selection = 0;
   const example moved{kvfit::presets::gradient_mass(6), {"score pass", "gradient"}};
   for (const example& one : {greedy, omp, moved}) {
     const counted_queries undisturbed{made.queries};

@@ -47,7 +47,7 @@ constexpr head_shape tied_shape{.queries = 320, .keys = 96, .depth = 16, .width 
 compact_options tied_options(index_t budget, index_t first) {
   compact_options options{.budget = budget};
   options.tied_values_from = first;
-  options.held_out = 0.125;
+  options.queries.held_out = 0.125;
   return options;
 }
 
@@ -82,7 +82,7 @@ TEST_CASE("G: tied values stay the keys' columns, bit for bit", "[compact][tied]
     for (const std::optional<int> steps : {std::optional<int>{}, std::optional<int>{0}}) {
       CAPTURE(first, kvfit::name(type), steps.value_or(-1));
       compact_options options = tied_options(12, first);
-      options.storage = options.bias_storage = type;
+      options.storage.rows = options.storage.bias = type;
       options.refine.steps = steps;
       options.protect.first = 2;
       options.protect.last = 1;
@@ -109,7 +109,7 @@ TEST_CASE("G: tied values stay the keys' columns, bit for bit", "[compact][tied]
   CHECK_FALSE(stays_tied(untied, first));
   // The identity and a copied fit of any selection are tied, too.
   compact_options whole = tied_options(96, first);
-  whole.storage = kvfit::dtype::fp16;
+  whole.storage.rows = kvfit::dtype::fp16;
   CHECK(stays_tied(compacted_head(of.cache(), of.made.queries, whole), first));
   compact_options copied = tied_options(12, first);
   copied.values = kvfit::values::copy{};
@@ -125,8 +125,8 @@ TEST_CASE("G: tied refinement is judged and never worse than its start", "[compa
         CAPTURE(seed, held_out, kvfit::name(type));
         const tied_head of(seed, tied_shape, 2);
         compact_options options = tied_options(10, 2);
-        options.held_out = held_out;
-        options.storage = type;
+        options.queries.held_out = held_out;
+        options.storage.rows = type;
         options.refine.steps = 0;
         const compacted rows = compacted_head(of.cache(), of.made.queries, options);
         options.refine.steps = 24;
@@ -236,7 +236,7 @@ TEST_CASE("G: options that contradict tied values are refused by name", "[compac
   options.values = kvfit::values::copy{};
   options.gradient = kvfit::gradient_keys{};
   refused(options, "gradient, tied_values_from");
-  options.gradient.reset();
+  options.gradient = {};
   CHECK(try_compact(of.cache(), of.made.queries, options));
 
   // Values wider than keys lie nowhere in them.
@@ -299,7 +299,7 @@ TEST_CASE("G: a vector too big for its storage is an error, tied or not", "[comp
   of.made.keys.col(0) *= 1e6F;  // beyond fp16
   of.made.queries.col(0).setZero();
   compact_options options = tied_options(10, 0);
-  options.storage = kvfit::dtype::fp16;
+  options.storage.rows = kvfit::dtype::fp16;
   const kvfit::error cause = refusal_of(of.cache(), of.made, options);
   CHECK(cause.code == errc::storage_overflow);
   CHECK(cause.argument == "keys");
@@ -339,7 +339,7 @@ TEST_CASE("G: DeepSeek's shape: 16 query heads on one latent of 576, values its 
 
   compact_options options = kvfit::presets::tied(kvfit::presets::joint(16), 0);
   options.rule.scale = 1 / std::sqrt(192.0F);  // of the 128 + 64 columns before absorption
-  options.storage = kvfit::dtype::fp16;
+  options.storage.rows = kvfit::dtype::fp16;
   const compacted fitted = compacted_head(cache, queries, options);
   CHECK(fitted.keys.cols() == depth);
   CHECK(fitted.values.cols() == width);

@@ -41,7 +41,7 @@ bool same_fit(const kvfit::compacted& a, const kvfit::compacted& b) {
 
 kvfit::compact_options shared_options(std::string_view preset) {
   kvfit::compact_options options = kvfit::presets::find(preset)->make(150);
-  options.queries_per_row = 0;
+  options.queries.per_row = 0;
   if (preset == "default") options.refine.steps = 2;
   return options;
 }

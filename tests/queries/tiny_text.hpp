@@ -45,9 +45,7 @@ struct tiny_text {
 inline kvfit::result<kvfit::compacted_layer> compact_heads(const kvfit::cache_layer& layer,
                                                            const kvfit::layer_queries& queries,
                                                            index_t budget) {
-  const kvfit::compaction<kvfit::selection::highest_attention, kvfit::bias::nnls,
-                          kvfit::values::least_squares>
-      options{.budget = budget, .held_out = 0};
+  const kvfit::compact_options options{.budget = budget, .queries = {.held_out = 0}};
   kvfit::compacted_layer out;
   out.number = layer.number;
   out.offsets = {0};

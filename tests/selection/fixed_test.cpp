@@ -8,7 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "kvfit/compact/any_policy.hpp"
+#include "kvfit/compact/policy_functions.hpp"
+#include "kvfit/selection/expected_attention.hpp"
+#include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/selection/joint.hpp"
+#include "kvfit/selection/omp.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 

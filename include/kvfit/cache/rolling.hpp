@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// `rolling_cache`: the book of a cache that is compacted again and again while it is used.
+/// `rolling_cache`: the state of a cache that is compacted again and again while it is used.
 #pragma once
 
 #include <algorithm>
@@ -252,7 +252,7 @@ class rolling_cache {
   ///
   /// Errors, with nothing changed: `invalid_option` where a round is under way or heads have masks;
   /// `empty_input` where all live rows are recent ones; `shape_mismatch` for heads of other lengths
-  /// or widths than the book says, `invalid_position` for rows that stand elsewhere,
+  /// or widths than recorded, `invalid_position` for rows that stand elsewhere,
   /// `missing_entry` for a layer of the block that is not there; those of a recurrent layer. Cost:
   /// 12 bytes a row and head, and 8 a live row; no row is read.
   [[nodiscard]] result<rolling_round> begin(const cache_view& live) {

@@ -24,7 +24,7 @@ struct live_rows {
   std::vector<index_t> positions = {};  ///< of every row, once a head was found to be as long
 };
 
-/// A head that says where its rows stand must say what the book says. Without a table, a first
+/// A head that says where its rows stand must say what the rolling cache has recorded. Without a table, a first
 /// position of 0 says nothing.
 inline result<void> check_live_positions(const kv_block& live, std::span<const index_t> positions) {
   const auto rows = static_cast<index_t>(positions.size());

@@ -29,7 +29,7 @@ struct compaction_sizes {
   row_order order = {};     ///< hidden rows, and whether rows lie in the order of their positions
 };
 
-/// The sizes of these inputs. Cost: a look at each bias and position.
+/// The sizes of these inputs. Cost: one read of each bias and position.
 inline compaction_sizes sizes_of(const kv_block& cache, const query_set& queries,
                                  const executor_ref& threads = {}) {
   compaction_sizes sizes{.keys = cache.keys.rows(),

@@ -8,7 +8,7 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// Seconds since the last look.
+/// Seconds since the last call.
 class stopwatch {
  public:
   double lap() {

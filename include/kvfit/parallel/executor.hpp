@@ -32,7 +32,7 @@ struct some_body {
 /// at once.
 ///
 /// A body may itself call `run` on the same executor, and takes up to some 40 KB of stack. Where
-/// `run` itself throws `std::bad_alloc`, the doors answer `out_of_memory`.
+/// `run` itself throws `std::bad_alloc`, the entry points return `out_of_memory`.
 template <class E>
 concept executor = requires(E& how, index_t count, const detail::some_body& body) {
   { how.run(count, body) } -> std::same_as<void>;

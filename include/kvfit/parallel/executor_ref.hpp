@@ -12,7 +12,7 @@
 namespace kvfit {
 
 /// Refers to an executor that outlives it, or to none: then items run one after the other, on the
-/// calling thread. Two pointers and a number, so that it crosses doors that templates can't.
+/// calling thread. Two pointers and a number, so that it crosses entry points that are no templates.
 ///
 ///     kvfit::thread_pool pool(4);
 ///     auto fitted = kvfit::compact(cache, queries, options, {}, pool);

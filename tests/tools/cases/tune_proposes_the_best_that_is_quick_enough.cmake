@@ -23,7 +23,7 @@ run(0 ${KVFIT} ${line})
 check(out MATCHES "OUT.safetensors: method ${best},")
 # Settings that are asked for, in C++ too.
 run(0 ${KVFIT} tune small --ratio 6 --milliseconds-per-head 100000 --methods omp --set norm_power=1 --by mass)
-check(out MATCHES "presets::find..omp...>make.budget..\n  std::get<kvfit::selection::omp>.options.selection..norm_power = 1.\n")
+check(out MATCHES "presets::find..omp...>make.budget..\n  options.selection.get_if<kvfit::selection::omp>....norm_power = 1.\n")
 check(out MATCHES "--method omp --set norm_power=1 -o")
 # Nothing is quick enough.
 run(1 ${KVFIT} tune small --ratio 6 --milliseconds-per-head 0.000001)
