@@ -15,6 +15,8 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/soft_cap.hpp"
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -124,8 +126,7 @@ class logit_source {
       if (largest_key < 0) {
         largest_key = 0;
         for (index_t j = 0; j < count; ++j) {
-          const Eigen::Map<const Eigen::ArrayXf> key(k.data + j * k.stride, depth);
-          largest_key = std::max(largest_key, key.abs().maxCoeff());
+          largest_key = std::max(largest_key, simd::largest_size(k.data + j * k.stride, depth));
         }
       }
       const bool is_doubtful = may_overflow(largest_query, largest_key);
@@ -204,10 +205,7 @@ class logit_source {
         if (is_doubtful) {
           overflow = std::min(overflow, detail::first_non_finite(row, panel.count));
         }
-        if (is_capped) {
-          Eigen::Map<Eigen::ArrayXf> x(row, panel.count);
-          x = rule_.soft_cap * (x / rule_.soft_cap).tanh();
-        }
+        if (is_capped) simd::soft_cap(row, rule_.soft_cap, panel.count);
         simd::scale_and_add(row, 1.0F, bias, panel.count);
       }
     }

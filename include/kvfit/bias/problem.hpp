@@ -6,7 +6,7 @@
 #include <concepts>
 #include <span>
 
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/bounded_fit.hpp"
 #include "kvfit/parallel/executor_ref.hpp"

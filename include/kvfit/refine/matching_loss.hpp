@@ -15,6 +15,7 @@
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/product.hpp"
+#include "kvfit/simd/soft_cap.hpp"
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/simd/transpose.hpp"
 
@@ -121,7 +122,7 @@ class matching_loss {
     float* x = weights_.data();
     simd::multiply({keys(), depth, 1}, {batch_.queries_across.data() + first * depth, count},
                    {x, count}, t, count, depth);
-    if (soft_cap_ > 0) cap(t * count);
+    if (soft_cap_ > 0) simd::soft_cap(x, slopes_.data(), soft_cap_, t * count);
     std::fill_n(shifts_.data(), count, -std::numeric_limits<float>::infinity());
     for (index_t l = 0; l < t; ++l) {
       float* row = x + l * count;
@@ -147,16 +148,6 @@ class matching_loss {
     }
     for (index_t l = 0; l < t; ++l) simd::multiply_each(x + l * count, shifts_.data(), count);
     return squares;
-  }
-
-  /// Logits to capped ones; `slopes_` gets the derivative.
-  void cap(index_t size) {
-    const float inverse = 1 / soft_cap_;
-    for (index_t k = 0; k < size; ++k) {
-      const float bent = std::tanh(weights_[k] * inverse);
-      weights_[k] = soft_cap_ * bent;
-      slopes_[k] = 1 - bent * bent;
-    }
   }
 
   /// A panel's Σ_i ‖e_i‖². The errors' slopes along the logits, before X weighs them, go to `pull_`

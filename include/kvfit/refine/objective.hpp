@@ -18,6 +18,7 @@
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/residuals.hpp"
+#include "kvfit/simd/soft_cap.hpp"
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/simd/transpose.hpp"
 #include "kvfit/view/check.hpp"
@@ -113,7 +114,9 @@ class attention_objective {
     simd::multiply({keys.data(), keys.cols(), 1},
                    {batch_->queries_across.data() + first * keys.cols(), count}, {x, count}, rows(),
                    count, keys.cols());
-    if (settings_.soft_cap > 0) cap(x, slopes_.data() + first * rows(), count);
+    if (settings_.soft_cap > 0) {
+      simd::soft_cap(x, slopes_.data() + first * rows(), settings_.soft_cap, rows() * count);
+    }
     const matrix& added = batch_->added_across;
     for (index_t l = 0; l < rows(); ++l) {
       float* const row = x + l * count;
@@ -128,16 +131,6 @@ class attention_objective {
       shares_[i] = mass[i] > 0 ? static_cast<float>(1 / mass[i]) : 0.0F;
     }
     for (index_t l = 0; l < rows(); ++l) simd::multiply_each(x + l * count, shares_.data(), count);
-  }
-
-  /// Logits to capped ones; `slopes` gets the derivative.
-  void cap(float* x, float* slopes, index_t count) const {
-    const float inverse = 1 / settings_.soft_cap;
-    for (index_t k = 0; k < rows() * count; ++k) {
-      const float bent = std::tanh(x[k] * inverse);
-      x[k] = settings_.soft_cap * bent;
-      slopes[k] = 1 - bent * bent;
-    }
   }
 
   /// C, fitted or read; false where it is not finite.

@@ -104,9 +104,11 @@ inline simd::prefetch_range memory_of_rows(const row_view& view, index_t first,
 
 /// The rows numbered `rows`, gathered into a fresh matrix (|rows| × cols).
 inline matrix gather_rows(const row_view& view, std::span<const index_t> rows) {
-  matrix gathered(static_cast<Eigen::Index>(rows.size()), view.cols());
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    load_row(view, rows[i], gathered.row(static_cast<Eigen::Index>(i)).data());
+  matrix gathered(static_cast<index_t>(rows.size()), view.cols());
+  float* to = gathered.data();
+  for (const index_t row : rows) {
+    load_row(view, row, to);
+    to += view.cols();
   }
   return gathered;
 }
