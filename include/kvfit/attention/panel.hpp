@@ -55,9 +55,12 @@ class attention_panel {
     sum_.assign(static_cast<std::size_t>(part.count), 0.0);
     raised_.clear();
     value_buffer_.resize(static_cast<std::size_t>(logit_source::key_tile * output_.cols()));
-    const index_t overflow = logits_.fill(
-        part, room, stride,
-        [&](index_t first, index_t count) { take_tile(first, count, part.count); }, &cache_.values);
+    logits_.begin(part);
+    index_t overflow = part.count;
+    for (index_t first = 0; first < logits_.keys(); first += logit_source::key_tile) {
+      overflow = std::min(overflow, logits_.fill_tile(part, first, room, stride, &cache_.values));
+      take_tile(first, std::min(logit_source::key_tile, logits_.keys() - first), part.count);
+    }
     if (overflow < part.count) {
       return error{errc::non_finite, "logits", part.offset + overflow, error::none,
                    "a product of query and key overflows fp32; the row is the query's"};
