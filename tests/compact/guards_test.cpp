@@ -552,8 +552,8 @@ TEST_CASE("O: what refinement keeps is worse neither in output nor in mass",
     const kvfit::stop_when never;
     const kvfit::executor_ref alone;
     kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
-    kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
-                            one.out.positions, original);
+    kvfit::refiner moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
+                          one.out.positions, original);
     const auto steps =
         kvfit::detail::refine_with_rollback(moving, judge, {}, std::nullopt, one.out);
     REQUIRE(steps);
@@ -584,8 +584,8 @@ TEST_CASE("O: what refinement keeps fits its storage", "[compact][guard][refine]
       const kvfit::stop_when never;
       const kvfit::executor_ref alone;
       kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
-      kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
-                              one.out.positions, original);
+      kvfit::refiner moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
+                            one.out.positions, original);
       REQUIRE(
           kvfit::detail::refine_with_rollback(moving, judge, {type, type}, std::nullopt, one.out));
       const bool fits = one.out.keys.cwiseAbs().maxCoeff() < 65520;
@@ -651,8 +651,8 @@ TEST_CASE("O: refinement keeps the best of its batches, not the last", "[compact
       const kvfit::stop_when never;
       const kvfit::executor_ref alone;
       kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
-      kvfit::refiner<> moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
-                              one.out.positions, original);
+      kvfit::refiner moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
+                            one.out.positions, original);
       const auto steps =
           kvfit::detail::refine_with_rollback(moving, judge, {}, std::nullopt, one.out);
       REQUIRE(steps);

@@ -66,8 +66,7 @@ TEST_CASE("O: values after a step are those of the point that is kept, not of a 
     const refine_case of(seed, 24);
     const kvfit::query_part part = of.part();
     const kvfit::attention_scores scores = scores_of(of, part);
-    kvfit::refiner<> moving({.steps = 3000}, of.cache(), of.rule, part, scores, of.rows,
-                            of.original);
+    kvfit::refiner moving({.steps = 3000}, of.cache(), of.rule, part, scores, of.rows, of.original);
     moving.start(of.keys, of.bias);
     REQUIRE(moving.step());
     if (moving.report().steps < 3000) ++rejected;
@@ -88,7 +87,7 @@ TEST_CASE("O: queries of no length, or fewer than a key has numbers, give a metr
   if (of.made.queries.rows() == 40) of.made.queries.setZero();
   const kvfit::query_part part = of.part();
   const kvfit::attention_scores scores = scores_of(of, part);
-  kvfit::refiner<> moving({.steps = 5}, of.cache(), of.rule, part, scores, of.rows, of.original);
+  kvfit::refiner moving({.steps = 5}, of.cache(), of.rule, part, scores, of.rows, of.original);
   moving.start(of.keys, of.bias);
   while (!moving.is_done()) REQUIRE(moving.step());
   CHECK(moving.keys().allFinite());
@@ -101,8 +100,8 @@ TEST_CASE("O: a refinement that no step improves is done", "[refine][guard]") {
   const kvfit::query_part part = of.part();
   const kvfit::attention_scores scores = scores_of(of, part);
   // Nothing to lower: J is 0 everywhere.
-  kvfit::refiner<> moving({.steps = 5, .output_weight = 0, .mass_weight = 0}, of.cache(), of.rule,
-                          part, scores, of.rows, of.original);
+  kvfit::refiner moving({.steps = 5, .output_weight = 0, .mass_weight = 0}, of.cache(), of.rule,
+                        part, scores, of.rows, of.original);
   moving.start(of.keys, of.bias);
   int rounds = 0;
   while (!moving.is_done() && rounds < 20) {

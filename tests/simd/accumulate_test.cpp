@@ -67,6 +67,40 @@ bool is_elementwise(operation run) {
   return same;
 }
 
+TEST_CASE("add_each adds, element by element", "[simd]") {
+  CHECK(is_elementwise(
+      [](float* acc, const float* x, index_t n) { kvfit::simd::add_each(acc, x, n); }));
+  float acc = 0.1f;
+  const float x = 0.7f;
+  kvfit::simd::add_each(&acc, &x, 1);
+  CHECK(acc == 0.1f + 0.7f);
+}
+
+TEST_CASE("add_then_multiply takes (a + x) y element by element, and sums it", "[simd]") {
+  CHECK(is_elementwise([](float* acc, const float* x, const float* y, index_t n) {
+    (void)kvfit::simd::add_then_multiply(acc, x, y, n);
+  }));
+  for (index_t n = 0; n <= most; ++n) {
+    const std::vector<float> x = kvfit::test::normal_values(n, 2.0f, 3);
+    const std::vector<float> y = kvfit::test::normal_values(n, 2.0f, 4);
+    std::vector<float> acc = kvfit::test::normal_values(n, 2.0f, 5);
+    double exact = 0;
+    double sizes = 0;
+    for (std::size_t i = 0; i < acc.size(); ++i) {
+      const double term =
+          (static_cast<double>(acc[i]) + static_cast<double>(x[i])) * static_cast<double>(y[i]);
+      exact += term;
+      sizes += (std::abs(static_cast<double>(acc[i])) + std::abs(static_cast<double>(x[i]))) *
+               std::abs(static_cast<double>(y[i]));
+    }
+    const float got = kvfit::simd::add_then_multiply(acc.data(), x.data(), y.data(), n);
+    CHECK(std::abs(static_cast<double>(got) - exact) <= 12 * 0x1p-24 * sizes);
+    float sum = 0;
+    for (const float product : acc) sum += product;
+    CHECK(std::abs(static_cast<double>(got - sum)) <= 1e-5 * sizes);
+  }
+}
+
 TEST_CASE("scale_and_add takes a x + b, element by element", "[simd]") {
   CHECK(is_elementwise([](float* acc, const float*, index_t n) {
     kvfit::simd::scale_and_add(acc, 0.7f, -1.3f, n);

@@ -63,3 +63,16 @@ TEST_CASE("the largest size passes NaN over", "[double_vectors]") {
   const std::vector<double> x = {1, nan, -3, 2};
   CHECK(kvfit::simd::largest_size(x.data(), 4) == 3);
 }
+
+TEST_CASE("the squared norm of floats is taken in double", "[double_vectors]") {
+  for (index_t n = 0; n < 70; ++n) {
+    std::vector<float> x;
+    long double squares = 0;
+    for (const double number : numbers(n, 0.3)) {
+      x.push_back(static_cast<float>(1e30 * number));  // whose squares exceed fp32
+      squares += static_cast<long double>(x.back()) * static_cast<long double>(x.back());
+    }
+    const double exact = static_cast<double>(squares);
+    CHECK(std::abs(kvfit::simd::squared_norm(x.data(), n) - exact) <= 1e-15 * exact);
+  }
+}

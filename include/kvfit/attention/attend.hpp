@@ -13,19 +13,13 @@
 #include <vector>
 
 #include "kvfit/attention/check.hpp"
+#include "kvfit/attention/output.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/state.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 
 namespace kvfit {
-
-/// Attention of n queries; rows of all query blocks counted through.
-struct attention_output {
-  /// n × d_v: softmax over all blocks together, times the values; 0 if all is hidden.
-  matrix output;
-  vector log_mass;  ///< n: ln Σ exp(s) over all blocks and the sink; −∞ if all is hidden
-};
 
 struct attend_options {
   /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits over the longest
@@ -164,9 +158,16 @@ inline const kv_block& block_with_sizes(std::span<const kv_block> blocks) noexce
   return blocks[0];
 }
 
+/// n × `width` zeros, and room for n log-masses.
+inline attention_output zero_output(index_t queries, index_t width) {
+  attention_output out{matrix(queries, width), vector(queries)};
+  std::fill_n(out.output.data(), out.output.size(), 0.0F);
+  return out;
+}
+
 /// Attention over no rows: the sinks alone.
 inline attention_output attend_nothing(const query_set& queries, index_t width) {
-  attention_output out{matrix::Zero(queries.rows(), width), vector(queries.rows())};
+  attention_output out = zero_output(queries.rows(), width);
   index_t row = 0;
   for (const query_block& block : queries.blocks()) {
     for (index_t i = 0; i < block.rows.rows(); ++i) out.log_mass[row++] = block.sink_logit;
@@ -200,7 +201,7 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
   const auto within = attend_options_within(queries, blocks, options);
   if (!within) return within.error();
   const index_t width = blocks[0].values.cols();
-  attention_output out{matrix::Zero(queries.rows(), width), vector(queries.rows())};
+  attention_output out = zero_output(queries.rows(), width);
   std::vector<attention_panel> parts;
   parts.reserve(blocks.size());
   for (const kv_block& cache : blocks) parts.emplace_back(cache, queries, rule);
@@ -213,10 +214,9 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
     const float sink = queries.blocks()[panel.block].sink_logit;
     for (index_t i = 0; i < panel.count; ++i) {
       const auto columns = static_cast<std::size_t>(width);
-      attention_state state{.output = {out.output.row(panel.offset + i).data(), columns}};
+      attention_state state{.output = {out.output.data() + (panel.offset + i) * width, columns}};
       for (attention_panel& part : parts) {
-        merge(state,
-              {part.max(i), static_cast<float>(part.mass(i)), {part.output(i).data(), columns}});
+        merge(state, {part.max(i), static_cast<float>(part.mass(i)), {part.output(i), columns}});
       }
       const bool has_sink = sink != -std::numeric_limits<float>::infinity();
       merge(state, {sink, has_sink ? 1.0F : 0.0F, nothing});

@@ -89,9 +89,14 @@ inline result<void> check_masks(const kv_block& cache, std::span<const query_blo
 inline result<void> check_visible(const row_view& view, std::span<const float> bias,
                                   std::string_view argument) {
   if (static_cast<index_t>(bias.size()) != view.rows()) bias = {};
-  return check_rows_loaded(view, argument, [&](index_t first, index_t count, float* to) {
-    return load_visible_rows(view, bias, first, count, to);
-  });
+  return check_rows_loaded(
+      view, argument,
+      [](const row_view& of, const void* hiding, index_t first, index_t count,
+         float* buffer) noexcept {
+        return load_visible_rows(of, *static_cast<const std::span<const float>*>(hiding), first,
+                                 count, buffer);
+      },
+      &bias);
 }
 
 /// A table of positions: every row has a place in it, and no difference of two overflows.

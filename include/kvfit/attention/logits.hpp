@@ -15,6 +15,8 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/soft_cap.hpp"
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -97,46 +99,47 @@ class logit_source {
   }
 
   /// Writes the logits of all keys, a row each, against the panel's queries: key j's panel.count
-  /// floats at `logits + j · stride`. `seen(first, count)` is called when these rows of keys are
-  /// done and still near; the same rows of `then`, if given, are fetched for it meanwhile. Returns
-  /// the first query of the panel with a product of query and key that
-  /// overflows fp32 (either way, hidden from the query or not), panel.count where there is none.
-  /// Rows that the bias hides are not read, and their logits are −∞. Cost
-  /// count · T · d_k multiply-adds; nothing is allocated after the first call.
-  template <class Seen>
-  index_t fill(const query_panel& panel, float* logits, index_t stride, Seen seen,
-               const row_view* then = nullptr) {
-    const index_t depth = cache_.keys.cols();
-    const query_block& block = queries_.blocks()[panel.block];
-    const float largest_query = pack_queries(block.rows, panel);
-    product_.take_right(packed_queries_.data(), panel.count, depth, panel.count);
-    key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
-    largest_keys_.resize(key_tiles(), -1.0F);
+  /// floats at `logits + j · stride`. Returns the first query of the panel with a product of query
+  /// and key that overflows fp32 (either way, hidden from the query or not), panel.count where
+  /// there is none. Rows that the bias hides are not read, and their logits are −∞. Cost count · T
+  /// · d_k multiply-adds; nothing is allocated after the first call.
+  index_t fill(const query_panel& panel, float* logits, index_t stride) {
+    begin(panel);
     index_t overflow = panel.count;
     for (index_t first = 0; first < keys(); first += key_tile) {
-      const index_t count = std::min(key_tile, keys() - first);
-      const float_tile k =
-          detail::load_visible_rows(cache_.keys, cache_.bias, first, count, key_buffer_.data());
-      const tile rows{logits + first * stride, stride, first, count};
-      product_.by_rows(k.data, k.stride, count, {rows.logits, stride},
-                       then ? memory_of_rows(*then, first, count) : simd::prefetch_range{});
-      float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
-      if (largest_key < 0) {
-        largest_key = 0;
-        for (index_t j = 0; j < count; ++j) {
-          const Eigen::Map<const Eigen::ArrayXf> key(k.data + j * k.stride, depth);
-          largest_key = std::max(largest_key, key.abs().maxCoeff());
-        }
-      }
-      const bool is_doubtful = may_overflow(largest_query, largest_key);
-      overflow = std::min(overflow, apply_rule(panel, block, rows, is_doubtful));
-      seen(first, count);
+      overflow = std::min(overflow, fill_tile(panel, first, logits, stride));
     }
     return overflow;
   }
 
-  index_t fill(const query_panel& panel, float* logits, index_t stride) {
-    return fill(panel, logits, stride, [](index_t, index_t) {});
+  /// The same tile by tile, for a caller that takes each while it is near: `begin(panel)`, then
+  /// `fill_tile` for the keys from first = 0, `key_tile`, 2 · `key_tile`, … on. The same rows of
+  /// `then`, if given, are fetched meanwhile.
+  void begin(const query_panel& panel) {
+    const index_t depth = cache_.keys.cols();
+    largest_query_ = pack_queries(queries_.blocks()[panel.block].rows, panel);
+    product_.take_right(packed_queries_.data(), panel.count, depth, panel.count);
+    key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
+    largest_keys_.resize(key_tiles(), -1.0F);
+  }
+  index_t fill_tile(const query_panel& panel, index_t first, float* logits, index_t stride,
+                    const row_view* then = nullptr) {
+    const index_t depth = cache_.keys.cols();
+    const index_t count = std::min(key_tile, keys() - first);
+    const float_tile k =
+        detail::load_visible_rows(cache_.keys, cache_.bias, first, count, key_buffer_.data());
+    const tile rows{logits + first * stride, stride, first, count};
+    product_.by_rows(k.data, k.stride, count, {rows.logits, stride},
+                     then ? memory_of_rows(*then, first, count) : simd::prefetch_range{});
+    float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
+    if (largest_key < 0) {
+      largest_key = 0;
+      for (index_t j = 0; j < count; ++j) {
+        largest_key = std::max(largest_key, simd::largest_size(k.data + j * k.stride, depth));
+      }
+    }
+    const bool is_doubtful = may_overflow(largest_query_, largest_key);
+    return apply_rule(panel, queries_.blocks()[panel.block], rows, is_doubtful);
   }
 
  private:
@@ -204,10 +207,7 @@ class logit_source {
         if (is_doubtful) {
           overflow = std::min(overflow, detail::first_non_finite(row, panel.count));
         }
-        if (is_capped) {
-          Eigen::Map<Eigen::ArrayXf> x(row, panel.count);
-          x = rule_.soft_cap * (x / rule_.soft_cap).tanh();
-        }
+        if (is_capped) simd::soft_cap(row, rule_.soft_cap, panel.count);
         simd::scale_and_add(row, 1.0F, bias, panel.count);
       }
     }
@@ -268,6 +268,7 @@ class logit_source {
   std::span<const index_t> columns_;
   tile_product product_;
   float scale_;
+  float largest_query_ = 0;  ///< magnitude of a number of the panel at work
   std::vector<float> query_buffer_;
   std::vector<float> packed_queries_;  ///< of the panel at work: depth × count
   std::vector<index_t> query_positions_;

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "kvfit/attention/mass_weighting.hpp"
-#include "kvfit/attention/score_options.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/core/config.hpp"
 
 namespace kvfit::inline KVFIT_ISA {

@@ -2,30 +2,35 @@
 /// Row weights under which squared errors of outputs count relative to the outputs.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
+#include <vector>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
 namespace output_detail {
 
 /// `inverse_lengths` in double, which holds the inverse of whatever length fp32 outputs have.
-inline Eigen::VectorXd exact_inverse_lengths(const matrix& output) {
+inline std::vector<double> exact_inverse_lengths(const matrix& output) {
   const index_t n = output.rows();
-  Eigen::VectorXd lengths(n);
-  for (index_t i = 0; i < n; ++i) lengths[i] = output.row(i).cast<double>().norm();
-  const auto seen = static_cast<double>((lengths.array() > 0).count());
-  const double floor = seen > 0 ? 0.01 * std::sqrt(lengths.squaredNorm() / seen) : 0;
-  Eigen::VectorXd out = Eigen::VectorXd::Zero(n);
+  std::vector<double> lengths(static_cast<std::size_t>(n));
+  double squares = 0;
+  index_t seen = 0;
   for (index_t i = 0; i < n; ++i) {
-    if (lengths[i] > 0) out[i] = 1 / std::max(lengths[i], floor);
+    const double square = simd::squared_norm(output.data() + i * output.cols(), output.cols());
+    lengths[static_cast<std::size_t>(i)] = std::sqrt(square);
+    squares += square;
+    seen += square > 0 ? 1 : 0;
   }
-  return out;
+  const double floor = seen > 0 ? 0.01 * std::sqrt(squares / static_cast<double>(seen)) : 0;
+  for (double& length : lengths) length = length > 0 ? 1 / std::max(length, floor) : 0;
+  return lengths;
 }
 
 }  // namespace output_detail
@@ -35,16 +40,28 @@ inline Eigen::VectorXd exact_inverse_lengths(const matrix& output) {
 /// hold is its largest number.
 inline vector inverse_lengths(const matrix& output) {
   constexpr double largest = std::numeric_limits<float>::max();
-  return output_detail::exact_inverse_lengths(output).cwiseMin(largest).cast<float>();
+  vector out(output.rows());
+  float* to = out.data();
+  for (const double inverse : output_detail::exact_inverse_lengths(output)) {
+    *to++ = static_cast<float>(std::min(inverse, largest));
+  }
+  return out;
 }
 
 /// `inverse_lengths` times a constant, such that the mean square of those above 0 is 1.
 inline vector relative_output_weights(const matrix& output) {
-  Eigen::VectorXd weights = output_detail::exact_inverse_lengths(output);
-  const auto seen = static_cast<double>((weights.array() > 0).count());
-  const double squares = weights.squaredNorm();
-  if (squares > 0) weights *= std::sqrt(seen / squares);
-  return weights.cast<float>();
+  const std::vector<double> weights = output_detail::exact_inverse_lengths(output);
+  double squares = 0;
+  double seen = 0;
+  for (const double weight : weights) {
+    squares += weight * weight;
+    seen += weight > 0 ? 1 : 0;
+  }
+  const double factor = squares > 0 ? std::sqrt(seen / squares) : 1;
+  vector out(output.rows());
+  float* to = out.data();
+  for (const double weight : weights) *to++ = static_cast<float>(weight * factor);
+  return out;
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -46,15 +46,21 @@ class attention_panel {
   result<void> compute(const query_panel& part, float* room, index_t stride) {
     exponentials_ = {room, stride};
     constexpr float lowest = -std::numeric_limits<float>::infinity();
-    output_.setZero(part.count, cache_.values.cols());
-    max_.setConstant(part.count, lowest);
-    shift_.setConstant(part.count, lowest);
+    output_.resize(part.count, cache_.values.cols());
+    std::fill_n(output_.data(), output_.size(), 0.0F);
+    max_.resize(part.count);
+    std::fill_n(max_.data(), part.count, lowest);
+    shift_.resize(part.count);
+    std::fill_n(shift_.data(), part.count, lowest);
     sum_.assign(static_cast<std::size_t>(part.count), 0.0);
     raised_.clear();
     value_buffer_.resize(static_cast<std::size_t>(logit_source::key_tile * output_.cols()));
-    const index_t overflow = logits_.fill(
-        part, room, stride,
-        [&](index_t first, index_t count) { take_tile(first, count, part.count); }, &cache_.values);
+    logits_.begin(part);
+    index_t overflow = part.count;
+    for (index_t first = 0; first < logits_.keys(); first += logit_source::key_tile) {
+      overflow = std::min(overflow, logits_.fill_tile(part, first, room, stride, &cache_.values));
+      take_tile(first, std::min(logit_source::key_tile, logits_.keys() - first), part.count);
+    }
     if (overflow < part.count) {
       return error{errc::non_finite, "logits", part.offset + overflow, error::none,
                    "a product of query and key overflows fp32; the row is the query's"};
@@ -82,8 +88,9 @@ class attention_panel {
     if (shift_[i] == max_[i]) return sum(i);
     return sum(i) * std::exp(static_cast<double>(shift_[i]) - static_cast<double>(max_[i]));
   }
-  /// Row i of the attention output; 0 where every key is hidden. Writable, for merging states.
-  [[nodiscard]] auto output(index_t i) noexcept { return output_.row(i); }
+  /// Row i of the attention output, d_v numbers; 0 where every key is hidden. Writable, for merging
+  /// states.
+  [[nodiscard]] float* output(index_t i) noexcept { return output_.data() + i * output_.cols(); }
 
  private:
   static constexpr float headroom = 16;  // e¹⁶ = 9e6 leaves fp32 room for any T and sane values
@@ -111,7 +118,8 @@ class attention_panel {
     product_.take_right(v.data, v.stride, count, width);
     product_.by_columns(tile, exponentials_.stride, queries, {tile_output_.data(), width},
                         memory_of_rows(cache_.keys, first + count, count));
-    output_ += tile_output_;  // tile by tile: the error of a sum grows with its number of terms
+    // Tile by tile: the error of a sum grows with its number of terms.
+    simd::add_each(output_.data(), tile_output_.data(), output_.size());
   }
 
   void raise_shifts(index_t first_key) {
@@ -123,19 +131,24 @@ class attention_panel {
       const float factor = std::exp(old - max_[i]);
       raised_.push_back({i, first_key, factor});
       sum_[static_cast<std::size_t>(i)] *= static_cast<double>(factor);
-      output_.row(i) *= factor;
+      scale_output(i, factor);
     }
+  }
+
+  void scale_output(index_t i, float factor) noexcept {
+    float* const row = output(i);
+    for (index_t k = 0; k < output_.cols(); ++k) row[k] *= factor;
   }
 
   /// Brings all keys to the last shift: from the last raise back, each reaching the keys before it.
   void lower_old_exponentials() {
     if (raised_.empty()) return;
-    vector factors = vector::Ones(shift_.size());
+    std::vector<float> factors(static_cast<std::size_t>(shift_.size()), 1.0F);
     for (std::size_t k = raised_.size(); k-- > 0;) {
-      factors[raised_[k].query] *= raised_[k].factor;
+      factors[static_cast<std::size_t>(raised_[k].query)] *= raised_[k].factor;
       for (index_t j = k > 0 ? raised_[k - 1].key : 0; j < raised_[k].key; ++j) {
         simd::multiply_each(exponentials_.data + j * exponentials_.stride, factors.data(),
-                            factors.size());
+                            shift_.size());
       }
     }
   }
@@ -148,8 +161,8 @@ class attention_panel {
         return error{errc::non_finite, "logits", part.offset + i, error::none,
                      "product, bias and mask together overflow fp32; the row is the query's"};
       }
-      if (sum(i) > 0) output_.row(i) *= static_cast<float>(1.0 / sum(i));
-      const index_t at = detail::first_non_finite(output_.row(i).data(), output_.cols());
+      if (sum(i) > 0) scale_output(i, static_cast<float>(1.0 / sum(i)));
+      const index_t at = detail::first_non_finite(output(i), output_.cols());
       if (at < output_.cols()) {
         return error{errc::non_finite, "output", part.offset + i, at,
                      "the values' weighted sum overflows fp32; the row is the query's"};

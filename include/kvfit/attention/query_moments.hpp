@@ -4,11 +4,14 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <cstddef>
 #include <span>
+#include <vector>
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 #include "kvfit/simd/product.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -32,37 +35,48 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
   constexpr index_t tile_rows = 256;
   const index_t depth = blocks.front().rows.cols();
   query_moments moments;
-  moments.mean.setZero(depth);
-  moments.covariance.setZero(depth, depth);
+  moments.mean.resize(depth);
+  moments.covariance.resize(depth, depth);
+  std::fill_n(moments.mean.data(), depth, 0.0);
+  std::fill_n(moments.covariance.data(), moments.covariance.size(), 0.0);
   matrix buffer(tile_rows, depth);
   double_matrix tile(tile_rows, depth);
-  const auto for_tiles = [&](auto use) {  // use(row count): `tile` holds them, less the mean so far
+  index_t total = 0;
+  // Rows less the mean, which is 0 to begin with, tile by tile: summed, then multiplied.
+  const auto sweep = [&](bool is_first) {
+    std::vector<double> sum(static_cast<std::size_t>(depth), 0.0);
     for (const query_block& block : blocks) {
       for (index_t first = 0; first < block.rows.rows(); first += tile_rows) {
         const index_t count = std::min(tile_rows, block.rows.rows() - first);
         const float_tile rows = load_rows(block.rows, first, count, buffer.data());
-        for (index_t i = 0; i < count; ++i) {
-          const Eigen::Map<const vector> row(rows.data + i * rows.stride, depth);
-          tile.row(i) = (row.cast<double>() - moments.mean).transpose();
+        double* to = tile.data();
+        for (index_t i = 0; i < count; ++i, to += depth) {
+          const float* const row = rows.data + i * rows.stride;
+          for (index_t k = 0; k < depth; ++k) {
+            to[k] = static_cast<double>(row[k]) - moments.mean[k];
+          }
+          if (is_first) simd::add_scaled(sum.data(), 1, to, depth);
         }
-        use(count);
+        if (is_first) {
+          total += count;
+        } else {
+          simd::multiply({tile.data(), 1, depth}, {tile.data(), depth},
+                         {moments.covariance.data(), depth}, depth, depth, count,
+                         simd::product_mode::add);
+        }
       }
     }
+    const double share = 1.0 / static_cast<double>(total);
+    if (is_first) {
+      for (index_t k = 0; k < depth; ++k) {
+        moments.mean[k] = sum[static_cast<std::size_t>(k)] * share;
+      }
+    } else {
+      simd::scale(moments.covariance.data(), share, moments.covariance.size());
+    }
   };
-  Eigen::VectorXd sum = Eigen::VectorXd::Zero(depth);
-  index_t total = 0;
-  for_tiles([&](index_t count) {
-    for (index_t i = 0; i < count; ++i) sum += tile.row(i).transpose();
-    total += count;
-  });
-  const double share = 1.0 / static_cast<double>(total);
-  moments.mean = sum * share;
-  for_tiles([&](index_t count) {
-    simd::multiply({tile.data(), 1, depth}, {tile.data(), depth},
-                   {moments.covariance.data(), depth}, depth, depth, count,
-                   simd::product_mode::add);
-  });
-  moments.covariance *= share;
+  sweep(true);
+  sweep(false);
   return moments;
 }
 

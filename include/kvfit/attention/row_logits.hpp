@@ -43,7 +43,7 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
                                     logit_source(subset, queries, rule, rows));
   for (logit_source& source : sources) source.reserve(longest);
   matrix parts(at_once * count, longest);
-  const vector ones = vector::Ones(longest);
+  const std::vector<float> ones(static_cast<std::size_t>(longest), 1.0F);
   // Panel by panel, each with a source of its own.
   threads.run(at_once, [&](index_t k) noexcept {
     float* part = parts.data() + k * count * longest;
@@ -51,7 +51,7 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
       const query_panel& panel = panels[static_cast<std::size_t>(p)];
       sources[static_cast<std::size_t>(k)].fill(panel, part, panel.count);
       simd::transpose_scaled(part, panel.count, ones.data(), panel.count, count,
-                             logits.row(panel.offset).data(), count);
+                             logits.data() + panel.offset * count, count);
     }
   });
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What a score pass is asked, and what it returns.
+/// What a score pass is asked.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,6 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
-#include "kvfit/core/matrix.hpp"
 #include "kvfit/core/precision.hpp"
 #include "kvfit/core/result.hpp"
 
@@ -50,19 +49,6 @@ struct score_options {
   /// as many as it takes (`score_pass_bytes`). Where that is more, panels come one after the other,
   /// then exponentials are not kept, then panels are halved, down to one query.
   std::optional<index_t> memory = {};
-};
-
-/// Full attention of n queries over T keys, reduced.
-struct attention_scores {
-  vector max;         ///< n: m_i = max_j s_ij, natural log; −∞ where every key is hidden
-  vector mass;        ///< n: y_i = Σ_j exp(s_ij − m_i), in [1, T]; 0 where every key is hidden
-  vector log_mass;    ///< n: ln Σ_j exp(s_ij); −∞ where every key is hidden
-  matrix output;      ///< n × d_v: Σ_j A_ij v_j; zero where every key is hidden
-  vector importance;  ///< T, by `score_options`; empty for `none`
-
-  /// T × n, a key a row: exp(s_ij − shift_i), where asked for; else empty.
-  matrix exponentials;
-  vector shift;  ///< n where `exponentials` are kept: at most m_i, within 16 of it
 };
 
 }  // namespace kvfit

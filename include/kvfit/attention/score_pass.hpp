@@ -13,6 +13,7 @@
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/score_bytes.hpp"
 #include "kvfit/attention/score_options.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
@@ -30,9 +31,13 @@ inline void pool(vector& scores, pooling_kind kind, index_t width) {
   for (index_t j = 0; j <= last; ++j) {
     const index_t begin = j > half ? j - half : 0;
     const index_t end = last - j > half ? j + half : last;
-    const auto window = raw.segment(begin, end - begin + 1);
-    scores[j] =
-        kind == pooling_kind::max ? window.maxCoeff() : window.sum() / static_cast<float>(width);
+    float largest = raw[begin];
+    float sum = 0;
+    for (index_t k = begin; k <= end; ++k) {
+      largest = std::max(largest, raw[k]);
+      sum += raw[k];
+    }
+    scores[j] = kind == pooling_kind::max ? largest : sum / static_cast<float>(width);
   }
 }
 
@@ -54,24 +59,24 @@ struct scored_panel {
 /// Takes the attention weights A_ij = exp(s_ij − shift_i) · scale_i of a panel's observed queries
 /// into the running sums or maxima of the keys `from` … `from + count − 1`.
 inline void add_importance(const scored_panel& of, importance_kind kind, index_t from,
-                           index_t count, Eigen::VectorXd& importance) noexcept {
+                           index_t count, std::span<double> importance) noexcept {
   const index_t n = of.scale.size() - of.first;
-  if (n == 0) return;
+  if (n == 0 || kind == importance_kind::none) return;
   const float* scales = of.scale.data() + of.first;
   for (index_t j = from; j < from + count; ++j) {
     const float* row = of.panel.exponentials(j) + of.first;
+    double& sum = importance[static_cast<std::size_t>(j)];
     switch (kind) {
       case importance_kind::none:
         return;
       case importance_kind::mean:
-        importance[j] += static_cast<double>(simd::dot32(row, scales, n));
+        sum += static_cast<double>(simd::dot32(row, scales, n));
         break;
       case importance_kind::rms:
-        importance[j] += static_cast<double>(simd::square_sum32(row, scales, n));
+        sum += static_cast<double>(simd::square_sum32(row, scales, n));
         break;
       case importance_kind::max:
-        importance[j] =
-            std::max(importance[j], static_cast<double>(simd::largest_product(row, scales, n)));
+        sum = std::max(sum, static_cast<double>(simd::largest_product(row, scales, n)));
         break;
     }
   }
@@ -86,12 +91,13 @@ inline result<void> score_panel(scored_panel& at, attention_scores& scores) {
                           : at.panel.compute(part);
   if (!ok) return ok;
   at.scale.resize(part.count);
+  const index_t width = scores.output.cols();
   for (index_t i = 0; i < part.count; ++i) {
     const index_t row = part.offset + i;
     scores.max[row] = at.panel.max(i);
     scores.mass[row] = static_cast<float>(at.panel.mass(i));
     scores.log_mass[row] = static_cast<float>(at.panel.log_mass(i));
-    scores.output.row(row) = at.panel.output(i);
+    std::copy_n(at.panel.output(i), width, scores.output.data() + row * width);
     if (is_kept) scores.shift[row] = at.panel.shift(i);
     const bool counts = at.observed.empty() || at.observed[static_cast<std::size_t>(i)] != 0;
     at.scale[i] = counts && at.panel.sum(i) > 0 ? static_cast<float>(1.0 / at.panel.sum(i)) : 0.0F;
@@ -123,8 +129,10 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
     scores.shift.resize(n);
   }
 
-  Eigen::VectorXd importance;
-  if (options.importance != importance_kind::none) importance.setZero(keys);
+  std::vector<double> importance;
+  if (options.importance != importance_kind::none) {
+    importance.assign(static_cast<std::size_t>(keys), 0.0);
+  }
   const std::vector<index_t> observed = last_rows(queries.blocks(), origins, options.window);
   std::vector<char> latest;  // where those are not the last rows
   if (options.window > 0) {
@@ -168,24 +176,19 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
       }
     });
   }
+  if (options.importance == importance_kind::none) return scores;
   const double share =
       1.0 / static_cast<double>(std::accumulate(observed.begin(), observed.end(), index_t{0}));
-  switch (options.importance) {
-    case importance_kind::none:
-      break;
-    case importance_kind::mean:
-      scores.importance = (importance * share).cast<float>();
-      break;
-    case importance_kind::rms:
-      scores.importance = (importance * share).cwiseSqrt().cast<float>();
-      break;
-    case importance_kind::max:
-      scores.importance = importance.cast<float>();
-      break;
+  scores.importance.resize(keys);
+  for (index_t j = 0; j < keys; ++j) {
+    const double sum = importance[static_cast<std::size_t>(j)];
+    const bool is_mean = options.importance == importance_kind::mean;
+    const bool is_largest = options.importance == importance_kind::max;
+    scores.importance[j] = static_cast<float>(is_largest ? sum
+                                              : is_mean  ? sum * share
+                                                         : std::sqrt(sum * share));
   }
-  if (options.importance != importance_kind::none) {
-    pool(scores.importance, options.pooling, options.pooling_width);
-  }
+  pool(scores.importance, options.pooling, options.pooling_width);
   return scores;
 }
 

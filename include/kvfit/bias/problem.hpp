@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kvfit/attention/head_sizes.hpp"
-#include "kvfit/attention/score_options.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/bounded_fit.hpp"
 #include "kvfit/parallel/executor_ref.hpp"

@@ -206,8 +206,8 @@ class pipeline {
 
   /// The guarded refinement itself; `sets`: those its last batch was stepped on with.
   result<kept_refinement> move_keys(const refinement& moves, std::vector<scored_set>& sets) {
-    refiner<> moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
-                     value_stage_->original(), options_.tied_values_from, stop_);
+    refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
+                   value_stage_->original(), options_.tied_values_from, stop_);
     const auto steps =
         refine_with_rollback(moving, *judge_, {options_.storage.rows, options_.storage.bias},
                              options_.tied_values_from, out_);

@@ -34,7 +34,7 @@ struct kept_refinement {
 /// took to what is left, and the start's errors. Values are those that J fits; with `tied_from`
 /// those of the keys as they will be stored.
 template <class = void>
-inline result<kept_refinement> refine_with_rollback(refiner<>& moving, head_judge& judge,
+inline result<kept_refinement> refine_with_rollback(refiner& moving, head_judge& judge,
                                                     const stored_types& types,
                                                     const std::optional<index_t>& tied_from,
                                                     compacted& compact) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "kvfit/core/config.hpp"
+
 namespace kvfit {
 
 /// What was wrong. Every code is about the caller's input or the machine's means; numerical trouble
@@ -87,6 +89,20 @@ constexpr bool is_errc(std::uint8_t number) noexcept {
   return name(static_cast<errc>(number)) != "unknown";
 }
 
+struct error;
+
+}  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+void set_error(error& to, errc code, std::string_view argument, std::int64_t actual,
+               std::int64_t expected, std::string_view detail);
+void copy_error(error& to, const error& from);
+
+}  // namespace kvfit::detail::inline KVFIT_ISA
+
+namespace kvfit {
+
 /// One error, compared by code: `fitted.error().code == kvfit::errc::non_finite`.
 struct error {
   /// Marks a size that does not apply.
@@ -94,13 +110,25 @@ struct error {
 
   errc code = errc::invalid_option;
   /// Which argument, tensor or file.
-  std::string argument = {};
+  std::string argument;
   /// The size or place found; its meaning stands beside each code.
   std::int64_t actual = none;
   /// The size or limit it was held against.
   std::int64_t expected = none;
   /// One more sentence where the sizes do not say it all.
-  std::string detail = {};
+  std::string detail;
+
+  error() = default;
+  // NOLINTNEXTLINE(google-explicit-constructor): a code is an error
+  error(errc what, std::string_view which = {}, std::int64_t found = none,
+        std::int64_t wanted = none, std::string_view sentence = {}) {
+    kvfit::detail::set_error(*this, what, which, found, wanted, sentence);
+  }
+  error(const error& other) { kvfit::detail::copy_error(*this, other); }
+  error(error&&) = default;
+  error& operator=(const error&) = default;
+  error& operator=(error&&) = default;
+  ~error() = default;
 
   /// "shape_mismatch: values: 12, expected 16 (rows must equal the keys')".
   [[nodiscard]] std::string message() const {
@@ -136,3 +164,22 @@ struct error {
 };
 
 }  // namespace kvfit
+
+namespace kvfit::detail::inline KVFIT_ISA {
+
+// Not inlined: errors are made at hundreds of places, and none of them is hot.
+[[gnu::noinline, gnu::cold]] inline void set_error(error& to, errc code, std::string_view argument,
+                                                   std::int64_t actual, std::int64_t expected,
+                                                   std::string_view detail) {
+  to.code = code;
+  to.argument = argument;
+  to.actual = actual;
+  to.expected = expected;
+  to.detail = detail;
+}
+
+[[gnu::noinline, gnu::cold]] inline void copy_error(error& to, const error& from) {
+  set_error(to, from.code, from.argument, from.actual, from.expected, from.detail);
+}
+
+}  // namespace kvfit::detail::inline KVFIT_ISA

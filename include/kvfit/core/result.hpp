@@ -6,9 +6,9 @@
 #pragma once
 
 #include <cassert>
+#include <new>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/error.hpp"
@@ -40,11 +40,35 @@ class [[nodiscard]] result {
   using value_type = T;
   using error_type = kvfit::error;
 
-  result(T value) : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT(*-explicit-*)
-  result(kvfit::error cause)                                             // NOLINT(*-explicit-*)
-      : state_(std::in_place_index<1>, std::move(cause)) {}
+  result(T value)  // NOLINT(*-explicit-*)
+      : value_(std::move(value)), has_value_(true) {}
+  result(kvfit::error cause) noexcept  // NOLINT(*-explicit-*)
+      : cause_(std::move(cause)), has_value_(false) {}
 
-  [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
+  // clang-format off
+  result(const result& other) requires std::is_copy_constructible_v<T>
+      : has_value_(other.has_value_) {
+    if (has_value_) {
+      ::new (static_cast<void*>(&value_)) T(other.value_);
+    } else {
+      ::new (static_cast<void*>(&cause_)) kvfit::error(other.cause_);
+    }
+  }
+  result& operator=(const result& other) requires std::is_copy_constructible_v<T> {
+    return *this = result(other);
+  }
+  // clang-format on
+  result(result&& other) noexcept : has_value_(other.has_value_) { take(std::move(other)); }
+  result& operator=(result&& other) noexcept {
+    if (this == &other) return *this;
+    destroy();
+    has_value_ = other.has_value_;
+    take(std::move(other));
+    return *this;
+  }
+  ~result() { destroy(); }
+
+  [[nodiscard]] bool has_value() const noexcept { return has_value_; }
   explicit operator bool() const noexcept { return has_value(); }
 
   T& operator*() & noexcept { return *get(); }
@@ -55,7 +79,7 @@ class [[nodiscard]] result {
 
   [[nodiscard]] const kvfit::error& error() const noexcept {
     assert(!has_value());
-    return *std::get_if<1>(&state_);
+    return cause_;
   }
 
 #if KVFIT_HAS_EXCEPTIONS
@@ -75,16 +99,38 @@ class [[nodiscard]] result {
 #endif
 
  private:
+  static_assert(std::is_nothrow_move_constructible_v<T>, "what fails must not leave half a result");
+
   T* get() noexcept {
     assert(has_value());
-    return std::get_if<0>(&state_);
+    return &value_;
   }
   const T* get() const noexcept {
     assert(has_value());
-    return std::get_if<0>(&state_);
+    return &value_;
   }
 
-  std::variant<T, kvfit::error> state_;
+  /// Constructs what `other` has, `has_value_` being that of `other`.
+  void take(result&& other) noexcept {
+    if (has_value_) {
+      ::new (static_cast<void*>(&value_)) T(std::move(other.value_));
+    } else {
+      ::new (static_cast<void*>(&cause_)) kvfit::error(std::move(other.cause_));
+    }
+  }
+  void destroy() noexcept {
+    if (has_value_) {
+      value_.~T();
+    } else {
+      cause_.~error();
+    }
+  }
+
+  union {  // a variant costs a compiler much for every T
+    T value_;
+    kvfit::error cause_;
+  };
+  bool has_value_;
 };
 
 /// A step that yields nothing but may fail.
@@ -94,8 +140,23 @@ class [[nodiscard]] result<void> {
   using value_type = void;
   using error_type = kvfit::error;
 
-  result() = default;
-  result(kvfit::error cause) : failed_(true), cause_(std::move(cause)) {}  // NOLINT(*-explicit-*)
+  result() noexcept : failed_(false) {}
+  result(kvfit::error cause) noexcept  // NOLINT(*-explicit-*)
+      : cause_(std::move(cause)), failed_(true) {}
+
+  result(const result& other) : failed_(other.failed_) {
+    if (failed_) ::new (static_cast<void*>(&cause_)) kvfit::error(other.cause_);
+  }
+  result(result&& other) noexcept : failed_(other.failed_) { take(std::move(other)); }
+  result& operator=(const result& other) { return *this = result(other); }
+  result& operator=(result&& other) noexcept {
+    if (this == &other) return *this;
+    destroy();
+    failed_ = other.failed_;
+    take(std::move(other));
+    return *this;
+  }
+  ~result() { destroy(); }
 
   [[nodiscard]] bool has_value() const noexcept { return !failed_; }
   explicit operator bool() const noexcept { return has_value(); }
@@ -110,8 +171,18 @@ class [[nodiscard]] result<void> {
 #endif
 
  private:
-  bool failed_ = false;
-  kvfit::error cause_;
+  /// Constructs what `other` has, `failed_` being that of `other`.
+  void take(result&& other) noexcept {
+    if (failed_) ::new (static_cast<void*>(&cause_)) kvfit::error(std::move(other.cause_));
+  }
+  void destroy() noexcept {
+    if (failed_) cause_.~error();
+  }
+
+  union {
+    kvfit::error cause_;
+  };
+  bool failed_;
 };
 
 }  // namespace kvfit

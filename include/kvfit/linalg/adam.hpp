@@ -4,8 +4,10 @@
 
 #include <Eigen/Core>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <numbers>
+#include <vector>
 
 #include "kvfit/core/config.hpp"
 
@@ -52,9 +54,10 @@ class adam {
   template <class Function>
   adam_report minimise(Function&& f, Eigen::VectorXd& x, int steps) const {
     adam_report report;
-    Eigen::VectorXd gradient(x.size());
-    Eigen::VectorXd mean = Eigen::VectorXd::Zero(x.size());
-    Eigen::VectorXd square = mean;
+    const Eigen::Index size = x.size();
+    Eigen::VectorXd gradient(size);
+    std::vector<double> mean(static_cast<std::size_t>(size), 0.0);
+    std::vector<double> square = mean;
     Eigen::VectorXd best = x;
     double mark = std::numeric_limits<double>::infinity();
     int in_vain = 0;
@@ -76,14 +79,18 @@ class adam {
       } else if (++in_vain >= options_.patience) {
         break;
       }
-      if (report.steps >= steps || !gradient.allFinite()) break;
+      if (report.steps >= steps || !is_finite(gradient)) break;
       mean_left *= options_.mean_decay;
       square_left *= options_.square_decay;
-      mean = options_.mean_decay * mean + (1 - options_.mean_decay) * gradient;
-      square.array() = options_.square_decay * square.array() +
-                       (1 - options_.square_decay) * gradient.array().square();
-      x.array() -= rate(report.steps, steps) / (1 - mean_left) * mean.array() /
-                   ((square.array() / (1 - square_left)).sqrt() + options_.epsilon);
+      const double length = rate(report.steps, steps) / (1 - mean_left);
+      for (Eigen::Index i = 0; i < size; ++i) {
+        double& m = mean[static_cast<std::size_t>(i)];
+        double& v = square[static_cast<std::size_t>(i)];
+        const double g = gradient[i];
+        m = options_.mean_decay * m + (1 - options_.mean_decay) * g;
+        v = options_.square_decay * v + (1 - options_.square_decay) * (g * g);
+        x[i] -= length * m / (std::sqrt(v / (1 - square_left)) + options_.epsilon);
+      }
       ++report.steps;
     }
     x = best;
@@ -91,6 +98,13 @@ class adam {
   }
 
  private:
+  static bool is_finite(const Eigen::VectorXd& x) {
+    for (Eigen::Index i = 0; i < x.size(); ++i) {
+      if (!std::isfinite(x[i])) return false;
+    }
+    return true;
+  }
+
   /// η_k.
   [[nodiscard]] double rate(int step, int steps) const {
     const double share = options_.least_share;

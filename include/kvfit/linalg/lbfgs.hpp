@@ -6,13 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <deque>
-#include <limits>
 #include <utility>
 #include <vector>
 
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -39,35 +39,36 @@ class lbfgs {
   explicit lbfgs(const lbfgs_options& options) : options_(options) {}
 
   /// Moves `x` by at most `steps` steps; ends early where no step descends. Cost a step: one or two
-  /// evaluations and 4 · memory · |x| multiply-adds. Allocates 2 · (memory + 2) vectors like x.
+  /// evaluations and 4 · memory · |x| multiply-adds. Allocates 2 · (memory + 2) vectors like x at
+  /// most.
   template <class Function>
   lbfgs_report minimise(Function&& f, Eigen::VectorXd& x, int steps) {
+    const index_t size = x.size();
     lbfgs_report report;
-    Eigen::VectorXd gradient(x.size());
+    Eigen::VectorXd gradient(size);
     double value = f(x, gradient);
     ++report.evaluations;
     report.start = report.end = value;
     if (!std::isfinite(value)) return report;
-    Eigen::VectorXd next(x.size());
-    Eigen::VectorXd next_gradient(x.size());
+    Eigen::VectorXd next(size);
+    Eigen::VectorXd next_gradient(size);
+    Eigen::VectorXd direction(size);
     for (int k = 0; k < steps; ++k) {
-      Eigen::VectorXd direction = -apply_inverse(gradient);
-      double slope = gradient.dot(direction);
+      double slope = find_direction(gradient, direction);
       if (!(slope < 0)) {  // curvature of another batch, or the minimum
         pairs_.clear();
-        direction = -apply_inverse(gradient);
-        slope = gradient.dot(direction);
+        slope = find_direction(gradient, direction);
         if (!(slope < 0)) break;
       }
       double length = 1;
       bool descends = false;
       for (int halving = 0; halving < 20 && !descends; ++halving) {
-        next = x + length * direction;
+        for (index_t i = 0; i < size; ++i) next[i] = x[i] + length * direction[i];
         const double trial = f(next, next_gradient);
         ++report.evaluations;
         descends = std::isfinite(trial) && trial <= value + 1e-4 * length * slope;
         if (descends) {
-          remember(next - x, next_gradient - gradient);
+          remember(x, next, gradient, next_gradient);
           value = trial;
         } else {
           length *= halving < 3 ? 0.5 : 0.2;
@@ -89,43 +90,57 @@ class lbfgs {
     double product;          // stepᵀ change > 0
   };
 
-  void remember(Eigen::VectorXd step, Eigen::VectorXd change) {
-    const double product = step.dot(change);
-    if (!(product > 1e-12 * step.norm() * change.norm())) return;  // no curvature along it
-    pairs_.push_back({std::move(step), std::move(change), product});
-    if (pairs_.size() > static_cast<std::size_t>(options_.memory)) pairs_.pop_front();
+  void remember(const Eigen::VectorXd& x, const Eigen::VectorXd& next,
+                const Eigen::VectorXd& gradient, const Eigen::VectorXd& next_gradient) {
+    const index_t size = x.size();
+    pair made{Eigen::VectorXd(size), Eigen::VectorXd(size), 0};
+    for (index_t i = 0; i < size; ++i) {
+      made.step[i] = next[i] - x[i];
+      made.change[i] = next_gradient[i] - gradient[i];
+    }
+    made.product = simd::dot(made.step.data(), made.change.data(), size);
+    const double lengths = std::sqrt(simd::squared_norm(made.step.data(), size)) *
+                           std::sqrt(simd::squared_norm(made.change.data(), size));
+    if (!(made.product > 1e-12 * lengths)) return;  // no curvature along it
+    if (pairs_.size() == static_cast<std::size_t>(options_.memory)) pairs_.erase(pairs_.begin());
+    pairs_.push_back(std::move(made));
   }
 
-  /// H g, H the approximate inverse Hessian: the two-loop recursion.
-  [[nodiscard]] Eigen::VectorXd apply_inverse(const Eigen::VectorXd& gradient) const {
-    Eigen::VectorXd q = gradient;
+  /// direction ← −H g, H the approximate inverse Hessian: the two-loop recursion. Returns the slope
+  /// gᵀ direction.
+  double find_direction(const Eigen::VectorXd& gradient, Eigen::VectorXd& direction) const {
+    const index_t size = gradient.size();
+    double* const q = direction.data();
+    std::copy_n(gradient.data(), size, q);
     if (pairs_.empty()) {
-      const double norm = q.norm();
-      if (norm > 0) q *= options_.first_step / norm;
-      return q;
+      const double norm = std::sqrt(simd::squared_norm(q, size));
+      simd::scale(q, norm > 0 ? -options_.first_step / norm : -1, size);
+      return simd::dot(gradient.data(), q, size);
     }
     std::vector<double> along(pairs_.size());
     for (std::size_t k = pairs_.size(); k-- > 0;) {
-      along[k] = pairs_[k].step.dot(q) / pairs_[k].product;
-      q -= along[k] * pairs_[k].change;
+      along[k] = simd::dot(pairs_[k].step.data(), q, size) / pairs_[k].product;
+      simd::add_scaled(q, -along[k], pairs_[k].change.data(), size);
     }
-    q *= pairs_.back().product / pairs_.back().change.squaredNorm();
+    const pair& last = pairs_.back();
+    simd::scale(q, last.product / simd::squared_norm(last.change.data(), size), size);
     for (std::size_t k = 0; k < pairs_.size(); ++k) {
-      const double back = pairs_[k].change.dot(q) / pairs_[k].product;
-      q += (along[k] - back) * pairs_[k].step;
+      const double back = simd::dot(pairs_[k].change.data(), q, size) / pairs_[k].product;
+      simd::add_scaled(q, along[k] - back, pairs_[k].step.data(), size);
     }
-    return q;
+    simd::scale(q, -1, size);
+    return simd::dot(gradient.data(), q, size);
   }
 
   lbfgs_options options_;
-  std::deque<pair> pairs_;
+  std::vector<pair> pairs_;  // the oldest first
 };
 
 /// Bytes of an `lbfgs` with the vectors that a run of at most `steps` steps on `size` variables
 /// holds besides, x aside.
 inline double lbfgs_bytes(const lbfgs_options& options, int steps, Eigen::Index size) noexcept {
   const int pairs = std::min(options.memory, steps) + 1;
-  return double_bytes(2 * pairs + 8, size);
+  return double_bytes(2 * pairs + 4, size);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

@@ -2,9 +2,12 @@
 /// Reference queries with their targets, laid out for the refinement's products.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kvfit/attention/output_weights.hpp"
@@ -36,7 +39,6 @@ struct refine_batch {
 namespace refine_detail {
 
 /// Whether a logit is more than cap(scale q·k) + bias.
-template <class = void>
 inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
   if (rule.causal || rule.window > 0 || !part.masks.empty()) return true;
   for (const query_block& block : part.blocks) {
@@ -47,10 +49,9 @@ inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
 
 /// Panel by panel, `from` across: element (i, k) of the panel that starts at row `first` and has
 /// `count` rows lies at first · cols + k · count + i − first.
-template <class = void>
 inline matrix across(const matrix& from) {
   matrix to(from.rows(), from.cols());
-  const vector ones = vector::Ones(from.cols());
+  const std::vector<float> ones(static_cast<std::size_t>(from.cols()), 1.0F);
   for (index_t first = 0; first < from.rows(); first += refine_panel) {
     const index_t count = std::min(refine_panel, from.rows() - first);
     float* const start = to.data() + first * from.cols();
@@ -83,7 +84,6 @@ struct every {
 
 /// Lays out the queries `taken` of all `parts`, one after the other. `rows`: the cache's rows that
 /// the compact keys come from, whose masks and positions they keep.
-template <class = void>
 inline refine_batch make_batch(std::span<const scored_part> parts, const every& taken,
                                const kv_block& cache, const logit_rule& rule,
                                std::span<const index_t> rows) {
@@ -103,7 +103,8 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
   }
   matrix nothing;  // keys of zero leave what the rule adds: cap(0) is 0
   if (!is_plain) {
-    nothing.setZero(static_cast<index_t>(rows.size()), depth);
+    nothing.resize(static_cast<index_t>(rows.size()), depth);
+    std::fill_n(nothing.data(), nothing.size(), 0.0F);
     batch.added_across.resize(static_cast<index_t>(rows.size()), n);
   }
   index_t at = 0;
@@ -118,23 +119,26 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
     for (const query_block& block : one.part->blocks) {
       for (index_t i = 0; i < block.rows.rows(); ++i, ++number) {
         if (!taken.takes(number)) continue;
-        load_row(block.rows, i, batch.queries.row(at).data());
+        load_row(block.rows, i, batch.queries.data() + at * depth);
         batch.log_mass[at] = one.scores->log_mass[number];
-        output.row(at) = one.scores->output.row(number);
-        if (!is_plain) batch.added_across.col(at) = added.row(number).transpose();
+        std::copy_n(one.scores->output.data() + number * width, width, output.data() + at * width);
+        for (index_t l = 0; l < added.cols(); ++l) batch.added_across(l, at) = added(number, l);
         ++at;
       }
     }
   }
-  batch.queries *= scale;
-  for (index_t i = 0; i < n; ++i) {
-    const bool sees = batch.log_mass[i] > -std::numeric_limits<float>::infinity();
-    batch.sees[i] = sees ? 1.0F : 0.0F;
-  }
+  for (index_t k = 0; k < batch.queries.size(); ++k) batch.queries.data()[k] *= scale;
   batch.inverse_length = inverse_lengths(output);
   batch.queries_across = refine_detail::across(batch.queries);
   batch.output_across = refine_detail::across(output);
-  batch.weighted_output = batch.inverse_length.cwiseAbs2().asDiagonal() * output;
+  for (index_t i = 0; i < n; ++i) {
+    const bool sees = batch.log_mass[i] > -std::numeric_limits<float>::infinity();
+    batch.sees[i] = sees ? 1.0F : 0.0F;
+    const float weight = batch.inverse_length[i] * batch.inverse_length[i];
+    float* const row = output.data() + i * width;
+    for (index_t k = 0; k < width; ++k) row[k] *= weight;
+  }
+  batch.weighted_output = std::move(output);
   return batch;
 }
 
@@ -149,8 +153,7 @@ inline double batch_bytes(const head_sizes& sizes, index_t taken, bool adds) noe
 inline double make_batch_bytes(const head_sizes& sizes, index_t taken, bool adds) noexcept {
   const double added =
       adds ? float_bytes(sizes.budget, sizes.depth) + row_logits_bytes(sizes, sizes.budget) : 0;
-  return float_bytes(taken, sizes.width) + added + double_bytes(3, taken) +
-         float_bytes(sizes.depth + sizes.width);
+  return added + double_bytes(taken) + float_bytes(std::max(sizes.depth, sizes.width));
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -15,6 +15,7 @@
 #include "kvfit/refine/compact_point.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/matching_loss.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -23,8 +24,9 @@ namespace refine_detail {
 /// L-BFGS in runs as long as the patience, ended by one that improves too little.
 template <class Loss>
 gradient_report descend_lbfgs(const gradient_keys& settings, const Loss& loss, Eigen::VectorXd& x) {
+  const double length = std::sqrt(simd::squared_norm(x.data(), x.size()));
   linalg::lbfgs descent({.memory = settings.loss == gradient_loss::log_mass ? 100 : 10,
-                         .first_step = std::max(0.02 * x.norm(), 1e-6)});
+                         .first_step = std::max(0.02 * length, 1e-6)});
   gradient_report report;
   do {
     const int left = settings.steps - report.steps;
@@ -65,32 +67,31 @@ gradient_report descend_adam(const gradient_keys& settings, const Loss& loss, Ei
 /// The same bytes for the same input. Cost: an evaluation of `matching_loss` a step, with L-BFGS
 /// one or two. Memory: that loss and, in vectors like the point but of doubles, five for Adam, and
 /// for L-BFGS two for each of the pairs it keeps (100 for `log_mass`, 10 for `joint`).
-template <class = void>
 inline gradient_report descend(const gradient_keys& settings, const refine_batch& batch,
                                float soft_cap, compact_point& point, const stop_when& stop = {}) {
-  matching_loss<> whole(settings, batch, point.keys.rows(), soft_cap);
+  matching_loss whole(settings, batch, point.keys.rows(), soft_cap);
   const auto loss = [&](const Eigen::VectorXd& at, Eigen::VectorXd& gradient) {
     return stop.is_due() ? std::numeric_limits<double>::infinity() : whole(at, gradient);
   };
   const point_layout& at = whole.layout();
   Eigen::VectorXd x(at.size());
-  const auto numbers = [](auto& rows) { return Eigen::Map<vector>(rows.data(), rows.size()); };
-  x.head(at.bias()) = numbers(point.keys).template cast<double>();
-  x.segment(at.bias(), at.rows) = point.bias.cast<double>();
-  const bool has_values = at.width > 0;
-  if (has_values) x.tail(at.rows * at.width) = numbers(point.values).template cast<double>();
+  std::copy_n(point.keys.data(), at.bias(), x.data());
+  std::copy_n(point.bias.data(), at.rows, x.data() + at.bias());
+  std::copy_n(point.values.data(), at.rows * at.width, x.data() + at.values());
 
   const gradient_report report = settings.optimiser == gradient_optimiser::adam
                                      ? refine_detail::descend_adam(settings, loss, x)
                                      : refine_detail::descend_lbfgs(settings, loss, x);
-  numbers(point.keys) = x.head(at.bias()).cast<float>();
-  point.bias = x.segment(at.bias(), at.rows).cast<float>();
-  if (has_values) numbers(point.values) = x.tail(at.rows * at.width).cast<float>();
+  const auto place = [&x](index_t from, index_t count, float* to) {
+    for (index_t k = 0; k < count; ++k) to[k] = static_cast<float>(x[from + k]);
+  };
+  place(0, at.bias(), point.keys.data());
+  place(at.bias(), at.rows, point.bias.data());
+  place(at.values(), at.rows * at.width, point.values.data());
   return report;
 }
 
 /// Bytes that `descend` holds at most for t = `sizes.budget` rows, batch and point aside.
-template <class = void>
 inline double descend_bytes(const gradient_keys& settings, const head_sizes& sizes,
                             bool is_capped) noexcept {
   const bool has_values = settings.loss == gradient_loss::joint;

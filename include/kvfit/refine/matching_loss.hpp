@@ -10,11 +10,14 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/product.hpp"
+#include "kvfit/simd/soft_cap.hpp"
 #include "kvfit/simd/softmax.hpp"
+#include "kvfit/simd/transpose.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -42,7 +45,6 @@ struct point_layout {
 /// Variables are rounded to fp32; sums within a panel of queries are fp32, over panels double.
 /// Cost n · t · (2 d_k + 3 d_v) multiply-adds (log_mass: 2 d_k) and n · t exponentials. Memory:
 /// a few panels of t · `refine_panel` floats, allocated once.
-template <class = void>
 class matching_loss {
  public:
   /// `batch` must outlive this; `rows`: t; `soft_cap`: of the logits, 0 for none.
@@ -54,7 +56,7 @@ class matching_loss {
         mass_weight_(has_output_ ? settings.mass_weight : 1),
         penalty_(settings.penalty),
         soft_cap_(soft_cap),
-        seen_(std::max(1.0, static_cast<double>(batch.sees.sum()))),
+        seen_(count_seen(batch)),
         rounded_(layout_.size()),
         weights_(rows * refine_panel),
         slopes_(soft_cap > 0 ? weights_.size() : 0),
@@ -66,6 +68,7 @@ class matching_loss {
         error_down_(layout_.width * refine_panel),
         squares_(refine_panel),
         along_(refine_panel),
+        ones_(static_cast<std::size_t>(refine_panel), 1.0F),
         keys_part_(rows, layout_.depth),
         values_part_(rows, layout_.width) {}
 
@@ -74,9 +77,16 @@ class matching_loss {
   /// The loss at `x`, and its gradient, both of `layout().size()` numbers. Infinite or NaN where
   /// numbers overflow; the gradient then means nothing.
   double operator()(const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
-    rounded_ = x.cast<float>();
-    if (!rounded_.allFinite()) return std::numeric_limits<double>::infinity();
-    gradient.setZero();
+    double squares = 0;
+    for (index_t k = 0; k < layout_.size(); ++k) {
+      rounded_[k] = static_cast<float>(x[k]);
+      squares += static_cast<double>(rounded_[k]) * static_cast<double>(rounded_[k]);
+    }
+    // Squares of fp32 numbers do not overflow a double.
+    if (!std::isfinite(squares)) return std::numeric_limits<double>::infinity();
+    for (index_t k = 0; k < layout_.size(); ++k) {
+      gradient[k] = 2 * penalty_ * static_cast<double>(rounded_[k]);
+    }
     double mass = 0;
     double output = 0;
     const index_t n = batch_.log_mass.size();
@@ -90,13 +100,18 @@ class matching_loss {
       }
       add_slopes(first, count, gradient);
     }
-    gradient += 2 * penalty_ * rounded_.cast<double>();
     const double outputs = static_cast<double>(std::max<index_t>(layout_.width, 1));
-    return output / (seen_ * outputs) + mass_weight_ * mass / seen_ +
-           penalty_ * rounded_.cast<double>().squaredNorm();
+    return output / (seen_ * outputs) + mass_weight_ * mass / seen_ + penalty_ * squares;
   }
 
  private:
+  /// Queries that see a key, at least 1.
+  static double count_seen(const refine_batch& batch) noexcept {
+    double seen = 0;
+    for (index_t i = 0; i < batch.sees.size(); ++i) seen += static_cast<double>(batch.sees[i]);
+    return std::max(1.0, seen);
+  }
+
   [[nodiscard]] const float* keys() const noexcept { return rounded_.data(); }
   [[nodiscard]] const float* values() const noexcept { return rounded_.data() + layout_.values(); }
 
@@ -107,13 +122,13 @@ class matching_loss {
     float* x = weights_.data();
     simd::multiply({keys(), depth, 1}, {batch_.queries_across.data() + first * depth, count},
                    {x, count}, t, count, depth);
-    if (soft_cap_ > 0) cap(t * count);
+    if (soft_cap_ > 0) simd::soft_cap(x, slopes_.data(), soft_cap_, t * count);
     std::fill_n(shifts_.data(), count, -std::numeric_limits<float>::infinity());
     for (index_t l = 0; l < t; ++l) {
       float* row = x + l * count;
       if (batch_.added_across.size() > 0) {
-        Eigen::Map<Eigen::RowVectorXf>(row, count) +=
-            batch_.added_across.row(l).segment(first, count);
+        const float* added = batch_.added_across.data() + l * batch_.added_across.cols() + first;
+        simd::add_each(row, added, count);
       }
       simd::scale_and_add(row, 1, rounded_[layout_.bias() + l], count);
       simd::keep_larger(shifts_.data(), row, count);
@@ -133,16 +148,6 @@ class matching_loss {
     }
     for (index_t l = 0; l < t; ++l) simd::multiply_each(x + l * count, shifts_.data(), count);
     return squares;
-  }
-
-  /// Logits to capped ones; `slopes_` gets the derivative.
-  void cap(index_t size) {
-    const float inverse = 1 / soft_cap_;
-    for (index_t k = 0; k < size; ++k) {
-      const float bent = std::tanh(weights_[k] * inverse);
-      weights_[k] = soft_cap_ * bent;
-      slopes_[k] = 1 - bent * bent;
-    }
   }
 
   /// A panel's Σ_i ‖e_i‖². The errors' slopes along the logits, before X weighs them, go to `pull_`
@@ -170,11 +175,11 @@ class matching_loss {
       // e·ô = −(o − ô)·o + ‖o − ô‖²
       per_query_[i] -= static_cast<float>(factor * (static_cast<double>(along_[i]) - square));
     }
-    Eigen::Map<vector>(error_.data(), width * count) *= static_cast<float>(factor);
+    for (index_t k = 0; k < width * count; ++k) error_[k] *= static_cast<float>(factor);
     simd::multiply({values(), width, 1}, {error_.data(), count}, {pull_.data(), count}, t, count,
                    width);
-    Eigen::Map<matrix>(error_down_.data(), count, width) =
-        Eigen::Map<const matrix>(error_.data(), width, count).transpose();
+    simd::transpose_scaled(error_.data(), count, ones_.data(), count, width, error_down_.data(),
+                           width);
     simd::multiply({x, count, 1}, {error_down_.data(), width}, {values_part_.data(), width}, t,
                    width, count);
     add(values_part_, layout_.values(), gradient);
@@ -184,13 +189,11 @@ class matching_loss {
   /// ∂/∂s of a panel, from `pull_` and `per_query_`, and what it adds to the gradient.
   void add_slopes(index_t first, index_t count, Eigen::VectorXd& gradient) {
     const index_t t = layout_.rows;
-    const Eigen::Map<const Eigen::RowVectorXf> shared(per_query_.data(), count);
     for (index_t l = 0; l < t; ++l) {
-      Eigen::Map<Eigen::RowVectorXf> slope(pull_.data() + l * count, count);
-      slope += shared;
-      simd::multiply_each(slope.data(), weights_.data() + l * count, count);
-      gradient[layout_.bias() + l] += static_cast<double>(slope.sum());
-      if (soft_cap_ > 0) simd::multiply_each(slope.data(), slopes_.data() + l * count, count);
+      float* const slope = pull_.data() + l * count;
+      gradient[layout_.bias() + l] += static_cast<double>(
+          simd::add_then_multiply(slope, per_query_.data(), weights_.data() + l * count, count));
+      if (soft_cap_ > 0) simd::multiply_each(slope, slopes_.data() + l * count, count);
     }
     simd::multiply({pull_.data(), count, 1},
                    {batch_.queries.data() + first * layout_.depth, layout_.depth},
@@ -199,8 +202,7 @@ class matching_loss {
   }
 
   static void add(const matrix& part, index_t at, Eigen::VectorXd& gradient) {
-    gradient.segment(at, part.size()) +=
-        Eigen::Map<const vector>(part.data(), part.size()).cast<double>();
+    linalg::detail::add_widened(part.data(), part.size(), gradient.data() + at);
   }
 
   const refine_batch& batch_;
@@ -221,6 +223,7 @@ class matching_loss {
   vector error_down_;  // queries down
   vector squares_;
   vector along_;
+  std::vector<float> ones_;
   matrix keys_part_;
   matrix values_part_;
 };
@@ -228,7 +231,7 @@ class matching_loss {
 /// Bytes of a `matching_loss` over `layout`.
 inline double matching_loss_bytes(const point_layout& layout, bool is_capped) noexcept {
   return float_bytes(2, layout.size()) + float_bytes(is_capped ? 3 : 2, layout.rows, refine_panel) +
-         float_bytes(2 * layout.width + 8, refine_panel);
+         float_bytes(2 * layout.width + 9, refine_panel);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

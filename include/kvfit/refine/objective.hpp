@@ -3,22 +3,25 @@
 /// biases, values fitted anew at every point.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <optional>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/linalg/detail/solver_bytes.hpp"
+#include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/residuals.hpp"
+#include "kvfit/simd/soft_cap.hpp"
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/simd/transpose.hpp"
+#include "kvfit/view/check.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -55,7 +58,6 @@ struct objective_value {
 ///
 /// Cost n · t · (2 d_k + 3 d_v + t/2) multiply-adds and n · t exponentials. Memory: t · n floats
 /// (twice with a soft-cap), one panel, a few t · (d_v + t) doubles.
-template <class = void>
 class attention_objective {
  public:
   /// `original`: C₀, t × d_v (where values are tied, its size alone counts). It and every batch
@@ -89,12 +91,10 @@ class attention_objective {
  private:
   [[nodiscard]] bool has_output() const noexcept { return settings_.output_weight > 0; }
 
-  template <class Body>
-  void for_panels(Body body) const {
-    const index_t n = batch_->log_mass.size();
-    for (index_t first = 0; first < n; first += refine_panel) {
-      body(first, std::min(refine_panel, n - first));
-    }
+  /// Queries of the batch, and those of the panel that starts with number `first`.
+  [[nodiscard]] index_t queries() const noexcept { return batch_->log_mass.size(); }
+  [[nodiscard]] index_t panel(index_t first) const noexcept {
+    return std::min(refine_panel, queries() - first);
   }
 
   [[nodiscard]] index_t rows() const noexcept { return original_.rows(); }
@@ -103,50 +103,49 @@ class attention_objective {
 
   /// X and M.
   void attend(const matrix& keys, const vector& bias) {
-    relative_mass_.resize(batch_->log_mass.size());
-    for_panels([&](index_t first, index_t count) {
-      float* x = weights(first);
-      simd::multiply({keys.data(), keys.cols(), 1},
-                     {batch_->queries_across.data() + first * keys.cols(), count}, {x, count},
-                     rows(), count, keys.cols());
-      if (settings_.soft_cap > 0) cap(x, slopes_.data() + first * rows(), count);
-      for (index_t l = 0; l < rows(); ++l) {
-        float* row = x + l * count;
-        if (batch_->added_across.size() > 0) {
-          Eigen::Map<Eigen::RowVectorXf>(row, count) +=
-              batch_->added_across.row(l).segment(first, count);
-        }
-        simd::scale_and_add(row, 1, bias[l], count);
-      }
-      mass_.assign(static_cast<std::size_t>(count), 0);
-      simd::exp_shifted_columns(x, count, rows(), count, batch_->log_mass.data() + first,
-                                mass_.data());
-      shares_.resize(count);
-      for (index_t i = 0; i < count; ++i) {
-        const double sum = mass_[static_cast<std::size_t>(i)];
-        relative_mass_[first + i] = sum;
-        shares_[i] = sum > 0 ? static_cast<float>(1 / sum) : 0.0F;
-      }
-      for (index_t l = 0; l < rows(); ++l)
-        simd::multiply_each(x + l * count, shares_.data(), count);
-    });
+    relative_mass_.resize(static_cast<std::size_t>(queries()));
+    for (index_t first = 0; first < queries(); first += refine_panel) {
+      attend_panel(keys, bias, first, panel(first));
+    }
   }
 
-  /// Logits to capped ones; `slopes` gets the derivative.
-  void cap(float* x, float* slopes, index_t count) const {
-    const float inverse = 1 / settings_.soft_cap;
-    for (index_t k = 0; k < rows() * count; ++k) {
-      const float bent = std::tanh(x[k] * inverse);
-      x[k] = settings_.soft_cap * bent;
-      slopes[k] = 1 - bent * bent;
+  void attend_panel(const matrix& keys, const vector& bias, index_t first, index_t count) {
+    float* const x = weights(first);
+    simd::multiply({keys.data(), keys.cols(), 1},
+                   {batch_->queries_across.data() + first * keys.cols(), count}, {x, count}, rows(),
+                   count, keys.cols());
+    if (settings_.soft_cap > 0) {
+      simd::soft_cap(x, slopes_.data() + first * rows(), settings_.soft_cap, rows() * count);
     }
+    const matrix& added = batch_->added_across;
+    for (index_t l = 0; l < rows(); ++l) {
+      float* const row = x + l * count;
+      if (added.size() > 0) simd::add_each(row, added.data() + l * added.cols() + first, count);
+      simd::scale_and_add(row, 1, bias[l], count);
+    }
+    double* const mass = relative_mass_.data() + first;
+    std::fill_n(mass, count, 0.0);
+    simd::exp_shifted_columns(x, count, rows(), count, batch_->log_mass.data() + first, mass);
+    shares_.resize(count);
+    for (index_t i = 0; i < count; ++i) {
+      shares_[i] = mass[i] > 0 ? static_cast<float>(1 / mass[i]) : 0.0F;
+    }
+    for (index_t l = 0; l < rows(); ++l) simd::multiply_each(x + l * count, shares_.data(), count);
   }
 
   /// C, fitted or read; false where it is not finite.
   bool set_values(const matrix& keys) {
     if (!settings_.tied_from) return fit_values();
-    values_ = keys.middleCols(*settings_.tied_from, original_.cols());
-    return values_.allFinite();
+    values_.resize(rows(), original_.cols());
+    for (index_t l = 0; l < rows(); ++l) {
+      std::copy_n(keys.data() + l * keys.cols() + *settings_.tied_from, original_.cols(),
+                  values_.data() + l * original_.cols());
+    }
+    return has_finite_values();
+  }
+
+  [[nodiscard]] bool has_finite_values() const noexcept {
+    return detail::first_non_finite(values_.data(), values_.size()) == values_.size();
   }
 
   /// C; false where the weights are not finite.
@@ -161,11 +160,22 @@ class attention_objective {
     for (double share = 1e-6; share < 1; share *= 100) {
       const double lambda = share * ridge + std::numeric_limits<double>::min();
       system_ = moments_;
-      system_.rightCols(width) += lambda * original_.cast<double>();
-      system_.diagonal().array() += lambda;
-      if (!linalg::solve_positive_definite(system_, moments_.cols() - width, width)) continue;
-      values_ = system_.rightCols(width).cast<float>();
-      return values_.allFinite();
+      const index_t columns = system_.cols();
+      for (index_t l = 0; l < t; ++l) {
+        double* const row = system_.data() + l * columns;
+        row[l] += lambda;
+        const float* const known = original_.data() + l * width;
+        for (index_t k = 0; k < width; ++k) {
+          row[columns - width + k] += lambda * static_cast<double>(known[k]);
+        }
+      }
+      if (!linalg::solve_positive_definite(system_, columns - width, width)) continue;
+      values_.resize(t, width);
+      for (index_t l = 0; l < t; ++l) {
+        const double* const row = system_.data() + (l + 1) * columns - width;
+        for (index_t k = 0; k < width; ++k) values_(l, k) = static_cast<float>(row[k]);
+      }
+      return has_finite_values();
     }
     return false;
   }
@@ -174,80 +184,107 @@ class attention_objective {
   void sum_moments() {
     const index_t t = rows();
     const index_t width = original_.cols();
-    const auto whole = [](index_t x) { return x / simd::lanes * simd::lanes; };
-    const index_t square = whole(t + simd::lanes - 1);
+    const index_t square = whole_registers(t + simd::lanes - 1);
     const index_t columns = square + width;
-    moments_.setZero(t, columns);
+    moments_.resize(t, columns);
+    std::fill_n(moments_.data(), moments_.size(), 0.0);
     sums_.resize(t, columns);
-    weighted_.setZero(refine_panel, square);
+    weighted_.resize(refine_panel, square);
+    std::fill_n(weighted_.data(), weighted_.size(), 0.0F);
     constexpr index_t fold = 4;  // panels summed in fp32
-    const index_t n = batch_->log_mass.size();
-    for_panels([&](index_t first, index_t count) {
-      const float* x = weights(first);
-      factors_ = batch_->inverse_length.segment(first, count).cwiseAbs2();
-      simd::transpose_scaled(x, count, factors_.data(), count, t, weighted_.data(), square);
+    for (index_t first = 0; first < queries(); first += refine_panel) {
       const index_t place = first / refine_panel % fold;
+      const index_t count = panel(first);
       const auto mode = place == 0 ? simd::product_mode::assign : simd::product_mode::add;
-      simd::multiply({x, count, 1}, {batch_->weighted_output.row(first).data(), width},
-                     {sums_.data() + square, columns}, t, width, count, mode);
-      constexpr index_t strip = 24;
-      for (index_t top = 0; top < t; top += strip) {
-        const index_t from = whole(top);
-        simd::multiply({x + top * count, count, 1}, {weighted_.data() + from, square},
-                       {sums_.row(top).data() + from, columns}, std::min(strip, t - top),
-                       square - from, count, mode);
+      sum_panel(first, count, mode);
+      if (place < fold - 1 && first + count < queries()) continue;
+      for (index_t l = 0; l < t; ++l) {
+        const index_t from = whole_registers(l / moment_strip * moment_strip);
+        linalg::detail::add_widened(sums_.data() + l * columns + from, columns - from,
+                                    moments_.data() + l * columns + from);
       }
-      if (place == fold - 1 || first + count == n) {
-        for (index_t l = 0; l < t; ++l) {
-          const index_t from = whole(l / strip * strip);
-          moments_.row(l).tail(columns - from) += sums_.row(l).tail(columns - from).cast<double>();
-        }
-      }
-    });
+    }
+  }
+
+  static constexpr index_t moment_strip = 24;  ///< rows of moments made together
+  static constexpr index_t whole_registers(index_t x) noexcept {
+    return x / simd::lanes * simd::lanes;
+  }
+
+  /// A panel's part of the moments, to `sums_`.
+  void sum_panel(index_t first, index_t count, simd::product_mode mode) {
+    const index_t t = rows();
+    const index_t width = original_.cols();
+    const index_t square = weighted_.cols();
+    const index_t columns = sums_.cols();
+    const float* const x = weights(first);
+    factors_.resize(count);
+    for (index_t i = 0; i < count; ++i) {
+      const float inverse = batch_->inverse_length[first + i];
+      factors_[i] = inverse * inverse;
+    }
+    simd::transpose_scaled(x, count, factors_.data(), count, t, weighted_.data(), square);
+    simd::multiply({x, count, 1}, {batch_->weighted_output.data() + first * width, width},
+                   {sums_.data() + square, columns}, t, width, count, mode);
+    for (index_t top = 0; top < t; top += moment_strip) {
+      const index_t from = whole_registers(top);
+      simd::multiply({x + top * count, count, 1}, {weighted_.data() + from, square},
+                     {sums_.data() + top * columns + from, columns},
+                     std::min(moment_strip, t - top), square - from, count, mode);
+    }
   }
 
   objective_value differentiate(matrix& keys_gradient, vector& bias_gradient) {
-    const index_t t = rows();
-    const index_t depth = batch_->queries.cols();
-    const double seen = std::max(1.0, static_cast<double>(batch_->sees.sum()));
-    keys_gradient.setZero(t, depth);
-    bias_gradient.setZero(t);
+    keys_gradient.resize(rows(), batch_->queries.cols());
+    std::fill_n(keys_gradient.data(), keys_gradient.size(), 0.0F);
+    bias_gradient.resize(rows());
+    std::fill_n(bias_gradient.data(), rows(), 0.0F);
+    double seen = 0;
+    for (index_t i = 0; i < queries(); ++i) seen += static_cast<double>(batch_->sees[i]);
+    seen = std::max(1.0, seen);
     objective_value value;
-    value.total = 0;
-    for_panels([&](index_t first, index_t count) {
-      const float* x = weights(first);
-      pull_.setZero(count);
-      slope_.setZero(t, count);
-      if (has_output()) {
-        value.output += output_slope(x, first, count, seen);
-        if (settings_.tied_from) add_value_slope(x, count, keys_gradient);
-      }
-      for (index_t i = 0; i < count; ++i) {
-        const double sees = batch_->sees[first + i];
-        const double missing = relative_mass_[first + i] - 1;
-        const double soft = settings_.mass_softness;
-        const double root = std::sqrt(missing * missing + soft * soft);
-        value.mass += sees * (root - soft);
-        pull_[i] += static_cast<float>(settings_.mass_weight * sees * missing / root *
-                                       relative_mass_[first + i] / seen);
-      }
-      for (index_t l = 0; l < t; ++l) {
-        auto row = slope_.row(l).array();
-        row = (row + pull_.transpose().array()) *
-              Eigen::Map<const Eigen::RowVectorXf>(x + l * count, count).array();
-        bias_gradient[l] += row.sum();
-        if (settings_.soft_cap > 0) {
-          row *= Eigen::Map<const Eigen::RowVectorXf>(slopes_.data() + first * t + l * count, count)
-                     .array();
-        }
-      }
-      simd::multiply({slope_.data(), count, 1}, {batch_->queries.data() + first * depth, depth},
-                     {keys_gradient.data(), depth}, t, depth, count, simd::product_mode::add);
-    });
+    for (index_t first = 0; first < queries(); first += refine_panel) {
+      differentiate_panel(first, panel(first), seen, value, keys_gradient, bias_gradient);
+    }
     value.output /= seen;
     value.mass /= seen;
     value.total = settings_.output_weight * value.output + settings_.mass_weight * value.mass;
     return value;
+  }
+
+  /// Adds a panel's part of J (its sums over queries) and of both gradients.
+  void differentiate_panel(index_t first, index_t count, double seen, objective_value& value,
+                           matrix& keys_gradient, vector& bias_gradient) {
+    const index_t t = rows();
+    const index_t depth = keys_gradient.cols();
+    const float* const x = weights(first);
+    pull_.resize(count);
+    std::fill_n(pull_.data(), count, 0.0F);
+    slope_.resize(t, count);
+    if (has_output()) {
+      value.output += output_slope(x, first, count, seen);
+      if (settings_.tied_from) add_value_slope(x, count, keys_gradient);
+    } else {
+      std::fill_n(slope_.data(), slope_.size(), 0.0F);
+    }
+    for (index_t i = 0; i < count; ++i) {
+      const double sees = static_cast<double>(batch_->sees[first + i]);
+      const double mass = relative_mass_[static_cast<std::size_t>(first + i)];
+      const double soft = settings_.mass_softness;
+      const double root = std::sqrt((mass - 1) * (mass - 1) + soft * soft);
+      value.mass += sees * (root - soft);
+      pull_[i] +=
+          static_cast<float>(settings_.mass_weight * sees * (mass - 1) / root * mass / seen);
+    }
+    for (index_t l = 0; l < t; ++l) {
+      float* const row = slope_.data() + l * count;
+      bias_gradient[l] += simd::add_then_multiply(row, pull_.data(), x + l * count, count);
+      if (settings_.soft_cap > 0) {
+        simd::multiply_each(row, slopes_.data() + first * t + l * count, count);
+      }
+    }
+    simd::multiply({slope_.data(), count, 1}, {batch_->queries.data() + first * depth, depth},
+                   {keys_gradient.data(), depth}, t, depth, count, simd::product_mode::add);
   }
 
   /// A panel's share of the output error; the errors' slopes along the logits, before they are
@@ -259,14 +296,19 @@ class attention_objective {
     error_.resize(width, count);
     simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t);
     // g = factor (o − ô), with ‖o − ô‖² and (o − ô)·o beside.
-    const auto weights = batch_->inverse_length.segment(first, count).cwiseAbs2();
-    factors_ = static_cast<float>(-2 * settings_.output_weight / seen) * weights;
+    const auto factor = static_cast<float>(-2 * settings_.output_weight / seen);
+    const float* const inverse = batch_->inverse_length.data() + first;
+    factors_.resize(count);
+    for (index_t i = 0; i < count; ++i) factors_[i] = factor * (inverse[i] * inverse[i]);
     squares_.resize(count);
     along_.resize(count);
     simd::scaled_residuals(output, error_.data(), count, width, count, factors_.data(),
                            squares_.data(), along_.data());
-    pull_.array() -= factors_.array() * (along_ - squares_).array();
-    const double sum = weights.cwiseProduct(squares_).template cast<double>().sum();
+    double sum = 0;
+    for (index_t i = 0; i < count; ++i) {
+      pull_[i] -= factors_[i] * (along_[i] - squares_[i]);
+      sum += static_cast<double>(inverse[i] * inverse[i] * squares_[i]);
+    }
     simd::multiply({values_.data(), width, 1}, {error_.data(), count}, {slope_.data(), count}, t,
                    count, width);
     return sum;
@@ -275,7 +317,10 @@ class attention_objective {
   /// ∂J/∂c_l of a panel, which `output_slope` has just looked at, onto the columns that are c_l.
   void add_value_slope(const float* x, index_t count, matrix& keys_gradient) {
     const index_t width = original_.cols();
-    error_down_ = error_.transpose();
+    ones_.assign(static_cast<std::size_t>(count), 1.0F);
+    error_down_.resize(count, width);
+    simd::transpose_scaled(error_.data(), count, ones_.data(), count, width, error_down_.data(),
+                           width);
     simd::multiply({x, count, 1}, {error_down_.data(), width},
                    {keys_gradient.data() + *settings_.tied_from, keys_gradient.cols()}, rows(),
                    width, count, simd::product_mode::add);
@@ -286,8 +331,7 @@ class attention_objective {
   const refine_batch* batch_ = nullptr;
   vector weights_;  // X, panel by panel
   vector slopes_;   // of the soft-cap
-  Eigen::VectorXd relative_mass_;
-  std::vector<double> mass_;
+  std::vector<double> relative_mass_;
   vector shares_;
   matrix weighted_;
   matrix sums_;
@@ -296,6 +340,7 @@ class attention_objective {
   matrix values_;
   matrix error_;       // o − ô, then g; queries across
   matrix error_down_;  // g, queries down
+  std::vector<float> ones_;
   vector factors_;
   vector squares_;
   vector along_;
@@ -309,7 +354,7 @@ inline double objective_bytes(const head_sizes& sizes, index_t taken, bool is_ca
   const index_t t = sizes.budget;
   if (is_tied) {
     return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +
-           float_bytes(refine_panel, 2 * sizes.width + t + 8) + float_bytes(t, sizes.width);
+           float_bytes(refine_panel, 2 * sizes.width + t + 9) + float_bytes(t, sizes.width);
   }
   const index_t square = t + simd::lanes;
   const index_t columns = square + sizes.width;

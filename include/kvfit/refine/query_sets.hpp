@@ -42,7 +42,6 @@ struct made_queries {
 /// directions in which queries differ, of covariance 2 spread² times theirs. The same bytes for the
 /// same seed. Cost n · d, and a rotation made for every row that stands at no even distance;
 /// allocates the n × d floats (`query_set_bytes`).
-template <class = void>
 inline made_queries make_query_set(const query_part& given, const refinement& settings, int which) {
   made_queries made;
   made.part.masks = given.masks;
@@ -53,16 +52,18 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
   };
   for (const query_block& block : given.blocks) {
     const index_t n = block.rows.rows();
-    matrix content(n, block.rows.cols());
+    const index_t depth = block.rows.cols();
+    matrix content(n, depth);
     const index_t shift = settings.rotation && n > 1 ? 1 + below(n - 1) : 0;
-    for (index_t i = 0; i < n; ++i) load_row(block.rows, (i + shift) % n, content.row(i).data());
+    for (index_t i = 0; i < n; ++i)
+      load_row(block.rows, (i + shift) % n, content.data() + i * depth);
     if (shift > 0) {
       // Of rows at even distances, those that wrapped around come from as far before as each other,
       // the rest from as far behind: two rotations in all, one after the other.
-      row_turner turner(*settings.rotation, content.cols());
+      row_turner turner(*settings.rotation, depth);
       for (index_t i = 0; i < n; ++i) {
         const index_t distance = block.position(i) - block.position((i + shift) % n);
-        turner.turn(content.row(i).data(), distance);
+        turner.turn(content.data() + i * depth, distance);
       }
     }
     matrix rows = content;
@@ -73,7 +74,8 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
         const auto factor = static_cast<float>(gaussian * settings.spread);
         const index_t a = below(n);
         const index_t b = below(n);
-        rows.row(i) += factor * (content.row(a) - content.row(b));
+        float* const row = rows.data() + i * depth;
+        for (index_t k = 0; k < depth; ++k) row[k] += factor * (content(a, k) - content(b, k));
       }
     }
     made.rows.push_back(std::move(rows));

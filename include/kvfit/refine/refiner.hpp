@@ -2,7 +2,7 @@
 /// The refinement of one head: batches of queries, steps in the queries' own metric.
 #pragma once
 
-#include <Eigen/Cholesky>
+#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,12 +14,17 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/linalg/detail/solver_bytes.hpp"
+#include "kvfit/linalg/detail/strips.hpp"
+#include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/lbfgs.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/objective.hpp"
 #include "kvfit/refine/query_sets.hpp"
 #include "kvfit/refine/refinement.hpp"
+#include "kvfit/simd/double_vectors.hpp"
+#include "kvfit/simd/product.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -35,7 +40,6 @@ struct scored_set {
 /// of the mean diagonal: a step of one length then changes logits alike whichever way it points,
 /// so that L-BFGS need not learn which directions matter first. Where values are tied, ρ I is added
 /// for the columns that are values (`value_metric`).
-template <class = void>
 class refiner {
  public:
   /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
@@ -62,7 +66,8 @@ class refiner {
   void start(const matrix& keys, const vector& bias) {
     start_keys_ = keys_ = keys;
     start_bias_ = bias_ = bias;
-    variables_.setZero(keys.size() + (settings_.fits_bias ? bias.size() : 0));
+    variables_.resize(keys.size() + (settings_.fits_bias ? bias.size() : 0));
+    std::fill_n(variables_.data(), variables_.size(), 0.0);
   }
 
   [[nodiscard]] const matrix& keys() const noexcept { return keys_; }
@@ -152,44 +157,87 @@ class refiner {
     return {};
   }
 
-  /// L⁻¹, and L-BFGS with a first step of a fiftieth of where it stands.
+  /// L⁻¹, and L-BFGS with a first step of a fiftieth of where it stands. Any W with W S Wᵀ = I
+  /// does for L⁻¹, for L-BFGS takes the same steps in every rotation of Z.
   void measure_metric() {
     const index_t depth = batch_.queries.cols();
-    Eigen::MatrixXd square = Eigen::MatrixXd::Zero(depth, depth);
-    constexpr index_t block = 256;  // sums in fp32 no longer than that
-    for (index_t first = 0; first < batch_.queries.rows(); first += block) {
-      const auto part =
-          batch_.queries.middleRows(first, std::min(block, batch_.queries.rows() - first));
-      square += (part.transpose() * part).cast<double>();
+    const index_t t = start_keys_.rows();
+    double_matrix square = square_of_queries();
+    double trace = 0;
+    for (index_t k = 0; k < depth; ++k) trace += square(k, k);
+    const double mean = std::max(trace / static_cast<double>(depth), 1e-30);
+    const double values = tied_from_ ? value_metric() : 0;
+    for (index_t k = 0; k < depth; ++k) {
+      const bool is_value =
+          tied_from_ && k >= *tied_from_ && k < *tied_from_ + cache_.values.cols();
+      square(k, k) += 0.1 * mean + (is_value ? values : 0);
     }
-    square /= static_cast<double>(std::max<index_t>(batch_.queries.rows(), 1));
-    const double mean = std::max(square.trace() / static_cast<double>(depth), 1e-30);
-    square.diagonal().array() += 0.1 * mean;
-    if (tied_from_)
-      square.diagonal().segment(*tied_from_, value_columns()).array() += value_metric();
-    // Any W with W S Wᵀ = I does, for L-BFGS takes the same steps in every rotation of Z.
-    const Eigen::LLT<Eigen::MatrixXd> factor(square);
-    const Eigen::MatrixXd lower = factor.matrixL();
-    whitening_ =
-        lower.triangularView<Eigen::Lower>().solve(Eigen::MatrixXd::Identity(depth, depth).eval());
-    const double size = std::hypot((start_keys_.cast<double>() * lower).norm(),
-                                   static_cast<double>(start_bias_.norm()));
+    whitening_.resize(depth, depth);
+    whitening_across_.resize(depth, depth);
+    moved_.resize(t, depth);
+    std::fill_n(whitening_.data(), whitening_.size(), 0.0);
+    for (index_t k = 0; k < depth; ++k) whitening_(k, k) = 1;
+    double length = 0;
+    if (linalg::detail::factor_upper(square.data(), depth, depth)) {  // U = Lᵀ
+      linalg::detail::solve_transposed(square.data(), depth, depth, whitening_.data(), depth,
+                                       depth);
+      std::copy_n(start_keys_.data(), start_keys_.size(), moved_.data());
+      for (index_t k = 0; k < depth; ++k) {
+        for (index_t j = 0; j < depth; ++j) whitening_across_(k, j) = j <= k ? square(j, k) : 0;
+      }
+      double_matrix start(t, depth);
+      simd::multiply({moved_.data(), depth, 1}, {whitening_across_.data(), depth},
+                     {start.data(), depth}, t, depth, depth);
+      length = simd::squared_norm(start.data(), start.size());
+    }
+    for (index_t k = 0; k < depth; ++k) {
+      for (index_t j = 0; j < depth; ++j) whitening_across_(k, j) = whitening_(j, k);
+    }
+    const double size =
+        std::sqrt(length + simd::squared_norm(start_bias_.data(), start_bias_.size()));
     descent_.emplace(
         linalg::lbfgs_options{.memory = 20, .first_step = std::max(0.02 * size, 1e-6)});
   }
 
-  [[nodiscard]] index_t value_columns() const noexcept { return cache_.values.cols(); }
+  /// Qᵀ Q / n.
+  [[nodiscard]] double_matrix square_of_queries() const {
+    const index_t n = batch_.queries.rows();
+    const index_t depth = batch_.queries.cols();
+    double_matrix square(depth, depth);
+    std::fill_n(square.data(), square.size(), 0.0);
+    matrix part(depth, depth);
+    constexpr index_t block = 256;  // sums in fp32 no longer than that
+    for (index_t first = 0; first < n; first += block) {
+      const float* const rows = batch_.queries.data() + first * depth;
+      simd::multiply({rows, 1, depth}, {rows, depth}, {part.data(), depth}, depth, depth,
+                     std::min(block, n - first));
+      linalg::detail::add_widened(part.data(), part.size(), square.data());
+    }
+    const double share = 1 / static_cast<double>(std::max<index_t>(n, 1));
+    simd::scale(square.data(), share, square.size());
+    return square;
+  }
 
   /// ρ: how much a tied value's own step counts beside what it does to logits as part of a key.
   /// With x the weight of a row, J bends by 2 ω f² x² along a value, and along a logit by
   /// 2 ω f² x² ‖c − ô‖² + (μ / s) x² (see `attention_objective`): ρ is their ratio, in the mean.
   [[nodiscard]] double value_metric() const {
     if (settings_.output_weight == 0) return 0;
-    const auto tied = start_keys_.middleCols(*tied_from_, value_columns());
-    const vector centre = tied.colwise().mean();
-    const double length = static_cast<double>(tied.rowwise().squaredNorm().mean());
-    const double spread =
-        static_cast<double>((tied.rowwise() - centre.transpose()).rowwise().squaredNorm().mean());
+    const index_t width = cache_.values.cols();
+    const auto rows = static_cast<double>(start_keys_.rows());
+    double length = 0;  // mean ‖c‖², and its part about the mean c
+    double spread = 0;
+    for (index_t k = *tied_from_; k < *tied_from_ + width; ++k) {
+      double sum = 0;
+      double squares = 0;
+      for (index_t l = 0; l < start_keys_.rows(); ++l) {
+        const auto value = static_cast<double>(start_keys_(l, k));
+        sum += value;
+        squares += value * value;
+      }
+      length += squares / rows;
+      spread += std::max(0.0, squares / rows - sum / rows * (sum / rows));
+    }
     double output = 0;  // mean ‖o_i‖² of queries that have one
     index_t seen = 0;
     for (index_t i = 0; i < batch_.inverse_length.size(); ++i) {
@@ -206,9 +254,18 @@ class refiner {
 
   /// The point that variables stand for.
   void place(const Eigen::VectorXd& x) {
-    const Eigen::Map<const double_matrix> moved(x.data(), start_keys_.rows(), start_keys_.cols());
-    keys_ = start_keys_ + (moved * whitening_).cast<float>();
-    if (settings_.fits_bias) bias_ = start_bias_ + x.tail(start_bias_.size()).cast<float>();
+    const index_t depth = start_keys_.cols();
+    const index_t numbers = start_keys_.size();
+    simd::multiply({x.data(), depth, 1}, {whitening_.data(), depth}, {moved_.data(), depth},
+                   start_keys_.rows(), depth, depth);
+    const double* const moved = moved_.data();
+    for (index_t k = 0; k < numbers; ++k) {
+      keys_.data()[k] = start_keys_.data()[k] + static_cast<float>(moved[k]);
+    }
+    if (!settings_.fits_bias) return;
+    for (index_t l = 0; l < start_bias_.size(); ++l) {
+      bias_[l] = start_bias_[l] + static_cast<float>(x[numbers + l]);
+    }
   }
 
   double evaluate(const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
@@ -220,10 +277,14 @@ class refiner {
       start_values_ = objective_.values();
     }
     if (!std::isfinite(value.total)) return value.total;
-    gradient.resize(x.size());
-    Eigen::Map<double_matrix>(gradient.data(), keys_.rows(), keys_.cols()) =
-        keys_gradient_.cast<double>() * whitening_.transpose();
-    if (settings_.fits_bias) gradient.tail(bias_.size()) = bias_gradient_.cast<double>();
+    const index_t depth = start_keys_.cols();
+    const index_t numbers = start_keys_.size();
+    std::copy_n(keys_gradient_.data(), numbers, moved_.data());
+    simd::multiply({moved_.data(), depth, 1}, {whitening_across_.data(), depth},
+                   {gradient.data(), depth}, start_keys_.rows(), depth, depth);
+    if (settings_.fits_bias) {
+      std::copy_n(bias_gradient_.data(), bias_gradient_.size(), gradient.data() + numbers);
+    }
     return value.total;
   }
 
@@ -235,12 +296,14 @@ class refiner {
   const std::vector<index_t>& rows_;
   std::optional<index_t> tied_from_;
   stop_when stop_;
-  attention_objective<> objective_;
+  attention_objective objective_;
   std::vector<scored_set> sets_;
   int next_set_ = 0;
   index_t batches_ = 0;
   refine_batch batch_;
-  Eigen::MatrixXd whitening_;
+  double_matrix whitening_;         // W
+  double_matrix whitening_across_;  // Wᵀ
+  double_matrix moved_;             // keys or their gradient, in double
   std::optional<linalg::lbfgs> descent_;
   matrix start_keys_;
   vector start_bias_;
@@ -275,17 +338,18 @@ inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& size
   const double made =
       static_cast<double>(sets) * (query_set_bytes(sizes) + scores_bytes(sizes, plain));
   const double batch = batch_bytes(sizes, taken, adds);
-  const double points = float_bytes(4, t, depth + 1) + float_bytes(t, sizes.width) + variables +
-                        double_bytes(6, depth, depth);
+  const double points = float_bytes(4, t, depth + 1) + float_bytes(t, sizes.width) + 2 * variables +
+                        double_bytes(2, depth, depth);
   const double descending =
       linalg::lbfgs_bytes(descent, settings.steps.value_or(0), t * (depth + 1));
   const double objective = objective_bytes(sizes, taken, is_capped, is_tied);
   refiner_bytes bytes;
   bytes.own = made + batch + points + descending + objective;
-  const double moving = 3 * variables + packed_bytes(t, depth, depth);
+  const double measuring =
+      variables + 1.5 * double_bytes(depth, depth) + linalg::detail::triangular_bytes(depth, depth);
   const double making = make_batch_bytes(sizes, taken, adds);
   // The pass over a made set runs before the batch is there.
-  bytes.most = std::max(bytes.own + std::max(moving, making),
+  bytes.most = std::max(bytes.own + std::max(measuring, making),
                         bytes.own - batch + score_pass_bytes(sizes, plain));
   return bytes;
 }

@@ -10,7 +10,7 @@
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/origin.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"

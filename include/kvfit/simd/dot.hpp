@@ -58,6 +58,18 @@ batch sum_lanes(const float* x, const float* y, index_t n, Step step) noexcept {
   return *std::max_element(values.begin(), values.end());
 }
 
+/// max_i |x_i|; 0 if n = 0. NaN is passed over. Exact. Allocates nothing.
+[[nodiscard]] inline float largest_size(const float* x, index_t n) noexcept {
+  batch most(0.0f);
+  for (index_t i = 0; i < n; i += lanes) {
+    const batch xs = i + lanes <= n ? load(x + i) : load_first(x + i, n - i, 0.0f);
+    most = larger(xs, larger(-xs, most));
+  }
+  std::array<float, batch::size> values{};
+  store(values.data(), most);
+  return *std::max_element(values.begin(), values.end());
+}
+
 /// sum_i x_i y_i, taken in fp32 blocks of 64 registers and folded to double; 0 if n = 0. Error at
 /// most 30 * 2^-24 sum_i |x_i y_i| whatever n. Deterministic for one instruction set. Allocates
 /// nothing.

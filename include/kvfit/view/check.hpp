@@ -38,9 +38,13 @@ inline index_t first_non_finite(const float* x, index_t count) noexcept {
   return start;
 }
 
-/// `check_view` with rows by load(first, count, buffer), as `load_rows` gives them.
-template <class Load>
-result<void> check_rows_loaded(const row_view& view, std::string_view argument, Load load) {
+/// Loads rows of a view as `load_rows` does; `context` is the caller's.
+using rows_loader = float_tile (*)(const row_view& view, const void* context, index_t first,
+                                   index_t count, float* buffer) noexcept;
+
+/// `check_view` with rows by `load`.
+inline result<void> check_rows_loaded(const row_view& view, std::string_view argument,
+                                      rows_loader load, const void* context) {
   if (view.rows() <= 0 || view.cols() <= 0) {
     return error{
         errc::empty_input, std::string(argument), view.rows(), error::none,
@@ -52,7 +56,7 @@ result<void> check_rows_loaded(const row_view& view, std::string_view argument, 
   std::vector<float> buffer(static_cast<std::size_t>(tile_rows * view.cols()));
   for (index_t first = 0; first < view.rows(); first += tile_rows) {
     const index_t count = std::min(tile_rows, view.rows() - first);
-    const float_tile tile = load(first, count, buffer.data());
+    const float_tile tile = load(view, context, first, count, buffer.data());
     for (index_t i = 0; i < count; ++i) {
       const index_t at = detail::first_non_finite(tile.data + i * tile.stride, view.cols());
       if (at < view.cols()) return error{errc::non_finite, std::string(argument), first + i, at};
@@ -68,9 +72,11 @@ namespace kvfit::inline KVFIT_ISA {
 /// `null_data`, `empty_input` or `non_finite` (row, column) where `view` is not a usable matrix.
 /// Cost: one read of the view; allocates a tile of at most 32 rows and 256 KB, or one row.
 inline result<void> check_view(const row_view& view, std::string_view argument) {
-  return detail::check_rows_loaded(view, argument, [&](index_t first, index_t count, float* to) {
-    return load_rows(view, first, count, to);
-  });
+  return detail::check_rows_loaded(
+      view, argument,
+      [](const row_view& of, const void* /*context*/, index_t first, index_t count,
+         float* buffer) noexcept { return load_rows(of, first, count, buffer); },
+      nullptr);
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

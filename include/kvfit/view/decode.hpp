@@ -2,7 +2,6 @@
 /// Parts of a `row_memory` as fp32. Include kvfit/view/load.hpp.
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -99,14 +98,7 @@ inline void apply_scales(const row_memory& memory, stepped rows, stepped cols,
   for (index_t k = 0; k < rows.count; ++k) {
     float* const row = out.data + k * out.row_gap;
     scales.for_row(rows.at(k), [&](index_t l, index_t count, float scale) {
-      using strided = Eigen::Map<Eigen::ArrayXf, 0, Eigen::InnerStride<>>;
-      if (count == 1) {
-        row[l * out.col_gap] *= scale;
-      } else if (out.col_gap == 1) {
-        Eigen::Map<Eigen::ArrayXf>(row + l, count) *= scale;
-      } else {
-        strided(row + l * out.col_gap, count, Eigen::InnerStride<>(out.col_gap)) *= scale;
-      }
+      for (index_t at = l; at < l + count; ++at) row[at * out.col_gap] *= scale;
     });
   }
 }

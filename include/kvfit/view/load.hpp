@@ -50,8 +50,10 @@ struct float_tile {
   index_t stride = 0;
 };
 
+// Neither of the two is inlined: what decodes every type is compiled once, not at every caller.
+
 /// Writes row `i` of `view` to `out` (cols floats). No allocation.
-inline void load_row(const row_view& view, index_t i, float* out) noexcept {
+[[gnu::noinline]] inline void load_row(const row_view& view, index_t i, float* out) noexcept {
   const index_t cols = view.cols();
   if (cols <= 0) return;
   if (!view.is_plain()) return detail::decode_rows(view, i, 1, out);
@@ -66,8 +68,8 @@ inline void load_row(const row_view& view, index_t i, float* out) noexcept {
 /// contiguous fp32 in ascending order (rows by number or in pages: in neighbouring slots), else
 /// fills `buffer` (count × cols floats). The tile's stride is never negative: Eigen's maps refuse
 /// that. No allocation.
-inline float_tile load_rows(const row_view& view, index_t first, index_t count,
-                            float* buffer) noexcept {
+[[gnu::noinline]] inline float_tile load_rows(const row_view& view, index_t first, index_t count,
+                                              float* buffer) noexcept {
   if (count <= 0 || view.cols() <= 0) return {buffer, view.cols()};
   if (!view.is_plain()) {
     if (const float* rows = detail::rows_in_place(view, first, count); rows != nullptr) {
@@ -104,9 +106,11 @@ inline simd::prefetch_range memory_of_rows(const row_view& view, index_t first,
 
 /// The rows numbered `rows`, gathered into a fresh matrix (|rows| × cols).
 inline matrix gather_rows(const row_view& view, std::span<const index_t> rows) {
-  matrix gathered(static_cast<Eigen::Index>(rows.size()), view.cols());
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    load_row(view, rows[i], gathered.row(static_cast<Eigen::Index>(i)).data());
+  matrix gathered(static_cast<index_t>(rows.size()), view.cols());
+  float* to = gathered.data();
+  for (const index_t row : rows) {
+    load_row(view, row, to);
+    to += view.cols();
   }
   return gathered;
 }
