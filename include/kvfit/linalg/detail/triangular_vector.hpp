@@ -6,6 +6,7 @@
 /// costs size² flops or twice that; nothing is allocated.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 
@@ -86,14 +87,50 @@ void multiply_square(const Scalar* u, index_t stride, index_t size, const Scalar
 }
 
 /// y = S x for the symmetric S whose upper triangle is U.
-template <class Scalar>
-void multiply_symmetric(const Scalar* u, index_t stride, index_t size, const Scalar* x,
-                        Scalar* y) noexcept {
+inline void multiply_symmetric(const double* u, index_t stride, index_t size, const double* x,
+                               double* y) noexcept {
+  constexpr index_t high = 4;  // rows at a time: y is read and written once for all of them
   for (index_t k = 0; k < size; ++k) y[k] = 0;
-  for (index_t k = 0; k < size; ++k) {
-    const Scalar* row = u + k * stride;
-    y[k] += dot(row + k, x + k, size - k);
-    add_scaled(x[k], row + k + 1, y + k + 1, size - k - 1);
+  for (index_t top = 0; top < size; top += high) {
+    const index_t count = std::min(high, size - top);
+    const index_t right = top + count;
+    for (index_t a = top; a < right; ++a) {  // the corner on the diagonal
+      y[a] += u[a * stride + a] * x[a];
+      for (index_t b = a + 1; b < right; ++b) {
+        y[a] += u[a * stride + b] * x[b];
+        y[b] += u[a * stride + b] * x[a];
+      }
+    }
+    if (right == size) break;
+    const double* rows = u + top * stride + right;
+    std::array<simd::batch64, 4> sums;
+    sums.fill(simd::batch64(0.0));
+    const std::array<simd::batch64, 4> factors{simd::batch64(x[top]), simd::batch64(x[top + 1]),
+                                               simd::batch64(x[top + 2]),
+                                               simd::batch64(x[top + 3])};
+    const index_t rest = size - right;
+    for (index_t j = 0; j < rest; j += simd::lanes64) {
+      const index_t wide = std::min(simd::lanes64, rest - j);
+      const bool is_whole = wide == simd::lanes64;
+      const double* from = x + right + j;
+      double* to = y + right + j;
+      const auto given = is_whole ? simd::load(from) : simd::load_first(from, wide, 0.0);
+      auto sum = is_whole ? simd::load(to) : simd::load_first(to, wide, 0.0);
+      for (std::size_t r = 0; r < sums.size(); ++r) {
+        const double* row = rows + static_cast<index_t>(r) * stride + j;
+        const auto own = is_whole ? simd::load(row) : simd::load_first(row, wide, 0.0);
+        sums[r] = simd::multiply_add(own, given, sums[r]);
+        sum = simd::multiply_add(own, factors[r], sum);
+      }
+      if (is_whole) {
+        simd::store(to, sum);
+      } else {
+        simd::store_first(to, sum, wide);
+      }
+    }
+    for (std::size_t r = 0; r < sums.size(); ++r) {
+      y[top + static_cast<index_t>(r)] += simd::sum(sums[r]);
+    }
   }
 }
 
