@@ -72,7 +72,7 @@ void add_rows(bool /*is_full*/) {
                                    .weighting = output_weighting::absolute};
     };
     add_kvfit(what, "kvfit_unpivoted", plain(least_squares_method::qr_unpivoted));
-    add_kvfit(what, "kvfit_qr", plain(least_squares_method::qr));
+    add_kvfit(what, "kvfit_qr", plain(least_squares_method::ranked));
     add_kvfit(what, "kvfit_default", {});
 
     what.stage = "values_cholesky";

@@ -12,7 +12,6 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
-#include "kvfit/linalg/accelerated_gradient.hpp"
 #include "kvfit/linalg/bounded_nnls.hpp"
 #include "kvfit/linalg/gradient_start.hpp"
 #include "kvfit/linalg/gram.hpp"
@@ -22,7 +21,6 @@ namespace kvfit {
 
 enum class nnls_solver : std::uint8_t {
   exact,               ///< to the KKT conditions, by pivoting; the optimum
-  accelerated,         ///< FISTA with restart on the Gram matrix
   projected_gradient,  ///< as published: clipped least squares, then plain steps
 };
 
@@ -36,7 +34,7 @@ struct nnls {
   mass_weighting weighting = mass_weighting::relative;
   double lower = 0.36787944117144233;  ///< e⁻¹; > 0, so that ln w is finite
   double upper = std::numeric_limits<double>::infinity();
-  int iterations = 2;  ///< of `projected_gradient`; the other solvers stop on the KKT residual
+  int iterations = 2;  ///< of `projected_gradient`; `exact` stops on the KKT residual
 };
 
 }  // namespace kvfit::bias
@@ -103,16 +101,9 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
         weighted, target, start.weights,
         {.bounds = bounds, .iterations = policy.iterations, .power = {}, .sigma = start.sigma});
   } else {
-    const auto problem_in_products =
-        linalg::form_normal_equations(columns, target, factors, problem.threads);
-    if (policy.solver == nnls_solver::exact) {
-      fit = linalg::bounded_nnls(problem_in_products, {.bounds = bounds}, Eigen::VectorXd(),
-                                 problem.threads);
-    } else {
-      fit = linalg::accelerated_gradient(
-          problem_in_products, Eigen::VectorXd::Ones(columns.cols()),
-          {.bounds = bounds, .iterations = 500, .tolerance = 1e-8, .power = {}});
-    }
+    fit = linalg::bounded_nnls(
+        linalg::form_normal_equations(columns, target, factors, problem.threads),
+        {.bounds = bounds}, Eigen::VectorXd(), problem.threads);
   }
   out.weights = std::move(fit.weights);
   out.report = fit.report;
@@ -129,10 +120,9 @@ inline double fit_bias_bytes(const bias::nnls& policy, const head_sizes& sizes) 
     const double scaled = policy.weighting == mass_weighting::relative ? float_bytes(n, t) : 0;
     return rows + scaled + std::max(linalg::gradient_start_bytes(n, t), double_bytes(16, t));
   }
-  const double solving =
-      policy.solver == nnls_solver::exact ? linalg::bounded_nnls_bytes(t) : double_bytes(20, t);
   return rows + double_bytes(t, t) +
-         std::max(linalg::normal_equations_bytes(n, t) - double_bytes(t, t), solving);
+         std::max(linalg::normal_equations_bytes(n, t) - double_bytes(t, t),
+                  linalg::bounded_nnls_bytes(t));
 }
 
 static_assert(bias_policy<bias::nnls>);

@@ -8,7 +8,7 @@
 
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/linalg/bounded_fit.hpp"
+#include "kvfit/linalg/bounded_report.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 
 namespace kvfit {

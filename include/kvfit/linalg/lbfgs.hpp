@@ -6,13 +6,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <deque>
 #include <limits>
 #include <utility>
 #include <vector>
 
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -43,31 +44,27 @@ class lbfgs {
   template <class Function>
   lbfgs_report minimise(Function&& f, Eigen::VectorXd& x, int steps) {
     lbfgs_report report;
-    Eigen::VectorXd gradient(x.size());
+    const index_t size = x.size();
+    Eigen::VectorXd gradient(size);
     double value = f(x, gradient);
     ++report.evaluations;
     report.start = report.end = value;
     if (!std::isfinite(value)) return report;
-    Eigen::VectorXd next(x.size());
-    Eigen::VectorXd next_gradient(x.size());
+    Eigen::VectorXd direction(size);
+    Eigen::VectorXd next(size);
+    Eigen::VectorXd next_gradient(size);
     for (int k = 0; k < steps; ++k) {
-      Eigen::VectorXd direction = -apply_inverse(gradient);
-      double slope = gradient.dot(direction);
-      if (!(slope < 0)) {  // curvature of another batch, or the minimum
-        pairs_.clear();
-        direction = -apply_inverse(gradient);
-        slope = gradient.dot(direction);
-        if (!(slope < 0)) break;
-      }
+      const double slope = find_direction(gradient, direction);
+      if (!(slope < 0)) break;
       double length = 1;
       bool descends = false;
       for (int halving = 0; halving < 20 && !descends; ++halving) {
-        next = x + length * direction;
+        for (index_t j = 0; j < size; ++j) next[j] = x[j] + length * direction[j];
         const double trial = f(next, next_gradient);
         ++report.evaluations;
         descends = std::isfinite(trial) && trial <= value + 1e-4 * length * slope;
         if (descends) {
-          remember(next - x, next_gradient - gradient);
+          remember(x, next, gradient, next_gradient);
           value = trial;
         } else {
           length *= halving < 3 ? 0.5 : 0.2;
@@ -89,41 +86,67 @@ class lbfgs {
     double product;          // stepᵀ change > 0
   };
 
-  void remember(Eigen::VectorXd step, Eigen::VectorXd change) {
-    const double product = step.dot(change);
-    if (!(product > 1e-12 * step.norm() * change.norm())) return;  // no curvature along it
-    pairs_.push_back({std::move(step), std::move(change), product});
-    if (pairs_.size() > static_cast<std::size_t>(options_.memory)) pairs_.pop_front();
+  /// direction = −H gradient, its slope returned: not below 0 at the minimum alone.
+  double find_direction(const Eigen::VectorXd& gradient, Eigen::VectorXd& direction) {
+    apply_inverse(gradient, direction);
+    double slope = simd::dot(gradient.data(), direction.data(), gradient.size());
+    if (slope < 0) return slope;
+    pairs_.clear();  // curvature of another batch
+    apply_inverse(gradient, direction);
+    slope = simd::dot(gradient.data(), direction.data(), gradient.size());
+    return slope;
   }
 
-  /// H g, H the approximate inverse Hessian: the two-loop recursion.
-  [[nodiscard]] Eigen::VectorXd apply_inverse(const Eigen::VectorXd& gradient) const {
-    Eigen::VectorXd q = gradient;
+  void remember(const Eigen::VectorXd& x, const Eigen::VectorXd& next,
+                const Eigen::VectorXd& gradient, const Eigen::VectorXd& next_gradient) {
+    const index_t size = x.size();
+    pair made{Eigen::VectorXd(size), Eigen::VectorXd(size), 0};
+    double* step = made.step.data();
+    double* change = made.change.data();
+    for (index_t j = 0; j < size; ++j) {
+      step[j] = next[j] - x[j];
+      change[j] = next_gradient[j] - gradient[j];
+    }
+    made.product = simd::dot(step, change, size);
+    const double lengths =
+        std::sqrt(simd::squared_norm(step, size)) * std::sqrt(simd::squared_norm(change, size));
+    if (!(made.product > 1e-12 * lengths)) return;  // no curvature along it
+    if (pairs_.size() == static_cast<std::size_t>(options_.memory)) pairs_.erase(pairs_.begin());
+    pairs_.push_back(std::move(made));
+  }
+
+  /// out = −H g, H the approximate inverse Hessian: the two-loop recursion.
+  void apply_inverse(const Eigen::VectorXd& gradient, Eigen::VectorXd& out) const {
+    const index_t size = gradient.size();
+    double* q = out.data();
+    for (index_t j = 0; j < size; ++j) q[j] = -gradient[j];
     if (pairs_.empty()) {
-      const double norm = q.norm();
-      if (norm > 0) q *= options_.first_step / norm;
-      return q;
+      const double norm = std::sqrt(simd::squared_norm(q, size));
+      if (norm > 0) simd::scale(q, options_.first_step / norm, size);
+      return;
     }
     std::vector<double> along(pairs_.size());
     for (std::size_t k = pairs_.size(); k-- > 0;) {
-      along[k] = pairs_[k].step.dot(q) / pairs_[k].product;
-      q -= along[k] * pairs_[k].change;
+      const pair& past = pairs_[k];
+      along[k] = simd::dot(past.step.data(), q, size) / past.product;
+      simd::add_scaled(q, -along[k], past.change.data(), size);
     }
-    q *= pairs_.back().product / pairs_.back().change.squaredNorm();
+    const pair& last = pairs_.back();
+    simd::scale(q, last.product / simd::squared_norm(last.change.data(), size), size);
     for (std::size_t k = 0; k < pairs_.size(); ++k) {
-      const double back = pairs_[k].change.dot(q) / pairs_[k].product;
-      q += (along[k] - back) * pairs_[k].step;
+      const pair& past = pairs_[k];
+      const double back = simd::dot(past.change.data(), q, size) / past.product;
+      simd::add_scaled(q, along[k] - back, past.step.data(), size);
     }
-    return q;
   }
 
   lbfgs_options options_;
-  std::deque<pair> pairs_;
+  std::vector<pair> pairs_;  // the oldest first
 };
 
 /// Bytes of an `lbfgs` with the vectors that a run of at most `steps` steps on `size` variables
 /// holds besides, x aside.
-inline double lbfgs_bytes(const lbfgs_options& options, int steps, Eigen::Index size) noexcept {
+inline double lbfgs_bytes(const lbfgs_options& options, int steps, index_t size) noexcept {
   const int pairs = std::min(options.memory, steps) + 1;
   return double_bytes(2 * pairs + 8, size);
 }

@@ -12,6 +12,7 @@
 #include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/cross_validated_ridge.hpp"
 #include "kvfit/linalg/least_squares.hpp"
+#include "kvfit/linalg/published_least_squares.hpp"
 #include "kvfit/values/problem.hpp"
 
 namespace kvfit::values {
@@ -26,7 +27,7 @@ inline constexpr index_t cross_validated_at_most = 512;
 /// (fewer queries than keys, keys that none of them looks at) stays as it was instead of going to
 /// 0.
 struct least_squares {
-  linalg::least_squares_method method = linalg::least_squares_method::qr;
+  linalg::least_squares_method method = linalg::least_squares_method::ranked;
   linalg::ridge_mode ridge_scaling = linalg::ridge_mode::none;
   double ridge = 0;  ///< ≥ 0; λ = ridge × ‖FX‖₂², × ‖FX‖_F²/t, or × 1
   /// Where no ridge is asked for (`ridge_scaling` none) and the queries are fewer than this many
@@ -80,6 +81,12 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   const matrix& y = *problem.output;
   const auto solve = [&](const linalg::least_squares_options& how, const matrix& left,
                          const matrix& right) {
+    if (how.method == linalg::least_squares_method::qr_unpivoted) {
+      return policy.toward_original
+                 ? linalg::published_least_squares(left, right, how, *problem.original,
+                                                   problem.threads)
+                 : linalg::published_least_squares(left, right, how, problem.threads);
+    }
     return policy.toward_original
                ? linalg::least_squares(left, right, how, *problem.original, problem.threads)
                : linalg::least_squares(left, right, how, problem.threads);
@@ -95,7 +102,7 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
     matrix right = factors.asDiagonal() * y;
     if (policy.toward_original) right -= left * *problem.original;
     options.mode = linalg::ridge_mode::fixed;
-    options.ridge = linalg::cross_validated_ridge(left, right);
+    options.ridge = linalg::cross_validated_ridge(left, right, problem.threads);
   }
   if (is_plain) return finished(solve(options, x, y));
   const vector given = factors;
@@ -131,7 +138,9 @@ inline double fit_values_bytes(const values::least_squares& policy, const head_s
       std::min(n, t) <= cross_validated_at_most;
   const bool may_have_ridge = may_validate || policy.ridge_scaling != linalg::ridge_mode::none;
   const auto fit = [&](linalg::least_squares_method method) {
-    return linalg::least_squares_bytes(n, t, d, method, may_have_ridge);
+    return method == linalg::least_squares_method::qr_unpivoted
+               ? linalg::published_least_squares_bytes(n, t, d, may_have_ridge)
+               : linalg::least_squares_bytes(n, t, d, method, may_have_ridge);
   };
   const double weighted = is_plain ? 0 : float_bytes(n, t + d);
   double most = weighted + fit(policy.method);

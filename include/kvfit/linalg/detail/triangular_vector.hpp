@@ -92,8 +92,7 @@ inline void multiply_symmetric(const double* u, index_t stride, index_t size, co
   constexpr index_t high = 4;  // rows at a time: y is read and written once for all of them
   for (index_t k = 0; k < size; ++k) y[k] = 0;
   for (index_t top = 0; top < size; top += high) {
-    const index_t count = std::min(high, size - top);
-    const index_t right = top + count;
+    const index_t right = std::min(top + high, size);
     for (index_t a = top; a < right; ++a) {  // the corner on the diagonal
       y[a] += u[a * stride + a] * x[a];
       for (index_t b = a + 1; b < right; ++b) {
@@ -102,35 +101,43 @@ inline void multiply_symmetric(const double* u, index_t stride, index_t size, co
       }
     }
     if (right == size) break;
-    const double* rows = u + top * stride + right;
-    std::array<simd::batch64, 4> sums;
-    sums.fill(simd::batch64(0.0));
-    const std::array<simd::batch64, 4> factors{simd::batch64(x[top]), simd::batch64(x[top + 1]),
-                                               simd::batch64(x[top + 2]),
-                                               simd::batch64(x[top + 3])};
-    const index_t rest = size - right;
-    for (index_t j = 0; j < rest; j += simd::lanes64) {
-      const index_t wide = std::min(simd::lanes64, rest - j);
-      const bool is_whole = wide == simd::lanes64;
-      const double* from = x + right + j;
-      double* to = y + right + j;
-      const auto given = is_whole ? simd::load(from) : simd::load_first(from, wide, 0.0);
-      auto sum = is_whole ? simd::load(to) : simd::load_first(to, wide, 0.0);
-      for (std::size_t r = 0; r < sums.size(); ++r) {
-        const double* row = rows + static_cast<index_t>(r) * stride + j;
-        const auto own = is_whole ? simd::load(row) : simd::load_first(row, wide, 0.0);
-        sums[r] = simd::multiply_add(own, given, sums[r]);
-        sum = simd::multiply_add(own, factors[r], sum);
-      }
-      if (is_whole) {
-        simd::store(to, sum);
-      } else {
-        simd::store_first(to, sum, wide);
-      }
+    const double* row0 = u + top * stride;
+    const double* row1 = row0 + stride;
+    const double* row2 = row1 + stride;
+    const double* row3 = row2 + stride;
+    const simd::batch64 x0(x[top]), x1(x[top + 1]), x2(x[top + 2]), x3(x[top + 3]);
+    simd::batch64 y0(0.0), y1(0.0), y2(0.0), y3(0.0);
+    index_t j = right;
+    for (; j + simd::lanes64 <= size; j += simd::lanes64) {
+      const auto given = simd::load(x + j);
+      const auto s0 = simd::load(row0 + j);
+      const auto s1 = simd::load(row1 + j);
+      const auto s2 = simd::load(row2 + j);
+      const auto s3 = simd::load(row3 + j);
+      y0 = simd::multiply_add(s0, given, y0);
+      y1 = simd::multiply_add(s1, given, y1);
+      y2 = simd::multiply_add(s2, given, y2);
+      y3 = simd::multiply_add(s3, given, y3);
+      auto sum = simd::multiply_add(s0, x0, simd::load(y + j));
+      sum = simd::multiply_add(s1, x1, sum);
+      sum = simd::multiply_add(s2, x2, sum);
+      simd::store(y + j, simd::multiply_add(s3, x3, sum));
     }
-    for (std::size_t r = 0; r < sums.size(); ++r) {
-      y[top + static_cast<index_t>(r)] += simd::sum(sums[r]);
+    double rest0 = simd::sum(y0);
+    double rest1 = simd::sum(y1);
+    double rest2 = simd::sum(y2);
+    double rest3 = simd::sum(y3);
+    for (; j < size; ++j) {
+      rest0 += row0[j] * x[j];
+      rest1 += row1[j] * x[j];
+      rest2 += row2[j] * x[j];
+      rest3 += row3[j] * x[j];
+      y[j] += row0[j] * x[top] + row1[j] * x[top + 1] + row2[j] * x[top + 2] + row3[j] * x[top + 3];
     }
+    y[top] += rest0;
+    y[top + 1] += rest1;
+    y[top + 2] += rest2;
+    y[top + 3] += rest3;
   }
 }
 
