@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// Value fits under the same rows and weights.
 #include "fixture.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/values/least_squares.hpp"
+#include "kvfit/values/unpivoted_qr.hpp"
 
 namespace kvfit::bench {
 namespace {
@@ -37,7 +39,7 @@ void add_eigen(row what, const std::string& method, Solve solve) {
       [](const workload& work, const Eigen::MatrixXf& got) { return judge_values(work, got); });
 }
 
-void add_kvfit(row what, const std::string& method, const values::least_squares& policy) {
+void add_kvfit(row what, const std::string& method, const any_values& policy) {
   what.method = method;
   add(
       what,
@@ -71,9 +73,9 @@ void add_rows(bool /*is_full*/) {
                                    .toward_original = false,
                                    .weighting = output_weighting::absolute};
     };
-    add_kvfit(what, "kvfit_unpivoted", plain(least_squares_method::qr_unpivoted));
-    add_kvfit(what, "kvfit_qr", plain(least_squares_method::qr));
-    add_kvfit(what, "kvfit_default", {});
+    add_kvfit(what, "kvfit_unpivoted", values::unpivoted_qr{});
+    add_kvfit(what, "kvfit_qr", plain(least_squares_method::ranked));
+    add_kvfit(what, "kvfit_default", values::least_squares{});
 
     what.stage = "values_cholesky";
     what.flops = n * t * t + t * t * t / 3 + 2 * n * t * d;

@@ -24,6 +24,7 @@
 #include "kvfit/selection/omp.hpp"
 #include "kvfit/values/copy.hpp"
 #include "kvfit/values/least_squares.hpp"
+#include "kvfit/values/unpivoted_qr.hpp"
 
 namespace {
 

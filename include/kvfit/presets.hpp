@@ -22,6 +22,7 @@
 #include "kvfit/selection/omp.hpp"
 #include "kvfit/values/copy.hpp"
 #include "kvfit/values/least_squares.hpp"
+#include "kvfit/values/unpivoted_qr.hpp"
 #endif
 
 namespace kvfit::presets {
@@ -30,10 +31,7 @@ namespace kvfit::presets {
 /// squares.
 inline compact_options published(index_t budget) {
   compact_options options{.budget = budget};
-  options.values = values::least_squares{.method = linalg::least_squares_method::qr_unpivoted,
-                                         .cross_validate_below = 0,
-                                         .toward_original = false,
-                                         .weighting = output_weighting::absolute};
+  options.values = values::unpivoted_qr{};
   options.replace_dead_keys = false;
   options.queries.held_out = 0;
   options.queries.per_row = 0;

@@ -39,12 +39,7 @@ void check_published(const compact_options& options) {
   CHECK_FALSE(options.keep_better_values);
   CHECK(options.queries.held_out == 0);
   CHECK(options.queries.per_row == 0);
-  const auto& fit = *options.values.get_if<values::least_squares>();
-  CHECK(fit.method == kvfit::linalg::least_squares_method::qr_unpivoted);
-  CHECK(fit.ridge == 0);
-  CHECK_FALSE(fit.toward_original);
-  CHECK(fit.weighting == kvfit::output_weighting::absolute);
-  CHECK(fit.reweightings == 0);
+  CHECK(options.values.equals(values::unpivoted_qr{}));
 }
 
 void check_published_omp(const compact_options& options, kvfit::index_t k, kvfit::index_t tau) {

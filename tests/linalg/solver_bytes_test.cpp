@@ -46,7 +46,7 @@ TEST_CASE("least squares holds no more than it says, whichever way it takes", "[
       const kvfit::matrix y = kvfit_test::random_matrix(n, 12, 8);
       const kvfit::matrix toward = kvfit_test::random_matrix(t, 12, 9);
       for (const auto method :
-           {la::least_squares_method::qr, la::least_squares_method::qr_unpivoted,
+           {la::least_squares_method::ranked, la::least_squares_method::qr_unpivoted,
             la::least_squares_method::cholesky}) {
         for (const bool has_ridge : {false, true}) {
           const la::least_squares_options options{
@@ -114,7 +114,7 @@ TEST_CASE("what threads share allocates nothing on them", "[linalg][memory][thre
     }
   }};
   const kvfit::executor_ref threads(counting, 4);
-  for (const auto method : {la::least_squares_method::qr, la::least_squares_method::qr_unpivoted,
+  for (const auto method : {la::least_squares_method::ranked, la::least_squares_method::qr_unpivoted,
                             la::least_squares_method::cholesky}) {
     CHECK(la::least_squares(x, y, {.method = method}, y.topRows(300), threads).report.finite);
   }

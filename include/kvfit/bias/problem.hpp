@@ -9,7 +9,7 @@
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/linalg/bounded_fit.hpp"
+#include "kvfit/linalg/bounded_report.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 
 namespace kvfit {

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "kvfit/attention/fidelity.hpp"
-#include "kvfit/linalg/bounded_fit.hpp"
+#include "kvfit/linalg/bounded_report.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/refinement.hpp"

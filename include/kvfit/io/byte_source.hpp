@@ -52,6 +52,11 @@ class stream_source {
 
 /// A file and how long it is.
 struct opened_file {
+  opened_file(std::ifstream from, std::uint64_t bytes) : stream(std::move(from)), size(bytes) {}
+  // A stream moves its buffer, and nothing that can fail; the standard does not say so.
+  opened_file(opened_file&&) noexcept = default;
+  opened_file& operator=(opened_file&&) noexcept = default;
+
   std::ifstream stream;
   std::uint64_t size = 0;
 };
@@ -67,7 +72,7 @@ inline result<opened_file> open_file(const std::filesystem::path& path) {
   if (!std::filesystem::is_regular_file(status)) return fail("is no regular file");
   const std::uint64_t size = std::filesystem::file_size(path, failure);
   if (failure) return fail(failure.message());
-  opened_file file{std::ifstream(path, std::ios::binary), size};
+  opened_file file(std::ifstream(path, std::ios::binary), size);
   if (!file.stream) return fail("can't be opened");
   return file;
 }

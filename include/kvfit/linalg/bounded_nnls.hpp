@@ -14,7 +14,7 @@
 #include "kvfit/linalg/detail/bounded_point.hpp"
 #include "kvfit/linalg/detail/free_block.hpp"
 #include "kvfit/linalg/gram.hpp"
-#include "kvfit/linalg/matrix_ref.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -38,22 +38,22 @@ struct bounded_nnls_options {
 /// one of the many optima and `rank_deficient`; a zero column keeps its clipped start, or 0. The
 /// answer is never worse than the clipped start or any point tried. Cost |F|³/3 + O(t²) flops an
 /// iteration, the factors shared by `threads` (same bytes); allocates t² + O(t) doubles.
-template <class = void>
 [[nodiscard]] inline bounded_fit bounded_nnls(const normal_equations& problem,
                                               const bounded_nnls_options& options = {},
-                                              const const_vector_ref& start = Eigen::VectorXd(),
+                                              const Eigen::VectorXd& start = {},
                                               const executor_ref& threads = {}) {
-  const Eigen::Index t = problem.moment.size();
+  const index_t t = problem.moment.size();
   assert(problem.gram.rows() == t && problem.gram.cols() == t);
   assert(start.size() == 0 || start.size() == t);
   const box& bounds = options.bounds;
   bounded_fit out;
   bounded_report& report = out.report;
-  out.weights = start.size() == t ? Eigen::VectorXd(start) : Eigen::VectorXd::Zero(t);
+  out.weights = start;
+  if (start.size() != t) out.weights.setZero(t);
   bounds.clip(out.weights);
 
   detail::bounded_point best;
-  if (!problem.gram.allFinite() || !problem.moment.allFinite() ||
+  if (!simd::all_finite(problem.gram.data(), t * t) || !simd::all_finite(problem.moment.data(), t) ||
       !std::isfinite(problem.target_sq)) {
     report.status = bounded_status::non_finite_input;
     count_bounds(out.weights, bounds, report);
@@ -70,10 +70,10 @@ template <class = void>
   report.start_objective = best.objective;
 
   bool optimal = best.residual(bounded) <= options.tolerance;
-  std::vector<Eigen::Index> free = best.free_set(bounded);
+  std::vector<index_t> free = best.free_set(bounded);
   if (start.size() == 0) {
     free.clear();
-    for (Eigen::Index j = 0; j < t; ++j) {
+    for (index_t j = 0; j < t; ++j) {
       if (bounded.movable(j)) free.push_back(j);
     }
   }

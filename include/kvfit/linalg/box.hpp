@@ -34,7 +34,7 @@ struct box {
   }
 
   /// Every weight, in place.
-  void clip(Eigen::Ref<Eigen::VectorXd> weights) const noexcept {
+  void clip(Eigen::VectorXd& weights) const noexcept {
     for (Eigen::Index j = 0; j < weights.size(); ++j) weights[j] = clip(weights[j]);
   }
 };

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <Eigen/Core>
-#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -14,24 +13,32 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
-#include "kvfit/linalg/solve_positive_definite.hpp"
-#include "kvfit/simd/product.hpp"
+#include "kvfit/linalg/detail/symmetric_eigen.hpp"
+#include "kvfit/linalg/gram.hpp"
+#include "kvfit/linalg/matrix_ref.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
 namespace detail {
 
-/// Rows of X and Y in double, equal ones as one row times the root of their number; rows of nothing
-/// but zeros are left out.
+/// Rows of X and Y that differ, and the root of how often each is there; rows of nothing but zeros
+/// are left out.
 struct distinct_rows {
-  double_matrix x;
-  double_matrix y;
+  matrix x;
+  matrix y;
+  std::vector<double> weights;
 
   distinct_rows(const matrix& given_x, const matrix& given_y)
       : x(given_x.rows(), given_x.cols()), y(given_y.rows(), given_y.cols()) {
     const auto order = [](const matrix& of, index_t a, index_t b) {
-      const auto size = static_cast<std::size_t>(of.cols()) * sizeof(float);
-      return std::memcmp(of.row(a).data(), of.row(b).data(), size);
+      const auto size = static_cast<std::size_t>(of.cols());
+      return std::memcmp(of.data() + a * of.cols(), of.data() + b * of.cols(),
+                         size * sizeof(float));
+    };
+    const auto is_zero = [](const matrix& of, index_t row) {
+      const float* numbers = of.data() + row * of.cols();
+      return std::all_of(numbers, numbers + of.cols(), [](float number) { return number == 0; });
     };
     std::vector<index_t> rows(static_cast<std::size_t>(given_x.rows()));
     std::iota(rows.begin(), rows.end(), index_t{0});
@@ -41,20 +48,24 @@ struct distinct_rows {
     });
     index_t count = 0;
     for (std::size_t first = 0; first < rows.size();) {
+      const index_t row = rows[first];
       std::size_t end = first + 1;
-      while (end < rows.size() && order(given_x, rows[first], rows[end]) == 0 &&
-             order(given_y, rows[first], rows[end]) == 0) {
+      while (end < rows.size() && order(given_x, row, rows[end]) == 0 &&
+             order(given_y, row, rows[end]) == 0) {
         ++end;
       }
-      const double weight = std::sqrt(static_cast<double>(end - first));
-      x.row(count) = weight * given_x.row(rows[first]).cast<double>();
-      y.row(count) = weight * given_y.row(rows[first]).cast<double>();
-      if (!x.row(count).isZero(0) || !y.row(count).isZero(0)) ++count;
+      if (!is_zero(given_x, row) || !is_zero(given_y, row)) {
+        std::copy_n(given_x.data() + row * x.cols(), x.cols(), x.data() + count * x.cols());
+        std::copy_n(given_y.data() + row * y.cols(), y.cols(), y.data() + count * y.cols());
+        weights.push_back(std::sqrt(static_cast<double>(end - first)));
+        ++count;
+      }
       first = end;
     }
-    x.conservativeResize(count, Eigen::NoChange);
-    y.conservativeResize(count, Eigen::NoChange);
   }
+
+  /// Of X and Y, from the first one on, that count.
+  [[nodiscard]] index_t size() const noexcept { return static_cast<index_t>(weights.size()); }
 };
 
 }  // namespace detail
@@ -69,45 +80,71 @@ struct distinct_rows {
 /// rows that differ: r equal ones are one, times √r, and rows of zeros none; so saying every row
 /// twice doubles λ, as it does the squares. For C drawn to C₀ pass Y − X C₀.
 ///
-/// X n × t, Y n × d, m = min(n, t). Cost 2 n t m + 2 m² d + some 25 m³ flops (the eigenvectors of
-/// the smaller of XᵀX and XXᵀ); allocates two copies of X and Y in double and some 4 m² doubles.
-/// The same bytes at any number of threads.
-template <class = void>
-inline double cross_validated_ridge(const matrix& x, const matrix& y) {
+/// X n × t, Y n × d, m = min(n, t). Cost n t m + 2 n t d + 4/3 m³ + 8 m² d flops (the eigenvalues
+/// of the smaller of XᵀX and XXᵀ); allocates copies of X, Y and Y in double, and m² doubles.
+/// `threads` share products: the same bytes at any number of them.
+[[nodiscard]] inline double cross_validated_ridge(const matrix& x, const matrix& y,
+                                                  const executor_ref& threads = {}) {
   const detail::distinct_rows distinct(x, y);
-  const double_matrix& rows = distinct.x;
-  const auto n = static_cast<double>(rows.rows());
-  const double total = distinct.y.squaredNorm();
-  const double scale = rows.squaredNorm() / static_cast<double>(std::max<index_t>(rows.cols(), 1));
-  if (rows.rows() < 2 || !(scale > 0) || !std::isfinite(scale) || !std::isfinite(total)) return 0;
-  const bool is_tall = rows.rows() > rows.cols();
-  const double_matrix gram = is_tall
-                                 ? detail::product(rows, true, rows)
-                                 : detail::product(rows, false, double_matrix(rows.transpose()));
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(gram);
-  if (eigen.info() != Eigen::Success) return 0;
-  const Eigen::VectorXd& values = eigen.eigenvalues();
-  // ‖uᵀY‖² for every left singular vector u of X, and what lies outside of them.
-  const double_matrix vectors = eigen.eigenvectors();
-  Eigen::VectorXd along =
-      detail::product(vectors, true, is_tall ? detail::product(rows, true, distinct.y) : distinct.y)
-          .rowwise()
-          .squaredNorm();
-  const double least = values[values.size() - 1] * 1e-14;
-  for (Eigen::Index k = 0; is_tall && k < along.size(); ++k) {
-    along[k] = values[k] > least ? along[k] / values[k] : 0;
+  const index_t count = distinct.size();
+  const index_t t = x.cols();
+  const index_t d = y.cols();
+  if (count < 2 || t == 0) return 0;
+  const const_matrix_ref rows = Eigen::Map<const matrix>(distinct.x.data(), count, t);
+  const bool is_tall = count > t;
+  // Uᵀ D Y for every left singular vector u of D X: of D X Xᵀ D as it is, or of XᵀD²X by XᵀD²Y.
+  double_matrix along(count, d);
+  double total = 0;
+  for (index_t i = 0; i < count; ++i) {
+    const double weight = distinct.weights[static_cast<std::size_t>(i)];
+    for (index_t j = 0; j < d; ++j) {
+      const double value = weight * static_cast<double>(distinct.y.data()[i * d + j]);
+      total += value * value;
+      along(i, j) = is_tall ? weight * value : value;
+    }
   }
-  const double outside = is_tall ? std::max(0.0, total - along.sum()) : 0;
+  const index_t size = is_tall ? t : count;
+  Eigen::MatrixXd square;
+  if (is_tall) {
+    gram_into(rows, square, distinct.weights, threads);
+    along = moment(rows, along, threads);
+  } else {
+    row_gram_into(rows, square, threads);
+    for (index_t i = 0; i < size; ++i) {
+      for (index_t j = 0; j < size; ++j) {
+        square(j, i) *= distinct.weights[static_cast<std::size_t>(i)] *
+                        distinct.weights[static_cast<std::size_t>(j)];
+      }
+    }
+  }
+  double scale = 0;
+  for (index_t k = 0; k < size; ++k) scale += square(k, k);
+  scale /= static_cast<double>(t);
+  if (!(scale > 0) || !std::isfinite(scale) || !std::isfinite(total)) return 0;
+  Eigen::VectorXd values;
+  if (!detail::diagonalise(square, values, along)) return 0;
+  const auto n = static_cast<double>(count);
+  double largest = 0;
+  for (index_t k = 0; k < size; ++k) largest = std::max(largest, values[k]);
+  // ‖uᵀ D Y‖² for each, and what lies outside of them.
+  Eigen::VectorXd squares(size);
+  double outside = total;
+  for (index_t k = 0; k < size; ++k) {
+    squares[k] = simd::squared_norm(along.data() + k * d, d);
+    if (is_tall) squares[k] = values[k] > 1e-14 * largest ? squares[k] / values[k] : 0;
+    outside -= squares[k];
+  }
+  outside = is_tall ? std::max(0.0, outside) : 0;
   double best = 0;
   double least_error = std::numeric_limits<double>::infinity();
   constexpr int lowest = -20;
   for (int half_decade = lowest; half_decade <= 2; ++half_decade) {
     const double lambda = scale * std::pow(10.0, 0.5 * half_decade);
     double missing = outside;
-    double freedom = n - static_cast<double>(values.size());
-    for (Eigen::Index k = 0; k < values.size(); ++k) {
+    double freedom = n - static_cast<double>(size);
+    for (index_t k = 0; k < size; ++k) {
       const double left = lambda / (std::max(values[k], 0.0) + lambda);
-      missing += left * left * along[k];
+      missing += left * left * squares[k];
       freedom += left;
     }
     const double error = n * missing / (freedom * freedom);
@@ -122,11 +159,9 @@ inline double cross_validated_ridge(const matrix& x, const matrix& y) {
 /// Bytes that `cross_validated_ridge` of n × t and n × d holds at most.
 constexpr double cross_validated_ridge_bytes(index_t n, index_t t, index_t d) noexcept {
   const index_t m = std::min(n, t);
-  const double rows = double_bytes(n, t + d) + double_bytes(n);
-  const double across = double_bytes(n, t);  // while rows are cut off, or the Gram matrix is made
-  return rows +
-         std::max(across + double_bytes(m, m), double_bytes(4, m, m) + double_bytes(2, m, d) +
-                                                   double_bytes(6, m) + packed_bytes(m, m, m));
+  const double rows = float_bytes(n, t + d) + grown_bytes(double_bytes(n)) + double_bytes(n, d);
+  const double forming = std::max(detail::strips_bytes(std::max(n, t), m), moment_bytes(n, t, d));
+  return rows + double_bytes(m, m) + forming + double_bytes(9, m) + double_bytes(d);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

@@ -4,14 +4,16 @@
 
 #include <Eigen/Core>
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 
 #include "kvfit/linalg/detail/float_qr.hpp"
 #include "kvfit/linalg/detail/least_squares_cholesky.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
-#include "kvfit/linalg/least_squares.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
+#include "kvfit/linalg/published_least_squares.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -31,18 +33,19 @@ constexpr index_t summed_rows(index_t rows) noexcept {
 }
 
 /// Mᵀ(y − M w) in double, in one sweep over the rows of M. `parts`: room for the groups' sums.
-template <class = void>
-inline Eigen::VectorXd residual_moment(const const_matrix_ref& m, const kvfit::vector& y,
+inline double_matrix residual_moment(const const_matrix_ref& m, const kvfit::vector& y,
                                        const Eigen::VectorXd& w, Eigen::MatrixXd& parts,
                                        const executor_ref& executor) {
   const index_t n = m.rows();
   const index_t piece = summed_rows(n);
   const executor_ref threads =
       executor.for_work(32.0 * static_cast<double>(n) * static_cast<double>(m.cols()));
-  parts.setZero(m.cols(), (n + piece - 1) / piece);
+  const index_t t = m.cols();
+  const index_t pieces = (n + piece - 1) / piece;
+  parts.setZero(t, pieces);
   over_pieces(threads, n, piece, [&](index_t first, index_t count) noexcept {
-    double* sum = parts.col(first / piece).data();
-    for_row_groups(m.data() + first * m.outerStride(), m.outerStride(), count, m.cols(),
+    double* sum = parts.data() + first / piece * t;
+    for_row_groups(m.data() + first * m.outerStride(), m.outerStride(), count, t,
                    [&](const auto& rows, index_t at) {
                      auto residuals = rows.times(w.data());
                      for (std::size_t r = 0; r < residuals.size(); ++r) {
@@ -52,15 +55,15 @@ inline Eigen::VectorXd residual_moment(const const_matrix_ref& m, const kvfit::v
                      rows.add_to(sum, residuals);
                    });
   });
-  Eigen::VectorXd out = parts.col(0);
-  for (Eigen::Index k = 1; k < parts.cols(); ++k) out += parts.col(k);
+  double_matrix out(t, 1);
+  std::copy_n(parts.data(), t, out.data());
+  for (index_t k = 1; k < pieces; ++k) simd::add_scaled(out.data(), 1, parts.data() + k * t, t);
   return out;
 }
 
 /// Both from the Gram matrix in fp32: its Cholesky factor, then corrections by it whose residuals
 /// are in double (Björck 1987), until they are small. False where the columns, scaled alike, are
 /// too near to dependent for that, or too few for it to pay.
-template <class = void>
 inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y,
                           const executor_ref& threads, gradient_start& out) {
   if (m.cols() < smallest_float_system || is_nearly_square(m)) return false;
@@ -69,19 +72,22 @@ inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y,
   if (!factor.compute(square, 0) || !(factor.scaled_condition() <= largest_float_condition)) {
     return false;
   }
-  const Eigen::VectorXd lengths = square.diagonal().cwiseSqrt();
-  const auto weight = [&lengths](const Eigen::VectorXd& w) {
-    return lengths.cwiseProduct(w).norm();
+  const index_t t = m.cols();
+  const auto length_of = [&square, t](const double* w) {  // of M w, as if columns were orthogonal
+    double out = 0;
+    for (index_t j = 0; j < t; ++j) out += square(j, j) * w[j] * w[j];
+    return std::sqrt(out);
   };
   Eigen::MatrixXd parts;
-  Eigen::VectorXd weights = Eigen::VectorXd::Zero(m.cols());
+  Eigen::VectorXd weights;
+  weights.setZero(t);
   double before = 1;
   for (int step = 0;; ++step) {
-    const Eigen::VectorXd change =
-        factor.solve(residual_moment(m, y, weights, parts, threads)).col(0);
-    weights += change;
+    const double_matrix change = factor.solve(residual_moment(m, y, weights, parts, threads));
+    simd::add_scaled(weights.data(), 1, change.data(), t);
     if (step == 0) continue;
-    const double share = weight(weights) > 0 ? weight(change) / weight(weights) : 0;
+    const double length = length_of(weights.data());
+    const double share = length > 0 ? length_of(change.data()) / length : 0;
     // The first correction's share is about what a correction leaves of an error.
     if (share < (step == 1 ? 3e-4 : 1e-6)) break;
     if (!(share < 0.25 * before) || step == 6) return false;
@@ -98,25 +104,30 @@ inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y,
 
 /// Both from one factor of M (n × t), which must not have negative entries: of its Gram matrix
 /// where the columns allow it (n·t² flops and a few sweeps over M), else by QR (2·n·t² flops more);
-/// where n < t, or neither factor is of use, by `least_squares` and power iteration. `threads`
+/// where n < t, or neither factor is of use, by `published_least_squares` and power
+/// iteration. `threads`
 /// share all of it: same bytes.
-template <class = void>
 [[nodiscard]] inline gradient_start find_gradient_start(const const_matrix_ref& m,
                                                         const kvfit::vector& y,
                                                         const executor_ref& threads = {}) {
-  if (m.rows() >= m.cols() && m.cols() > 0 && y.allFinite() &&
-      detail::all_finite(m.data(), m.outerStride(), m.rows(), m.cols(), threads)) {
-    gradient_start out;
+  const index_t n = m.rows();
+  const index_t t = m.cols();
+  const auto first_column = [t](const auto& x) {
+    Eigen::VectorXd out(t);
+    for (index_t j = 0; j < t; ++j) out[j] = static_cast<double>(x(j, 0));
+    return out;
+  };
+  const auto right = Eigen::Map<const kvfit::matrix>(y.data(), n, 1);
+  gradient_start out;
+  if (n >= t && t > 0 && detail::all_finite(y.data(), n, 1, n) &&
+      detail::all_finite(m.data(), m.outerStride(), n, t, threads)) {
     if (detail::start_by_gram(m, y, threads, out)) return out;
-    detail::float_qr<> qr(m, 0, threads);
-    out = {qr.solve(y).col(0), qr.norm()};
-    if (out.weights.allFinite()) return out;
+    const detail::float_qr qr(m, 0, threads);
+    out = {first_column(qr.solve(detail::widened(right, {}))), qr.norm()};
+    if (simd::all_finite(out.weights.data(), t)) return out;
   }
-  const kvfit::matrix right = y;
   const power_options converged{.rounds = 100, .tolerance = 1e-8, .from_ones = true};
-  return {least_squares(m, right, {.method = least_squares_method::qr_unpivoted}, threads)
-              .coefficients.col(0)
-              .cast<double>(),
+  return {first_column(published_least_squares(m, right, {}, threads).coefficients),
           largest_singular_value(m, converged).sigma};
 }
 
@@ -126,7 +137,7 @@ constexpr double gradient_start_bytes(index_t n, index_t t) noexcept {
   const double by_gram = double_bytes(t, t) + float_bytes(t, t) + double_bytes(48, t) +
                          std::max(detail::strips_bytes(n, t) / 2, detail::triangular_bytes(t, 1));
   return double_bytes(2, t) + double_bytes(2, n) +
-         std::max(by_gram, least_squares_bytes(n, t, 1, least_squares_method::qr_unpivoted, false));
+         std::max(by_gram, published_least_squares_bytes(n, t, 1, false));
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

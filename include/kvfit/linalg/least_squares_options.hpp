@@ -2,18 +2,17 @@
 /// How `least_squares` is asked, and what it answers.
 #pragma once
 
-#include <Eigen/Core>
 #include <cstdint>
 #include <string_view>
 
-#include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
 
 namespace kvfit::linalg {
 
 enum class least_squares_method : std::uint8_t {
-  qr,            ///< exact in double, rank looked at; minimum norm where n < t or columns depend
-  qr_unpivoted,  ///< the published code's: QR in fp32, full rank assumed, nothing truncated
+  ranked,        ///< exact in double, rank looked at; minimum norm where n < t or columns depend
+  qr_unpivoted,  ///< `published_least_squares`: QR in fp32, full rank assumed, nothing truncated
   cholesky,  ///< of XᵀX + λI, or of XXᵀ + λI where n < t; in fp32 where its condition allows it
 };
 
@@ -21,7 +20,7 @@ enum class least_squares_method : std::uint8_t {
 enum class ridge_mode : std::uint8_t { none, spectral, frobenius, fixed };
 
 struct least_squares_options {
-  least_squares_method method = least_squares_method::qr;
+  least_squares_method method = least_squares_method::ranked;
   ridge_mode mode = ridge_mode::none;
   double ridge = 0;  ///< ≥ 0; ignored by `ridge_mode::none`
   /// Directions of X below this fraction of its largest are taken for noise. 0: ε₃₂·√max(n, t),
@@ -33,7 +32,6 @@ struct least_squares_options {
 /// What computed the coefficients.
 enum class least_squares_tier : std::uint8_t {
   none,           ///< nothing to solve, or input that is not finite: C is C₀ (or 0)
-  qr,             ///< Householder QR in fp32, corrected to double
   truncated,      ///< eigenvectors of the Gram matrix above the tolerance: minimum norm
   qr_unpivoted,   ///< Householder QR in fp32, nothing truncated
   cholesky,       ///< of XᵀX + λI, t × t
@@ -53,7 +51,7 @@ struct least_squares_report {
   bool escalated = false;  ///< λ was raised above the one asked for: a factorization failed
   /// Directions of X (with the ridge, of [X; √λ I]) above the tolerance; an estimate from pivots,
   /// and where fp32 escalated λ, those that √λ does not drown.
-  Eigen::Index rank = 0;
+  index_t rank = 0;
   double lambda = 0;  ///< the λ used
   /// Estimate, from below, of the condition number of what was inverted: X or [X; √λ I], restricted
   /// to the directions kept.
@@ -71,8 +69,6 @@ constexpr std::string_view name(least_squares_tier tier) noexcept {
   switch (tier) {
     case least_squares_tier::none:
       return "none";
-    case least_squares_tier::qr:
-      return "qr";
     case least_squares_tier::truncated:
       return "truncated";
     case least_squares_tier::qr_unpivoted:

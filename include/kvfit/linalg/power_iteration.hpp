@@ -3,6 +3,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -32,40 +34,45 @@ struct power_estimate {
 
 /// A unit vector of nearly Gaussian direction (each component the sum of twelve uniforms): the same
 /// bits for a seed on every machine, which `std::normal_distribution` does not promise.
-template <class = void>
-[[nodiscard]] inline Eigen::VectorXd seeded_unit_vector(Eigen::Index size, std::uint64_t seed) {
+[[nodiscard]] inline Eigen::VectorXd seeded_unit_vector(index_t size, std::uint64_t seed) {
   Eigen::VectorXd out(size);
   random_source draw(seed);
-  for (Eigen::Index j = 0; j < size; ++j) {
+  for (index_t j = 0; j < size; ++j) {
     double sum = -6;
     for (int k = 0; k < 12; ++k) sum += draw.uniform();
     out[j] = sum;
   }
-  const double norm = out.norm();
-  if (norm > 0) out /= norm;
+  const double norm = std::sqrt(simd::squared_norm(out.data(), size));
+  for (index_t j = 0; j < size && norm > 0; ++j) out[j] /= norm;
   return out;
 }
 
 namespace detail {
 
+/// Writes A u to `out`.
+using symmetric_map = void (*)(void* context, const double* u, double* out);
+
 /// u ← A u / ‖A u‖, `rounds` times, stopping where A u vanishes; σ² = uᵀ A u for A = MᵀM.
-/// `apply(u, out)` writes A u.
-template <class Apply>
-power_estimate power_iterate(Eigen::Index size, const power_options& options, Apply&& apply) {
+inline power_estimate power_iterate(index_t size, const power_options& options,
+                                    symmetric_map apply, void* context) {
   power_estimate out;
   if (size == 0) return out;
-  Eigen::VectorXd u =
-      options.from_ones ? Eigen::VectorXd::Constant(size, 1 / std::sqrt(static_cast<double>(size)))
-                        : seeded_unit_vector(size, options.seed);
+  Eigen::VectorXd u;
+  if (options.from_ones) {
+    u.resize(size);
+    std::fill_n(u.data(), size, 1 / std::sqrt(static_cast<double>(size)));
+  } else {
+    u = seeded_unit_vector(size, options.seed);
+  }
   Eigen::VectorXd image(size);
-  apply(u, image);
-  double sigma_sq = u.dot(image);
+  apply(context, u.data(), image.data());
+  double sigma_sq = simd::dot(u.data(), image.data(), size);
   while (out.rounds < options.rounds) {
-    const double norm = image.norm();
+    const double norm = std::sqrt(simd::squared_norm(image.data(), size));
     if (!(norm > 0) || !std::isfinite(norm)) break;
-    u = image / norm;
-    apply(u, image);
-    const double before = std::exchange(sigma_sq, u.dot(image));
+    for (index_t j = 0; j < size; ++j) u[j] = image[j] / norm;
+    apply(context, u.data(), image.data());
+    const double before = std::exchange(sigma_sq, simd::dot(u.data(), image.data(), size));
     ++out.rounds;
     if (std::abs(sigma_sq - before) < options.tolerance * sigma_sq) break;
   }
@@ -74,12 +81,20 @@ power_estimate power_iterate(Eigen::Index size, const power_options& options, Ap
   return out;
 }
 
-/// r = M u and out = Mᵀ r with double sums over the fp32 rows, no double copy of M.
-template <class Out>
-void apply_gram(const const_matrix_ref& m, const Eigen::VectorXd& u, Out& out) {
-  out.setZero();
+/// The same for an `apply(u, out)`.
+template <class Apply>
+power_estimate power_iterate(index_t size, const power_options& options, Apply& apply) {
+  return power_iterate(
+      size, options,
+      [](void* context, const double* u, double* out) { (*static_cast<Apply*>(context))(u, out); },
+      &apply);
+}
+
+/// out = Mᵀ M u with double sums over the fp32 rows, no double copy of M.
+inline void apply_gram(const const_matrix_ref& m, const double* u, double* out) {
+  std::fill_n(out, m.cols(), 0.0);
   for_row_groups(m.data(), m.outerStride(), m.rows(), m.cols(),
-                 [&](const auto& rows, index_t) { rows.add_to(out.data(), rows.times(u.data())); });
+                 [=](const auto& rows, index_t) { rows.add_to(out, rows.times(u)); });
 }
 
 }  // namespace detail
@@ -89,23 +104,19 @@ void apply_gram(const const_matrix_ref& m, const Eigen::VectorXd& u, Out& out) {
 ///
 /// `m` n × t fp32. A zero matrix gives 0. Cost 4·n·t flops a round and once more for σ; allocates
 /// 3·t doubles. The estimate is from below: a step of 1/σ² may exceed 1/σ²_max.
-template <class = void>
 [[nodiscard]] inline power_estimate largest_singular_value(const const_matrix_ref& m,
                                                            const power_options& options = {}) {
-  return detail::power_iterate(
-      m.cols(), options,
-      [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) { detail::apply_gram(m, u, out); });
+  auto apply = [&m](const double* u, double* out) { detail::apply_gram(m, u, out); };
+  return detail::power_iterate(m.cols(), options, apply);
 }
 
 /// The same from the lower triangle of G = MᵀM: `sigma` is √λ_max(G). Cost 2·t² flops a round.
-template <class = void>
 [[nodiscard]] inline power_estimate largest_singular_value_of_gram(
-    const const_gram_ref& gram, const power_options& options = {}) {
-  return detail::power_iterate(
-      gram.cols(), options, [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
-        detail::multiply_symmetric(gram.data(), index_t{gram.outerStride()}, index_t{gram.cols()},
-                                   u.data(), out.data());
-      });
+    const Eigen::MatrixXd& gram, const power_options& options = {}) {
+  auto apply = [&gram](const double* u, double* out) {
+    detail::multiply_symmetric(gram.data(), gram.rows(), gram.rows(), u, out);
+  };
+  return detail::power_iterate(gram.cols(), options, apply);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

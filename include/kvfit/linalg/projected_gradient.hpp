@@ -14,6 +14,7 @@
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -27,55 +28,58 @@ struct projected_gradient_options {
 /// w ← clip(start), then `iterations` times w ← clip(w − η Mᵀ(M w − y)) with η = 1/max(σ², 1e-6)
 /// (docs/algorithm.md, Weights). No acceleration and no stopping test.
 ///
-/// `m` n × t fp32; `y` n, fp32 or double; `start` t. The weights are inside the box after every
-/// step. σ comes from below, so a step may be too long: where the loss ends above its lowest value,
+/// `m` n × t fp32; `y` n; `start` t. The weights are inside the box after every step. σ comes from below, so a step may be too long: where the loss ends above its lowest value,
 /// the weights of that lowest value are returned with status `diverged`. Status `optimal` is given
 /// where the KKT residual happens to be ≤ 1e-8. Cost 4·n·t flops a step, and one more for the
 /// report; allocates 8·t doubles.
-template <class Rhs>
-[[nodiscard]] bounded_fit projected_gradient(const const_matrix_ref& m,
-                                             const Eigen::MatrixBase<Rhs>& y,
-                                             const const_vector_ref& start,
-                                             const projected_gradient_options& options = {}) {
-  assert(y.rows() == m.rows() && y.cols() == 1 && start.size() == m.cols());
+[[nodiscard]] inline bounded_fit projected_gradient(
+    const const_matrix_ref& m, const kvfit::vector& y, const Eigen::VectorXd& start,
+    const projected_gradient_options& options = {}) {
+  assert(y.size() == m.rows() && start.size() == m.cols());
   const box& bounds = options.bounds;
-  const Eigen::Index t = m.cols();
+  const index_t t = m.cols();
   bounded_fit out;
   out.weights = start;
   bounds.clip(out.weights);
 
   Eigen::VectorXd gradient(t);
-  Eigen::VectorXd moment = Eigen::VectorXd::Zero(t);
-  Eigen::VectorXd row_sums = Eigen::VectorXd::Zero(t);
+  Eigen::VectorXd moment;
+  Eigen::VectorXd row_sums;
+  Eigen::VectorXd ones(t);
+  moment.setZero(t);
+  row_sums.setZero(t);
+  std::fill_n(ones.data(), t, 1.0);
   // One sweep over the rows: gradient = Mᵀ(M w − y), returns ½‖M w − y‖². The first sweep also
   // gathers what the KKT residual is measured against.
-  const Eigen::VectorXd ones = Eigen::VectorXd::Ones(t);
   const auto sweep = [&](const Eigen::VectorXd& w, bool is_first) {
     double objective = 0;
-    gradient.setZero();
-    detail::for_row_groups(
-        m.data(), m.outerStride(), m.rows(), t, [&](const auto& rows, index_t first) {
-          auto residuals = rows.times(w.data());
-          auto targets = residuals;
-          for (std::size_t r = 0; r < residuals.size(); ++r) {
-            targets[r] =
-                static_cast<double>(y.derived().coeff(first + static_cast<Eigen::Index>(r)));
-            residuals[r] -= targets[r];
-            objective += 0.5 * residuals[r] * residuals[r];
-          }
-          rows.add_to(gradient.data(), residuals);
-          if (!is_first) return;
-          rows.add_to(moment.data(), targets);
-          rows.add_to(row_sums.data(), rows.times(ones.data()));
-        });
+    gradient.setZero(t);
+    detail::for_row_groups(m.data(), m.outerStride(), m.rows(), t,
+                           [&](const auto& rows, index_t first) {
+                             auto residuals = rows.times(w.data());
+                             auto targets = residuals;
+                             for (std::size_t r = 0; r < residuals.size(); ++r) {
+                               targets[r] =
+                                   static_cast<double>(y[first + static_cast<index_t>(r)]);
+                               residuals[r] -= targets[r];
+                               objective += 0.5 * residuals[r] * residuals[r];
+                             }
+                             rows.add_to(gradient.data(), residuals);
+                             if (!is_first) return;
+                             rows.add_to(moment.data(), targets);
+                             rows.add_to(row_sums.data(), rows.times(ones.data()));
+                           });
     return objective;
+  };
+  const auto is_finite = [&](double objective) {
+    return std::isfinite(objective) && simd::all_finite(gradient.data(), t);
   };
 
   bounded_report& report = out.report;
   double objective = sweep(out.weights, true);
   report.start_objective = objective;
   report.objective = objective;
-  if (!std::isfinite(objective) || !gradient.allFinite()) {
+  if (!is_finite(objective)) {
     report.status = bounded_status::non_finite_input;
     count_bounds(out.weights, bounds, report);
     return out;
@@ -88,10 +92,10 @@ template <class Rhs>
   Eigen::VectorXd current = out.weights;
   Eigen::VectorXd best_gradient = gradient;
   for (; report.iterations < options.iterations; ++report.iterations) {
-    current -= step * gradient;
+    simd::add_scaled(current.data(), -step, gradient.data(), t);
     bounds.clip(current);
     objective = sweep(current, false);
-    if (!std::isfinite(objective) || !gradient.allFinite()) break;
+    if (!is_finite(objective)) break;
     if (objective <= report.objective) {
       report.objective = objective;
       out.weights = current;

@@ -11,7 +11,6 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 namespace detail {
 
 /// A B for `a` (by its rows, or by its columns where it stands transposed) and the rows of `b`.
-template <class = void>
 inline double_matrix product(const double_matrix& a, bool is_transposed, const double_matrix& b) {
   const index_t rows = is_transposed ? a.cols() : a.rows();
   const index_t depth = is_transposed ? a.rows() : a.cols();
@@ -30,7 +29,6 @@ inline double_matrix product(const double_matrix& a, bool is_transposed, const d
 /// definite; `system` then is of no use any more.
 ///
 /// Cost t³/3 + 2 t² width flops; allocates up to 256 (t + width) numbers.
-template <class = void>
 [[nodiscard]] inline bool solve_positive_definite(double_matrix& system, index_t first,
                                                   index_t width) {
   const index_t t = system.rows();

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
 
@@ -21,14 +22,13 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 /// not finite. Cost 4·rounds·t² flops; allocates 8·t numbers.
 template <class Scalar>
 [[nodiscard]] double triangular_condition(
-    const Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>& r,
-    const Eigen::VectorXd& column_scale = {}, int rounds = 4) {
+    const matrix_of<Scalar>& r, const Eigen::VectorXd& column_scale = {}, int rounds = 4) {
   using scalars = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
   const index_t t = r.cols();
   if (t == 0) return 1;
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  Eigen::VectorXd scale = column_scale;
-  if (scale.size() == 0) scale.setOnes(t);
+  Eigen::VectorXd scale(t);
+  for (index_t j = 0; j < t; ++j) scale[j] = column_scale.size() == 0 ? 1.0 : column_scale[j];
   double largest_pivot = 0;
   double smallest_pivot = infinity;
   for (index_t j = 0; j < t; ++j) {
@@ -39,25 +39,25 @@ template <class Scalar>
   }
   const power_options options{.rounds = rounds};
   // Scaled so that no entry and no image leaves the scalar's range.
-  const Eigen::VectorXd relative = scale / largest_pivot;
+  for (index_t j = 0; j < t; ++j) scale[j] /= largest_pivot;
   scalars given(t);
   scalars image(t);
   scalars back(t);
-  const power_estimate largest =
-      detail::power_iterate(t, options, [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
-        for (index_t j = 0; j < t; ++j) given[j] = static_cast<Scalar>(u[j] * relative[j]);
-        detail::multiply_square(r.data(), t, t, given.data(), back.data(), image.data());
-        for (index_t j = 0; j < t; ++j) out[j] = static_cast<double>(back[j]) * relative[j];
-      });
-  const power_estimate inverse =
-      detail::power_iterate(t, options, [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
-        double norm = 0;
-        for (index_t j = 0; j < t; ++j) norm = std::max(norm, std::abs(u[j] / relative[j]));
-        for (index_t j = 0; j < t; ++j) given[j] = static_cast<Scalar>(u[j] / relative[j] / norm);
-        detail::solve_transposed(r.data(), t, t, given.data());
-        detail::solve_upper(r.data(), t, t, given.data());
-        for (index_t j = 0; j < t; ++j) out[j] = norm * static_cast<double>(given[j]) / relative[j];
-      });
+  auto square = [&](const double* u, double* out) {
+    for (index_t j = 0; j < t; ++j) given[j] = static_cast<Scalar>(u[j] * scale[j]);
+    detail::multiply_square(r.data(), t, t, given.data(), back.data(), image.data());
+    for (index_t j = 0; j < t; ++j) out[j] = static_cast<double>(back[j]) * scale[j];
+  };
+  auto inverse_square = [&](const double* u, double* out) {
+    double norm = 0;
+    for (index_t j = 0; j < t; ++j) norm = std::max(norm, std::abs(u[j] / scale[j]));
+    for (index_t j = 0; j < t; ++j) given[j] = static_cast<Scalar>(u[j] / scale[j] / norm);
+    detail::solve_transposed(r.data(), t, t, given.data());
+    detail::solve_upper(r.data(), t, t, given.data());
+    for (index_t j = 0; j < t; ++j) out[j] = norm * static_cast<double>(given[j]) / scale[j];
+  };
+  const power_estimate largest = detail::power_iterate(t, options, square);
+  const power_estimate inverse = detail::power_iterate(t, options, inverse_square);
   if (!largest.finite || !inverse.finite) return infinity;
   return std::max(largest.sigma * inverse.sigma, largest_pivot / smallest_pivot);
 }

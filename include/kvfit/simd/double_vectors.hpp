@@ -53,6 +53,16 @@ namespace kvfit::simd::inline KVFIT_ISA {
   return most;
 }
 
+/// Whether all of them are numbers.
+[[nodiscard]] inline bool all_finite(const double* x, index_t n) noexcept {
+  const batch64 zero(0.0);
+  batch64 sums(0.0);  // 0 · x is 0 for numbers alone
+  index_t i = 0;
+  for (; i + lanes64 <= n; i += lanes64) sums = multiply_add(load(x + i), zero, sums);
+  if (i < n) sums = multiply_add(load_first(x + i, n - i, 0.0), zero, sums);
+  return sum(sums) == 0;
+}
+
 /// y_i ← y_i + a x_i. One rounding with FMA, two without.
 inline void add_scaled(double* y, double a, const double* x, index_t n) noexcept {
   const batch64 factor(a);

@@ -66,6 +66,7 @@ struct values_functions {
 };
 
 /// `values::least_squares` unless another is given.
-using any_values = policy_handle<values_functions, values::least_squares, values::copy>;
+using any_values =
+    policy_handle<values_functions, values::least_squares, values::unpivoted_qr, values::copy>;
 
 }  // namespace kvfit

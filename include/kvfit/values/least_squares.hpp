@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "kvfit/attention/output_weights.hpp"
 #include "kvfit/core/config.hpp"
@@ -12,14 +13,20 @@
 #include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/cross_validated_ridge.hpp"
 #include "kvfit/linalg/least_squares.hpp"
+#include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/product.hpp"
 #include "kvfit/values/policies.hpp"
 #include "kvfit/values/problem.hpp"
 
 namespace kvfit::values::inline KVFIT_ISA {
 
-/// The ridge must be finite and not negative, nor must the reweightings be.
-template <class = void>
+/// The ridge must be finite and not negative, nor must the reweightings be; the unpivoted QR is a
+/// policy of its own.
 inline result<void> check_settings(const values::least_squares& policy) {
+  if (policy.method == linalg::least_squares_method::qr_unpivoted) {
+    return error{errc::invalid_option, "least_squares.method", error::none, error::none,
+                 "use values::unpivoted_qr"};
+  }
   if (policy.reweightings < 0) {
     return error{errc::invalid_option, "least_squares.reweightings", policy.reweightings, 0,
                  "must not be negative"};
@@ -33,16 +40,71 @@ inline result<void> check_settings(const values::least_squares& policy) {
                                       "must be finite and not negative");
 }
 
+/// Row i of `x` times `factors[i]`.
+inline matrix scaled_rows(const matrix& x, const vector& factors) {
+  matrix out(x.rows(), x.cols());
+  for (index_t i = 0; i < x.rows(); ++i) {
+    const float factor = factors[i];
+    const float* const from = x.data() + i * x.cols();
+    float* const to = out.data() + i * x.cols();
+    for (index_t j = 0; j < x.cols(); ++j) to[j] = factor * from[j];
+  }
+  return out;
+}
+
+/// y ← y − x c. Cost n · t · d.
+inline void subtract_product(matrix& y, const matrix& x, const matrix& c) {
+  constexpr index_t depth = 128;  // as many rows of c stay near
+  for (index_t k = 0; k < x.cols(); k += depth) {
+    simd::multiply({x.data() + k, x.cols(), 1}, {c.data() + k * c.cols(), c.cols()},
+                   {y.data(), y.cols()}, y.rows(), y.cols(), std::min(depth, x.cols() - k),
+                   simd::product_mode::subtract);
+  }
+}
+
+/// Row factors that tend from the least mean square to the least mean of the errors of the fit
+/// before; false, with `factors` as they are, where that one's errors are noise.
+inline bool reweight(const vector& given, const matrix& y, const matrix& missing, vector& factors) {
+  const index_t n = y.rows();
+  const index_t d = y.cols();
+  const auto length = [d](const matrix& rows, index_t i) {
+    return std::sqrt(simd::dot(rows.data() + i * d, rows.data() + i * d, d));
+  };
+  std::vector<double> errors(static_cast<std::size_t>(n));
+  double sum = 0;
+  double outputs = 0;
+  for (index_t i = 0; i < n; ++i) {
+    const double weight = static_cast<double>(given[i]);
+    errors[static_cast<std::size_t>(i)] = weight * length(missing, i);
+    sum += errors[static_cast<std::size_t>(i)];
+    outputs += weight * length(y, i);
+  }
+  // Below the noise of fp32 errors say nothing; and a row that fits well must not rule all others.
+  if (!(sum > 1e-5 * outputs)) return false;
+  const double floor = 0.1 * sum / static_cast<double>(n);
+  double squares = 0;
+  double given_squares = 0;
+  for (index_t i = 0; i < n; ++i) {
+    double& error = errors[static_cast<std::size_t>(i)];
+    const double weight = static_cast<double>(given[i]);
+    error = weight / std::sqrt(std::max(error, floor));  // the new factor
+    squares += error * error;
+    given_squares += weight * weight;
+  }
+  // So that a ridge stays what it was beside the rows.
+  const double unit = std::sqrt(given_squares / squares);
+  for (index_t i = 0; i < n; ++i) {
+    factors[i] = static_cast<float>(unit * errors[static_cast<std::size_t>(i)]);
+  }
+  return true;
+}
+
 /// Rank loss is regularised and reported, never an error; the report's λ is the one used. Cost and
 /// memory as `linalg::least_squares`, with a copy of X and Y for relative weighting, and those of
 /// `linalg::cross_validated_ridge` where queries are few.
-template <class = void>
 inline result<values_fit> fit_values(const values::least_squares& policy,
                                      const values_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
-  const auto finished = [](linalg::least_squares_fit fit) {
-    return values_fit{std::move(fit.coefficients), fit.report, true};
-  };
   linalg::least_squares_options options{
       .method = policy.method, .mode = policy.ridge_scaling, .ridge = policy.ridge};
   const matrix& x = *problem.weights;
@@ -57,38 +119,40 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   const bool are_few = static_cast<double>(x.rows()) < many &&
                        std::min(x.rows(), x.cols()) <= cross_validated_at_most;
   const bool is_relative = policy.weighting == output_weighting::relative;
-  const bool is_plain = !is_relative && policy.reweightings == 0;
-  vector factors = is_relative ? relative_output_weights(y) : vector(vector::Ones(y.rows()));
+  vector factors;
+  if (is_relative) {
+    factors = relative_output_weights(y);
+  } else {
+    factors.resize(y.rows());
+    std::fill_n(factors.data(), y.rows(), 1.0F);
+  }
   if (policy.ridge_scaling == linalg::ridge_mode::none && are_few) {
-    const matrix left = factors.asDiagonal() * x;
-    matrix right = factors.asDiagonal() * y;
-    if (policy.toward_original) right -= left * *problem.original;
+    const matrix left = scaled_rows(x, factors);
+    matrix right = scaled_rows(y, factors);
+    if (policy.toward_original) subtract_product(right, left, *problem.original);
     options.mode = linalg::ridge_mode::fixed;
-    options.ridge = linalg::cross_validated_ridge(left, right);
+    options.ridge = linalg::cross_validated_ridge(left, right, problem.threads);
   }
-  if (is_plain) return finished(solve(options, x, y));
-  const vector given = factors;
-  linalg::least_squares_options quick = options;  // its errors alone are looked at
-  quick.method = linalg::least_squares_method::cholesky;
-  for (int k = 0; k < policy.reweightings; ++k) {
-    const matrix trial =
-        solve(quick, factors.asDiagonal() * x, factors.asDiagonal() * y).coefficients;
-    matrix missing = y;
-    missing.noalias() -= x * trial;
-    vector errors(y.rows());
-    for (index_t i = 0; i < y.rows(); ++i) errors[i] = given[i] * missing.row(i).norm();
-    // Below the noise of fp32 errors say nothing; and a row that fits well must not rule all
-    // others.
-    const float mean = errors.mean();
-    if (!(mean > 1e-5F * given.cwiseProduct(y.rowwise().norm()).mean())) break;
-    factors = given.array() * errors.array().max(0.1F * mean).rsqrt();
-    factors *= given.norm() / factors.norm();  // so that a ridge stays what it was beside the rows
+  if (policy.reweightings > 0) {
+    const vector given = factors;
+    linalg::least_squares_options quick = options;  // its errors alone are looked at
+    quick.method = linalg::least_squares_method::cholesky;
+    for (int k = 0; k < policy.reweightings; ++k) {
+      const matrix trial =
+          solve(quick, scaled_rows(x, factors), scaled_rows(y, factors)).coefficients;
+      matrix missing = y;
+      subtract_product(missing, x, trial);
+      if (!reweight(given, y, missing, factors)) break;
+    }
   }
-  return finished(solve(options, factors.asDiagonal() * x, factors.asDiagonal() * y));
+  linalg::least_squares_fit fit =
+      is_relative || policy.reweightings > 0
+          ? solve(options, scaled_rows(x, factors), scaled_rows(y, factors))
+          : solve(options, x, y);
+  return values_fit{std::move(fit.coefficients), fit.report, true};
 }
 
 /// Bytes that `fit_values` holds at most, its result included.
-template <class = void>
 inline double fit_values_bytes(const values::least_squares& policy, const head_sizes& sizes) {
   const index_t n = sizes.queries;
   const index_t t = sizes.budget;
@@ -114,7 +178,7 @@ inline double fit_values_bytes(const values::least_squares& policy, const head_s
     most = std::max({most, weighted + fit(linalg::least_squares_method::cholesky),
                      float_bytes(t, d) + looking});
   }
-  return most + float_bytes(3, n) + double_bytes(2, n);
+  return most + float_bytes(3, n) + double_bytes(3, n);
 }
 
 static_assert(values_policy<values::least_squares>);

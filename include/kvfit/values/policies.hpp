@@ -15,11 +15,11 @@ inline constexpr index_t cross_validated_at_most = 512;
 /// min_C ‖F (X C − Y)‖²_F + λ‖C − C₀‖²_F, X the n × t softmax weights, Y the full outputs, F by
 /// `output_weighting`.
 ///
-/// C₀ is 0 as published, or the kept rows' own values: then whatever the queries do not determine
-/// (fewer queries than keys, keys that none of them looks at) stays as it was instead of going to
-/// 0.
+/// Solved in values/least_squares.hpp. C₀ is 0 as published, or the kept rows' own values: then
+/// whatever the queries do not determine (fewer queries than keys, keys that none of them looks at)
+/// stays as it was instead of going to 0.
 struct least_squares {
-  linalg::least_squares_method method = linalg::least_squares_method::qr;
+  linalg::least_squares_method method = linalg::least_squares_method::ranked;
   linalg::ridge_mode ridge_scaling = linalg::ridge_mode::none;
   double ridge = 0;  ///< ≥ 0; λ = ridge × ‖FX‖₂², × ‖FX‖_F²/t, or × 1
   /// Where no ridge is asked for (`ridge_scaling` none) and the queries are fewer than this many
@@ -37,7 +37,16 @@ struct least_squares {
   friend bool operator==(const least_squares&, const least_squares&) = default;
 };
 
-/// The kept rows keep their own values.
+/// min_C ‖X C − Y‖²_F + λ‖C‖²_F as the published code solves it: QR in fp32, full rank assumed
+/// (values/unpivoted_qr.hpp).
+struct unpivoted_qr {
+  linalg::ridge_mode ridge_scaling = linalg::ridge_mode::none;
+  double ridge = 0;  ///< ≥ 0; λ = ridge × ‖X‖₂², × ‖X‖_F²/t, or × 1
+
+  friend bool operator==(const unpivoted_qr&, const unpivoted_qr&) = default;
+};
+
+/// The kept rows keep their own values (values/copy.hpp).
 struct copy {};
 
 }  // namespace kvfit::values

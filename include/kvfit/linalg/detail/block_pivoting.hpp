@@ -23,17 +23,16 @@ enum class pivoting_end : std::uint8_t { solved, cycling, out_of_iterations };
 /// may cycle where columns nearly coincide, so it gives up after `patience` rounds without fewer
 /// exchanges than ever before. `free`: the free set to begin with, and the last one; `best` is
 /// replaced by each clipped point of a lower loss (at a solution: of no higher one).
-template <class = void>
 inline pivoting_end block_pivoting(const bounded_problem& problem, free_block& block,
                                    double proximity, const bounded_point& center,
-                                   std::vector<Eigen::Index>& free, bounded_point& best,
+                                   std::vector<index_t>& free, bounded_point& best,
                                    int max_iterations, int& iterations) {
   constexpr int patience = 3;
   const box& bounds = problem.bounds;
-  const Eigen::MatrixXd& gram = problem.data.gram;
-  const Eigen::Index t = center.weights.size();
+  const double* gram = problem.data.gram.data();
+  const index_t t = center.weights.size();
   bounded_point point;
-  Eigen::VectorXd step = Eigen::VectorXd::Zero(t);  // from the center
+  Eigen::VectorXd step(t);  // from the center
   Eigen::VectorXd slope(t);
   Eigen::VectorXd target = center.weights;
   std::vector<char> is_free(static_cast<std::size_t>(t));
@@ -44,22 +43,24 @@ inline pivoting_end block_pivoting(const bounded_problem& problem, free_block& b
     ++iterations;
     // Weights sit on the bound they were last found beyond or on; free ones start from the center.
     std::fill(is_free.begin(), is_free.end(), char{0});
-    for (const Eigen::Index j : free) is_free[static_cast<std::size_t>(j)] = 1;
+    for (const index_t j : free) is_free[static_cast<std::size_t>(j)] = 1;
     bounds.clip(target);
-    step = target - center.weights;
-    for (const Eigen::Index j : free) step[j] = 0;
-    slope = center.gradient;
-    slope.noalias() += gram * step;
+    for (index_t j = 0; j < t; ++j) {
+      step[j] = is_free[static_cast<std::size_t>(j)] != 0 ? 0.0 : target[j] - center.weights[j];
+    }
+    multiply_symmetric(gram, t, t, step.data(), slope.data());
+    for (index_t j = 0; j < t; ++j) slope[j] += center.gradient[j];
     if (!block.factor(free, proximity)) return pivoting_end::cycling;
     block.newton_step(slope, step);
-    slope = center.gradient;
-    slope.noalias() += gram * step;
-    slope.array() += proximity * gram.diagonal().array() * step.array();
-    for (const Eigen::Index j : free) target[j] = center.weights[j] + step[j];
+    multiply_symmetric(gram, t, t, step.data(), slope.data());
+    for (index_t j = 0; j < t; ++j) {
+      slope[j] += center.gradient[j] + proximity * gram[j * (t + 1)] * step[j];
+    }
+    for (const index_t j : free) target[j] = center.weights[j] + step[j];
 
     free.clear();
     std::size_t exchanges = 0;
-    for (Eigen::Index j = 0; j < t; ++j) {
+    for (index_t j = 0; j < t; ++j) {
       bool stays = false;
       if (is_free[static_cast<std::size_t>(j)] != 0) {
         stays = bounds.contains(target[j]);

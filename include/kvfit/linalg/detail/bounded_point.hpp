@@ -9,7 +9,9 @@
 
 #include "kvfit/linalg/bounded_fit.hpp"
 #include "kvfit/linalg/box.hpp"
+#include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/gram.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
@@ -22,26 +24,30 @@ struct bounded_problem {
 
   bounded_problem(const normal_equations& equations, const box& limits, double tolerance)
       : data(equations), bounds(limits), slack(equations.moment.size()) {
-    const Eigen::VectorXd row_sums = data.gram.rowwise().sum();
+    const index_t t = slack.size();
+    Eigen::VectorXd ones(t);
+    Eigen::VectorXd row_sums(t);
+    for (index_t j = 0; j < t; ++j) ones[j] = 1;
+    multiply_symmetric(data.gram.data(), t, t, ones.data(), row_sums.data());
     scale = kkt_scale(data.moment, row_sums, bounds);
     // The same scale measured in column lengths, so that a short column's gradient counts too.
     double scaled = 0;
     const bool has_floor = std::isfinite(bounds.lower) && bounds.lower != 0;
-    for (Eigen::Index j = 0; j < slack.size(); ++j) {
+    for (index_t j = 0; j < slack.size(); ++j) {
       const double length_sq = data.gram(j, j);
       if (!(length_sq > 0)) continue;
       const double from_floor = has_floor ? std::abs(bounds.lower * row_sums[j]) : 0.0;
       scaled =
           std::max(scaled, std::max(std::abs(data.moment[j]), from_floor) / std::sqrt(length_sq));
     }
-    for (Eigen::Index j = 0; j < slack.size(); ++j) {
+    for (index_t j = 0; j < slack.size(); ++j) {
       const double length = std::sqrt(std::max(data.gram(j, j), 0.0));
       slack[j] = 0.1 * tolerance * std::min(scale, scaled * length);
     }
   }
 
   /// Whether weight j can be anything but what it is: its column is not 0, its bounds differ.
-  [[nodiscard]] bool movable(Eigen::Index j) const {
+  [[nodiscard]] bool movable(index_t j) const {
     return data.gram(j, j) > 0 && bounds.lower < bounds.upper;
   }
 };
@@ -54,14 +60,18 @@ struct bounded_point {
 
   /// Moves to `target`, clipped. Cost 2·t² flops.
   void move_to(const bounded_problem& problem, const Eigen::VectorXd& target) {
+    const index_t t = target.size();
+    const normal_equations& data = problem.data;
     weights = target;
     problem.bounds.clip(weights);
-    gradient.noalias() = problem.data.gram * weights;
+    gradient.resize(t);
+    multiply_symmetric(data.gram.data(), t, t, weights.data(), gradient.data());
     // In this order: where it is NaN it stays NaN, and is no better than any other.
-    objective = std::max(0.5 * weights.dot(gradient) - problem.data.moment.dot(weights) +
-                             0.5 * problem.data.target_sq,
+    objective = std::max(0.5 * simd::dot(weights.data(), gradient.data(), t) -
+                             simd::dot(data.moment.data(), weights.data(), t) +
+                             0.5 * data.target_sq,
                          0.0);
-    gradient -= problem.data.moment;
+    for (index_t j = 0; j < t; ++j) gradient[j] -= data.moment[j];
   }
 
   [[nodiscard]] double residual(const bounded_problem& problem) const {
@@ -69,10 +79,10 @@ struct bounded_point {
   }
 
   /// The weights between the bounds, or on a bound with a gradient that pulls them inside.
-  [[nodiscard]] std::vector<Eigen::Index> free_set(const bounded_problem& problem) const {
-    std::vector<Eigen::Index> out;
+  [[nodiscard]] std::vector<index_t> free_set(const bounded_problem& problem) const {
+    std::vector<index_t> out;
     const box& bounds = problem.bounds;
-    for (Eigen::Index j = 0; j < weights.size(); ++j) {
+    for (index_t j = 0; j < weights.size(); ++j) {
       if (!problem.movable(j)) continue;
       const bool between = weights[j] > bounds.lower && weights[j] < bounds.upper;
       if (between || kkt_violation(weights[j], gradient[j], bounds) > problem.slack[j]) {

@@ -20,7 +20,6 @@ namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
 /// [X; √λ I], or Xᵀ where X is wide and λ = 0, as Q R in fp32. Columns are first brought to entries
 /// of about 1 by powers of two, which changes no digit.
-template <class = void>
 class float_qr {
  public:
   /// Solves share right-hand sides among `threads`, too.
@@ -31,13 +30,17 @@ class float_qr {
         qr_(is_wide_ ? x.cols() : x.rows() + (lambda > 0 ? x.cols() : 0), length_.size()),
         threads_(threads) {
     const auto root = static_cast<float>(std::sqrt(lambda));
-    Eigen::ArrayXf largest = Eigen::ArrayXf::Constant(length_.size(), root);
-    Eigen::ArrayXf inverse(length_.size());
+    const index_t stride = x.outerStride();
+    kvfit::vector largest(length_.size());
+    std::fill_n(largest.data(), length_.size(), root);
+    kvfit::vector inverse(length_.size());
     const auto row = [&](index_t i, index_t first, index_t width, float* to) noexcept {
       if (is_wide_) {
-        for (index_t j = 0; j < width; ++j) to[j] = x(first + j, i) * inverse[first + j];
+        for (index_t j = 0; j < width; ++j) {
+          to[j] = x.data()[(first + j) * stride + i] * inverse[first + j];
+        }
       } else if (i < equations_) {
-        multiply_each(x.data() + i * x.outerStride() + first, inverse.data() + first, width, to);
+        multiply_each(x.data() + i * stride + first, inverse.data() + first, width, to);
       } else {
         for (index_t j = 0; j < width; ++j) {
           to[j] = first + j == i - equations_ ? root * inverse[first + j] : 0.0F;
@@ -48,16 +51,17 @@ class float_qr {
         [&](index_t first, index_t width, float* to) noexcept {
           if (is_wide_) {
             for (index_t j = first; j < first + width; ++j) {
-              largest[j] = x.row(j).cwiseAbs().maxCoeff();
+              for (index_t i = 0; i < qr_.rows(); ++i) {
+                largest[j] = std::max(largest[j], std::abs(x.data()[j * stride + i]));
+              }
             }
           } else {
             for (index_t i = 0; i < equations_; ++i) {
-              keep_largest(x.data() + i * x.outerStride() + first, width, largest.data() + first);
+              keep_largest(x.data() + i * stride + first, width, largest.data() + first);
             }
           }
           for (index_t j = first; j < first + width; ++j) {
-            length_[j] =
-                std::clamp(power_of_two(static_cast<double>(largest[j])), 0x1p-120, 0x1p120);
+            length_[j] = float_unit(static_cast<double>(largest[j]));
             inverse[j] = static_cast<float>(1 / length_[j]);
           }
           for (index_t i = 0; i < qr_.rows(); ++i, to += strip_width) row(i, first, width, to);
@@ -69,104 +73,77 @@ class float_qr {
 
   /// σ_max(X), as precise as fp32 is and from below. Cost some 40·t² flops.
   [[nodiscard]] double norm() const {
-    const Eigen::VectorXd relative = length_ / unit();
+    struct relative_square {
+      const float_qr& qr;
+      double unit;
+      kvfit::vector given;
+      kvfit::vector image;
+      kvfit::vector back;
+
+      void operator()(const double* u, double* out) {
+        const index_t size = given.size();
+        for (index_t j = 0; j < size; ++j) {
+          given[j] = static_cast<float>(u[j] * (qr.length_[j] / unit));
+        }
+        multiply_square(qr.qr_.r().data(), size, size, given.data(), back.data(), image.data());
+        for (index_t j = 0; j < size; ++j) {
+          out[j] = static_cast<double>(back[j]) * (qr.length_[j] / unit);
+        }
+      }
+    };
     const index_t size = length_.size();
-    kvfit::vector given(size);
-    kvfit::vector image(size);
-    kvfit::vector back(size);
-    const power_estimate found = power_iterate(
-        size, {.rounds = 100, .tolerance = 1e-8, .from_ones = true},
-        [&](const Eigen::VectorXd& u, Eigen::VectorXd& out) {
-          for (index_t j = 0; j < size; ++j) given[j] = static_cast<float>(u[j] * relative[j]);
-          multiply_square(qr_.r().data(), size, size, given.data(), back.data(), image.data());
-          for (index_t j = 0; j < size; ++j) out[j] = static_cast<double>(back[j]) * relative[j];
-        });
-    return found.sigma * unit();
-  }
-
-  /// R with every column as long as it was, in units of `unit()`.
-  [[nodiscard]] double unit() const { return length_.maxCoeff(); }
-  [[nodiscard]] kvfit::matrix triangle() const {
-    return qr_.r() * (length_ / unit()).template cast<float>().asDiagonal();
-  }
-
-  /// The first t rows of QᵀB (tall), to be used with `triangle()`.
-  template <class Rhs>
-  [[nodiscard]] double_matrix project(const Eigen::MatrixBase<Rhs>& b) {
-    double scale = 1;
-    const kvfit::matrix right = projected(b, scale);
-    return right.topRows(length_.size()).cast<double>() * scale;
+    const double unit = simd::largest_size(length_.data(), size);
+    relative_square square{*this, unit, kvfit::vector(size), kvfit::vector(size),
+                           kvfit::vector(size)};
+    return power_iterate(size, {.rounds = 100, .tolerance = 1e-8, .from_ones = true}, square)
+               .sigma *
+           unit;
   }
 
   /// min ‖X C − B‖² + λ‖C‖² (tall) or the smallest C with X C = B (wide). Not finite where R is
   /// singular.
-  template <class Rhs>
-  [[nodiscard]] double_matrix solve(const Eigen::MatrixBase<Rhs>& b) {
+  [[nodiscard]] double_matrix solve(const double_matrix& b) const {
     const index_t size = length_.size();
+    const index_t rows = qr_.rows();
     const index_t d = b.cols();
-    double scale = 1;
-    const Eigen::VectorXd inverse = length_.cwiseInverse();
+    const float* r = qr_.r().data();
+    const auto columns = [&](auto body) {  // in groups, each of which meets all reflections
+      const executor_ref threads = threads_.for_work(
+          2.0 * static_cast<double>(rows) * static_cast<double>(size) * static_cast<double>(d));
+      over_pieces(threads, d, columns_at_once(d, threads), body);
+    };
+    kvfit::matrix x;
+    x.setZero(rows, d);
+    double_matrix out(is_wide_ ? rows : size, d);
     if (!is_wide_) {
-      kvfit::matrix right = projected(b, scale);
-      solve_upper(qr_.r().data(), size, size, right.data(), d, d, threads_);
-      return inverse.asDiagonal() * (right.topRows(size).cast<double>() * scale);
+      const double scale = power_of_two(simd::largest_size(b.data(), equations_ * d));
+      narrow(b.data(), 1 / scale, equations_ * d, x.data());
+      columns([&](index_t first, index_t count) noexcept {
+        qr_.apply_transposed(x.data() + first, d, count);
+      });
+      solve_upper(r, size, size, x.data(), d, d, threads_);
+      for (index_t i = 0; i < size; ++i) {
+        widen(x.data() + i * d, scale / length_[i], d, out.data() + i * d);
+      }
+      return out;
     }
-    const double_matrix scaled = inverse.asDiagonal() * b.template cast<double>();
-    scale = power_of_two(scaled.cwiseAbs().maxCoeff());
-    kvfit::matrix out = kvfit::matrix::Zero(qr_.rows(), d);
-    out.topRows(size) = (scaled / scale).cast<float>();
-    solve_transposed(qr_.r().data(), size, size, out.data(), d, d, threads_);
-    over_columns(
-        d, [&](index_t first, index_t count) noexcept { qr_.apply(out.data() + first, d, count); });
-    return out.cast<double>() * scale;
-  }
-
-  /// (RᵀR)⁻¹ right, for a tall X.
-  [[nodiscard]] double_matrix solve_normal(const double_matrix& right) const {
-    const index_t size = length_.size();
-    const index_t d = right.cols();
-    const Eigen::VectorXd inverse = length_.cwiseInverse();
-    const double_matrix scaled = inverse.asDiagonal() * right;
-    const double scale = power_of_two(scaled.cwiseAbs().maxCoeff());
-    kvfit::matrix x = (scaled / scale).cast<float>();
-    solve_transposed(qr_.r().data(), size, size, x.data(), d, d, threads_);
-    solve_upper(qr_.r().data(), size, size, x.data(), d, d, threads_);
-    return inverse.asDiagonal() * (x.cast<double>() * scale);
-  }
-
-  /// ‖diag(column lengths) C‖: what C weighs in X C.
-  [[nodiscard]] double weight(const double_matrix& c) const {
-    return (length_.asDiagonal() * c).norm();
+    double largest = 0;
+    for (index_t i = 0; i < size; ++i) {
+      largest = std::max(largest, simd::largest_size(b.data() + i * d, d) / length_[i]);
+    }
+    const double scale = power_of_two(largest);
+    for (index_t i = 0; i < size; ++i) {
+      narrow(b.data() + i * d, 1 / (length_[i] * scale), d, x.data() + i * d);
+    }
+    solve_transposed(r, size, size, x.data(), d, d, threads_);
+    columns([&](index_t first, index_t count) noexcept {
+      qr_.apply(x.data() + first, d, count);
+    });
+    widen(x.data(), scale, rows * d, out.data());
+    return out;
   }
 
  private:
-  template <class Rhs>
-  kvfit::matrix projected(const Eigen::MatrixBase<Rhs>& b, double& scale) {
-    scale = power_of_two(static_cast<double>(b.cwiseAbs().maxCoeff()));
-    const index_t d = b.cols();
-    kvfit::matrix right(qr_.rows(), d);
-    over_rows(threads_, qr_.rows(), d, [&](index_t first, index_t count) noexcept {
-      const index_t given = std::clamp<index_t>(equations_ - first, 0, count);
-      right.middleRows(first, given) =
-          (b.middleRows(std::min(first, equations_), given).template cast<double>() / scale)
-              .template cast<float>();
-      right.middleRows(first + given, count - given).setZero();
-    });
-    over_columns(d, [&](index_t first, index_t count) noexcept {
-      qr_.apply_transposed(right.data() + first, d, count);
-    });
-    return right;
-  }
-
-  /// `body(first, count)` for groups of `cols` columns, each of which meets all reflections.
-  template <class Body>
-  void over_columns(index_t cols, Body body) const {
-    const executor_ref threads =
-        threads_.for_work(2.0 * static_cast<double>(qr_.rows()) *
-                          static_cast<double>(length_.size()) * static_cast<double>(cols));
-    over_pieces(threads, cols, columns_at_once(cols, threads), body);
-  }
-
   bool is_wide_;
   index_t equations_;
   Eigen::VectorXd length_;

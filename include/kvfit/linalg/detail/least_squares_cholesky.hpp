@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
+#include <utility>
 
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
@@ -14,6 +15,7 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
 #include "kvfit/linalg/triangular_condition.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
@@ -27,6 +29,20 @@ inline double float_unit(double x) noexcept {
   return std::clamp(power_of_two(x), 0x1p-120, 0x1p120);
 }
 
+/// Row i of X times factors_i.
+inline void scale_rows(double_matrix& x, const Eigen::VectorXd& factors) noexcept {
+  const index_t cols = x.cols();
+  for (index_t i = 0; i < x.rows(); ++i) simd::scale(x.data() + i * cols, factors[i], cols);
+}
+
+/// `factor` · X in fp32; the largest entry's power of two is taken out where fp32 needs it.
+inline void narrow(const double* x, double factor, index_t count, float* out) noexcept {
+  for (index_t i = 0; i < count; ++i) out[i] = static_cast<float>(x[i] * factor);
+}
+inline void widen(const float* x, double factor, index_t count, double* out) noexcept {
+  for (index_t i = 0; i < count; ++i) out[i] = static_cast<double>(x[i]) * factor;
+}
+
 /// G + λI = UᵀU in double or fp32. Columns are first brought to lengths between 1 and 2 by powers
 /// of two, which changes no digit, and keeps squares within fp32.
 template <class Scalar>
@@ -36,52 +52,76 @@ class shifted_factor {
 
   /// Reads the lower triangle of `gram`. False: not positive definite in this arithmetic.
   [[nodiscard]] bool compute(const Eigen::MatrixXd& gram, double lambda) {
-    const Eigen::Index size = gram.rows();
+    const index_t size = gram.rows();
     length_.resize(size);
-    for (Eigen::Index j = 0; j < size; ++j) {
+    inverse_.resize(size);
+    for (index_t j = 0; j < size; ++j) {
       length_[j] = power_of_two(std::sqrt(gram(j, j) + lambda));
+      inverse_[j] = 1 / length_[j];
     }
-    const Eigen::VectorXd inverse = length_.cwiseInverse();
     factor_.resize(size, size);
     over_rows(threads_, size, size, [&](index_t first, index_t count) noexcept {
       // Columns of the lower triangle: rows of the upper one.
-      for (Eigen::Index j = first; j < first + count; ++j) {
-        factor_.row(j).tail(size - j) =
-            (gram.col(j).tail(size - j).array() * (inverse[j] * inverse.tail(size - j).array()))
-                .template cast<Scalar>();
-        factor_(j, j) = static_cast<Scalar>((gram(j, j) + lambda) * inverse[j] * inverse[j]);
+      for (index_t j = first; j < first + count; ++j) {
+        const double* column = gram.data() + j * size;
+        Scalar* row = factor_.data() + j * size;
+        const double own = inverse_[j];
+        for (index_t i = j; i < size; ++i) {
+          row[i] = static_cast<Scalar>(column[i] * (own * inverse_[i]));
+        }
+        row[j] = static_cast<Scalar>((column[j] + lambda) * own * own);
       }
     });
-    return factor_upper(factor_.data(), index_t{size}, index_t{size}, threads_);
+    return factor_upper(factor_.data(), size, size, threads_);
   }
 
   /// Estimate of σ_max/σ_min of what G is the square of, and the same with columns of equal length.
   [[nodiscard]] double condition() const { return triangular_condition(factor_, length_); }
   [[nodiscard]] double scaled_condition() const { return triangular_condition(factor_); }
 
-  /// Lengths of the columns outside the span of those before them.
-  [[nodiscard]] Eigen::ArrayXd pivots() const {
-    return factor_.diagonal().template cast<double>().array() * length_.array();
+  /// Length of column j outside the span of those before it.
+  [[nodiscard]] double pivot(index_t j) const {
+    return static_cast<double>(factor_(j, j)) * length_[j];
+  }
+  /// How many of them are above `least`.
+  [[nodiscard]] index_t pivots_above(double least) const {
+    index_t out = 0;
+    for (index_t j = 0; j < factor_.rows(); ++j) out += pivot(j) > least ? 1 : 0;
+    return out;
+  }
+  [[nodiscard]] double largest_pivot() const {
+    double out = 0;
+    for (index_t j = 0; j < factor_.rows(); ++j) out = std::max(out, pivot(j));
+    return out;
   }
 
-  /// (G + λI)⁻¹ right.
-  [[nodiscard]] double_matrix solve(const double_matrix& right) const {
-    const Eigen::VectorXd inverse = length_.cwiseInverse();
-    double_matrix scaled = inverse.asDiagonal() * right;
-    // fp32 holds the ratios of a system's numbers; its own range would not.
-    const double largest = scaled.size() == 0 ? 0 : scaled.cwiseAbs().maxCoeff();
-    const double unit = std::is_same_v<Scalar, double> ? 1 : power_of_two(largest);
-    matrix_of<Scalar> x = (scaled / unit).template cast<Scalar>();
+  /// (G + λI)⁻¹ x.
+  [[nodiscard]] double_matrix solve(double_matrix x) const {
     const index_t size = factor_.rows();
     const index_t d = x.cols();
-    solve_transposed(factor_.data(), size, size, x.data(), d, d, threads_);
-    solve_upper(factor_.data(), size, size, x.data(), d, d, threads_);
-    return inverse.asDiagonal() * (x.template cast<double>() * unit);
+    scale_rows(x, inverse_);
+    const auto solve_in_place = [&](Scalar* numbers) {
+      solve_transposed(factor_.data(), size, size, numbers, d, d, threads_);
+      solve_upper(factor_.data(), size, size, numbers, d, d, threads_);
+    };
+    if constexpr (std::is_same_v<Scalar, double>) {
+      solve_in_place(x.data());
+    } else {
+      // fp32 holds the ratios of a system's numbers; its own range would not.
+      const double unit = power_of_two(simd::largest_size(x.data(), size * d));
+      matrix_of<Scalar> narrowed(size, d);
+      narrow(x.data(), 1 / unit, size * d, narrowed.data());
+      solve_in_place(narrowed.data());
+      widen(narrowed.data(), unit, size * d, x.data());
+    }
+    scale_rows(x, inverse_);
+    return x;
   }
 
  private:
   matrix_of<Scalar> factor_;  // U, in the upper triangle
   Eigen::VectorXd length_;
+  Eigen::VectorXd inverse_;
   executor_ref threads_;
 };
 
@@ -102,10 +142,9 @@ bool solve_gram(const Eigen::MatrixXd& gram, double lambda, double tolerance,
     return false;
   }
   report.condition = factor.condition();
-  const Eigen::ArrayXd pivots = factor.pivots();
-  report.rank = (pivots > tolerance * pivots.maxCoeff()).count();
+  report.rank = factor.pivots_above(tolerance * factor.largest_pivot());
   if (report.condition * tolerance > 1) {
-    report.rank = std::min(report.rank, gram.rows() - 1);
+    report.rank = std::min<index_t>(report.rank, gram.rows() - 1);
     if (!(lambda > 0)) return false;
   }
   x = factor.solve(right);
@@ -114,68 +153,62 @@ bool solve_gram(const Eigen::MatrixXd& gram, double lambda, double tolerance,
 
 /// The same with λ raised to tolerance·σ²_max, and ten times more as often as needed: a direction
 /// of noise, some tolerance·σ_max long, is then inverted to no more than 1/σ_max.
-template <class Scalar>
-double_matrix solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, double tolerance,
-                               const double_matrix& right, least_squares_report& report,
-                               const executor_ref& threads = {}) {
+inline double_matrix solve_with_ridge(const Eigen::MatrixXd& gram, double lambda, double tolerance,
+                                      const double_matrix& right, least_squares_report& report,
+                                      const executor_ref& threads = {}) {
   report.escalated = true;
   // From equal components, which suits the matrices met here (no negative entries) and costs two
   // rounds; where it does not suit, no column is longer than σ_max.
   const double estimate =
       largest_singular_value_of_gram(gram, {.rounds = 20, .tolerance = 1e-2, .from_ones = true})
           .sigma;
-  const double sigma = std::max(estimate, std::sqrt(std::max(gram.diagonal().maxCoeff(), 0.0)));
-  shifted_factor<Scalar> factor(threads);
+  double longest_sq = 0;
+  for (index_t j = 0; j < gram.rows(); ++j) longest_sq = std::max(longest_sq, gram(j, j));
+  const double sigma = std::max(estimate, std::sqrt(longest_sq));
+  shifted_factor<double> factor(threads);
   // The rank shows with a shift just above rounding: what depends on earlier columns keeps a
   // squared pivot of about the shift.
-  if constexpr (std::is_same_v<Scalar, double>) {
-    const double probe = tolerance * tolerance * sigma * sigma;
-    if (report.rank == 0 && probe > 0 && factor.compute(gram, probe)) {
-      report.rank = (factor.pivots().square() > 10 * probe).count();
-    }
+  const double probe = tolerance * tolerance * sigma * sigma;
+  if (report.rank == 0 && probe > 0 && factor.compute(gram, probe)) {
+    report.rank = factor.pivots_above(std::sqrt(10 * probe));
   }
   // A zero matrix has no scale: any λ will do.
   lambda = std::max(10 * lambda, sigma > 0 ? tolerance * sigma * sigma : 1.0);
   for (int attempt = 0; attempt < 20; ++attempt, lambda *= 10) {
     if (factor.compute(gram, lambda)) break;
   }
-  if constexpr (std::is_same_v<Scalar, float>) {
-    if (report.rank == 0) report.rank = (factor.pivots().square() > 10 * lambda).count();
-  }
   report.condition = factor.condition();
   report.lambda = lambda;
   return factor.solve(right);
 }
 
-template <class = void>
+/// max |x_ij|; 0 of an empty X.
 inline double largest_entry(const const_matrix_ref& x, const executor_ref& executor = {}) {
-  Eigen::ArrayXf largest = Eigen::ArrayXf::Zero(x.cols());
+  const index_t t = x.cols();
+  kvfit::vector largest;
+  largest.setZero(t);
   const executor_ref threads = executor.for_work(8.0 * static_cast<double>(x.size()));
   constexpr index_t columns = 4 * strip_width;
-  over_pieces(threads, x.cols(), columns, [&](index_t first, index_t count) noexcept {
+  over_pieces(threads, t, columns, [&](index_t first, index_t count) noexcept {
     for (index_t i = 0; i < x.rows(); ++i) {
       keep_largest(x.data() + i * x.outerStride() + first, count, largest.data() + first);
     }
   });
-  return static_cast<double>(largest.maxCoeff());
+  float out = 0;
+  for (index_t j = 0; j < t; ++j) out = std::max(out, largest[j]);
+  return static_cast<double>(out);
 }
 
 /// The lower triangle of XᵀX, products in fp32 (see `float_gram_into`), X of any scale.
-template <class = void>
 inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const executor_ref& threads) {
+  const index_t t = x.cols();
   Eigen::MatrixXd square;
   const double unit = float_unit(largest_entry(x, threads));
-  const auto inverse = static_cast<float>(1 / unit);
-  float_gram_into(
-      x.rows(), x.cols(),
-      [&](index_t i, index_t first, index_t width, float* to) {
-        load_scaled(x.data() + i * x.outerStride() + first, inverse, width, to);
-      },
-      [](index_t) { return index_t{0}; }, square, threads);
+  float_gram_into(x, static_cast<float>(1 / unit), square, threads);
   if (unit == 1) return square;
-  over_rows(threads, x.cols(), x.cols(), [&](index_t first, index_t count) noexcept {
-    for (Eigen::Index j = first; j < first + count; ++j) {
-      square.col(j).tail(x.cols() - j) *= unit * unit;
+  over_rows(threads, t, t, [&](index_t first, index_t count) noexcept {
+    for (index_t j = first; j < first + count; ++j) {
+      simd::scale(square.data() + j * t + j, unit * unit, t - j);
     }
   });
   return square;
@@ -183,30 +216,38 @@ inline Eigen::MatrixXd float_gram(const const_matrix_ref& x, const executor_ref&
 
 /// XᵀB, products in fp32, summed over 128 rows in fp32 and on in double. Both are brought to
 /// entries of about 1 first, by powers of two.
-template <class = void>
 inline double_matrix float_moment(const const_matrix_ref& x, const double_matrix& b,
                                   const executor_ref& executor = {}) {
+  const index_t n = x.rows();
   const index_t t = x.cols();
   const index_t d = b.cols();
   const executor_ref threads = executor.for_work(
       2.0 * static_cast<double>(t) * static_cast<double>(d) * static_cast<double>(strip_depth));
-  double_matrix out = double_matrix::Zero(t, d);
+  double_matrix out;
+  out.setZero(t, d);
   const double x_unit = float_unit(largest_entry(x, executor));
-  const double b_unit = b.size() == 0 ? 1 : power_of_two(b.cwiseAbs().maxCoeff());
-  kvfit::matrix left;
-  kvfit::matrix right;
+  const double b_unit = power_of_two(simd::largest_size(b.data(), n * d));
+  const auto x_inverse = static_cast<float>(1 / x_unit);
+  const index_t most = std::min(strip_depth, n);
+  kvfit::matrix left(most, t);
+  kvfit::matrix right(most, d);
   kvfit::matrix sums(t, d);
-  for (index_t top = 0; top < x.rows(); top += strip_depth) {
-    const index_t count = std::min<index_t>(strip_depth, x.rows() - top);
-    left = x.middleRows(top, count) * static_cast<float>(1 / x_unit);
-    right = (b.middleRows(top, count) / b_unit).cast<float>();
+  for (index_t top = 0; top < n; top += most) {
+    const index_t count = std::min(most, n - top);
+    for (index_t i = 0; i < count; ++i) {
+      const float* from = x.data() + (top + i) * x.outerStride();
+      float* to = left.data() + i * t;
+      for (index_t j = 0; j < t; ++j) to[j] = from[j] * x_inverse;
+    }
+    narrow(b.data() + top * d, 1 / b_unit, count * d, right.data());
     over_pieces(threads, t, strip_depth, [&](index_t first, index_t many) noexcept {
       float* to = sums.data() + first * d;
       simd::multiply({left.data() + first, 1, t}, {right.data(), d}, {to, d}, many, d, count);
       add_widened(to, many * d, out.data() + first * d);
     });
   }
-  return out * (x_unit * b_unit);
+  simd::scale(out.data(), x_unit * b_unit, t * d);
+  return out;
 }
 
 /// A matrix that is large and less than twice as tall as wide: of attention weights such a one is
@@ -218,17 +259,38 @@ inline bool is_nearly_square(const const_matrix_ref& x) noexcept {
 /// Systems below this size are solved in double throughout: it costs nothing there.
 inline constexpr index_t smallest_float_system = 64;
 
+/// The normal equations of the smaller side, in double: XᵀX C = XᵀB, or XXᵀ Z = B with C = XᵀZ.
+struct gram_system {
+  Eigen::MatrixXd gram;  // both triangles
+  double_matrix right;
+
+  gram_system(const const_matrix_ref& x, const double_matrix& b, const executor_ref& threads) {
+    if (x.rows() < x.cols()) {
+      row_gram_into(x, gram, threads);
+      right = b;
+    } else {
+      gram_into(x, gram, {}, threads);
+      right = moment(x, b, threads);
+    }
+  }
+
+  /// C of the solution of the smaller side.
+  [[nodiscard]] static double_matrix unreduced(const const_matrix_ref& x, double_matrix solution,
+                                               const executor_ref& threads) {
+    if (x.rows() >= x.cols()) return solution;
+    return moment(x, solution, threads);
+  }
+};
+
 /// (XᵀX + λI)⁻¹XᵀB, or Xᵀ(XXᵀ + λI)⁻¹B where X is wide.
 ///
 /// A λ > 0 that was asked for stays as it is unless the factorization fails. Without one, and from
 /// 64 columns on, products and factor are in fp32 (summed up in double) where the condition number
 /// allows it; all else is in double. A system worse conditioned than 1/tolerance gets the ridge of
 /// `solve_with_ridge`. Sets tier, rank, lambda, escalated and condition.
-template <class = void>
 inline double_matrix solve_by_cholesky(const const_matrix_ref& x, const double_matrix& b,
                                        double lambda, double tolerance,
-                                       least_squares_report& report,
-                                       const executor_ref& threads = {}) {
+                                       least_squares_report& report, const executor_ref& threads) {
   const bool is_wide = x.rows() < x.cols();
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
   double_matrix out;
@@ -241,13 +303,11 @@ inline double_matrix solve_by_cholesky(const const_matrix_ref& x, const double_m
     }
     report.rank = 0;
   }
-  const Eigen::MatrixXd square = is_wide ? row_gram(x, threads) : gram(x, {}, threads);
-  const double_matrix right = is_wide ? b : double_matrix(moment(x, b, {}, threads));
-  if (!solve_gram<double>(square, lambda, tolerance, right, out, report, threads)) {
-    out = solve_with_ridge<double>(square, lambda, tolerance, right, report, threads);
+  const gram_system system(x, b, threads);
+  if (!solve_gram<double>(system.gram, lambda, tolerance, system.right, out, report, threads)) {
+    out = solve_with_ridge(system.gram, lambda, tolerance, system.right, report, threads);
   }
-  if (is_wide) out = double_matrix(moment(x, out, {}, threads));
-  return out;
+  return gram_system::unreduced(x, std::move(out), threads);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail

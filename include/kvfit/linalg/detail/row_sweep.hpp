@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstddef>
+#include <type_traits>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
@@ -110,6 +111,26 @@ struct row_group {
   }
 };
 
+/// Calls `use(group, i)` for all rows in order, four at a time and the last ones singly.
+template <class Use>
+void for_row_groups(const float* data, index_t stride, index_t rows, index_t cols, Use use) {
+  index_t i = 0;
+  for (; i + sweep_rows <= rows; i += sweep_rows) {
+    use(row_group<static_cast<std::size_t>(sweep_rows)>{data + i * stride, stride, cols}, i);
+  }
+  for (; i < rows; ++i) use(row_group<1>{data + i * stride, stride, cols}, i);
+}
+
+/// y += Σ_i factors_i · row_i.
+inline void add_rows(const float* data, index_t stride, index_t rows, index_t cols,
+                     const double* factors, double* y) noexcept {
+  for_row_groups(data, stride, rows, cols, [=](const auto& group, index_t i) {
+    std::array<double, std::remove_cvref_t<decltype(group)>::rows> own{};
+    std::copy_n(factors + i, own.size(), own.begin());
+    group.add_to(y, own);
+  });
+}
+
 /// `body(first, count)` for rows of `cols` numbers each that are read or made one by one, which
 /// takes as long as some dozens of products do.
 template <class Body>
@@ -163,16 +184,6 @@ inline void multiply_each(const float* x, const float* factors, index_t size, fl
     simd::store(y + j, simd::load(x + j) * simd::load(factors + j));
   }
   for (; j < size; ++j) y[j] = x[j] * factors[j];
-}
-
-/// Calls `use(group, i)` for all rows in order, four at a time and the last ones singly.
-template <class Use>
-void for_row_groups(const float* data, index_t stride, index_t rows, index_t cols, Use use) {
-  index_t i = 0;
-  for (; i + sweep_rows <= rows; i += sweep_rows) {
-    use(row_group<static_cast<std::size_t>(sweep_rows)>{data + i * stride, stride, cols}, i);
-  }
-  for (; i < rows; ++i) use(row_group<1>{data + i * stride, stride, cols}, i);
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA::detail

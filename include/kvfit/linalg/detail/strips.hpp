@@ -57,7 +57,7 @@ class strips {
  private:
   index_t capacity_;
   index_t cols_;
-  Eigen::Matrix<Scalar, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> data_;
+  matrix_of<Scalar> data_;
 };
 
 /// y_i = factor · x_i, in the numbers of y.

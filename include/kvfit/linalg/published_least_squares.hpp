@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+/// Least squares as published: Householder QR in fp32, full rank assumed.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <utility>
+
+#include "kvfit/linalg/detail/float_qr.hpp"
+#include "kvfit/linalg/detail/least_squares_bytes.hpp"
+#include "kvfit/linalg/detail/least_squares_cholesky.hpp"
+#include "kvfit/linalg/detail/least_squares_truncated.hpp"
+#include "kvfit/linalg/detail/solve_toward.hpp"
+#include "kvfit/linalg/least_squares_options.hpp"
+#include "kvfit/linalg/matrix_ref.hpp"
+#include "kvfit/simd/double_vectors.hpp"
+
+namespace kvfit::linalg::inline KVFIT_ISA {
+
+namespace detail {
+
+/// Nothing truncated. An exact zero on R's diagonal leaves `solve_dependent` only.
+inline double_matrix solve_unpivoted(const const_matrix_ref& x, const double_matrix& b,
+                                     double lambda, double tolerance, least_squares_report& report,
+                                     const executor_ref& threads) {
+  {
+    const float_qr qr(x, lambda, threads);
+    double_matrix out = qr.solve(b);
+    if (simd::all_finite(out.data(), out.rows() * out.cols())) {
+      report.tier = least_squares_tier::qr_unpivoted;
+      report.condition = qr.condition();
+      report.rank = lambda > 0 ? x.cols() : std::min(x.rows(), x.cols());
+      return out;
+    }
+  }
+  const gram_system system(x, b, threads);
+  return gram_system::unreduced(
+      x, solve_dependent(system.gram, lambda, tolerance, system.right, report, threads), threads);
+}
+
+}  // namespace detail
+
+/// min_C ‖X C − Y‖²_F + λ‖C‖²_F by Householder QR in fp32, with errors of some 1e-7 times the
+/// condition number; where R is singular, as `least_squares` does.
+///
+/// `x` n × t, `y` n × d, fp32; C is t × d and never NaN. `options.method` is not read. Costs
+/// 2·n·t² flops (n + t rows with a ridge); allocates (n + t)·t floats beside n·d doubles. `threads`
+/// share all of it: same bytes.
+[[nodiscard]] inline least_squares_fit published_least_squares(
+    const const_matrix_ref& x, const const_matrix_ref& y, const least_squares_options& options = {},
+    const executor_ref& threads = {}) {
+  return detail::solve_toward(x, y, options, nullptr, detail::solve_unpivoted, threads);
+}
+
+/// The same with λ‖C − C₀‖²_F for C₀ = `toward` (t × d).
+[[nodiscard]] inline least_squares_fit published_least_squares(const const_matrix_ref& x,
+                                                               const const_matrix_ref& y,
+                                                               const least_squares_options& options,
+                                                               const const_matrix_ref& toward,
+                                                               const executor_ref& threads = {}) {
+  return detail::solve_toward(x, y, options, &toward, detail::solve_unpivoted, threads);
+}
+
+/// Bytes that `published_least_squares` of n × t and n × d holds at most, its result included.
+/// `may_have_ridge`: a λ > 0 may be asked for.
+constexpr double published_least_squares_bytes(index_t n, index_t t, index_t d,
+                                               bool may_have_ridge) noexcept {
+  const detail::least_squares_sizes sizes{n, t, d};
+  const index_t rows = std::max(n, t) + (may_have_ridge ? t : 0);
+  const index_t cols = may_have_ridge ? t : sizes.small();
+  const double by_qr = detail::strip_qr_bytes(rows, cols) + float_bytes(rows, d) +
+                       2 * sizes.answer() + double_bytes(sizes.small(), d) +
+                       detail::triangular_bytes(cols, d);
+  const double truncated =
+      detail::may_truncate(sizes.small(), may_have_ridge) ? sizes.by_eigenvectors() : 0;
+  return sizes.around(std::max({by_qr, sizes.by_gram(), truncated}));
+}
+
+}  // namespace kvfit::linalg::inline KVFIT_ISA
