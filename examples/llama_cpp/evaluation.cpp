@@ -137,7 +137,7 @@ result<kvfit::compacted_cache> compact(session& model, const prepared_document& 
   kvfit::cache_options asked{.budget = heads * rows, .shares = plan.shares};
   asked.head = method.make(rows);
   if (!plan.with_bias) asked.head = kvfit::presets::without_bias(asked.head);
-  asked.head.storage = model.options().cache;
+  asked.head.storage.rows = model.options().cache;
   if (plan.copies_failed) asked.fallback = kvfit::head_fallback::copies;
   return kvfit::compact_cache(*cache, queries_of(document), asked, pool);
 }

@@ -375,7 +375,7 @@ TEST_CASE("a fitted value beyond its storage falls back to copies, bad input nev
   given.view.layers[0].rule = kvfit::logit_rule{.scale = 0.05F};
   given.view.layers[0].heads[0].values = large;
   auto options = whole_options(60);
-  options.head.storage = kvfit::dtype::fp8_e4m3;  // up to 448
+  options.head.storage.rows = kvfit::dtype::fp8_e4m3;  // up to 448
   options.head.keep_better_values = false;
   const auto failed = compact_cache(given.view, given.queries, options);
   REQUIRE_FALSE(failed);
@@ -435,12 +435,13 @@ TEST_CASE("a layer's own rule and rotation hold for its heads", "[cache][compact
 TEST_CASE("an exception of a caller's own policy passes, after the heads under way",
           "[cache][compact_cache]") {
   const cache_case given = two_layers();
-  kvfit::cache_compaction<throws_at_width, kvfit::bias::zero, kvfit::values::copy> options{.budget =
-                                                                                               12};
-  options.head.selection.width = 10;
+  kvfit::cache_options options{.budget = 12};
+  options.head.selection = throws_at_width{10};
+  options.head.bias = kvfit::bias::zero{};
+  options.head.values = kvfit::values::copy{};
   kvfit::thread_pool pool(2);
   CHECK_THROWS_AS(compact_cache(given.view, given.queries, options, pool), std::runtime_error);
-  options.head.selection.width = 11;
+  options.head.selection = throws_at_width{11};
   CHECK(compact_cache(given.view, given.queries, options, pool));
 }
 
@@ -480,25 +481,25 @@ TEST_CASE("a cap on memory runs fewer heads at a time, then gives each less, or 
   }
   kvfit::thread_pool pool(4);
   for (const kvfit::index_t cap : {largest, 3 * largest, 100 * largest}) {
-    options.memory.cap = cap;
+    options.memory = cap;
     const auto capped = compact_cache(given.view, given.queries, options, pool);
     REQUIRE(capped);
     CHECK(kvfit_test::same_cache(*free, *capped));
   }
-  options.memory.cap = largest - largest / 10;
+  options.memory = largest - largest / 10;
   const auto less = compact_cache(given.view, given.queries, options, pool);
   REQUIRE(less);
   int lowered = 0;
   for (const auto& layer : less->layers) {
     for (const auto& head : layer.heads) {
       const auto& memory = head.report.memory;
-      CHECK(memory.needed <= *options.memory.cap);
+      CHECK(memory.needed <= *options.memory);
       lowered +=
           memory.lowers_selection || memory.lowers_refinement || memory.lowers_queries ? 1 : 0;
     }
   }
   CHECK(lowered > 0);
-  options.memory.cap = 1'000;
+  options.memory = 1'000;
   bool has_begun = false;
   const auto refused =
       compact_cache(given.view, given.queries, options, pool,

@@ -316,7 +316,7 @@ TEST_CASE("a chunk prefilled alone is fitted as it is, and turned after", "[cach
   const kvfit::matrix asked_more = random_matrix(32, 12, 8);
   cache_queries queries = {{.layer = 0, .heads = {{asked}}}, {.layer = 1, .heads = {{asked_more}}}};
   auto options = chunk_options();
-  options.head.storage = kvfit::dtype::fp16;
+  options.head.storage.rows = kvfit::dtype::fp16;
   const text_piece piece{.cache = local.view(0),
                          .where = {4, 36},
                          .place = 1000,

@@ -49,20 +49,20 @@ TEST_CASE("heads under way are counted by what their fallback takes, where that 
     return kvfit::detail::heads_within_memory(given.view, tasks, rows, options);
   };
   CHECK(*lanes() == 0);  // no cap
-  options.memory.cap = 2 * fitted->needed;
+  options.memory = 2 * fitted->needed;
   CHECK(*lanes() == 2);
   options.fallback = kvfit::head_fallback::copies;
   CHECK(*lanes() == 1);
-  options.memory.cap = 2 * copied->needed;
+  options.memory = 2 * copied->needed;
   CHECK(*lanes() == 2);
   options.heads_at_once = 1;
   CHECK(*lanes() == 1);
   // Where the copies can't be had within the cap the call ends before a head is compacted.
   options.fallback = kvfit::head_fallback::none;
-  options.memory.cap = 0;
+  options.memory = 0;
   const auto refused = lanes();
   REQUIRE_FALSE(refused);
-  options.memory.cap = refused.error().actual;
+  options.memory = refused.error().actual;
   CHECK(lanes());
   options.fallback = kvfit::head_fallback::copies;
   const auto too_much = lanes();
@@ -83,11 +83,11 @@ TEST_CASE(
       kvfit::sizes_of_head(tasks[0].block, kvfit::query_set(tasks[0].queries)), wanted));
   const auto lanes = [&] { return kvfit::detail::rankings_within_memory(tasks, wanted, options); };
   CHECK(*lanes() == 0);
-  options.memory.cap = 2 * one + 1;
+  options.memory = 2 * one + 1;
   CHECK(*lanes() == 2);
-  options.memory.cap = 2 * one - 1;
+  options.memory = 2 * one - 1;
   CHECK(*lanes() == 1);
-  options.memory.cap = one / 2;
+  options.memory = one / 2;
   CHECK(*lanes() >= 1);
 
   const auto plan = [&](std::ptrdiff_t& peak) {
@@ -104,14 +104,14 @@ TEST_CASE(
   REQUIRE(free);
   CHECK(peak > one / 2);
   for (const kvfit::index_t cap : {one, one / 2, one / 4}) {
-    options.memory.cap = cap;
+    options.memory = cap;
     const auto made = plan(peak);
     CAPTURE(cap, peak);
     REQUIRE(made);
     CHECK(peak <= cap + lists);
     CHECK(made->rows == free->rows);
   }
-  options.memory.cap = 1000;
+  options.memory = 1000;
   const auto refused = plan(peak);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::memory_cap_exceeded);

@@ -97,7 +97,8 @@ TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
   CHECK(cause({.queries = {.held_out = 0}}, {4}).argument == "queries.held_out");
   CHECK(cause(options, {4}, {.weight = -1}).argument == "settings.weight");
   CHECK(cause(options, {4}, {.mass = std::nan("")}).argument == "settings.mass");
-  CHECK(cause({.protect = {.first = 8}, .queries = {.held_out = 0.25}}, {4}).code == errc::budget_out_of_range);
+  CHECK(cause({.protect = {.first = 8}, .queries = {.held_out = 0.25}}, {4}).code ==
+        errc::budget_out_of_range);
 
   const kvfit::matrix few = head.queries.topRows(1);
   const auto lone = measure_influence(head.cache(), few, options, grid);
@@ -107,7 +108,8 @@ TEST_CASE("curves that can't be measured are refused", "[cache][influence]") {
 
 TEST_CASE("one selection gives a curve near that of a selection a budget", "[cache][influence]") {
   const auto head = make_head(3);
-  const composition options{.selection = kvfit::selection::highest_attention{}, .queries = {.held_out = 0.25}};
+  const composition options{.selection = kvfit::selection::highest_attention{},
+                            .queries = {.held_out = 0.25}};
   const auto each = measure_influence(head.cache(), head.queries, options, grid);
   const auto once =
       measure_influence(head.cache(), head.queries, options, grid, {.one_selection = true});
@@ -138,6 +140,6 @@ TEST_CASE("the measurement of a curve heeds a deadline and the cap of its compac
                             {.one_selection = one_selection})
               .error()
               .code == errc::memory_cap_exceeded);
-    options.memory.reset();
+    options.memory.cap.reset();
   }
 }

@@ -207,7 +207,7 @@ TEST_CASE("a layer's refits keep to one cap, and can be watched and stopped", "[
   CHECK(refused.error().code == errc::memory_cap_exceeded);
   CHECK(refused.error().argument == "L3H0: memory");
   CHECK(seen.size() == 3);  // before any head
-  options.memory.reset();
+  options.memory.cap.reset();
 
   const kvfit::watch late{.deadline = std::chrono::steady_clock::now()};
   CHECK(kvfit::refit_layer(made.layer, rows, made.queries, options, pool, late).error().code ==

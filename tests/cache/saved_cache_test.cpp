@@ -20,7 +20,7 @@ kvfit::compacted_cache compacted_to_bf16(kvfit_test::cache_case& made) {
   }
   kvfit::cache_options options;
   options.head.selection = kvfit::selection::highest_attention{};
-  options.head.storage = kvfit::dtype::bf16;
+  options.head.storage.rows = kvfit::dtype::bf16;
   options.skip = {1};
   options.shares = kvfit::budgets::rows{{5, 0, 7, 9}};
   auto small = kvfit::compact_cache(made.view, made.queries, options);

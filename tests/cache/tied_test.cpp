@@ -33,7 +33,7 @@ kvfit_test::cache_case tied_cache() {
 kvfit::cache_options tied_cache_options(index_t budget) {
   kvfit::cache_options options{.budget = budget};
   options.head = kvfit::presets::tied(kvfit::presets::joint(1), 2);
-  options.head.storage = kvfit::dtype::bf16;
+  options.head.storage.rows = kvfit::dtype::bf16;
   options.head.queries.held_out = 0.125;
   return options;
 }

@@ -314,7 +314,7 @@ TEST_CASE("the default composition gives the serial bytes on ranks", "[mpi][cach
   const cache_case given = four_layers();
   cache_options options{.budget = 62};
   options.skip = {4};
-  options.head.storage = kvfit::dtype::fp16;
+  options.head.storage.rows = kvfit::dtype::fp16;
   options.head.protect.first = 2;
   const auto serial = compact_cache(given.view, given.queries, options);
   REQUIRE(serial);
@@ -445,8 +445,10 @@ TEST_CASE("fallbacks and their causes reach every rank", "[mpi][cache]") {
 TEST_CASE("an exception of a caller's own policy is an error on all ranks", "[mpi][cache]") {
   mpi_ranks ranks = world();
   const cache_case given = four_layers();
-  const kvfit::cache_compaction<throws_in_layer_three, kvfit::bias::zero, kvfit::values::copy>
-      options{.budget = 21};
+  kvfit::cache_options options{.budget = 21};
+  options.head.selection = throws_in_layer_three{};
+  options.head.bias = kvfit::bias::zero{};
+  options.head.values = kvfit::values::copy{};
   const std::string wanted = "policy_threw: L3H0 (mine)";
   CHECK(error_of_all(ranks, compact_cache(ranks, given.view, given.queries, options, {},
                                           kvfit::serial{})) == wanted);
