@@ -63,3 +63,19 @@ TEST_CASE("the largest size passes NaN over", "[double_vectors]") {
   const std::vector<double> x = {1, nan, -3, 2};
   CHECK(kvfit::simd::largest_size(x.data(), 4) == 3);
 }
+
+TEST_CASE("one double that is no number is found wherever it stands", "[double_vectors]") {
+  for (index_t n = 0; n < 40; ++n) {
+    std::vector<double> x = numbers(n, 0.1);
+    CHECK(kvfit::simd::all_finite(x.data(), n));
+    for (double& number : x) {
+      const double before = number;
+      for (const double bad :
+           {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::infinity()}) {
+        number = bad;
+        CHECK_FALSE(kvfit::simd::all_finite(x.data(), n));
+      }
+      number = before;
+    }
+  }
+}
