@@ -66,8 +66,6 @@ void add_rows(bool /*is_full*/) {
     add_kvfit(what, "kvfit_projected_gradient", policy);
     policy.solver = nnls_solver::exact;
     add_kvfit(what, "kvfit_exact", policy);
-    policy.solver = nnls_solver::accelerated;
-    add_kvfit(what, "kvfit_accelerated", policy);
     add_kvfit(what, "kvfit_default", {});
   });
 }

@@ -28,7 +28,10 @@ TEST_CASE("both Gram sides and the moment agree with long double products", "[li
   INFO("n " << n << ", t " << t);
   CHECK(worst(gram(m), exact.transpose() * exact) < 1e-14);
   CHECK(worst(row_gram(m), exact * exact.transpose()) < 1e-14);
-  CHECK(worst(moment(m, y), exact.transpose() * y.cast<oracle::real>()) < 1e-14);
+  const Eigen::VectorXd wide = y.cast<double>();
+  CHECK(worst(moment(m, wide.data()), exact.transpose() * y.cast<oracle::real>()) < 1e-14);
+  const kvfit::double_matrix sides = oracle::gaussian(n, 3, 20).cast<double>();
+  CHECK(worst(moment(m, sides), exact.transpose() * sides.cast<oracle::real>()) < 1e-14);
   CHECK(gram(m) == gram(m).transpose());
   CHECK(row_gram(m) == row_gram(m).transpose());
 }
@@ -68,7 +71,9 @@ TEST_CASE("strided rows and double right-hand sides are read in place", "[linalg
   const Eigen::VectorXd y = oracle::gaussian(20, 1, 9).cast<double>();
   CHECK(gram(wide.middleCols(3, 4)) == gram(copied));
   CHECK(row_gram(wide.middleCols(3, 4)) == row_gram(copied));
-  CHECK(moment(wide.middleCols(3, 4), y) == moment(copied, y));
+  CHECK(moment(wide.middleCols(3, 4), y.data()) == moment(copied, y.data()));
+  const kvfit::double_matrix sides = y;
+  CHECK(moment(wide.middleCols(3, 4), sides) == moment(copied, sides));
 }
 
 TEST_CASE("§9.9 norms of 1e±18 neither overflow nor vanish in the Gram matrix", "[linalg][gram]") {

@@ -3,7 +3,6 @@
 
 #include <limits>
 
-#include "kvfit/linalg/accelerated_gradient.hpp"
 #include "support/catch.hpp"
 #include "support/linalg_oracle.hpp"
 
@@ -22,21 +21,16 @@ TEST_CASE("§9.8 weight bounds hold after every stage, zero iterations included"
   const kvfit::matrix m = oracle::exponentials(40, 12, 2, 1);
   const kvfit::vector y = oracle::gaussian(40, 1, 2).cwiseAbs() * 5;
   const Eigen::VectorXd start = 30 * oracle::gaussian(12, 1, 3).cast<double>();
-  const normal_equations problem = form_normal_equations(m, y);
   for (const box bounds : {box{1e-12, 20}, box{0.05, 2}, box{0.5, 0.5}}) {
     for (const int iterations : {0, 1, 2, 7, 50}) {
       const auto plain =
           projected_gradient(m, y, start, {.bounds = bounds, .iterations = iterations});
-      const auto fast =
-          accelerated_gradient(problem, start, {.bounds = bounds, .iterations = iterations});
       INFO("box " << bounds.lower << ", " << bounds.upper << "; iterations " << iterations);
       CHECK(inside(plain, bounds));
-      CHECK(inside(fast, bounds));
       if (iterations > 0) continue;
       Eigen::VectorXd clipped = start;
       bounds.clip(clipped);
       CHECK(plain.weights == clipped);
-      CHECK(fast.weights == clipped);
       CHECK(plain.report.objective == plain.report.start_objective);
     }
   }
@@ -84,35 +78,6 @@ TEST_CASE("a step that is too long is reported and the best weights are returned
   CHECK(fit.report.objective == Approx(static_cast<double>(oracle::loss(m, y, fit.weights))));
 }
 
-TEST_CASE("accelerated steps reach the KKT conditions and the oracle's loss",
-          "[linalg][gradient]") {
-  const auto seed = GENERATE(1U, 2U, 3U, 4U);
-  const kvfit::matrix m = oracle::gaussian(50, 15, seed);
-  const kvfit::vector y = 3 * oracle::gaussian(50, 1, seed + 100);
-  for (const box bounds : {box{}, box{0.05, 0.3}, box{-0.1, 0.2}}) {
-    const normal_equations problem = form_normal_equations(m, y);
-    const auto fit =
-        accelerated_gradient(problem, Eigen::VectorXd::Ones(15),
-                             {.bounds = bounds, .iterations = 5000, .tolerance = 1e-10});
-    const auto truth = oracle::bounded_by_coordinates(m, y, bounds);
-    CHECK(fit.report.status == bounded_status::optimal);
-    CHECK(fit.report.kkt_residual <= 1e-10);
-    CHECK(inside(fit, bounds));
-    CHECK((fit.weights - truth.cast<double>()).cwiseAbs().maxCoeff() < 1e-8);
-  }
-}
-
-TEST_CASE("accelerated steps outrun plain ones on columns much alike", "[linalg][gradient]") {
-  const kvfit::matrix m = oracle::exponentials(200, 40, 1, 9);
-  const kvfit::vector y = oracle::exponentials(200, 300, 1, 9).rowwise().sum();
-  const Eigen::VectorXd start = Eigen::VectorXd::Constant(40, 7.5);
-  const auto plain = projected_gradient(m, y, start, {.iterations = 100});
-  const auto fast =
-      accelerated_gradient(form_normal_equations(m, y), start, {.iterations = 100, .tolerance = 0});
-  CHECK(fast.report.objective < plain.report.objective);
-  CHECK(fast.report.objective <= fast.report.start_objective);
-}
-
 TEST_CASE("§9.9 gradient steps on hard matrices stay finite and inside", "[linalg][gradient]") {
   kvfit::matrix m = oracle::exponentials(6, 9, 1, 10);  // n < t
   const auto kind = GENERATE(0, 1, 2, 3, 4);
@@ -122,16 +87,12 @@ TEST_CASE("§9.9 gradient steps on hard matrices stay finite and inside", "[lina
   if (kind == 4) m *= 1e-18F;
   const kvfit::vector y = kvfit::vector::Constant(6, kind == 3 ? 1e18F : 1.0F);
   const box bounds{1e-12, 1e3};
-  const auto plain = projected_gradient(m, y, Eigen::VectorXd::Ones(9), {.bounds = bounds});
-  const auto fast = accelerated_gradient(form_normal_equations(m, y), Eigen::VectorXd::Ones(9),
-                                         {.bounds = bounds});
-  for (const bounded_fit& fit : {plain, fast}) {
-    INFO("kind " << kind << ", status " << name(fit.report.status));
-    CHECK(inside(fit, bounds));
-    CHECK(std::isfinite(fit.report.objective));
-    CHECK(std::isfinite(fit.report.kkt_residual));
-    CHECK(fit.report.objective <= fit.report.start_objective);
-  }
+  const auto fit = projected_gradient(m, y, Eigen::VectorXd::Ones(9), {.bounds = bounds});
+  INFO("kind " << kind << ", status " << name(fit.report.status));
+  CHECK(inside(fit, bounds));
+  CHECK(std::isfinite(fit.report.objective));
+  CHECK(std::isfinite(fit.report.kkt_residual));
+  CHECK(fit.report.objective <= fit.report.start_objective);
 }
 
 TEST_CASE("§9.10 NaN and infinity in matrix, target or start are rejected with finite weights",
@@ -146,11 +107,8 @@ TEST_CASE("§9.10 NaN and infinity in matrix, target or start are rejected with 
   kvfit::vector y = target;
   y[5] = bad;
   const Eigen::VectorXd start = Eigen::VectorXd::Ones(4);
-  for (const bounded_fit& fit :
-       {projected_gradient(m, target, start, {.bounds = bounds}),
-        projected_gradient(clean, y, start, {.bounds = bounds}),
-        accelerated_gradient(form_normal_equations(m, target), start, {.bounds = bounds}),
-        accelerated_gradient(form_normal_equations(clean, y), start, {.bounds = bounds})}) {
+  for (const bounded_fit& fit : {projected_gradient(m, target, start, {.bounds = bounds}),
+                                 projected_gradient(clean, y, start, {.bounds = bounds})}) {
     CHECK(fit.report.status == bounded_status::non_finite_input);
     CHECK(fit.weights == start);
   }
@@ -163,8 +121,5 @@ TEST_CASE("same input, same bytes from gradient steps", "[linalg][gradient]") {
   const kvfit::matrix m = oracle::exponentials(64, 20, 1, 12);
   const kvfit::vector y = kvfit::vector::Ones(64);
   const Eigen::VectorXd start = Eigen::VectorXd::Ones(20);
-  const normal_equations problem = form_normal_equations(m, y);
   CHECK(projected_gradient(m, y, start).weights == projected_gradient(m, y, start).weights);
-  CHECK(accelerated_gradient(problem, start).weights ==
-        accelerated_gradient(problem, start).weights);
 }

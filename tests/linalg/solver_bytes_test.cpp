@@ -48,15 +48,21 @@ TEST_CASE("least squares holds no more than it says, whichever way it takes", "[
       for (const auto method :
            {la::least_squares_method::ranked, la::least_squares_method::qr_unpivoted,
             la::least_squares_method::cholesky}) {
+        const bool is_published = method == la::least_squares_method::qr_unpivoted;
         for (const bool has_ridge : {false, true}) {
           const la::least_squares_options options{
               .method = method,
               .mode = has_ridge ? la::ridge_mode::fixed : la::ridge_mode::none,
               .ridge = 1e-12};
           la::least_squares_report report;
-          const double peak =
-              solver_peak([&] { report = la::least_squares(x, y, options, toward).report; });
-          const double estimate = la::least_squares_bytes(n, t, 12, method, has_ridge);
+          const double peak = solver_peak([&] {
+            report = (is_published ? la::published_least_squares(x, y, options, toward)
+                                   : la::least_squares(x, y, options, toward))
+                         .report;
+          });
+          const double estimate = is_published
+                                      ? la::published_least_squares_bytes(n, t, 12, has_ridge)
+                                      : la::least_squares_bytes(n, t, 12, method, has_ridge);
           CAPTURE(n, t, is_dependent, static_cast<int>(method), has_ridge, peak, estimate,
                   la::name(report.tier));
           CHECK(peak <= estimate + solver_change);
@@ -114,10 +120,11 @@ TEST_CASE("what threads share allocates nothing on them", "[linalg][memory][thre
     }
   }};
   const kvfit::executor_ref threads(counting, 4);
-  for (const auto method : {la::least_squares_method::ranked, la::least_squares_method::qr_unpivoted,
-                            la::least_squares_method::cholesky}) {
+  CHECK(la::published_least_squares(x, y, {}, y.topRows(300), threads).report.finite);
+  for (const auto method : {la::least_squares_method::ranked, la::least_squares_method::cholesky}) {
     CHECK(la::least_squares(x, y, {.method = method}, y.topRows(300), threads).report.finite);
   }
+  CHECK(la::cross_validated_ridge(x, y, threads) >= 0);
   CHECK(la::find_gradient_start(x, target, threads).sigma > 0);
   const auto equations = la::form_normal_equations(x, target, {}, threads);
   CHECK(la::bounded_nnls(equations, {.bounds = {0.5, 2}}, Eigen::VectorXd(), threads)

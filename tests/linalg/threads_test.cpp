@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kvfit/linalg/bounded_nnls.hpp"
+#include "kvfit/linalg/cross_validated_ridge.hpp"
 #include "kvfit/linalg/detail/strip_qr.hpp"
 #include "kvfit/linalg/gradient_start.hpp"
 #include "kvfit/linalg/gram.hpp"
@@ -75,18 +76,34 @@ TEST_CASE("least squares gives the same bytes at any number of threads", "[linal
     const kvfit::matrix x = shared_columns(n, t);
     const kvfit::matrix y = kvfit_test::random_matrix(n, 100, 12);
     const kvfit::matrix toward = kvfit_test::random_matrix(t, 100, 13);
-    for (const auto method : {la::least_squares_method::ranked, la::least_squares_method::qr_unpivoted,
-                              la::least_squares_method::cholesky}) {
+    for (const auto method :
+         {la::least_squares_method::ranked, la::least_squares_method::qr_unpivoted,
+          la::least_squares_method::cholesky}) {
       CAPTURE(n, t, static_cast<int>(method));
       check_shared([&](const kvfit::executor_ref& threads) {
-        return bytes_of(la::least_squares(x, y, {.method = method}, threads));
+        return bytes_of(method == la::least_squares_method::qr_unpivoted
+                            ? la::published_least_squares(x, y, {}, threads)
+                            : la::least_squares(x, y, {.method = method}, threads));
       });
     }
     CAPTURE(n, t);
-    const la::least_squares_options ridged{
-        .method = la::least_squares_method::ranked, .mode = la::ridge_mode::frobenius, .ridge = 1e-3};
+    const la::least_squares_options ridged{.method = la::least_squares_method::ranked,
+                                           .mode = la::ridge_mode::frobenius,
+                                           .ridge = 1e-3};
     check_shared([&](const kvfit::executor_ref& threads) {
       return bytes_of(la::least_squares(x, y, ridged, toward, threads));
+    });
+  }
+}
+
+TEST_CASE("a ridge is cross-validated to the same bytes at any number of threads",
+          "[linalg][threads]") {
+  for (const bool is_tall : {false, true}) {
+    const kvfit::matrix x = shared_columns(is_tall ? 900 : 200, is_tall ? 200 : 500);
+    const kvfit::matrix y = kvfit_test::random_matrix(x.rows(), 100, 12);
+    check_shared([&](const kvfit::executor_ref& threads) {
+      const double ridge = la::cross_validated_ridge(x, y, threads);
+      return bytes_of(Eigen::VectorXd::Constant(1, ridge).eval());
     });
   }
 }

@@ -76,3 +76,19 @@ TEST_CASE("the squared norm of floats is taken in double", "[double_vectors]") {
     CHECK(std::abs(kvfit::simd::squared_norm(x.data(), n) - exact) <= 1e-15 * exact);
   }
 }
+
+TEST_CASE("one double that is no number is found wherever it stands", "[double_vectors]") {
+  for (index_t n = 0; n < 40; ++n) {
+    std::vector<double> x = numbers(n, 0.1);
+    CHECK(kvfit::simd::all_finite(x.data(), n));
+    for (double& number : x) {
+      const double before = number;
+      for (const double bad :
+           {std::numeric_limits<double>::quiet_NaN(), -std::numeric_limits<double>::infinity()}) {
+        number = bad;
+        CHECK_FALSE(kvfit::simd::all_finite(x.data(), n));
+      }
+      number = before;
+    }
+  }
+}

@@ -48,8 +48,8 @@ namespace kvfit::linalg::inline KVFIT_ISA {
                                       const Eigen::VectorXd& gram_row_sums, const box& bounds) {
   const double from_target = simd::largest_size(moment.data(), moment.size());
   if (!std::isfinite(bounds.lower) || bounds.lower == 0) return from_target;
-  return std::max(from_target, std::abs(bounds.lower) * simd::largest_size(gram_row_sums.data(),
-                                                                          gram_row_sums.size()));
+  return std::max(from_target, std::abs(bounds.lower) *
+                                   simd::largest_size(gram_row_sums.data(), gram_row_sums.size()));
 }
 
 /// Counts the weights on either bound into the report.

@@ -53,8 +53,8 @@ struct bounded_nnls_options {
   bounds.clip(out.weights);
 
   detail::bounded_point best;
-  if (!simd::all_finite(problem.gram.data(), t * t) || !simd::all_finite(problem.moment.data(), t) ||
-      !std::isfinite(problem.target_sq)) {
+  if (!simd::all_finite(problem.gram.data(), t * t) ||
+      !simd::all_finite(problem.moment.data(), t) || !std::isfinite(problem.target_sq)) {
     report.status = bounded_status::non_finite_input;
     count_bounds(out.weights, bounds, report);
     return out;

@@ -33,13 +33,13 @@ constexpr std::string_view name(bounded_status status) noexcept {
 
 struct bounded_report {
   bounded_status status = bounded_status::iteration_limit;
-  int iterations = 0;          ///< gradient steps, or rounds of pivoting
-  int factorizations = 0;      ///< Cholesky factors computed
-  double objective = 0;        ///< ½‖M w − y‖² of the returned weights
-  double start_objective = 0;  ///< the same of the clipped start (of clipped 0 if none was given)
-  double kkt_residual = 0;     ///< see `kkt_residual()`; relative
-  index_t at_lower = 0;        ///< weights that sit exactly on the lower bound
-  index_t at_upper = 0;        ///< and on the upper one
+  int iterations = 0;           ///< gradient steps, or rounds of pivoting
+  int factorizations = 0;       ///< Cholesky factors computed
+  double objective = 0;         ///< ½‖M w − y‖² of the returned weights
+  double start_objective = 0;   ///< the same of the clipped start (of clipped 0 if none was given)
+  double kkt_residual = 0;      ///< see `kkt_residual()`; relative
+  index_t at_lower = 0;         ///< weights that sit exactly on the lower bound
+  index_t at_upper = 0;         ///< and on the upper one
   bool rank_deficient = false;  ///< a factor met dependent columns: other weights may fit as well
 };
 

@@ -34,8 +34,8 @@ constexpr index_t summed_rows(index_t rows) noexcept {
 
 /// Mᵀ(y − M w) in double, in one sweep over the rows of M. `parts`: room for the groups' sums.
 inline double_matrix residual_moment(const const_matrix_ref& m, const kvfit::vector& y,
-                                       const Eigen::VectorXd& w, Eigen::MatrixXd& parts,
-                                       const executor_ref& executor) {
+                                     const Eigen::VectorXd& w, Eigen::MatrixXd& parts,
+                                     const executor_ref& executor) {
   const index_t n = m.rows();
   const index_t piece = summed_rows(n);
   const executor_ref threads =
@@ -123,7 +123,7 @@ inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y,
       detail::all_finite(m.data(), m.outerStride(), n, t, threads)) {
     if (detail::start_by_gram(m, y, threads, out)) return out;
     const detail::float_qr qr(m, 0, threads);
-    out = {first_column(qr.solve(detail::widened(right, {}))), qr.norm()};
+    out = {first_column(qr.solve(const_matrix_ref(right))), qr.norm()};
     if (simd::all_finite(out.weights.data(), t)) return out;
   }
   const power_options converged{.rounds = 100, .tolerance = 1e-8, .from_ones = true};

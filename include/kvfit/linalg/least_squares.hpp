@@ -17,15 +17,16 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 
 namespace detail {
 
-/// min ‖X C − B‖² + λ‖C‖², as exact as double arithmetic on the fp32 data, the rank looked at.
+/// min ‖X C − B‖² + λ‖C‖², as exact as double arithmetic on the fp32 data, the rank looked at: a
+/// `least_squares_solver`.
 ///
 /// A condition number κ up to 1/tolerance (some 2e5) leaves the Gram matrix in double exact enough:
 /// its rounding is worth ε₆₄·κ² < 1e-5 in C in the worst case, and ε₆₄·κ in X C. Beyond that κ
 /// `solve_dependent` answers.
-inline double_matrix solve_ranked(const const_matrix_ref& x, const double_matrix& b, double lambda,
-                                  double tolerance, least_squares_report& report,
-                                  const executor_ref& threads) {
-  const gram_system system(x, b, threads);
+inline double_matrix solve_ranked(const const_matrix_ref& x, const const_matrix_ref& y,
+                                  const double_matrix* start, double lambda, double tolerance,
+                                  least_squares_report& report, const executor_ref& threads) {
+  const gram_system system(x, right_side(x, y, start, threads), threads);
   report.tier =
       x.rows() < x.cols() ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
   double_matrix out;
@@ -81,11 +82,11 @@ inline least_squares_solver solver_of(least_squares_method method) noexcept {
 constexpr double least_squares_bytes(index_t n, index_t t, index_t d, least_squares_method method,
                                      bool may_have_ridge) noexcept {
   const detail::least_squares_sizes sizes{n, t, d};
-  return sizes.around(std::max(sizes.by_gram(),
-                               method != least_squares_method::cholesky &&
-                                       detail::may_truncate(sizes.small(), may_have_ridge)
-                                   ? sizes.by_eigenvectors()
-                                   : 0.0));
+  return sizes.around(
+      std::max(sizes.by_gram(), method != least_squares_method::cholesky &&
+                                        detail::may_truncate(sizes.small(), may_have_ridge)
+                                    ? sizes.by_eigenvectors()
+                                    : 0.0));
 }
 
 }  // namespace kvfit::linalg::inline KVFIT_ISA

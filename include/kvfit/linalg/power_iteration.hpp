@@ -53,8 +53,8 @@ namespace detail {
 using symmetric_map = void (*)(void* context, const double* u, double* out);
 
 /// u ← A u / ‖A u‖, `rounds` times, stopping where A u vanishes; σ² = uᵀ A u for A = MᵀM.
-inline power_estimate power_iterate(index_t size, const power_options& options,
-                                    symmetric_map apply, void* context) {
+inline power_estimate power_iterate(index_t size, const power_options& options, symmetric_map apply,
+                                    void* context) {
   power_estimate out;
   if (size == 0) return out;
   Eigen::VectorXd u;

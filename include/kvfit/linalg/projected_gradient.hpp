@@ -28,10 +28,11 @@ struct projected_gradient_options {
 /// w ← clip(start), then `iterations` times w ← clip(w − η Mᵀ(M w − y)) with η = 1/max(σ², 1e-6)
 /// (docs/algorithm.md, Weights). No acceleration and no stopping test.
 ///
-/// `m` n × t fp32; `y` n; `start` t. The weights are inside the box after every step. σ comes from below, so a step may be too long: where the loss ends above its lowest value,
-/// the weights of that lowest value are returned with status `diverged`. Status `optimal` is given
-/// where the KKT residual happens to be ≤ 1e-8. Cost 4·n·t flops a step, and one more for the
-/// report; allocates 8·t doubles.
+/// `m` n × t fp32; `y` n; `start` t. The weights are inside the box after every step. σ comes from
+/// below, so a step may be too long: where the loss ends above its lowest value, the weights of
+/// that lowest value are returned with status `diverged`. Status `optimal` is given where the KKT
+/// residual happens to be ≤ 1e-8. Cost 4·n·t flops a step, and one more for the report; allocates
+/// 8·t doubles.
 [[nodiscard]] inline bounded_fit projected_gradient(
     const const_matrix_ref& m, const kvfit::vector& y, const Eigen::VectorXd& start,
     const projected_gradient_options& options = {}) {
@@ -59,8 +60,7 @@ struct projected_gradient_options {
                              auto residuals = rows.times(w.data());
                              auto targets = residuals;
                              for (std::size_t r = 0; r < residuals.size(); ++r) {
-                               targets[r] =
-                                   static_cast<double>(y[first + static_cast<index_t>(r)]);
+                               targets[r] = static_cast<double>(y[first + static_cast<index_t>(r)]);
                                residuals[r] -= targets[r];
                                objective += 0.5 * residuals[r] * residuals[r];
                              }

@@ -19,13 +19,14 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 
 namespace detail {
 
-/// Nothing truncated. An exact zero on R's diagonal leaves `solve_dependent` only.
-inline double_matrix solve_unpivoted(const const_matrix_ref& x, const double_matrix& b,
-                                     double lambda, double tolerance, least_squares_report& report,
-                                     const executor_ref& threads) {
+/// A `least_squares_solver`; nothing truncated. An exact zero on R's diagonal leaves
+/// `solve_dependent` only.
+inline double_matrix solve_unpivoted(const const_matrix_ref& x, const const_matrix_ref& y,
+                                     const double_matrix* start, double lambda, double tolerance,
+                                     least_squares_report& report, const executor_ref& threads) {
   {
     const float_qr qr(x, lambda, threads);
-    double_matrix out = qr.solve(b);
+    double_matrix out = start == nullptr ? qr.solve(y) : qr.solve(right_side(x, y, start, threads));
     if (simd::all_finite(out.data(), out.rows() * out.cols())) {
       report.tier = least_squares_tier::qr_unpivoted;
       report.condition = qr.condition();
@@ -33,7 +34,7 @@ inline double_matrix solve_unpivoted(const const_matrix_ref& x, const double_mat
       return out;
     }
   }
-  const gram_system system(x, b, threads);
+  const gram_system system(x, right_side(x, y, start, threads), threads);
   return gram_system::unreduced(
       x, solve_dependent(system.gram, lambda, tolerance, system.right, report, threads), threads);
 }

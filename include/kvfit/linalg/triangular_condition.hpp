@@ -21,8 +21,9 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 /// empty or t factors, stands for multiplying its columns. Infinite where a diagonal entry is 0 or
 /// not finite. Cost 4·rounds·t² flops; allocates 8·t numbers.
 template <class Scalar>
-[[nodiscard]] double triangular_condition(
-    const matrix_of<Scalar>& r, const Eigen::VectorXd& column_scale = {}, int rounds = 4) {
+[[nodiscard]] double triangular_condition(const matrix_of<Scalar>& r,
+                                          const Eigen::VectorXd& column_scale = {},
+                                          int rounds = 4) {
   using scalars = Eigen::Matrix<Scalar, Eigen::Dynamic, 1>;
   const index_t t = r.cols();
   if (t == 0) return 1;

@@ -67,10 +67,10 @@ struct bounded_point {
     gradient.resize(t);
     multiply_symmetric(data.gram.data(), t, t, weights.data(), gradient.data());
     // In this order: where it is NaN it stays NaN, and is no better than any other.
-    objective = std::max(0.5 * simd::dot(weights.data(), gradient.data(), t) -
-                             simd::dot(data.moment.data(), weights.data(), t) +
-                             0.5 * data.target_sq,
-                         0.0);
+    objective =
+        std::max(0.5 * simd::dot(weights.data(), gradient.data(), t) -
+                     simd::dot(data.moment.data(), weights.data(), t) + 0.5 * data.target_sq,
+                 0.0);
     for (index_t j = 0; j < t; ++j) gradient[j] -= data.moment[j];
   }
 

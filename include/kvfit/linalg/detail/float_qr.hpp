@@ -100,46 +100,53 @@ class float_qr {
            unit;
   }
 
-  /// min ‖X C − B‖² + λ‖C‖² (tall) or the smallest C with X C = B (wide). Not finite where R is
-  /// singular.
-  [[nodiscard]] double_matrix solve(const double_matrix& b) const {
+  /// min ‖X C − B‖² + λ‖C‖² (tall) or the smallest C with X C = B (wide), B of floats or doubles by
+  /// rows. Not finite where R is singular.
+  template <class Rhs>
+  [[nodiscard]] double_matrix solve(const Rhs& b) const {
     const index_t size = length_.size();
     const index_t rows = qr_.rows();
     const index_t d = b.cols();
     const float* r = qr_.r().data();
-    const auto columns = [&](auto body) {  // in groups, each of which meets all reflections
-      const executor_ref threads = threads_.for_work(
-          2.0 * static_cast<double>(rows) * static_cast<double>(size) * static_cast<double>(d));
-      over_pieces(threads, d, columns_at_once(d, threads), body);
-    };
-    kvfit::matrix x;
-    x.setZero(rows, d);
-    double_matrix out(is_wide_ ? rows : size, d);
-    if (!is_wide_) {
-      const double scale = power_of_two(simd::largest_size(b.data(), equations_ * d));
-      narrow(b.data(), 1 / scale, equations_ * d, x.data());
-      columns([&](index_t first, index_t count) noexcept {
-        qr_.apply_transposed(x.data() + first, d, count);
-      });
-      solve_upper(r, size, size, x.data(), d, d, threads_);
-      for (index_t i = 0; i < size; ++i) {
-        widen(x.data() + i * d, scale / length_[i], d, out.data() + i * d);
-      }
-      return out;
-    }
+    // Row i of B over what its entries are measured in.
+    const auto unit_of = [&](index_t i) { return is_wide_ ? length_[i] : 1.0; };
     double largest = 0;
-    for (index_t i = 0; i < size; ++i) {
-      largest = std::max(largest, simd::largest_size(b.data() + i * d, d) / length_[i]);
+    for (index_t i = 0; i < equations_; ++i) {
+      double longest = 0;
+      const auto* row = b.data() + i * b.outerStride();
+      for (index_t j = 0; j < d; ++j) longest = std::max(longest, std::abs(double{row[j]}));
+      largest = std::max(largest, longest / unit_of(i));
     }
     const double scale = power_of_two(largest);
-    for (index_t i = 0; i < size; ++i) {
-      narrow(b.data() + i * d, 1 / (length_[i] * scale), d, x.data() + i * d);
-    }
-    solve_transposed(r, size, size, x.data(), d, d, threads_);
-    columns([&](index_t first, index_t count) noexcept {
-      qr_.apply(x.data() + first, d, count);
+    kvfit::matrix x(rows, d);
+    over_rows(threads_, rows, d, [&](index_t first, index_t count) noexcept {
+      for (index_t i = first; i < first + count; ++i) {
+        float* to = x.data() + i * d;
+        if (i >= equations_) {
+          std::fill_n(to, d, 0.0F);
+          continue;
+        }
+        const auto* row = b.data() + i * b.outerStride();
+        const double factor = 1 / (unit_of(i) * scale);
+        for (index_t j = 0; j < d; ++j) to[j] = static_cast<float>(double{row[j]} * factor);
+      }
     });
-    widen(x.data(), scale, rows * d, out.data());
+    if (is_wide_) solve_transposed(r, size, size, x.data(), d, d, threads_);
+    const executor_ref threads = threads_.for_work(
+        2.0 * static_cast<double>(rows) * static_cast<double>(size) * static_cast<double>(d));
+    // In groups of columns, each of which meets all reflections.
+    over_pieces(threads, d, columns_at_once(d, threads), [&](index_t at, index_t count) noexcept {
+      if (is_wide_) {
+        qr_.apply(x.data() + at, d, count);
+      } else {
+        qr_.apply_transposed(x.data() + at, d, count);
+      }
+    });
+    if (!is_wide_) solve_upper(r, size, size, x.data(), d, d, threads_);
+    double_matrix out(is_wide_ ? rows : size, d);
+    for (index_t i = 0; i < out.rows(); ++i) {
+      widen(x.data() + i * d, is_wide_ ? scale : scale / length_[i], d, out.data() + i * d);
+    }
     return out;
   }
 

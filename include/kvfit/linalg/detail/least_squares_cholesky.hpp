@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kvfit/linalg/detail/row_sweep.hpp"
+#include "kvfit/linalg/detail/solve_toward.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/linalg/least_squares_options.hpp"
@@ -282,15 +283,16 @@ struct gram_system {
   }
 };
 
-/// (XᵀX + λI)⁻¹XᵀB, or Xᵀ(XXᵀ + λI)⁻¹B where X is wide.
+/// (XᵀX + λI)⁻¹XᵀB, or Xᵀ(XXᵀ + λI)⁻¹B where X is wide: a `least_squares_solver`.
 ///
 /// A λ > 0 that was asked for stays as it is unless the factorization fails. Without one, and from
 /// 64 columns on, products and factor are in fp32 (summed up in double) where the condition number
 /// allows it; all else is in double. A system worse conditioned than 1/tolerance gets the ridge of
 /// `solve_with_ridge`. Sets tier, rank, lambda, escalated and condition.
-inline double_matrix solve_by_cholesky(const const_matrix_ref& x, const double_matrix& b,
-                                       double lambda, double tolerance,
+inline double_matrix solve_by_cholesky(const const_matrix_ref& x, const const_matrix_ref& y,
+                                       const double_matrix* start, double lambda, double tolerance,
                                        least_squares_report& report, const executor_ref& threads) {
+  const double_matrix b = right_side(x, y, start, threads);
   const bool is_wide = x.rows() < x.cols();
   report.tier = is_wide ? least_squares_tier::cholesky_dual : least_squares_tier::cholesky;
   double_matrix out;

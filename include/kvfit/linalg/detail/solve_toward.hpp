@@ -68,7 +68,7 @@ inline void subtract_image(const const_matrix_ref& x, const double_matrix& c, do
   const executor_ref threads = executor.for_work(2.0 * static_cast<double>(x.rows()) *
                                                  static_cast<double>(t) * static_cast<double>(d));
   over_pieces(threads, x.rows(), high, [&](index_t top, index_t count) noexcept {
-    std::array<double, static_cast<std::size_t>(high* strip_depth)> rows;
+    std::array<double, static_cast<std::size_t>(high * strip_depth)> rows;
     for (index_t k = 0; k < t; k += strip_depth) {
       const index_t depth = std::min(strip_depth, t - k);
       for (index_t i = 0; i < count; ++i) {
@@ -81,6 +81,14 @@ inline void subtract_image(const const_matrix_ref& x, const double_matrix& c, do
   });
 }
 
+/// B = Y − X C₀ in double; `start` null stands for C₀ = 0.
+inline double_matrix right_side(const const_matrix_ref& x, const const_matrix_ref& y,
+                                const double_matrix* start, const executor_ref& threads) {
+  double_matrix out = widened(y, threads);
+  if (start != nullptr) subtract_image(x, *start, out, threads);
+  return out;
+}
+
 /// fp32 of `exact`, clamped to what fp32 holds; false where something had to be.
 inline bool round_to_float(const double_matrix& exact, kvfit::matrix& out) {
   constexpr double largest = std::numeric_limits<float>::max();
@@ -90,17 +98,16 @@ inline bool round_to_float(const double_matrix& exact, kvfit::matrix& out) {
   for (index_t i = 0; i < count; ++i) {
     const double value = exact.data()[i];
     fits = fits && std::abs(value) <= largest;
-    out.data()[i] =
-        static_cast<float>(value != value ? 0.0 : std::clamp(value, -largest, largest));
+    out.data()[i] = static_cast<float>(value != value ? 0.0 : std::clamp(value, -largest, largest));
   }
   return fits;
 }
 
-/// argmin_C ‖X C − B‖² + λ‖C‖² with directions under `tolerance` taken for noise; sets tier, rank,
-/// λ, escalated and condition.
-using least_squares_solver = double_matrix (*)(const const_matrix_ref& x, const double_matrix& b,
-                                               double lambda, double tolerance,
-                                               least_squares_report& report,
+/// argmin_C ‖X C − B‖² + λ‖C‖² for B = Y − X `start`, with directions under `tolerance` taken for
+/// noise; sets tier, rank, λ, escalated and condition.
+using least_squares_solver = double_matrix (*)(const const_matrix_ref& x, const const_matrix_ref& y,
+                                               const double_matrix* start, double lambda,
+                                               double tolerance, least_squares_report& report,
                                                const executor_ref& threads);
 
 /// C₀ + argmin_D ‖X D − (Y − X C₀)‖² + λ‖D‖² by `solve`; `toward` null stands for C₀ = 0.
@@ -137,12 +144,8 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
                                      std::sqrt(static_cast<double>(std::max(n, t)));
   report.lambda = ridge_lambda(x, options.mode, options.ridge);
   const bool has_ridge = report.lambda > 0;
-  double_matrix solution;
-  {
-    double_matrix right = widened(y, threads);
-    if (toward != nullptr) subtract_image(x, start, right, threads);
-    solution = solve(x, right, report.lambda, tolerance, report, threads);
-  }
+  double_matrix solution =
+      solve(x, y, toward == nullptr ? nullptr : &start, report.lambda, tolerance, report, threads);
   const bool is_unique = has_ridge || n >= t;
   if (!is_unique || report.rank < std::min(n, t) || report.escalated ||
       report.condition * tolerance > 1) {

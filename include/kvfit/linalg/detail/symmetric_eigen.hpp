@@ -4,9 +4,9 @@
 
 #include <Eigen/Core>
 #include <algorithm>
-#include <cstddef>
 #include <cassert>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <vector>
 
@@ -75,8 +75,8 @@ inline void rotate_rows(double_matrix& b, index_t top, index_t count,
   }
 }
 
-/// A = Q T Qᵀ by reflections (Golub & Van Loan 2013, algorithm 8.3.1), T tridiagonal, `diagonal` and
-/// `beside` its entries, and B ← QᵀB. Reads and overwrites the lower triangle of A.
+/// A = Q T Qᵀ by reflections (Golub & Van Loan 2013, algorithm 8.3.1), T tridiagonal, `diagonal`
+/// and `beside` its entries, and B ← QᵀB. Reads and overwrites the lower triangle of A.
 inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd& diagonal,
                            Eigen::VectorXd& beside) {
   const index_t size = a.rows();
@@ -127,8 +127,7 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
 
 /// A = V diag(values) Vᵀ for the symmetric A, size × size, whose lower triangle alone is read and
 /// used up; B ← VᵀB, B of `size` rows, so that row k of it belongs to values[k]; values are in no
-/// order. False where the iteration does not end, as where A is not finite: then both are of no
-/// use.
+/// order. False where A is not finite or the iteration does not end: then both are of no use.
 ///
 /// Reflections to a tridiagonal matrix, then implicit QL steps with Wilkinson's shift (Golub & Van
 /// Loan 2013, §8.3). Errors are some ε₆₄ ‖A‖. Cost 4/3 size³ + 8 size² cols
@@ -140,6 +139,17 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
   const index_t size = a.rows();
   assert(a.cols() == size && b.rows() == size);
   values.resize(size);
+  // In units of a power of two, so that squares stay within double.
+  double largest = 0;
+  for (index_t k = 0; k < size; ++k) {
+    const double* column = a.data() + k * size + k;
+    if (!simd::all_finite(column, size - k)) return false;
+    largest = std::max(largest, simd::largest_size(column, size - k));
+  }
+  const int exponent = largest > 0 ? std::clamp(std::ilogb(largest), -1000, 1000) : 0;
+  for (index_t k = 0; k < size; ++k) {
+    simd::scale(a.data() + k * (size + 1), std::ldexp(1.0, -exponent), size - k);
+  }
   Eigen::VectorXd beside(size);
   tridiagonalise(a, b, values, beside);
   double* d = values.data();
@@ -154,12 +164,11 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
       index_t last = first;  // of the block that begins with `first`
       while (last + 1 < size && std::abs(e[last]) > unit * scale) ++last;
       if (last == first) break;
-      if (step == most_steps || !std::isfinite(d[first])) return false;
+      if (step == most_steps) return false;
       // The eigenvalue of the block's upper 2 × 2 corner that is nearer to its first entry.
       const double half = 0.5 * (d[first + 1] - d[first]);
-      const double shift = d[first] - e[first] / (half + std::copysign(
-                                                             std::hypot(half, e[first]), half)) *
-                                          e[first];
+      const double reach = half + std::copysign(std::hypot(half, e[first]), half);
+      const double shift = d[first] - e[first] / reach * e[first];
       // Chase a bulge from the bottom of the block to its top.
       double x = d[last] - shift;
       double z = e[last - 1];
@@ -183,6 +192,7 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
       rotate_rows(b, first, last - first, rotations.data());
     }
   }
+  simd::scale(d, std::ldexp(1.0, exponent), size);
   return true;
 }
 
