@@ -32,6 +32,17 @@ namespace kvfit::simd::inline KVFIT_ISA {
   return dot(x, x, n);
 }
 
+/// The same for floats: squares and sum in double.
+[[nodiscard]] inline double squared_norm(const float* x, index_t n) noexcept {
+  batch64 a(0.0);
+  for (index_t i = 0; i < n; i += lanes64) {
+    const bool is_whole = i + lanes64 <= n;
+    const batch64 wide = is_whole ? load_widened(x + i) : load_widened_first(x + i, n - i);
+    a = multiply_add(wide, wide, a);
+  }
+  return sum(a);
+}
+
 /// max_i |x_i|; 0 if n = 0. NaN is passed over.
 [[nodiscard]] inline double largest_size(const double* x, index_t n) noexcept {
   double most = 0;
