@@ -31,7 +31,7 @@ TEST_CASE("columns in bf16 are off by no more than they say, stored or made in p
   int differ = 0;
   for (kvfit::index_t j = 0; j < 60; ++j) {
     const kvfit::index_t one[] = {j};
-    const Eigen::VectorXd column = columns.columns(one).col(0).cast<double>();
+    const Eigen::VectorXd column = columns.columns(one).row(0).cast<double>();
     const double exact = column.dot(residual.cast<double>());
     const double off = std::abs(static_cast<double>(halves.correlation(j, 0)) - exact);
     const double slack = rounding * column.norm() * norm;

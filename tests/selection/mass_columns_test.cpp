@@ -63,7 +63,7 @@ TEST_CASE("the mass equation's columns, norms, products and target are the oracl
   // and sums of up to 100 of them in fp32 add 100 · 2⁻²⁴ at worst.
   constexpr double relative = 1e-4;
   const std::vector<kvfit::index_t> some = {60, 0, 9, 31};
-  const Eigen::MatrixXd found = columns.columns(some).cast<double>();
+  const Eigen::MatrixXd found = columns.columns(some).cast<double>().transpose();
   const Eigen::MatrixXd wanted = expected.columns_of(some);
   const double column_error =
       ((found - wanted).cwiseAbs() - relative * wanted.cwiseAbs()).maxCoeff();
@@ -102,7 +102,7 @@ TEST_CASE("all ones solve the mass equation over all keys", "[selection][mass_co
   const masked_head made;
   const kvfit_test::scored_head scored(made.cache(), made.queries());
   const mass_columns columns(scored.problem(1), weighting);
-  const Eigen::MatrixXf all = columns.columns(kvfit_test::rows_up_to(64));
+  const kvfit::matrix all = columns.columns(kvfit_test::rows_up_to(64)).transpose();
   const double error = (all.rowwise().sum() - columns.target())
                            .cwiseQuotient(columns.target().cwiseMax(1.0F))
                            .cwiseAbs()

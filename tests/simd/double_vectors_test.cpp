@@ -42,6 +42,22 @@ TEST_CASE("sums over doubles agree with long double at every length", "[double_v
   }
 }
 
+TEST_CASE("floats are squared and added in double, beyond what fp32 holds", "[double_vectors]") {
+  for (index_t n = 0; n < 70; ++n) {
+    std::vector<float> x(static_cast<std::size_t>(n));
+    double squares = 0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      x[i] = static_cast<float>(std::sin(static_cast<double>(3 * i + 1))) *
+             (i % 2 == 0 ? 1e30F : 1e-30F);
+      squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    }
+    CHECK(std::abs(kvfit::simd::squared_norm(x.data(), n) - squares) <= 1e-14 * squares);
+    const std::vector<float> tiny(static_cast<std::size_t>(n), 1e-30F);
+    CHECK(std::abs(kvfit::simd::squared_norm(tiny.data(), n) - 1e-60 * static_cast<double>(n)) <=
+          1e-66 * static_cast<double>(n));
+  }
+}
+
 TEST_CASE("updates of doubles change n numbers and no more", "[double_vectors]") {
   for (index_t n = 0; n < 40; ++n) {
     const std::vector<double> x = numbers(n, 0.1);

@@ -11,6 +11,7 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -33,11 +34,13 @@ class correlation_bounds {
   correlation_bounds() = default;
   /// No bound is known yet of `keys` columns of `queries` numbers.
   correlation_bounds(index_t keys, index_t queries)
-      : residuals_(rows_of_doubles::Zero(depth, queries)),
-        products_(depth),
-        known_(vector::Zero(keys)),
+      : residuals_(static_cast<std::size_t>(depth * queries), 0.0),
+        now_(static_cast<std::size_t>(queries)),
+        known_(keys),
         bounds_(keys),
-        of_(static_cast<std::size_t>(keys), 0) {}
+        of_(static_cast<std::size_t>(keys), 0) {
+    std::fill_n(known_.data(), keys, 0.0F);
+  }
 
   /// Makes the bounds those for `residual`, which is finite and in length within 1e38 times those
   /// before, or 0. `norms`: ‖Φ_:j‖; `slack`, over these: what fp32 may add to a product, which is
@@ -45,14 +48,16 @@ class correlation_bounds {
   void move_to(const vector& residual, const vector& norms, float slack) {
     newest_ = (newest_ + 1) % depth;  // in the place of the oldest, once that has served
     const auto newest = static_cast<std::uint8_t>(newest_);
-    now_ = residual.cast<double>();
-    const double length_sq = now_.squaredNorm();
-    products_.noalias() = residuals_ * now_;
+    const index_t queries = residual.size();
+    for (index_t i = 0; i < queries; ++i) {
+      now_[static_cast<std::size_t>(i)] = static_cast<double>(residual[i]);
+    }
+    const double length_sq = simd::squared_norm(now_.data(), queries);
     std::array<float, depth> carried{};
     std::array<float, depth> moved{};
     for (index_t e = 0; e < depth; ++e) {
       const auto at = static_cast<std::size_t>(e);
-      const double product = products_[e];
+      const double product = simd::dot(residuals_.data() + e * queries, now_.data(), queries);
       const double before = lengths_sq_[at];
       const double alpha = before > 0 ? std::max(0.0, product / before) : 0.0;
       const double distance_sq = length_sq - 2 * alpha * product + alpha * alpha * before;
@@ -71,7 +76,7 @@ class correlation_bounds {
       bounds_[j] = bound;
       known_[j] = of == newest ? bound : known_[j];  // what it referred to goes
     }
-    residuals_.row(newest_) = now_.transpose();
+    std::copy(now_.begin(), now_.end(), residuals_.data() + newest_ * queries);
     lengths_sq_[newest] = length_sq;
   }
 
@@ -85,11 +90,8 @@ class correlation_bounds {
   }
 
  private:
-  using rows_of_doubles = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-  rows_of_doubles residuals_;  // depth × n: in fp32 the distances of near ones would be lost
-  Eigen::VectorXd now_;
-  Eigen::VectorXd products_;
+  std::vector<double> residuals_;  // depth × n: in fp32 the distances of near ones would be lost
+  std::vector<double> now_;
   std::array<double, depth> lengths_sq_{};
   index_t newest_ = depth - 1;
   vector known_;   // c_j is at most this, for the residual of_[j]

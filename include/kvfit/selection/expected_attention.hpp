@@ -20,6 +20,7 @@
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 #include "kvfit/simd/product.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -94,7 +95,7 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
                                           : 1.0 / std::sqrt(static_cast<double>(depth));
   const auto slope = static_cast<double>(head.front().alibi_slope);
   query_moments moments = moments_of(head);
-  moments.covariance *= 0.5 * scale;
+  simd::scale(moments.covariance.data(), 0.5 * scale, depth * depth);
   Eigen::VectorXd logits(cache.keys.rows());
   const index_t visible = next_row(cache.bias, 0, cache.bias.empty() ? 0 : logits.size(), false);
   matrix buffer(tile_rows, depth);
@@ -104,9 +105,9 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
     const index_t count = std::min(tile_rows, logits.size() - first);
     const float_tile rows = load_visible_rows(cache.keys, cache.bias, first, count, buffer.data());
     for (index_t j = 0; j < count; ++j) {
-      const Eigen::Map<const vector> key(rows.data + j * rows.stride, depth);
-      keys.row(j) = key.cast<double>().transpose();
-      sight.row(j) = moments.mean.transpose();
+      const float* key = rows.data + j * rows.stride;
+      for (index_t k = 0; k < depth; ++k) keys(j, k) = static_cast<double>(key[k]);
+      std::copy_n(moments.mean.data(), depth, sight.data() + j * depth);
     }
     simd::multiply({keys.data(), depth, 1}, {moments.covariance.data(), depth},
                    {sight.data(), depth}, count, depth, depth, simd::product_mode::add);
@@ -133,7 +134,7 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
 
 /// ln Σ_j exp(x_j).
 inline double log_sum(const Eigen::VectorXd& x) {
-  const double largest = x.maxCoeff();
+  const double largest = *std::max_element(x.begin(), x.end());
   if (std::isinf(largest)) return largest;
   double sum = 0;
   for (const double one : x) sum += std::exp(one - largest);
@@ -145,7 +146,8 @@ inline Eigen::VectorXd expected_log_scores(double epsilon, const selection_probl
   constexpr double zero = -std::numeric_limits<double>::infinity();
   const auto blocks = problem.queries.blocks();
   const kv_block& cache = problem.cache;
-  Eigen::VectorXd scores = Eigen::VectorXd::Constant(cache.keys.rows(), zero);
+  Eigen::VectorXd scores(cache.keys.rows());
+  std::fill(scores.begin(), scores.end(), zero);
   double heads = 0;
   for (std::size_t begin = 0; begin < blocks.size();) {
     const std::size_t end = head_end(blocks, problem.origins, begin);
@@ -163,7 +165,7 @@ inline Eigen::VectorXd expected_log_scores(double epsilon, const selection_probl
     if (cache.is_hidden(j)) continue;
     load_row(cache.values, j, value.data());
     scores[j] = add_logarithms(scores[j] - std::log(heads), floor) +
-                0.5 * std::log(value.cast<double>().squaredNorm());
+                0.5 * std::log(simd::squared_norm(value.data(), value.size()));
   }
   return scores;
 }
@@ -190,7 +192,7 @@ inline result<selected_rows> select(const selection::expected_attention& policy,
   if (const auto ok = check_problem(problem); !ok) return ok.error();
   if (const auto ok = detail::check_gaussian(problem); !ok) return ok.error();
   const Eigen::VectorXd scores = detail::expected_log_scores(policy.epsilon, problem);
-  return selected_rows{.positions = highest_rows(problem, scores, problem.budget)};
+  return selected_rows{.positions = highest_rows(problem, scores.data(), problem.budget)};
 }
 
 /// Bytes that `select` holds at most, its result included.

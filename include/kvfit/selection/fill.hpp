@@ -16,24 +16,23 @@ namespace kvfit::selection::inline KVFIT_ISA {
 inline index_t fill_by_importance(const selection_problem& problem, const vector& importance,
                                   std::span<const char> open, std::vector<index_t>& positions) {
   const auto before = positions.size();
-  const std::vector<index_t> ranking = highest_rows(problem, importance, importance.size());
   std::vector<char> is_chosen(open.size(), 0);
   for (const index_t row : positions) is_chosen[static_cast<std::size_t>(row)] = 1;
-  for (const bool may_be_closed : {false, true}) {
-    for (const index_t row : ranking) {
+  for (const bool are_open : {true, false}) {
+    best_rows best(problem.budget - static_cast<index_t>(positions.size()));
+    for (index_t row = 0; row < importance.size(); ++row) {
       const auto at = static_cast<std::size_t>(row);
-      if (static_cast<index_t>(positions.size()) >= problem.budget) break;
-      if (is_chosen[at] != 0 || (open[at] == 0 && !may_be_closed)) continue;
-      is_chosen[at] = 1;
-      positions.push_back(row);
+      if (is_chosen[at] != 0 || (open[at] != 0) != are_open || !problem.may_keep(row)) continue;
+      best.offer(row, static_cast<double>(importance[row]));
     }
+    for (const ranked_row& one : best.sorted()) positions.push_back(one.row);
   }
   return static_cast<index_t>(positions.size() - before);
 }
 
 /// Bytes that `fill_by_importance` holds, the budget's positions included.
 constexpr double fill_bytes(const head_sizes& sizes) noexcept {
-  return highest_rows_bytes(sizes.keys) + static_cast<double>(sizes.keys) +
+  return highest_rows_bytes(sizes.budget) + static_cast<double>(sizes.keys) +
          grown_bytes(double_bytes(sizes.budget));
 }
 

@@ -36,19 +36,33 @@ class half_columns {
 
   /// `norms` gets ‖Φ_:j‖ of all keys, as by `mass_columns::norms`, in the same pass.
   half_columns(mass_columns& columns, vector& norms)
-      : words_(columns.keys(), simd::half_words(columns.queries())), weights_(2 * words_.cols()) {
-    lost_.setZero(columns.keys());
-    norms.setZero(columns.keys());
-    words_.rightCols(std::min(words_.cols(), simd::lanes)).setZero();  // what no number fills
-    columns.visit([&](index_t j, const float* row, const query_panel& part) noexcept {
-      const float* factors = columns.factors().data() + part.offset;
-      norms[j] += simd::square_sum32(row, factors, part.count);
-      auto* at = reinterpret_cast<std::byte*>(words_.row(j).data()) + 2 * part.offset;
-      lost_[j] += simd::round_to_halves(row, factors, part.count, at);
-    });
-    for (float& norm : norms) norm = std::sqrt(norm);  // Eigen's vectorised root is not exact
+      : words_(columns.keys(), simd::half_words(columns.queries())),
+        lost_(columns.keys()),
+        weights_(2 * words_.cols()) {
+    const index_t keys = columns.keys();
+    norms.resize(keys);
+    std::fill_n(norms.data(), keys, 0.0F);
+    std::fill_n(lost_.data(), keys, 0.0F);
+    const index_t tail = std::min(words_.cols(), simd::lanes);  // what no number may fill
+    for (index_t p = 0; p < columns.parts(); ++p) {
+      const column_part part = columns.part(p);
+      const float* factors = columns.factors().data() + part.first;
+      over_pieces(columns.threads(), keys, mass_columns::piece,
+                  [&](index_t first, index_t count) noexcept {
+                    for (index_t j = first; j < first + count; ++j) {
+                      std::uint32_t* words = words_.data() + j * words_.cols();
+                      if (p == 0) std::fill_n(words + words_.cols() - tail, tail, 0U);
+                      norms[j] += simd::square_sum32(part.row(j), factors, part.count);
+                      auto* at = reinterpret_cast<std::byte*>(words) + 2 * part.first;
+                      lost_[j] += simd::round_to_halves(part.row(j), factors, part.count, at);
+                    }
+                  });
+    }
     const float unseen = unseen_norm(columns.queries());
-    for (float& lost : lost_) lost = std::sqrt(lost) + unseen;
+    for (index_t j = 0; j < keys; ++j) {
+      norms[j] = std::sqrt(norms[j]);
+      lost_[j] = std::sqrt(lost_[j]) + unseen;
+    }
   }
 
   [[nodiscard]] bool is_empty() const noexcept { return words_.size() == 0; }
@@ -59,14 +73,15 @@ class half_columns {
   }
   /// Φ̃_:j · r; key `next` is fetched meanwhile.
   [[nodiscard]] float correlation(index_t j, index_t next) const noexcept {
-    return simd::half_dot(words_.row(j).data(), weights_.data(), words_.cols(),
-                          words_.row(next).data());
+    const index_t width = words_.cols();
+    return simd::half_dot(words_.data() + j * width, weights_.data(), width,
+                          words_.data() + next * width);
   }
   /// ‖Φ_:j − Φ̃_:j‖, and what its squares may have missed.
   [[nodiscard]] float lost(index_t j) const noexcept { return lost_[j]; }
 
  private:
-  Eigen::Array<std::uint32_t, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> words_;
+  matrix_of<std::uint32_t> words_;
   vector lost_;
   vector weights_;
 };

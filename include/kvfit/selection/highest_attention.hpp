@@ -2,6 +2,7 @@
 /// Keeps the keys that queries look at most (docs/algorithm.md, Selection).
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
@@ -14,7 +15,7 @@ namespace kvfit::selection::inline KVFIT_ISA {
 
 /// The `count` rows of largest importance that may be kept; see `highest_rows`.
 inline std::vector<index_t> rank_by_importance(const selection_problem& problem, index_t count) {
-  return highest_rows(problem, problem.scores->importance, count);
+  return highest_rows(problem, problem.scores->importance.data(), count);
 }
 
 inline score_options wanted_scores(const selection::highest_attention& policy) {
@@ -41,7 +42,9 @@ inline result<selected_rows> select(const selection::highest_attention& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
-  if (policy.window > 0 && !(problem.scores->importance.maxCoeff() > 0)) {
+  const auto is_seen = [](float importance) { return importance > 0; };
+  const vector& importance = problem.scores->importance;
+  if (policy.window > 0 && std::none_of(importance.begin(), importance.end(), is_seen)) {
     return error{errc::invalid_option, "window", policy.window, error::none,
                  "no query of the observation window sees any key"};
   }

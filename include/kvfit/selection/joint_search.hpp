@@ -13,11 +13,14 @@
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/problem.hpp"
+#include "kvfit/selection/ranking.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 #include "kvfit/simd/product.hpp"
+#include "kvfit/simd/transpose.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -96,13 +99,37 @@ class joint_search {
     basis_.resize(problem_.budget, columns_.rows());
     const index_t slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
     slots_.assign(static_cast<std::size_t>(slots), -1);
-    orthogonal_.setZero(slots, columns_.rows());
-    products_.setZero(keys, slots);
-    correlation_of_.setZero(slots, correlation_.cols());
+    along_.resize(static_cast<std::size_t>(slots));
+    change_.resize(static_cast<std::size_t>(slots));
+    zero(orthogonal_, slots, columns_.rows());
+    zero(products_, keys, slots);
+    zero(correlation_of_, slots, targets());
     // As many picks may wait as there are slots to pick from.
-    waiting_.setZero(keys, slots);
-    explained_.setZero(slots, correlation_.cols());
+    zero(waiting_, keys, slots);
+    zero(explained_, slots, targets());
+    shared_.resize(keys, slots);
   }
+
+  static void zero(matrix& out, index_t rows, index_t cols) {
+    out.resize(rows, cols);
+    std::fill_n(out.data(), out.size(), 0.0F);
+  }
+
+  static float* row_of(matrix& m, index_t row) noexcept { return m.data() + row * m.cols(); }
+  static const float* row_of(const matrix& m, index_t row) noexcept {
+    return m.data() + row * m.cols();
+  }
+
+  static matrix transposed(const matrix& m) {
+    matrix out(m.cols(), m.rows());
+    const std::vector<float> ones(static_cast<std::size_t>(m.cols()), 1.0F);
+    simd::transpose_scaled(m.data(), m.cols(), ones.data(), m.cols(), m.rows(), out.data(),
+                           m.rows());
+    return out;
+  }
+
+  /// 1 + d_v.
+  [[nodiscard]] index_t targets() const noexcept { return correlation_.cols(); }
 
   /// `body(first, count)` for pieces of all keys, on all threads.
   template <class Body>
@@ -113,8 +140,8 @@ class joint_search {
   void measure_agreement() {
     over_keys([&](index_t first, index_t count) noexcept {
       for (index_t j = first; j < first + count; ++j) {
-        const float* row = correlation_.row(j).data();
-        score_[j] = simd::dot32(row, row, correlation_.cols());
+        const float* row = row_of(correlation_, j);
+        score_[j] = simd::dot32(row, row, targets());
       }
     });
   }
@@ -149,10 +176,9 @@ class joint_search {
   /// G of all keys, from the picks that wait.
   void bring_up_to_date() {
     if (pending_ == 0) return;
-    const index_t targets = correlation_.cols();
     over_keys([&](index_t first, index_t count) noexcept {
-      simd::multiply({waiting_.row(first).data(), slots(), 1}, {explained_.data(), targets},
-                     {correlation_.row(first).data(), targets}, count, targets, pending_,
+      simd::multiply({row_of(waiting_, first), slots(), 1}, {explained_.data(), targets()},
+                     {row_of(correlation_, first), targets()}, count, targets(), pending_,
                      simd::product_mode::subtract);
     });
     pending_ = 0;
@@ -166,48 +192,57 @@ class joint_search {
     for (const index_t key : slots_) {
       if (key >= 0) has_slot[static_cast<std::size_t>(key)] = 1;
     }
-    std::vector<std::pair<float, index_t>> ranked;  // by descending gain, then row
+    selection::best_rows promising(sweep_);
     for (index_t j = 0; j < columns_.keys(); ++j) {
-      const float now = has_slot[static_cast<std::size_t>(j)] != 0 ? 0 : gain(j);
-      if (now > 0) ranked.emplace_back(-now, j);
+      if (has_slot[static_cast<std::size_t>(j)] != 0) continue;
+      const float now = gain(j);
+      if (now > 0) promising.offer(j, static_cast<double>(now));
     }
-    const auto count = std::min(ranked.size(), static_cast<std::size_t>(sweep_));
-    std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(count),
-                      ranked.end());
-    std::vector<std::pair<float, index_t>> room;  // slots by ascending gain
-    for (std::size_t s = 0; s < slots_.size(); ++s) {
-      room.emplace_back(slots_[s] < 0 ? -1.0F : gain(slots_[s]), static_cast<index_t>(s));
+    std::vector<index_t> keys;
+    for (const selection::ranked_row& one : promising.sorted()) keys.push_back(one.row);
+    const auto count = static_cast<index_t>(keys.size());
+    selection::best_rows least(count);  // slots, empty ones first
+    for (index_t s = 0; s < slots(); ++s) {
+      const index_t key = slots_[static_cast<std::size_t>(s)];
+      least.offer(s, key < 0 ? 1.0 : -static_cast<double>(gain(key)));
     }
-    std::sort(room.begin(), room.end());
-    std::vector<index_t> wanted(count);
-    for (std::size_t k = 0; k < count; ++k) wanted[k] = ranked[k].second;
-    matrix added = columns_.columns(wanted);
-    project_out_picks(added);
-    columns_.correlate(added.transpose(), fresh_);
-    for (std::size_t k = 0; k < count; ++k) {
-      const index_t slot = room[k].second;
-      const auto column = static_cast<index_t>(k);
-      slots_[static_cast<std::size_t>(slot)] = wanted[k];
-      orthogonal_.row(slot) = added.row(column);
-      products_.col(slot) = fresh_.col(column);
-      // Afresh, without the rounding of many subtractions.
-      residual_norm_sq_[wanted[k]] = added.row(column).squaredNorm();
-    }
+    std::vector<index_t> places;
+    for (const selection::ranked_row& one : least.sorted()) places.push_back(one.row);
+    fill_slots(keys, places);
     agree_with_slots();
     ++out_.report.refits;
+  }
+
+  /// Puts `keys` into the slots `places`, one each.
+  void fill_slots(const std::vector<index_t>& keys, const std::vector<index_t>& places) {
+    matrix added = columns_.columns(keys);
+    project_out_picks(added);
+    columns_.correlate(transposed(added), fresh_);
+    const std::size_t many = keys.size();
+    for (std::size_t k = 0; k < many; ++k) {
+      const float* column = row_of(added, static_cast<index_t>(k));
+      slots_[static_cast<std::size_t>(places[k])] = keys[k];
+      std::copy_n(column, added.cols(), row_of(orthogonal_, places[k]));
+      // Afresh, without the rounding of many subtractions.
+      residual_norm_sq_[keys[k]] = simd::dot32(column, column, added.cols());
+    }
+    for (index_t j = 0; j < columns_.keys(); ++j) {
+      const float* from = row_of(fresh_, j);
+      float* to = row_of(products_, j);
+      for (std::size_t k = 0; k < many; ++k) to[places[k]] = from[k];
+    }
   }
 
   /// H: products of G's rows with those of the keys in the slots.
   void agree_with_slots() {
     for (index_t s = 0; s < slots(); ++s) {
       const index_t key = slots_[static_cast<std::size_t>(s)];
-      if (key >= 0) correlation_of_.row(s) = correlation_.row(key);
+      if (key >= 0) std::copy_n(row_of(correlation_, key), targets(), row_of(correlation_of_, s));
     }
-    const matrix of = correlation_of_.transpose();
-    shared_.resize(columns_.keys(), slots());
+    const matrix of = transposed(correlation_of_);
     over_keys([&](index_t first, index_t count) noexcept {
-      simd::multiply({correlation_.row(first).data(), correlation_.cols(), 1}, {of.data(), slots()},
-                     {shared_.row(first).data(), slots()}, count, slots(), correlation_.cols());
+      simd::multiply({row_of(correlation_, first), targets(), 1}, {of.data(), slots()},
+                     {row_of(shared_, first), slots()}, count, slots(), targets());
     });
   }
 
@@ -220,10 +255,10 @@ class joint_search {
     if (picked == 0 || many == 0) return;
     matrix along(picked, many);
     for (int pass = 0; pass < 2; ++pass) {
-      const matrix across = added.transpose();
+      const matrix across = transposed(added);
       over_pieces(problem_.threads, picked, 64, [&](index_t first, index_t count) noexcept {
-        simd::multiply({basis_.row(first).data(), n, 1}, {across.data(), many},
-                       {along.row(first).data(), many}, count, many, n);
+        simd::multiply({row_of(basis_, first), n, 1}, {across.data(), many},
+                       {row_of(along, first), many}, count, many, n);
       });
       over_pieces(problem_.threads, n, 192, [&](index_t first, index_t count) noexcept {
         simd::multiply({along.data(), 1, many}, {basis_.data() + first, n},
@@ -236,54 +271,60 @@ class joint_search {
   void pick(index_t slot) {
     const index_t row = slots_[static_cast<std::size_t>(slot)];
     slots_[static_cast<std::size_t>(slot)] = -1;
-    const float length = orthogonal_.row(slot).stableNorm();
+    const float* column = row_of(orthogonal_, slot);
+    const auto length =
+        static_cast<float>(std::sqrt(simd::squared_norm(column, orthogonal_.cols())));
     is_open_[static_cast<std::size_t>(row)] = 0;
     if (!(length * length > dependent * norms_[row])) return;  // a rounding's worth, after all
     const float scale = 1 / length;
-    basis_.row(size()) = orthogonal_.row(slot) * scale;
-    explained_.row(pending_) = correlation_of_.row(slot) * scale;
+    scale_into(row_of(basis_, size()), scale, column, orthogonal_.cols());
+    scale_into(row_of(explained_, pending_), scale, row_of(correlation_of_, slot), targets());
     out_.positions.push_back(row);
     ++out_.report.rounds;
     take_out(slot, scale);
     ++pending_;
   }
 
+  static void scale_into(float* out, float factor, const float* x, index_t n) noexcept {
+    for (index_t i = 0; i < n; ++i) out[i] = x[i] * factor;
+  }
+
   /// What the pick from `slot`, its column `scale` times as long, leaves of all keys and slots.
   void take_out(index_t slot, float scale) {
-    const auto basis = basis_.row(size() - 1);
-    const auto explained = explained_.row(pending_);
-    const float squares = explained.squaredNorm();
-    vector along = vector::Zero(slots());   // z of each slot's key
-    vector change = vector::Zero(slots());  // of a slot's H for each z_j
+    const float* basis = row_of(basis_, size() - 1);
+    const float* explained = row_of(explained_, pending_);
+    const float squares = simd::dot32(explained, explained, targets());
     for (index_t s = 0; s < slots(); ++s) {
-      const index_t key = slots_[static_cast<std::size_t>(s)];
-      if (key < 0) continue;
-      along[s] = products_(key, slot) * scale;
-      change[s] = explained.dot(correlation_of_.row(s)) - along[s] * squares;
+      const auto at = static_cast<std::size_t>(s);
+      along_[at] = change_[at] = 0;
+      if (slots_[at] < 0) continue;
+      along_[at] = row_of(products_, slots_[at])[slot] * scale;
+      change_[at] =
+          simd::dot32(explained, row_of(correlation_of_, s), targets()) - along_[at] * squares;
     }
     // Longer pieces, for each is little work.
     over_pieces(problem_.threads, columns_.keys(), 8 * mass_columns::piece,
                 [&](index_t first, index_t count) noexcept {
                   for (index_t j = first; j < first + count; ++j) {
-                    float* products = products_.row(j).data();
-                    float* shared = shared_.row(j).data();
+                    float* products = row_of(products_, j);
+                    float* shared = row_of(shared_, j);
                     const float z = products[slot] * scale;
                     const float agreed = shared[slot] * scale;
-                    waiting_(j, pending_) = z;
+                    row_of(waiting_, j)[pending_] = z;
                     // Fused by name, or each compiled copy of this might round as it likes.
                     const float lost = std::fma(z, squares, -2 * agreed);
                     score_[j] = std::max(0.0F, std::fma(z, lost, score_[j]));
                     residual_norm_sq_[j] = std::fma(-z, z, residual_norm_sq_[j]);
-                    simd::subtract_scaled(products, z, along.data(), slots());
-                    simd::subtract_scaled(shared, z, change.data(), slots());
-                    simd::subtract_scaled(shared, agreed, along.data(), slots());
+                    simd::subtract_scaled(products, z, along_.data(), slots());
+                    simd::subtract_scaled(shared, z, change_.data(), slots());
+                    simd::subtract_scaled(shared, agreed, along_.data(), slots());
                   }
                 });
     for (index_t s = 0; s < slots(); ++s) {
-      if (along[s] == 0) continue;
-      simd::subtract_scaled(orthogonal_.row(s).data(), along[s], basis.data(), orthogonal_.cols());
-      simd::subtract_scaled(correlation_of_.row(s).data(), along[s], explained.data(),
-                            correlation_of_.cols());
+      const float along = along_[static_cast<std::size_t>(s)];
+      if (along == 0) continue;
+      simd::subtract_scaled(row_of(orthogonal_, s), along, basis, orthogonal_.cols());
+      simd::subtract_scaled(row_of(correlation_of_, s), along, explained, targets());
     }
   }
 
@@ -307,6 +348,8 @@ class joint_search {
   index_t pending_ = 0;         // picks since the last sweep
   matrix waiting_;              // T × waits: their z
   matrix explained_;            // waits × (1 + d_v): their g
+  std::vector<float> along_;    // slots: z of each slot's key
+  std::vector<float> change_;   // slots: of a slot's H for each z_j
   selected_rows out_;
 };
 

@@ -18,6 +18,15 @@
 
 namespace kvfit::inline KVFIT_ISA {
 
+/// Exponentials of all keys for some of the queries.
+struct column_part {
+  const float* data = nullptr;  ///< T × count, a key a row
+  index_t first = 0;            ///< of the queries
+  index_t count = 0;
+
+  [[nodiscard]] const float* row(index_t key) const noexcept { return data + key * count; }
+};
+
 /// Φ_ij = f_i exp(s_ij − m_i) for n queries and T keys, and its target; f by `mass_weighting`.
 /// `problem.scores` must outlive it.
 ///
@@ -70,76 +79,87 @@ class mass_columns {
   /// n: y_i f_i.
   [[nodiscard]] const vector& target() const noexcept { return target_; }
 
-  /// Calls body(j, row, part) with the exponentials of key j for the queries of `part`. Stored ones
-  /// are one part, so that a sum over queries is one sum. Keys of one part come in any order, on
-  /// any thread.
-  template <class Body>
-  void visit(Body body) {
-    if (is_stored()) {
-      const query_panel all{.block = 0, .first = 0, .count = queries(), .offset = 0};
-      each_key([&](index_t j) { body(j, stored_ + j * queries(), all); });
-      return;
-    }
-    for (const query_panel& part : panels_) {
-      own_.resize(keys(), part.count);
-      fill(part, own_.data(), part.count);
-      each_key([&](index_t j) { body(j, own_.data() + j * part.count, part); });
-    }
+  /// How many parts the queries are taken in: one where columns are stored, so that a sum over
+  /// queries is one sum.
+  [[nodiscard]] index_t parts() const noexcept {
+    return is_stored() ? 1 : static_cast<index_t>(panels_.size());
+  }
+  /// The exponentials of all keys for the queries of part p; until the next call.
+  column_part part(index_t p) {
+    if (is_stored()) return {stored_, 0, queries()};
+    const query_panel& panel = panels_[static_cast<std::size_t>(p)];
+    own_.resize(keys(), panel.count);
+    fill(panel, own_.data(), panel.count);
+    return {own_.data(), panel.offset, panel.count};
   }
 
   /// out_j = Σ_i residual_i Φ_ij for all T keys. Cost n · T multiply-adds (and a score pass if not
   /// stored).
   void correlate(const vector& residual, vector& out) {
     set_residual(residual);
-    out.setZero(keys());
-    visit([&](index_t j, const float* row, const query_panel& part) {
-      out[j] += simd::dot32(row, weights_.data() + part.offset, part.count);
-    });
+    out.resize(keys());
+    std::fill_n(out.data(), keys(), 0.0F);
+    for (index_t p = 0; p < parts(); ++p) {
+      const column_part now = part(p);
+      const float* weights = weights_.data() + now.first;
+      over_pieces(threads(), keys(), piece, [&](index_t first, index_t count) noexcept {
+        for (index_t j = first; j < first + count; ++j) {
+          out[j] += simd::dot32(now.row(j), weights, now.count);
+        }
+      });
+    }
   }
 
   /// out_jc = Σ_i of_ic Φ_ij for all T keys and the columns of `of` (n × m): T × m. As many
   /// products at once cost one reading of the columns (or one score pass, if they are not stored).
   void correlate(const matrix& of, matrix& out) {
-    const matrix weighted = of.array().colwise() * factor_.array();
     const index_t many = of.cols();
-    out.resize(keys(), many);
-    const auto multiply = [&](const float* exponentials, index_t first, index_t count) {
-      over_pieces(threads(), keys(), piece, [&](index_t from, index_t rows) noexcept {
-        simd::multiply({exponentials + from * count, count, 1},
-                       {weighted.data() + first * many, many}, {out.data() + from * many, many},
-                       rows, many, count,
-                       first == 0 ? simd::product_mode::assign : simd::product_mode::add);
-      });
-    };
-    if (is_stored()) {
-      multiply(stored_, 0, queries());
-      return;
+    matrix weighted(queries(), many);
+    for (index_t i = 0; i < queries(); ++i) {
+      const float* from = of.data() + i * many;
+      float* to = weighted.data() + i * many;
+      const float factor = factor_[i];
+      for (index_t c = 0; c < many; ++c) to[c] = from[c] * factor;
     }
-    for (const query_panel& part : panels_) {
-      own_.resize(keys(), part.count);
-      fill(part, own_.data(), part.count);
-      multiply(own_.data(), part.offset, part.count);
+    out.resize(keys(), many);
+    for (index_t p = 0; p < parts(); ++p) {
+      const column_part now = part(p);
+      const auto mode = p == 0 ? simd::product_mode::assign : simd::product_mode::add;
+      over_pieces(threads(), keys(), piece, [&](index_t first, index_t count) noexcept {
+        simd::multiply({now.row(first), now.count, 1}, {weighted.data() + now.first * many, many},
+                       {out.data() + first * many, many}, count, many, now.count, mode);
+      });
     }
   }
 
   /// out_jr = Σ_{i ≡ r mod rows} sign_i Φ_ij: T × rows. Cost n · T (and a score pass, if not
   /// stored).
   void fold(const vector& signs, index_t rows, matrix& out) {
-    const vector factors = signs.cwiseProduct(factor_);
-    out.setZero(keys(), rows);
-    visit([&](index_t j, const float* row, const query_panel& part) {
-      for (index_t first = 0; first < part.count;) {
-        const index_t at = (part.offset + first) % rows;
-        const index_t count = std::min(part.count - first, rows - at);
-        simd::add_products(out.row(j).data() + at, row + first,
-                           factors.data() + part.offset + first, count);
-        first += count;
-      }
-    });
+    vector factors = factor_;
+    simd::multiply_each(factors.data(), signs.data(), queries());
+    out.resize(keys(), rows);
+    std::fill_n(out.data(), out.size(), 0.0F);
+    for (index_t p = 0; p < parts(); ++p) {
+      const column_part now = part(p);
+      over_pieces(threads(), keys(), piece, [&](index_t first, index_t count) noexcept {
+        for (index_t j = first; j < first + count; ++j) {
+          for (index_t i = 0; i < now.count;) {
+            const index_t at = (now.first + i) % rows;
+            const index_t run = std::min(now.count - i, rows - at);
+            simd::add_products(out.data() + j * rows + at, now.row(j) + i,
+                               factors.data() + now.first + i, run);
+            i += run;
+          }
+        }
+      });
+    }
   }
 
   /// The residual that `correlation` and `correlations` refer to.
-  void set_residual(const vector& residual) { weights_ = residual.cwiseProduct(factor_); }
+  void set_residual(const vector& residual) {
+    weights_ = residual;
+    simd::multiply_each(weights_.data(), factor_.data(), queries());
+  }
   /// n: f_i residual_i.
   [[nodiscard]] const vector& weighted_residual() const noexcept { return weights_; }
   /// Σ_i residual_i Φ_ij of one key: what `correlate` writes for it. Requires `is_stored()`.
@@ -158,10 +178,10 @@ class mass_columns {
     }
     for (index_t first = 0; first < out.size(); first += made_at_once) {
       const index_t many = std::min(made_at_once, out.size() - first);
-      const Eigen::MatrixXf made = exponentials(
+      const matrix made = exponentials(
           rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(many)));
       for (index_t k = 0; k < many; ++k) {
-        out[first + k] = simd::dot32(made.col(k).data(), weights_.data(), queries());
+        out[first + k] = simd::dot32(made.data() + k * queries(), weights_.data(), queries());
       }
     }
   }
@@ -169,43 +189,45 @@ class mass_columns {
 
   /// out_j = ‖Φ_:j‖ for all T keys.
   void norms(vector& out) {
-    out.setZero(keys());
-    visit([&](index_t j, const float* row, const query_panel& part) {
-      out[j] += simd::square_sum32(row, factor_.data() + part.offset, part.count);
-    });
-    for (float& norm : out) norm = std::sqrt(norm);  // Eigen's vectorised root is not exact
+    out.resize(keys());
+    std::fill_n(out.data(), keys(), 0.0F);
+    for (index_t p = 0; p < parts(); ++p) {
+      const column_part now = part(p);
+      over_pieces(threads(), keys(), piece, [&](index_t first, index_t count) noexcept {
+        for (index_t j = first; j < first + count; ++j) {
+          out[j] += simd::square_sum32(now.row(j), factor_.data() + now.first, now.count);
+        }
+      });
+    }
+    for (float& norm : out) norm = std::sqrt(norm);
   }
 
-  /// Columns of the rows numbered `rows`, n × |rows|.
-  Eigen::MatrixXf columns(std::span<const index_t> rows) const {
-    Eigen::MatrixXf out = exponentials(rows);
-    for (index_t j = 0; j < out.cols(); ++j) {
-      simd::multiply_each(out.col(j).data(), factor_.data(), queries());
+  /// Columns of the rows numbered `rows`, a row each: |rows| × n.
+  matrix columns(std::span<const index_t> rows) const {
+    matrix out = exponentials(rows);
+    for (index_t k = 0; k < out.rows(); ++k) {
+      simd::multiply_each(out.data() + k * queries(), factor_.data(), queries());
     }
     return out;
   }
 
  private:
-  template <class Body>
-  void each_key(const Body& body) const {
-    over_pieces(threads(), keys(), piece, [&](index_t first, index_t count) noexcept {
-      for (index_t j = first; j < first + count; ++j) body(j);
-    });
-  }
-
-  /// Columns without their factors.
-  Eigen::MatrixXf exponentials(std::span<const index_t> rows) const {
+  /// Columns without their factors, a row each.
+  matrix exponentials(std::span<const index_t> rows) const {
     const auto count = static_cast<index_t>(rows.size());
-    if (!is_stored()) {
-      Eigen::MatrixXf out = row_logits(problem_.cache, problem_.queries, problem_.rule, rows);
-      exponentiate(0, queries(), out.data(), queries(), count);
+    const index_t n = queries();
+    matrix out(count, n);
+    if (is_stored()) {
+      for (index_t k = 0; k < count; ++k) {
+        std::copy_n(stored_ + rows[static_cast<std::size_t>(k)] * n, n, out.data() + k * n);
+      }
       return out;
     }
-    Eigen::MatrixXf out(queries(), count);
-    for (index_t j = 0; j < count; ++j) {
-      const float* from = stored_ + rows[static_cast<std::size_t>(j)] * queries();
-      std::copy(from, from + queries(), out.col(j).data());
+    const matrix logits = row_logits(problem_.cache, problem_.queries, problem_.rule, rows);
+    for (index_t i = 0; i < n; ++i) {
+      for (index_t k = 0; k < count; ++k) out(k, i) = logits(i, k);
     }
+    exponentiate(0, n, out.data(), n, count);
     return out;
   }
 

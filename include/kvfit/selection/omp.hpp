@@ -21,6 +21,7 @@
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/residual_ranking.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -60,9 +61,11 @@ class omp_search {
         fit_(columns_.queries(), problem.budget, linalg::growing_cholesky::default_rank_tolerance,
              problem.threads),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
-    residual_ = columns_.target().cast<double>();
+    const vector& target = columns_.target();
+    residual_.resize(target.size());
+    for (index_t i = 0; i < target.size(); ++i) residual_[i] = static_cast<double>(target[i]);
     fit_.set_target(residual_);
-    target_norm_ = residual_.norm();
+    target_norm_ = residual_norm();
     for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
@@ -94,8 +97,12 @@ class omp_search {
     return static_cast<index_t>(out_.positions.size());
   }
 
-  [[nodiscard]] bool is_explained() const {
-    return residual_.norm() <= 1e-6 * target_norm_ || fit_.rank() >= columns_.queries();
+  [[nodiscard]] double residual_norm() const noexcept {
+    return std::sqrt(simd::squared_norm(residual_.data(), residual_.size()));
+  }
+
+  [[nodiscard]] bool is_explained() const noexcept {
+    return residual_norm() <= 1e-6 * target_norm_ || fit_.rank() >= columns_.queries();
   }
 
   /// Rounds until the budget is used, mass is explained or keys run out.
@@ -103,7 +110,10 @@ class omp_search {
     while (size() < problem_.budget && !is_explained()) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
       const selection::omp_step now = step_at(policy_, size());
-      residual_float_ = residual_.cast<float>();
+      residual_float_.resize(residual_.size());
+      for (index_t i = 0; i < residual_.size(); ++i) {
+        residual_float_[i] = static_cast<float>(residual_[i]);
+      }
       const auto rows = ranking_.best(residual_float_, is_open_,
                                       std::min(now.keys_per_round, problem_.budget - size()));
       if (rows.empty()) break;
@@ -121,8 +131,8 @@ class omp_search {
   }
 
   void add(std::span<const index_t> rows) {
-    const Eigen::MatrixXf added = columns_.columns(rows);
-    fit_.append(added.data(), added.cols());
+    const matrix added = columns_.columns(rows);
+    fit_.append(added.data(), added.rows());
     for (const index_t row : rows) {
       out_.positions.push_back(row);
       is_open_[static_cast<std::size_t>(row)] = 0;
@@ -136,7 +146,11 @@ class omp_search {
     fit_.solve_into(solution_);
     bounds.clip(solution_);
     if (policy_.gradient_steps > 0) {
-      const matrix columns = fit_.columns().transpose();
+      matrix columns(columns_.queries(), size());
+      for (index_t j = 0; j < size(); ++j) {
+        const float* column = fit_.columns() + j * columns.rows();
+        for (index_t i = 0; i < columns.rows(); ++i) columns(i, j) = column[i];
+      }
       solution_ =
           linalg::projected_gradient(
               columns, columns_.target(), solution_,
@@ -150,7 +164,8 @@ class omp_search {
   }
 
   void update_residual() {
-    solution_ = Eigen::Map<const Eigen::VectorXd>(weights_.data(), size());
+    solution_.resize(size());
+    std::copy(weights_.begin(), weights_.end(), solution_.data());
     fit_.residual_into(solution_, residual_);
   }
 

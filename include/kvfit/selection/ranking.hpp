@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "kvfit/core/bytes.hpp"
@@ -12,42 +13,81 @@
 
 namespace kvfit::selection::inline KVFIT_ISA {
 
+/// A row and its score: fp32 scores compare as themselves.
+struct ranked_row {
+  double score;
+  index_t row;
+};
+
+/// Descending scores; ties go to the earlier row.
+struct ranks_before {
+  bool operator()(const ranked_row& a, const ranked_row& b) const noexcept {
+    return a.score != b.score ? a.score > b.score : a.row < b.row;
+  }
+};
+
+/// Collects the `most` best of the rows that it is offered, in any order. Cost a comparison a row,
+/// and most · log(most) to sort; memory `highest_rows_bytes(most)`.
+class best_rows {
+ public:
+  explicit best_rows(index_t most = 0) { restart(most); }
+
+  /// Forgets all rows.
+  void restart(index_t most) {
+    most_ = static_cast<std::size_t>(std::max<index_t>(most, 0));
+    is_full_ = false;
+    rows_.clear();
+    rows_.reserve(2 * most_);
+  }
+
+  /// `score`: no NaN; −∞ is one like others.
+  void offer(index_t row, double score) {
+    if (is_full_ && !ranks_before()({score, row}, worst_)) return;
+    rows_.push_back({score, row});
+    if (rows_.size() >= 2 * most_) keep_best();
+  }
+
+  /// The best rows, best first.
+  std::span<const ranked_row> sorted() {
+    keep_best();
+    std::sort(rows_.begin(), rows_.end(), ranks_before());
+    return rows_;
+  }
+
+ private:
+  /// A full buffer is cut to its better half, whose worst is what later rows must beat.
+  void keep_best() {
+    if (rows_.size() <= most_) return;
+    if (most_ > 0) {
+      const auto last = rows_.begin() + static_cast<std::ptrdiff_t>(most_) - 1;
+      std::nth_element(rows_.begin(), last, rows_.end(), ranks_before());
+      worst_ = *last;
+    }
+    rows_.resize(most_);
+    is_full_ = most_ > 0;
+  }
+
+  std::size_t most_ = 0;
+  bool is_full_ = false;
+  ranked_row worst_{};  // of those kept at the last cut
+  std::vector<ranked_row> rows_;
+};
+
 /// The `count` rows of largest score that may be kept (or all, where there are fewer), by
 /// descending score; ties go to the earlier row. `scores`: T numbers, −∞ among them, no NaN. Cost
 /// T + count log count comparisons, for scores in no particular order.
-template <class Scores>
-std::vector<index_t> highest_rows(const selection_problem& problem, const Scores& scores,
+template <class Number>
+std::vector<index_t> highest_rows(const selection_problem& problem, const Number* scores,
                                   index_t count) {
-  using number = typename Scores::Scalar;
-  struct ranked {
-    number score;
-    index_t row;
-  };
-  const auto better = [](const ranked& a, const ranked& b) {
-    return a.score != b.score ? a.score > b.score : a.row < b.row;
-  };
-  const auto most = static_cast<std::size_t>(std::clamp<index_t>(count, 0, scores.size()));
-  std::vector<ranked> best;
-  best.reserve(2 * most);
-  if (most == 0) return {};
-  // Rows enter while they beat the worst of the best so far; a full buffer is cut to its better
-  // half. A later row never beats an equal one before it.
-  bool is_cut = false;
-  number worst = 0;
-  for (index_t row = 0; row < scores.size(); ++row) {
-    if ((is_cut && !(scores[row] > worst)) || !problem.may_keep(row)) continue;
-    best.push_back({scores[row], row});
-    if (best.size() < 2 * most) continue;
-    const auto last = best.begin() + static_cast<std::ptrdiff_t>(most) - 1;
-    std::nth_element(best.begin(), last, best.end(), better);
-    worst = last->score;
-    is_cut = true;
-    best.resize(most);
+  const index_t keys = problem.cache.keys.rows();
+  best_rows best(std::min(count, keys));
+  for (index_t row = 0; row < keys; ++row) {
+    if (problem.may_keep(row)) best.offer(row, static_cast<double>(scores[row]));
   }
-  std::sort(best.begin(), best.end(), better);
-  best.resize(std::min(best.size(), most));
-  std::vector<index_t> rows(best.size());
-  for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = best[k].row;
+  std::vector<index_t> rows;
+  const std::span<const ranked_row> sorted = best.sorted();
+  rows.reserve(sorted.size());
+  for (const ranked_row& one : sorted) rows.push_back(one.row);
   return rows;
 }
 

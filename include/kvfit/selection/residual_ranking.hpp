@@ -12,6 +12,8 @@
 #include "kvfit/selection/correlation_bounds.hpp"
 #include "kvfit/selection/half_columns.hpp"
 #include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/selection/ranking.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -33,7 +35,8 @@ class residual_ranking {
   /// some.
   residual_ranking(mass_columns& columns, double norm_power, bool absolute, index_t rounds)
       : columns_(columns), is_absolute_(absolute) {
-    divisors_.setOnes(columns_.keys());
+    divisors_.resize(columns_.keys());
+    std::fill_n(divisors_.data(), columns_.keys(), 1.0F);
     if (holds_halves(columns.queries(), columns.keys(), columns.is_stored(), columns.memory_cap(),
                      rounds)) {
       halves_ = half_columns(columns, norms_);
@@ -42,12 +45,12 @@ class residual_ranking {
     }
     is_at_hand_ = columns.is_stored() || !halves_.is_empty();
     if (norm_power != 0) {
-      // One by one: Eigen's vectorised pow differs from its scalar one, and equal keys must tie.
       const auto power = static_cast<float>(norm_power);
       for (index_t j = 0; j < norms_.size(); ++j)
         divisors_[j] = std::pow(norms_[j] + 1e-12F, power);
     }
-    norms_.array() += unseen_norm(columns_.queries());  // from here on they bound
+    const float unseen = unseen_norm(columns_.queries());
+    for (float& norm : norms_) norm += unseen;  // from here on they bound
     if (is_at_hand_) bounds_ = correlation_bounds(columns_.keys(), columns_.queries());
   }
 
@@ -55,17 +58,15 @@ class residual_ranking {
   /// that were closed may be opened again; `residual` is finite. Cost a dot product of n numbers
   /// for each row looked at.
   std::span<const index_t> best(const vector& residual, std::span<const char> open, index_t count) {
-    count_ = static_cast<std::size_t>(std::max<index_t>(count, 0));
-    best_.clear();
-    score_bounds_.clear();
-    if (is_at_hand_ && count_ > 0) {
-      rank_by_bounds(residual, open);
-    } else if (count_ > 0) {
+    const index_t most = std::min(count, columns_.keys());
+    best_.restart(most);
+    if (most > 0 && is_at_hand_) {
+      rank_by_bounds(residual, open, most);
+    } else if (most > 0) {
       rank_all(residual, open);
     }
-    std::sort(best_.begin(), best_.end(), is_better);
     rows_.clear();
-    for (const ranked& entry : best_) rows_.push_back(entry.row);
+    for (const selection::ranked_row& one : best_.sorted()) rows_.push_back(one.row);
     return rows_;
   }
 
@@ -84,14 +85,6 @@ class residual_ranking {
     return (rounds >= pay_after || !has_floats) && may_hold_halves(queries, keys, has_floats, cap);
   }
 
-  struct ranked {
-    float score;
-    index_t row;
-  };
-  static bool is_better(const ranked& a, const ranked& b) noexcept {
-    return a.score != b.score ? a.score > b.score : a.row < b.row;
-  }
-
   /// A key looked at: what its score is at least, and what its c_j is at most.
   struct score_bound {
     index_t row;
@@ -106,8 +99,8 @@ class residual_ranking {
     }
   }
 
-  void rank_by_bounds(const vector& residual, std::span<const char> open) {
-    const double norm = residual.cast<double>().norm();
+  void rank_by_bounds(const vector& residual, std::span<const char> open, index_t count) {
+    const double norm = std::sqrt(simd::squared_norm(residual.data(), residual.size()));
     // What fp32 may add to one product of columns, relative to the two norms (see simd::dot32), and
     // to a bound that is moved.
     const double rounding =
@@ -121,25 +114,26 @@ class residual_ranking {
 
     rows_.clear();
     is_seen_.assign(static_cast<std::size_t>(columns_.keys()), 0);
-    for (const index_t j : candidates_) {  // they set a high mark to begin with
+    for (const selection::ranked_row& known : leading_.sorted()) {  // a high mark to begin with
+      const index_t j = known.row;
       const auto at = static_cast<std::size_t>(j);
       if (open[at] == 0) continue;
       is_seen_[at] = 1;
       rows_.push_back(j);
     }
+    leading_.restart(std::min(5 * count + 32, columns_.keys()));
+    score_bounds_.clear();
     bound_rows();
-    find_reaching(open);
+    find_reaching(open, floor_of(mark(count)));
     bound_rows();
-    take_best();
-    remember();
+    take_best(floor_of(mark(count)));
   }
 
   /// What c_j / divisor_j must be at least to be no worse than a score of `mark`, rounding allowed.
   static float floor_of(float mark) noexcept { return mark - 1e-6F * std::abs(mark); }
 
-  /// `rows_`: the open ones not yet seen whose bound reaches the mark that is set.
-  void find_reaching(std::span<const char> open) {
-    const float floor = floor_of(least_of_best());
+  /// `rows_`: the open ones not yet seen whose bound reaches `floor`.
+  void find_reaching(std::span<const char> open, float floor) {
     const float* bounds = bounds_.bounds().data();
     const float* divisors = divisors_.data();
     rows_.clear();
@@ -167,8 +161,11 @@ class residual_ranking {
         score_bounds_[before + at] = bound_of(rows_[at], rows_[at + (k + 1 < many ? 1 : 0)]);
       }
     });
-    for (std::size_t k = before; k < score_bounds_.size(); ++k)
-      bounds_.set(score_bounds_[k].row, score_bounds_[k].most);
+    for (std::size_t k = before; k < score_bounds_.size(); ++k) {
+      const score_bound& key = score_bounds_[k];
+      bounds_.set(key.row, key.most);
+      leading_.offer(key.row, static_cast<double>(key.least));
+    }
     examined_ += many;
   }
 
@@ -183,18 +180,16 @@ class residual_ranking {
     return {j, (correlation - off) / divisors_[j], correlation + off};
   }
 
-  /// What the worst of the best scores at least, by what is seen; −∞ if fewer are seen.
-  [[nodiscard]] float least_of_best() {
-    if (score_bounds_.size() < count_) return -std::numeric_limits<float>::infinity();
-    const auto last = score_bounds_.begin() + static_cast<std::ptrdiff_t>(count_ - 1);
-    std::nth_element(score_bounds_.begin(), last, score_bounds_.end(),
-                     [](const score_bound& a, const score_bound& b) { return a.least > b.least; });
-    return last->least;
+  /// What the last of the `count` best scores at least, by what is seen; −∞ if fewer are seen.
+  [[nodiscard]] float mark(index_t count) {
+    const std::span<const selection::ranked_row> known = leading_.sorted();
+    const auto last = static_cast<std::size_t>(count - 1);
+    if (known.size() <= last) return -std::numeric_limits<float>::infinity();
+    return static_cast<float>(known[last].score);
   }
 
   /// The best of what is seen, in fp32.
-  void take_best() {
-    const float floor = floor_of(least_of_best());
+  void take_best(float floor) {
     rows_.clear();
     for (const score_bound& key : score_bounds_) {
       if (key.most >= floor * divisors_[key.row]) rows_.push_back(key.row);
@@ -206,28 +201,8 @@ class residual_ranking {
   }
 
   void take(index_t j, float correlation) {
-    const float score = (is_absolute_ ? std::abs(correlation) : correlation) / divisors_[j];
-    const ranked entry{score, j};
-    if (best_.size() < count_) {
-      best_.push_back(entry);
-      std::push_heap(best_.begin(), best_.end(), is_better);  // the worst on top
-    } else if (is_better(entry, best_.front())) {
-      std::pop_heap(best_.begin(), best_.end(), is_better);
-      best_.back() = entry;
-      std::push_heap(best_.begin(), best_.end(), is_better);
-    }
-  }
-
-  /// Keeps the runners-up for the next call.
-  void remember() {
-    const std::size_t wanted = std::min(score_bounds_.size(), 5 * count_ + 32);
-    const auto end = score_bounds_.begin() + static_cast<std::ptrdiff_t>(wanted);
-    std::nth_element(score_bounds_.begin(), end, score_bounds_.end(),
-                     [](const score_bound& a, const score_bound& b) {
-                       return a.least != b.least ? a.least > b.least : a.row < b.row;
-                     });
-    candidates_.clear();
-    for (auto key = score_bounds_.begin(); key != end; ++key) candidates_.push_back(key->row);
+    const float agreement = is_absolute_ ? std::abs(correlation) : correlation;
+    best_.offer(j, static_cast<double>(agreement / divisors_[j]));
   }
 
   mass_columns& columns_;
@@ -235,17 +210,16 @@ class residual_ranking {
   correlation_bounds bounds_;
   bool is_absolute_;
   bool is_at_hand_ = false;
-  std::size_t count_ = 0;
   float norm_ = 0;   // ‖r‖, rounded up
   float slack_ = 0;  // what fp32 may add to a product, over ‖Φ_:j‖
   vector norms_;
   vector divisors_;  // ‖Φ_:j‖^power
   vector correlation_;
   std::vector<char> is_seen_;
-  std::vector<ranked> best_;
+  selection::best_rows best_;
+  selection::best_rows leading_;  // by what they score at least; looked at first the next time
   std::vector<score_bound> score_bounds_;
   std::vector<index_t> rows_;
-  std::vector<index_t> candidates_;
   index_t examined_ = 0;
 
   friend double residual_ranking_bytes(const head_sizes& sizes, index_t count,
@@ -264,7 +238,7 @@ inline double residual_ranking_bytes(const head_sizes& sizes, index_t count,
          (has_floats ? 0 : columns_bytes(sizes, std::min(sizes.keys, mass_columns::made_at_once))) +
          correlation_bounds_bytes(sizes.keys, sizes.queries) + float_bytes(3, sizes.keys) + keys +
          grown_bytes((score_bound + 8) * keys) +
-         grown_bytes(2 * score_bound * static_cast<double>(6 * count + 32));
+         grown_bytes(selection::highest_rows_bytes(6 * count + 32));
 }
 
 }  // namespace kvfit::inline KVFIT_ISA

@@ -9,6 +9,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/random.hpp"
 #include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/product.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
@@ -41,18 +43,27 @@ class sketched_columns {
   /// `targets` (n × m) folded as the columns are: rows() × m.
   [[nodiscard]] matrix fold(const matrix& targets) const {
     if (!is_folded()) return targets;
-    matrix out = matrix::Zero(rows_, targets.cols());
-    for (index_t i = 0; i < targets.rows(); ++i) out.row(i % rows_) += signs_[i] * targets.row(i);
+    const index_t many = targets.cols();
+    matrix out(rows_, many);
+    std::fill_n(out.data(), out.size(), 0.0F);
+    for (index_t i = 0; i < targets.rows(); ++i) {
+      simd::subtract_scaled(out.data() + (i % rows_) * many, -signs_[i], targets.data() + i * many,
+                            many);
+    }
     return out;
   }
 
   /// out_j = squared norm of column j.
   void squared_norms(vector& out) {
-    if (is_folded()) {
-      out = folded_.rowwise().squaredNorm();
-    } else {
+    if (!is_folded()) {
       full_.norms(out);
-      out = out.cwiseProduct(out).eval();
+      for (float& norm : out) norm *= norm;
+      return;
+    }
+    out.resize(keys());
+    for (index_t j = 0; j < keys(); ++j) {
+      const float* column = folded_.data() + j * rows_;
+      out[j] = simd::dot32(column, column, rows_);
     }
   }
 
@@ -73,10 +84,11 @@ class sketched_columns {
 
   /// The columns of the keys numbered `which`, a row each.
   [[nodiscard]] matrix columns(std::span<const index_t> which) const {
-    if (!is_folded()) return full_.columns(which).transpose();
+    if (!is_folded()) return full_.columns(which);
     matrix out(static_cast<index_t>(which.size()), rows_);
     for (std::size_t k = 0; k < which.size(); ++k) {
-      out.row(static_cast<index_t>(k)) = folded_.row(which[k]);
+      std::copy_n(folded_.data() + which[k] * rows_, rows_,
+                  out.data() + static_cast<index_t>(k) * rows_);
     }
     return out;
   }

@@ -8,6 +8,7 @@
 #include "kvfit/attention/output_weights.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/selection/problem.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::inline KVFIT_ISA {
 
@@ -19,13 +20,18 @@ class target_columns {
       : weights_(relative_output_weights(problem.scores->output)) {
     const matrix& output = problem.scores->output;
     const index_t n = output.rows();
-    double squares = 0;
-    for (index_t i = 0; i < n; ++i) squares += output.row(i).cast<double>().squaredNorm();
+    const index_t width = output.cols();
+    const double squares = simd::squared_norm(output.data(), output.size());
     const double rms = std::sqrt(squares / static_cast<double>(std::max<index_t>(n, 1)));
     const float scale = rms > 0 ? static_cast<float>(1 / rms) : 0.0F;
-    columns_.resize(n, 1 + output.cols());
-    columns_.col(0) = weights_ * static_cast<float>(mass_weight);
-    columns_.rightCols(output.cols()) = (weights_ * scale).asDiagonal() * output;
+    columns_.resize(n, 1 + width);
+    for (index_t i = 0; i < n; ++i) {
+      const float* from = output.data() + i * width;
+      float* to = columns_.data() + i * (1 + width);
+      to[0] = weights_[i] * static_cast<float>(mass_weight);
+      const float weight = weights_[i] * scale;
+      for (index_t c = 0; c < width; ++c) to[1 + c] = weight * from[c];
+    }
   }
 
   /// f, n.
