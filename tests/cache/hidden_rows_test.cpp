@@ -138,7 +138,7 @@ TEST_CASE("H: a refit keeps the newest rows of a ring as they are, or says which
   CHECK(fitted->bias[1] == 0.0F);
   CHECK(fitted->bias[4] == 0.0F);
   CHECK(fitted->bias[0] != 0.0F);
-  options.memory = index_t{64} << 20;
+  options.memory.cap = index_t{64} << 20;
   const auto capped = refit_layer(of.watched, rows, of.made.queries, options);
   REQUIRE(capped);
   CHECK(same_layer(*capped, *fitted));
