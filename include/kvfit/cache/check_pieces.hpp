@@ -96,15 +96,21 @@ class piece_check {
                         piece);
       }
       if (const auto ok = check_like(piece, model); !ok) return in_piece(ok.error(), piece);
+      if (end > largest - piece.where.rows) {
+        return in_piece({errc::invalid_position, "place", end, largest - piece.where.rows,
+                         "the text must stay within 2^53 rows"},
+                        piece);
+      }
       end += piece.where.rows;
     }
     return {};
   }
 
  private:
+  static constexpr index_t largest = index_t{1} << 53U;  // of rows and positions
+
   [[nodiscard]] result<void> check_like(const text_piece& piece,
                                         const std::vector<const cache_layer*>& model) const {
-    constexpr index_t largest = index_t{1} << 53U;
     if (const auto ok = check_part(piece.where, largest, "where"); !ok) return ok;
     if (piece.budget < 1) {
       return error{errc::budget_out_of_range, "budget", piece.budget, 1, "must be at least 1"};
@@ -153,7 +159,6 @@ class piece_check {
       if (const auto ok = check_block(block, piece.where); !ok) return in_head(ok.error(), id);
       if (const auto ok = check_ascending(block, piece.where); !ok) return in_head(ok.error(), id);
       if (!piece.position) continue;
-      constexpr index_t largest = index_t{1} << 53U;
       if (*piece.position < -largest || *piece.position > largest) {
         return error{errc::invalid_option, "position", *piece.position, largest,
                      "must not be farther from 0"};

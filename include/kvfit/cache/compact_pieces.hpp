@@ -179,14 +179,14 @@ namespace kvfit::inline KVFIT_ISA {
 /// options: budget, protected rows and `budgets::rows` have no meaning here; the limits hold for
 /// each piece. Rotation: `cache_layer::rotation`, or else `options.head.refine.rotation`.
 ///
-/// Errors, before anything is compacted: `invalid_position` where a piece does not follow, a
-/// head stands elsewhere than its layer or its rows lie in another order than their positions;
-/// `shape_mismatch`; `missing_entry` where keys must be moved and no rotation is known;
-/// `invalid_option`, for queries of a layer that a piece does not have and where keys must be moved
-/// that hold tied values in columns that turn, among others. On the way those of `compact_cache`,
-/// with the rows of the text in the detail: a chunk that no query sees is one, unless
-/// `options.fallback` says otherwise; `cancelled`, where `by` has it looked at before each piece
-/// and within its heads. Then nothing is returned. Same input, same bytes, at any number of
+/// Errors, before anything is compacted: `invalid_position` where a piece does not follow or ends
+/// beyond 2⁵³ rows, a head stands elsewhere than its layer or its rows lie in another order than
+/// their positions; `shape_mismatch`; `missing_entry` where keys must be moved and no rotation is
+/// known; `invalid_option`, for queries of a layer that a piece does not have and where keys must
+/// be moved that hold tied values in columns that turn, among others. On the way those of
+/// `compact_cache`, with the rows of the text in the detail: a chunk that no query sees is one,
+/// unless `options.fallback` says otherwise; `cancelled`, where `by` has it looked at before each
+/// piece and within its heads. Then nothing is returned. Same input, same bytes, at any number of
 /// threads. Cost: that of the pieces, one after the other, their heads on the executor's threads;
 /// holds the result, once more that of one layer, and what `compact_cache` holds of one piece.
 template <executor E>

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,25 @@ struct parted_queries {
 }  // namespace kvfit
 
 namespace kvfit::detail::inline KVFIT_ISA {
+
+/// Whether all heads of a set have its rows, and its readings stand within them: `shape_mismatch`,
+/// `invalid_position`.
+inline result<void> check_rows_of_set(const reference_queries& all) {
+  for (const reference_queries::layer& layer : all.layers) {
+    for (const matrix& head : layer.heads) {
+      if (head.rows() == all.rows()) continue;
+      return error{errc::shape_mismatch, "queries", head.rows(), all.rows(),
+                   "rows of layer " + std::to_string(layer.number)};
+    }
+  }
+  for (const query_reading& reading : all.readings) {
+    const index_t last = all.rows() - static_cast<index_t>(reading.rows.size());
+    if (reading.first_row >= 0 && reading.first_row <= last) continue;
+    return error{errc::invalid_position, "readings", reading.first_row, last,
+                 "rows that the set does not have"};
+  }
+  return {};
+}
 
 /// The rows of the set that are named, ascending, with the readings they come from.
 inline reference_queries take_queries(const reference_queries& all, std::span<const index_t> rows) {
@@ -67,13 +87,15 @@ namespace kvfit::inline KVFIT_ISA {
 /// Every s-th row of the set judges (rows s − 1, 2s − 1, …), the others are fitted on; the reports
 /// are those of the whole. Readings without a row in a part are not in it.
 ///
-/// Errors: `invalid_option` for s < 2, or where there are fewer than s rows. Copies all rows.
+/// Errors: `invalid_option` for s < 2, or where there are fewer than s rows; `shape_mismatch` and
+/// `invalid_position` where heads or readings do not have the rows of the set. Copies all rows.
 [[nodiscard]] inline result<parted_queries> hold_out(const reference_queries& queries,
                                                      index_t every) {
   if (every < 2 || queries.rows() < every) {
     return error{errc::invalid_option, "every", every, queries.rows(),
                  "from 2 to the number of rows"};
   }
+  if (const auto ok = detail::check_rows_of_set(queries); !ok) return ok.error();
   return detail::catch_bad_alloc("hold_out", [&]() -> result<parted_queries> {
     std::vector<index_t> fit;
     std::vector<index_t> judge;

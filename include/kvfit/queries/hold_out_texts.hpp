@@ -43,7 +43,7 @@ namespace kvfit::inline KVFIT_ISA {
 ///     compact);
 ///
 /// Errors: `invalid_option` for settings out of range; `empty_input` where no text judges, or no
-/// query is left to fit on. Copies the rows fitted on.
+/// query is left to fit on; those of `hold_out` for the set. Copies the rows fitted on.
 [[nodiscard]] inline result<parted_texts> hold_out_texts(const reference_queries& queries,
                                                          const text_hold_out& how = {}) {
   if (how.stretch < 1) {
@@ -53,6 +53,7 @@ namespace kvfit::inline KVFIT_ISA {
     return error{errc::invalid_option, "every", how.every, 2, "must be at least 2"};
   }
   if (how.most < 1) return error{errc::invalid_option, "most", how.most, 1, "must be at least 1"};
+  if (const auto ok = detail::check_rows_of_set(queries); !ok) return ok.error();
   return detail::catch_bad_alloc("hold_out_texts", [&]() -> result<parted_texts> {
     parted_texts parts;
     std::vector<char> judges(static_cast<std::size_t>(queries.rows()), 0);
