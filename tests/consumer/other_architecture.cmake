@@ -1,0 +1,22 @@
+# A build for pointers of another size takes the headers and refuses the library, if there is one.
+cmake_minimum_required(VERSION 3.22)
+set(source ${WORK}/other_architecture)
+file(REMOVE_RECURSE ${source})
+file(WRITE ${source}/CMakeLists.txt [[
+cmake_minimum_required(VERSION 3.22)
+project(other_architecture LANGUAGES CXX)
+if(CMAKE_SIZEOF_VOID_P EQUAL 4)
+  set(CMAKE_SIZEOF_VOID_P 8)
+else()
+  set(CMAKE_SIZEOF_VOID_P 4)
+endif()
+find_package(kvfit REQUIRED OPTIONAL_COMPONENTS compiled)
+if(NOT TARGET kvfit::kvfit)
+  message(FATAL_ERROR "the headers were refused")
+endif()
+if(TARGET kvfit::compiled)
+  message(FATAL_ERROR "the library of another architecture was taken")
+endif()
+]])
+execute_process(COMMAND ${CMAKE_COMMAND} -S ${source} -B ${source}/build -G ${GENERATOR}
+    -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_PREFIX_PATH=${INSTALLED} COMMAND_ERROR_IS_FATAL ANY)
