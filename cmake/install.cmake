@@ -87,6 +87,6 @@ if(KVFIT_COMPILED)
     "kvfit = ${PROJECT_VERSION}" "-DKVFIT_COMPILED" "-L\${libdir} -lkvfit_compiled")
 endif()
 
-if(PROJECT_IS_TOP_LEVEL)
+if(KVFIT_CPACK)
   include(cmake/packages.cmake)
 endif()

@@ -12,7 +12,7 @@ endif()
 
 if(WAY STREQUAL "package")
   list(APPEND arguments -DCMAKE_PREFIX_PATH=${INSTALLED})
-  if(TYPE STREQUAL "Debug")  # these once, in Release
+  if(TYPE STREQUAL "Debug" AND NOT EVERY_PART)  # these once, in Release
     list(REMOVE_ITEM PARTS compiled io mpi)
   endif()
 elseif(WAY STREQUAL "subdirectory")
