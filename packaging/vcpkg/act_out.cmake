@@ -17,6 +17,7 @@ endif()
 if(NOT COMPILER)
   set(COMPILER c++)
 endif()
+separate_arguments(EXTRA UNIX_COMMAND "$ENV{KVFIT_EXTRA}")
 file(REMOVE_RECURSE ${WORK})
 
 # ---- The manifest ---------------------------------------------------------------------------------
