@@ -41,5 +41,10 @@ endif()
 
 execute_process(COMMAND ${CMAKE_COMMAND} -S ${PROJECT} -B ${build} -G ${GENERATOR} ${arguments}
     "-DPARTS=${PARTS}" COMMAND_ERROR_IS_FATAL ANY)
-execute_process(COMMAND ${CMAKE_COMMAND} --build ${build} COMMAND_ERROR_IS_FATAL ANY)
-execute_process(COMMAND ${CMAKE_COMMAND} --build ${build} --target run COMMAND_ERROR_IS_FATAL ANY)
+set(config)
+if(TYPE)
+  set(config --config ${TYPE})
+endif()
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${build} ${config} COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${CMAKE_COMMAND} --build ${build} ${config} --target run
+  COMMAND_ERROR_IS_FATAL ANY)

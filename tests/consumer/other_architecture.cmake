@@ -1,5 +1,9 @@
 # A build for pointers of another size takes the headers and refuses the library, if there is one.
 cmake_minimum_required(VERSION 3.22)
+set(compiler -DCMAKE_CXX_COMPILER=${COMPILER})
+if(TOOLCHAIN)
+  set(compiler -DCMAKE_TOOLCHAIN_FILE=${TOOLCHAIN})
+endif()
 set(source ${WORK}/other_architecture)
 file(REMOVE_RECURSE ${source})
 file(WRITE ${source}/CMakeLists.txt [[
@@ -19,4 +23,4 @@ if(TARGET kvfit::compiled)
 endif()
 ]])
 execute_process(COMMAND ${CMAKE_COMMAND} -S ${source} -B ${source}/build -G ${GENERATOR}
-    -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_PREFIX_PATH=${INSTALLED} COMMAND_ERROR_IS_FATAL ANY)
+    ${compiler} -DCMAKE_PREFIX_PATH=${INSTALLED} COMMAND_ERROR_IS_FATAL ANY)

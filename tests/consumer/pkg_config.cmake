@@ -40,3 +40,13 @@ endif()
 if("compiled" IN_LIST PARTS)
   check(kvfit-compiled isa)
 endif()
+find_program(MPICXX mpicxx)
+if("mpi" IN_LIST PARTS AND MPICXX)  # built, not run: an MPI has its own way to start programs
+  set(ENV{OMPI_CXX} ${COMPILER})
+  set(ENV{MPICH_CXX} ${COMPILER})
+  execute_process(COMMAND ${PKG_CONFIG} --cflags --libs kvfit
+    OUTPUT_VARIABLE said OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  separate_arguments(said UNIX_COMMAND "${said}")
+  execute_process(COMMAND ${MPICXX} -std=c++20 ${flags} ${PROJECT}/mpi.cpp -o ${WORK}/mpi.pkg_config
+    ${said} COMMAND_ERROR_IS_FATAL ANY)
+endif()

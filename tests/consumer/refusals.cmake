@@ -1,6 +1,10 @@
 # find_package(kvfit REQUIRED COMPONENTS …) of a component that can't be had stops and says why.
 # Each case is a component, what is taken away, and words of the reason.
 cmake_minimum_required(VERSION 3.22)
+set(compiler -DCMAKE_CXX_COMPILER=${COMPILER})
+if(TOOLCHAIN)
+  set(compiler -DCMAKE_TOOLCHAIN_FILE=${TOOLCHAIN})
+endif()
 set(cases "nonesuch||kvfit has no component nonesuch")
 if("io" IN_LIST PARTS)
   list(APPEND cases "io|-DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON|needs nlohmann_json")
@@ -34,7 +38,7 @@ foreach(case IN LISTS cases)
   string(REPLACE "|" ";" case "${case}")
   list(POP_FRONT case component taken reason)
   execute_process(COMMAND ${CMAKE_COMMAND} -S ${source} -B ${source}/build -G ${GENERATOR}
-      -DCMAKE_CXX_COMPILER=${COMPILER} -DCMAKE_PREFIX_PATH=${INSTALLED} -DCOMPONENT=${component} ${taken}
+      ${compiler} -DCMAKE_PREFIX_PATH=${INSTALLED} -DCOMPONENT=${component} ${taken}
     RESULT_VARIABLE result ERROR_VARIABLE error OUTPUT_QUIET)
   string(REGEX REPLACE "[ \n]+" " " error "${error}")  # CMake breaks lines where it likes
   if(result EQUAL 0 OR NOT error MATCHES "${reason}")
