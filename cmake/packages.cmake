@@ -6,6 +6,7 @@ set(CPACK_PACKAGE_CONTACT "kvfit authors <maintainers@kvfit.invalid>" CACHE STRI
   "Who answers for a package: whoever gives it away names himself here")
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "")  # else put before the line of each .deb
 set(CPACK_RESOURCE_FILE_LICENSE ${PROJECT_SOURCE_DIR}/LICENSE)
+set(CPACK_STRIP_FILES ON)
 set(CPACK_SOURCE_IGNORE_FILES /\\.git/ "/build[^/]*/")
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS  # whatever the umask
   OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
