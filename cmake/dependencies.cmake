@@ -7,10 +7,18 @@ endif()
 
 # kvfit_dependency(NAME VERSIONS TARGET REPOSITORY TAG): defines TARGET.
 # VERSIONS is a list, best first: a package that promises compatibility within one major version
-# answers only to its own major number, so every major that we support is asked for by name.
+# answers only to its own major number, so every major that we support is asked for by name. Where
+# fetching is forbidden, as package managers do, they chose the version, and any is taken.
 macro(kvfit_dependency name versions target repository tag)
   if(NOT TARGET ${target})
-    foreach(kvfit_version_wanted ${versions})
+    set(kvfit_versions "${versions}")
+    if(FETCHCONTENT_FULLY_DISCONNECTED)
+      set(kvfit_versions any)
+    endif()
+    foreach(kvfit_version_wanted ${kvfit_versions})
+      if(kvfit_version_wanted STREQUAL "any")
+        set(kvfit_version_wanted)
+      endif()
       find_package(${name} ${kvfit_version_wanted} CONFIG QUIET)
       if(TARGET ${target})
         message(STATUS "kvfit: ${name} ${${name}_VERSION} from ${${name}_DIR}")

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <cstdio>
+#include <string_view>
 
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/version.hpp"
@@ -9,5 +10,6 @@ int main() {
   const Eigen::MatrixXf keys = Eigen::MatrixXf::Identity(3, 2);
   const kvfit::row_view view = keys;
   std::printf("kvfit %s sees %td rows\n", kvfit::version, static_cast<std::ptrdiff_t>(view.rows()));
-  return view.rows() == 3 && view(1, 1) == 1.0F ? 0 : 1;
+  const bool is_expected = std::string_view(kvfit::version) == EXPECT_VERSION;
+  return is_expected && view.rows() == 3 && view(1, 1) == 1.0F ? 0 : 1;
 }

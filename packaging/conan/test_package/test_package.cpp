@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+#include <cstdio>
+
+#include "kvfit/core/active_isa.hpp"
+#include "kvfit/core/version.hpp"
+#include "kvfit/view/row_view.hpp"
+
+int main() {
+  const Eigen::MatrixXf keys = Eigen::MatrixXf::Identity(3, 2);
+  const kvfit::row_view view = keys;
+  const auto isa = kvfit::active_isa();  // with kvfit::compiled it asks the library
+  std::printf("kvfit %s on %.*s sees %td rows\n", kvfit::version, static_cast<int>(isa.size()),
+              isa.data(), static_cast<std::ptrdiff_t>(view.rows()));
+  return view.rows() == 3 && view(1, 1) == 1.0F && !isa.empty() ? 0 : 1;
+}

@@ -1,0 +1,49 @@
+# An overlay: it packs the tree that it lies in.
+get_filename_component(SOURCE_PATH "${CMAKE_CURRENT_LIST_DIR}/../../../.." ABSOLUTE)
+
+vcpkg_check_features(OUT_FEATURE_OPTIONS FEATURE_OPTIONS
+    FEATURES
+        compiled KVFIT_COMPILED
+        io       KVFIT_IO
+        mpi      KVFIT_MPI
+        tools    KVFIT_BUILD_TOOLS
+)
+
+if(NOT "compiled" IN_LIST FEATURES)
+    set(VCPKG_BUILD_TYPE release) # header-only, but for the tool
+endif()
+
+vcpkg_cmake_configure(
+    SOURCE_PATH "${SOURCE_PATH}"
+    OPTIONS
+        ${FEATURE_OPTIONS}
+        -DKVFIT_BUILD_BENCH=OFF
+        -DKVFIT_BUILD_EXAMPLES=OFF
+        -DKVFIT_BUILD_TESTS=OFF
+        -DKVFIT_CPACK=OFF
+        -DKVFIT_INSTALL=ON
+    OPTIONS_DEBUG
+        -DKVFIT_BUILD_TOOLS=OFF
+)
+
+vcpkg_cmake_install()
+vcpkg_cmake_config_fixup(CONFIG_PATH share/cmake/${PORT})
+if("compiled" IN_LIST FEATURES)
+    vcpkg_cmake_config_fixup(PACKAGE_NAME kvfit_compiled CONFIG_PATH lib/cmake/kvfit_compiled)
+endif()
+vcpkg_fixup_pkgconfig()
+if("tools" IN_LIST FEATURES)
+    vcpkg_copy_tools(TOOL_NAMES kvfit AUTO_CLEAN)
+endif()
+
+file(REMOVE_RECURSE
+    "${CURRENT_PACKAGES_DIR}/debug/include"
+    "${CURRENT_PACKAGES_DIR}/debug/share"
+    "${CURRENT_PACKAGES_DIR}/share/doc"
+)
+if(NOT "compiled" IN_LIST FEATURES)
+    file(REMOVE_RECURSE "${CURRENT_PACKAGES_DIR}/lib")
+endif()
+
+file(INSTALL "${CMAKE_CURRENT_LIST_DIR}/usage" DESTINATION "${CURRENT_PACKAGES_DIR}/share/${PORT}")
+vcpkg_install_copyright(FILE_LIST "${SOURCE_PATH}/LICENSE")

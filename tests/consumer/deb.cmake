@@ -1,0 +1,38 @@
+# Packs the headers as cpack does, looks at the package, and shows it to lintian.
+cmake_minimum_required(VERSION 3.22)
+foreach(program dpkg-deb gzip cpack lintian)
+  find_program(${program} ${program})
+endforeach()
+if(NOT dpkg-deb OR NOT gzip OR NOT cpack)
+  message("SKIPPED: no dpkg-deb, gzip or cpack")
+  return()
+endif()
+set(out ${WORK}/deb)
+file(REMOVE_RECURSE ${out})
+execute_process(COMMAND ${cpack} --config ${KVFIT_BINARY}/CPackConfig.cmake -G DEB -B ${out}
+    -D "CPACK_COMPONENTS_ALL=kvfit;kvfit_debian" OUTPUT_QUIET ERROR_QUIET COMMAND_ERROR_IS_FATAL ANY)
+set(deb ${out}/libkvfit-dev_${VERSION}-1_all.deb)
+execute_process(COMMAND ${dpkg-deb} --field ${deb} Depends OUTPUT_VARIABLE depends
+  COMMAND_ERROR_IS_FATAL ANY)
+foreach(package libeigen3-dev libxsimd-dev)
+  if(NOT depends MATCHES ${package})
+    message(FATAL_ERROR "the package does not depend on ${package}: ${depends}")
+  endif()
+endforeach()
+execute_process(COMMAND ${dpkg-deb} --extract ${deb} ${out}/root COMMAND_ERROR_IS_FATAL ANY)
+foreach(file include/kvfit/kvfit.hpp share/cmake/kvfit/kvfitConfig.cmake share/pkgconfig/kvfit.pc
+    share/doc/libkvfit-dev/copyright share/doc/libkvfit-dev/changelog.gz)
+  if(NOT EXISTS ${out}/root/usr/${file})
+    message(FATAL_ERROR "the package lacks ${file}")
+  endif()
+endforeach()
+if(NOT lintian)
+  message("lintian is not installed, and was not asked")
+  return()
+endif()
+# No request to Debian stands behind a package that is not Debian's; the address is the packager's.
+execute_process(COMMAND ${lintian} --suppress-tags initial-upload-closes-no-bugs ${deb}
+  OUTPUT_VARIABLE said ERROR_VARIABLE errors RESULT_VARIABLE result)
+if(NOT result EQUAL 0 OR said MATCHES "(^|\n)[EW]: ")
+  message(FATAL_ERROR "lintian: ${said}${errors}")
+endif()

@@ -1,0 +1,52 @@
+# Compiles the consumer's programs by what pkg-config says, as a Makefile would.
+cmake_minimum_required(VERSION 3.22)
+find_program(PKG_CONFIG NAMES pkg-config pkgconf)
+if(NOT PKG_CONFIG OR TOOLCHAIN)
+  message("SKIPPED: no pkg-config, or a compiler for another machine")
+  return()
+endif()
+file(GLOB_RECURSE files ${INSTALLED}/*.pc)
+set(directories)
+foreach(file IN LISTS files)
+  get_filename_component(directory ${file} DIRECTORY)
+  list(APPEND directories ${directory})
+endforeach()
+list(REMOVE_DUPLICATES directories)
+string(JOIN ":" directories ${directories} $ENV{PKG_CONFIG_PATH})
+set(ENV{PKG_CONFIG_PATH} "${directories}")
+separate_arguments(flags UNIX_COMMAND "${FLAGS}")
+
+# check(PACKAGE PROGRAM DEFINITION...)
+function(check package program)
+  foreach(kind cflags libs)
+    execute_process(COMMAND ${PKG_CONFIG} --${kind} ${package}
+      OUTPUT_VARIABLE ${kind} OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+    separate_arguments(${kind} UNIX_COMMAND "${${kind}}")
+  endforeach()
+  execute_process(COMMAND ${COMPILER} -std=c++20 ${flags} ${cflags} ${ARGN} ${PROJECT}/${program}.cpp
+      -o ${WORK}/${program}.pkg_config ${libs} COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND ${WORK}/${program}.pkg_config COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+
+execute_process(COMMAND ${PKG_CONFIG} --modversion kvfit OUTPUT_VARIABLE version
+  OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+if(NOT version STREQUAL VERSION)
+  message(FATAL_ERROR "kvfit.pc is of version ${version}, not ${VERSION}")
+endif()
+check(kvfit main "-DEXPECT_VERSION=\"${VERSION}\"")
+if("io" IN_LIST PARTS)
+  check(kvfit-io io)
+endif()
+if("compiled" IN_LIST PARTS)
+  check(kvfit-compiled isa)
+endif()
+find_program(MPICXX mpicxx)
+if("mpi" IN_LIST PARTS AND MPICXX)  # built, not run: an MPI has its own way to start programs
+  set(ENV{OMPI_CXX} ${COMPILER})
+  set(ENV{MPICH_CXX} ${COMPILER})
+  execute_process(COMMAND ${PKG_CONFIG} --cflags --libs kvfit
+    OUTPUT_VARIABLE said OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  separate_arguments(said UNIX_COMMAND "${said}")
+  execute_process(COMMAND ${MPICXX} -std=c++20 ${flags} ${PROJECT}/mpi.cpp -o ${WORK}/mpi.pkg_config
+    ${said} COMMAND_ERROR_IS_FATAL ANY)
+endif()

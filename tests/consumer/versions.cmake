@@ -1,0 +1,16 @@
+# Where a file has to repeat the version because nothing reads it from version.hpp, it must be the same.
+cmake_minimum_required(VERSION 3.22)
+foreach(place "packaging/vcpkg/ports/kvfit/vcpkg.json|\"version-semver\": \"([^\"]*)\""
+    "CITATION.cff|\nversion: ([0-9.]*)\n")
+  string(REPLACE "|" ";" place "${place}")
+  list(POP_FRONT place file pattern)
+  file(READ ${KVFIT_SOURCE}/${file} text)
+  if(NOT text MATCHES "${pattern}" OR NOT CMAKE_MATCH_1 STREQUAL VERSION)
+    message(FATAL_ERROR "${file} says \"${CMAKE_MATCH_1}\", version.hpp ${VERSION}")
+  endif()
+endforeach()
+string(REGEX MATCH "^[0-9]+\\.[0-9]+" series ${VERSION})
+file(READ ${KVFIT_SOURCE}/CHANGELOG.md text)
+if(NOT text MATCHES "\n## ${series}[ \n]")
+  message(FATAL_ERROR "CHANGELOG.md has no part ${series}")
+endif()
