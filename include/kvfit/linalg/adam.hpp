@@ -8,6 +8,8 @@
 #include <numbers>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -52,9 +54,12 @@ class adam {
   template <class Function>
   adam_report minimise(Function&& f, Eigen::VectorXd& x, int steps) const {
     adam_report report;
-    Eigen::VectorXd gradient(x.size());
-    Eigen::VectorXd mean = Eigen::VectorXd::Zero(x.size());
-    Eigen::VectorXd square = mean;
+    const index_t size = x.size();
+    Eigen::VectorXd gradient(size);
+    Eigen::VectorXd mean;
+    Eigen::VectorXd square;
+    mean.setZero(size);
+    square.setZero(size);
     Eigen::VectorXd best = x;
     double mark = std::numeric_limits<double>::infinity();
     int in_vain = 0;
@@ -76,14 +81,16 @@ class adam {
       } else if (++in_vain >= options_.patience) {
         break;
       }
-      if (report.steps >= steps || !gradient.allFinite()) break;
+      if (report.steps >= steps || !simd::all_finite(gradient.data(), size)) break;
       mean_left *= options_.mean_decay;
       square_left *= options_.square_decay;
-      mean = options_.mean_decay * mean + (1 - options_.mean_decay) * gradient;
-      square.array() = options_.square_decay * square.array() +
-                       (1 - options_.square_decay) * gradient.array().square();
-      x.array() -= rate(report.steps, steps) / (1 - mean_left) * mean.array() /
-                   ((square.array() / (1 - square_left)).sqrt() + options_.epsilon);
+      const double length = rate(report.steps, steps) / (1 - mean_left);
+      for (index_t j = 0; j < size; ++j) {
+        const double g = gradient[j];
+        mean[j] = options_.mean_decay * mean[j] + (1 - options_.mean_decay) * g;
+        square[j] = options_.square_decay * square[j] + (1 - options_.square_decay) * (g * g);
+        x[j] -= length * mean[j] / (std::sqrt(square[j] / (1 - square_left)) + options_.epsilon);
+      }
       ++report.steps;
     }
     x = best;

@@ -13,8 +13,8 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
-#include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA {
 
@@ -47,12 +47,12 @@ class growing_cholesky {
 
   /// `rows` = n ≥ 0, `capacity` ≥ 0 columns at most, `rank_tolerance` in [1e-7, 1); `threads` share
   /// the products with all columns, on which no result depends.
-  growing_cholesky(Eigen::Index rows, Eigen::Index capacity,
-                   double rank_tolerance = default_rank_tolerance, const executor_ref& threads = {})
+  growing_cholesky(index_t rows, index_t capacity, double rank_tolerance = default_rank_tolerance,
+                   const executor_ref& threads = {})
       : rank_tolerance_(rank_tolerance),
         threads_(threads),
         columns_(capacity, rows),
-        target_(Eigen::VectorXd::Zero(rows)),
+        target_(rows),
         incoming_(block, rows),
         products_(capacity),
         block_products_(block * capacity),
@@ -62,53 +62,52 @@ class growing_cholesky {
         solution_(capacity),
         grown_(capacity) {
     assert(rows >= 0 && capacity >= 0 && rank_tolerance >= 1e-7 && rank_tolerance < 1);
-    const Eigen::Index most = std::min(rows, capacity);
+    target_.setZero(rows);
+    const index_t most = std::min(rows, capacity);
     factor_.resize(packed(most));
     place_.reserve(static_cast<std::size_t>(most));
   }
 
-  [[nodiscard]] Eigen::Index rows() const noexcept { return columns_.cols(); }
-  [[nodiscard]] Eigen::Index capacity() const noexcept { return columns_.rows(); }
+  [[nodiscard]] index_t rows() const noexcept { return columns_.cols(); }
+  [[nodiscard]] index_t capacity() const noexcept { return columns_.rows(); }
   /// Columns appended, dependent ones included.
-  [[nodiscard]] Eigen::Index size() const noexcept { return size_; }
+  [[nodiscard]] index_t size() const noexcept { return size_; }
   /// Independent columns among them.
-  [[nodiscard]] Eigen::Index rank() const noexcept {
-    return static_cast<Eigen::Index>(place_.size());
-  }
+  [[nodiscard]] index_t rank() const noexcept { return static_cast<index_t>(place_.size()); }
   /// Aᵀ, size × n: the columns as they came, a row each.
   [[nodiscard]] auto columns() const { return columns_.topRows(size_); }
 
   /// Sets y (n finite numbers); columns stay.
-  void set_target(const const_vector_ref& y) {
+  void set_target(const Eigen::VectorXd& y) {
     assert(y.size() == rows());
     target_ = y;
     times(target_.data(), products_.data());
-    for (Eigen::Index k = 0; k < rank(); ++k) project_target(k);
+    for (index_t k = 0; k < rank(); ++k) project_target(k);
   }
 
   /// Appends one column of n floats; requires size() < capacity(). True where it is independent of
   /// those before it; false: its coefficient is 0.
   bool append(const float* column) {
-    const Eigen::Index before = rank();
+    const index_t before = rank();
     append(column, 1);
     return rank() > before;
   }
 
   /// Appends `count` columns of n floats, one after the other in memory: faster than one by one,
   /// with the same result but for rounding. Requires size() + count ≤ capacity().
-  void append(const float* columns, Eigen::Index count) {
+  void append(const float* columns, index_t count) {
     assert(count >= 0 && size_ + count <= capacity());
     if (count == 0) return;
-    std::copy(columns, columns + count * rows(), columns_.row(size_).data());
+    std::copy_n(columns, count * rows(), column(size_));
     factor_in(count);
   }
 
   /// Removes all columns but those at `places` (ascending); target and memory stay.
-  void keep(std::span<const Eigen::Index> places) {
-    Eigen::Index to = 0;
-    for (const Eigen::Index from : places) {
+  void keep(std::span<const index_t> places) {
+    index_t to = 0;
+    for (const index_t from : places) {
       assert(from >= to && from < size_);
-      if (from != to) columns_.row(to) = columns_.row(from);
+      if (from != to) std::copy_n(column(from), rows(), column(to));
       ++to;
     }
     size_ = 0;
@@ -120,15 +119,15 @@ class growing_cholesky {
   /// Writes the coefficients of all size() columns into `weights` (resized); 0 for dependent ones.
   void solve_into(Eigen::VectorXd& weights) {
     weights.setZero(size_);
-    auto part = solution_.head(rank());
-    part = projected_target_.head(rank());
+    double* part = solution_.data();
+    std::copy_n(projected_target_.data(), rank(), part);
     solve_upper(part);
     scatter(part, weights);
     if (!needs_improvement()) return;
     residual_into(weights, residual_);
     times(residual_.data(), products_.data());
-    for (Eigen::Index k = 0; k < rank(); ++k) part[k] = products_[at(k)] / norms_[at(k)];
-    solve_lower(part);
+    for (index_t k = 0; k < rank(); ++k) part[k] = products_[at(k)] / norms_[at(k)];
+    solve_lower(part, rank());
     solve_upper(part);
     scatter(part, weights);
   }
@@ -151,15 +150,16 @@ class growing_cholesky {
 
  private:
   /// Where row k of L starts: rows of 1, 2, 3, … entries lie one after the other.
-  static constexpr Eigen::Index packed(Eigen::Index k) noexcept { return k * (k + 1) / 2; }
-  [[nodiscard]] auto factor_row(Eigen::Index k, Eigen::Index count) const {
-    return factor_.segment(packed(k), count);
-  }
-  [[nodiscard]] double pivot(Eigen::Index k) const { return factor_[packed(k) + k]; }
+  static constexpr index_t packed(index_t k) noexcept { return k * (k + 1) / 2; }
+  [[nodiscard]] const double* factor_row(index_t k) const { return factor_.data() + packed(k); }
+  [[nodiscard]] double pivot(index_t k) const { return factor_[packed(k) + k]; }
   /// The column of A behind row k of L.
-  [[nodiscard]] Eigen::Index at(Eigen::Index k) const {
-    return place_[static_cast<std::size_t>(k)];
-  }
+  [[nodiscard]] index_t at(index_t k) const { return place_[static_cast<std::size_t>(k)]; }
+
+  [[nodiscard]] float* column(index_t j) { return columns_.data() + j * rows(); }
+  [[nodiscard]] const float* column(index_t j) const { return columns_.data() + j * rows(); }
+  /// Of those that come in, in double.
+  [[nodiscard]] double* incoming(index_t c) { return incoming_.data() + c * rows(); }
 
   /// out_j = columns_j · x for all size() columns.
   void times(const double* x, double* out) const {
@@ -170,51 +170,49 @@ class growing_cholesky {
 
   /// out_k = columns_{from + k} · x for `count` of them.
   void multiply(index_t from, index_t count, const double* x, double* out) const noexcept {
-    detail::for_row_groups(columns_.row(from).data(), rows(), count, rows(),
-                           [&](auto group, index_t k) {
-                             const auto products = group.times(x);
-                             std::copy(products.begin(), products.end(), out + k);
-                           });
+    detail::for_row_groups(column(from), rows(), count, rows(), [&](auto group, index_t k) {
+      const auto products = group.times(x);
+      std::copy(products.begin(), products.end(), out + k);
+    });
   }
 
   /// Counts the `count` columns that lie from `size_` on in.
-  void factor_in(Eigen::Index count) {
-    for (Eigen::Index done = 0; done < count; done += block) {
-      const Eigen::Index many = std::min<Eigen::Index>(block, count - done);
+  void factor_in(index_t count) {
+    for (index_t done = 0; done < count; done += block) {
+      const index_t many = std::min<index_t>(block, count - done);
       multiply_by_others(many);
-      for (Eigen::Index c = 0; c < many; ++c) count_in(c);
+      for (index_t c = 0; c < many; ++c) count_in(c);
     }
   }
 
   /// Widens the next `count` columns to `incoming_`, and multiplies them with those before them.
-  void multiply_by_others(Eigen::Index count) {
-    for (Eigen::Index c = 0; c < count; ++c) {
-      incoming_.row(c) = columns_.row(size_ + c).template cast<double>();
+  void multiply_by_others(index_t count) {
+    for (index_t c = 0; c < count; ++c) {
+      std::copy_n(column(size_ + c), rows(), incoming(c));
     }
     over_pieces(threads_, size_, rows_apart, [&](index_t from, index_t many) noexcept {
       if (count == block) {
         multiply_block(from, many);
       } else {
         for (index_t c = 0; c < count; ++c) {
-          multiply(from, many, incoming_.row(c).data(), products_with(c) + from);
+          multiply(from, many, incoming(c), products_with(c) + from);
         }
       }
     });
-    for (Eigen::Index c = 1; c < count; ++c) {
-      multiply(size_, c, incoming_.row(c).data(), products_with(c) + size_);
+    for (index_t c = 1; c < count; ++c) {
+      multiply(size_, c, incoming(c), products_with(c) + size_);
     }
   }
 
   /// The products of a whole block of incoming columns with `count` columns, which are read once.
   void multiply_block(index_t from, index_t count) noexcept {
-    detail::for_row_groups(
-        columns_.row(from).data(), rows(), count, rows(), [&](auto group, index_t k) {
-          const auto products = group.template times<block>(incoming_.data(), rows());
-          for (std::size_t p = 0; p < products.size(); ++p) {
-            const auto at = static_cast<index_t>(p);
-            products_with(at % block)[from + k + at / block] = products[p];
-          }
-        });
+    detail::for_row_groups(column(from), rows(), count, rows(), [&](auto group, index_t k) {
+      const auto products = group.template times<block>(incoming_.data(), rows());
+      for (std::size_t p = 0; p < products.size(); ++p) {
+        const auto at = static_cast<index_t>(p);
+        products_with(at % block)[from + k + at / block] = products[p];
+      }
+    });
   }
 
   /// Where the products of an incoming column with those before it are.
@@ -223,35 +221,35 @@ class growing_cholesky {
   }
 
   /// Counts the next column in, whose products are row c of `block_products_`.
-  void count_in(Eigen::Index c) {
-    const Eigen::Index place = size_;
+  void count_in(index_t c) {
+    const index_t place = size_;
     ++size_;
-    const double norm = incoming_.row(c).stableNorm();
+    // fp32 numbers: their squares neither overflow nor vanish.
+    const double norm = std::sqrt(simd::squared_norm(incoming(c), rows()));
     norms_[place] = norm;
     if (!(norm > 0) || !std::isfinite(norm)) {
-      columns_.row(place).setZero();  // NaN times coefficient 0 is not 0
+      std::fill_n(column(place), rows(), 0.0F);  // NaN times coefficient 0 is not 0
       return;
     }
-    const Eigen::Index k = rank();
+    const index_t k = rank();
     if (k == std::min(rows(), capacity())) return;  // they span everything
-    auto onto = factor_.segment(packed(k), k + 1);
-    for (Eigen::Index i = 0; i < k; ++i) {
+    double* onto = factor_.data() + packed(k);
+    for (index_t i = 0; i < k; ++i) {
       onto[i] = products_with(c)[at(i)] / (norms_[at(i)] * norm);
     }
-    auto known = onto.head(k);
-    solve_lower(known);
-    const double outside_sq = 1 - known.squaredNorm();
+    solve_lower(onto, k);
+    const double outside_sq = 1 - simd::squared_norm(onto, k);
     if (!(outside_sq > rank_tolerance_ * rank_tolerance_)) return;
     onto[k] = std::sqrt(outside_sq);
     place_.push_back(place);
     grow_inverse(k);
-    products_[place] = incoming_.row(c).dot(target_);
+    products_[place] = simd::dot(incoming(c), target_.data(), rows());
     project_target(k);
   }
 
   /// Entry k of z, L z = s, s_k the sign that makes it the larger.
-  void grow_inverse(Eigen::Index k) {
-    const double known = factor_row(k, k).dot(grown_.head(k));
+  void grow_inverse(index_t k) {
+    const double known = simd::dot(factor_row(k), grown_.data(), k);
     grown_[k] = (known > 0 ? -1 - known : 1 - known) / pivot(k);
     grown_sq_ += grown_[k] * grown_[k];
   }
@@ -260,47 +258,44 @@ class growing_cholesky {
   }
 
   /// Entry k of L⁻¹ Âᵀy, Â the scaled columns; products_ holds Aᵀy there.
-  void project_target(Eigen::Index k) {
-    const double known = factor_row(k, k).dot(projected_target_.head(k));
+  void project_target(index_t k) {
+    const double known = simd::dot(factor_row(k), projected_target_.data(), k);
     projected_target_[k] = (products_[at(k)] / norms_[at(k)] - known) / pivot(k);
   }
 
-  template <class Part>
-  void solve_lower(Part& x) const {
-    for (Eigen::Index k = 0; k < x.size(); ++k) {
-      x[k] = (x[k] - factor_row(k, k).dot(x.head(k))) / pivot(k);
+  void solve_lower(double* x, index_t count) const {
+    for (index_t k = 0; k < count; ++k) {
+      x[k] = (x[k] - simd::dot(factor_row(k), x, k)) / pivot(k);
     }
   }
 
-  template <class Part>
-  void solve_upper(Part& x) const {
-    for (Eigen::Index k = x.size() - 1; k >= 0; --k) {
+  void solve_upper(double* x) const {
+    for (index_t k = rank() - 1; k >= 0; --k) {
       x[k] /= pivot(k);
-      x.head(k) -= x[k] * factor_row(k, k);
+      simd::add_scaled(x, -x[k], factor_row(k), k);
     }
   }
 
   /// Adds coefficients of the scaled independent columns to `weights`.
-  template <class Part>
-  void scatter(const Part& part, Eigen::VectorXd& weights) const {
-    for (Eigen::Index k = 0; k < rank(); ++k) weights[at(k)] += part[k] / norms_[at(k)];
+  void scatter(const double* part, Eigen::VectorXd& weights) const {
+    for (index_t k = 0; k < rank(); ++k) weights[at(k)] += part[k] / norms_[at(k)];
   }
 
   /// Columns that come in together, so that those before them are read once.
-  static constexpr Eigen::Index block = detail::sweep_rows;
+  static constexpr index_t block = detail::sweep_rows;
   /// Of the columns, and of the numbers of all of them, that one thread takes at a time.
-  static constexpr Eigen::Index rows_apart = 64;
-  static constexpr Eigen::Index columns_apart = 512;
+  static constexpr index_t rows_apart = 64;
+  static constexpr index_t columns_apart = 512;
 
   double rank_tolerance_;
   executor_ref threads_;
   double grown_sq_ = 0;  // ‖z‖²
-  Eigen::Index size_ = 0;
-  std::vector<Eigen::Index> place_;
+  index_t size_ = 0;
+  std::vector<index_t> place_;
   kvfit::matrix columns_;  // Aᵀ: a column a row
   Eigen::VectorXd factor_;
   Eigen::VectorXd target_;
-  Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> incoming_;  // in double
+  double_matrix incoming_;  // in double
   Eigen::VectorXd products_;
   Eigen::VectorXd block_products_;  // of incoming columns with all before them
   Eigen::VectorXd residual_;
