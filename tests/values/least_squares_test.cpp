@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvfit/linalg/cross_validated_ridge.hpp"
+#include "kvfit/linalg/published_least_squares.hpp"
 #include "kvfit/values/copy.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
@@ -275,10 +276,13 @@ TEST_CASE("without reweightings and with absolute errors the fit is linalg's, to
                              .weighting = output_weighting::absolute});
   const kvfit::linalg::least_squares_options options{
       .method = method, .mode = ridge_mode::spectral, .ridge = 1e-4};
-  const auto direct =
-      toward_original
-          ? kvfit::linalg::least_squares(made.weights, made.output, options, made.original)
-          : kvfit::linalg::least_squares(made.weights, made.output, options);
+  const auto solve = [&](const auto&... toward) {
+    return method == least_squares_method::qr_unpivoted
+               ? kvfit::linalg::published_least_squares(made.weights, made.output, options,
+                                                        toward...)
+               : kvfit::linalg::least_squares(made.weights, made.output, options, toward...);
+  };
+  const auto direct = toward_original ? solve(made.original) : solve();
   CHECK(fit.values == direct.coefficients);
   CHECK(fit.report.lambda == direct.report.lambda);
   CHECK(fit.report.condition == direct.report.condition);
