@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/values/least_squares.hpp"
-#include "kvfit/values/unpivoted_qr.hpp"
 
 #include <cmath>
 #include <cstdint>
@@ -8,7 +7,9 @@
 #include <vector>
 
 #include "kvfit/linalg/cross_validated_ridge.hpp"
+#include "kvfit/linalg/published_least_squares.hpp"
 #include "kvfit/values/copy.hpp"
+#include "kvfit/values/unpivoted_qr.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"

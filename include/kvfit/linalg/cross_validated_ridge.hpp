@@ -106,10 +106,10 @@ struct distinct_rows {
   const index_t size = is_tall ? t : count;
   Eigen::MatrixXd square;
   if (is_tall) {
-    gram_into(rows, square, distinct.weights, threads);
+    square = gram(rows, distinct.weights, threads);
     along = moment(rows, along, threads);
   } else {
-    row_gram_into(rows, square, threads);
+    square = row_gram(rows, threads);
     for (index_t i = 0; i < size; ++i) {
       for (index_t j = 0; j < size; ++j) {
         square(j, i) *= distinct.weights[static_cast<std::size_t>(i)] *

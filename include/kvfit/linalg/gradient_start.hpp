@@ -74,9 +74,9 @@ inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y,
   }
   const index_t t = m.cols();
   const auto length_of = [&square, t](const double* w) {  // of M w, as if columns were orthogonal
-    double out = 0;
-    for (index_t j = 0; j < t; ++j) out += square(j, j) * w[j] * w[j];
-    return std::sqrt(out);
+    double length_sq = 0;
+    for (index_t j = 0; j < t; ++j) length_sq += square(j, j) * w[j] * w[j];
+    return std::sqrt(length_sq);
   };
   Eigen::MatrixXd parts;
   Eigen::VectorXd weights;

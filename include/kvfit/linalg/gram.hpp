@@ -108,18 +108,18 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
 
 }  // namespace detail
 
-/// Writes G = MᵀD²M, the inner products between columns.
+/// G = MᵀD²M, the inner products between columns, t × t, both triangles filled.
 ///
-/// `m` n × t fp32; `scale` empty or n factors; `out` is resized to t × t, both triangles filled.
-/// Products are exact in double; sums run over rows in ascending order.
-/// Cost n·t² flops; allocates min(n, 512) × t doubles, and `out` where its size changes.
-inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale scale = {},
-                      const executor_ref& executor = {}) {
+/// `m` n × t fp32; `scale` empty or n factors. Products are exact in double; sums run over rows in
+/// ascending order. Cost n·t² flops; allocates min(n, 512) × t doubles and the answer.
+[[nodiscard]] inline Eigen::MatrixXd gram(const const_matrix_ref& m, row_scale scale = {},
+                                          const executor_ref& executor = {}) {
   const index_t n = m.rows();
   const index_t t = m.cols();
   assert(scale.empty() || static_cast<index_t>(scale.size()) == n);
+  Eigen::MatrixXd out;
   out.setZero(t, t);
-  if (n == 0 || t == 0) return;
+  if (n == 0 || t == 0) return out;
   const index_t most = std::min(n, detail::strip_rows);
   const executor_ref threads = executor.for_work(detail::gram_work(most, t));
   detail::strips<double> rows(most, t);
@@ -131,19 +131,7 @@ inline void gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out, row_scale
                                     detail::part::upper, threads);
   }
   detail::mirror_lower(out);
-}
-
-/// G = MᵀD²M as a new t × t matrix; see `gram_into`.
-[[nodiscard]] inline Eigen::MatrixXd gram(const const_matrix_ref& m, row_scale scale = {},
-                                          const executor_ref& threads = {}) {
-  Eigen::MatrixXd out;
-  gram_into(m, out, scale, threads);
   return out;
-}
-
-/// Bytes that `gram` of n × t holds at most, the answer included.
-constexpr double gram_bytes(index_t n, index_t t) noexcept {
-  return double_bytes(t, t) + detail::strips_bytes(n, t);
 }
 
 /// Bytes that `moment` of n × t by n × d holds at most, the answer included.
@@ -156,17 +144,18 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
   return double_bytes(t, t + 1) + std::max(detail::strips_bytes(n, t), double_bytes(n));
 }
 
-/// Writes K = M Mᵀ, the inner products between rows: the small side when n < t.
+/// K = M Mᵀ, the inner products between rows, n × n, both triangles filled: the small side when
+/// n < t.
 ///
-/// `m` n × t fp32; `out` is resized to n × n, both triangles filled. Cost n²·t flops; allocates
-/// n × min(t, 512) doubles.
-inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out,
-                          const executor_ref& executor = {}) {
+/// `m` n × t fp32. Cost n²·t flops; allocates n × min(t, 512) doubles and the answer.
+[[nodiscard]] inline Eigen::MatrixXd row_gram(const const_matrix_ref& m,
+                                              const executor_ref& executor = {}) {
   const index_t n = m.rows();
   const index_t t = m.cols();
   const index_t stride = m.outerStride();
+  Eigen::MatrixXd out;
   out.setZero(n, n);
-  if (n == 0 || t == 0) return;
+  if (n == 0 || t == 0) return out;
   const index_t most = std::min(t, detail::strip_rows);
   const executor_ref threads = executor.for_work(detail::gram_work(most, n));
   detail::strips<double> columns(most, n);
@@ -185,13 +174,6 @@ inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out,
                                     simd::product_mode::add, detail::part::upper, threads);
   }
   detail::mirror_lower(out);
-}
-
-/// K = M Mᵀ as a new n × n matrix; see `row_gram_into`.
-[[nodiscard]] inline Eigen::MatrixXd row_gram(const const_matrix_ref& m,
-                                              const executor_ref& threads = {}) {
-  Eigen::MatrixXd out;
-  row_gram_into(m, out, threads);
   return out;
 }
 
@@ -251,7 +233,7 @@ inline void row_gram_into(const const_matrix_ref& m, Eigen::MatrixXd& out,
                                                             const executor_ref& threads = {}) {
   assert(y.size() == m.rows());
   normal_equations out;
-  gram_into(m, out.gram, scale, threads);
+  out.gram = gram(m, scale, threads);
   Eigen::VectorXd squared(y.size());  // D² y
   for (index_t i = 0; i < y.size(); ++i) {
     const double s = detail::factor_of(scale, i);

@@ -16,12 +16,6 @@ namespace kvfit::linalg::inline KVFIT_ISA {
 /// does.
 using const_matrix_ref = Eigen::Ref<const kvfit::matrix, 0, Eigen::OuterStride<>>;
 
-/// A symmetric t × t matrix in double. Both triangles are filled.
-using const_gram_ref = Eigen::Ref<const Eigen::MatrixXd, 0, Eigen::OuterStride<>>;
-
-/// A vector in double.
-using const_vector_ref = Eigen::Ref<const Eigen::VectorXd>;
-
 /// One factor a row, multiplying that row of M and y alike (so its square weights the squared
 /// residual); empty means all ones.
 using row_scale = std::span<const double>;

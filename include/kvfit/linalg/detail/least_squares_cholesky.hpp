@@ -36,7 +36,7 @@ inline void scale_rows(double_matrix& x, const Eigen::VectorXd& factors) noexcep
   for (index_t i = 0; i < x.rows(); ++i) simd::scale(x.data() + i * cols, factors[i], cols);
 }
 
-/// `factor` · X in fp32; the largest entry's power of two is taken out where fp32 needs it.
+/// `factor` · x in fp32, and in double.
 inline void narrow(const double* x, double factor, index_t count, float* out) noexcept {
   for (index_t i = 0; i < count; ++i) out[i] = static_cast<float>(x[i] * factor);
 }
@@ -265,15 +265,9 @@ struct gram_system {
   Eigen::MatrixXd gram;  // both triangles
   double_matrix right;
 
-  gram_system(const const_matrix_ref& x, const double_matrix& b, const executor_ref& threads) {
-    if (x.rows() < x.cols()) {
-      row_gram_into(x, gram, threads);
-      right = b;
-    } else {
-      gram_into(x, gram, {}, threads);
-      right = moment(x, b, threads);
-    }
-  }
+  gram_system(const const_matrix_ref& x, const double_matrix& b, const executor_ref& threads)
+      : gram(x.rows() < x.cols() ? row_gram(x, threads) : linalg::gram(x, {}, threads)),
+        right(x.rows() < x.cols() ? b : moment(x, b, threads)) {}
 
   /// C of the solution of the smaller side.
   [[nodiscard]] static double_matrix unreduced(const const_matrix_ref& x, double_matrix solution,

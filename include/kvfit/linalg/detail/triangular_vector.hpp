@@ -7,51 +7,30 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
-#include <cstddef>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
-#include "kvfit/simd/product.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/batch64.hpp"
+#include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg::inline KVFIT_ISA::detail {
 
 /// y += factor · x.
-template <class Scalar>
-void add_scaled(Scalar factor, const Scalar* x, Scalar* y, index_t count) noexcept {
-  using wide = simd::detail::register_of<Scalar>;
-  constexpr auto step = static_cast<index_t>(wide::size);
-  const wide scale(factor);
-  index_t j = 0;
-  for (; j + step <= count; j += step) {
-    simd::store(y + j, simd::multiply_add(scale, simd::load(x + j), simd::load(y + j)));
-  }
-  if (j == count) return;
-  const wide sum = simd::multiply_add(scale, simd::load_first(x + j, count - j, Scalar{0}),
-                                      simd::load_first(y + j, count - j, Scalar{0}));
-  simd::store_first(y + j, sum, count - j);
+inline void add_scaled(double factor, const double* x, double* y, index_t count) noexcept {
+  simd::add_scaled(y, factor, x, count);
+}
+inline void add_scaled(float factor, const float* x, float* y, index_t count) noexcept {
+  simd::subtract_scaled(y, -factor, x, count);
 }
 
 /// x · y.
-template <class Scalar>
-[[nodiscard]] Scalar dot(const Scalar* x, const Scalar* y, index_t count) noexcept {
-  using wide = simd::detail::register_of<Scalar>;
-  constexpr auto step = static_cast<index_t>(wide::size);
-  std::array<wide, 4> sums;
-  sums.fill(wide(Scalar{0}));
-  index_t j = 0;
-  for (; j + 4 * step <= count; j += 4 * step) {
-    for (std::size_t b = 0; b < sums.size(); ++b) {
-      const index_t at = j + static_cast<index_t>(b) * step;
-      sums[b] = simd::multiply_add(simd::load(x + at), simd::load(y + at), sums[b]);
-    }
-  }
-  for (; j < count; j += step) {
-    const index_t some = count - j < step ? count - j : step;
-    sums[0] = simd::multiply_add(simd::load_first(x + j, some, Scalar{0}),
-                                 simd::load_first(y + j, some, Scalar{0}), sums[0]);
-  }
-  return simd::sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+[[nodiscard]] inline double dot(const double* x, const double* y, index_t count) noexcept {
+  return simd::dot(x, y, count);
+}
+[[nodiscard]] inline float dot(const float* x, const float* y, index_t count) noexcept {
+  return simd::dot32(x, y, count);
 }
 
 /// x ← U⁻ᵀ x.
