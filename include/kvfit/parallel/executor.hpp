@@ -6,7 +6,7 @@
 #include <concepts>
 #include <type_traits>
 
-#include "kvfit/core/matrix.hpp"
+#include "kvfit/core/index.hpp"
 
 namespace kvfit {
 

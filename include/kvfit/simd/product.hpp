@@ -78,95 +78,132 @@ struct single_terms {
   }
 };
 
-/// Calls body(0), …, body(count − 1) with constants, so that arrays they index become registers.
-template <int... I, class Body>
-[[gnu::always_inline]] inline void unrolled(std::integer_sequence<int, I...>, Body body) {
-  (body(std::integral_constant<int, I>{}), ...);
-}
+/// The columns of a tile: registers X = 0, 1, … side by side, and what is done to one row of sums.
+/// Written out by packs: loops and lambdas in their place cost compilers twice the time. With
+/// `IsPartial` the one register has but `width` columns.
+template <class Terms, bool IsPartial, int... X>
+struct tile_columns {
+  static_assert(!IsPartial || sizeof...(X) == 1);
+  using scalar = typename Terms::scalar;
+  using wide = register_of<scalar>;
+  using sums = std::array<wide, sizeof...(X)>;
+  using factors = std::array<typename Terms::columns, sizeof...(X)>;
+  static constexpr auto step = static_cast<index_t>(wide::size);
 
-// The tool would break every lambda that has an attribute over several lines.
-// clang-format off
-/// One tile: `Rows` rows of A against `Batches` registers of columns of B. With `IsPartial` the one
-/// register has but `width` columns.
-template <class Terms, int Rows, int Batches, bool IsPartial>
+  [[gnu::always_inline]] static inline wide read_register(const scalar* at,
+                                                          index_t width) noexcept {
+    if constexpr (IsPartial) {
+      return load_first(at, width, scalar{0});
+    } else {
+      return load(at);
+    }
+  }
+  [[gnu::always_inline]] static inline void write_register(scalar* at, wide x,
+                                                           index_t width) noexcept {
+    if constexpr (IsPartial) {
+      store_first(at, x, width);
+    } else {
+      store(at, x);
+    }
+  }
+
+  /// A row of C to begin with.
+  [[gnu::always_inline]] static inline void read(sums& row, const scalar* at, product_mode mode,
+                                                 index_t width) noexcept {
+    if (mode == product_mode::assign) {
+      ((row[X] = wide(scalar{0})), ...);
+    } else {
+      ((row[X] = read_register(at + X * step, width)), ...);
+    }
+    // c - ab is the negative of ab - c, to the bit.
+    if (mode == product_mode::subtract) ((row[X] = -row[X]), ...);
+  }
+  [[gnu::always_inline]] static inline void write(sums& row, scalar* at, product_mode mode,
+                                                  index_t width) noexcept {
+    if (mode == product_mode::subtract) ((row[X] = -row[X]), ...);
+    (write_register(at + X * step, row[X], width), ...);
+  }
+
+  /// A row of B.
+  [[gnu::always_inline]] static inline void take(factors& of_b,
+                                                 const typename Terms::element* right,
+                                                 index_t width) noexcept {
+    if constexpr (IsPartial) {
+      of_b[0] = Terms::load_first_columns(right, width);
+    } else {
+      ((of_b[X] = Terms::load_columns(right + X * step)), ...);
+    }
+  }
+  [[gnu::always_inline]] static inline void add(sums& row, typename Terms::columns of_a,
+                                                const factors& of_b) noexcept {
+    ((row[X] = Terms::add(of_a, of_b[X], row[X])), ...);
+  }
+};
+
+/// One tile: rows I = 0, 1, … of A against some columns of B.
+template <class Terms, class Columns, int... I>
 void product_tile(const basic_left_factor<typename Terms::element>& a,
                   const basic_row_factor<typename Terms::element>& b,
-                  const basic_row_target<typename Terms::scalar>& c, index_t depth, product_mode mode,
-                  index_t width, fetcher& ahead) noexcept {
-  static_assert(!IsPartial || Batches == 1);
-  using Scalar = typename Terms::scalar;
-  using wide = register_of<Scalar>;
-  constexpr auto step = static_cast<index_t>(wide::size);
-  constexpr auto rows = std::make_integer_sequence<int, Rows>{};
-  constexpr auto batches = std::make_integer_sequence<int, Batches>{};
-  std::array<std::array<wide, Batches>, Rows> sums;
-  unrolled(rows, [&](auto i) __attribute__((always_inline)) {
-    unrolled(batches, [&](auto x) __attribute__((always_inline)) {
-      const Scalar* at = c.data + i * c.stride + x * step;
-      if (mode == product_mode::assign) {
-        sums[i][x] = wide(Scalar{0});
-      } else if constexpr (IsPartial) {
-        sums[i][x] = load_first(at, width, Scalar{0});
-      } else {
-        sums[i][x] = load(at);
-      }
-      // c - ab is the negative of ab - c, to the bit.
-      if (mode == product_mode::subtract) sums[i][x] = -sums[i][x];
-    });
-  });
+                  const basic_row_target<typename Terms::scalar>& c, index_t depth,
+                  product_mode mode, index_t width, fetcher& ahead) noexcept {
+  std::array<typename Columns::sums, sizeof...(I)> sums;
+  (Columns::read(sums[I], c.data + I * c.stride, mode, width), ...);
   const auto* left = a.data;
   const auto* right = b.data;
   fetcher next = ahead;
   for (index_t k = 0; k < depth; ++k) {
-    if constexpr (Rows >= 4) next.step();  // where it costs nothing beside the products
-    std::array<typename Terms::columns, Batches> columns;
-    unrolled(batches, [&](auto x) __attribute__((always_inline)) {
-      if constexpr (IsPartial) {
-        columns[x] = Terms::load_first_columns(right, width);
-      } else {
-        columns[x] = Terms::load_columns(right + x * step);
-      }
-    });
-    unrolled(rows, [&](auto i) __attribute__((always_inline)) {
-      const auto spread = Terms::spread(left[i * a.row_stride]);
-      unrolled(batches, [&](auto x) __attribute__((always_inline)) {
-        sums[i][x] = Terms::add(spread, columns[x], sums[i][x]);
-      });
-    });
+    if constexpr (sizeof...(I) >= 4) next.step();  // where it costs nothing beside the products
+    typename Columns::factors columns;
+    Columns::take(columns, right, width);
+    (Columns::add(sums[I], Terms::spread(left[I * a.row_stride]), columns), ...);
     left += a.col_stride;
     right += b.stride;
   }
   ahead = next;
-  unrolled(rows, [&](auto i) __attribute__((always_inline)) {
-    unrolled(batches, [&](auto x) __attribute__((always_inline)) {
-      Scalar* at = c.data + i * c.stride + x * step;
-      if (mode == product_mode::subtract) sums[i][x] = -sums[i][x];
-      if constexpr (IsPartial) {
-        store_first(at, sums[i][x], width);
-      } else {
-        store(at, sums[i][x]);
-      }
-    });
-  });
+  (Columns::write(sums[I], c.data + I * c.stride, mode, width), ...);
 }
 
-// clang-format on
+template <class Terms, class Columns, int... I>
+void product_tile(std::integer_sequence<int, I...> /*rows*/,
+                  const basic_left_factor<typename Terms::element>& a,
+                  const basic_row_factor<typename Terms::element>& b,
+                  const basic_row_target<typename Terms::scalar>& c, index_t depth,
+                  product_mode mode, index_t width, fetcher& ahead) noexcept {
+  product_tile<Terms, Columns, I...>(a, b, c, depth, mode, width, ahead);
+}
 
-template <class Terms>
-using tile_function = void (*)(const basic_left_factor<typename Terms::element>&,
-                               const basic_row_factor<typename Terms::element>&,
-                               const basic_row_target<typename Terms::scalar>&, index_t,
-                               product_mode, index_t, fetcher&) noexcept;
-
-/// The tile of `rows` rows, for 1 ≤ rows ≤ Terms::tile_rows(Batches).
-template <class Terms, int Batches, bool IsPartial>
-tile_function<Terms> tile_of(index_t rows) noexcept {
-  constexpr auto table = []<int... I>(std::integer_sequence<int, I...>) {
-    return std::array<tile_function<Terms>, sizeof...(I)>{
-        &product_tile<Terms, I + 1, Batches, IsPartial>...};
+/// C over `depth` elements for some columns: as many rows at once as a tile has, then 4, and the
+/// rest.
+template <class Terms, bool IsPartial, int... X>
+void product_strip(const basic_left_factor<typename Terms::element>& a,
+                   const basic_row_factor<typename Terms::element>& b,
+                   const basic_row_target<typename Terms::scalar>& c, index_t rows, index_t depth,
+                   product_mode mode, index_t width, fetcher& ahead) noexcept {
+  using columns = tile_columns<Terms, IsPartial, X...>;
+  constexpr int most = Terms::tile_rows(static_cast<int>(sizeof...(X)));
+  for (index_t i = 0; i < rows;) {
+    const index_t left = rows - i;
+    const basic_left_factor<typename Terms::element> from{a.data + i * a.row_stride, a.row_stride,
+                                                          a.col_stride};
+    const basic_row_target<typename Terms::scalar> to{c.data + i * c.stride, c.stride};
+    if (left >= most) {
+      product_tile<Terms, columns>(std::make_integer_sequence<int, most>{}, from, b, to, depth,
+                                   mode, width, ahead);
+      i += most;
+    } else if (left >= 4) {
+      product_tile<Terms, columns, 0, 1, 2, 3>(from, b, to, depth, mode, width, ahead);
+      i += 4;
+    } else if (left == 3) {
+      product_tile<Terms, columns, 0, 1, 2>(from, b, to, depth, mode, width, ahead);
+      i += 3;
+    } else if (left == 2) {
+      product_tile<Terms, columns, 0, 1>(from, b, to, depth, mode, width, ahead);
+      i += 2;
+    } else {
+      product_tile<Terms, columns, 0>(from, b, to, depth, mode, width, ahead);
+      i += 1;
+    }
   }
-  (std::make_integer_sequence<int, Terms::tile_rows(Batches)>{});
-  return table[static_cast<std::size_t>(rows - 1)];
 }
 
 /// C over `depth` elements of A's rows and B's columns.
@@ -180,37 +217,32 @@ void multiply_any(const basic_left_factor<typename Terms::element>& a,
   fetcher ahead(next,
                 std::max<index_t>(rows / 8, 1) * std::max<index_t>(cols / (4 * step), 1) * depth,
                 a.data);
-  const auto strip = [&]<int Batches, bool IsPartial>(index_t first, index_t width,
-                                                      std::integral_constant<int, Batches>,
-                                                      std::bool_constant<IsPartial>) {
-    constexpr auto most = static_cast<index_t>(Terms::tile_rows(Batches));
-    for (index_t i = 0; i < rows; i += most) {
-      const index_t count = rows - i < most ? rows - i : most;
-      tile_of<Terms, Batches, IsPartial>(count)(
-          {a.data + i * a.row_stride, a.row_stride, a.col_stride}, {b.data + first, b.stride},
-          {c.data + i * c.stride + first, c.stride}, depth, mode, width, ahead);
-    }
-  };
-  const auto whole = [&](index_t first, auto batches) {
-    strip(first, batches * step, batches, std::false_type{});
-    return first + batches * step;
-  };
-  index_t j = 0;
-  while (cols - j >= step) {
+  for (index_t j = 0; j < cols;) {
     const index_t left = (cols - j) / step;
+    const basic_row_factor<typename Terms::element> right{b.data + j, b.stride};
+    const basic_row_target<typename Terms::scalar> to{c.data + j, c.stride};
     // Strips of three registers, of four where threes leave a rest: one register alone is slow.
-    if (Terms::widest >= 4 && left >= 4 && left % 3 != 0 && left != 5) {
-      j = whole(j, std::integral_constant<int, std::min(Terms::widest, 4)>{});
-    } else if (Terms::widest >= 3 && left >= 3) {
-      j = whole(j, std::integral_constant<int, std::min(Terms::widest, 3)>{});
-    } else if (left >= 2) {
-      j = whole(j, std::integral_constant<int, 2>{});
-    } else {
-      j = whole(j, std::integral_constant<int, 1>{});
+    index_t batches = std::min<index_t>({left, 3, Terms::widest});
+    if (Terms::widest >= 4 && left >= 4 && left % 3 != 0 && left != 5) batches = 4;
+    if (batches == 0) {
+      product_strip<Terms, true, 0>(a, right, to, rows, depth, mode, cols - j, ahead);
+      return;
     }
-  }
-  if (j < cols) {
-    strip(j, cols - j, std::integral_constant<int, 1>{}, std::true_type{});
+    if (batches == 1) product_strip<Terms, false, 0>(a, right, to, rows, depth, mode, step, ahead);
+    if (batches == 2) {
+      product_strip<Terms, false, 0, 1>(a, right, to, rows, depth, mode, step, ahead);
+    }
+    if constexpr (Terms::widest >= 3) {
+      if (batches == 3) {
+        product_strip<Terms, false, 0, 1, 2>(a, right, to, rows, depth, mode, step, ahead);
+      }
+    }
+    if constexpr (Terms::widest >= 4) {
+      if (batches == 4) {
+        product_strip<Terms, false, 0, 1, 2, 3>(a, right, to, rows, depth, mode, step, ahead);
+      }
+    }
+    j += batches * step;
   }
 }
 
