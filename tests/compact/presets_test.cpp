@@ -52,7 +52,6 @@ void check_published_omp(const compact_options& options, kvfit::index_t k, kvfit
   CHECK(search.weighting == kvfit::mass_weighting::absolute);
   CHECK(search.lower == 1e-12);
   CHECK(search.upper == std::exp(7.0));
-  CHECK(search.gradient_steps == 0);
   REQUIRE(search.drop_below);
   CHECK(*search.drop_below == -7);
   CHECK(search.drop_passes == 3);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/linalg/growing_cholesky.hpp"
 
-#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -196,7 +195,6 @@ TEST_CASE("keeping some columns is growing from these alone", "[linalg][growing_
   fit.solve_into(a);
   alone.solve_into(b);
   CHECK(a == b);  // to the last bit
-  CHECK(std::equal(fit.columns(), fit.columns() + 5 * 60, alone.columns()));
   fit.append(m.col(1).data());
   CHECK(fit.size() == 6);
 }

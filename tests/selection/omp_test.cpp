@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kvfit/selection/highest_attention.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
@@ -73,13 +74,6 @@ void check_against_oracle(const omp& policy, kvfit::index_t budget, int at_least
 
 /// A head whose cutoff has work to do: with plain correlations some weights end near 0.
 constexpr double cutoff = -1.0;
-
-double loss_of(const head& made, mass_weighting weighting, const selected_rows& chosen) {
-  const auto equation = kvfit_test::make_mass_equation(made.cache(), made.queries, {}, weighting);
-  const Eigen::Map<const Eigen::VectorXd> w(chosen.weights.data(),
-                                            static_cast<kvfit::index_t>(chosen.weights.size()));
-  return kvfit_test::loss(equation.columns_of(chosen.positions), equation.target, w);
-}
 
 bool are_sound(const selected_rows& chosen, kvfit::index_t budget) {
   std::vector<kvfit::index_t> rows = chosen.positions;
@@ -231,38 +225,6 @@ TEST_CASE("the last weights are fitted on the last set, unless the published tra
   }
   INFO(trapped << " of 8 heads fell into the trap");
   CHECK(trapped >= 2);
-}
-
-TEST_CASE("projected steps after each clipped fit lower the mass loss", "[selection][omp]") {
-  int better = 0;
-  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
-    const head made = make_head(seed);
-    const scored_head scored(made.cache(), made.queries);
-    // 30 keys at once, fitted once: the same set, so that the weights alone differ.
-    omp policy{.keys_per_round = 30, .weighting = mass_weighting::absolute, .lower = 0.5};
-    const selected_rows clipped = run(policy, scored.problem(30));
-    policy.gradient_steps = 20;
-    const selected_rows stepped = run(policy, scored.problem(30));
-    REQUIRE(clipped.positions == stepped.positions);
-    const double before = loss_of(made, policy.weighting, clipped);
-    const double after = loss_of(made, policy.weighting, stepped);
-    INFO("seed " << seed << ": " << before << " to " << after);
-    CHECK(after <= before * (1 + 1e-6));
-    better += after < 0.9 * before ? 1 : 0;
-    CHECK(*std::min_element(stepped.weights.begin(), stepped.weights.end()) >= 0.5);
-
-    const auto equation =
-        kvfit_test::make_mass_equation(made.cache(), made.queries, {}, policy.weighting);
-    const Eigen::MatrixXd columns = equation.columns_of(stepped.positions);
-    const double sigma_sq =
-        kvfit_test::estimated_square(columns, kvfit::linalg::seeded_unit_vector(30, 0), 3);
-    const Eigen::VectorXd expected = kvfit_test::projected_steps(
-        columns, equation.target, kvfit_test::least_squares_weights(columns, equation.target), 0.5,
-        policy.upper, 20, sigma_sq);
-    INFO("oracle " << kvfit_test::loss(columns, equation.target, expected));
-    CHECK(after == Approx(kvfit_test::loss(columns, equation.target, expected)).epsilon(1e-2));
-  }
-  CHECK(better >= 4);
 }
 
 TEST_CASE("the order of choice is progressive: the first k picks are those of budget k",
@@ -440,12 +402,9 @@ TEST_CASE("a selection without the scores it asked for is refused", "[selection]
 TEST_CASE("§9.8 weights stay inside their bounds", "[selection][omp]") {
   const head made = make_head(12);
   const scored_head scored(made.cache(), made.queries);
-  for (const int steps : {0, 3}) {
-    const selected_rows chosen =
-        run({.keys_per_round = 3, .lower = 0.75, .upper = 1.5, .gradient_steps = steps},
-            scored.problem(20));
-    for (const double w : chosen.weights) CHECK((w >= 0.75 && w <= 1.5));
-  }
+  const selected_rows chosen =
+      run({.keys_per_round = 3, .lower = 0.75, .upper = 1.5}, scored.problem(20));
+  for (const double w : chosen.weights) CHECK((w >= 0.75 && w <= 1.5));
 }
 
 TEST_CASE("options of OMP outside their ranges are refused by name", "[selection][omp]") {
@@ -464,7 +423,6 @@ TEST_CASE("options of OMP outside their ranges are refused by name", "[selection
       {{.lower = 2, .upper = 1}, "omp.upper"},
       {{.lower = 1e30, .upper = 1e31}, "omp.lower"},
       {{.upper = nan}, "omp.upper"},
-      {{.gradient_steps = -1}, "omp.gradient_steps"},
       {{.drop_below = nan}, "omp.drop_below"},
       {{.drop_passes = -1}, "omp.drop_passes"},
   };

@@ -73,8 +73,6 @@ class growing_cholesky {
   [[nodiscard]] index_t size() const noexcept { return size_; }
   /// Independent columns among them.
   [[nodiscard]] index_t rank() const noexcept { return static_cast<index_t>(place_.size()); }
-  /// Aᵀ, size × n: the columns as they came, one after the other.
-  [[nodiscard]] const float* columns() const noexcept { return columns_.data(); }
 
   /// Sets y (n finite numbers); columns stay.
   void set_target(const Eigen::VectorXd& y) {

@@ -72,14 +72,15 @@ inline double select_bytes(const selection::joint& policy, const head_sizes& siz
                        (folds ? float_bytes(rows, keys) : 0);
   const double search =
       begun + float_bytes(sizes.queries) + static_cast<double>(keys) +
-      float_bytes(targets + 7 * sweep + 3, keys) + float_bytes(sizes.budget + 2 * sweep, rows) +
+      float_bytes(targets + 7 * sweep + 3, keys) + float_bytes(sizes.budget + 2 * sweep + 1, rows) +
       float_bytes(6 * sweep, targets + 2) + grown_bytes(double_bytes(sizes.budget));
   const auto products = [&](index_t many) {  // with as many columns, result aside
     return float_bytes(2 * many, rows);
   };
-  const double look = grown_bytes(double_bytes(2, keys)) + static_cast<double>(keys) +
-                      double_bytes(8, sweep) + products(sweep) + float_bytes(sweep, rows) +
-                      float_bytes(sweep, sizes.budget) + (folds ? 0 : columns_bytes(sizes, sweep));
+  const double look = static_cast<double>(keys) + selection::highest_rows_bytes(2 * sweep) +
+                      grown_bytes(double_bytes(2, sweep)) + products(sweep) +
+                      float_bytes(sweep, rows) + float_bytes(sweep, sizes.budget) +
+                      (folds ? 0 : columns_bytes(sizes, sweep));
   return std::max(begun + float_bytes(2, sizes.queries),
                   search + std::max({products(targets), look, fill_bytes(sizes)}));
 }

@@ -12,6 +12,7 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/selection/picked_basis.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
@@ -20,7 +21,6 @@
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 #include "kvfit/simd/product.hpp"
-#include "kvfit/simd/transpose.hpp"
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
@@ -96,36 +96,18 @@ class joint_search {
     columns_.correlate(columns_.fold(targets_.columns()), correlation_);
     score_.resize(keys);
     measure_agreement();
-    basis_.resize(problem_.budget, columns_.rows());
+    basis_ = picked_basis(problem_.budget, columns_.rows());
     const index_t slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
     slots_.assign(static_cast<std::size_t>(slots), -1);
     along_.resize(static_cast<std::size_t>(slots));
     change_.resize(static_cast<std::size_t>(slots));
-    zero(orthogonal_, slots, columns_.rows());
-    zero(products_, keys, slots);
-    zero(correlation_of_, slots, targets());
+    set_zero(orthogonal_, slots, columns_.rows());
+    set_zero(products_, keys, slots);
+    set_zero(correlation_of_, slots, targets());
     // As many picks may wait as there are slots to pick from.
-    zero(waiting_, keys, slots);
-    zero(explained_, slots, targets());
+    set_zero(waiting_, keys, slots);
+    set_zero(explained_, slots, targets());
     shared_.resize(keys, slots);
-  }
-
-  static void zero(matrix& out, index_t rows, index_t cols) {
-    out.resize(rows, cols);
-    std::fill_n(out.data(), out.size(), 0.0F);
-  }
-
-  static float* row_of(matrix& m, index_t row) noexcept { return m.data() + row * m.cols(); }
-  static const float* row_of(const matrix& m, index_t row) noexcept {
-    return m.data() + row * m.cols();
-  }
-
-  static matrix transposed(const matrix& m) {
-    matrix out(m.cols(), m.rows());
-    const std::vector<float> ones(static_cast<std::size_t>(m.cols()), 1.0F);
-    simd::transpose_scaled(m.data(), m.cols(), ones.data(), m.cols(), m.rows(), out.data(),
-                           m.rows());
-    return out;
   }
 
   /// 1 + d_v.
@@ -216,7 +198,7 @@ class joint_search {
   /// Puts `keys` into the slots `places`, one each.
   void fill_slots(const std::vector<index_t>& keys, const std::vector<index_t>& places) {
     matrix added = columns_.columns(keys);
-    project_out_picks(added);
+    basis_.project_out(added, problem_.threads);
     columns_.correlate(transposed(added), fresh_);
     const std::size_t many = keys.size();
     for (std::size_t k = 0; k < many; ++k) {
@@ -246,38 +228,16 @@ class joint_search {
     });
   }
 
-  /// Rows of `added` without what the picks so far explain of them; twice, for orthogonality to
-  /// rounding.
-  void project_out_picks(matrix& added) const {
-    const index_t picked = size();
-    const index_t n = added.cols();
-    const index_t many = added.rows();
-    if (picked == 0 || many == 0) return;
-    matrix along(picked, many);
-    for (int pass = 0; pass < 2; ++pass) {
-      const matrix across = transposed(added);
-      over_pieces(problem_.threads, picked, 64, [&](index_t first, index_t count) noexcept {
-        simd::multiply({row_of(basis_, first), n, 1}, {across.data(), many},
-                       {row_of(along, first), many}, count, many, n);
-      });
-      over_pieces(problem_.threads, n, 192, [&](index_t first, index_t count) noexcept {
-        simd::multiply({along.data(), 1, many}, {basis_.data() + first, n},
-                       {added.data() + first, n}, many, count, picked,
-                       simd::product_mode::subtract);
-      });
-    }
-  }
-
   void pick(index_t slot) {
     const index_t row = slots_[static_cast<std::size_t>(slot)];
     slots_[static_cast<std::size_t>(slot)] = -1;
     const float* column = row_of(orthogonal_, slot);
-    const auto length =
-        static_cast<float>(std::sqrt(simd::squared_norm(column, orthogonal_.cols())));
+    const double length_sq = simd::squared_norm(column, orthogonal_.cols());
+    const auto length = static_cast<float>(std::sqrt(length_sq));
     is_open_[static_cast<std::size_t>(row)] = 0;
     if (!(length * length > dependent * norms_[row])) return;  // a rounding's worth, after all
     const float scale = 1 / length;
-    scale_into(row_of(basis_, size()), scale, column, orthogonal_.cols());
+    basis_.append(column, scale);
     scale_into(row_of(explained_, pending_), scale, row_of(correlation_of_, slot), targets());
     out_.positions.push_back(row);
     ++out_.report.rounds;
@@ -285,13 +245,9 @@ class joint_search {
     ++pending_;
   }
 
-  static void scale_into(float* out, float factor, const float* x, index_t n) noexcept {
-    for (index_t i = 0; i < n; ++i) out[i] = x[i] * factor;
-  }
-
   /// What the pick from `slot`, its column `scale` times as long, leaves of all keys and slots.
   void take_out(index_t slot, float scale) {
-    const float* basis = row_of(basis_, size() - 1);
+    const float* basis = basis_.last();
     const float* explained = row_of(explained_, pending_);
     const float squares = simd::dot32(explained, explained, targets());
     for (index_t s = 0; s < slots(); ++s) {
@@ -334,11 +290,11 @@ class joint_search {
   sketched_columns columns_;
   index_t sweep_;
   std::vector<char> is_open_;
-  vector norms_;                // ‖a_j‖²
-  vector residual_norm_sq_;     // ‖P⊥a_j‖²
-  matrix correlation_;          // T × (1 + d_v): G as of the last sweep
-  vector score_;                // ‖G_j‖² as of now
-  matrix basis_;                // picks × n, orthonormal
+  vector norms_;             // ‖a_j‖²
+  vector residual_norm_sq_;  // ‖P⊥a_j‖²
+  matrix correlation_;       // T × (1 + d_v): G as of the last sweep
+  vector score_;             // ‖G_j‖² as of now
+  picked_basis basis_;
   std::vector<index_t> slots_;  // keys whose products are at hand, −1 for none
   matrix orthogonal_;           // slots × n: P⊥a
   matrix correlation_of_;       // slots × (1 + d_v): their rows of G

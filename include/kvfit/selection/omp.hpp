@@ -15,7 +15,6 @@
 #include "kvfit/core/settings.hpp"
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/linalg/growing_cholesky.hpp"
-#include "kvfit/linalg/projected_gradient.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/policies.hpp"
@@ -139,24 +138,12 @@ class omp_search {
     }
   }
 
-  /// w = clip(argmin ‖Φ_S w − y‖), then the projected steps.
+  /// w = clip(argmin ‖Φ_S w − y‖).
   void refit() {
     ++out_.report.refits;
     const linalg::box bounds{policy_.lower, policy_.upper};
     fit_.solve_into(solution_);
     bounds.clip(solution_);
-    if (policy_.gradient_steps > 0) {
-      matrix columns(columns_.queries(), size());
-      for (index_t j = 0; j < size(); ++j) {
-        const float* column = fit_.columns() + j * columns.rows();
-        for (index_t i = 0; i < columns.rows(); ++i) columns(i, j) = column[i];
-      }
-      solution_ =
-          linalg::projected_gradient(
-              columns, columns_.target(), solution_,
-              {.bounds = bounds, .iterations = policy_.gradient_steps, .power = {}, .sigma = {}})
-              .weights;
-    }
     weights_.assign(solution_.begin(), solution_.end());
     has_weights_ = true;
     is_fitted_ = true;
@@ -251,9 +238,9 @@ inline result<void> check_settings(const selection::omp& policy) {
     return kvfit::detail::refuse_number("omp.drop_below", *policy.drop_below,
                                         "must be less than infinity");
   }
-  for (const auto& [field, value] : {std::pair{"omp.gradient_steps", policy.gradient_steps},
-                                     std::pair{"omp.drop_passes", policy.drop_passes}}) {
-    if (value < 0) return error{errc::invalid_option, field, value, 0, "must not be negative"};
+  if (policy.drop_passes < 0) {
+    return error{errc::invalid_option, "omp.drop_passes", policy.drop_passes, 0,
+                 "must not be negative"};
   }
   return {};
 }
@@ -287,10 +274,7 @@ inline double select_bytes(const selection::omp& policy, const head_sizes& sizes
       linalg::growing_cholesky_bytes(sizes.queries, sizes.budget) +
       static_cast<double>(sizes.keys) + float_bytes(3, sizes.queries) +
       double_bytes(2, sizes.budget) + grown_bytes(double_bytes(4, sizes.budget));
-  const double steps = policy.gradient_steps > 0 ? float_bytes(sizes.queries, sizes.budget) +
-                                                       double_bytes(12, sizes.budget)
-                                                 : 0;
-  return search + std::max({columns_bytes(sizes, most), steps, fill_bytes(sizes)});
+  return search + std::max(columns_bytes(sizes, most), fill_bytes(sizes));
 }
 
 constexpr bool may_replace(const selection::omp&) {

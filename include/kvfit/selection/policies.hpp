@@ -42,7 +42,6 @@ struct omp_step {
 ///
 ///     c = Φᵀ r,   r = y − Φ_S w,   w = clip(argmin ‖Φ_S w − y‖)
 ///
-/// (w then moved by `gradient_steps` projected steps).
 /// Between refits old weights stay and newcomers get the lower bound. Once nothing is left to
 /// explain (‖r‖ ≤ 1e-6 ‖y‖, or as many independent keys as queries), the rest is filled by rms
 /// importance instead of by noise.
@@ -57,7 +56,6 @@ struct omp {
   mass_weighting weighting = mass_weighting::relative;
   double lower = 1e-12;  ///< bounds of w, 0 < lower ≤ upper
   double upper = std::numeric_limits<double>::infinity();
-  int gradient_steps = 0;  ///< projected-gradient steps after each clipped fit
   /// Once t keys stand: those with ln w below this are taken out for good and replaced,
   /// `drop_passes` times.
   std::optional<double> drop_below = {};
