@@ -8,8 +8,10 @@
 #include <span>
 #include <vector>
 
+#include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/origin.hpp"
+#include "kvfit/attention/score_options.hpp"
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
