@@ -6,6 +6,7 @@
 #include <concepts>
 #include <span>
 
+#include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/linalg/bounded_fit.hpp"
