@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kvfit/bias/problem.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 
 namespace kvfit::bias {
