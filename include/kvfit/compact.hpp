@@ -36,7 +36,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// any row that is not hidden, budget < 1 or not above the protected rows, `invalid_position` for
 /// rows named in `protect` that are not there, hidden or named twice, options out of range,
 /// `untied_values` where `options.tied_values_from` says that values are columns of the keys and
-/// one of them is not, `memory_cap_exceeded` where `options.memory` is less than can do. Found on
+/// one of them is not, `memory_cap_exceeded` where even the smallest plan exceeds `options.memory.cap`. Found on
 /// the way: rows given by name that are not there, a rule that the selection has no model of,
 /// `all_masked` where no query sees a key, `non_finite` "logits" where a product overflows,
 /// `storage_overflow` where a value does not fit its storage type, `out_of_memory`, and `cancelled`
@@ -48,7 +48,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// threads, `compact_cache` keeps them busier.
 ///
 /// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit (where queries are
-/// few some 25 min(n, t)³ flops more, see `linalg::cross_validated_ridge`), the refinement's own.
+/// few some 4/3 m³ + 8 m² d_v flops more, m = min(n, t), see `linalg::cross_validated_ridge`), the refinement's own.
 /// Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp), `report.memory`
 /// afterwards.
 ///

@@ -326,7 +326,7 @@ TEST_CASE("O: chunks of a cache without layers to compact are chunks of nothing"
 TEST_CASE("O: what is kept as it is holds numbers that its storage holds",
           "[cache][chunks][guards]") {
   two_pieces made;
-  made.options.head.storage = kvfit::dtype::fp16;
+  made.options.head.storage.rows = kvfit::dtype::fp16;
   made.pieces[1].budget = 20;  // all rows
   REQUIRE(made.run());
   kvfit::matrix values = random_matrix(30, 6, 9);
@@ -365,7 +365,7 @@ TEST_CASE("O: copies that overflow their storage are an error, not another set o
   const kvfit::matrix values = kvfit::matrix::Constant(20, 6, 1e6F);
   given.view.layers[0].heads[0].values = values;
   kvfit::cache_options options = quick_options(5);
-  options.head.storage = kvfit::dtype::fp16;
+  options.head.storage.rows = kvfit::dtype::fp16;
   options.fallback = kvfit::head_fallback::copies;
   CHECK(compacted(given, options).error().code == errc::storage_overflow);
 }

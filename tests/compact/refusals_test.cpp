@@ -247,9 +247,9 @@ TEST_CASE("options outside their ranges are refused by name, whatever the budget
     c.options.protect.last = -4;
     check(c.refused(), errc::invalid_option, "protect.last", -4, 0);
   }
-  SECTION("selection_memory") {
+  SECTION("memory.selection") {
     c.options.memory.selection = -1;
-    check(c.refused(), errc::invalid_option, "selection_memory", -1, 0);
+    check(c.refused(), errc::invalid_option, "memory.selection", -1, 0);
   }
   SECTION("scale") {
     c.options.rule.scale = infinite;

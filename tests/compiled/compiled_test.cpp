@@ -110,7 +110,7 @@ TEST_CASE("compact() takes the best path and gives its bytes", "[compiled]") {
   CHECK(same_bytes(fitted->bias, direct.bias));
 }
 
-TEST_CASE("threads cross the door of every path and change no byte", "[compiled][threads]") {
+TEST_CASE("threads cross the entry point of every path and change no byte", "[compiled][threads]") {
   const case_head head;
   kvfit::thread_pool pool(3);
   for (const auto& path : kvfit::compiled::available()) {

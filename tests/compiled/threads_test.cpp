@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Threads within one head, at sizes where every stage has work to share: the score pass, joint
 // selection, the fits, the judge. This is what the thread sanitizer watches (preset clang-tsan),
-// which is why it goes through the library: compiled once for all rooms.
+// which is why it goes through the library: compiled once for all modules.
 #include <cstring>
 #include <string_view>
 #include <thread>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Rows for the tests of this room: at every offset from an aligned address, with marked borders.
+/// Rows for the tests of this module: at every offset from an aligned address, with marked borders.
 #pragma once
 
 #include <bit>

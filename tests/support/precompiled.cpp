@@ -1,2 +1,2 @@
 // SPDX-License-Identifier: MIT
-// Nothing: the precompiled header that all rooms reuse has to belong to some unit.
+// Nothing: the precompiled header that all modules reuse has to belong to some unit.

@@ -42,7 +42,7 @@ enum class head_fallback : std::uint8_t {
 /// One compaction of a whole cache.
 ///
 ///     cache_options asked{.budget = rows_of(cache) / 20, .shares = budgets::pyramid{}};
-///     asked.head.storage = dtype::fp16;
+///     asked.head.storage.rows = dtype::fp16;
 struct cache_options {
   /// Σ t_h ≥ 1 over all heads that are compacted; as many rows as there are or more keep
   /// everything. Not looked at under `budgets::rows`.

@@ -163,7 +163,7 @@ namespace kvfit::inline KVFIT_ISA {
 /// The biases of `layer` as a kernel wants them.
 ///
 /// A bias rounded to fp16 changes its key's weight by a factor of at most e^(|b| 2⁻¹¹) (0.8 % at
-/// |b| = 16), to bf16 e^(|b| 2⁻⁸): values fitted under `compact_options::bias_storage` of the same
+/// |b| = 16), to bf16 e^(|b| 2⁻⁸): values fitted under `compact_options::storage.bias` of the same
 /// type know it (where scale is 1). What rounds to −∞, below −65520 in fp16, hides its key, whose
 /// weight was 0 in all but name.
 ///

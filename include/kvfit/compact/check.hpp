@@ -22,6 +22,10 @@ namespace kvfit::detail::inline KVFIT_ISA {
 /// budget exceeds the protected rows (`check_protected_budget`).
 inline result<void> check_options(const compact_options& options, index_t rows, index_t depth,
                                   index_t width) {
+  if (const auto ok = check_functions("selection", options.selection); !ok) return ok;
+  if (const auto ok = check_functions("bias", options.bias); !ok) return ok;
+  if (const auto ok = check_functions("values", options.values); !ok) return ok;
+  if (const auto ok = check_functions("gradient", options.gradient); !ok) return ok;
   if (const auto ok = check_settings(options.selection); !ok) return ok;
   if (const auto ok = check_score_options(fit_scores(options)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;

@@ -37,7 +37,7 @@ namespace kvfit::inline KVFIT_ISA {
 ///
 /// 0. Panels of queries computed at the same time (full scores, and logits of the kept keys), where
 ///    there is an executor.
-/// 1. What the selection stores (`selection_memory`): first OMP's copy of the n × T exponentials in
+/// 1. What the selection stores (`memory.selection`): first OMP's copy of the n × T exponentials in
 ///    bf16; then these themselves: joint selection makes them anew, and OMP only a round's
 ///    candidates, found by a copy in bf16; then that copy, and the folded columns: each round makes
 ///    all of them anew, which is slow. The choice is the same but for rounding; without folding,

@@ -60,6 +60,15 @@ inline const gradient_functions& functions_of(const any_gradient& policy) {
 }
 #endif
 
+/// `invalid_option` for a policy that nothing here can run: a handle made in a file that links
+/// kvfit::compiled, handed to one that does not.
+template <class Handle>
+result<void> check_functions(const char* which, const Handle& policy) {
+  if (isa_tag::links_library || policy.functions() != nullptr || policy.index() == 0) return {};
+  return error{errc::invalid_option, which, error::none, error::none,
+               "made in a file that links kvfit::compiled, which this one does not"};
+}
+
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
 

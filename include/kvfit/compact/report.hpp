@@ -26,7 +26,7 @@ struct stage_seconds {
 };
 
 /// The memory of a call, known before it begins: what it holds at most beyond its inputs, and what
-/// `compact_options::memory` made it do without.
+/// `compact_options::memory.cap` made it do without.
 struct memory_report {
   index_t needed = 0;  ///< bytes: an upper bound, the result included
   index_t wanted = 0;  ///< the same where there is no cap

@@ -23,14 +23,14 @@
 
 namespace kvfit::detail::inline KVFIT_ISA {
 
-/// What a completion reads. All of it must outlive the completion.
+/// What a value stage reads. All of it must outlive the stage.
 struct scored_head {
   const kv_block& cache;
   const query_split& parts;
   const attention_scores& scores;  ///< of the queries fitted on
 };
 
-/// Completes `out`, whose positions, keys and biases stand. May be asked again, for other ones.
+/// Fits and judges the values of `out`, whose positions, keys and biases stand. May be asked again, for other ones.
 class value_stage {
  public:
   value_stage(const compact_options& options, const scored_head& head, head_judge& judge,

@@ -25,7 +25,9 @@ concept is_one_of = (std::same_as<P, Known> || ...);
 ///
 /// A handle made of a policy P compiles P's functions in that file, and no other policy's. Where
 /// kvfit::compiled is linked it compiles none of the known ones: the library has them. Default
-/// constructed, it is the first of the list, whose functions `compact()` has in any case.
+/// constructed, it is the first of the list, whose functions `compact()` has in any case. Include a
+/// policy's header before its first use: whether its functions have been seen is decided once in a
+/// file.
 template <class Functions, class... Known>
 class policy_handle {
  public:

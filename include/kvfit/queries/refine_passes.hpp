@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Iterative refinement behind a gate: passes over a compact cache, of which the best is returned.
+/// Iterative refinement that keeps only what judges better: passes over a compact cache, of which the best is returned.
 #pragma once
 
 #include <cmath>
