@@ -3,6 +3,8 @@
 #include "fixture.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/bias/nnls.hpp"
+#include "kvfit/bias/projected_gradient.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 
 namespace kvfit::bench {
 namespace {
@@ -25,7 +27,7 @@ std::shared_ptr<mass_problem> prepare(const workload& work) {
   return out;
 }
 
-void add_kvfit(row what, const std::string& method, const bias::nnls& policy) {
+void add_kvfit(row what, const std::string& method, const any_bias& policy) {
   what.method = method;
   add(
       what,
@@ -35,7 +37,9 @@ void add_kvfit(row what, const std::string& method, const bias::nnls& policy) {
         };
       },
       [](const workload& work, const bias_fit& got) {
-        return judge_weights(work, common_positions(work), got.weights.cast<float>());
+        const auto t = static_cast<Eigen::Index>(got.weights.size());
+        const Eigen::Map<const Eigen::VectorXd> weights(got.weights.data(), t);
+        return judge_weights(work, common_positions(work), weights.cast<float>());
       });
 }
 
@@ -58,15 +62,12 @@ void add_rows(bool /*is_full*/) {
         [](const workload& work, const baseline::vector& got) {
           return judge_weights(work, common_positions(work), got);
         });
-    bias::nnls policy{.solver = nnls_solver::projected_gradient,
-                      .weighting = mass_weighting::absolute,
-                      .lower = std::exp(-3.0),
-                      .upper = std::exp(3.0),
-                      .iterations = 2};
-    add_kvfit(what, "kvfit_projected_gradient", policy);
-    policy.solver = nnls_solver::exact;
-    add_kvfit(what, "kvfit_exact", policy);
-    add_kvfit(what, "kvfit_default", {});
+    add_kvfit(what, "kvfit_projected_gradient", bias::projected_gradient{});
+    add_kvfit(what, "kvfit_exact",
+              bias::nnls{.weighting = mass_weighting::absolute,
+                         .lower = std::exp(-3.0),
+                         .upper = std::exp(3.0)});
+    add_kvfit(what, "kvfit_default", bias::nnls{});
   });
 }
 

@@ -156,7 +156,7 @@ TEST_CASE("values of the joint loss are stored as they were moved, unless copies
 TEST_CASE("gradient methods start from any selection and bias, and no refinement is made",
           "[compact][gradient]") {
   const head made = make_head(4, descended_head);
-  compact_options options{.budget = 9, .refine = {.steps = 0}, .queries.per_row = 0};
+  compact_options options{.budget = 9, .refine = {.steps = 0}, .queries = {.per_row = 0}};
   const compacted rows = compacted_head(made.cache(), made.queries, options);
   options.refine.steps.reset();  // refinement would be the default
   options.gradient = gradient_keys{.steps = 100};

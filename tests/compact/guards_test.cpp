@@ -625,7 +625,7 @@ TEST_CASE("O: keys that a gradient method moves out of their storage are refused
       .loss = kvfit::gradient_loss::log_mass, .steps = 100, .learning_rate = 4};
   REQUIRE(fitted_by(made.cache(), made.queries, options).keys.cwiseAbs().maxCoeff() > 464);
   options.storage.rows = kvfit::dtype::fp8_e4m3;
-  const auto refused = kvfit::compact(made.cache(), made.queries, options);
+  const auto refused = kvfit::compact(made.cache(), made.queries, options.all());
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::storage_overflow);
   CHECK(refused.error().argument == "keys");

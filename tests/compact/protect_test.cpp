@@ -307,7 +307,7 @@ TEST_CASE("§9.17 the place of an overflow is that in the result, wherever prote
   compact_options options{.budget = 6,
                           .selection = kvfit::selection::given{{3, 30, 40}},
                           .protect = {.first = 1, .last = 2},
-                          .storage = kvfit::dtype::fp16};
+                          .storage = {.rows = kvfit::dtype::fp16}};
   of.made.queries.col(1).setZero();
   const auto place = [&] {
     const auto made = try_compact(of.cache(), of.made.queries, options);

@@ -173,8 +173,8 @@ TEST_CASE("keys that end on their floor are replaced, counted, and the mass erro
     const head made = make_head(seed);
     compact_options options{.budget = 12,
                             .selection = kvfit::selection::highest_attention{},
-                            .replace_dead_keys = false,
-                            .queries = {.held_out = 0}};
+                            .queries = {.held_out = 0},
+                            .replace_dead_keys = false};
     const double lower = std::exp(-1.0);
     const compacted kept = compacted_head(made.cache(), made.queries, options);
     const auto on_floor = [&](const compacted& c) {
