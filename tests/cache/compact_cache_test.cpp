@@ -400,8 +400,7 @@ TEST_CASE("a fitted value beyond its storage falls back to copies, bad input nev
                                .bias = kvfit::bias::zero{},
                                .values = kvfit::values::copy{},
                                .refine = {.steps = 0},
-                               .queries.per_row = 1,
-                               .queries.at_least = 4};
+                               .queries = {.per_row = 1, .at_least = 4}};
   alone.storage = options.head.storage;
   const auto own = kvfit::compact(given.view.layers[0].heads[0], given.pair(0, 0), alone);
   REQUIRE(own);

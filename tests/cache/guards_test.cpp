@@ -492,7 +492,7 @@ TEST_CASE("O: rows of a refit are ascending rows of the cache, one list a head",
   const index_t length = made.heads[0].keys.rows();
   const auto refit = [&](std::vector<std::vector<index_t>> rows, bool has_cap = false) {
     kvfit::compact_options options;
-    if (has_cap) options.memory = index_t{1} << 30U;
+    if (has_cap) options.memory.cap = index_t{1} << 30U;
     return kvfit::refit_layer(made.layer, rows, made.queries, options);
   };
   CHECK(refit({{0, length - 1}, {3, 4}}));
@@ -515,7 +515,7 @@ TEST_CASE("O: what a refit is told to protect is checked in every head", "[cache
   const std::vector<std::vector<index_t>> rows = {{0, 5}, {0, 5}};
   for (const bool has_cap : {false, true}) {
     kvfit::compact_options options;
-    if (has_cap) options.memory = index_t{1} << 30U;
+    if (has_cap) options.memory.cap = index_t{1} << 30U;
     options.protect = {.first = -1};
     CHECK(kvfit::refit_layer(made.layer, rows, made.queries, options).error().code ==
           errc::invalid_option);
