@@ -233,10 +233,10 @@ TEST_CASE("budgets that can't be met are refused with what would do", "[compact]
 TEST_CASE("options outside their ranges are refused by name, whatever the budget",
           "[compact][refusal]") {
   call c;
-  SECTION("held_out") {
+  SECTION("queries.held_out") {
     for (const double share : {-0.01, 0.51, std::numeric_limits<double>::quiet_NaN()}) {
       c.options.queries.held_out = share;
-      check(c.refused(), errc::invalid_option, "held_out");
+      check(c.refused(), errc::invalid_option, "queries.held_out");
     }
   }
   SECTION("protect.first") {
