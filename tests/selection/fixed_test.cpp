@@ -228,6 +228,6 @@ TEST_CASE("a caller's rows are not to be replaced, found ones may be", "[selecti
   CHECK(may_replace(selection::omp{}));
   CHECK(may_replace(selection::highest_attention{}));
   CHECK(may_replace(selection::expected_attention{}));
-  CHECK_FALSE(selection::may_replace(kvfit::any_selection{selection::given{}}));
-  CHECK(selection::may_replace(kvfit::any_selection{selection::omp{}}));
+  CHECK_FALSE(may_replace(kvfit::any_selection{selection::given{}}));
+  CHECK(may_replace(kvfit::any_selection{selection::omp{}}));
 }
