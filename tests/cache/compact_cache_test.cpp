@@ -505,7 +505,7 @@ TEST_CASE("a cap on memory runs fewer heads at a time, then gives each less, or 
                     {.progress = [&](kvfit::index_t, kvfit::index_t) { has_begun = true; }});
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::memory_cap_exceeded);
-  CHECK(refused.error().argument == "L0H0: memory");
+  CHECK(refused.error().argument == "L0H0: memory.cap");
   CHECK(refused.error().expected == 1'000);
   CHECK_FALSE(has_begun);
 }

@@ -68,7 +68,7 @@ TEST_CASE("heads under way are counted by what their fallback takes, where that 
   const auto too_much = lanes();
   REQUIRE_FALSE(too_much);
   CHECK(too_much.error().code == errc::memory_cap_exceeded);
-  CHECK(too_much.error().argument == "L2H0: memory");
+  CHECK(too_much.error().argument == "L2H0: memory.cap");
 }
 
 TEST_CASE(
@@ -115,6 +115,6 @@ TEST_CASE(
   const auto refused = plan(peak);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::memory_cap_exceeded);
-  CHECK(refused.error().argument == "L2H0: memory");
+  CHECK(refused.error().argument == "L2H0: memory.cap");
   CHECK(peak < 800000);  // checked, not scored
 }

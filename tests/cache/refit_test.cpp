@@ -205,7 +205,7 @@ TEST_CASE("a layer's refits keep to one cap, and can be watched and stopped", "[
   const auto refused = kvfit::refit_layer(made.layer, rows, made.queries, options, pool, watching);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::memory_cap_exceeded);
-  CHECK(refused.error().argument == "L3H0: memory");
+  CHECK(refused.error().argument == "L3H0: memory.cap");
   CHECK(seen.size() == 3);  // before any head
   options.memory.cap.reset();
 
