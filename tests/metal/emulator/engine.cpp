@@ -144,7 +144,6 @@ struct dispatch_state {
   std::size_t declared_bytes = 0;
   std::map<unsigned, declared_memory> passed;
   bound_memory bound;
-  std::map<allocation*, traffic*> traffic_of;
 };
 
 // One dispatch runs at a time, on one thread of the operating system: a shader's calls carry no
@@ -196,8 +195,7 @@ void raise(fault_kind kind, const std::string& what) {
   pool->leave_for_good();
 }
 
-// ---- Accesses
-// -------------------------------------------------------------------------------------
+// ---- Accesses -----------------------------------------------------------------------------------
 
 allocation::allocation(space where, std::string name, std::byte* begin, std::size_t size,
                        bool initialised)
@@ -248,7 +246,7 @@ class recorder {
 
   [[noreturn]] static void race(const allocation& memory, std::size_t offset, access how,
                                 const char* other_did, std::uint32_t other) {
-    const char* did = how == access::load ? "reads" : how == access::store ? "writes" : "updates";
+    const char* did = !writes(how) ? "reads" : !reads(how) ? "writes" : "updates";
     raise(fault_kind::race, std::string(did) + " byte " + std::to_string(offset) + " of " +
                                 memory.name() + " (" + name_of(memory.where()) + "), which " +
                                 thread_text(other) + " " + other_did + " with no barrier between");
@@ -257,20 +255,20 @@ class recorder {
   static void touch(allocation& memory, std::size_t offset, granule& g, access how) {
     const thread_state& me = self();
     const std::uint32_t mine = me.where.grid_index;
-    const std::uint32_t my_simdgroup = simdgroup_of(mine);
+    const std::uint32_t my_simdgroup = simdgroup();
     const std::size_t kind = memory.where() == space::threadgroup ? 1 : 0;
     const std::uint32_t now = active->interval[kind];
     const std::uint32_t simd_now = active->simdgroup[my_simdgroup].interval[kind];
 
     // A write by another thread that no barrier has ordered before this access.
     if (g.write_interval >= active->first_interval && g.writer != mine &&
-        !(how == access::atomic && g.write_was_atomic)) {
+        !(is_atomic(how) && g.write_was_atomic)) {
       const bool other_group = g.write_interval < active->group_interval;
       const bool unordered = g.write_interval == now && !(simdgroup_of(g.writer) == my_simdgroup &&
                                                           g.write_simd_interval < simd_now);
       if (other_group || unordered) race(memory, offset, how, "wrote", g.writer);
     }
-    if (how != access::load) {
+    if (writes(how)) {
       if (g.first_read_interval >= active->first_interval &&
           g.first_read_interval < active->group_interval) {
         race(memory, offset, how, "read", g.first_reader);
@@ -283,7 +281,7 @@ class recorder {
         if (unordered) race(memory, offset, how, "read", g.reader);
       }
     }
-    if (how != access::store && !memory.initialised() &&
+    if (reads(how) && !memory.initialised() &&
         g.write_interval < (kind == 1 ? active->group_interval : 1u)) {
       raise(fault_kind::uninitialised, "reads byte " + std::to_string(offset) + " of " +
                                            memory.name() + " (" + name_of(memory.where()) +
@@ -307,11 +305,11 @@ class recorder {
       }
       g.reader = mine;
       g.read_simd_interval = simd_now;
-    } else {
+    } else if (writes(how)) {
       g.write_interval = now;
       g.write_simd_interval = simd_now;
       g.writer = mine;
-      g.write_was_atomic = how == access::atomic;
+      g.write_was_atomic = is_atomic(how);
     }
   }
 };
@@ -333,7 +331,7 @@ std::byte* checked(allocation* memory, std::int64_t offset, std::size_t size, st
                                       memory->name() + " as a type aligned to " +
                                       std::to_string(alignment));
   }
-  if (how != access::load && (memory->read_only() || memory->where() == space::constant)) {
+  if (writes(how) && (memory->read_only() || memory->where() == space::constant)) {
     raise(fault_kind::read_only, "writes to " + memory->name());
   }
   if (++active->accesses == active->what->max_accesses) {
@@ -344,15 +342,14 @@ std::byte* checked(allocation* memory, std::int64_t offset, std::size_t size, st
   traffic* sums[2] = {memory->where() == space::device     ? &cost.device
                       : memory->where() == space::constant ? &cost.constant
                                                            : &cost.threadgroup,
-                      nullptr};
-  if (memory->where() != space::threadgroup) sums[1] = active->traffic_of[memory];
+                      memory->counted};
   for (traffic* t : sums) {
     if (t == nullptr) continue;
     t->loads += how == access::load;
     t->stores += how == access::store;
-    t->atomics += how == access::atomic;
-    t->loaded_bytes += how != access::store ? size : 0;
-    t->stored_bytes += how != access::load ? size : 0;
+    t->atomics += is_atomic(how);
+    t->loaded_bytes += reads(how) ? size : 0;
+    t->stored_bytes += writes(how) ? size : 0;
   }
   if (memory->where() != space::constant) {
     recorder::record(*memory, static_cast<std::size_t>(offset), size, how);
@@ -360,8 +357,7 @@ std::byte* checked(allocation* memory, std::int64_t offset, std::size_t size, st
   return memory->begin() + offset;
 }
 
-// ---- Waiting
-// --------------------------------------------------------------------------------------
+// ---- Waiting ------------------------------------------------------------------------------------
 
 void wait_for_threadgroup(unsigned scope, site where) {
   thread_state& me = self();
@@ -434,8 +430,7 @@ void count_multiply_adds(std::uint64_t n, bool of_matrix) {
   if (of_matrix) active->result.cost.matrix_multiply_adds += n;
 }
 
-// ---- Threadgroup memory
-// ---------------------------------------------------------------------------
+// ---- Threadgroup memory -------------------------------------------------------------------------
 
 namespace {
 
@@ -473,8 +468,7 @@ const std::vector<std::byte>* function_constant_bytes(unsigned index) {
   return found == active->what->constants.end() ? nullptr : &found->second;
 }
 
-// ---- Kernels
-// --------------------------------------------------------------------------------------
+// ---- Kernels ------------------------------------------------------------------------------------
 
 std::map<std::string, kernel>& kernels() {
   static std::map<std::string, kernel> all;
@@ -485,8 +479,7 @@ registrar::registrar(kernel k) {
   kernels()[k.name] = std::move(k);
 }
 
-// ---- A dispatch
-// -----------------------------------------------------------------------------------
+// ---- A dispatch ---------------------------------------------------------------------------------
 
 namespace {
 
@@ -646,9 +639,7 @@ outcome run(const launch& what, const order& how) {
     state_of_this.bound.buffers = what.buffers;
     state_of_this.bound.offsets = what.offsets;
     for (const auto& [index, memory] : what.buffers) {
-      if (memory != nullptr) {
-        state_of_this.traffic_of[memory] = &state_of_this.result.cost.buffers[index];
-      }
+      if (memory != nullptr) memory->counted = &state_of_this.result.cost.buffers[index];
     }
     std::vector<std::uint32_t> sequence(volume(state_of_this.groups));
     arrange(sequence, how, 0);
@@ -660,6 +651,9 @@ outcome run(const launch& what, const order& how) {
         break;
       }
     }
+  }
+  for (const auto& [index, memory] : what.buffers) {
+    if (memory != nullptr) memory->counted = nullptr;
   }
   active = nullptr;
   return std::move(state_of_this.result);

@@ -22,8 +22,7 @@ using extent = std::array<std::uint32_t, 3>;
   return std::uint64_t{e[0]} * e[1] * e[2];
 }
 
-// ---- What can go wrong
-// ----------------------------------------------------------------------------
+// ---- What can go wrong --------------------------------------------------------------------------
 
 enum class fault_kind {
   none,
@@ -46,12 +45,11 @@ struct fault {
   std::string message;  ///< all of it in words, with the kernel and the thread
 };
 
-// ---- What a kernel costs
-// --------------------------------------------------------------------------
+// ---- What a kernel costs ------------------------------------------------------------------------
 
 struct traffic {
   std::uint64_t loads = 0, stores = 0, atomics = 0;  ///< accesses, one for each thread and element
-  std::uint64_t loaded_bytes = 0, stored_bytes = 0;  ///< an atomic access counts in both
+  std::uint64_t loaded_bytes = 0, stored_bytes = 0;  ///< an atomic update counts in both
 };
 
 struct counts {
@@ -65,8 +63,7 @@ struct counts {
   std::size_t threadgroup_bytes = 0;       ///< threadgroup memory of one threadgroup, the largest
 };
 
-// ---- In which order threads run
-// -------------------------------------------------------------------
+// ---- In which order threads run -----------------------------------------------------------------
 
 /// The order of threadgroups in a grid, and of threads between barriers.
 struct order {
@@ -75,8 +72,7 @@ struct order {
 };
 [[nodiscard]] std::string name_of(const order& o);
 
-// ---- The running thread
-// ---------------------------------------------------------------------------
+// ---- The running thread -------------------------------------------------------------------------
 
 /// Where the running thread stands; what attributes of kernel arguments ask for.
 struct position {
@@ -129,8 +125,7 @@ void count_multiply_adds(std::uint64_t n, bool of_matrix = false);
 /// The bytes of a function constant, or nothing when the dispatch set none.
 [[nodiscard]] const std::vector<std::byte>* function_constant_bytes(unsigned index);
 
-// ---- Kernels and their arguments
-// ------------------------------------------------------------------
+// ---- Kernels and their arguments ----------------------------------------------------------------
 
 /// What an argument of a kernel is bound to.
 struct parameter {
@@ -161,8 +156,7 @@ struct registrar {
   explicit registrar(kernel k);
 };
 
-// ---- Running
-// --------------------------------------------------------------------------------------
+// ---- Running ------------------------------------------------------------------------------------
 
 struct launch {
   const kernel* which = nullptr;

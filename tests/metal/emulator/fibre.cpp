@@ -138,10 +138,9 @@ void fibres::implementation::prepare(fibre& f) {
   f.ended = false;
   f.at.fake_stack = nullptr;
 #ifdef METAL_EMULATOR_ASSEMBLY
-  // What metal_emulator_switch pops: six registers, the address of start(), and a return address
-  // for start() that also puts the stack where a call would.
+  // What metal_emulator_switch pops: six registers and the address of start(). Above them lies a
+  // return address, as after a call: 8 bytes below a multiple of 16.
   auto** top = reinterpret_cast<void**>(f.stack + stack_bytes);
-  *--top = nullptr;
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(&start);
   for (int r = 0; r < 6; ++r) *--top = nullptr;

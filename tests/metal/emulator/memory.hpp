@@ -14,12 +14,24 @@
 
 namespace metal_emulator {
 
+struct traffic;
+
 enum class space : std::uint8_t { device, constant, threadgroup };
 
 [[nodiscard]] const char* name_of(space where);
 
 /// How one thread touches memory. Atomic accesses race only with those that are not atomic.
-enum class access : std::uint8_t { load, store, atomic };
+enum class access : std::uint8_t { load, store, atomic_load, atomic_store, atomic_update };
+
+[[nodiscard]] constexpr bool reads(access how) {
+  return how != access::store && how != access::atomic_store;
+}
+[[nodiscard]] constexpr bool writes(access how) {
+  return how != access::load && how != access::atomic_load;
+}
+[[nodiscard]] constexpr bool is_atomic(access how) {
+  return how != access::load && how != access::store;
+}
 
 /// Who accessed a granule, and when. Intervals are numbers that only grow: one is taken for each
 /// dispatch, each threadgroup and each barrier.
@@ -61,8 +73,8 @@ class allocation {
   void read_only(bool on) { read_only_ = on; }
   [[nodiscard]] bool read_only() const { return read_only_; }
 
-  std::uint64_t loaded_bytes = 0;
-  std::uint64_t stored_bytes = 0;
+  /// Where accesses of the running dispatch are counted beside the sums; may be null.
+  traffic* counted = nullptr;
 
  private:
   friend class recorder;
@@ -76,7 +88,7 @@ class allocation {
 };
 
 /// Checks one access of the running thread, counts it and records it. A fault ends the thread: the
-/// call does not return then. `element` is the size of the accessed type, for the alignment.
+/// call does not return then.
 std::byte* checked(allocation* memory, std::int64_t offset, std::size_t size, std::size_t alignment,
                    access how);
 

@@ -61,8 +61,7 @@
 
 #include "metal/emulator/pointers.hpp"
 
-// ---- Names at global scope
-// ------------------------------------------------------------------------
+// ---- Names at global scope ----------------------------------------------------------------------
 
 typedef unsigned char uchar;
 typedef unsigned short ushort;
@@ -110,48 +109,165 @@ using std::uint16_t, std::uint32_t, std::uint64_t, std::uint8_t;
 #define M_SQRT2_F 1.41421356237309504880f
 #define HALF_MAX (std::numeric_limits<metal_emulator::half>::max())
 
+// ---- What the functions below are made of -------------------------------------------------------
+
+namespace metal_emulator {
+
+template <class T>
+inline constexpr bool is_real = std::is_same_v<T, float> || small_float<T>;
+
+template <class A, class... B>
+inline constexpr bool one_type = (... && (std::is_same_v<value_t<A>, value_t<B>> ||
+                                          (is_vector<value_t<A>> &&
+                                           std::is_same_v<element_t<value_t<A>>, value_t<B>>)));
+
+/// Of floating point, the one that is a number, as fmax; Metal promises no more.
+template <class T>
+inline T larger(T x, T y) {
+  if constexpr (is_real<T>) {
+    return T(std::fmax(static_cast<float>(x), static_cast<float>(y)));
+  } else {
+    return x < y ? y : x;
+  }
+}
+template <class T>
+inline T smaller(T x, T y) {
+  if constexpr (is_real<T>) {
+    return T(std::fmin(static_cast<float>(x), static_cast<float>(y)));
+  } else {
+    return y < x ? y : x;
+  }
+}
+
+/// The value of one operand in every lane.
+template <class V>
+class lane_values {
+ public:
+  lane_values(const V& mine, const char* operation, site where)
+      : mine_(mine), operation_(operation), lanes_(lanes()), slots_(nullptr) {
+    static_assert(sizeof(V) <= exchange_bytes);
+    slots_ = exchange(&mine, sizeof(V), operation, where);
+  }
+  [[nodiscard]] uint size() const { return lanes_; }
+  [[nodiscard]] V operator[](uint lane) const {
+    if (lane >= lanes_) {
+      raise(fault_kind::out_of_range, std::string(operation_) + " reads lane " +
+                                          std::to_string(lane) + " of " + std::to_string(lanes_));
+    }
+    V v;
+    std::memcpy(static_cast<void*>(&v), slots_[lane].bytes, sizeof(V));
+    return v;
+  }
+  /// Halves are combined with halves, then quarters with quarters, the same in every lane.
+  template <class F>
+  [[nodiscard]] V reduce(F f) const {
+    V v[simd_width];
+    for (uint l = 0; l < lanes_; ++l) v[l] = (*this)[l];
+    for (uint step = simd_width / 2; step > 0; step /= 2) {
+      for (uint l = 0; l < step && l + step < lanes_; ++l) v[l] = V(f(v[l], v[l + step]));
+    }
+    return v[0];
+  }
+  [[nodiscard]] const V& mine() const { return mine_; }
+
+ private:
+  V mine_;
+  const char* operation_;
+  uint lanes_;
+  const exchange_slot* slots_;
+};
+
+/// Apple's lane layout: a lane holds two neighbours of a row of the 8 x 8 matrix.
+struct matrix_layout {
+  [[nodiscard]] static constexpr uint row(uint lane) {
+    return (lane >> 4 & 1u) * 4 + (lane >> 2 & 1u) * 2 + (lane >> 1 & 1u);
+  }
+  [[nodiscard]] static constexpr uint column(uint lane) {
+    return (lane >> 3 & 1u) * 4 + (lane & 1u) * 2;
+  }
+  [[nodiscard]] static constexpr uint lane(uint row, uint column) {
+    return (row >> 2) << 4 | (column >> 2) << 3 | (row >> 1 & 1u) << 2 | (row & 1u) << 1 |
+           (column >> 1 & 1u);
+  }
+};
+
+/// A matrix in memory as every lane must name it alike.
+template <class P>
+inline void check_uniform(const P& p, ulong stride, bool transpose, const char* operation,
+                          site where) {
+  struct place_in_memory {
+    const allocation* memory;
+    std::int64_t offset;
+    ulong stride;
+    ulong transpose;
+  };
+  const place_in_memory mine{p.memory(), p.offset(), stride, transpose ? 1u : 0u};
+  if (lanes() != simd_width) {
+    raise(fault_kind::bad_launch,
+          std::string(operation) + " in a simdgroup of " + std::to_string(lanes()) + " threads");
+  }
+  const exchange_slot* slots = exchange(&mine, sizeof(mine), operation, where);
+  place_in_memory first{};
+  std::memcpy(&first, slots[0].bytes, sizeof(first));
+  if (first.memory != mine.memory || first.offset != mine.offset || first.stride != mine.stride ||
+      first.transpose != mine.transpose) {
+    raise(fault_kind::divergence, std::string(operation) + " (" + where.file + ":" +
+                                      std::to_string(where.line) +
+                                      ") with a pointer or stride that differs from lane 0's");
+  }
+}
+
+inline std::int64_t matrix_offset(ulong stride, const vec<ulong, 2>& origin, bool transpose,
+                                  uint e) {
+  const uint row = matrix_layout::row(lane()), column = matrix_layout::column(lane()) + e;
+  if (transpose) {
+    if (origin.x != 0 || origin.y != 0) {
+      raise(fault_kind::bad_launch, "a transposed matrix with an origin: add it to the pointer");
+    }
+    return static_cast<std::int64_t>(column * stride + row);
+  }
+  return static_cast<std::int64_t>((origin.y + row) * stride + origin.x + column);
+}
+
+template <class T>
+struct same_type {
+  using type = T;
+};
+template <class T>
+using as_given = typename same_type<T>::type;
+
+}  // namespace metal_emulator
+
 namespace metal {
 
-using namespace metal_emulator;
 namespace emu = metal_emulator;
-using emu::element_t;
-using emu::operand;
-using emu::value_t;
 using std::conditional_t, std::enable_if_t, std::is_same_v, std::is_same, std::enable_if;
 using std::is_floating_point_v, std::is_integral_v, std::true_type, std::false_type,
     std::integral_constant, std::remove_cv_t, std::remove_reference_t;
 using std::numeric_limits;
 
-// ---- Bits
-// -----------------------------------------------------------------------------------------
+// ---- Bits ---------------------------------------------------------------------------------------
 
-template <class To, operand A>
+template <class To, emu::operand A>
 inline To as_type(const A& a) {
-  const value_t<A> from = a;
+  const emu::value_t<A> from = a;
   static_assert(sizeof(To) == sizeof(from), "as_type keeps the size");
   To to;
   std::memcpy(static_cast<void*>(&to), static_cast<const void*>(&from), sizeof(To));
   return to;
 }
 
-// ---- Mathematics
+// ---- Mathematics --------------------------------------------------------------------------------
 // ---------------------------------------------------------------------------------- Of fp32; half
 // and bfloat are rounded once.
 
-template <class T>
-inline constexpr bool is_real = std::is_same_v<T, float> || emu::small_float<T>;
-
-template <class A, class... B>
-inline constexpr bool one_type = (... && (std::is_same_v<value_t<A>, value_t<B>> ||
-                                          (emu::is_vector<value_t<A>> &&
-                                           std::is_same_v<element_t<value_t<A>>, value_t<B>>)));
-
-#define METAL_EMULATOR_UNARY(name, formula)                                              \
-  template <operand A>                                                                   \
-  inline value_t<A> name(const A& a) {                                                   \
-    static_assert(is_real<element_t<value_t<A>>>, #name " is of float, half or bfloat"); \
-    return emu::map<value_t<A>>([](float x) -> float { return formula; },                \
-                                static_cast<value_t<A>>(a));                             \
+#define METAL_EMULATOR_UNARY(name, formula)                                    \
+  template <emu::operand A>                                                    \
+  inline emu::value_t<A> name(const A& a) {                                    \
+    static_assert(emu::is_real<emu::element_t<emu::value_t<A>>>,               \
+                  #name " is of float, half or bfloat");                       \
+    return emu::map<emu::value_t<A>>([](float x) -> float { return formula; }, \
+                                     static_cast<emu::value_t<A>>(a));         \
   }
 METAL_EMULATOR_UNARY(exp, std::exp(x))
 METAL_EMULATOR_UNARY(exp2, std::exp2(x))
@@ -179,12 +295,13 @@ METAL_EMULATOR_UNARY(sign, std::isnan(x) ? 0.0f : x > 0.0f ? 1.0f : x < 0.0f ? -
 METAL_EMULATOR_UNARY(saturate, std::fmin(std::fmax(x, 0.0f), 1.0f))
 #undef METAL_EMULATOR_UNARY
 
-#define METAL_EMULATOR_CLASSIFY(name, formula)                                           \
-  template <operand A>                                                                   \
-  inline typename emu::boolean_trait<value_t<A>>::type name(const A& a) {                \
-    static_assert(is_real<element_t<value_t<A>>>, #name " is of float, half or bfloat"); \
-    return emu::map<typename emu::boolean_trait<value_t<A>>::type>(                      \
-        [](float x) -> bool { return formula; }, static_cast<value_t<A>>(a));            \
+#define METAL_EMULATOR_CLASSIFY(name, formula)                                     \
+  template <emu::operand A>                                                        \
+  inline typename emu::boolean_trait<emu::value_t<A>>::type name(const A& a) {     \
+    static_assert(emu::is_real<emu::element_t<emu::value_t<A>>>,                   \
+                  #name " is of float, half or bfloat");                           \
+    return emu::map<typename emu::boolean_trait<emu::value_t<A>>::type>(           \
+        [](float x) -> bool { return formula; }, static_cast<emu::value_t<A>>(a)); \
   }
 METAL_EMULATOR_CLASSIFY(isnan, std::isnan(x))
 METAL_EMULATOR_CLASSIFY(isinf, std::isinf(x))
@@ -192,13 +309,15 @@ METAL_EMULATOR_CLASSIFY(isfinite, std::isfinite(x))
 METAL_EMULATOR_CLASSIFY(signbit, std::signbit(x))
 #undef METAL_EMULATOR_CLASSIFY
 
-#define METAL_EMULATOR_BINARY(name, formula)                                               \
-  template <operand A, operand B>                                                          \
-  inline value_t<A> name(const A& a, const B& b) {                                         \
-    static_assert(one_type<A, B>, #name ": operands of two types are ambiguous in Metal"); \
-    static_assert(is_real<element_t<value_t<A>>>, #name " is of float, half or bfloat");   \
-    return emu::map<value_t<A>>([](float x, float y) -> float { return formula; },         \
-                                static_cast<value_t<A>>(a), static_cast<value_t<B>>(b));   \
+#define METAL_EMULATOR_BINARY(name, formula)                                                    \
+  template <emu::operand A, emu::operand B>                                                     \
+  inline emu::value_t<A> name(const A& a, const B& b) {                                         \
+    static_assert(emu::one_type<A, B>, #name ": operands of two types are ambiguous in Metal"); \
+    static_assert(emu::is_real<emu::element_t<emu::value_t<A>>>,                                \
+                  #name " is of float, half or bfloat");                                        \
+    return emu::map<emu::value_t<A>>([](float x, float y) -> float { return formula; },         \
+                                     static_cast<emu::value_t<A>>(a),                           \
+                                     static_cast<emu::value_t<B>>(b));                          \
   }
 METAL_EMULATOR_BINARY(pow, std::pow(x, y))
 METAL_EMULATOR_BINARY(powr, std::pow(x, y))
@@ -210,56 +329,40 @@ METAL_EMULATOR_BINARY(copysign, std::copysign(x, y))
 METAL_EMULATOR_BINARY(fdim, std::fdim(x, y))
 #undef METAL_EMULATOR_BINARY
 
-/// Of floating point, the one that is a number, as fmax; Metal promises no more.
-template <class T>
-inline T larger(T x, T y) {
-  if constexpr (is_real<T>) {
-    return T(std::fmax(static_cast<float>(x), static_cast<float>(y)));
-  } else {
-    return x < y ? y : x;
-  }
+template <emu::operand A, emu::operand B>
+inline emu::value_t<A> max(const A& a, const B& b) {
+  static_assert(emu::one_type<A, B>, "max: operands of two types are ambiguous in Metal");
+  using E = emu::element_t<emu::value_t<A>>;
+  return emu::map<emu::value_t<A>>([](E x, E y) { return emu::larger<E>(x, y); },
+                                   static_cast<emu::value_t<A>>(a),
+                                   static_cast<emu::value_t<B>>(b));
 }
-template <class T>
-inline T smaller(T x, T y) {
-  if constexpr (is_real<T>) {
-    return T(std::fmin(static_cast<float>(x), static_cast<float>(y)));
-  } else {
-    return y < x ? y : x;
-  }
+template <emu::operand A, emu::operand B>
+inline emu::value_t<A> min(const A& a, const B& b) {
+  static_assert(emu::one_type<A, B>, "min: operands of two types are ambiguous in Metal");
+  using E = emu::element_t<emu::value_t<A>>;
+  return emu::map<emu::value_t<A>>([](E x, E y) { return emu::smaller<E>(x, y); },
+                                   static_cast<emu::value_t<A>>(a),
+                                   static_cast<emu::value_t<B>>(b));
 }
-
-template <operand A, operand B>
-inline value_t<A> max(const A& a, const B& b) {
-  static_assert(one_type<A, B>, "max: operands of two types are ambiguous in Metal");
-  using E = element_t<value_t<A>>;
-  return emu::map<value_t<A>>([](E x, E y) { return larger<E>(x, y); }, static_cast<value_t<A>>(a),
-                              static_cast<value_t<B>>(b));
-}
-template <operand A, operand B>
-inline value_t<A> min(const A& a, const B& b) {
-  static_assert(one_type<A, B>, "min: operands of two types are ambiguous in Metal");
-  using E = element_t<value_t<A>>;
-  return emu::map<value_t<A>>([](E x, E y) { return smaller<E>(x, y); }, static_cast<value_t<A>>(a),
-                              static_cast<value_t<B>>(b));
-}
-template <operand A, operand B, operand C>
-inline value_t<A> max3(const A& a, const B& b, const C& c) {
+template <emu::operand A, emu::operand B, emu::operand C>
+inline emu::value_t<A> max3(const A& a, const B& b, const C& c) {
   return metal::max(metal::max(a, b), c);
 }
-template <operand A, operand B, operand C>
-inline value_t<A> min3(const A& a, const B& b, const C& c) {
+template <emu::operand A, emu::operand B, emu::operand C>
+inline emu::value_t<A> min3(const A& a, const B& b, const C& c) {
   return metal::min(metal::min(a, b), c);
 }
-template <operand A, operand B, operand C>
-inline value_t<A> clamp(const A& a, const B& low, const C& high) {
+template <emu::operand A, emu::operand B, emu::operand C>
+inline emu::value_t<A> clamp(const A& a, const B& low, const C& high) {
   return metal::min(metal::max(a, low), high);
 }
-template <operand A>
-inline value_t<A> abs(const A& a) {
-  using E = element_t<value_t<A>>;
-  return emu::map<value_t<A>>(
+template <emu::operand A>
+inline emu::value_t<A> abs(const A& a) {
+  using E = emu::element_t<emu::value_t<A>>;
+  return emu::map<emu::value_t<A>>(
       [](E x) -> E {
-        if constexpr (is_real<E>) {
+        if constexpr (emu::is_real<E>) {
           return E(std::fabs(static_cast<float>(x)));
         } else if constexpr (std::is_signed_v<E>) {
           return x < 0 ? static_cast<E>(-x) : x;
@@ -267,78 +370,80 @@ inline value_t<A> abs(const A& a) {
           return x;
         }
       },
-      static_cast<value_t<A>>(a));
+      static_cast<emu::value_t<A>>(a));
 }
 
 /// a b + c, rounded once.
-template <operand A, operand B, operand C>
-inline value_t<A> fma(const A& a, const B& b, const C& c) {
-  static_assert(one_type<A, B, C>, "fma: operands of two types are ambiguous in Metal");
-  using E = element_t<value_t<A>>;
-  static_assert(is_real<E>, "fma is of float, half or bfloat");
-  emu::count_multiply_adds(emu::vector_trait<value_t<A>>::size);
-  return emu::map<value_t<A>>(
+template <emu::operand A, emu::operand B, emu::operand C>
+inline emu::value_t<A> fma(const A& a, const B& b, const C& c) {
+  static_assert(emu::one_type<A, B, C>, "fma: operands of two types are ambiguous in Metal");
+  using E = emu::element_t<emu::value_t<A>>;
+  static_assert(emu::is_real<E>, "fma is of float, half or bfloat");
+  emu::count_multiply_adds(emu::vector_trait<emu::value_t<A>>::size);
+  return emu::map<emu::value_t<A>>(
       [](E x, E y, E z) {
         return E(std::fma(static_cast<float>(x), static_cast<float>(y), static_cast<float>(z)));
       },
-      static_cast<value_t<A>>(a), static_cast<value_t<B>>(b), static_cast<value_t<C>>(c));
+      static_cast<emu::value_t<A>>(a), static_cast<emu::value_t<B>>(b),
+      static_cast<emu::value_t<C>>(c));
 }
-template <operand A, operand B, operand C>
-inline value_t<A> mix(const A& a, const B& b, const C& t) {
-  static_assert(one_type<A, B, C>, "mix: operands of two types are ambiguous in Metal");
-  const value_t<A> from = a;
-  return from + (static_cast<value_t<B>>(b) - from) * static_cast<value_t<C>>(t);
+template <emu::operand A, emu::operand B, emu::operand C>
+inline emu::value_t<A> mix(const A& a, const B& b, const C& t) {
+  static_assert(emu::one_type<A, B, C>, "mix: operands of two types are ambiguous in Metal");
+  const emu::value_t<A> from = a;
+  return from + (static_cast<emu::value_t<B>>(b) - from) * static_cast<emu::value_t<C>>(t);
 }
-template <operand A, operand B>
-inline element_t<value_t<A>> dot(const A& a, const B& b) {
-  static_assert(std::is_same_v<value_t<A>, value_t<B>> && emu::is_vector<value_t<A>>,
+template <emu::operand A, emu::operand B>
+inline emu::element_t<emu::value_t<A>> dot(const A& a, const B& b) {
+  static_assert(std::is_same_v<emu::value_t<A>, emu::value_t<B>> && emu::is_vector<emu::value_t<A>>,
                 "dot is of two vectors of one type");
-  using E = element_t<value_t<A>>;
-  const value_t<A> x = a;
-  const value_t<B> y = b;
-  emu::count_multiply_adds(emu::vector_trait<value_t<A>>::size);
+  using E = emu::element_t<emu::value_t<A>>;
+  const emu::value_t<A> x = a;
+  const emu::value_t<B> y = b;
+  emu::count_multiply_adds(emu::vector_trait<emu::value_t<A>>::size);
   E sum = x.data[0] * y.data[0];
-  for (int i = 1; i < emu::vector_trait<value_t<A>>::size; ++i) {
+  for (int i = 1; i < emu::vector_trait<emu::value_t<A>>::size; ++i) {
     sum = E(sum + E(x.data[i] * y.data[i]));
   }
   return sum;
 }
-template <operand A>
-inline element_t<value_t<A>> length_squared(const A& a) {
+template <emu::operand A>
+inline emu::element_t<emu::value_t<A>> length_squared(const A& a) {
   return metal::dot(a, a);
 }
-template <operand A>
-inline element_t<value_t<A>> length(const A& a) {
+template <emu::operand A>
+inline emu::element_t<emu::value_t<A>> length(const A& a) {
   return metal::sqrt(metal::dot(a, a));
 }
 
 /// b where the condition holds, a elsewhere.
-template <operand A, operand B, operand C>
-inline value_t<A> select(const A& a, const B& b, const C& condition) {
-  static_assert(one_type<A, B>, "select: operands of two types are ambiguous in Metal");
-  using E = element_t<value_t<A>>;
-  return emu::map<value_t<A>>([](E x, E y, bool c) { return c ? y : x; },
-                              static_cast<value_t<A>>(a), static_cast<value_t<B>>(b),
-                              static_cast<value_t<C>>(condition));
+template <emu::operand A, emu::operand B, emu::operand C>
+inline emu::value_t<A> select(const A& a, const B& b, const C& condition) {
+  static_assert(emu::one_type<A, B>, "select: operands of two types are ambiguous in Metal");
+  using E = emu::element_t<emu::value_t<A>>;
+  return emu::map<emu::value_t<A>>([](E x, E y, bool c) { return c ? y : x; },
+                                   static_cast<emu::value_t<A>>(a), static_cast<emu::value_t<B>>(b),
+                                   static_cast<emu::value_t<C>>(condition));
 }
-template <operand A>
+template <emu::operand A>
 inline bool any(const A& a) {
-  const value_t<A> x = a;
+  const emu::value_t<A> x = a;
   bool found = false;
-  for (int i = 0; i < emu::vector_trait<value_t<A>>::size; ++i) found |= emu::component(x, i);
+  for (int i = 0; i < emu::vector_trait<emu::value_t<A>>::size; ++i) found |= emu::component(x, i);
   return found;
 }
-template <operand A>
+template <emu::operand A>
 inline bool all(const A& a) {
-  const value_t<A> x = a;
+  const emu::value_t<A> x = a;
   bool every = true;
-  for (int i = 0; i < emu::vector_trait<value_t<A>>::size; ++i) every &= emu::component(x, i);
+  for (int i = 0; i < emu::vector_trait<emu::value_t<A>>::size; ++i) every &= emu::component(x, i);
   return every;
 }
-template <operand A, operand B>
-inline value_t<A> ldexp(const A& a, const B& exponent) {
-  return emu::map<value_t<A>>([](float x, int n) -> float { return std::ldexp(x, n); },
-                              static_cast<value_t<A>>(a), static_cast<value_t<B>>(exponent));
+template <emu::operand A, emu::operand B>
+inline emu::value_t<A> ldexp(const A& a, const B& exponent) {
+  return emu::map<emu::value_t<A>>([](float x, int n) -> float { return std::ldexp(x, n); },
+                                   static_cast<emu::value_t<A>>(a),
+                                   static_cast<emu::value_t<B>>(exponent));
 }
 
 template <std::integral T>
@@ -373,13 +478,12 @@ METAL_EMULATOR_VARIANT(fast)
 METAL_EMULATOR_VARIANT(precise)
 #undef METAL_EMULATOR_VARIANT
 
-// ---- Barriers
-// -------------------------------------------------------------------------------------
+// ---- Barriers -----------------------------------------------------------------------------------
 
 enum class mem_flags : unsigned {
-  mem_none = order_nothing,
-  mem_device = order_device,
-  mem_threadgroup = order_threadgroup,
+  mem_none = emu::order_nothing,
+  mem_device = emu::order_device,
+  mem_threadgroup = emu::order_threadgroup,
   mem_texture = 4,
 };
 inline constexpr mem_flags operator|(mem_flags a, mem_flags b) {
@@ -389,58 +493,21 @@ inline constexpr mem_flags operator|(mem_flags a, mem_flags b) {
 #define METAL_EMULATOR_HERE ::metal_emulator::site where = {__builtin_FILE(), __builtin_LINE()}
 
 inline void threadgroup_barrier(mem_flags flags, METAL_EMULATOR_HERE) {
-  wait_for_threadgroup(static_cast<unsigned>(flags), where);
+  emu::wait_for_threadgroup(static_cast<unsigned>(flags), where);
 }
 inline void simdgroup_barrier(mem_flags flags, METAL_EMULATOR_HERE) {
-  wait_for_simdgroup(static_cast<unsigned>(flags), where);
+  emu::wait_for_simdgroup(static_cast<unsigned>(flags), where);
 }
 
-// ---- Simdgroup operations
-// -------------------------------------------------------------------------
+// ---- Simdgroup operations -----------------------------------------------------------------------
 
-/// The value of one operand in every lane.
-template <class V>
-class lane_values {
- public:
-  lane_values(const V& mine, const char* operation, emu::site where)
-      : mine_(mine), operation_(operation), lanes_(emu::lanes()), slots_(nullptr) {
-    static_assert(sizeof(V) <= exchange_bytes);
-    slots_ = exchange(&mine, sizeof(V), operation, where);
-  }
-  [[nodiscard]] uint size() const { return lanes_; }
-  [[nodiscard]] V operator[](uint lane) const {
-    if (lane >= lanes_) {
-      raise(fault_kind::out_of_range, std::string(operation_) + " reads lane " +
-                                          std::to_string(lane) + " of " + std::to_string(lanes_));
-    }
-    V v;
-    std::memcpy(static_cast<void*>(&v), slots_[lane].bytes, sizeof(V));
-    return v;
-  }
-  /// Halves are combined with halves, then quarters with quarters, the same in every lane.
-  template <class F>
-  [[nodiscard]] V reduce(F f) const {
-    V v[simd_width];
-    for (uint l = 0; l < lanes_; ++l) v[l] = (*this)[l];
-    for (uint step = simd_width / 2; step > 0; step /= 2) {
-      for (uint l = 0; l < step && l + step < lanes_; ++l) v[l] = V(f(v[l], v[l + step]));
-    }
-    return v[0];
-  }
-  [[nodiscard]] const V& mine() const { return mine_; }
-
- private:
-  V mine_;
-  const char* operation_;
-  uint lanes_;
-  const exchange_slot* slots_;
-};
-
-#define METAL_EMULATOR_REDUCTION(name, formula)                                                    \
-  template <operand A>                                                                             \
-  inline value_t<A> name(const A& a, METAL_EMULATOR_HERE) {                                        \
-    using V = value_t<A>;                                                                          \
-    return lane_values<V>(a, #name, where).reduce([](const V& x, const V& y) { return formula; }); \
+#define METAL_EMULATOR_REDUCTION(name, formula)                                     \
+  template <emu::operand A>                                                         \
+  inline emu::value_t<A> name(const A& a, METAL_EMULATOR_HERE) {                    \
+    using V = emu::value_t<A>;                                                      \
+    return emu::lane_values<V>(a, #name, where).reduce([](const V& x, const V& y) { \
+      return formula;                                                               \
+    });                                                                             \
   }
 METAL_EMULATOR_REDUCTION(simd_sum, x + y)
 METAL_EMULATOR_REDUCTION(simd_product, x* y)
@@ -451,62 +518,62 @@ METAL_EMULATOR_REDUCTION(simd_or, x | y)
 METAL_EMULATOR_REDUCTION(simd_xor, x ^ y)
 #undef METAL_EMULATOR_REDUCTION
 
-template <operand A>
-inline value_t<A> simd_shuffle(const A& a, uint lane, METAL_EMULATOR_HERE) {
-  return lane_values<value_t<A>>(a, "simd_shuffle", where)[lane];
+template <emu::operand A>
+inline emu::value_t<A> simd_shuffle(const A& a, uint lane, METAL_EMULATOR_HERE) {
+  return emu::lane_values<emu::value_t<A>>(a, "simd_shuffle", where)[lane];
 }
-template <operand A>
-inline value_t<A> simd_shuffle_xor(const A& a, uint mask, METAL_EMULATOR_HERE) {
-  return lane_values<value_t<A>>(a, "simd_shuffle_xor", where)[emu::lane() ^ mask];
+template <emu::operand A>
+inline emu::value_t<A> simd_shuffle_xor(const A& a, uint mask, METAL_EMULATOR_HERE) {
+  return emu::lane_values<emu::value_t<A>>(a, "simd_shuffle_xor", where)[emu::lane() ^ mask];
 }
 /// Lanes without a source keep their value.
-template <operand A>
-inline value_t<A> simd_shuffle_down(const A& a, uint delta, METAL_EMULATOR_HERE) {
-  const lane_values<value_t<A>> all(a, "simd_shuffle_down", where);
+template <emu::operand A>
+inline emu::value_t<A> simd_shuffle_down(const A& a, uint delta, METAL_EMULATOR_HERE) {
+  const emu::lane_values<emu::value_t<A>> all(a, "simd_shuffle_down", where);
   return emu::lane() + delta < all.size() ? all[emu::lane() + delta] : all.mine();
 }
-template <operand A>
-inline value_t<A> simd_shuffle_up(const A& a, uint delta, METAL_EMULATOR_HERE) {
-  const lane_values<value_t<A>> all(a, "simd_shuffle_up", where);
+template <emu::operand A>
+inline emu::value_t<A> simd_shuffle_up(const A& a, uint delta, METAL_EMULATOR_HERE) {
+  const emu::lane_values<emu::value_t<A>> all(a, "simd_shuffle_up", where);
   return emu::lane() >= delta ? all[emu::lane() - delta] : all.mine();
 }
-template <operand A>
-inline value_t<A> simd_shuffle_rotate_down(const A& a, uint delta, METAL_EMULATOR_HERE) {
-  const lane_values<value_t<A>> all(a, "simd_shuffle_rotate_down", where);
-  return all[(emu::lane() + delta) % simd_width];
+template <emu::operand A>
+inline emu::value_t<A> simd_shuffle_rotate_down(const A& a, uint delta, METAL_EMULATOR_HERE) {
+  const emu::lane_values<emu::value_t<A>> all(a, "simd_shuffle_rotate_down", where);
+  return all[(emu::lane() + delta) % emu::simd_width];
 }
-template <operand A>
-inline value_t<A> simd_shuffle_rotate_up(const A& a, uint delta, METAL_EMULATOR_HERE) {
-  const lane_values<value_t<A>> all(a, "simd_shuffle_rotate_up", where);
-  return all[(emu::lane() + simd_width - delta % simd_width) % simd_width];
+template <emu::operand A>
+inline emu::value_t<A> simd_shuffle_rotate_up(const A& a, uint delta, METAL_EMULATOR_HERE) {
+  const emu::lane_values<emu::value_t<A>> all(a, "simd_shuffle_rotate_up", where);
+  return all[(emu::lane() + emu::simd_width - delta % emu::simd_width) % emu::simd_width];
 }
-template <operand A>
-inline value_t<A> simd_broadcast(const A& a, uint lane, METAL_EMULATOR_HERE) {
-  return lane_values<value_t<A>>(a, "simd_broadcast", where)[lane];
+template <emu::operand A>
+inline emu::value_t<A> simd_broadcast(const A& a, uint lane, METAL_EMULATOR_HERE) {
+  return emu::lane_values<emu::value_t<A>>(a, "simd_broadcast", where)[lane];
 }
-template <operand A>
-inline value_t<A> simd_broadcast_first(const A& a, METAL_EMULATOR_HERE) {
-  return lane_values<value_t<A>>(a, "simd_broadcast_first", where)[0];
+template <emu::operand A>
+inline emu::value_t<A> simd_broadcast_first(const A& a, METAL_EMULATOR_HERE) {
+  return emu::lane_values<emu::value_t<A>>(a, "simd_broadcast_first", where)[0];
 }
-template <operand A>
-inline value_t<A> simd_prefix_inclusive_sum(const A& a, METAL_EMULATOR_HERE) {
-  const lane_values<value_t<A>> all(a, "simd_prefix_inclusive_sum", where);
-  value_t<A> sum = all[0];
-  for (uint l = 1; l <= emu::lane(); ++l) sum = value_t<A>(sum + all[l]);
+template <emu::operand A>
+inline emu::value_t<A> simd_prefix_inclusive_sum(const A& a, METAL_EMULATOR_HERE) {
+  const emu::lane_values<emu::value_t<A>> all(a, "simd_prefix_inclusive_sum", where);
+  emu::value_t<A> sum = all[0];
+  for (uint l = 1; l <= emu::lane(); ++l) sum = emu::value_t<A>(sum + all[l]);
   return sum;
 }
-template <operand A>
-inline value_t<A> simd_prefix_exclusive_sum(const A& a, METAL_EMULATOR_HERE) {
-  const lane_values<value_t<A>> all(a, "simd_prefix_exclusive_sum", where);
-  value_t<A> sum = value_t<A>(0);
-  for (uint l = 0; l < emu::lane(); ++l) sum = value_t<A>(sum + all[l]);
+template <emu::operand A>
+inline emu::value_t<A> simd_prefix_exclusive_sum(const A& a, METAL_EMULATOR_HERE) {
+  const emu::lane_values<emu::value_t<A>> all(a, "simd_prefix_exclusive_sum", where);
+  emu::value_t<A> sum = emu::value_t<A>(0);
+  for (uint l = 0; l < emu::lane(); ++l) sum = emu::value_t<A>(sum + all[l]);
   return sum;
 }
 inline bool simd_all(bool a, METAL_EMULATOR_HERE) {
-  return lane_values<bool>(a, "simd_all", where).reduce([](bool x, bool y) { return x && y; });
+  return emu::lane_values<bool>(a, "simd_all", where).reduce([](bool x, bool y) { return x && y; });
 }
 inline bool simd_any(bool a, METAL_EMULATOR_HERE) {
-  return lane_values<bool>(a, "simd_any", where).reduce([](bool x, bool y) { return x || y; });
+  return emu::lane_values<bool>(a, "simd_any", where).reduce([](bool x, bool y) { return x || y; });
 }
 inline bool simd_is_first() {
   return emu::lane() == 0;
@@ -523,28 +590,13 @@ class simd_vote {
   vote_t votes_;
 };
 inline simd_vote simd_ballot(bool a, METAL_EMULATOR_HERE) {
-  const lane_values<bool> all(a, "simd_ballot", where);
+  const emu::lane_values<bool> all(a, "simd_ballot", where);
   simd_vote::vote_t votes = 0;
   for (uint l = 0; l < all.size(); ++l) votes |= simd_vote::vote_t{all[l]} << l;
   return simd_vote(votes);
 }
 
-// ---- Simdgroup matrices
-// ---------------------------------------------------------------------------
-
-/// Apple's lane layout: a lane holds two neighbours of a row of the 8 x 8 matrix.
-struct matrix_layout {
-  [[nodiscard]] static constexpr uint row(uint lane) {
-    return (lane >> 4 & 1u) * 4 + (lane >> 2 & 1u) * 2 + (lane >> 1 & 1u);
-  }
-  [[nodiscard]] static constexpr uint column(uint lane) {
-    return (lane >> 3 & 1u) * 4 + (lane & 1u) * 2;
-  }
-  [[nodiscard]] static constexpr uint lane(uint row, uint column) {
-    return (row >> 2) << 4 | (column >> 2) << 3 | (row >> 1 & 1u) << 2 | (row & 1u) << 1 |
-           (column >> 1 & 1u);
-  }
-};
+// ---- Simdgroup matrices -------------------------------------------------------------------------
 
 template <class T, int Columns, int Rows>
 class simdgroup_matrix {
@@ -558,7 +610,7 @@ class simdgroup_matrix {
     const uint l = emu::lane();
     for (uint e = 0; e < 2; ++e) {
       elements_.data[e] =
-          matrix_layout::row(l) == matrix_layout::column(l) + e ? T(diagonal) : T(0);
+          emu::matrix_layout::row(l) == emu::matrix_layout::column(l) + e ? T(diagonal) : T(0);
     }
   }
   [[nodiscard]] storage_type& thread_elements() { return elements_; }
@@ -578,63 +630,28 @@ template <class T, int C, int R, emu::scalar S = T>
   return m;
 }
 
-/// A matrix in memory as every lane must name it alike.
-template <class P>
-inline void check_uniform(const P& p, ulong stride, bool transpose, const char* operation,
-                          emu::site where) {
-  struct place_in_memory {
-    const allocation* memory;
-    std::int64_t offset;
-    ulong stride;
-    ulong transpose;
-  };
-  const place_in_memory mine{p.memory(), p.offset(), stride, transpose ? 1u : 0u};
-  if (emu::lanes() != simd_width) {
-    raise(fault_kind::bad_launch, std::string(operation) + " in a simdgroup of " +
-                                      std::to_string(emu::lanes()) + " threads");
-  }
-  const exchange_slot* slots = exchange(&mine, sizeof(mine), operation, where);
-  place_in_memory first{};
-  std::memcpy(&first, slots[0].bytes, sizeof(first));
-  if (first.memory != mine.memory || first.offset != mine.offset || first.stride != mine.stride ||
-      first.transpose != mine.transpose) {
-    raise(fault_kind::divergence, std::string(operation) + " (" + where.file + ":" +
-                                      std::to_string(where.line) +
-                                      ") with a pointer or stride that differs from lane 0's");
-  }
-}
-
-inline std::int64_t matrix_offset(ulong stride, const ulong2& origin, bool transpose, uint e) {
-  const uint row = matrix_layout::row(emu::lane()), column = matrix_layout::column(emu::lane()) + e;
-  if (transpose) {
-    if (origin.x != 0 || origin.y != 0) {
-      raise(fault_kind::bad_launch, "a transposed matrix with an origin: add it to the pointer");
-    }
-    return static_cast<std::int64_t>(column * stride + row);
-  }
-  return static_cast<std::int64_t>((origin.y + row) * stride + origin.x + column);
-}
-
-template <class T, int C, int R, space S, class U>
-inline void simdgroup_load(simdgroup_matrix<T, C, R>& m, const pointer<S, U>& from,
+template <class T, int C, int R, emu::space S, class U>
+inline void simdgroup_load(simdgroup_matrix<T, C, R>& m, const emu::pointer<S, U>& from,
                            ulong elements_per_row = C, ulong2 origin = ulong2(0),
                            bool transpose = false, METAL_EMULATOR_HERE) {
   static_assert(std::is_same_v<std::remove_const_t<U>, T>,
                 "simdgroup_load: the memory holds another type than the matrix");
-  check_uniform(from, elements_per_row, transpose, "simdgroup_load", where);
-  const pointer<S, const T> source(from.memory(), from.offset());
+  emu::check_uniform(from, elements_per_row, transpose, "simdgroup_load", where);
+  const emu::pointer<S, const T> source(from.memory(), from.offset());
   for (uint e = 0; e < 2; ++e) {
-    m.thread_elements().data[e] = source[matrix_offset(elements_per_row, origin, transpose, e)];
+    m.thread_elements().data[e] =
+        source[emu::matrix_offset(elements_per_row, origin, transpose, e)];
   }
 }
-template <class T, int C, int R, space S>
-inline void simdgroup_store(const simdgroup_matrix<T, C, R>& m, const pointer<S, T>& to,
+template <class T, int C, int R, emu::space S>
+inline void simdgroup_store(const simdgroup_matrix<T, C, R>& m, const emu::pointer<S, T>& to,
                             ulong elements_per_row = C, ulong2 origin = ulong2(0),
                             bool transpose = false, METAL_EMULATOR_HERE) {
-  check_uniform(to, elements_per_row, transpose, "simdgroup_store", where);
-  const pointer<S, T> target(to.memory(), to.offset());
+  emu::check_uniform(to, elements_per_row, transpose, "simdgroup_store", where);
+  const emu::pointer<S, T> target(to.memory(), to.offset());
   for (uint e = 0; e < 2; ++e) {
-    target[matrix_offset(elements_per_row, origin, transpose, e)] = m.thread_elements().data[e];
+    target[emu::matrix_offset(elements_per_row, origin, transpose, e)] =
+        m.thread_elements().data[e];
   }
 }
 
@@ -648,23 +665,24 @@ inline void multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup_ma
     vec<A, 2> a;
     vec<B, 2> b;
   };
-  if (emu::lanes() != simd_width) {
-    raise(fault_kind::bad_launch, std::string(operation) + " in a simdgroup of " +
-                                      std::to_string(emu::lanes()) + " threads");
+  if (emu::lanes() != emu::simd_width) {
+    emu::raise(emu::fault_kind::bad_launch, std::string(operation) + " in a simdgroup of " +
+                                                std::to_string(emu::lanes()) + " threads");
   }
   factors mine{a.thread_elements(), b.thread_elements()};
-  const exchange_slot* slots = exchange(&mine, sizeof(mine), operation, where);
+  const emu::exchange_slot* slots = emu::exchange(&mine, sizeof(mine), operation, where);
   const uint l = emu::lane();
-  const uint row = matrix_layout::row(l), column = matrix_layout::column(l);
+  const uint row = emu::matrix_layout::row(l), column = emu::matrix_layout::column(l);
   float sum[2] = {0.0f, 0.0f};
   if (c != nullptr) {
     sum[0] = static_cast<float>(c->thread_elements().data[0]);
     sum[1] = static_cast<float>(c->thread_elements().data[1]);
   }
   for (uint k = 0; k < 8; ++k) {
-    const auto* left = reinterpret_cast<const factors*>(slots[matrix_layout::lane(row, k)].bytes);
+    const auto* left =
+        reinterpret_cast<const factors*>(slots[emu::matrix_layout::lane(row, k)].bytes);
     const auto* right =
-        reinterpret_cast<const factors*>(slots[matrix_layout::lane(k, column)].bytes);
+        reinterpret_cast<const factors*>(slots[emu::matrix_layout::lane(k, column)].bytes);
     const float x = static_cast<float>(left->a.data[k % 2]);
     sum[0] += x * static_cast<float>(right->b.data[0]);
     sum[1] += x * static_cast<float>(right->b.data[1]);
@@ -687,8 +705,7 @@ inline void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, const simdgroup_mat
   metal::multiply_accumulate(d, a, b, nothing, "simdgroup_multiply", where);
 }
 
-// ---- Atomics
-// --------------------------------------------------------------------------------------
+// ---- Atomics ------------------------------------------------------------------------------------
 
 enum memory_order { memory_order_relaxed };
 
@@ -702,26 +719,19 @@ using atomic_float = atomic<float>;
 using atomic_bool = atomic<bool>;
 
 /// Replaces the value by f(value) and returns what it was.
-template <space S, class T, class F>
-inline T update(const pointer<S, atomic<T>>& p, F f) {
-  std::byte* at = checked(p.memory(), p.offset(), sizeof(T), alignof(T), access::atomic);
+template <emu::access How = emu::access::atomic_update, emu::space S, class T, class F>
+inline T atomic_update(const emu::pointer<S, atomic<T>>& p, F f) {
+  std::byte* at = emu::checked(p.memory(), p.offset(), sizeof(T), alignof(T), How);
   T before;
   std::memcpy(&before, at, sizeof(T));
   const T after = f(before);
   std::memcpy(at, &after, sizeof(T));
   return before;
 }
-template <class T>
-struct same_type {
-  using type = T;
-};
-template <class T>
-using as_given = typename same_type<T>::type;
-
-#define METAL_EMULATOR_FETCH(name, formula)                                    \
-  template <space S, class T>                                                  \
-  inline T name(const pointer<S, atomic<T>>& p, as_given<T> y, memory_order) { \
-    return metal::update(p, [y](T x) -> T { return formula; });                \
+#define METAL_EMULATOR_FETCH(name, formula)                                              \
+  template <emu::space S, class T>                                                       \
+  inline T name(const emu::pointer<S, atomic<T>>& p, emu::as_given<T> y, memory_order) { \
+    return metal::atomic_update(p, [y](T x) -> T { return formula; });                   \
   }
 METAL_EMULATOR_FETCH(atomic_fetch_add_explicit, static_cast<T>(x + y))
 METAL_EMULATOR_FETCH(atomic_fetch_sub_explicit, static_cast<T>(x - y))
@@ -732,19 +742,21 @@ METAL_EMULATOR_FETCH(atomic_fetch_or_explicit, static_cast<T>(x | y))
 METAL_EMULATOR_FETCH(atomic_fetch_xor_explicit, static_cast<T>(x ^ y))
 METAL_EMULATOR_FETCH(atomic_exchange_explicit, ((void)x, y))
 #undef METAL_EMULATOR_FETCH
-template <space S, class T>
-inline T atomic_load_explicit(const pointer<S, atomic<T>>& p, memory_order) {
-  return metal::update(p, [](T x) { return x; });
+template <emu::space S, class T>
+inline T atomic_load_explicit(const emu::pointer<S, atomic<T>>& p, memory_order) {
+  return metal::atomic_update<emu::access::atomic_load>(p, [](T x) { return x; });
 }
-template <space S, class T>
-inline void atomic_store_explicit(const pointer<S, atomic<T>>& p, as_given<T> y, memory_order) {
-  (void)metal::update(p, [y](T) { return y; });
+template <emu::space S, class T>
+inline void atomic_store_explicit(const emu::pointer<S, atomic<T>>& p, emu::as_given<T> y,
+                                  memory_order) {
+  (void)metal::atomic_update<emu::access::atomic_store>(p, [y](T) { return y; });
 }
-template <space S, class T>
-inline bool atomic_compare_exchange_weak_explicit(const pointer<S, atomic<T>>& p, T* expected,
-                                                  as_given<T> desired, memory_order, memory_order) {
+template <emu::space S, class T>
+inline bool atomic_compare_exchange_weak_explicit(const emu::pointer<S, atomic<T>>& p, T* expected,
+                                                  emu::as_given<T> desired, memory_order,
+                                                  memory_order) {
   const T wanted = *expected;
-  *expected = metal::update(p, [wanted, desired](T x) { return x == wanted ? desired : x; });
+  *expected = metal::atomic_update(p, [wanted, desired](T x) { return x == wanted ? desired : x; });
   return *expected == wanted;
 }
 
@@ -755,8 +767,7 @@ inline bool is_function_constant_defined(const emu::function_constant<T>& c) {
 
 }  // namespace metal
 
-// ---- Kernels
-// --------------------------------------------------------------------------------------
+// ---- Kernels ------------------------------------------------------------------------------------
 
 namespace metal_emulator {
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/// kvfit_metal_translate INPUT OUTPUT NAMESPACE: rewrites a preprocessed .metal file as C++ for the
-/// emulator.
+/// kvfit_metal_translate LANGUAGE INPUT OUTPUT NAMESPACE: rewrites a preprocessed .metal file as
+/// C++ for the emulator (LANGUAGE c++), or as C++ for OpenCL, which clang checks address spaces in
+/// (LANGUAGE opencl; opencl/prelude.h).
 ///
 /// It works on tokens and knows just enough of the language: types with an address space, kernels
 /// and their attributes, explicit instantiations, literals. Everything else passes unchanged, so
@@ -32,8 +33,7 @@ struct failure {
   std::string message;
 };
 
-// ---- Tokens
-// ---------------------------------------------------------------------------------------
+// ---- Tokens -------------------------------------------------------------------------------------
 
 bool starts_word(char c) {
   return std::isalpha(static_cast<unsigned char>(c)) != 0 || c == '_';
@@ -119,8 +119,7 @@ std::string number_text(const std::string& number) {
   return number;
 }
 
-// ---- Translation
-// ----------------------------------------------------------------------------------
+// ---- Translation --------------------------------------------------------------------------------
 
 struct parameter {
   std::string attribute;  // "buffer(0)", "thread_position_in_grid"
@@ -135,13 +134,24 @@ const std::set<std::string> address_spaces = {"device", "constant", "threadgroup
 const std::set<std::string> builtin_words = {"unsigned", "signed", "char", "short", "int",   "long",
                                              "float",    "bool",   "void", "half",  "bfloat"};
 
+/// Whether `word` is a vector type such as uint3.
+bool is_vector_type(const std::string& word) {
+  if (word.size() < 4 || word.back() < '2' || word.back() > '4') return false;
+  static const std::set<std::string> elements = {"char", "uchar", "short", "ushort", "int", "uint",
+                                                 "long", "ulong", "half",  "float",  "bool"};
+  return elements.count(word.substr(0, word.size() - 1)) != 0;
+}
+
+enum class language { cpp, opencl };
+
 class translator {
  public:
-  translator(std::vector<token> tokens, std::string unit)
-      : tokens_(std::move(tokens)), unit_(std::move(unit)) {}
+  translator(language target, std::vector<token> tokens, std::string unit)
+      : target_(target), tokens_(std::move(tokens)), unit_(std::move(unit)) {}
 
   std::string run() {
-    out_ = "#include \"metal/emulator/metal_stdlib.hpp\"\nnamespace " + unit_ + " {\n";
+    out_ = target_ == language::cpp ? "#include \"metal/emulator/metal_stdlib.hpp\"\n" : "";
+    out_ += "namespace " + unit_ + " {\n";
     while (at_ < tokens_.size()) step();
     if (!braces_.empty()) fail("a brace is not closed");
     out_ += "\n}  // namespace " + unit_ + "\n";
@@ -186,7 +196,7 @@ class translator {
     std::istringstream line(t.text.substr(1));
     std::string number;
     line >> number;
-    if (number.empty() || !is_digit(number[0])) return;
+    if (number.empty() || !is_digit(number[0]) || number == "0") return;  // g++ starts at 0
     const std::size_t open = t.text.find('"'), close = t.text.rfind('"');
     if (open == std::string::npos || close <= open) return;
     const std::string file = t.text.substr(open + 1, close - open - 1);
@@ -287,7 +297,73 @@ class translator {
     return "::metal_emulator::space::" + word;
   }
 
+  /// OpenCL has address spaces by other names, and tells them apart as Metal does. Only variables
+  /// of threadgroup memory need help: OpenCL wants them in kernels, and has no kernel templates. A
+  /// reference to such memory is as good for a check of types.
+  void opencl_address_space(const std::string& word) {
+    static const std::map<std::string, std::string> names = {{"device", "__global"},
+                                                             {"constant", "__constant"},
+                                                             {"threadgroup", "__local"},
+                                                             {"thread", "__private"}};
+    const std::string& name = names.at(word);
+    if (word == "threadgroup" || word == "constant") {
+      const std::size_t at = at_;
+      const std::string out = out_;
+      bool is_const = false;
+      const std::string type = type_name(&is_const);
+      if (word == "threadgroup" && peek().what == kind::word) {
+        opencl_threadgroup_variables(type);
+        return;
+      }
+      if (word == "constant" && peek().what == kind::word && peek(1).text == "[" &&
+          peek(2).text == "[") {
+        emit("extern __constant " + type + " ");  // a function constant
+        return;
+      }
+      at_ = at;
+      out_ = out;
+    }
+    emit(name);
+    out_ += ' ';
+  }
+
+  void opencl_threadgroup_variables(const std::string& type) {
+    for (;;) {
+      const std::string name = next().text;
+      std::string list;
+      while (peek().text == "[" && peek(1).text != "[") {
+        next();
+        list += "[" + raw_until("[", "]") + "]";
+      }
+      emit("__local " + type + " (&" + name + ")" + list + " = ::metal::threadgroup_variable<" +
+           type + list + ">()");
+      if (peek().text != ",") return;
+      next();
+      emit(";");
+    }
+  }
+
+  /// After `struct`: copies from constant memory, which Metal makes by itself. They are defaulted,
+  /// so that an aggregate stays one.
+  void opencl_structure() {
+    if (peek().what != kind::word || (peek(1).text != "{" && peek(1).text != ":")) return;
+    const std::string name = next().text;
+    emit(name);
+    while (peek().text != "{") step();
+    next();
+    braces_.push_back('{');
+    out_ += "{ " + name + "() = default;";
+    for (const char* from : {"", "__constant "}) {
+      const std::string other = "(const " + std::string(from) + name + "&) = default;";
+      out_ += " " + name + other + " " + name + "& operator=" + other;
+    }
+  }
+
   void address_space(const std::string& word) {
+    if (target_ == language::opencl) {
+      opencl_address_space(word);
+      return;
+    }
     bool is_const = take_back("const");
     if (word == "thread") {
       // The thread's own memory is C++'s.
@@ -401,7 +477,7 @@ class translator {
     while (attribute(&content)) note_kernel_attribute(content, signature);
     if (peek().text == ";") return;  // a declaration
     kernels_[name] = signature;
-    if (!is_template) {
+    if (!is_template && target_ == language::cpp) {
       pending_ = registration(name, name, signature);
       pending_depth_ = braces_.size();
     }
@@ -488,7 +564,7 @@ class translator {
         break;
       }
     }
-    if (!is_kernel) {
+    if (!is_kernel || target_ == language::opencl) {
       emit("template ");
       return;
     }
@@ -532,6 +608,7 @@ class translator {
     } else if (t.what == kind::word) {
       word(t.text);
     } else {
+      check_declarator(at_ - 1);
       if (t.text == "{") braces_.push_back('{');
       if (t.text == "}") {
         if (braces_.empty()) fail("a brace too many");
@@ -545,6 +622,27 @@ class translator {
     }
   }
 
+  /// Metal wants an address space for every pointer and reference. In a formatted source `T* x` is
+  /// a declaration and `a * b` a product; that tells them apart without parsing.
+  void check_declarator(std::size_t at) {
+    const std::string& mark = tokens_[at].text;
+    if ((mark != "*" && mark != "&") || at == 0 || at + 2 >= tokens_.size()) return;
+    const token& before = tokens_[at - 1];
+    if (before.what != kind::word && before.text != ">") return;
+    if (tokens_[at + 1].what != kind::blank || tokens_[at + 2].what != kind::word) return;
+    int angles = 0;
+    for (std::size_t i = at; i-- > 0;) {
+      const std::string& text = tokens_[i].text;
+      if (text == ">") ++angles;
+      if (text == "<" && --angles < 0) break;
+      if (angles > 0) continue;
+      if (address_spaces.count(text) != 0) return;
+      if (text == "," || text == "(" || text == ";" || text == "{" || text == "}") break;
+    }
+    fail("a pointer or reference without an address space: " + before.text + mark + " " +
+         tokens_[at + 2].text);
+  }
+
   void word(const std::string& text) {
     if (text == "kernel") {
       kernel_function(std::exchange(after_template_, false));
@@ -555,9 +653,15 @@ class translator {
       emit(text);
     } else if (address_spaces.count(text) != 0) {
       address_space(text);
+    } else if (target_ == language::opencl && text == "struct") {
+      emit(text);
+      opencl_structure();
+    } else if (target_ == language::opencl && is_vector_type(text) && peek().text == "(") {
+      emit("metal_make<" + text + ">");  // OpenCL writes (float2)(x, y)
     } else if (text == "double") {
       fail("Metal has no double");
-    } else if (text == "reinterpret_cast" && peek().text == "<" && casts_to_address_space()) {
+    } else if (target_ == language::cpp && text == "reinterpret_cast" && peek().text == "<" &&
+               casts_to_address_space()) {
       emit("::metal_emulator::pointer_cast");
     } else {
       emit(text);
@@ -579,6 +683,7 @@ class translator {
     return false;
   }
 
+  language target_;
   std::vector<token> tokens_;
   std::string unit_;
   std::string out_;
@@ -595,23 +700,25 @@ class translator {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 4) {
-    std::cerr << "usage: kvfit_metal_translate INPUT OUTPUT NAMESPACE\n";
+  const std::string target = count == 5 ? arguments[1] : "";
+  if (target != "c++" && target != "opencl") {
+    std::cerr << "usage: kvfit_metal_translate c++|opencl INPUT OUTPUT NAMESPACE\n";
     return 2;
   }
-  std::ifstream input(arguments[1], std::ios::binary);
+  std::ifstream input(arguments[2], std::ios::binary);
   if (!input) {
-    std::cerr << arguments[1] << ": can't be read\n";
+    std::cerr << arguments[2] << ": can't be read\n";
     return 1;
   }
   const std::string text((std::istreambuf_iterator<char>(input)), {});
-  translator translate(tokens_of(text), arguments[3]);
+  translator translate(target == "c++" ? language::cpp : language::opencl, tokens_of(text),
+                       arguments[4]);
   try {
     const std::string result = translate.run();
-    std::ofstream output(arguments[2], std::ios::binary);
+    std::ofstream output(arguments[3], std::ios::binary);
     output << result;
     if (!output.flush()) {
-      std::cerr << arguments[2] << ": can't be written\n";
+      std::cerr << arguments[3] << ": can't be written\n";
       return 1;
     }
   } catch (const failure& f) {

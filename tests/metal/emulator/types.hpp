@@ -17,8 +17,7 @@
 
 namespace metal_emulator {
 
-// ---- half and bfloat
-// ------------------------------------------------------------------------------
+// ---- half and bfloat ----------------------------------------------------------------------------
 
 [[nodiscard]] inline std::uint16_t half_bits(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
@@ -91,8 +90,7 @@ concept small_float = std::same_as<T, half> || std::same_as<T, bfloat>;
 template <class T>
 concept scalar = number<T> || small_float<T>;
 
-// ---- What an expression is worth
-// ------------------------------------------------------------------
+// ---- What an expression is worth ----------------------------------------------------------------
 
 template <class T, int N>
 struct vec;
@@ -138,8 +136,7 @@ inline constexpr bool is_vec_of<vec<T, N>, N> = true;
 template <class A, int N>
 concept vector_operand = operand<A> && is_vec_of<value_t<A>, N>;
 
-// ---- Vectors
-// --------------------------------------------------------------------------------------
+// ---- Vectors ------------------------------------------------------------------------------------
 
 /// Some components of a vector, in some order: v.xy, v.wzyx. Assignable if no component repeats.
 template <class T, int N, int... I>
