@@ -271,7 +271,7 @@ TEST_CASE("attention takes several heads of different lengths in one dispatch",
   }
 }
 
-TEST_CASE("attention and score_pass reach rows beyond 2^32 elements", "[metal][attention]") {
+TEST_CASE("attention reaches rows beyond 2^32 elements", "[metal][attention]") {
   // Three keys, each 2^32 elements from the one before, in memory that is mapped but for them.
   head near({.block_rows = 4,
              .keys = 3,

@@ -42,7 +42,8 @@ inline int observed_queries(const importance_spec& spec, int queries) {
 }
 
 inline std::vector<float> run_importance(head& on, const std::string& tile_kind,
-                                         importance_spec spec, const order& how = {}) {
+                                         importance_spec spec, const order& how = {},
+                                         counts* cost = nullptr) {
   const query_results known = run_score(on, tile_kind, 4096);
   buffer max = buffer::of(known.max);
   buffer mass = buffer::of(known.mass);
@@ -62,8 +63,10 @@ inline std::vector<float> run_importance(head& on, const std::string& tile_kind,
   } else {
     kernel.memory(kernels::importance_buffer_observed, observed);
   }
-  checked(kernel.groups({tiles(on.spec.keys, kernels::key_tile), query_parts, 1}, {threads, 1, 1},
-                        how));
+  const outcome run =
+      kernel.groups({tiles(on.spec.keys, kernels::key_tile), query_parts, 1}, {threads, 1, 1}, how);
+  checked(run);
+  if (cost != nullptr) *cost = run.cost;
   buffer importance = buffer::output<float>(static_cast<std::size_t>(on.spec.keys));
   const kernels::finish_importance_arguments finish{0,
                                                     0,
@@ -122,7 +125,8 @@ inline std::vector<double> true_importance(head& on, const importance_spec& spec
 /// in memory of their own. An empty list: all keys.
 inline matrix run_gather(head& on, const std::string& tile_kind, const std::vector<int>& rows,
                          bool copied, const std::vector<float>& shifts,
-                         const std::vector<float>& factors, const order& how = {}) {
+                         const std::vector<float>& factors, const order& how = {},
+                         counts* cost = nullptr) {
   const int n = on.rows();
   const int count = rows.empty() ? on.spec.keys : static_cast<int>(rows.size());
   buffer list = buffer::of(rows);
@@ -157,8 +161,10 @@ inline matrix run_gather(head& on, const std::string& tile_kind, const std::vect
       .memory(kernels::gather_buffer_shifts, shift)
       .memory(kernels::gather_buffer_factors, factor)
       .memory(kernels::gather_buffer_columns, columns);
-  checked(kernel.groups({tiles(n, kernels::query_tile), tiles(count, kernels::key_tile), 1},
-                        {threads, 1, 1}, how));
+  const outcome run = kernel.groups(
+      {tiles(n, kernels::query_tile), tiles(count, kernels::key_tile), 1}, {threads, 1, 1}, how);
+  checked(run);
+  if (cost != nullptr) *cost = run.cost;
   matrix out(count, n);
   for (int k = 0; k < count; ++k) {
     for (int r = 0; r < n; ++r) {

@@ -62,8 +62,23 @@ void check_gram(int rows, int depth, bool is_scaled) {
         .memory(kernels::product_buffer_factors, factor_memory)
         .memory(kernels::product_buffer_out, out)
         .bytes(kernels::product_buffer_arguments, rule);
-    checked(kernel.groups({tiles(rows, kernels::key_tile), tiles(rows, kernels::query_tile), 1},
-                          {threads, 1, 1}));
+    const outcome run = kernel.groups(
+        {tiles(rows, kernels::key_tile), tiles(rows, kernels::query_tile), 1}, {threads, 1, 1});
+    checked(run);
+    // Tiles that touch the lower triangle read their rows and their columns once.
+    std::uint64_t read = 0;
+    for (int row = 0; row < rows; row += kernels::query_tile) {
+      for (int col = 0; col <= std::min(row + kernels::query_tile, rows) - 1;
+           col += kernels::key_tile) {
+        read += static_cast<std::uint64_t>(std::min(kernels::query_tile, rows - row) +
+                                           std::min(kernels::key_tile, rows - col));
+      }
+    }
+    CHECK(run.cost.buffers.at(kernels::product_buffer_left).loaded_bytes ==
+          read * static_cast<std::uint64_t>(depth) * 4);
+    CHECK(run.cost.buffers.at(kernels::product_buffer_out).stored_bytes ==
+          static_cast<std::uint64_t>(rows * rows) * 4);
+
     const matrix got = from_memory(out, rows, rows, 2);
     for (int i = 0; i < rows; ++i) {
       for (int j = 0; j < rows; ++j) {
@@ -123,8 +138,16 @@ void check_moments(int rows, int cols, int depth, std::uint32_t flags) {
         .memory(kernels::product_buffer_factors, factor_memory)
         .memory(kernels::product_buffer_out, out)
         .bytes(kernels::product_buffer_arguments, rule);
-    checked(kernel.groups({tiles(cols, kernels::key_tile), tiles(rows, kernels::query_tile), 1},
-                          {threads, 1, 1}));
+    const outcome run = kernel.groups(
+        {tiles(cols, kernels::key_tile), tiles(rows, kernels::query_tile), 1}, {threads, 1, 1});
+    checked(run);
+    CHECK(run.cost.buffers.at(kernels::product_buffer_left).loaded_bytes ==
+          tiles(cols, kernels::key_tile) * static_cast<std::uint64_t>(rows * depth) * 4);
+    CHECK(run.cost.buffers.at(kernels::product_buffer_right).loaded_bytes ==
+          tiles(rows, kernels::query_tile) * static_cast<std::uint64_t>(depth * cols) * 4);
+    CHECK(run.cost.buffers.at(kernels::product_buffer_out).stored_bytes ==
+          static_cast<std::uint64_t>(rows * cols) * 4);
+
     const matrix got = from_memory(out, rows, cols, 5);
     for (int i = 0; i < rows; ++i) {
       for (int j = 0; j < cols; ++j) {

@@ -17,24 +17,24 @@ namespace kvfit {
 namespace kernels {
 
 inline bool is_nan(float x) {
-  return (metal::as_type<uint>(x) & 0x7FFFFFFFu) > 0x7F800000u;
+  return (as_type<uint>(x) & 0x7FFFFFFFu) > 0x7F800000u;
 }
 
 inline bool is_finite(float x) {
-  return (metal::as_type<uint>(x) & 0x7F800000u) != 0x7F800000u;
+  return (as_type<uint>(x) & 0x7F800000u) != 0x7F800000u;
 }
 
 /// Whether x is −∞: a hidden key.
 inline bool is_hidden(float x) {
-  return metal::as_type<uint>(x) == 0xFF800000u;
+  return as_type<uint>(x) == 0xFF800000u;
 }
 
 inline float minus_infinity() {
-  return metal::as_type<float>(0xFF800000u);
+  return as_type<float>(0xFF800000u);
 }
 
 inline float quiet_nan() {
-  return metal::as_type<float>(0x7FC00000u);
+  return as_type<float>(0x7FC00000u);
 }
 
 /// A running sum and what rounding has left of it (Knuth's two-sum). Needs arithmetic that is not
