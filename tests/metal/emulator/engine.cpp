@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "metal/emulator/fibre.hpp"
@@ -126,6 +127,10 @@ struct dispatch_state {
   order how;
   outcome result;
   bool stopped = false;
+  /// The first reads of what nobody had written, of device and threadgroup memory. A read is held
+  /// here rather than ending the dispatch, for a write that follows it shows a race, its true
+  /// cause.
+  std::optional<fault> unwritten[2];
 
   std::uint32_t first_interval = 0;    ///< of the dispatch
   std::uint32_t group_interval = 0;    ///< of the running threadgroup
@@ -165,10 +170,11 @@ std::string thread_text(std::uint32_t grid_index) {
          text(unflatten(group, active->groups));
 }
 
-void note(fault_kind kind, const position* where, const std::string& what) {
-  if (active->stopped) return;
-  active->stopped = true;
-  fault& f = active->result.error;
+/// Thrown to end a thread at fault, so that what its frames hold is released.
+struct stop {};
+
+fault describe(fault_kind kind, const position* where, const std::string& what) {
+  fault f;
   f.kind = kind;
   f.kernel = active->what->name;
   f.message = "kernel " + f.kernel;
@@ -178,6 +184,24 @@ void note(fault_kind kind, const position* where, const std::string& what) {
     f.message += ", thread " + text(where->thread) + " of threadgroup " + text(where->threadgroup);
   }
   f.message += ": " + std::string(name_of(kind)) + ": " + what;
+  return f;
+}
+
+void note(fault_kind kind, const position* where, const std::string& what) {
+  if (active->stopped) return;
+  active->stopped = true;
+  active->result.error = describe(kind, where, what);
+  // Whatever else happened may follow from garbage that was read.
+  for (const std::optional<fault>& read : active->unwritten) {
+    if (read && kind != fault_kind::race) active->result.error = *read;
+  }
+}
+
+/// Ends the dispatch if a read of what nobody had written was held; no write can explain it now.
+void settle_reads(std::size_t kind) {
+  if (active->stopped || !active->unwritten[kind]) return;
+  active->stopped = true;
+  active->result.error = *active->unwritten[kind];
 }
 
 }  // namespace
@@ -191,8 +215,7 @@ const bound_memory& bindings() {
 
 void raise(fault_kind kind, const std::string& what) {
   note(kind, &self().where, what);
-  self().now = state::ended;
-  pool->leave_for_good();
+  throw stop{};
 }
 
 // ---- Accesses -----------------------------------------------------------------------------------
@@ -282,10 +305,11 @@ class recorder {
       }
     }
     if (reads(how) && !memory.initialised() &&
-        g.write_interval < (kind == 1 ? active->group_interval : 1u)) {
-      raise(fault_kind::uninitialised, "reads byte " + std::to_string(offset) + " of " +
-                                           memory.name() + " (" + name_of(memory.where()) +
-                                           "), which nobody has written");
+        g.write_interval < (kind == 1 ? active->group_interval : 1u) && !active->unwritten[kind]) {
+      active->unwritten[kind] =
+          describe(fault_kind::uninitialised, &me.where,
+                   "reads byte " + std::to_string(offset) + " of " + memory.name() + " (" +
+                       name_of(memory.where()) + "), which nobody has written");
     }
 
     if (how == access::load) {
@@ -484,7 +508,10 @@ registrar::registrar(kernel k) {
 namespace {
 
 void run_thread() {
-  active->what->which->run(active->what->which->parameters);
+  try {
+    active->what->which->run(active->what->which->parameters);
+  } catch (const stop&) {
+  }
 }
 
 std::string waiting_text(const thread_state& t) {
@@ -509,6 +536,7 @@ void pass_barrier() {
   }
   ++active->result.cost.barriers;
   ++last_interval;
+  if (first.scope & order_threadgroup) settle_reads(1);
   for (unsigned kind = 0; kind < 2; ++kind) {
     if ((first.scope & (kind == 0 ? order_device : order_threadgroup)) == 0) continue;
     active->interval[kind] = last_interval;
@@ -578,7 +606,10 @@ void run_threadgroup(const extent& group_position) {
       }
       if (active->stopped) return;
     }
-    if (active->ended == active->threads) return;
+    if (active->ended == active->threads) {
+      settle_reads(1);
+      return;
+    }
     if (!progress) {
       pass_barrier();
       if (active->how.how == order::kind::shuffled) {
@@ -651,6 +682,7 @@ outcome run(const launch& what, const order& how) {
         break;
       }
     }
+    settle_reads(0);
   }
   for (const auto& [index, memory] : what.buffers) {
     if (memory != nullptr) memory->counted = nullptr;

@@ -207,11 +207,6 @@ void fibres::leave() {
   self_->back(self_->all[self_->current], false);
 }
 
-void fibres::leave_for_good() {
-  self_->back(self_->all[self_->current], true);
-  std::abort();  // an ended fibre was resumed
-}
-
 void fibres::abandon() {
 #ifdef METAL_EMULATOR_ASAN
   for (fibre& f : self_->all) {

@@ -25,8 +25,6 @@ class fibres {
   bool resume(std::uint32_t index);
   /// Called by a fibre: back to whoever resumed it.
   void leave();
-  /// Called by a fibre that is not to be resumed again.
-  [[noreturn]] void leave_for_good();
   /// Forgets fibres that have not ended. Their stacks are reused; nothing on them is destroyed.
   void abandon();
 

@@ -49,6 +49,13 @@
 /// - A struct in memory is read and written whole; `p->member` and `p[i].member` read through a
 ///   pointer to const. Components of vectors can be written one by one.
 /// - min(), max() and the like take operands of one type, where Metal finds others ambiguous.
+/// - A read of memory that nobody has written is a fault even if its value is not used.
+///
+/// A second opinion
+/// ----------------
+/// Every shader is also parsed by clang as C++ for OpenCL (opencl/prelude.h), which checks address
+/// spaces; a pointer or reference without one is refused. There, `thread const T&` binds to a
+/// variable and not to a temporary. A host's calls of metal-cpp are answered by Metal/Metal.hpp.
 #pragma once
 
 #include <bit>

@@ -465,6 +465,9 @@ class translator {
   void kernel_function(bool is_template) {
     std::string content;
     kernel_signature signature;
+    for (const std::string& before : std::exchange(attributes_, {})) {
+      note_kernel_attribute(before, signature);
+    }
     while (attribute(&content)) note_kernel_attribute(content, signature);
     if (peek().text != "void") fail("expected void after kernel");
     emit(next().text);
@@ -599,8 +602,10 @@ class translator {
       attribute(&content);
       if (content == "kernel") {
         kernel_function(std::exchange(after_template_, false));
+      } else {
+        attributes_.push_back(content);  // of a kernel, perhaps; to C++ they say nothing
       }
-      return;  // other attributes say nothing to C++
+      return;
     }
     const token t = next();
     if (t.what == kind::number) {
@@ -618,7 +623,10 @@ class translator {
       if (t.text == "}" && !pending_.empty() && braces_.size() == pending_depth_) {
         out_ += std::exchange(pending_, {});
       }
-      if (t.text == ";" || t.text == "}") after_template_ = false;
+      if (t.text == ";" || t.text == "}") {
+        after_template_ = false;
+        attributes_.clear();
+      }
     }
   }
 
@@ -691,6 +699,7 @@ class translator {
   std::string file_, where_ = "the beginning";
   std::vector<char> braces_;
   bool after_template_ = false;
+  std::vector<std::string> attributes_;  // of the declaration that is being read
   std::map<std::string, kernel_signature> kernels_;
   std::string pending_;  // what follows the body of the kernel that is being read
   std::size_t pending_depth_ = 0;

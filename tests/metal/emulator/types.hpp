@@ -215,8 +215,8 @@ struct alignas(2 * sizeof(T)) vec<T, 2> {
   vec(S s) : data{T(s), T(s)} {}
   vec(T a, T b) : data{a, b} {}
   template <vector_operand<2> A>
-  explicit vec(const A& a) {
-    const value_t<A> v = a;
+  explicit vec(const A& from) {
+    const value_t<A> v = from;
     for (int i = 0; i < 2; ++i) data[i] = T(v.data[i]);
   }
   vec& operator=(const vec& v) {
@@ -243,8 +243,8 @@ struct alignas(4 * sizeof(T)) vec<T, 3> {
   vec(const vec<T, 2>& a, T c) : data{a.data[0], a.data[1], c} {}
   vec(T a, const vec<T, 2>& c) : data{a, c.data[0], c.data[1]} {}
   template <vector_operand<3> A>
-  explicit vec(const A& a) {
-    const value_t<A> v = a;
+  explicit vec(const A& from) {
+    const value_t<A> v = from;
     for (int i = 0; i < 3; ++i) data[i] = T(v.data[i]);
   }
   vec& operator=(const vec& v) {
@@ -274,8 +274,8 @@ struct alignas(4 * sizeof(T)) vec<T, 4> {
   vec(const vec<T, 3>& p, T v) : data{p.data[0], p.data[1], p.data[2], v} {}
   vec(T p, const vec<T, 3>& q) : data{p, q.data[0], q.data[1], q.data[2]} {}
   template <vector_operand<4> A>
-  explicit vec(const A& a) {
-    const value_t<A> v = a;
+  explicit vec(const A& from) {
+    const value_t<A> v = from;
     for (int i = 0; i < 4; ++i) data[i] = T(v.data[i]);
   }
   vec& operator=(const vec& v) {
