@@ -265,7 +265,8 @@ TEST_CASE("Atomic additions race with nothing but plain accesses", "[metal]") {
   }
 }
 
-TEST_CASE("Threads that write neighbours in one word do not race; in one byte they do", "[metal]") {
+TEST_CASE("Threads that write neighbours in one word do not race, and those that share a byte do",
+          "[metal]") {
   for (const order& o : orders()) {
     for (const bool mended : {false, true}) {
       buffer halves = buffer::output<std::uint16_t>(64), bytes = buffer::output<std::uint8_t>(64);
