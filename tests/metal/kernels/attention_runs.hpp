@@ -20,6 +20,10 @@ using metal_emulator::outcome;
 
 constexpr std::uint32_t threads = kernels::group_threads;
 
+inline const std::vector<dtype> all_types = {dtype::fp32, dtype::fp16, dtype::bf16};
+/// Endings of kernels with simdgroup matrices and with plain tiles.
+inline const std::vector<std::string> both_tiles = {"", "_plain"};
+
 /// What is known of the queries of a head, or of a head of several blocks.
 struct query_results {
   std::vector<float> max;

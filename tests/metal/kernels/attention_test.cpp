@@ -9,9 +9,6 @@ namespace {
 
 using namespace kernel_tests;
 
-const std::vector<dtype> all_types = {dtype::fp32, dtype::fp16, dtype::bf16};
-const std::vector<std::string> both_tiles = {"", "_plain"};
-
 void check_attention(const std::vector<head*>& blocks, int keys_per_part,
                      const std::vector<float>& sinks = {}) {
   for (const std::string& kind : both_tiles) {

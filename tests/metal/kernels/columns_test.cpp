@@ -9,9 +9,6 @@ namespace {
 
 using namespace kernel_tests;
 
-const std::vector<dtype> all_types = {dtype::fp32, dtype::fp16, dtype::bf16};
-const std::vector<std::string> both_tiles = {"", "_plain"};
-
 void check_importance(const head_spec& on_spec, const importance_spec& spec) {
   head on(on_spec);
   const std::vector<double> truth = true_importance(on, spec);

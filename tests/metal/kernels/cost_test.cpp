@@ -8,10 +8,9 @@
 #include "support/catch.hpp"
 
 namespace {
+namespace cost_of_kernels {
 
 using namespace kernel_tests;
-
-const std::vector<std::string> both_tiles = {"", "_plain"};
 
 // As docs/metal.md names them: n = 70, T = 130, d_k = 40, d_v = 150.
 constexpr std::uint64_t n = 70;
@@ -134,4 +133,5 @@ TEST_CASE("gather costs what docs/metal.md says", "[metal][cost]") {
   }
 }
 
+}  // namespace cost_of_kernels
 }  // namespace

@@ -12,8 +12,6 @@ namespace {
 
 using namespace kernel_tests;
 
-const std::vector<std::string> both_tiles = {"", "_plain"};
-
 /// A matrix in memory, `gap` numbers between its rows, which are NaN.
 buffer in_memory(const matrix& from, std::int64_t gap) {
   const std::int64_t stride = from.cols + gap;

@@ -14,8 +14,6 @@ namespace {
 
 using namespace kernel_tests;
 
-const std::vector<std::string> both_tiles = {"", "_plain"};
-
 buffer floats_of(const matrix& from) {
   std::vector<float> out;
   for (const double x : from.numbers) out.push_back(static_cast<float>(x));

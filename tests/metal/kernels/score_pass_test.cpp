@@ -9,9 +9,6 @@ namespace {
 
 using namespace kernel_tests;
 
-const std::vector<dtype> all_types = {dtype::fp32, dtype::fp16, dtype::bf16};
-const std::vector<std::string> both_tiles = {"", "_plain"};
-
 /// Masses of the score pass, and outputs where asked, against the oracle.
 void check_score(const head_spec& spec, int keys_per_part, bool has_output = false) {
   head on(spec);

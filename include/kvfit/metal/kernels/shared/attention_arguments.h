@@ -8,9 +8,10 @@ namespace kvfit {
 namespace kernels {
 
 /// Bits that kernels leave for every query; 0: all is well. The host makes typed errors of them.
-KVFIT_CONSTANT uint32_t fault_product = 1;  ///< a product of query and key is not finite
-KVFIT_CONSTANT uint32_t fault_logit = 2;    ///< a logit is +∞, or the mass is not finite
-KVFIT_CONSTANT uint32_t fault_output = 4;   ///< an output is not finite
+/// A product of query and key is not finite, or a bias or a mask is NaN.
+KVFIT_CONSTANT uint32_t fault_product = 1;
+KVFIT_CONSTANT uint32_t fault_logit = 2;   ///< a logit is +∞, or the mass is not finite
+KVFIT_CONSTANT uint32_t fault_output = 4;  ///< an output is not finite
 
 /// What a part of the keys leaves for one query: max = max_j s_j, mass = Σ_j exp(s_j − max),
 /// natural log; −∞ and 0 where it sees none. Parts are merged by `merge_states`.
