@@ -1,4 +1,9 @@
 // SPDX-License-Identifier: MIT
+#ifdef __APPLE__  // whose ucontext is for those who ask, and whose MAP_ANONYMOUS then is too
+#define _XOPEN_SOURCE 600
+#define _DARWIN_C_SOURCE 1
+#pragma clang diagnostic ignored "-Wdeprecated-declarations"
+#endif
 #include "metal/emulator/fibre.hpp"
 
 #include <sys/mman.h>
@@ -21,8 +26,9 @@
 #endif
 
 // System V on x86-64: a switch of stacks in a few instructions. Elsewhere ucontext, which asks the
-// operating system for the signal mask at each switch and so is slower.
-#if defined(__x86_64__) && defined(__ELF__)
+// operating system for the signal mask at each switch and so is slower; METAL_EMULATOR_UCONTEXT
+// asks for it anywhere.
+#if defined(__x86_64__) && defined(__ELF__) && !defined(METAL_EMULATOR_UCONTEXT)
 #define METAL_EMULATOR_ASSEMBLY 1
 #else
 #include <ucontext.h>
