@@ -1,0 +1,528 @@
+// SPDX-License-Identifier: MIT
+/// The calls of metal-cpp that a host of compute kernels makes, answered by the emulator: code that
+/// includes <Metal/Metal.hpp> runs unchanged. Kernels are those linked into the program; a library
+/// made from a source finds them by name, and the source itself is not compiled.
+///
+/// Like metal-cpp's, objects are counted: who calls alloc, new… or Create… releases. `failures()`
+/// makes calls fail on purpose; `live_objects()` tells what was not released.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "metal/emulator/emulator.hpp"
+
+namespace metal_emulator {
+
+/// What is to fail; all of it works by default.
+struct failure_plan {
+  static constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
+  bool no_device = false;
+  bool no_queue = false;
+  bool library = false;                   ///< sources do not compile
+  std::string function;                   ///< this function is missing from libraries
+  std::string pipeline;                   ///< no pipeline can be made of this function
+  std::uint64_t buffers = never;          ///< so many buffers can be made, then no more
+  std::uint64_t command_buffers = never;  ///< so many run, the next one faults
+  std::int64_t command_buffer_code = 1;   ///< MTLCommandBufferError of that fault; 2 is a time-out
+  std::size_t max_buffer_length = std::size_t{1} << 40;
+  bool simdgroup_matrices = true;  ///< the device is of family Apple7
+};
+
+/// What has happened since reset().
+struct device_log {
+  std::uint64_t buffers = 0, command_buffers = 0, dispatches = 0, waits = 0;
+  std::map<std::string, counts> cost;  ///< by kernel, summed over dispatches
+  fault last_fault;                    ///< of a kernel
+  order how;                           ///< in which order threads run from now on
+};
+
+[[nodiscard]] inline failure_plan& failures() {
+  static failure_plan plan;
+  return plan;
+}
+[[nodiscard]] inline device_log& activity() {
+  static device_log all;
+  return all;
+}
+[[nodiscard]] inline std::int64_t& live_objects() {
+  static std::int64_t n = 0;
+  return n;
+}
+
+}  // namespace metal_emulator
+
+namespace NS {
+
+using UInteger = std::uintptr_t;
+using Integer = std::intptr_t;
+
+enum StringEncoding : UInteger { ASCIIStringEncoding = 1, UTF8StringEncoding = 4 };
+
+/// An object with a count of its owners.
+class Object {
+ public:
+  Object() { ++metal_emulator::live_objects(); }
+  Object(const Object&) = delete;
+  Object& operator=(const Object&) = delete;
+  void release() {
+    if (--owners_ == 0) delete this;
+  }
+  [[nodiscard]] UInteger retainCount() const { return owners_; }
+
+ protected:
+  virtual ~Object() { --metal_emulator::live_objects(); }
+  UInteger owners_ = 1;
+};
+
+template <class Derived, class Base = Object>
+class Referencing : public Base {
+ public:
+  Derived* retain() {
+    ++this->owners_;
+    return static_cast<Derived*>(this);
+  }
+  Derived* autorelease();
+};
+
+/// Releases what was handed to it when it is released itself.
+class AutoreleasePool : public Referencing<AutoreleasePool> {
+ public:
+  static AutoreleasePool* alloc() { return new AutoreleasePool; }
+  AutoreleasePool* init() {
+    outer_ = std::exchange(current(), this);
+    return this;
+  }
+  void drain() { release(); }
+  static AutoreleasePool*& current() {
+    static AutoreleasePool* innermost = nullptr;
+    return innermost;
+  }
+  void add(Object* object) { objects_.push_back(object); }
+
+ private:
+  ~AutoreleasePool() override {
+    if (current() == this) current() = outer_;
+    for (Object* o : objects_) o->release();
+  }
+  AutoreleasePool* outer_ = nullptr;
+  std::vector<Object*> objects_;
+};
+
+template <class Derived, class Base>
+Derived* Referencing<Derived, Base>::autorelease() {
+  // Without a pool the object is never released, as on Apple; live_objects() shows it.
+  if (AutoreleasePool::current() != nullptr) AutoreleasePool::current()->add(this);
+  return static_cast<Derived*>(this);
+}
+
+class String : public Referencing<String> {
+ public:
+  static String* string(const char* text, StringEncoding) {
+    return (new String(text))->autorelease();
+  }
+  [[nodiscard]] const char* utf8String() const { return text_.c_str(); }
+  [[nodiscard]] UInteger length() const { return text_.size(); }
+  explicit String(std::string text) : text_(std::move(text)) {}
+
+ private:
+  std::string text_;
+};
+
+class Error : public Referencing<Error> {
+ public:
+  static Error* make(Integer code, const std::string& text) {
+    return (new Error(code, text))->autorelease();
+  }
+  Error(Integer code, const std::string& text) : code_(code), text_(new String(text)) {}
+  [[nodiscard]] Integer code() const { return code_; }
+  [[nodiscard]] String* localizedDescription() const { return text_; }
+
+ private:
+  ~Error() override { text_->release(); }
+  Integer code_;
+  String* text_;
+};
+
+/// Owns one count of an object.
+template <class T>
+class SharedPtr {
+ public:
+  SharedPtr() = default;
+  SharedPtr(const SharedPtr& other) : object_(other.object_) {
+    if (object_ != nullptr) object_->retain();
+  }
+  SharedPtr(SharedPtr&& other) noexcept : object_(std::exchange(other.object_, nullptr)) {}
+  SharedPtr& operator=(SharedPtr other) noexcept {
+    std::swap(object_, other.object_);
+    return *this;
+  }
+  ~SharedPtr() { reset(); }
+  void reset() {
+    if (object_ != nullptr) std::exchange(object_, nullptr)->release();
+  }
+  [[nodiscard]] T* get() const { return object_; }
+  T* operator->() const { return object_; }
+  explicit operator bool() const { return object_ != nullptr; }
+
+  template <class U>
+  friend SharedPtr<U> TransferPtr(U* object);
+  template <class U>
+  friend SharedPtr<U> RetainPtr(U* object);
+
+ private:
+  T* object_ = nullptr;
+};
+template <class T>
+[[nodiscard]] SharedPtr<T> TransferPtr(T* object) {
+  SharedPtr<T> p;
+  p.object_ = object;
+  return p;
+}
+template <class T>
+[[nodiscard]] SharedPtr<T> RetainPtr(T* object) {
+  if (object != nullptr) object->retain();
+  return TransferPtr(object);
+}
+
+}  // namespace NS
+
+namespace MTL {
+
+class Device;
+class CommandBuffer;
+
+struct Size {
+  Size() = default;
+  Size(NS::UInteger w, NS::UInteger h, NS::UInteger d) : width(w), height(h), depth(d) {}
+  static Size Make(NS::UInteger w, NS::UInteger h, NS::UInteger d) { return {w, h, d}; }
+  NS::UInteger width = 0, height = 0, depth = 0;
+};
+
+using ResourceOptions = NS::UInteger;
+inline constexpr ResourceOptions ResourceStorageModeShared = 0;
+inline constexpr ResourceOptions ResourceStorageModePrivate = 32;
+inline constexpr ResourceOptions ResourceHazardTrackingModeUntracked = 256;
+
+enum GPUFamily : NS::Integer {
+  GPUFamilyApple7 = 1007,
+  GPUFamilyApple8 = 1008,
+  GPUFamilyMetal3 = 5001
+};
+enum DataType : NS::UInteger {
+  DataTypeFloat = 3,
+  DataTypeInt = 29,
+  DataTypeUInt = 33,
+  DataTypeBool = 53
+};
+enum BarrierScope : NS::UInteger { BarrierScopeBuffers = 1 };
+enum LanguageVersion : NS::UInteger { LanguageVersion3_0 = 196608, LanguageVersion3_1 = 196609 };
+enum CommandBufferStatus : NS::UInteger {
+  CommandBufferStatusNotEnqueued = 0,
+  CommandBufferStatusEnqueued = 1,
+  CommandBufferStatusCommitted = 2,
+  CommandBufferStatusScheduled = 3,
+  CommandBufferStatusCompleted = 4,
+  CommandBufferStatusError = 5,
+};
+enum CommandBufferError : NS::UInteger {
+  CommandBufferErrorNone = 0,
+  CommandBufferErrorInternal = 1,
+  CommandBufferErrorTimeout = 2,
+  CommandBufferErrorPageFault = 3,
+  CommandBufferErrorOutOfMemory = 8,
+};
+
+class Buffer : public NS::Referencing<Buffer> {
+ public:
+  explicit Buffer(std::size_t bytes)
+      : owned_(std::make_unique<metal_emulator::buffer>(bytes)),
+        contents_(owned_->as<char>().data()) {}
+  Buffer(void* memory, std::size_t bytes)
+      : contents_(memory),
+        borrowed_(std::make_unique<metal_emulator::allocation>(
+            metal_emulator::space::device, "a buffer", static_cast<std::byte*>(memory), bytes,
+            true)) {}
+  [[nodiscard]] void* contents() { return contents_; }
+  [[nodiscard]] NS::UInteger length() const { return memory()->size(); }
+  void didModifyRange(...) = delete;  // of managed memory, which Apple silicon has not
+  [[nodiscard]] metal_emulator::allocation* memory() const {
+    return owned_ != nullptr ? owned_->memory() : borrowed_.get();
+  }
+
+ private:
+  std::unique_ptr<metal_emulator::buffer> owned_;
+  void* contents_;
+  std::unique_ptr<metal_emulator::allocation> borrowed_;
+};
+
+class FunctionConstantValues : public NS::Referencing<FunctionConstantValues> {
+ public:
+  static FunctionConstantValues* alloc() { return new FunctionConstantValues; }
+  FunctionConstantValues* init() { return this; }
+  void setConstantValue(const void* value, DataType type, NS::UInteger index) {
+    const std::size_t size = type == DataTypeBool ? 1 : 4;
+    auto& bytes = values[static_cast<unsigned>(index)];
+    bytes.resize(size);
+    std::memcpy(bytes.data(), value, size);
+  }
+  std::map<unsigned, std::vector<std::byte>> values;
+};
+
+class Function : public NS::Referencing<Function> {
+ public:
+  const metal_emulator::kernel* which = nullptr;
+  std::map<unsigned, std::vector<std::byte>> constants;
+  [[nodiscard]] NS::String* name() const {
+    return NS::String::string(which->name.c_str(), NS::UTF8StringEncoding);
+  }
+};
+
+class CompileOptions : public NS::Referencing<CompileOptions> {
+ public:
+  static CompileOptions* alloc() { return new CompileOptions; }
+  CompileOptions* init() { return this; }
+  void setFastMathEnabled(bool on) { fast_math = on; }
+  void setLanguageVersion(LanguageVersion v) { version = v; }
+  bool fast_math = true;  // Metal's default
+  LanguageVersion version = LanguageVersion3_1;
+};
+
+class Library : public NS::Referencing<Library> {
+ public:
+  Function* newFunction(const NS::String* name) {
+    const auto& all = metal_emulator::kernels();
+    const auto found = all.find(name->utf8String());
+    if (found == all.end() || found->first == metal_emulator::failures().function) return nullptr;
+    auto* f = new Function;
+    f->which = &found->second;
+    return f;
+  }
+  Function* newFunction(const NS::String* name, const FunctionConstantValues* constants,
+                        NS::Error** error) {
+    Function* f = newFunction(name);
+    if (f == nullptr) {
+      if (error != nullptr) *error = NS::Error::make(1, "no such function");
+      return nullptr;
+    }
+    f->constants = constants->values;
+    return f;
+  }
+};
+
+class ComputePipelineState : public NS::Referencing<ComputePipelineState> {
+ public:
+  const metal_emulator::kernel* which = nullptr;
+  std::map<unsigned, std::vector<std::byte>> constants;
+  [[nodiscard]] NS::UInteger maxTotalThreadsPerThreadgroup() const { return which->max_threads; }
+  [[nodiscard]] NS::UInteger threadExecutionWidth() const { return metal_emulator::simd_width; }
+};
+
+/// Records commands; they run when their buffer is committed.
+class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
+ public:
+  explicit ComputeCommandEncoder(CommandBuffer* owner) : owner_(owner) {}
+  void setComputePipelineState(const ComputePipelineState* state) { pipeline_ = state; }
+  void setBuffer(const Buffer* b, NS::UInteger offset, NS::UInteger index) {
+    const auto i = static_cast<unsigned>(index);
+    bytes_.erase(i);
+    next_.buffers[i] = b == nullptr ? nullptr : b->memory();
+    next_.offsets[i] = static_cast<std::int64_t>(offset);
+  }
+  void setBytes(const void* data, NS::UInteger length, NS::UInteger index) {
+    const auto i = static_cast<unsigned>(index);
+    auto held = std::make_shared<passed>(length);
+    std::memcpy(held->words.data(), data, length);
+    bytes_[i] = held;
+    next_.buffers[i] = &held->memory;
+    next_.offsets[i] = 0;
+  }
+  void setThreadgroupMemoryLength(NS::UInteger length, NS::UInteger index) {
+    next_.threadgroup_sizes[static_cast<unsigned>(index)] = length;
+  }
+  void dispatchThreadgroups(Size groups, Size threads) {
+    record({groups.width * threads.width, groups.height * threads.height,
+            groups.depth * threads.depth},
+           threads);
+  }
+  void dispatchThreads(Size grid, Size threads) { record(grid, threads); }
+  void memoryBarrier(BarrierScope) {}  // dispatches run one after the other
+  void endEncoding() { ended = true; }
+  bool ended = false;
+
+ private:
+  struct passed {
+    explicit passed(std::size_t bytes)
+        : words((bytes + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t)),
+          memory(metal_emulator::space::constant, "bytes",
+                 reinterpret_cast<std::byte*>(words.data()), bytes, true) {}
+    std::vector<std::max_align_t> words;
+    metal_emulator::allocation memory;
+  };
+  static metal_emulator::extent extent_of(Size s) {
+    return {static_cast<std::uint32_t>(s.width), static_cast<std::uint32_t>(s.height),
+            static_cast<std::uint32_t>(s.depth)};
+  }
+  void record(Size grid, Size threads);
+
+  CommandBuffer* owner_;
+  const ComputePipelineState* pipeline_ = nullptr;
+  metal_emulator::launch next_;
+  std::map<unsigned, std::shared_ptr<passed>> bytes_;
+};
+
+using HandlerFunction = std::function<void(CommandBuffer*)>;
+
+class CommandBuffer : public NS::Referencing<CommandBuffer> {
+ public:
+  ComputeCommandEncoder* computeCommandEncoder() {
+    return (new ComputeCommandEncoder(this))->autorelease();
+  }
+  void addCompletedHandler(const HandlerFunction& f) { handlers_.push_back(f); }
+  /// Runs all that was encoded.
+  void commit() {
+    auto& plan = metal_emulator::failures();
+    auto& done = metal_emulator::activity();
+    const bool fails = done.command_buffers++ >= plan.command_buffers;
+    status_ = CommandBufferStatusCompleted;
+    if (fails) {
+      fail(plan.command_buffer_code, "a fault that was asked for");
+    } else {
+      for (const recorded& r : commands_) {
+        ++done.dispatches;
+        const metal_emulator::outcome run = metal_emulator::run(r.what, done.how);
+        add(done.cost[r.what.name], run.cost);
+        if (!run.ok()) {
+          done.last_fault = run.error;
+          fail(CommandBufferErrorPageFault, run.error.message);
+          break;
+        }
+      }
+    }
+    commands_.clear();
+    for (const HandlerFunction& f : handlers_) f(this);
+  }
+  void waitUntilCompleted() { ++metal_emulator::activity().waits; }
+  [[nodiscard]] CommandBufferStatus status() const { return status_; }
+  [[nodiscard]] NS::Error* error() const { return error_.get(); }
+  [[nodiscard]] double GPUStartTime() const { return 0; }
+  [[nodiscard]] double GPUEndTime() const { return 0; }
+
+ private:
+  friend class ComputeCommandEncoder;
+  struct recorded {
+    metal_emulator::launch what;
+    std::map<unsigned, std::shared_ptr<void>> bytes;  // alive until the command has run
+  };
+  void fail(std::int64_t code, const std::string& text) {
+    status_ = CommandBufferStatusError;
+    error_ = NS::TransferPtr(new NS::Error(static_cast<NS::Integer>(code), text));
+  }
+  static void add(metal_emulator::traffic& to, const metal_emulator::traffic& from) {
+    to.loads += from.loads, to.stores += from.stores, to.atomics += from.atomics;
+    to.loaded_bytes += from.loaded_bytes, to.stored_bytes += from.stored_bytes;
+  }
+  static void add(metal_emulator::counts& to, const metal_emulator::counts& from) {
+    add(to.device, from.device), add(to.constant, from.constant);
+    add(to.threadgroup, from.threadgroup);
+    for (const auto& [index, t] : from.buffers) add(to.buffers[index], t);
+    to.multiply_adds += from.multiply_adds;
+    to.matrix_multiply_adds += from.matrix_multiply_adds;
+    to.barriers += from.barriers, to.simdgroup_barriers += from.simdgroup_barriers;
+    to.simdgroup_operations += from.simdgroup_operations;
+    to.threadgroup_bytes = std::max(to.threadgroup_bytes, from.threadgroup_bytes);
+  }
+
+  CommandBufferStatus status_ = CommandBufferStatusNotEnqueued;
+  NS::SharedPtr<NS::Error> error_;
+  std::vector<recorded> commands_;
+  std::vector<HandlerFunction> handlers_;
+};
+
+inline void ComputeCommandEncoder::record(Size grid, Size threads) {
+  metal_emulator::launch what = next_;
+  if (pipeline_ != nullptr) {
+    what.which = pipeline_->which;
+    what.name = pipeline_->which->name;
+    what.constants = pipeline_->constants;
+  }
+  what.grid = extent_of(grid);
+  what.threads = extent_of(threads);
+  CommandBuffer::recorded r{std::move(what), {}};
+  for (const auto& [index, held] : bytes_) r.bytes[index] = held;
+  owner_->commands_.push_back(std::move(r));
+}
+
+class CommandQueue : public NS::Referencing<CommandQueue> {
+ public:
+  CommandBuffer* commandBuffer() { return (new CommandBuffer)->autorelease(); }
+};
+
+class Device : public NS::Referencing<Device> {
+ public:
+  [[nodiscard]] NS::String* name() const {
+    return NS::String::string("Metal emulator", NS::UTF8StringEncoding);
+  }
+  [[nodiscard]] bool supportsFamily(GPUFamily) const {
+    return metal_emulator::failures().simdgroup_matrices;
+  }
+  [[nodiscard]] bool hasUnifiedMemory() const { return true; }
+  [[nodiscard]] NS::UInteger maxBufferLength() const {
+    return metal_emulator::failures().max_buffer_length;
+  }
+  [[nodiscard]] NS::UInteger maxThreadgroupMemoryLength() const { return 32768; }
+  Library* newLibrary(const NS::String* source, const CompileOptions*, NS::Error** error) {
+    if (metal_emulator::failures().library || source == nullptr || source->length() == 0) {
+      if (error != nullptr) *error = NS::Error::make(3, "the source does not compile");
+      return nullptr;
+    }
+    return new Library;
+  }
+  ComputePipelineState* newComputePipelineState(const Function* f, NS::Error** error) {
+    if (f == nullptr || f->which->name == metal_emulator::failures().pipeline) {
+      if (error != nullptr) *error = NS::Error::make(2, "no pipeline can be made");
+      return nullptr;
+    }
+    auto* p = new ComputePipelineState;
+    p->which = f->which;
+    p->constants = f->constants;
+    return p;
+  }
+  Buffer* newBuffer(NS::UInteger length, ResourceOptions) {
+    return may_make(length) ? new Buffer(length) : nullptr;
+  }
+  Buffer* newBuffer(const void* data, NS::UInteger length, ResourceOptions options) {
+    Buffer* b = newBuffer(length, options);
+    if (b != nullptr) std::memcpy(b->contents(), data, length);
+    return b;
+  }
+  /// The caller's memory itself: whole pages of it, as Metal wants them.
+  Buffer* newBuffer(void* memory, NS::UInteger length, ResourceOptions, std::nullptr_t) {
+    constexpr std::uintptr_t page = 16384;  // of Apple silicon
+    if (reinterpret_cast<std::uintptr_t>(memory) % page != 0 || length % page != 0) return nullptr;
+    return may_make(length) ? new Buffer(memory, length) : nullptr;
+  }
+  CommandQueue* newCommandQueue() {
+    return metal_emulator::failures().no_queue ? nullptr : new CommandQueue;
+  }
+
+ private:
+  static bool may_make(NS::UInteger length) {
+    const auto& plan = metal_emulator::failures();
+    return length > 0 && length <= plan.max_buffer_length &&
+           metal_emulator::activity().buffers++ < plan.buffers;
+  }
+};
+
+inline Device* CreateSystemDefaultDevice() {
+  return metal_emulator::failures().no_device ? nullptr : new Device;
+}
+
+}  // namespace MTL

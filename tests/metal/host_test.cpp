@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: MIT
+// The emulator's metal-cpp, as a host uses it.
+#include <Metal/Metal.hpp>
+
+#include <cstdint>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#define KVFIT_METAL
+#include "kvfit/metal/availability.hpp"
+#include "support/catch.hpp"
+
+namespace {
+
+using metal_emulator::activity;
+using metal_emulator::failures;
+using metal_emulator::live_objects;
+
+/// Every test begins with a device that works.
+struct fresh {
+  fresh() {
+    failures() = {};
+    activity() = {};
+    live = live_objects();
+  }
+  ~fresh() { failures() = {}; }
+  std::int64_t live;
+};
+
+NS::String* text(const char* s) {
+  return NS::String::string(s, NS::UTF8StringEncoding);
+}
+
+/// Sums 100 numbers in each of 3 threadgroups; "" or what went wrong.
+std::string sum_on_device(std::vector<float>& sums) {
+  auto pool = NS::TransferPtr(NS::AutoreleasePool::alloc()->init());
+  const auto device = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
+  if (!device) return "no device";
+  const auto queue = NS::TransferPtr(device->newCommandQueue());
+  if (!queue) return "no queue";
+  NS::Error* error = nullptr;
+  const auto library = NS::TransferPtr(device->newLibrary(text("source"), nullptr, &error));
+  if (!library) return error->localizedDescription()->utf8String();
+  const auto function = NS::TransferPtr(library->newFunction(text("sum_tile_float")));
+  if (!function) return "no function";
+  const auto pipeline = NS::TransferPtr(device->newComputePipelineState(function.get(), &error));
+  if (!pipeline) return error->localizedDescription()->utf8String();
+
+  std::vector<float> x(300);
+  std::iota(x.begin(), x.end(), 0.0f);
+  const auto in = NS::TransferPtr(
+      device->newBuffer(x.data(), x.size() * sizeof(float), MTL::ResourceStorageModeShared));
+  const auto out =
+      NS::TransferPtr(device->newBuffer(3 * sizeof(float), MTL::ResourceStorageModeShared));
+  if (!in || !out) return "no memory";
+
+  MTL::CommandBuffer* commands = queue->commandBuffer();
+  MTL::ComputeCommandEncoder* encoder = commands->computeCommandEncoder();
+  encoder->setComputePipelineState(pipeline.get());
+  encoder->setBuffer(in.get(), 0, 0);
+  encoder->setBuffer(out.get(), 0, 1);
+  const std::uint32_t n = 100;
+  encoder->setBytes(&n, sizeof(n), 2);
+  encoder->setThreadgroupMemoryLength(128, 0);
+  encoder->dispatchThreadgroups(MTL::Size(3, 1, 1), MTL::Size(64, 1, 1));
+  encoder->endEncoding();
+  int completed = 0;
+  commands->addCompletedHandler([&](MTL::CommandBuffer*) { ++completed; });
+  commands->commit();
+  commands->waitUntilCompleted();
+  if (completed != 1) return "the handler was not called";
+  if (commands->status() != MTL::CommandBufferStatusCompleted) {
+    return "code " + std::to_string(commands->error()->code()) + ": " +
+           commands->error()->localizedDescription()->utf8String();
+  }
+  const auto* y = static_cast<const float*>(out->contents());
+  sums.assign(y, y + 3);
+  return "";
+}
+
+TEST_CASE("A host's calls of metal-cpp run a kernel, and leave no object behind", "[metal]") {
+  const fresh start;
+  std::vector<float> sums;
+  CHECK(sum_on_device(sums).empty());
+  CHECK(sums == std::vector<float>{4950, 14950, 24950});
+  CHECK(live_objects() == start.live);
+  CHECK(activity().dispatches == 1);
+  CHECK(activity().waits == 1);
+  CHECK(activity().cost.at("sum_tile_float").device.loaded_bytes == 1200);
+}
+
+TEST_CASE("Calls of metal-cpp fail as planned, and leave no object behind", "[metal]") {
+  const fresh start;
+  std::vector<float> sums;
+  const auto fails_with = [&](const std::string& wanted) {
+    const std::string got = sum_on_device(sums);
+    INFO(got);
+    CHECK(got.find(wanted) != std::string::npos);
+    CHECK(live_objects() == start.live);
+    CHECK(sums.empty());
+    failures() = {};
+    activity() = {};
+  };
+  failures().no_device = true;
+  fails_with("no device");
+  failures().no_queue = true;
+  fails_with("no queue");
+  failures().library = true;
+  fails_with("does not compile");
+  failures().function = "sum_tile_float";
+  fails_with("no function");
+  failures().pipeline = "sum_tile_float";
+  fails_with("no pipeline");
+  for (const std::uint64_t buffers : {0u, 1u}) {
+    failures().buffers = buffers;
+    fails_with("no memory");
+  }
+  failures().max_buffer_length = 100;
+  fails_with("no memory");
+  failures().command_buffers = 0;
+  failures().command_buffer_code = MTL::CommandBufferErrorTimeout;
+  fails_with("code 2");
+  failures().command_buffers = 1;  // the first still runs
+  CHECK(sum_on_device(sums).empty());
+}
+
+TEST_CASE("A kernel's fault is an error of its command buffer", "[metal]") {
+  const fresh start;
+  {
+    auto pool = NS::TransferPtr(NS::AutoreleasePool::alloc()->init());
+    const auto device = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
+    const auto queue = NS::TransferPtr(device->newCommandQueue());
+    const auto library = NS::TransferPtr(device->newLibrary(text("source"), nullptr, nullptr));
+    const auto constants = NS::TransferPtr(MTL::FunctionConstantValues::alloc()->init());
+    const bool mended = false;
+    constants->setConstantValue(&mended, MTL::DataTypeBool, 0);
+    const auto function =
+        NS::TransferPtr(library->newFunction(text("all_write_one"), constants.get(), nullptr));
+    REQUIRE(function);
+    const auto pipeline = NS::TransferPtr(device->newComputePipelineState(function.get(), nullptr));
+    const auto out = NS::TransferPtr(device->newBuffer(64, MTL::ResourceStorageModeShared));
+    MTL::CommandBuffer* commands = queue->commandBuffer();
+    MTL::ComputeCommandEncoder* encoder = commands->computeCommandEncoder();
+    encoder->setComputePipelineState(pipeline.get());
+    encoder->setBuffer(out.get(), 0, 1);
+    encoder->dispatchThreads(MTL::Size(8, 1, 1), MTL::Size(8, 1, 1));
+    encoder->endEncoding();
+    commands->commit();
+    CHECK(commands->status() == MTL::CommandBufferStatusError);
+    CHECK(activity().last_fault.kind == metal_emulator::fault_kind::race);
+  }
+  CHECK(live_objects() == start.live);
+}
+
+TEST_CASE("Memory of the caller becomes a buffer only where pages allow it", "[metal]") {
+  const fresh start;
+  {
+    const auto device = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
+    std::vector<char> bytes(3 * 16384);
+    const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
+    char* page = bytes.data() + (16384 - address % 16384) % 16384;
+    const auto shared =
+        NS::TransferPtr(device->newBuffer(page, 16384, MTL::ResourceStorageModeShared, nullptr));
+    REQUIRE(shared);
+    CHECK(shared->contents() == page);
+    CHECK(device->newBuffer(page + 16, 16384, MTL::ResourceStorageModeShared, nullptr) == nullptr);
+    CHECK(device->newBuffer(page, 16000, MTL::ResourceStorageModeShared, nullptr) == nullptr);
+  }
+  CHECK(live_objects() == start.live);
+}
+
+TEST_CASE("Where kvfit::metal is built, the system is asked for its device", "[metal]") {
+  const fresh start;
+  using kvfit::metal::availability;
+  CHECK(kvfit::metal::find_availability() == availability::available);
+  failures().no_device = true;
+  CHECK(kvfit::metal::find_availability() == availability::no_device);
+  CHECK(live_objects() == start.live);
+}
+
+}  // namespace
