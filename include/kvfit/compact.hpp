@@ -14,7 +14,8 @@
 #include "kvfit/compact/run.hpp"
 #endif
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Replaces T keys and values by `options.budget` that give nearly the same attention (Attention
 /// Matching, arXiv:2602.16284): rows are selected, a bias per key is fitted so that
@@ -36,21 +37,21 @@ namespace kvfit::inline KVFIT_ISA {
 /// any row that is not hidden, budget < 1 or not above the protected rows, `invalid_position` for
 /// rows named in `protect` that are not there, hidden or named twice, options out of range,
 /// `untied_values` where `options.tied_values_from` says that values are columns of the keys and
-/// one of them is not, `memory_cap_exceeded` where even the smallest plan exceeds `options.memory.cap`. Found on
-/// the way: rows given by name that are not there, a rule that the selection has no model of,
-/// `all_masked` where no query sees a key, `non_finite` "logits" where a product overflows,
-/// `storage_overflow` where a value does not fit its storage type, `out_of_memory`, and `cancelled`
-/// once `stop` is due: it is looked at between stages, before every panel of the score pass (or the
-/// panels computed at once), every greedy round and every evaluation of the refinement, not within
-/// a fit of weights or values. Numerical trouble is no error but a status in the report. Nothing is
-/// thrown, printed or kept. Same input, same bytes, whatever `threads`: an executor (`thread_pool`,
-/// `external_executor`) that shares the work within this one head. Where there are as many heads as
-/// threads, `compact_cache` keeps them busier.
+/// one of them is not, `memory_cap_exceeded` where even the smallest plan exceeds
+/// `options.memory.cap`. Found on the way: rows given by name that are not there, a rule that the
+/// selection has no model of, `all_masked` where no query sees a key, `non_finite` "logits" where a
+/// product overflows, `storage_overflow` where a value does not fit its storage type,
+/// `out_of_memory`, and `cancelled` once `stop` is due: it is looked at between stages, before
+/// every panel of the score pass (or the panels computed at once), every greedy round and every
+/// evaluation of the refinement, not within a fit of weights or values. Numerical trouble is no
+/// error but a status in the report. Nothing is thrown, printed or kept. Same input, same bytes,
+/// whatever `threads`: an executor (`thread_pool`, `external_executor`) that shares the work within
+/// this one head. Where there are as many heads as threads, `compact_cache` keeps them busier.
 ///
 /// Cost: n·T·(d_k + d_v) for the scores, the selection's own, n·t² for each fit (where queries are
-/// few some 4/3 m³ + 8 m² d_v flops more, m = min(n, t), see `linalg::cross_validated_ridge`), the refinement's own.
-/// Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp), `report.memory`
-/// afterwards.
+/// few some 4/3 m³ + 8 m² d_v flops more, m = min(n, t), see `linalg::cross_validated_ridge`), the
+/// refinement's own. Memory: `planned_memory` says it beforehand (compact/memory_plan.hpp),
+/// `report.memory` afterwards.
 ///
 /// Policies other than the defaults need their headers (kvfit/selection/omp.hpp, say). With the
 /// target kvfit::compiled they need none: this is a call into the library then, which takes the
@@ -76,4 +77,5 @@ namespace kvfit::inline KVFIT_ISA {
   return compact(kv_block{.keys = keys, .values = values}, queries, options, stop, threads);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

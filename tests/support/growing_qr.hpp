@@ -12,7 +12,8 @@
 
 #include "kvfit/linalg/matrix_ref.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 /// Solves min_w ‖A w − y‖ while columns are appended to A, without ever refitting.
 ///
@@ -238,4 +239,5 @@ class growing_qr {
   Eigen::VectorXd part_;
 };
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

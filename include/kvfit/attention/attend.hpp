@@ -33,7 +33,8 @@ struct attend_options {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Keys of the longest block.
 inline index_t longest_of(std::span<const kv_block> blocks) noexcept {
@@ -42,9 +43,11 @@ inline index_t longest_of(std::span<const kv_block> blocks) noexcept {
   return longest;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Bytes that `attend` holds at most, its result included; `options.memory` is not looked at.
 inline double attend_bytes(const query_set& queries, std::span<const kv_block> blocks,
@@ -65,9 +68,11 @@ inline double attend_bytes(const query_set& queries, std::span<const kv_block> b
   return std::max(checking, bytes) + small_bytes;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Every block by itself, and all of the same two widths.
 inline result<void> check_blocks(const query_set& queries, std::span<const kv_block> blocks) {
@@ -226,9 +231,11 @@ inline result<attention_output> attend_unguarded(const query_set& queries,
   return out;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// softmax(logits + bias) · values over all `blocks` together, block by block, merged exactly:
 ///
@@ -258,4 +265,5 @@ inline result<attention_output> attend(const query_set& queries,
   return attend(queries, std::span<const kv_block>(blocks.begin(), blocks.size()), rule, options);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

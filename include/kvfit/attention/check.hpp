@@ -17,7 +17,8 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/view/check.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// A bias or mask entry: finite, or −∞ for a hidden key.
 inline bool is_finite_or_hidden(float x) noexcept {
@@ -146,9 +147,11 @@ inline result<void> check_query_block(const query_block& block, index_t depth) {
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `invalid_option` where the rule is outside its documented ranges.
 inline result<void> check_rule(const logit_rule& rule) {
@@ -222,4 +225,5 @@ inline double checking_bytes(const head_sizes& sizes) noexcept {
   return float_bytes(65536 + std::max(sizes.depth, sizes.width)) + float_bytes(sizes.keys);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

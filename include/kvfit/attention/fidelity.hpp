@@ -26,7 +26,8 @@ struct fidelity {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Compares two attention results row by row, in double (the metrics of the paper's evaluation,
 /// without the constants that the published code adds to its denominators).
@@ -82,4 +83,5 @@ inline fidelity compare(const matrix& output, const vector& log_mass, const matr
   return f;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -20,7 +20,8 @@
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Rows of queries taken together: rows first … first + count − 1 of one query block. `offset` is
 /// the number of rows in the blocks and panels before.
@@ -289,4 +290,5 @@ inline double logit_source_bytes(const head_sizes& sizes, index_t keys) noexcept
          grown_bytes(static_cast<double>(sizeof(query_panel)) * static_cast<double>(panels));
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

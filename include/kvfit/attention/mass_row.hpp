@@ -8,7 +8,8 @@
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Shift, factor and target of one row of the weighted mass equation
 /// Σ_j factor · exp(s_ij − shift) w_j = target. A query that sees nothing asks for nothing: factor
@@ -29,4 +30,5 @@ inline mass_row weighted_mass_row(const attention_scores& scores, index_t i,
   return {scores.max[i], 1.0F / mass, 1.0F};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

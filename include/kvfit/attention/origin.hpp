@@ -23,7 +23,8 @@ struct block_origin {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The end of the run of blocks that starts at `begin` and is of one block of the caller's: of one
 /// query head. Without origins every block is a caller's own. Blocks of one head stand together.
@@ -122,4 +123,5 @@ constexpr double latest_queries_bytes(index_t queries) noexcept {
   return grown_bytes(double_bytes(3, queries) + static_cast<double>(queries));
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

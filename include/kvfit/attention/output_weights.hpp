@@ -12,7 +12,8 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace output_detail {
 
@@ -64,4 +65,5 @@ inline vector relative_output_weights(const matrix& output) {
   return out;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

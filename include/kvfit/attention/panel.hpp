@@ -17,7 +17,8 @@
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/view/check.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// One panel at a time, in one sweep over the keys: exp(s_ij − shift_i), Σ_j of them, max_i and
 /// output_i. Keys run down and queries across, so that neither product needs its factors
@@ -200,4 +201,5 @@ inline double attention_panel_bytes(const head_sizes& sizes, bool has_room) noex
          grown_bytes(raises);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -25,7 +25,8 @@ struct query_moments {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The moments of the rows of all `blocks` together: at least one row, all of d_k columns. Divided
 /// by n, not n − 1: one query has a covariance of 0, and saying each twice changes nothing. Two
@@ -80,4 +81,5 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
   return moments;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -35,7 +35,8 @@ struct rope {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `invalid_option` where the base is not a finite number above 0 or the dims are odd, negative or
 /// more than `width`, or where the scaling is outside its ranges.
@@ -160,4 +161,5 @@ inline double row_rotation_bytes(index_t width) noexcept {
   return double_bytes(pairs) + 2 * grown_bytes(float_bytes(pairs));
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -71,7 +71,8 @@ using any_rope_scaling = std::variant<rope_scaling::none, rope_scaling::linear, 
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 inline bool is_positive(double x) noexcept {
   return x > 0 && std::isfinite(x);
@@ -163,4 +164,5 @@ inline std::vector<double> scaled_frequencies(const any_rope_scaling& scaling, d
   return frequencies;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

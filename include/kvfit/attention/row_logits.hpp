@@ -12,7 +12,8 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/transpose.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Writes s_ij of every query i against the rows numbered `rows`, bias, mask and positions of those
 /// rows included: n × |rows|, natural log. `keys` are the rows' keys (|rows| × d_k): the cache's
@@ -78,4 +79,5 @@ inline matrix row_logits(const kv_block& cache, const query_set& queries, const 
   return logits;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -14,7 +14,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Whether a score pass of these sizes keeps the exponentials.
 inline bool keeps_exponentials(const head_sizes& sizes, const score_options& options) noexcept {
@@ -31,9 +32,11 @@ inline double scores_bytes(const head_sizes& sizes, const score_options& options
          (has_importance ? float_bytes(sizes.keys) : 0);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Bytes of a panel's bookkeeping.
 inline constexpr double panel_overhead = 4096;
@@ -56,18 +59,22 @@ inline double score_checked_bytes(const head_sizes& of, const score_options& opt
          (options.window > 0 ? latest_queries_bytes(sizes.queries) : 0);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Bytes that `score_pass` holds at most, its result included; `options.memory` is not looked at.
 inline double score_pass_bytes(const head_sizes& sizes, const score_options& options) noexcept {
   return std::max(checking_bytes(sizes), detail::score_checked_bytes(sizes, options)) + small_bytes;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// `options` with which a pass for `sizes` keeps to `options.memory`, or `memory_cap_exceeded` with
 /// the least it needs.
@@ -93,4 +100,5 @@ inline result<score_options> score_options_within(const head_sizes& sizes,
                "one query at a time"};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

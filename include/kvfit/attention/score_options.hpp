@@ -53,7 +53,8 @@ struct score_options {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `invalid_option` where the pooling window has no centre, or a size is negative.
 inline result<void> check_score_options(const score_options& options) {
@@ -81,4 +82,5 @@ inline result<void> check_score_options(const score_options& options) {
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

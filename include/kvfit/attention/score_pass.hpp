@@ -19,7 +19,8 @@
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/simd/dot.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Pools `scores` in place; the average counts the zeros beyond the ends, as the published method
 /// does. Cost T · width: every window is summed by itself, so equal windows pool to equal numbers.
@@ -192,9 +193,11 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   return scores;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Sweeps all keys once for every panel of queries: log-mass, output and importance.
 ///
@@ -224,4 +227,5 @@ inline result<attention_scores> score_pass(const kv_block& cache, const query_se
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

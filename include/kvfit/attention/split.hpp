@@ -12,7 +12,8 @@
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Queries of one part, with their masks; views into the caller's memory.
 struct query_part {
@@ -109,4 +110,5 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
   return parts;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -36,7 +36,8 @@ enum class empty_log_mass : std::uint8_t {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Adds the keys of `from` to `into`: attention over a union is the mass-weighted mixture of
 /// attention over its parts. Associative and commutative up to rounding. The empty state is
@@ -96,4 +97,5 @@ inline void merge(attention_state& into, const attention_state& from) noexcept {
   return attention_state{log_mass, 1.0F, output};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -13,7 +13,8 @@
 #include "kvfit/simd/bf16_product.hpp"
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// C = A B, where B stays while A's change. Errors as `precision_kind` says; in fp32 nothing is
 /// packed. Numbers must be finite; those beyond the largest bf16, 3.39e38, are packed as that one.
@@ -122,4 +123,5 @@ inline double tile_product_bytes(precision_kind precision, index_t rows, index_t
   return precision == precision_kind::bf16x3 ? 2 * words : words;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

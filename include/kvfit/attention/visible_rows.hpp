@@ -10,7 +10,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 inline bool hides(float bias) noexcept {
   return bias == -std::numeric_limits<float>::infinity();
@@ -50,4 +51,5 @@ inline float_tile load_visible_rows(const row_view& view, std::span<const float>
   return {buffer, cols};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -9,7 +9,8 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::bias::inline KVFIT_ISA {
+namespace kvfit::bias {
+inline namespace KVFIT_ISA {
 
 inline result<bias_fit> fit_bias(const bias::zero&, const bias_problem& problem) {
   return bias_fit{.weights =
@@ -35,4 +36,5 @@ inline double fit_bias_bytes(const bias::from_selection&, const head_sizes& size
 
 static_assert(bias_policy<bias::zero> && bias_policy<bias::from_selection>);
 
-}  // namespace kvfit::bias::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::bias

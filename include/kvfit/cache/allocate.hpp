@@ -29,7 +29,8 @@ struct influence {
 
 }  // namespace kvfit::budgets
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Rows for each head, in the order of `heads`, within bounds of the caller's own: `total` in all.
 ///
@@ -75,4 +76,5 @@ template <class Policy>
   return allocate_within(heads, *bounds, total, policy);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

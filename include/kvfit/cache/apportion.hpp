@@ -18,7 +18,8 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// One head while rows are shared out.
 struct claim {
@@ -162,9 +163,11 @@ inline std::vector<index_t> apportion_checked(std::span<const double> shares,
   return round_rows(claims, total);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Whole rows in proportion to `shares`, within `bounds`, `total` of them exactly:
 ///
@@ -208,4 +211,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

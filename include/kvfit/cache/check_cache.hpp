@@ -29,7 +29,8 @@ struct head_task {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// `cause`, found in one head of a cache, saying in which.
 inline error in_head(error cause, const head_id& id) {
@@ -99,9 +100,11 @@ inline result<void> add_layers(const cache_view& cache, const cache_queries& que
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Rows of all heads of the global layers: what a ratio is a ratio of.
 inline index_t rows_of(const cache_view& cache) {
@@ -139,4 +142,5 @@ inline index_t rows_of(const cache_view& cache) {
   return tasks;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

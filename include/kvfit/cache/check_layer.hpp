@@ -10,7 +10,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/check.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// "layer 3 keys".
 inline std::string part_of(const compacted_layer& layer, const char* part) {
@@ -35,9 +36,11 @@ inline result<void> check_finite(const compacted_layer& layer, const char* part,
   return error{errc::non_finite, part_of(layer, part), at / cols, at % cols, {}};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Whether `layer` is what `compacted_layer` says: offsets that start at 0, never fall and end with
 /// the rows; as many positions, biases, key and value rows; positions ≥ 0 that ascend within each
@@ -122,4 +125,5 @@ namespace kvfit::inline KVFIT_ISA {
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -20,7 +20,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The layers of a piece that are compacted.
 inline std::vector<const cache_layer*> compacted_layers(const text_piece& piece,
@@ -219,4 +220,5 @@ class piece_check {
   const cache_options& options_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

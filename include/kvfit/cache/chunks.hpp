@@ -35,7 +35,8 @@ struct chunk_plan {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Refuses a part that is not of the text.
 inline result<void> check_part(const chunk& part, index_t rows, const char* argument) {
@@ -144,9 +145,11 @@ inline result<chunk_plan> plan_checked(std::span<const chunk> chunks, index_t ro
   return plan;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `part` of a text in chunks of `length` rows, the last one shorter where it has to be.
 ///
@@ -237,4 +240,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -20,7 +20,8 @@
 #include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/serial.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Puts the heads of one layer one after the other, and lets go of each when it has been copied.
 inline compacted_layer stack_heads(std::span<compacted_head> heads) {
@@ -97,9 +98,11 @@ inline compacted_cache assemble(const cache_view& cache, std::span<const head_ta
   return out;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Carries out a plan, handing over each head as it is done, so that no more than those under way
 /// are held: for results that go to a file or back into the engine's memory.
@@ -162,4 +165,5 @@ template <executor E>
   return compact_cache(cache, queries, options, serial{});
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

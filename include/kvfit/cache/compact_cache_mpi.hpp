@@ -42,7 +42,8 @@ struct ranked_cache {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// About what it takes to compact each head: T_h · t_h, and one read where all or nothing stays.
 inline std::vector<double> work_of(std::span<const head_task> tasks,
@@ -109,9 +110,11 @@ inline ranked_cache assemble_ranked(ranked_heads&& all, std::vector<compacted_he
   return out;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The serial `compact_cache` of the whole cache, done by all ranks together: the same rows and the
 /// same bytes, each head compacted by one rank on its own executor.
@@ -184,4 +187,5 @@ template <executor E>
   return compact_cache(ranks, cache, queries, options, spread, serial{});
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

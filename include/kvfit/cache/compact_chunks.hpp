@@ -15,7 +15,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/progress.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// KV-based chunks: one prefill of the whole text, cut into chunks that are fitted one by one; rows
 /// outside every chunk stay as they are. No key is moved.
@@ -88,4 +89,5 @@ template <executor E>
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -20,7 +20,8 @@
 #include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/stop.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Pieces of one text on their way into one compact cache.
 template <class E>
@@ -164,9 +165,11 @@ class piece_compaction {
   std::vector<piece_report> reports_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Text-based chunks: each piece is fitted alone, as its own prefill has it, then its keys are
 /// turned to where the text has them, and all are put one under the other (arXiv:2602.16284,
@@ -197,4 +200,5 @@ template <executor E>
       "compact_pieces", [&] { return detail::piece_compaction(pieces, options, how, by).run(); });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

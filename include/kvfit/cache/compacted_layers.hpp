@@ -9,7 +9,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Whether `compact_cache` takes a layer: global, and not among the numbers to `skip`.
 inline bool is_compacted(const cache_layer& layer, std::span<const index_t> skip) {
@@ -17,4 +18,5 @@ inline bool is_compacted(const cache_layer& layer, std::span<const index_t> skip
          std::find(skip.begin(), skip.end(), layer.number) == skip.end();
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -30,7 +30,8 @@ struct dynamic_programming {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The grid: head h takes 0 … `most[h]` steps beyond its least, all heads together `steps`.
 struct budget_grid {
@@ -151,9 +152,11 @@ inline result<influence_plan> plan_on_grid(std::span<const influence_curve> curv
   return filled.loss < plan.loss ? filled : plan;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Rows that minimise Σ f_h(t_h) itself, whatever the form of the curves:
 ///
@@ -190,4 +193,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -104,7 +104,8 @@ inline bias_layout flashinfer(float sm_scale) {
 
 }  // namespace kvfit::bias_layouts
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 inline result<void> check_layout(const bias_layout& layout, index_t heads) {
   if (layout.type != dtype::fp32 && layout.type != dtype::fp16 && layout.type != dtype::bf16) {
@@ -156,9 +157,11 @@ inline result<void> put_bias_row(const compacted_layer& layer, std::size_t head,
                "every key of the head would be hidden as " + std::string(name(layout.type))};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The biases of `layer` as a kernel wants them.
 ///
@@ -220,4 +223,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

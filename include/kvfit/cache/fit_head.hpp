@@ -24,7 +24,8 @@ struct compacted_head {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Whether a method failed on numbers it met on the way, rather than on input that is wrong.
 inline bool is_numerical(const error& cause) {
@@ -80,4 +81,5 @@ inline result<compacted_head> fit_head(const head_task& task, const compact_opti
   return out;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

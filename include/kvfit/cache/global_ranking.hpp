@@ -29,7 +29,8 @@ struct global_ranking {
 
 }  // namespace kvfit::budgets
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// How many of the `total` most important keys of all heads each head has, every head within its
 /// bounds: a head's `least` best keys are in, its keys beyond `most` are passed over.
@@ -83,4 +84,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

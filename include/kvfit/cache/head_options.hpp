@@ -12,7 +12,8 @@
 #include "kvfit/selection/highest_attention.hpp"
 #include "kvfit/values/copy.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The options of one head's own `compact`.
 inline compact_options head_options(const cache_options& options, const cache_layer& layer,
@@ -38,4 +39,5 @@ inline compact_options copying(const compact_options& options) {
   return asked;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -16,7 +16,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Lanes of at most `largest` bytes each, no more than `options.heads_at_once`; 0: as many as the
 /// executor runs. Fewer at a time change no byte of a result, so they go first; a head that needs
@@ -89,4 +90,5 @@ inline index_t checks_within_memory(std::span<const head_task> tasks,
   return lanes_of(largest, options);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

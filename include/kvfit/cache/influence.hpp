@@ -30,7 +30,8 @@ struct influence_settings {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The influence curve of one head: it is compacted to each of `budgets` rows, and the loss is the
 /// error that the report shows on the queries held out.
@@ -106,4 +107,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -42,7 +42,8 @@ struct influence_plan {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// f(rows); the curve must be one that `check_curves` lets through. Cost: O(log points).
 [[nodiscard]] inline double loss_at(const influence_curve& curve, index_t rows) noexcept {
@@ -129,9 +130,11 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Loss a row, from a to b. The slope of an envelope's pieces, wherever they are compared.
 inline double slope(const influence_point& a, const influence_point& b) noexcept {
@@ -159,4 +162,5 @@ inline std::vector<influence_point> convex_envelope(const influence_curve& curve
   return corners;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

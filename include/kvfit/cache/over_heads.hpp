@@ -19,7 +19,8 @@
 #include <exception>
 #endif
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// What went wrong in a loop, of which only the failure at the lowest place is kept.
 class first_failure {
@@ -103,4 +104,5 @@ result<void> over_heads(E&& how, index_t count, index_t at_once, const watch& by
   return ran;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

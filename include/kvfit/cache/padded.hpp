@@ -50,7 +50,8 @@ struct padded_layer {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// `rows` rounded up to a multiple of `step`, or `invalid_option`.
 inline result<index_t> round_up(index_t rows, index_t step, const char* argument) {
@@ -89,9 +90,11 @@ void copy_rows(To& to, index_t to_row, const From& from, index_t from_row, index
   to.bias.segment(to_row, count) = from.bias.segment(from_row, count);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `layer` with every head as long as the longest, rounded up to a multiple of `multiple`.
 ///
@@ -198,4 +201,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -32,7 +32,8 @@ struct cache_plan {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Importance of the keys of each head that may be kept, under `budgets::global_ranking`.
 template <executor E>
@@ -89,9 +90,11 @@ result<void> check_tasks(const cache_view& cache, std::span<const head_task> tas
       failed_at);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Checks every head and shares rows out: what `compact_cache` does before its first compaction.
 ///
@@ -130,4 +133,5 @@ template <executor E>
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -31,7 +31,8 @@ struct position_run {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Rows and positions stay within it, so that no sum or difference of them overflows.
 inline constexpr index_t largest_position = index_t{1} << 53U;
@@ -122,4 +123,5 @@ inline result<void> check_runs(std::span<const position_run> runs, index_t rows,
   return error{errc::shape_mismatch, name, sum, rows, "rows; one position for each live row"};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

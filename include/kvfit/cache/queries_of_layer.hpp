@@ -11,7 +11,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The blocks of all entries of `queries` for `layer`, KV head after KV head; within one, entry
 /// after entry in the order of `queries`. Entries e of G_e · H blocks give H groups of Σ G_e
@@ -74,4 +75,5 @@ namespace kvfit::inline KVFIT_ISA {
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

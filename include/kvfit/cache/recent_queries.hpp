@@ -38,7 +38,8 @@ struct owned_queries {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// A ring of the last `capacity` rows of each query head: an engine hands over the queries it has
 /// made anyway, and gives a round what the text has lately asked for.
@@ -232,4 +233,5 @@ class recent_queries {
   std::map<ring_name, ring> rings_;
 };
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -28,7 +28,8 @@
 #include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/serial.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The heads of a layer that is compacted by itself, with the queries of their groups.
 inline result<std::vector<head_task>> tasks_of_layer(const cache_layer& layer,
@@ -150,9 +151,11 @@ inline result<index_t> refits_within_memory(const cache_layer& layer,
   return std::max<index_t>(1, *options.memory.cap / largest);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Compacts every head of `layer` to the rows named for it: `compact` with `selection::given`, so
 /// biases and values are fitted to full attention for these very rows.
@@ -214,4 +217,5 @@ template <executor E>
   return refit_layer(layer, rows, queries, options, serial{});
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

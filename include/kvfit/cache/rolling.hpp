@@ -37,7 +37,8 @@ struct rolling_state {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Keeps, for one text, a compact block of its first `live_first()` rows and the positions of the
 /// live rows behind it; the live rows themselves are the engine's. An engine attends over both:
@@ -390,4 +391,5 @@ class rolling_cache {
   std::shared_ptr<detail::round_state> under_way_;
 };
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

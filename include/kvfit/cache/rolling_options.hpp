@@ -25,7 +25,8 @@ struct rolling_options {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `invalid_option` for lengths that no round could keep: negative ones, a target that does not
 /// exceed sinks and recent rows, a trigger that does not exceed the target, and for protected rows
@@ -62,4 +63,5 @@ namespace kvfit::inline KVFIT_ISA {
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -55,7 +55,8 @@ struct round_state {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// What a round came to: a cache or an error. `rolling_cache::apply` takes it.
 class rolling_outcome {
@@ -142,4 +143,5 @@ class rolling_round {
   std::shared_ptr<detail::round_state> state_;
 };
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

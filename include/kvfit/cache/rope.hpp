@@ -15,7 +15,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/check.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Positions stay within ±2⁵³, as `check_positions` wants them.
 inline result<void> check_distance(index_t distance) {
@@ -110,9 +111,11 @@ result<matrix> moved_rows(const row_view& keys, const rope& rotation, const Dist
   });
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Keys as they would be had their text stood `distance` positions further on (or back, where it is
 /// negative): pair i of every row is turned by distance · θ_i. RoPE turns by p · θ_i at position p,
@@ -179,4 +182,5 @@ namespace kvfit::inline KVFIT_ISA {
   return detail::move_compact(layer, rotation, distances, storage);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -36,7 +36,8 @@ struct row_bounds {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The bounds of each head, in the order of `heads`:
 ///
@@ -101,4 +102,5 @@ namespace kvfit::inline KVFIT_ISA {
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -16,7 +16,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 inline std::vector<head_rows> lengths_of(std::span<const head_task> tasks) {
   std::vector<head_rows> heads;
@@ -123,4 +124,5 @@ inline result<std::vector<index_t>> share_out(std::span<const head_rows> heads,
       options.shares);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

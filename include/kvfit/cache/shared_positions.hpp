@@ -20,7 +20,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/serial.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// What the attention of one head's queries says of its compact rows: mean_i Â_ij.
 inline result<vector> mean_attention(const head_task& task, const compacted_layer& fitted,
@@ -108,9 +109,11 @@ inline result<std::vector<index_t>> shared_rows(const cache_layer& layer,
   return rows_within(std::move(rows), importance, most, kept);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `fitted` with the same positions in every head: the union of the heads' own, on which every head
 /// is fitted anew.
@@ -178,4 +181,5 @@ template <executor E>
   return share_positions(layer, fitted, queries, options, most_rows, serial{});
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

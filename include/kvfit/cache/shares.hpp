@@ -47,7 +47,8 @@ struct given {
 
 }  // namespace kvfit::budgets
 
-namespace kvfit::budgets::inline KVFIT_ISA {
+namespace kvfit::budgets {
+inline namespace KVFIT_ISA {
 
 /// The share of each head, in the order of `heads`; in no unit, only ratios matter. All policies'
 /// errors: those of `check_heads`, `out_of_memory`. Cost: O(H log H), some 24 bytes a head.
@@ -140,4 +141,5 @@ namespace kvfit::budgets::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::budgets::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::budgets

@@ -10,7 +10,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// One head's report over several stretches: sums, the worst outcome and the first cause. What was
 /// measured was measured on each stretch alone, and does not add up.
@@ -72,4 +73,5 @@ inline compacted_layer stack_layers(std::span<const compacted_layer> parts) {
   return out;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -15,7 +15,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The live rows of a round: how many, and where they stand.
 struct live_rows {
@@ -24,8 +25,8 @@ struct live_rows {
   std::vector<index_t> positions = {};  ///< of every row, once a head was found to be as long
 };
 
-/// A head that says where its rows stand must say what the rolling cache has recorded. Without a table, a first
-/// position of 0 says nothing.
+/// A head that says where its rows stand must say what the rolling cache has recorded. Without a
+/// table, a first position of 0 says nothing.
 inline result<void> check_live_positions(const kv_block& live, std::span<const index_t> positions) {
   const auto rows = static_cast<index_t>(positions.size());
   if (live.positions.empty() && live.first_position == 0) return {};
@@ -143,4 +144,5 @@ inline result<void> stack_round(const cache_view& live, index_t rows,
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -17,7 +17,8 @@ struct stacked_rows {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 inline void decode_stacked(const void* context, index_t row, float* out) noexcept {
   const auto& stack = *static_cast<const stacked_rows*>(context);
@@ -26,9 +27,11 @@ inline void decode_stacked(const void* context, index_t row, float* out) noexcep
   load_row(stack.bottom, row - above, out);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// All rows of `stack`, which the view refers to: it must stay where it is. A stack with one part
 /// empty is the other part itself.
@@ -52,4 +55,5 @@ namespace kvfit::inline KVFIT_ISA {
                               .decode = &detail::decode_stacked});
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -15,7 +15,8 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// A straight piece of a head's envelope.
 struct envelope_piece {
@@ -74,9 +75,11 @@ inline influence_plan fill_envelopes(std::span<const influence_curve> curves,
   return plan;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Rows that minimise Σ f̂_h(t_h), f̂_h the convex envelope of f_h on its bounds:
 ///
@@ -101,4 +104,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -17,7 +17,8 @@
 #include "kvfit/parallel/serial.hpp"
 #include "kvfit/presets.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `fitted` on the same positions with every bias 0 and values fitted to that.
 ///
@@ -77,4 +78,5 @@ template <executor E>
   return refit_without_bias(layer, fitted, queries, options, serial{});
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -16,7 +16,8 @@
 #include "kvfit/refine/gradient_keys.hpp"
 #include "kvfit/refine/refinement.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The options for T = `rows` keys of `depth` numbers and values of `width`, but for whether the
 /// budget exceeds the protected rows (`check_protected_budget`).
@@ -97,4 +98,5 @@ inline result<void> check_compaction(const kv_block& cache, const query_set& que
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -15,7 +15,8 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// What n queries give t compact keys: softmax weights (n × t) and the log of their mass (n).
 struct compact_attention {
@@ -75,4 +76,5 @@ inline compact_attention attend_compact(const query_part& part, const kv_block& 
   return found;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -48,7 +48,8 @@ struct compact_entry_points {
 
 }  // namespace kvfit::compiled
 
-namespace kvfit::compiled::inline KVFIT_ISA {
+namespace kvfit::compiled {
+inline namespace KVFIT_ISA {
 
 inline plain_rows to_plain(compacted&& rows) {
   const auto copied = [](const auto& of) {
@@ -101,4 +102,5 @@ inline result<std::vector<compacted>> compact_progressive(const kv_block& cache,
   });
 }
 
-}  // namespace kvfit::compiled::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::compiled

@@ -14,7 +14,8 @@
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Rows first … first + count − 1 of a block, with what belongs to them.
 class block_slice {
@@ -113,4 +114,5 @@ inline compacted merged(const compacted& a, const compacted& b) {
   return out;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -9,7 +9,8 @@
 #include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// What the selection wants, within the memory and at the precision of the composition.
 inline score_options fit_scores(const compact_options& options, index_t panels_at_once = 1) {
@@ -20,4 +21,5 @@ inline score_options fit_scores(const compact_options& options, index_t panels_a
   return wanted;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -16,7 +16,8 @@
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/refiner.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Whether a policy says what it takes; a caller's own does by a function beside it.
 template <class Handle>
@@ -171,4 +172,5 @@ class head_bytes {
   double views_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

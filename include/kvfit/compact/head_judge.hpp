@@ -14,7 +14,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Compares full and compact attention on the judging queries of a split, or on the fitted ones
 /// where none are held out or none of them sees a key.
@@ -77,4 +78,5 @@ class head_judge {
   std::optional<attention_scores> held_out_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -14,7 +14,8 @@
 #include "kvfit/compact/memory_planner.hpp"
 #endif
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// What `compact()` would hold at most for inputs of these sizes, and what it would do without to
 /// keep to `options.memory.cap`; the very report that it then gives. Nothing is computed.
@@ -64,4 +65,5 @@ namespace kvfit::inline KVFIT_ISA {
 #endif
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -16,7 +16,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Options under which the call keeps to its cap, and what it says about that.
 struct memory_plan {
@@ -281,4 +282,5 @@ inline result<memory_report> plan_memory(const compaction_sizes& sizes,
   return plan->report;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

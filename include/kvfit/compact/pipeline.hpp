@@ -28,7 +28,8 @@
 #include "kvfit/refine/refiner.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// One head on its way through the stages.
 class pipeline {
@@ -270,4 +271,5 @@ class pipeline {
   std::optional<value_stage> value_stage_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -18,7 +18,8 @@
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/selection/fixed.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The rows that the selection picks for `options.budget` beside the protected rows `kept`, in its
 /// order, by the caller's numbers.
@@ -147,4 +148,5 @@ class progression {
   std::vector<index_t> order_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

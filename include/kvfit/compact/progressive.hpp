@@ -18,7 +18,8 @@
 #include "kvfit/core/catch_bad_alloc.hpp"
 #endif
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Compacts one head to each of `budgets` rows with one run of the selection, at the largest of
 /// them that is below T: a smaller budget takes the first rows in the order of choice
@@ -53,4 +54,5 @@ namespace kvfit::inline KVFIT_ISA {
 #endif
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -15,7 +15,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Shares the cap of `compact_progressive` out: every fit runs beside the results of all others and
 /// the order of choice, whichever come first, so that its bytes do not depend on their order.
@@ -66,4 +67,5 @@ class progressive_memory {
   double held_ = 0;  // all results, and what is beside them
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

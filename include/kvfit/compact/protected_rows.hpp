@@ -13,7 +13,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Counts that are not negative, and numbers of `rows` rows, each named once.
 inline result<void> check_protection(const protection& asked, index_t rows) {
@@ -150,4 +151,5 @@ inline open_rows open_stretch(const protection& asked, const row_order& order,
   return {open.first + first, open.count - first - last};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

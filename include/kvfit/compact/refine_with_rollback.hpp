@@ -14,7 +14,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/refine/refiner.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Storage types that compact keys and biases are rounded to before they are judged.
 struct stored_types {
@@ -85,4 +86,5 @@ inline result<kept_refinement> refine_with_rollback(refiner& moving, head_judge&
   return kept_refinement{kept_steps, start.errors};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

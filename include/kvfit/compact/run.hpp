@@ -15,7 +15,8 @@
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// How many of the ascending `rows` are below `row`.
 inline index_t count_below(std::span<const index_t> rows, index_t row) {
@@ -127,4 +128,5 @@ inline result<compacted> compact_checked(const kv_block& cache, const query_set&
   return out;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -47,7 +47,8 @@ inline compaction_sizes sizes_of(const kv_block& cache, const query_set& queries
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The share of the queries not held out that is fitted on, of `queries` rows for `budget` ones.
 inline double fitted_share(const compact_options& options, index_t queries, index_t budget) {
@@ -88,4 +89,5 @@ inline split_sizes part_sizes(const head_sizes& head, std::span<const index_t> q
   return parts;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -9,7 +9,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/check.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Rounds to a storage type, in place; `storage_overflow` at the first number that does not fit.
 template <class Numbers>
@@ -28,4 +29,5 @@ result<void> round_to_storage(Numbers& numbers, dtype type, const char* argument
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

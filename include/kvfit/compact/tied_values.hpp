@@ -16,7 +16,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/refine/refinement.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Whether a value policy asks for nothing that a tie would not give: copies, or least squares that
 /// nobody set.
@@ -81,4 +82,5 @@ inline refinement decided_refinement(const compact_options& options) {
                     refines_by_default(options.selection) && fits_values(options.values));
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -21,7 +21,8 @@
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// What a value stage reads. All of it must outlive the stage.
 struct scored_head {
@@ -30,7 +31,8 @@ struct scored_head {
   const attention_scores& scores;  ///< of the queries fitted on
 };
 
-/// Fits and judges the values of `out`, whose positions, keys and biases stand. May be asked again, for other ones.
+/// Fits and judges the values of `out`, whose positions, keys and biases stand. May be asked again,
+/// for other ones.
 class value_stage {
  public:
   value_stage(const compact_options& options, const scored_head& head, head_judge& judge,
@@ -245,4 +247,5 @@ class value_stage {
   compact_attention train_;  // of the queries fitted on, over the result
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

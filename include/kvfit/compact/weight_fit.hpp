@@ -19,7 +19,8 @@
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/simd/softmax.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Rows in ascending order, their weights with them.
 inline void sort_by_position(selected_rows& rows) {
@@ -205,4 +206,5 @@ class weight_fit {
   std::vector<char> banned_;  // rows that were dead once
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

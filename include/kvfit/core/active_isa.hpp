@@ -25,7 +25,8 @@ constexpr std::string_view isa_name(std::string_view of_namespace) noexcept {
 
 }  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Names the instruction set that `compact()` runs on: "sse2", "avx2_fma_f16c", "neon" and so on.
 ///
@@ -40,4 +41,5 @@ namespace kvfit::inline KVFIT_ISA {
 #endif
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -7,7 +7,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 // In double: the sizes asked about need not exist, and no product of them overflows.
 
@@ -51,4 +52,5 @@ constexpr double packed_bytes(Rows rows, Cols cols, Depth depth) noexcept {
   return std::min(factors, 4.0 * 1024 * 1024);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

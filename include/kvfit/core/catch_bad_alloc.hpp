@@ -10,7 +10,8 @@
 #include <stdexcept>
 #endif
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// `step()`, whose result is a `result<T>`; an allocation that fails becomes `out_of_memory`. Other
 /// exceptions can only be those of a caller's own policy, and pass. Without exceptions a plain
@@ -30,4 +31,5 @@ auto catch_bad_alloc([[maybe_unused]] const char* argument, Step&& step) -> decl
 #endif
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

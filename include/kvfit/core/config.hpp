@@ -6,7 +6,9 @@
 /// keeps may not run on the smaller machine. So all code of kvfit that computes lives in an inline
 /// namespace named after the instruction set:
 ///
-///     namespace kvfit::inline KVFIT_ISA { ... }
+///     namespace kvfit {
+///     inline namespace KVFIT_ISA { ... }
+///     }
 ///
 /// Callers write `kvfit::compact(...)` and never see it; the linker sees different names for all
 /// instruction sets that are told apart below. Plain

@@ -93,13 +93,15 @@ struct error;
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 void set_error(error& to, errc code, std::string_view argument, std::int64_t actual,
                std::int64_t expected, std::string_view detail);
 void copy_error(error& to, const error& from);
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
 namespace kvfit {
 
@@ -165,7 +167,8 @@ struct error {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 // Not inlined: errors are made at hundreds of places, and none of them is hot.
 [[gnu::noinline, gnu::cold]] inline void set_error(error& to, errc code, std::string_view argument,
@@ -182,4 +185,5 @@ namespace kvfit::detail::inline KVFIT_ISA {
   set_error(to, from.code, from.argument, from.actual, from.expected, from.detail);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -59,7 +59,8 @@ constexpr float largest_stored(dtype type) noexcept {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// 1 / scale, or 0 where that is no number: the scale is 0 or so small that its fp16 is.
 inline float inverse(float scale) noexcept {
@@ -73,9 +74,11 @@ inline float largest_magnitude(std::span<const float> x) noexcept {
   return largest;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// 32 finite numbers as q8_0, by ggml's reference: scale = max |x| / 127, q = x · (1 / scale)
 /// rounded to nearest, ties away from 0. The scale overflows fp16 where max |x| ≥ 65520 · 127.
@@ -145,4 +148,5 @@ inline float of_byte(dtype type, std::uint8_t byte) noexcept {
   return static_cast<float>(static_cast<std::int8_t>(byte));
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -7,7 +7,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Refuses settings outside their documented ranges with `invalid_option`, before anything is
 /// computed. A policy P that can be misset has its own `result<void> check_settings(const P&)`
@@ -23,4 +24,5 @@ result<void> check_settings(const std::variant<Policies...>& policy) {
   return std::visit([](const auto& chosen) { return check_settings(chosen); }, policy);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

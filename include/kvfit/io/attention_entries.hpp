@@ -25,7 +25,8 @@
 #include "kvfit/io/safetensors_read.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -279,4 +280,5 @@ inline result<std::string> read_fingerprint(const safetensors_file& file) {
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -14,7 +14,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/io/attention_rule.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -69,4 +70,5 @@ inline result<void> check_attention_rule(const attention_rule& rule, index_t kv_
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

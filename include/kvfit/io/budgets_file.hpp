@@ -38,7 +38,8 @@ inline constexpr std::uint64_t max_budgets_file = std::uint64_t{1} << 22;
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -221,4 +222,5 @@ inline std::string budgets_text(std::span<const head_share> shares) {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -16,7 +16,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -79,4 +80,5 @@ inline result<opened_file> open_file(const std::filesystem::path& path) {
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -29,7 +29,8 @@
 #include "kvfit/io/safetensors_read.hpp"
 #include "kvfit/view/row_view.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -246,4 +247,5 @@ inline result<capture> read_capture(result<safetensors_file> read) {
       errc::file_unreadable, [&] { return io_detail::read_capture(read_safetensors(bytes)); });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -17,7 +17,8 @@
 #include "kvfit/view/row_memory.hpp"
 #include "kvfit/view/row_view.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -117,4 +118,5 @@ inline result<head_rows_tensor> read_head_rows(index_t layer, const layer_parts&
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -16,7 +16,8 @@
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -198,4 +199,5 @@ inline result<void> check_compact_layer(const compact_layer& layer, const compac
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -25,7 +25,8 @@
 #include "kvfit/io/rope_text.hpp"
 #include "kvfit/io/safetensors_write.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -209,4 +210,5 @@ inline void put_rules(std::span<const compact_layer> layers, const compact_file_
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

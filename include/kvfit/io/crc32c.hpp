@@ -11,7 +11,8 @@
 
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -77,4 +78,5 @@ class crc32c {
   std::uint32_t remainder_ = 0xFFFFFFFFU;
 };
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -22,7 +22,8 @@
 #include "kvfit/io/tensor_view.hpp"
 #include "kvfit/view/row_view.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -210,4 +211,5 @@ inline row_view rows_of(const tensor_view& tensor, index_t first, index_t count)
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -14,7 +14,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/io/layer_tensors.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -118,4 +119,5 @@ inline std::string print_rope(const rope& rotation) {
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

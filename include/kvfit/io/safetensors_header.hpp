@@ -46,7 +46,8 @@ inline constexpr std::uint64_t max_safetensors_header = 100'000'000;
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -321,4 +322,5 @@ inline result<safetensors_header> parse_safetensors_header(std::string_view text
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

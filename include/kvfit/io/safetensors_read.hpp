@@ -44,7 +44,8 @@ struct safetensors_file {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -155,4 +156,5 @@ result<safetensors_file> load_safetensors(Source source, std::uint64_t size,
   return found != file.tensors.end() && found->name == name ? &*found : nullptr;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

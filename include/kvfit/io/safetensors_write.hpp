@@ -21,7 +21,8 @@
 #include "kvfit/io/safetensors_header.hpp"
 #include "kvfit/io/tensor_view.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -173,4 +174,5 @@ template <class Fill>
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

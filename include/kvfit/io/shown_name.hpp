@@ -7,7 +7,8 @@
 
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -21,4 +22,5 @@ inline std::string shown_name(std::string_view text) {
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -16,7 +16,8 @@
 #include "kvfit/io/crc32c.hpp"
 #include "kvfit/io/state_layout.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -79,4 +80,5 @@ inline result<void> check_state_size(std::uint64_t size, std::string_view name) 
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -19,7 +19,8 @@
 #include "kvfit/io/state_layout.hpp"
 #include "kvfit/simd/convert.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -105,4 +106,5 @@ class state_parts {
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

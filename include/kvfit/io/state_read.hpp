@@ -28,7 +28,8 @@
 #include "kvfit/io/state_rule.hpp"
 #include "kvfit/io/state_write.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -336,4 +337,5 @@ inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes,
                                      [&] { return io_detail::read_state_bytes(bytes, expected); });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

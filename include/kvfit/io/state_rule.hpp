@@ -13,7 +13,8 @@
 #include "kvfit/io/attention_rule_check.hpp"
 #include "kvfit/io/state_layout.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -97,4 +98,5 @@ inline std::uint64_t state_bytes_of(const attention_rule& rule) {
 
 }  // namespace io_detail
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

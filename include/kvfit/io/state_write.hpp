@@ -24,7 +24,8 @@
 #include "kvfit/io/state_layout.hpp"
 #include "kvfit/io/state_rule.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
@@ -357,4 +358,5 @@ inline result<void> put_state(const compacted_cache& cache, const state_info& in
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

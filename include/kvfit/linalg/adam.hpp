@@ -11,7 +11,8 @@
 
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 struct adam_options {
   double learning_rate = 0.001;  ///< η > 0
@@ -115,4 +116,5 @@ class adam {
   adam_options options_;
 };
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

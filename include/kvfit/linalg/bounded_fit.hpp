@@ -20,7 +20,8 @@ struct bounded_fit {
 
 }  // namespace kvfit::linalg
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 /// How far gradient component g may still be followed at weight w: 0 where the KKT conditions hold
 /// (g ≥ 0 on the lower bound, g ≤ 0 on the upper one, g = 0 between).
@@ -62,4 +63,5 @@ inline void count_bounds(const Eigen::VectorXd& weights, const box& bounds,
   }
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

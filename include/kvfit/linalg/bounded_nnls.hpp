@@ -16,7 +16,8 @@
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 struct bounded_nnls_options {
   box bounds = {};
@@ -111,4 +112,5 @@ constexpr double bounded_nnls_bytes(index_t t) noexcept {
   return double_bytes(t, t) + detail::triangular_bytes(t, t) + double_bytes(32, t);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -18,7 +18,8 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 namespace detail {
 
@@ -164,4 +165,5 @@ constexpr double cross_validated_ridge_bytes(index_t n, index_t t, index_t d) no
   return rows + double_bytes(m, m) + forming + double_bytes(9, m) + double_bytes(d);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -15,7 +15,8 @@
 #include "kvfit/linalg/published_least_squares.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 /// What `projected_gradient` is given.
 struct gradient_start {
@@ -140,4 +141,5 @@ constexpr double gradient_start_bytes(index_t n, index_t t) noexcept {
          std::max(by_gram, published_least_squares_bytes(n, t, 1, false));
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

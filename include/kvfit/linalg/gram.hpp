@@ -15,7 +15,8 @@
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 /// Everything ½‖D(M w − y)‖² depends on: with D = diag(scale),
 /// ½‖D(M w − y)‖² = ½ wᵀ gram w − momentᵀ w + ½ target_sq.
@@ -245,4 +246,5 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
   return out;
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -16,7 +16,8 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 /// Solves min_w ‖A w − y‖ while columns are appended to A, without ever refitting.
 ///
@@ -311,4 +312,5 @@ constexpr double growing_cholesky_bytes(index_t rows, index_t capacity) noexcept
          double_bytes(6 * rows + 9 * capacity + most);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

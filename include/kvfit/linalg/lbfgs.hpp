@@ -14,7 +14,8 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 struct lbfgs_options {
   int memory = 10;        ///< pairs of steps and gradient changes kept, ≥ 1
@@ -143,4 +144,5 @@ inline double lbfgs_bytes(const lbfgs_options& options, int steps, Eigen::Index 
   return double_bytes(2 * pairs + 4, size);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -14,7 +14,8 @@
 #include "kvfit/linalg/least_squares_options.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 namespace detail {
 
@@ -90,4 +91,5 @@ constexpr double least_squares_bytes(index_t n, index_t t, index_t d, least_squa
                                     : 0.0));
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

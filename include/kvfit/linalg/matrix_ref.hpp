@@ -8,7 +8,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 /// An n × t fp32 matrix, row-major, rows a constant stride apart. Taken by const reference.
 /// A `kvfit::matrix`, its row or column blocks and a strided `Eigen::Map` bind without a copy;
@@ -20,4 +21,5 @@ using const_matrix_ref = Eigen::Ref<const kvfit::matrix, 0, Eigen::OuterStride<>
 /// residual); empty means all ones.
 using row_scale = std::span<const double>;
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -14,7 +14,8 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 struct power_options {
   int rounds = 3;          ///< at least 0; the published code runs 3
@@ -119,4 +120,5 @@ inline void apply_gram(const const_matrix_ref& m, const double* u, double* out) 
   return detail::power_iterate(gram.cols(), options, apply);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -16,7 +16,8 @@
 #include "kvfit/linalg/power_iteration.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 struct projected_gradient_options {
   box bounds = {};
@@ -115,4 +116,5 @@ struct projected_gradient_options {
   return out;
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

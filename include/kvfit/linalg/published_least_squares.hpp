@@ -15,7 +15,8 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 namespace detail {
 
@@ -77,4 +78,5 @@ constexpr double published_least_squares_bytes(index_t n, index_t t, index_t d,
   return sizes.around(std::max({by_qr, sizes.by_gram(), truncated}));
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -6,7 +6,8 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 namespace detail {
 
@@ -40,4 +41,5 @@ inline double_matrix product(const double_matrix& a, bool is_transposed, const d
   return true;
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -11,7 +11,8 @@
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 /// σ_max/σ_min of the upper triangle of `r`, from below: a few rounds of power iteration on RᵀR and
 /// on its inverse, and never less than the ratio of the largest to the smallest diagonal entry.
@@ -63,4 +64,5 @@ template <class Scalar>
   return std::max(largest.sigma * inverse.sigma, largest_pivot / smallest_pivot);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -10,7 +10,8 @@
 
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The part, 0 … parts − 1, that each item goes to: items in falling order of work, each to the
 /// part with the least so far (Graham 1969, longest processing time first: no part gets more than
@@ -31,4 +32,5 @@ namespace kvfit::detail::inline KVFIT_ISA {
   return part;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

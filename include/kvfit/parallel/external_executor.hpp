@@ -5,7 +5,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/parallel/executor.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// An executor over a parallel loop that the host program already has.
 ///
@@ -29,4 +30,5 @@ struct external_executor {
 template <class ParallelFor>
 external_executor(ParallelFor) -> external_executor<ParallelFor>;
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -29,7 +29,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/wire_error.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The processes (ranks) of a communicator. Not an `executor`, whose items share memory: here each
 /// rank works on items of its own, with an executor of its own, and what it found is exchanged.
@@ -244,4 +245,5 @@ class mpi_ranks {
   index_t message_bytes_ = most_message;
 };
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

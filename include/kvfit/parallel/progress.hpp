@@ -30,7 +30,8 @@ struct watch {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `how.run(count, body)`, watched. `cancelled` (items done, of how many) where any item was left
 /// out because it was time to stop: items begun are ended, the others are not begun. A body that
@@ -74,4 +75,5 @@ result<void> run_watched(E&& how, index_t count, Body&& body, const watch& by,
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -5,7 +5,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/parallel/executor.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// One item after the other, in order, on the calling thread. Every other executor must give the
 /// same bytes.
@@ -20,4 +21,5 @@ struct serial {
 
 static_assert(executor<serial> && executor<const serial>);
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

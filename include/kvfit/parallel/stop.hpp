@@ -43,7 +43,8 @@ struct stop_when {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `cancelled`, naming `where`, once `stop` is due; the detail says which of the two it was.
 inline result<void> check_stop(const stop_when& stop, const char* where) {
@@ -53,4 +54,5 @@ inline result<void> check_stop(const stop_when& stop, const char* where) {
                is_wish ? "asked to stop" : "the deadline has passed"};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -17,7 +17,8 @@
 #include <exception>
 #endif
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Threads that take items one by one, whoever is free next. The calling thread is one of them.
 ///
@@ -149,4 +150,5 @@ class thread_pool {
 
 static_assert(executor<thread_pool>);
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

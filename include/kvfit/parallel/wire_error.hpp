@@ -13,7 +13,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/error.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Up to `Bytes` bytes of a text. What is longer is cut, between two characters of UTF-8.
 template <std::size_t Bytes>
@@ -60,4 +61,5 @@ struct wire_error {
 
 static_assert(std::is_trivially_copyable_v<wire_error>);
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -36,7 +36,8 @@ struct cache_prefix {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Rows first … first + count − 1 of a block without masks.
 inline kv_block block_rows(const kv_block& block, index_t first, index_t count) noexcept {
@@ -105,9 +106,11 @@ inline result<void> append_outside(const kv_block& block, index_t first, index_t
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// All rows of a cache that an engine has read, which must be as long in all layers (asserted).
 inline cache_prefix prefix_of(const live_cache& cache) {
@@ -264,4 +267,5 @@ inline result<void> check_prefix(const cache_prefix& prefix, std::span<const lay
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -45,7 +45,8 @@ struct token_range {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// A text on its way up: hidden states that have left the layers below, and what the layer at work
 /// has made of them, chunk by chunk.
@@ -213,9 +214,11 @@ class layerwise {
   layerwise_compaction out_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Compacts a cache layer by layer, from below. Layer l's queries are those that its texts ask when
 /// the layers below are already compact (on-policy, arXiv:2602.16284): hidden states of every text
@@ -248,4 +251,5 @@ template <engine E, executor X, layer_compaction Compact>
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

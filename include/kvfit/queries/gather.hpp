@@ -43,7 +43,8 @@ struct gather_options {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// One gathering, from settings to queries.
 template <engine E, executor X>
@@ -257,9 +258,11 @@ class gathering {
   reference_queries out_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Reference queries of a cache, source by source (arXiv:2602.16284, reference queries): texts are
 /// made (self-study answers are generated), rows are allotted, then each text is read once over the
@@ -305,4 +308,5 @@ template <engine E, executor X>
   return gather_queries(read, context, cache, std::span<const weighted_source>(&one, 1), options);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -26,7 +26,8 @@ struct generation_limits {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Logits of the token after the last of `hidden`.
 template <engine E, executor X>
@@ -41,9 +42,11 @@ result<matrix> next_logits(const reader<E, X>& read, const matrix& hidden) {
   return logits;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Goes on from `logits` (1 × vocabulary): draws a token, reads it over `before` and `live`, and so
 /// on, until the sampler, a stop token or a limit ends the text, the engine's positions too.
@@ -94,4 +97,5 @@ template <engine E, executor X>
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

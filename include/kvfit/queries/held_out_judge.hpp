@@ -36,7 +36,8 @@ struct judge_options {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The mean over heads of output error + mass · mass error (`fidelity`), each of attention over the
 /// compacted rows against attention over those they stand for; queries of several entries that name
@@ -156,4 +157,5 @@ class held_out_judge {
 
 static_assert(std::is_nothrow_move_constructible_v<held_out_judge>);
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -25,7 +25,8 @@ struct parted_queries {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Whether all heads of a set have its rows, and its readings stand within them: `shape_mismatch`,
 /// `invalid_position`.
@@ -80,9 +81,11 @@ inline reference_queries take_queries(const reference_queries& all, std::span<co
   return part;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Every s-th row of the set judges (rows s − 1, 2s − 1, …), the others are fitted on; the reports
 /// are those of the whole. Readings without a row in a part are not in it.
@@ -105,4 +108,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

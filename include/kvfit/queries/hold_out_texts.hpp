@@ -31,7 +31,8 @@ struct parted_texts {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Of long texts read after the cache, a stretch; of short ones (questions with their answers, say)
 /// a few. A stretch is to be read by itself: what the model needs of the cache for it, it needs at
@@ -96,4 +97,5 @@ namespace kvfit::inline KVFIT_ISA {
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

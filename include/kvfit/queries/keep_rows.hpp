@@ -12,7 +12,8 @@
 #include "kvfit/queries/engine.hpp"
 #include "kvfit/queries/reference_queries.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The layers whose queries are wanted: those that remember every row.
 inline std::vector<index_t> global_layers(std::span<const layer_shape> shapes) {
@@ -37,4 +38,5 @@ inline void keep_rows(const query_reading& reading, index_t first, const layer_r
   }
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -21,7 +21,8 @@
 #include "kvfit/queries/engine.hpp"
 #include "kvfit/queries/live_cache.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Refuses what a layer's `project` must not return: other sizes than its shape and `tokens`.
 inline result<void> check_projected(const layer_shape& shape, const layer_rows& rows,
@@ -77,9 +78,11 @@ inline result<void> attend_head(const layer_shape& shape, std::span<const kv_blo
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Outputs (n × d_v, one per query head) of n tokens that stand at `position` and after, over the
 /// prefix's blocks of this layer and its live rows, which must hold the tokens' own. A token sees
@@ -116,4 +119,5 @@ template <executor X>
   return outputs;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -15,7 +15,8 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/queries/engine.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The uncompacted cache of an engine: layer l holds `rows(l)` rows a KV head, and row r stands at
 /// `first_position() + r`. Layers may differ in length while tokens are on their way through.
@@ -118,4 +119,5 @@ class live_cache {
   std::vector<layer_memory> layers_;
 };
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -13,7 +13,8 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Refuses fractions that are no parts of a whole: `empty_input` for none, `invalid_option` for one
 /// outside (0, 1] (`actual` says which) or a sum above 1 (within 1e-9).
@@ -87,4 +88,5 @@ namespace kvfit::inline KVFIT_ISA {
   return kept;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

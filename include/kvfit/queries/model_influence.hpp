@@ -33,7 +33,8 @@ concept head_compaction = requires(F& compact, const head_id& head, index_t rows
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// ln p of every token after each row: n × vocabulary, from logits.
 inline matrix log_softmax(const matrix& logits) {
@@ -148,9 +149,11 @@ class influence_measurement {
   index_t tokens_ = 0;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The influence curve of every head of the global layers, in the order of the view: at each budget
 /// of the grid that head alone is compacted, and the loss is what the model says then,
@@ -213,4 +216,5 @@ template <engine E, executor X, head_compaction Compact>
       });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -14,7 +14,8 @@
 #include "kvfit/queries/live_cache.hpp"
 #include "kvfit/queries/reader.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// What a text leaves when it has been read.
 struct prefilled {
@@ -40,4 +41,5 @@ template <engine E, executor X>
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

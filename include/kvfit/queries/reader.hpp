@@ -36,7 +36,8 @@ struct read_options {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Nobody looks at the rows.
 struct unseen {
@@ -286,4 +287,5 @@ template <engine E>
   return make_reader(model, in_order, options);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -20,7 +20,8 @@
 #include "kvfit/queries/reference_queries.hpp"
 #include "kvfit/queries/sources.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Number `which` of the seeds that come of one: mixed, so that the draws of one seed are not those
 /// of another, some places on.
@@ -147,4 +148,5 @@ result<std::vector<query_reading>> readings_of(const Reader& read, std::span<con
   return readings;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Iterative refinement that keeps only what judges better: passes over a compact cache, of which the best is returned.
+/// Iterative refinement that keeps only what judges better: passes over a compact cache, of which
+/// the best is returned.
 #pragma once
 
 #include <cmath>
@@ -59,7 +60,8 @@ concept cache_pass = requires(N& next, index_t pass, const compacted_cache& best
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Passes of reading with the compact cache active and fitting again, judged after each on queries
 /// held out from all of them: the best cache is returned, never the last as such, and each pass
@@ -133,4 +135,5 @@ template <cache_pass Next, cache_judge Judge>
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -25,7 +25,8 @@ concept layer_refit = requires(F& refit, index_t layer, const layer_queries& que
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `compact_by_layers` for a cache that is compact already: each layer's fit is renewed with the
 /// queries that it gets from renewed layers below. `refit_layer` is handed what stands, and keeps
@@ -52,4 +53,5 @@ template <engine E, executor X, layer_refit Refit>
       });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

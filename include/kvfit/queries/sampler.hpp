@@ -37,7 +37,8 @@ struct nucleus {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `nullopt` only where no logit is a number.
 inline std::optional<token> sample(const greedy&, std::span<const float> logits, random_source&) {
@@ -92,4 +93,5 @@ sampler make_sampler(const Settings& settings) {
   };
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

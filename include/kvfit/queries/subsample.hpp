@@ -20,7 +20,8 @@ enum class sampling : std::uint8_t {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// min(keep, rows) of the rows 0 … rows − 1, ascending and distinct; rows, keep ≥ 0.
 ///
@@ -54,4 +55,5 @@ namespace kvfit::inline KVFIT_ISA {
   return kept;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

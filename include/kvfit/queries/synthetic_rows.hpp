@@ -22,7 +22,8 @@
 #include "kvfit/queries/subsample.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Rows of a set: those of one source.
 struct row_range {
@@ -101,4 +102,5 @@ inline void draw_rows(const sources::random_vectors& source, const row_range& to
   }
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

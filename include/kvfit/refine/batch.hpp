@@ -18,7 +18,8 @@
 #include "kvfit/simd/transpose.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Queries taken together by the objective: whole registers, and few enough that what belongs to
 /// them stays in cache.
@@ -156,4 +157,5 @@ inline double make_batch_bytes(const head_sizes& sizes, index_t taken, bool adds
   return added + double_bytes(taken) + float_bytes(std::max(sizes.depth, sizes.width));
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -17,7 +17,8 @@
 #include "kvfit/refine/matching_loss.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 namespace refine_detail {
 
@@ -114,4 +115,5 @@ inline double descend_gradient_bytes(const gradient_keys& settings, const head_s
   return descend_bytes(settings, sizes, is_capped);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

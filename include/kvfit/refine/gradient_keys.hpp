@@ -55,7 +55,8 @@ struct gradient_report {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `invalid_option` for settings outside the ranges above.
 inline result<void> check_gradient_keys(const gradient_keys& settings) {
@@ -85,4 +86,5 @@ inline result<void> check_gradient_keys(const gradient_keys& settings) {
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

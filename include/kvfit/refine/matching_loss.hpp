@@ -19,7 +19,8 @@
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/simd/transpose.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// A compact cache as one vector: keys row by row, biases, and values row by row where they count.
 struct point_layout {
@@ -234,4 +235,5 @@ inline double matching_loss_bytes(const point_layout& layout, bool is_capped) no
          float_bytes(2 * layout.width + 9, refine_panel);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -23,7 +23,8 @@
 #include "kvfit/simd/transpose.hpp"
 #include "kvfit/view/check.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 struct objective_settings {
   double output_weight = 1;  ///< 0: the values are left out
@@ -364,4 +365,5 @@ inline double objective_bytes(const head_sizes& sizes, index_t taken, bool is_ca
          linalg::detail::triangular_bytes(t, std::max(t, sizes.width));
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -16,7 +16,8 @@
 #include "kvfit/refine/refinement.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// A set of queries with the memory they lie in: moved, never copied, since its views point into
 /// it.
@@ -93,4 +94,5 @@ inline double query_set_bytes(const head_sizes& sizes) noexcept {
          row_rotation_bytes(sizes.depth) + grown_bytes(views * static_cast<double>(sizes.blocks));
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

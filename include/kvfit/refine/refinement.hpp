@@ -71,7 +71,8 @@ struct refinement_report {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `settings` with the steps decided: those of a short refinement where none are given and
 /// `by_default`.
@@ -121,4 +122,5 @@ inline result<void> check_refinement(const refinement& settings, index_t width) 
   return {};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -26,7 +26,8 @@
 #include "kvfit/simd/double_vectors.hpp"
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Reference queries beside the given ones, with their full attention.
 struct scored_set {
@@ -354,4 +355,5 @@ inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& size
   return bytes;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

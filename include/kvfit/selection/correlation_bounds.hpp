@@ -13,7 +13,8 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// For every key j a number that c_j(r) = Φ_:j·r, or |c_j(r)|, does not exceed.
 ///
@@ -105,4 +106,5 @@ inline double correlation_bounds_bytes(index_t keys, index_t queries) noexcept {
          double_bytes(correlation_bounds::depth + 1, queries);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

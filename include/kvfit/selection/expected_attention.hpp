@@ -24,7 +24,8 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// The smallest and the largest position of some visible keys or queries.
 struct position_range {
@@ -170,9 +171,11 @@ inline Eigen::VectorXd expected_log_scores(double epsilon, const selection_probl
   return scores;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::selection::inline KVFIT_ISA {
+namespace kvfit::selection {
+inline namespace KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::expected_attention&) {
   return {.importance = importance_kind::none};
@@ -209,4 +212,5 @@ constexpr bool may_replace(const selection::expected_attention&) {
 
 static_assert(selection_policy<selection::expected_attention>);
 
-}  // namespace kvfit::selection::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::selection

@@ -9,7 +9,8 @@
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
 
-namespace kvfit::selection::inline KVFIT_ISA {
+namespace kvfit::selection {
+inline namespace KVFIT_ISA {
 
 /// Appends the rows of largest importance that are not among `positions` until these fill the
 /// budget; rows that are not `open` only where no others are left. Returns how many were appended.
@@ -36,4 +37,5 @@ constexpr double fill_bytes(const head_sizes& sizes) noexcept {
          grown_bytes(double_bytes(sizes.budget));
 }
 
-}  // namespace kvfit::selection::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::selection

@@ -13,7 +13,8 @@
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Row numbers that may be kept, ascending.
 inline std::vector<index_t> keepable_rows(const selection_problem& problem) {
@@ -40,9 +41,11 @@ inline std::size_t count_kept(const std::vector<index_t>& rows, const selection_
   return std::min(rows.size(), static_cast<std::size_t>(problem.budget));
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::selection::inline KVFIT_ISA {
+namespace kvfit::selection {
+inline namespace KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::first&) {
   return {.importance = importance_kind::none};
@@ -131,4 +134,5 @@ inline double select_bytes(const selection::given&, const head_sizes& sizes) {
 static_assert(selection_policy<selection::first> && selection_policy<selection::last> &&
               selection_policy<selection::random> && selection_policy<selection::given>);
 
-}  // namespace kvfit::selection::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::selection

@@ -13,7 +13,8 @@
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/half_dot.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// What the root of a sum of n squares in fp32 may miss, because they vanish: those of numbers
 /// under 1e-22 do, or lose digits.
@@ -100,4 +101,5 @@ inline double half_columns_bytes(const head_sizes& sizes) noexcept {
   return float_bytes(words, sizes.keys) + float_bytes(sizes.keys + 2 * words);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

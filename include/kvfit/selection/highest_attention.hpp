@@ -11,7 +11,8 @@
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
 
-namespace kvfit::selection::inline KVFIT_ISA {
+namespace kvfit::selection {
+inline namespace KVFIT_ISA {
 
 /// The `count` rows of largest importance that may be kept; see `highest_rows`.
 inline std::vector<index_t> rank_by_importance(const selection_problem& problem, index_t count) {
@@ -57,4 +58,5 @@ constexpr bool may_replace(const selection::highest_attention&) {
 
 static_assert(selection_policy<selection::highest_attention>);
 
-}  // namespace kvfit::selection::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::selection

@@ -16,16 +16,19 @@
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Rows that the queries are folded onto, where they are more; 0: they are not.
 inline index_t folded_rows(const selection::joint& policy, index_t budget) noexcept {
   return policy.sketch > 0 ? std::max(policy.sketch, 5 * budget) : 0;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::selection::inline KVFIT_ISA {
+namespace kvfit::selection {
+inline namespace KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::joint&) {
   return {.importance = importance_kind::none,
@@ -95,4 +98,5 @@ constexpr bool refines_by_default(const selection::joint&) {
 
 static_assert(selection_policy<selection::joint>);
 
-}  // namespace kvfit::selection::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::selection

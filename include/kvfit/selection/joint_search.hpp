@@ -22,7 +22,8 @@
 #include "kvfit/simd/double_vectors.hpp"
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// One run of simultaneous orthogonal least squares; see `selection::joint`.
 ///
@@ -309,4 +310,5 @@ class joint_search {
   selected_rows out_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

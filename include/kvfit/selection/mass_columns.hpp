@@ -16,7 +16,8 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Exponentials of all keys for some of the queries.
 struct column_part {
@@ -277,4 +278,5 @@ inline double columns_bytes(const head_sizes& sizes, index_t many) noexcept {
   return float_bytes(many, sizes.queries) + made;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

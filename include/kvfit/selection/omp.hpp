@@ -22,7 +22,8 @@
 #include "kvfit/selection/residual_ranking.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// What is done with `size` keys chosen.
 inline selection::omp_step step_at(const selection::omp& policy, index_t size) noexcept {
@@ -200,9 +201,11 @@ class omp_search {
   selected_rows out_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::selection::inline KVFIT_ISA {
+namespace kvfit::selection {
+inline namespace KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::omp&) {
   return {.importance = importance_kind::rms,
@@ -283,4 +286,5 @@ constexpr bool may_replace(const selection::omp&) {
 
 static_assert(selection_policy<selection::omp>);
 
-}  // namespace kvfit::selection::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::selection

@@ -12,7 +12,8 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/transpose.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 inline float* row_of(matrix& m, index_t row) noexcept {
   return m.data() + row * m.cols();
@@ -78,4 +79,5 @@ class picked_basis {
   index_t size_ = 0;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

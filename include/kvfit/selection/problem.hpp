@@ -71,7 +71,8 @@ concept selection_policy = requires(const S& policy, const selection_problem& pr
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Errors common to all selections: a budget outside 1 … T, and scores or origins of other queries.
 inline result<void> check_problem(const selection_problem& problem) {
@@ -117,4 +118,5 @@ constexpr bool refines_by_default(const S&) {
   return false;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -11,7 +11,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/selection/problem.hpp"
 
-namespace kvfit::selection::inline KVFIT_ISA {
+namespace kvfit::selection {
+inline namespace KVFIT_ISA {
 
 /// A row and its score: fp32 scores compare as themselves.
 struct ranked_row {
@@ -96,4 +97,5 @@ constexpr double highest_rows_bytes(index_t count) noexcept {
   return double_bytes(2 * 2 + 1, count);
 }
 
-}  // namespace kvfit::selection::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::selection

@@ -15,7 +15,8 @@
 #include "kvfit/selection/ranking.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Ranks keys by c_j / ‖Φ_:j‖^power, c = Φᵀr or |Φᵀr|, for a residual r that changes little by
 /// little; the ranking is that of looking at all keys, in fp32.
@@ -241,4 +242,5 @@ inline double residual_ranking_bytes(const head_sizes& sizes, index_t count,
          grown_bytes(selection::highest_rows_bytes(6 * count + 32));
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -12,7 +12,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/selection/problem.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// A selection that says what it takes at most.
 template <class S>
@@ -59,4 +60,5 @@ template <sized_selection S>
                "with nothing of n x T numbers stored"};
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -13,7 +13,8 @@
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// S Φ for a sketch S of `rows` rows: query i is added to row i mod `rows` with a random sign, so
 /// that E[(SΦ)ᵀ(SΦ)] = ΦᵀΦ and inner products of columns keep their value but for about 1/√rows of
@@ -106,4 +107,5 @@ inline bool folds_columns(const head_sizes& sizes, index_t rows) noexcept {
          float_bytes(rows, sizes.keys) <= static_cast<double>(sizes.memory_cap);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -10,7 +10,8 @@
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// The targets of `selection::joint`, a query a row: μ f_i, then f_i o_i / σ, σ the outputs' rms
 /// norm.
@@ -49,4 +50,5 @@ inline double target_columns_bytes(const head_sizes& sizes) noexcept {
   return float_bytes(2 + sizes.width, sizes.queries) + double_bytes(2, sizes.queries);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

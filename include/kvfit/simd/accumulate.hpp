@@ -8,7 +8,8 @@
 
 #include "kvfit/simd/batch.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// acc_i <- step(x_i, acc_i), register by register; the tail takes the same arithmetic.
 template <class Step>
@@ -82,4 +83,5 @@ inline void subtract_scaled(float* acc, float a, const float* x, index_t n) noex
   accumulate(acc, x, n, [=](batch xs, batch old) { return multiply_add(factor, xs, old); });
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -19,7 +19,8 @@
 #include <unistd.h>
 #endif
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 namespace detail {
 
 #if defined(KVFIT_SIMD_AMX)
@@ -94,4 +95,5 @@ inline constexpr bool may_use_amx() noexcept {
 #endif
 
 }  // namespace detail
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

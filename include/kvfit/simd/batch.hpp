@@ -19,7 +19,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// One register of floats. Operators +, -, *, <, > work by lane.
 using batch = xsimd::batch<float>;
@@ -185,4 +186,5 @@ inline float sum(batch x) noexcept {
   return detail::sum_by_halves(static_cast<batch::register_type>(x));
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

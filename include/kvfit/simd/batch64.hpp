@@ -7,7 +7,8 @@
 
 #include "kvfit/simd/batch.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// One register of doubles. Operators +, -, * work by lane.
 using batch64 = xsimd::batch<double>;
@@ -97,4 +98,5 @@ inline double sum(batch64 x) noexcept {
   return values[0];
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

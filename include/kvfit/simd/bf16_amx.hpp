@@ -11,7 +11,8 @@
 
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 namespace detail {
 
 inline constexpr index_t amx_side = 16;  ///< rows, words of a row and columns of a tile
@@ -232,4 +233,5 @@ void multiply_by_amx(const basic_left_factor<std::uint32_t>& a,
 }
 
 }  // namespace detail
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

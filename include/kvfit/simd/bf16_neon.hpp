@@ -16,7 +16,8 @@
 
 #include <algorithm>
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 namespace detail {
 
 /// Words of two neighbouring pairs p, p + 1 of the lines i and i + 1: one operand of BFMMLA, which
@@ -120,6 +121,7 @@ inline void multiply_by_bfmmla(const basic_left_factor<std::uint32_t>& a,
 }
 
 }  // namespace detail
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd
 
 #endif

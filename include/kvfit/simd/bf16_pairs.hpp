@@ -21,7 +21,8 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/convert.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// Words that hold `count` numbers.
 constexpr index_t pairs_of(index_t count) noexcept {
@@ -184,4 +185,5 @@ inline void pack_row_pairs(const float* x, index_t stride, index_t rows, index_t
   }
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -15,7 +15,8 @@
 #include "kvfit/simd/prefetch.hpp"
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// Factors of words, see simd/bf16_pairs.hpp: pair p of A's row i, and of B's column j.
 using pair_left_factor = basic_left_factor<std::uint32_t>;
@@ -119,4 +120,5 @@ class pair_multiplier {
   [[maybe_unused]] bool has_amx_;
 };
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -13,7 +13,8 @@
 #include "kvfit/core/quantised.hpp"
 #include "kvfit/simd/bytes.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 namespace detail {
 
 // One block: a scale of two bytes, then 32 numbers.
@@ -58,4 +59,5 @@ inline void widen_blocks(dtype type, const void* blocks, index_t first, index_t 
   if (type == dtype::q4_0) detail::widen_blocks(blocks, first, count, y, q4_0_block{});
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

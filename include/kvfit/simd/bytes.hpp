@@ -21,7 +21,9 @@
 #include <arm_neon.h>
 #endif
 
-namespace kvfit::simd::inline KVFIT_ISA::detail {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 #if defined(__AVX512F__)
 
@@ -213,4 +215,6 @@ inline void unpack_nibbles(const void* pairs, std::int8_t* numbers) noexcept {
 #endif
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -21,7 +21,8 @@
 #include <arm_neon.h>
 #endif
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 namespace detail {
 
 // One element, by the specification; memory is touched bytewise, so any 16-bit type may lie there.
@@ -245,4 +246,5 @@ void narrow(const float* x, T* y, index_t n) noexcept {
   simd::narrow(dtype_of<T>, x, static_cast<void*>(y), n);
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -8,7 +8,8 @@
 
 #include "kvfit/simd/batch.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// Partial sums of n terms step(x_i, y_i, sum): the lanes add up to the whole. Four independent
 /// chains hide the latency of the multiply-add. `step` must leave a sum as it is for x = y = 0.
@@ -82,4 +83,5 @@ batch sum_lanes(const float* x, const float* y, index_t n, Step step) noexcept {
   return total;
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

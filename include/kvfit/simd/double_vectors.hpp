@@ -10,7 +10,8 @@
 
 #include "kvfit/simd/batch64.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// Σ_i x_i y_i; 0 if n = 0. x and y may be the same vector.
 [[nodiscard]] inline double dot(const double* x, const double* y, index_t n) noexcept {
@@ -83,4 +84,5 @@ inline void scale(double* y, double a, index_t n) noexcept {
   for (index_t i = 0; i < n; ++i) y[i] *= a;
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

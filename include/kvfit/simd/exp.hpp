@@ -6,7 +6,8 @@
 
 #include "kvfit/simd/batch.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// e^x, lane by lane; a lane's result depends on nothing but that lane.
 ///
@@ -52,4 +53,5 @@ inline void exp(const float* x, float* y, index_t n) noexcept {
   if (i < n) store_first(y + i, simd::exp(load_first(x + i, n - i, 0.0f)), n - i);
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

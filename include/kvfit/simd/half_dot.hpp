@@ -16,7 +16,8 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/convert.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// Numbers that one step of `half_dot` takes.
 inline constexpr index_t half_step = 2 * lanes;
@@ -90,4 +91,5 @@ inline void split_for_halves(const float* x, index_t n, float* y) noexcept {
   return sum(lost);
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -19,7 +19,8 @@ struct prefetch_range {
 
 }  // namespace kvfit::simd
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 namespace detail {
 
 /// Fetches memory into the second level of the cache, a little at every step: all at once would
@@ -49,4 +50,5 @@ class fetcher {
 };
 
 }  // namespace detail
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -11,7 +11,8 @@
 #include "kvfit/simd/batch64.hpp"
 #include "kvfit/simd/prefetch.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// A left factor: element (i, k) lies at data + i · row_stride + k · col_stride. Any strides do, so
 /// a transposed matrix is one too; elements are read one by one and spread over a register.
@@ -268,4 +269,5 @@ inline void multiply(const basic_left_factor<double>& a, const basic_row_factor<
   detail::multiply_any<detail::single_terms<double>>(a, b, c, rows, cols, depth, mode, {});
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -5,7 +5,8 @@
 
 #include "kvfit/simd/batch.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// For every column i of the `rows` × `cols` matrices Y (wanted) and A (there), e = y - a:
 ///
@@ -42,4 +43,5 @@ inline void scaled_residuals(const float* y, float* a, index_t stride, index_t r
   }
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

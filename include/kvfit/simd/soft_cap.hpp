@@ -5,7 +5,8 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/exp.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// tanh x, lane by lane; a lane's result depends on nothing but that lane.
 ///
@@ -61,4 +62,5 @@ inline void soft_cap(float* x, float* slopes, float cap, index_t n) noexcept {
   }
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -10,7 +10,8 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/exp.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 /// The largest of n floats; -inf if n = 0. NaN is passed over (`exp_shifted_sum` will show it).
 /// Exact. Allocates nothing.
@@ -104,4 +105,5 @@ inline void exp_shifted_columns(float* x, index_t stride, index_t rows, index_t 
   }
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

@@ -4,7 +4,8 @@
 
 #include "kvfit/simd/batch.hpp"
 
-namespace kvfit::simd::inline KVFIT_ISA {
+namespace kvfit::simd {
+inline namespace KVFIT_ISA {
 
 namespace detail {
 
@@ -77,4 +78,5 @@ inline void transpose_scaled(const float* x, index_t x_stride, const float* fact
   }
 }
 
-}  // namespace kvfit::simd::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::simd

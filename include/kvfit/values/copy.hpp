@@ -7,7 +7,8 @@
 #include "kvfit/values/policies.hpp"
 #include "kvfit/values/problem.hpp"
 
-namespace kvfit::values::inline KVFIT_ISA {
+namespace kvfit::values {
+inline namespace KVFIT_ISA {
 
 inline result<values_fit> fit_values(const values::copy&, const values_problem& problem) {
   return values_fit{.values = *problem.original};
@@ -24,4 +25,5 @@ constexpr bool fits_values(const values::copy&) {
 
 static_assert(values_policy<values::copy>);
 
-}  // namespace kvfit::values::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::values

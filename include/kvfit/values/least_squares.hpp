@@ -18,7 +18,8 @@
 #include "kvfit/values/policies.hpp"
 #include "kvfit/values/problem.hpp"
 
-namespace kvfit::values::inline KVFIT_ISA {
+namespace kvfit::values {
+inline namespace KVFIT_ISA {
 
 /// The ridge must be finite and not negative, nor must the reweightings be; the unpivoted QR is a
 /// policy of its own.
@@ -183,4 +184,5 @@ inline double fit_values_bytes(const values::least_squares& policy, const head_s
 
 static_assert(values_policy<values::least_squares>);
 
-}  // namespace kvfit::values::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::values

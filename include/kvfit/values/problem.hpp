@@ -37,7 +37,8 @@ concept values_policy = requires(const V& policy, const values_problem& problem)
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Whether a policy fits values to outputs. Yes, unless it says otherwise.
 template <values_policy V>
@@ -45,4 +46,5 @@ constexpr bool fits_values(const V&) {
   return true;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -13,7 +13,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/load.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Exponent all ones is NaN or infinity. By bits, whatever -ffast-math says.
 inline bool is_finite(float x) noexcept {
@@ -65,9 +66,11 @@ inline result<void> check_rows_loaded(const row_view& view, std::string_view arg
   return {};
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// `null_data`, `empty_input` or `non_finite` (row, column) where `view` is not a usable matrix.
 /// Cost: one read of the view; allocates a tile of at most 32 rows and 256 KB, or one row.
@@ -79,4 +82,5 @@ inline result<void> check_view(const row_view& view, std::string_view argument) 
       nullptr);
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

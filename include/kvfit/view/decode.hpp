@@ -11,7 +11,8 @@
 #include "kvfit/simd/convert.hpp"
 #include "kvfit/view/row_memory.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Numbers first, first + step, …: `count` of them.
 struct stepped {
@@ -183,4 +184,5 @@ inline void decode_part(const row_memory& memory, stepped rows, stepped cols,
   decode_one_by_one(memory, rows, cols, out);
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

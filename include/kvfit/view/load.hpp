@@ -11,7 +11,8 @@
 #include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_view.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Rows first … first + count − 1 of a view that is not plain, cols floats each.
 inline void decode_rows(const row_view& view, index_t first, index_t count, float* out) noexcept {
@@ -40,9 +41,11 @@ inline const float* rows_in_place(const row_view& view, index_t first, index_t c
   return reinterpret_cast<const float*>(memory.address(memory.offset(row, where.first_col)));
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Some rows as fp32: row i starts at `data + i · stride`, its columns are contiguous.
 struct float_tile {
@@ -115,4 +118,5 @@ inline matrix gather_rows(const row_view& view, std::span<const index_t> rows) {
   return gathered;
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

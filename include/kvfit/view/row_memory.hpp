@@ -115,7 +115,8 @@ struct row_memory {
 
 }  // namespace kvfit
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// Element (r, c) of `memory` as fp32. Not inlined: a compiler must not fuse the product with a
 /// scale into the sums of a caller, or they would differ from those of decoded rows.
@@ -158,4 +159,5 @@ namespace kvfit::inline KVFIT_ISA {
   return read(float{});
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

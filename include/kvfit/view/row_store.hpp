@@ -23,7 +23,8 @@
 #include "kvfit/view/shared_elements.hpp"
 #include "kvfit/view/writable_view.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Stores rows in two passes over the source: the first finds whatever does not fit, the second
 /// writes. Both see the memory's own rows and columns: a transposed target transposes the source.
@@ -386,4 +387,5 @@ class row_store {
   std::vector<std::byte> bytes_;
 };
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

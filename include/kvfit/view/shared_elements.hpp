@@ -13,7 +13,8 @@
 #include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_map.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Elements offset(k) + c · step, c < count, of each row k < rows.count; `map`, `stride`,
 /// `page_stride` and `group` say where a row starts, as `row_map::offset` takes them.
@@ -95,4 +96,5 @@ inline std::optional<row_pair> shared_elements(const element_rows& of) {
   return found;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

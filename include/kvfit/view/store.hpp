@@ -11,7 +11,8 @@
 #include "kvfit/view/row_store.hpp"
 #include "kvfit/view/writable_view.hpp"
 
-namespace kvfit::inline KVFIT_ISA {
+namespace kvfit {
+inline namespace KVFIT_ISA {
 
 /// target(i, j) <- source(i, j), rounded to the target's type: numbers to nearest even; q8_0 and
 /// q4_0 by ggml's reference (core/quantised.hpp); int8 and fp8 with scales as x / scale.
@@ -62,4 +63,5 @@ inline result<void> store_rows(const row_view& source, const writable_view& targ
   });
 }
 
-}  // namespace kvfit::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit

@@ -12,7 +12,8 @@
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/core/config.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// FNV-1a of 64 bits (Fowler, Noll and Vo). Good against mistakes, not against malice.
 class digest {
@@ -118,4 +119,5 @@ inline void add_options(digest& to, const cache_options& options, bool with_list
   to.add(options.memory.value_or(-1));
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

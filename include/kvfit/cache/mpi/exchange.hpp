@@ -19,7 +19,8 @@
 #include "kvfit/parallel/mpi.hpp"
 #include "kvfit/parallel/wire_error.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// A `head_report` as it is sent; the head is known by its place.
 struct sent_report {
@@ -104,4 +105,5 @@ inline result<void> exchange_rows(mpi_ranks& ranks, const ranked_heads& all,
   return ok;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -40,7 +40,8 @@ struct rank_options {
 
 }  // namespace kvfit
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// Finds out that ranks were called alike, before any of them can wait for a message that never
 /// comes. `own`: a fault found on this rank.
@@ -258,4 +259,5 @@ result<std::vector<index_t>> rows_of_ranks(mpi_ranks& ranks, const cache_view& c
   return rows;
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

@@ -18,7 +18,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/balance.hpp"
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 /// All heads that are compacted, in the order of the serial call: layer after layer; within one,
 /// those of rank 0 come first.
@@ -198,4 +199,5 @@ inline result<ranked_heads> join_shards(std::span<const std::vector<index_t>> ou
   return added.error();
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

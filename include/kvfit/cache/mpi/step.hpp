@@ -18,7 +18,8 @@
 #include <exception>
 #endif
 
-namespace kvfit::detail::inline KVFIT_ISA {
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
 
 #if KVFIT_HAS_EXCEPTIONS
 /// The exception under way as an error, for it can't go to another process.
@@ -65,4 +66,5 @@ result<void> in_step(mpi_ranks& ranks, const ranked_heads& heads, Step&& step) {
                                            : heads.tasks.size()));
 }
 
-}  // namespace kvfit::detail::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail

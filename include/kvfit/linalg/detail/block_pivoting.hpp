@@ -11,7 +11,9 @@
 #include "kvfit/linalg/detail/bounded_point.hpp"
 #include "kvfit/linalg/detail/free_block.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 enum class pivoting_end : std::uint8_t { solved, cycling, out_of_iterations };
 
@@ -86,4 +88,6 @@ inline pivoting_end block_pivoting(const bounded_problem& problem, free_block& b
   return pivoting_end::out_of_iterations;
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -13,7 +13,9 @@
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// min ½ wᵀG w − hᵀw + ½ yᵀy over a box, and the gradients too small to act on.
 struct bounded_problem {
@@ -93,4 +95,6 @@ struct bounded_point {
   }
 };
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -16,7 +16,9 @@
 #include "kvfit/linalg/triangular_condition.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// [X; √λ I], or Xᵀ where X is wide and λ = 0, as Q R in fp32. Columns are first brought to entries
 /// of about 1 by powers of two, which changes no digit.
@@ -158,4 +160,6 @@ class float_qr {
   executor_ref threads_;
 };
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -13,7 +13,9 @@
 #include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// Factors S G_FF S + shift·I = L Lᵀ for a set F of columns, S = diag(G)^-½ (a unit diagonal: the
 /// best scaling up to √t, van der Sluis 1969), and solves with it. Allocates t × t doubles once.
@@ -109,4 +111,6 @@ class free_block {
   bool deficient_ = false;
 };
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

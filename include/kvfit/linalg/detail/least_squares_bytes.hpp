@@ -7,7 +7,9 @@
 #include "kvfit/linalg/detail/solver_bytes.hpp"
 #include "kvfit/linalg/gram.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// For X n × t and Y n × d.
 struct least_squares_sizes {
@@ -41,4 +43,6 @@ struct least_squares_sizes {
   }
 };
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -18,7 +18,9 @@
 #include "kvfit/linalg/triangular_condition.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// The largest power of two that is not above x; 1 where x has none.
 inline double power_of_two(double x) noexcept {
@@ -306,4 +308,6 @@ inline double_matrix solve_by_cholesky(const const_matrix_ref& x, const const_ma
   return gram_system::unreduced(x, std::move(out), threads);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

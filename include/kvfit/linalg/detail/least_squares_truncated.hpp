@@ -12,7 +12,9 @@
 #include "kvfit/linalg/least_squares_options.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// Up to this size a system found ill-conditioned loses the directions that are noise, and at any
 /// size where a λ was asked for, which must stay as it is; larger ones get a ridge.
@@ -80,4 +82,6 @@ constexpr bool may_truncate(index_t size, bool has_ridge) noexcept {
   return solve_with_ridge(gram, lambda, tolerance, right, report, threads);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

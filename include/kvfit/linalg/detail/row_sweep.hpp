@@ -15,7 +15,9 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/batch64.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// Rows taken together, so that the vectors are read once for all of them.
 inline constexpr index_t sweep_rows = 4;
@@ -186,4 +188,6 @@ inline void multiply_each(const float* x, const float* factors, index_t size, fl
   for (; j < size; ++j) y[j] = x[j] * factors[j];
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -16,7 +16,8 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
 
 /// λ for a ridge: ridge·‖X‖₂², ridge·‖X‖_F²/t, or ridge itself. ‖X‖₂ comes
 /// from seeded power iteration to about four digits. Cost at most 160·n·t flops.
@@ -161,4 +162,5 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
 
 }  // namespace detail
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

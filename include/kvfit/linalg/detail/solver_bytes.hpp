@@ -7,7 +7,9 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// `cols` rounded up to whole strips.
 constexpr index_t whole_strips(index_t cols) noexcept {
@@ -32,4 +34,6 @@ constexpr double strip_qr_bytes(index_t rows, index_t cols) noexcept {
          double_bytes(8, cols);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -16,7 +16,9 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// A = Q R for A n × t, n ≥ t, columns no longer than some 1e15 and not much shorter than 1.
 ///
@@ -329,4 +331,6 @@ class strip_qr {
   kvfit::matrix panel_;  // the panel in work, its rows side by side
 };
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -14,7 +14,9 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// Columns in a strip: whole tiles of every register width.
 inline constexpr index_t strip_width = 48;
@@ -123,4 +125,6 @@ void multiply_strips(const strips<Scalar>& a, const strips<Scalar>& b, index_t c
   });
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -15,7 +15,9 @@
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// A rotation of two neighbouring rows.
 struct row_rotation {
@@ -196,4 +198,6 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
   return true;
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

@@ -12,7 +12,9 @@
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/simd/product.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// Below this size triangles are taken row by row.
 inline constexpr index_t triangle_base = 24;
@@ -198,4 +200,6 @@ template <class Scalar>
   return factor_upper(corner, stride, rest, threads);
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg

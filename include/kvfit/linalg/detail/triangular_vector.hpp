@@ -15,7 +15,9 @@
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-namespace kvfit::linalg::inline KVFIT_ISA::detail {
+namespace kvfit::linalg {
+inline namespace KVFIT_ISA {
+namespace detail {
 
 /// y += factor · x.
 inline void add_scaled(double factor, const double* x, double* y, index_t count) noexcept {
@@ -120,4 +122,6 @@ inline void multiply_symmetric(const double* u, index_t stride, index_t size, co
   }
 }
 
-}  // namespace kvfit::linalg::inline KVFIT_ISA::detail
+}  // namespace detail
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::linalg
