@@ -2,6 +2,7 @@
 /// Selections, from finished scores: which rows stay.
 #include "fixture.hpp"
 #include "kvfit/attention/score_pass.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/presets.hpp"
 
 namespace kvfit::bench {
