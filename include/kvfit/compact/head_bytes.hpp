@@ -15,6 +15,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/refiner.hpp"
+#include "kvfit/selection/mass_columns.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {

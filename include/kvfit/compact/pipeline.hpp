@@ -20,6 +20,7 @@
 #include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
+#include "kvfit/compact/tied_values.hpp"
 #include "kvfit/compact/value_stage.hpp"
 #include "kvfit/compact/weight_fit.hpp"
 #include "kvfit/parallel/executor_ref.hpp"

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvfit/compact/exact_rows.hpp"
+#include "kvfit/compact/memory_planner.hpp"
 #include "kvfit/compact/progressive_memory.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/run.hpp"

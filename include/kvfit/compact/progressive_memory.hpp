@@ -10,7 +10,7 @@
 
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/head_bytes.hpp"
-#include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/compact/memory_planner.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"

@@ -10,7 +10,7 @@
 
 #include "kvfit/compact/check.hpp"
 #include "kvfit/compact/exact_rows.hpp"
-#include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/compact/memory_planner.hpp"
 #include "kvfit/compact/pipeline.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"

@@ -11,6 +11,7 @@
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/row_order.hpp"
 #include "kvfit/attention/split.hpp"
+#include "kvfit/compact/options.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/parallel/executor_ref.hpp"

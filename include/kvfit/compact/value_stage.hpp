@@ -11,6 +11,7 @@
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/head_judge.hpp"
 #include "kvfit/compact/options.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/core/config.hpp"
