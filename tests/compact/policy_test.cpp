@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "compact/entry_point.hpp"
@@ -55,6 +56,17 @@ struct measured : every_other {};
 double select_bytes(const measured&, const kvfit::head_sizes& sizes) {
   return kvfit::grown_bytes(kvfit::double_bytes(2, sizes.budget)) + 1e9;
 }
+
+/// Gradient methods are kvfit's own, whatever stands beside a type.
+struct descending {};
+
+[[maybe_unused]] kvfit::gradient_report descend_gradient(const descending&, const void*, float,
+                                                         void*, const kvfit::stop_when&) {
+  return {};
+}
+
+static_assert(!std::is_constructible_v<kvfit::any_gradient, descending>);
+static_assert(std::is_constructible_v<kvfit::any_gradient, kvfit::no_gradient>);
 
 static_assert(kvfit::selection_policy<every_other> && kvfit::bias_policy<halved> &&
               kvfit::values_policy<negated>);

@@ -121,3 +121,13 @@ TEST_CASE("an eigenproblem without rows is done, one that is not finite is not",
     CHECK_FALSE(diagonalise(a, values, b));
   }
 }
+
+TEST_CASE("columns whose lengths below the diagonal are subnormal are left as they are",
+          "[linalg][symmetric_eigen]") {
+  Eigen::MatrixXd a = Eigen::Vector4d(1.5, 1e-160, 2e-160, 3e-160).asDiagonal();
+  for (Eigen::Index i = 1; i < 4; ++i) a(i, 0) = a(0, i) = 1e-157;  // whose square is subnormal
+  const eigen_pairs found = pairs_of(a);
+  CHECK(found.values.allFinite());
+  CHECK(found.vectors.allFinite());
+  CHECK(found.values.maxCoeff() == Approx(1.5));
+}

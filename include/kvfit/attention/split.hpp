@@ -41,7 +41,7 @@ struct row_run {
   index_t step = 1;
 };
 
-/// How one query block is parted.
+/// How one query block is split.
 struct block_cut {
   std::vector<row_run> fit;
   std::optional<row_run> judge;

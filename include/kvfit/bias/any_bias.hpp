@@ -25,13 +25,13 @@ struct bias_functions {
           return fit_bias(*static_cast<const P*>(p), problem);
         },
         .check = [](const void* p) { return check_settings(*static_cast<const P*>(p)); },
-        .bytes = bytes_of<P>(),
+        .bytes = bytes_of<P, Isa>(),
     };
     return &table;
   }
 
  private:
-  template <class P>
+  template <class P, class Isa>
   static constexpr auto bytes_of() noexcept -> double (*)(const void*, const head_sizes&) {
     if constexpr (requires(const P& policy, const head_sizes& sizes) {
                     fit_bias_bytes(policy, sizes);

@@ -19,6 +19,7 @@
 #include "kvfit/cache/fit_head.hpp"
 #include "kvfit/cache/over_heads.hpp"
 #include "kvfit/compact.hpp"
+#include "kvfit/compact/check.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
@@ -186,6 +187,7 @@ template <executor E>
                                                   const compact_options& options, E&& how,
                                                   const watch& by = {}) {
   return detail::catch_bad_alloc("refit_layer", [&]() -> result<compacted_layer> {
+    if (const auto ok = detail::check_handles(options); !ok) return ok.error();
     const auto tasks = detail::tasks_of_layer(layer, queries);
     if (!tasks) return tasks.error();
     if (rows.size() != tasks->size()) {

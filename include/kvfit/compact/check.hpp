@@ -19,14 +19,19 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
+/// `invalid_option` for a policy that this file can't run.
+inline result<void> check_handles(const compact_options& options) {
+  if (const auto ok = check_functions("selection", options.selection); !ok) return ok;
+  if (const auto ok = check_functions("bias", options.bias); !ok) return ok;
+  if (const auto ok = check_functions("values", options.values); !ok) return ok;
+  return check_functions("gradient", options.gradient);
+}
+
 /// The options for T = `rows` keys of `depth` numbers and values of `width`, but for whether the
 /// budget exceeds the protected rows (`check_protected_budget`).
 inline result<void> check_options(const compact_options& options, index_t rows, index_t depth,
                                   index_t width) {
-  if (const auto ok = check_functions("selection", options.selection); !ok) return ok;
-  if (const auto ok = check_functions("bias", options.bias); !ok) return ok;
-  if (const auto ok = check_functions("values", options.values); !ok) return ok;
-  if (const auto ok = check_functions("gradient", options.gradient); !ok) return ok;
+  if (const auto ok = check_handles(options); !ok) return ok;
   if (const auto ok = check_settings(options.selection); !ok) return ok;
   if (const auto ok = check_score_options(fit_scores(options)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;

@@ -46,7 +46,7 @@ inline matrix weighted_values(const matrix& weights, const matrix& values,
 }
 
 /// Attention of `part` over the keys and biases of `compact`, rows of `cache` that keep their
-/// positions and masks. Cost n · t · d_k, which `threads` share; allocates the result, t + T
+/// positions and masks. Cost n · t · d_k, which the executor shares; allocates the result, t + T
 /// numbers and what `row_logits_into` does.
 inline compact_attention attend_compact(const query_part& part, const kv_block& cache,
                                         const logit_rule& rule, const compacted& compact,

@@ -51,7 +51,8 @@ struct compact_entry_points {
 namespace kvfit::compiled {
 inline namespace KVFIT_ISA {
 
-inline plain_rows to_plain(compacted&& rows) {
+/// Takes the rows, so that they are gone when their copy has been made.
+inline plain_rows to_plain(compacted rows) {
   const auto copied = [](const auto& of) {
     return std::vector<float>(of.data(), of.data() + of.size());
   };
@@ -65,7 +66,8 @@ inline plain_rows to_plain(compacted&& rows) {
           .report = std::move(rows.report)};
 }
 
-inline compacted from_plain(plain_rows&& rows) {
+/// The same the other way.
+inline compacted from_plain(plain_rows rows) {
   const auto count = static_cast<index_t>(rows.positions.size());
   return {.positions = std::move(rows.positions),
           .key_positions = std::move(rows.key_positions),

@@ -12,6 +12,7 @@
 #include "kvfit/compact/compiled.hpp"
 #else
 #include "kvfit/compact/memory_planner.hpp"
+#include "kvfit/core/catch_bad_alloc.hpp"
 #endif
 
 namespace kvfit {
@@ -61,7 +62,8 @@ inline namespace KVFIT_ISA {
 #if defined(KVFIT_COMPILED)
   return compiled::available().front().compact->planned_memory(sizes, options);
 #else
-  return detail::plan_memory(sizes, options);
+  return detail::catch_bad_alloc("planned_memory",
+                                 [&] { return detail::plan_memory(sizes, options); });
 #endif
 }
 

@@ -206,7 +206,7 @@ class pipeline {
     return value_stage_->run({});
   }
 
-  /// The guarded refinement itself; `sets`: those its last batch was stepped on with.
+  /// Refinement with rollback; `sets`: those its last batch was stepped on with.
   result<kept_refinement> move_keys(const refinement& moves, std::vector<scored_set>& sets) {
     refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
                    value_stage_->original(), options_.tied_values_from, stop_);

@@ -23,7 +23,7 @@ struct stored_types {
   dtype bias = dtype::fp32;
 };
 
-/// What is left after a guarded refinement: the steps it took there, 0 for the start.
+/// What is left after refinement with rollback: the steps it took there, 0 for the start.
 struct kept_refinement {
   int kept = 0;
   fidelity start;
@@ -34,7 +34,6 @@ struct kept_refinement {
 /// less than that of the start and neither error is greater; else the start. Returns the steps it
 /// took to what is left, and the start's errors. Values are those that J fits; with `tied_from`
 /// those of the keys as they will be stored.
-template <class = void>
 inline result<kept_refinement> refine_with_rollback(refiner& moving, head_judge& judge,
                                                     const stored_types& types,
                                                     const std::optional<index_t>& tied_from,

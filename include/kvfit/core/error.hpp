@@ -121,12 +121,13 @@ struct error {
   std::string detail;
 
   error() = default;
+  // Always inlined: files compiled for other instruction sets must not share a copy.
   // NOLINTNEXTLINE(google-explicit-constructor): a code is an error
-  error(errc what, std::string_view which = {}, std::int64_t found = none,
-        std::int64_t wanted = none, std::string_view sentence = {}) {
+  [[gnu::always_inline]] error(errc what, std::string_view which = {}, std::int64_t found = none,
+                               std::int64_t wanted = none, std::string_view sentence = {}) {
     kvfit::detail::set_error(*this, what, which, found, wanted, sentence);
   }
-  error(const error& other) { kvfit::detail::copy_error(*this, other); }
+  [[gnu::always_inline]] error(const error& other) { kvfit::detail::copy_error(*this, other); }
   error(error&&) = default;
   error& operator=(const error&) = default;
   error& operator=(error&&) = default;

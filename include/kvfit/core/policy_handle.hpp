@@ -17,6 +17,14 @@ namespace kvfit {
 template <class P, class... Known>
 concept is_one_of = (std::same_as<P, Known> || ...);
 
+template <class First, class... Rest>
+struct first_type {
+  using type = First;
+};
+
+template <class P, class... Known>
+concept is_first_of = std::same_as<P, typename first_type<Known...>::type>;
+
 /// Holds the settings of a policy and the functions that run it.
 ///
 /// `Functions` is a struct of function pointers that take the settings as `const void*`, with
@@ -37,11 +45,11 @@ class policy_handle {
   /// caller's own.
   template <class Policy, class Isa = isa_tag>
   requires(!std::same_as<Policy, policy_handle> &&
-           ((is_one_of<Policy, Known...> && Isa::links_library) ||
+           ((is_one_of<Policy, Known...> && Isa::links_library) || is_first_of<Policy, Known...> ||
             Functions::template runs<Policy>))
       policy_handle(Policy policy) {  // NOLINT(google-explicit-constructor): it is meant to convert
     if constexpr (!(is_one_of<Policy, Known...> && Isa::links_library)) {
-      functions_ = Functions::template of<Policy, Isa>();
+      functions_ = functions_where_seen<Policy, Isa>();  // `compact()` has those of the first
     }
     if constexpr (is_one_of<Policy, Known...>) {
       settings_.template emplace<Policy>(std::move(policy));
@@ -86,11 +94,12 @@ class policy_handle {
   [[nodiscard]] static std::array<const Functions*, sizeof...(Known)> known_functions() noexcept {
     return {functions_where_seen<Known, Isa>()...};
   }
-  /// The same policy with functions of the calling file, which has seen the whole list.
+  /// The same policy; where it is one of the list, with functions of the calling file, which has
+  /// seen the whole list.
   template <class Isa = isa_tag>
   [[nodiscard]] policy_handle bound() const {
     policy_handle out = *this;
-    if (functions_ == nullptr) out.functions_ = known_functions<Isa>()[index()];
+    if (index() < sizeof...(Known)) out.functions_ = known_functions<Isa>()[index()];
     return out;
   }
 

@@ -40,7 +40,7 @@ class lbfgs {
   explicit lbfgs(const lbfgs_options& options) : options_(options) {}
 
   /// Moves `x` by at most `steps` steps; ends early where no step descends. Cost a step: one or two
-  /// evaluations and 4 · memory · |x| multiply-adds. Allocates 2 · (memory + 2) vectors like x at
+  /// evaluations and 4 · memory · |x| multiply-adds. Allocates 2 · (memory + 3) vectors like x at
   /// most.
   template <class Function>
   lbfgs_report minimise(Function&& f, Eigen::VectorXd& x, int steps) {

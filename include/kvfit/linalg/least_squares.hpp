@@ -59,7 +59,7 @@ inline least_squares_solver solver_of(least_squares_method method) noexcept {
 ///   where n < 2 t, t ≥ 512) in double. Held small by a ridge where the condition number exceeds
 ///   1/tolerance. Costs n·t² + t³/3 flops, twice where fp32 did not do.
 ///
-/// `qr_unpivoted` is `published_least_squares`'s. Allocates at most (n + 512)·t + 2·t² doubles
+/// `qr_unpivoted` must not be asked for here (asserted): call `published_least_squares`. Allocates at most (n + 512)·t + 2·t² doubles
 /// beside n·d ones; the report says who solved, and with what λ. `threads` share factors, products
 /// and right-hand sides (not eigenvectors): same bytes.
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,

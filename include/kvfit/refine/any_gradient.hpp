@@ -2,6 +2,8 @@
 /// A published gradient method in the place of refinement, or none.
 #pragma once
 
+#include <concepts>
+
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/policy_handle.hpp"
@@ -21,7 +23,8 @@ struct gradient_functions {
   double (*bytes)(const void* policy, const head_sizes& sizes, bool is_capped);
 
   template <class P>
-  static constexpr bool runs = requires(const P& policy, const stop_when& stop) {
+  static constexpr bool runs = std::same_as<P, gradient_keys>&& requires(const P& policy,
+                                                                         const stop_when& stop) {
     descend_gradient(policy, nullptr, 0.0F, nullptr, stop);
   };
   template <class P, class Isa>

@@ -33,13 +33,13 @@ struct selection_functions {
         .refines = [](const void* p) -> bool {
           return refines_by_default(*static_cast<const P*>(p));
         },
-        .bytes = bytes_of<P>(),
+        .bytes = bytes_of<P, Isa>(),
     };
     return &table;
   }
 
  private:
-  template <class P>
+  template <class P, class Isa>
   static constexpr auto bytes_of() noexcept -> double (*)(const void*, const head_sizes&) {
     if constexpr (requires(const P& policy, const head_sizes& sizes) {
                     select_bytes(policy, sizes);

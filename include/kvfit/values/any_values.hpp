@@ -45,13 +45,13 @@ struct values_functions {
         },
         .check = [](const void* p) { return check_settings(*static_cast<const P*>(p)); },
         .fits = [](const void* p) -> bool { return fits_values(*static_cast<const P*>(p)); },
-        .bytes = bytes_of<P>(),
+        .bytes = bytes_of<P, Isa>(),
     };
     return &table;
   }
 
  private:
-  template <class P>
+  template <class P, class Isa>
   static constexpr auto bytes_of() noexcept -> double (*)(const void*, const head_sizes&) {
     if constexpr (requires(const P& policy, const head_sizes& sizes) {
                     fit_values_bytes(policy, sizes);

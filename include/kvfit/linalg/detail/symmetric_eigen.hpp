@@ -94,7 +94,7 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
     double* v = a.data() + k * size + k + 1;
     const double outside = simd::squared_norm(v + 1, rest - 1);
     beside[k] = v[0];
-    if (!(outside > 0)) continue;
+    if (!(outside > std::numeric_limits<double>::min())) continue;  // else 2 / ‖v‖² may overflow
     const double length = std::sqrt(v[0] * v[0] + outside);
     beside[k] = v[0] > 0 ? -length : length;
     v[0] -= beside[k];
