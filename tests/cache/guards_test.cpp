@@ -92,7 +92,7 @@ struct two_pieces {
 
 TEST_CASE("O: heads of a layer are as wide as its first, keys and values, and there are some",
           "[cache][compact_cache][guards]") {
-  cache_case values({{.number = 2}});
+  cache_case values(std::vector<kvfit_test::layer_sizes>{{.number = 2}});
   values.view.layers[0].heads[1].values = values.view.layers[0].heads[1].values.middle_cols(0, 5);
   need_error(compacted(values, quick_options(20)), errc::shape_mismatch, "L2H1: values");
   const auto none = kvfit::detail::tasks_of_layer({.number = 2}, {});
@@ -147,7 +147,7 @@ TEST_CASE("O: rankings, heads and limits that do not fit are refused by every po
 
 TEST_CASE("O: a plan refuses limits, totals and rankings before any key is looked at",
           "[cache][compact_cache][guards]") {
-  cache_case given({{.number = 0}});
+  cache_case given(std::vector<kvfit_test::layer_sizes>{{.number = 0}});
   kvfit::cache_options limits = quick_options(20);
   limits.limits.at_least = -1;
   CHECK(compacted(given, limits).error().code == errc::invalid_option);
