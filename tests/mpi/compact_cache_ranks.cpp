@@ -401,6 +401,12 @@ TEST_CASE("a head that fails on one rank fails all with the serial error", "[mpi
     options.shares = kvfit::budgets::global_ranking{{.importance = kvfit::importance_kind::none}};
     CHECK(check().argument == "importance");
   }
+  SECTION("memory that no head keeps to, first told of the first head") {
+    options.memory = 1;
+    CHECK(check().code == errc::memory_cap_exceeded);  // by the ranking
+    options.shares = kvfit::budgets::uniform{};
+    CHECK(check().code == errc::memory_cap_exceeded);  // by the heads themselves
+  }
   SECTION("layers") {
     options.skip = {7};
     CHECK(check().actual == 7);

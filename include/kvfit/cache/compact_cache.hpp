@@ -58,7 +58,7 @@ template <executor E, class Take>
 result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
                            const cache_options& options, E&& how, Take&& take, const watch& by,
                            index_t* failed_at = nullptr) {
-  const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options);
+  const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options, failed_at);
   if (!at_once) return at_once.error();
   std::mutex taking;
   return over_heads(

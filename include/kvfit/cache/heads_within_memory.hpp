@@ -31,12 +31,18 @@ inline index_t lanes_of(index_t largest, const cache_options& options) {
 /// Heads that may be compacted together, or fall back to copies where they may.
 ///
 /// rows: the budget of each task. `memory_cap_exceeded`, with the head's name, where a head can't
-/// keep to the cap in the order of `planned_memory`, by its method or by the copies.
+/// keep to the cap in the order of `planned_memory`, by its method or by the copies. `failed_at`,
+/// if given, is told the place of that head.
 inline result<index_t> heads_within_memory(const cache_view& cache,
                                            std::span<const head_task> tasks,
                                            std::span<const index_t> rows,
-                                           const cache_options& options) {
+                                           const cache_options& options,
+                                           index_t* failed_at = nullptr) {
   if (!options.memory) return options.heads_at_once;
+  const auto refuse = [&](const error& cause, std::size_t h) {
+    if (failed_at != nullptr) *failed_at = static_cast<index_t>(h);
+    return in_head(cause, tasks[h].id);
+  };
   index_t largest = 1;
   for (std::size_t h = 0; h < tasks.size(); ++h) {
     const head_task& task = tasks[h];
@@ -44,11 +50,11 @@ inline result<index_t> heads_within_memory(const cache_view& cache,
     const auto own = head_options(options, cache.layers[task.layer], rows[h]);
     const compaction_sizes sizes = sizes_of(task.block, query_set(task.queries));
     const auto fitted = planned_memory(sizes, own);
-    if (!fitted) return in_head(fitted.error(), task.id);
+    if (!fitted) return refuse(fitted.error(), h);
     largest = std::max(largest, fitted->needed);
     if (options.fallback != head_fallback::copies) continue;
     const auto copied = planned_memory(sizes, copying(own));
-    if (!copied) return in_head(copied.error(), task.id);
+    if (!copied) return refuse(copied.error(), h);
     largest = std::max(largest, copied->needed);
   }
   return lanes_of(largest, options);
@@ -63,15 +69,21 @@ inline result<score_options> ranking_within_memory(const head_task& task, score_
 }
 
 /// Heads whose keys may be ranked together. Their importance, 4 bytes a row, is a result.
-/// `memory_cap_exceeded`, with the head's name, where one score pass takes more than the cap.
+/// `memory_cap_exceeded`, with the head's name, where one score pass takes more than the cap;
+/// `failed_at`, if given, is told that head's place.
 inline result<index_t> rankings_within_memory(std::span<const head_task> tasks,
                                               const score_options& wanted,
-                                              const cache_options& options) {
+                                              const cache_options& options,
+                                              index_t* failed_at = nullptr) {
   if (!options.memory) return options.heads_at_once;
   double largest = 1;
-  for (const head_task& task : tasks) {
+  for (std::size_t h = 0; h < tasks.size(); ++h) {
+    const head_task& task = tasks[h];
     const auto own = ranking_within_memory(task, wanted, options);
-    if (!own) return in_head(own.error(), task.id);
+    if (!own) {
+      if (failed_at != nullptr) *failed_at = static_cast<index_t>(h);
+      return in_head(own.error(), task.id);
+    }
     largest = std::max(largest,
                        score_pass_bytes(sizes_of_head(task.block, query_set(task.queries)), *own));
   }

@@ -44,7 +44,7 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
                                                             index_t* failed_at = nullptr) {
   score_options wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
   wanted.precision = options.head.precision;
-  const auto at_once = rankings_within_memory(tasks, wanted, options);
+  const auto at_once = rankings_within_memory(tasks, wanted, options, failed_at);
   if (!at_once) return at_once.error();
   const logit_rule& rule = options.head.rule;
   std::vector<std::vector<float>> importance(tasks.size());

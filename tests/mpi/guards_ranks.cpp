@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: MIT
+// One test for each guard of what ranks do together that no other test needs.
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <new>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cache/cache_case.hpp"
+#include "kvfit/bias/zero.hpp"
+#include "kvfit/cache/compact_cache_mpi.hpp"
+#include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/values/copy.hpp"
+#include "mpi/faults.hpp"
+#include "mpi/world.hpp"
+#include "support/catch.hpp"
+
+namespace kvfit_test::mpi_guards {
+
+using kvfit::cache_options;
+using kvfit::errc;
+using kvfit::index_t;
+using kvfit::mpi_ranks;
+using kvfit::rank_holds;
+using kvfit::result;
+
+namespace {
+
+/// Copies of the rows that queries look at most.
+cache_options quick_options(index_t budget) {
+  cache_options options{.budget = budget};
+  options.head.selection = kvfit::selection::highest_attention{};
+  options.head.bias = kvfit::bias::zero{};
+  options.head.values = kvfit::values::copy{};
+  options.head.refine = {.steps = 0};
+  return options;
+}
+
+/// Two layers of two heads. As a shard of each rank they are parts of one cache.
+cache_case two_layers() {
+  return cache_case({{.number = 0, .rows = 24}, {.number = 3, .rows = 32}}, 12);
+}
+
+/// Two heads for each rank, in turn.
+kvfit::detail::ranked_heads two_heads_each(const mpi_ranks& ranks) {
+  kvfit::detail::ranked_heads heads;
+  for (int place = 0; place < 2 * ranks.size(); ++place) {
+    kvfit::head_task task;
+    task.id = {place, 0};
+    heads.tasks.push_back(task);
+    heads.ranks.push_back(place % ranks.size());
+  }
+  heads.find_places(ranks.rank());
+  for (const std::size_t place : heads.places) heads.own.push_back(heads.tasks[place]);
+  return heads;
+}
+
+using outlines = std::vector<std::vector<index_t>>;
+
+}  // namespace
+
+TEST_CASE("O: ranks that take the place of others work as those did", "[mpi][guards]") {
+  mpi_ranks all = world(64);
+  auto alone = mpi_ranks::over(MPI_COMM_SELF, 16);
+  REQUIRE(alone);
+  const int rank = all.rank();
+  const int size = all.size();
+  // On the last rank alone: messages must be as long there as on the others.
+  const bool is_last = rank == size - 1;
+  if (is_last) std::swap(*alone, all);
+  mpi_ranks& ranks = is_last ? *alone : all;
+  CHECK(ranks.rank() == rank);
+  CHECK(ranks.size() == size);
+  const auto lists = ranks.gather(std::vector<double>(20, rank));
+  REQUIRE(lists);
+  for (int r = 0; r < size; ++r) {
+    CHECK((*lists)[static_cast<std::size_t>(r)] == std::vector<double>(20, r));
+  }
+}
+
+TEST_CASE("O: texts of errors are cut at their limits, and not before their beginning",
+          "[mpi][guards]") {
+  const auto received = [](std::size_t argument, std::size_t detail) {
+    return kvfit::detail::wire_error(kvfit::error{errc::missing_entry, std::string(argument, 'a'),
+                                                  1, 2, std::string(detail, 'b')})
+        .received();
+  };
+  const kvfit::error whole = received(251, 508);
+  CHECK(whole.argument == std::string(251, 'a'));
+  CHECK(whole.detail == std::string(508, 'b'));
+  const kvfit::error longer = received(252, 509);
+  CHECK(longer.argument == whole.argument);
+  CHECK(longer.detail == whole.detail);
+  // Bytes that begin no character.
+  const std::string no_text(300, '\x80');
+  const kvfit::detail::wire_error broken(kvfit::error{errc::missing_entry, no_text});
+  CHECK(broken.received().argument.empty());
+}
+
+TEST_CASE("O: a step that throws on one rank fails on all", "[mpi][guards]") {
+  mpi_ranks ranks = world();
+  const auto heads = two_heads_each(ranks);
+  const bool is_last = ranks.rank() == ranks.size() - 1;
+  const auto error_of = [&](const std::function<void(index_t&)>& thrown) {
+    return error_of_all(
+        ranks, kvfit::detail::in_step(ranks, heads, [&](index_t& failed_at) -> result<void> {
+          if (is_last) thrown(failed_at);
+          return {};
+        }));
+  };
+  CHECK(error_of([](index_t&) {}) == "none");
+  CHECK(error_of([](index_t&) { throw std::bad_alloc(); }) == "out_of_memory: compact_cache");
+  CHECK(error_of([](index_t&) { throw std::length_error(""); }) == "out_of_memory: compact_cache");
+  CHECK(error_of([](index_t&) { throw std::runtime_error("mine"); }) == "policy_threw (mine)");
+  CHECK(error_of([](index_t&) { throw 7; }) == "policy_threw");
+  const std::string last_head = "L" + std::to_string(2 * ranks.size() - 1) + "H0";
+  CHECK(error_of([](index_t& failed_at) {
+          failed_at = 1;
+          throw 7;
+        }) == "policy_threw: " + last_head);
+}
+
+TEST_CASE("O: a head's error goes before one that is no head's", "[mpi][guards]") {
+  mpi_ranks ranks = world();
+  const auto heads = two_heads_each(ranks);
+  const int last = ranks.size() - 1;
+  const auto found = kvfit::detail::in_step(ranks, heads, [&](index_t& failed_at) -> result<void> {
+    if (ranks.rank() == last) {
+      failed_at = 1;
+      return kvfit::error{errc::all_masked, "a head"};
+    }
+    return kvfit::error{errc::empty_input, "no head"};
+  });
+  CHECK(error_of_all(ranks, found) == "all_masked: a head");
+}
+
+TEST_CASE("O: ranks differ by every option that they must share", "[mpi][cache][guards]") {
+  const auto digest_of = [](const cache_options& options, bool with_lists) {
+    kvfit::detail::digest of;
+    kvfit::detail::add_options(of, options, with_lists);
+    return of.value();
+  };
+  using kvfit::budgets::influence;
+  using ranking = kvfit::budgets::global_ranking;
+  const auto given = [](index_t layer, index_t head, double share) {
+    return kvfit::budgets::given{{{{layer, head}, share}}};
+  };
+  const auto curve_of = [](std::vector<kvfit::influence_point> points) {
+    return kvfit::influence_curve{std::move(points)};
+  };
+  const influence one_curve{{curve_of({{1, 2.0}, {3, 1.0}})}, {}};
+  const influence two_curves{{curve_of({{1, 2.0}}), curve_of({{3, 1.0}})}, {}};  // the same points
+  influence exact = one_curve;
+  exact.exact = kvfit::dynamic_programming{};
+  influence coarse = exact;
+  coarse.exact->step = 2;
+  influence small = exact;
+  small.exact->memory = 5;
+  const std::vector<std::function<void(cache_options&)>> changes = {
+      [](auto&) {},
+      [](auto& o) { o.budget = 1; },
+      [](auto& o) { o.shares = kvfit::budgets::pyramid{}; },
+      [](auto& o) { o.shares = kvfit::budgets::pyramid{0.0}; },
+      [](auto& o) { o.shares = kvfit::budgets::rows{}; },  // of as many zeros
+      [](auto& o) {
+        o.shares = kvfit::budgets::rows{{4, 5}};
+      },
+      [](auto& o) {
+        o.shares = kvfit::budgets::rows{{5, 4}};
+      },
+      [&](auto& o) { o.shares = given(1, 2, 0.5); },
+      [&](auto& o) { o.shares = given(2, 2, 0.5); },
+      [&](auto& o) { o.shares = given(1, 1, 0.5); },
+      [&](auto& o) { o.shares = given(1, 2, 0.25); },
+      [&](auto& o) {
+        auto shares = given(1, 2, 0.5);
+        shares.missing = kvfit::budgets::missing_share::mean;
+        o.shares = shares;
+      },
+      [&](auto& o) { o.shares = one_curve; },
+      [&](auto& o) { o.shares = two_curves; },
+      [&](auto& o) {
+        o.shares = influence{{curve_of({{1, 2.0}, {4, 1.0}})}, {}};
+      },
+      [&](auto& o) {
+        o.shares = influence{{curve_of({{1, 2.0}, {3, 0.5}})}, {}};
+      },
+      [&](auto& o) { o.shares = exact; },
+      [&](auto& o) { o.shares = coarse; },
+      [&](auto& o) { o.shares = small; },
+      [](auto& o) { o.shares = ranking{}; },
+      [](auto& o) { o.shares = ranking{{.importance = kvfit::importance_kind::mean}}; },
+      [](auto& o) { o.shares = ranking{{.pooling = kvfit::pooling_kind::max}}; },
+      [](auto& o) { o.shares = ranking{{.pooling_width = 9}}; },
+      [](auto& o) { o.shares = ranking{{.window = 3}}; },
+      [](auto& o) { o.limits.at_least = 2; },
+      [](auto& o) { o.limits.max_ratio = 0.5; },
+      [](auto& o) { o.skip = {3}; },
+      [](auto& o) { o.fallback = kvfit::head_fallback::copies; },
+      [](auto& o) { o.head.rule.scale = 0.0F; },
+      [](auto& o) { o.head.rule.scale = 0.5F; },
+      [](auto& o) { o.head.rule.soft_cap = 30; },
+      [](auto& o) { o.head.rule.causal = true; },
+      [](auto& o) { o.head.rule.window = 4; },
+      [](auto& o) { o.head.protect.first = 1; },
+      [](auto& o) { o.head.protect.last = 1; },
+      [](auto& o) { o.head.protect.rows = {3}; },
+      [](auto& o) { o.head.replace_dead_keys = false; },
+      [](auto& o) { o.head.queries.held_out = 0.25; },
+      [](auto& o) { o.head.queries.per_row = 3; },
+      [](auto& o) { o.head.queries.at_least = 7; },
+      [](auto& o) { o.head.tied_values_from = 0; },
+      [](auto& o) { o.head.keep_better_values = false; },
+      [](auto& o) { o.head.storage.rows = kvfit::dtype::fp16; },
+      [](auto& o) { o.head.storage.bias = kvfit::dtype::fp16; },
+      [](auto& o) { o.head.precision = kvfit::precision_kind::bf16; },
+      [](auto& o) { o.head.memory.selection = 5; },
+      [](auto& o) { o.head.memory.cap = 5; },
+      [](auto& o) { o.memory = 5; },
+  };
+  std::set<std::uint64_t> seen;
+  for (const auto& change : changes) {
+    cache_options changed;
+    change(changed);
+    CHECK(seen.insert(digest_of(changed, true)).second);
+  }
+  cache_options own;  // what may be a rank's own
+  own.heads_at_once = 3;
+  CHECK(digest_of(own, true) == digest_of({}, true));
+  cache_options first;
+  cache_options second;
+  first.shares = one_curve;
+  second.shares = two_curves;
+  CHECK(digest_of(first, false) == digest_of(second, false));
+  first.shares = kvfit::budgets::rows{{4, 5}};
+  second.shares = kvfit::budgets::rows{{6}};
+  CHECK(digest_of(first, false) == digest_of(second, false));
+}
+
+TEST_CASE("O: a rank tells the others every size of its view", "[mpi][cache][guards]") {
+  cache_case given({{.number = 2, .rows = 5, .key_size = 4, .value_size = 3},
+                    {.number = 7, .heads = 1, .group = 3, .rows = 6}},
+                   4);
+  given.view.layers[1].kind = kvfit::layer_kind::sliding;
+  constexpr float hidden = -std::numeric_limits<float>::infinity();
+  const std::vector<float> bias = {0, hidden, 0, hidden, 0};
+  given.view.layers[0].heads[1].bias = bias;
+  kvfit::layer_queries more{.layer = 2, .heads = {}};
+  more.heads = {given.queries[0].heads[0], given.queries[0].heads[1]};
+  given.queries.push_back(more);
+  const auto global = static_cast<index_t>(kvfit::layer_kind::global);
+  const auto sliding = static_cast<index_t>(kvfit::layer_kind::sliding);
+  CHECK(kvfit::detail::outline_of(given.view, given.queries) ==
+        std::vector<index_t>{2, global,  2, 2, 4, 2, 5, 4, 3, 5, 5, 4, 3, 3,  //
+                             7, sliding, 1, 1, 3, 6, 8, 6, 6});
+}
+
+TEST_CASE("O: layers of all ranks are joined in their order, parts without heads included",
+          "[mpi][cache][guards]") {
+  using kvfit::detail::join_layers;
+  for (const index_t number : {index_t{-1}, index_t{0}}) {  // below 0; twice in one view
+    const outlines wrong = {{0, 0, 0, 0}, {0, 0, 0, 0, number, 0, 0, 0}};
+    const auto found = join_layers(wrong);
+    REQUIRE_FALSE(found);
+    CHECK(found.error().code == errc::invalid_option);
+    CHECK(found.error().actual == number);
+  }
+  const outlines negative = {{-1, 0, 0, 0}};
+  CHECK_FALSE(join_layers(negative));
+  // Of ranks without a head no group is known, and no number divides by their heads.
+  const outlines first_empty = {{0, 0, 0, 1, 4}, {0, 0, 1, 1, 2, 5, 4, 3, 5}};
+  const auto one_entry = join_layers(first_empty);
+  REQUIRE(one_entry);
+  CHECK(one_entry->at(0).groups == std::vector<index_t>{0});
+  const outlines second_empty = {{0, 0, 1, 2, 2, 2, 5, 4, 3, 5}, {0, 0, 0, 2, 0, 0}};
+  const auto two_entries = join_layers(second_empty);
+  REQUIRE(two_entries);
+  CHECK_FALSE(two_entries->at(0).unlike);
+  // The first rank that differs is the one that is named.
+  outlines more_each = {{0, 0, 1, 1, 2, 5, 4, 3, 5},
+                        {0, 0, 1, 2, 2, 2, 5, 4, 3, 5},
+                        {0, 0, 1, 3, 2, 2, 2, 5, 4, 3, 5}};
+  const auto unlike = join_layers(more_each);
+  REQUIRE(unlike);
+  REQUIRE(unlike->at(0).unlike);
+  CHECK(unlike->at(0).unlike->actual == 2);
+  // Queries that a rank lacks altogether are what is missing, whatever others have.
+  more_each[2] = {0, 0, 1, 0, 5, 4, 3, 5};
+  index_t failed_at = 0;
+  const auto missing = kvfit::detail::join_shards(more_each, {}, {}, {}, 0, failed_at);
+  REQUIRE_FALSE(missing);
+  CHECK(missing.error().code == errc::missing_entry);
+}
+
+TEST_CASE("O: entries that differ matter in layers that are compacted alone",
+          "[mpi][cache][guards]") {
+  const cache_case given = two_layers();
+  kvfit::cache_queries more = given.queries;
+  more.push_back(given.queries[0]);
+  const outlines both = {kvfit::detail::outline_of(given.view, given.queries),
+                         kvfit::detail::outline_of(given.view, more)};
+  index_t failed_at = 0;
+  const auto refused =
+      kvfit::detail::join_shards(both, given.view, given.queries, {}, 0, failed_at);
+  REQUIRE_FALSE(refused);
+  CHECK(refused.error().argument == "layer 0: entries of queries");
+  const std::vector<index_t> skip = {0};
+  const auto heads =
+      kvfit::detail::join_shards(both, given.view, given.queries, skip, 0, failed_at);
+  REQUIRE(heads);
+  CHECK(heads->tasks.size() == 4);
+  CHECK(heads->own.size() == 2);
+}
+
+TEST_CASE("O: a rank's own part must be a cache, too, and its first head at fault is told",
+          "[mpi][cache][guards]") {
+  const cache_case given = two_layers();
+  // Three query heads on one rank and five on the other: eight for the four heads of layer 3.
+  kvfit::cache_queries fewer = given.queries;
+  fewer[1].heads.pop_back();
+  kvfit::cache_queries more = given.queries;
+  more[1].heads.push_back(more[1].heads[0]);
+  const outlines odd = {kvfit::detail::outline_of(given.view, fewer),
+                        kvfit::detail::outline_of(given.view, more)};
+  for (const int rank : {0, 1}) {
+    index_t failed_at = 0;
+    const auto found =
+        kvfit::detail::join_shards(odd, given.view, rank == 0 ? fewer : more, {}, rank, failed_at);
+    REQUIRE_FALSE(found);
+    CHECK(found.error().argument == "layer 3: query heads");
+    CHECK(found.error().actual == (rank == 0 ? 3 : 5));
+    CHECK(failed_at == (rank == 0 ? 4 : 6));  // four of layer 0, then two on each rank
+  }
+  // A layer without heads is at fault itself: there is no head to tell.
+  kvfit::cache_view headless = given.view;
+  headless.layers[1].heads.clear();
+  kvfit::cache_queries unasked = given.queries;
+  unasked[1].heads.clear();
+  const outlines empty = {kvfit::detail::outline_of(given.view, given.queries),
+                          kvfit::detail::outline_of(headless, unasked)};
+  index_t failed_at = 99;
+  const auto found = kvfit::detail::join_shards(empty, headless, unasked, {}, 1, failed_at);
+  REQUIRE_FALSE(found);
+  CHECK(found.error().code == errc::empty_input);
+  CHECK(failed_at == 99);
+}
+
+TEST_CASE("O: rows that ranks share out differently are refused", "[mpi][cache][guards]") {
+  mpi_ranks ranks = world();
+  const cache_case given = two_layers();
+  const auto heads =
+      kvfit::detail::heads_of_ranks(ranks, given.view, given.queries, quick_options(24), {});
+  REQUIRE(heads);
+  // As if the last rank's machine had come to other numbers by the same options.
+  const bool is_last = ranks.rank() == ranks.size() - 1;
+  const auto rows =
+      kvfit::detail::rows_of_ranks(ranks, given.view, *heads, quick_options(is_last ? 20 : 24),
+                                   kvfit::rank_options{}, kvfit::serial{}, kvfit::watch{});
+  CHECK(error_of_all(ranks, rows) ==
+        (ranks.size() == 1 ? "none" : "invalid_option: rows (must be the same on all ranks)"));
+}
+
+TEST_CASE("O: each call of MPI that fails ends what it was made for, on all ranks",
+          "[mpi][cache][guards]") {
+  mpi_ranks ranks = world(index_t{1} << 20);
+  const auto message_of = [](const auto& found) {
+    return found ? std::string() : found.error().message();
+  };
+  CHECK(calls_that_fail_alone(
+            ranks, [&] { return message_of(mpi_ranks::over(MPI_COMM_WORLD, 64)); }) == 8);
+  const cache_case given = two_layers();
+  const auto calls = [&](const cache_options& options, const kvfit::rank_options& spread) {
+    return calls_that_fail_alone(ranks, [&] {
+      return message_of(kvfit::compact_cache(ranks, given.view, given.queries, options, spread));
+    });
+  };
+  // Rows and curves of four heads on each rank.
+  cache_options options = quick_options(24 * ranks.size());
+  const kvfit::rank_options shard_alone{.holds = rank_holds::shard, .gathers_rows = false};
+  options.shares = kvfit::budgets::global_ranking{};
+  CHECK(calls(options, {.holds = rank_holds::shard}) > 20);
+  options.shares = kvfit::budgets::rows{{3, 4, 5, 6}};
+  CHECK(calls(options, shard_alone) > 10);
+  const kvfit::influence_curve curve{{{2, 4.0}, {20, 1.0}}};
+  options.shares = kvfit::budgets::influence{{curve, curve, curve, curve}};
+  CHECK(calls(options, shard_alone) > 10);
+  CHECK(calls(quick_options(24), {}) > 20);
+  // Of errors the same: ranks tell each other of those, too.
+  CHECK(calls(quick_options(0), {}) > 5);
+}
+
+}  // namespace kvfit_test::mpi_guards
