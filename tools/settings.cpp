@@ -77,7 +77,7 @@ auto refining(T kvfit::refinement::*field) {
 auto refinement_steps() {
   return [](method_options& options) -> int* {
     return options.gradient.holds<kvfit::gradient_keys>() ? nullptr
-                                                         : &options.refine.steps.emplace(0);
+                                                          : &options.refine.steps.emplace(0);
   };
 }
 
@@ -102,7 +102,6 @@ constexpr const char* omp_code = "options.selection.get_if<kvfit::selection::omp
 constexpr const char* joint_code = "options.selection.get_if<kvfit::selection::joint>()->";
 constexpr const char* ranked_code =
     "options.selection.get_if<kvfit::selection::highest_attention>()->";
-constexpr const char* nnls_code = "options.bias.get_if<kvfit::bias::nnls>()->";
 constexpr const char* fit_code = "options.values.get_if<kvfit::values::least_squares>()->";
 
 auto assign_to(std::string place) {
@@ -184,6 +183,26 @@ setting ridge() {
   return made;
 }
 
+/// Of the weights, whichever policy fits them.
+setting bias_lower() {
+  const auto find = [](method_options& options) -> double* {
+    if (auto* const fit = options.bias.get_if<bias::nnls>()) return &fit->lower;
+    if (auto* const fit = options.bias.get_if<bias::projected_gradient>()) return &fit->lower;
+    return nullptr;
+  };
+  setting made = number("bias_lower", "lower bound of the fitted weights", 1e-12, 1e6, find, "");
+  made.in_code = [](const std::string& text) {
+    std::string code;
+    for (const char* policy : {"nnls", "projected_gradient"}) {
+      code += std::string(code.empty() ? "" : "\n") +
+              "if (auto* fit = options.bias.get_if<kvfit::bias::" + policy +
+              ">()) fit->lower = " + text + ";";
+    }
+    return code;
+  };
+  return made;
+}
+
 // ---- The table ----------------------------------------------------------------------------------
 std::vector<setting> make_settings() {
   using options = compact_options;
@@ -236,24 +255,31 @@ std::vector<setting> make_settings() {
       choice<kvfit::gradient_optimiser>(
           "gradient_optimiser", "what moves keys down a gradient",
           {{"adam", kvfit::gradient_optimiser::adam}, {"lbfgs", kvfit::gradient_optimiser::lbfgs}},
-          descending(&kvfit::gradient_keys::optimiser), "options.gradient.get_if<kvfit::gradient_keys>()->optimiser",
+          descending(&kvfit::gradient_keys::optimiser),
+          "options.gradient.get_if<kvfit::gradient_keys>()->optimiser",
           "kvfit::gradient_optimiser::"),
       number("gradient_steps", "most steps of a gradient method", 0, 1e6,
-             descending(&kvfit::gradient_keys::steps), "options.gradient.get_if<kvfit::gradient_keys>()->steps"),
+             descending(&kvfit::gradient_keys::steps),
+             "options.gradient.get_if<kvfit::gradient_keys>()->steps"),
       number("gradient_rate", "learning rate of Adam", 1e-9, 1e6,
-             descending(&kvfit::gradient_keys::learning_rate), "options.gradient.get_if<kvfit::gradient_keys>()->learning_rate"),
+             descending(&kvfit::gradient_keys::learning_rate),
+             "options.gradient.get_if<kvfit::gradient_keys>()->learning_rate"),
       number("gradient_least_share", "share of the rate that its cosine decay ends at, 1 for none",
-             0, 1, descending(&kvfit::gradient_keys::least_share), "options.gradient.get_if<kvfit::gradient_keys>()->least_share"),
+             0, 1, descending(&kvfit::gradient_keys::least_share),
+             "options.gradient.get_if<kvfit::gradient_keys>()->least_share"),
       number("gradient_mass_weight", "weight of the mass in the joint loss", 0, 1e6,
-             descending(&kvfit::gradient_keys::mass_weight), "options.gradient.get_if<kvfit::gradient_keys>()->mass_weight"),
+             descending(&kvfit::gradient_keys::mass_weight),
+             "options.gradient.get_if<kvfit::gradient_keys>()->mass_weight"),
       number("gradient_penalty", "weight of the squares of all variables in the loss", 0, 1e6,
-             descending(&kvfit::gradient_keys::penalty), "options.gradient.get_if<kvfit::gradient_keys>()->penalty"),
+             descending(&kvfit::gradient_keys::penalty),
+             "options.gradient.get_if<kvfit::gradient_keys>()->penalty"),
       number("gradient_patience", "ends after as many steps that improve too little", 1, 1e6,
-             descending(&kvfit::gradient_keys::patience), "options.gradient.get_if<kvfit::gradient_keys>()->patience"),
+             descending(&kvfit::gradient_keys::patience),
+             "options.gradient.get_if<kvfit::gradient_keys>()->patience"),
       number("gradient_improvement", "of the loss: what is not more is too little", 0, 1e6,
-             descending(&kvfit::gradient_keys::improvement), "options.gradient.get_if<kvfit::gradient_keys>()->improvement"),
-      number("bias_lower", "lower bound of the fitted weights", 1e-12, 1e6,
-             of(&options::bias, &bias::nnls::lower), std::string(nnls_code) + "lower"),
+             descending(&kvfit::gradient_keys::improvement),
+             "options.gradient.get_if<kvfit::gradient_keys>()->improvement"),
+      bias_lower(),
       number("cross_validate_below", "the ridge is cross-validated below this many queries a key",
              0, 1e6, of(&options::values, &values::least_squares::cross_validate_below),
              std::string(fit_code) + "cross_validate_below"),
@@ -271,10 +297,10 @@ std::vector<setting> make_settings() {
                                      {"bf16", kvfit::precision_kind::bf16}},
                                     own(&options::precision), "options.precision",
                                     "kvfit::precision_kind::"),
-      storage("storage", "type that keys and values are rounded to", own(&options::storage, &kvfit::storage_types::rows),
-              "options.storage.rows"),
-      storage("bias_storage", "type that biases are rounded to", own(&options::storage, &kvfit::storage_types::bias),
-              "options.storage.bias"),
+      storage("storage", "type that keys and values are rounded to",
+              own(&options::storage, &kvfit::storage_types::rows), "options.storage.rows"),
+      storage("bias_storage", "type that biases are rounded to",
+              own(&options::storage, &kvfit::storage_types::bias), "options.storage.bias"),
   };
 }
 

@@ -17,5 +17,5 @@ foreach(one "topk keys_per_round=2" "highest_attention norm_power=1" "omp bias_l
 endforeach()
 # In range by itself, but above the upper bound of the method.
 run(2 ${KVFIT} eval small --methods highest_attention --set bias_lower=1000)
-check(err MATCHES "nnls.upper .must be at least lower, 1000, is ")
+check(err MATCHES "projected_gradient.upper .must be at least lower, 1000, is ")
 check_only_files(small)
