@@ -40,7 +40,7 @@ asked_text asked_of(const document& of, const std::vector<document>& all,
 kvfit::index_t measuring_steps(const llama::model& engine, std::size_t documents);
 
 /// Measures them on the prefixes of some documents, by `default`, fitted roughly, with queries of
-/// `source`: the mean of the documents' curves. Passages are not looked at; what judges are texts
+/// `source`: the mean of the documents' curves. Passages are not used; what judges are texts
 /// that the queries' other texts were fitted without. `step` is called after every head at every
 /// budget, never by two threads at once; `cancelled` once it says false.
 kvfit::result<share_curves> measure_curves(const llama::model& engine,

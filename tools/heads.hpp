@@ -82,7 +82,7 @@ kvfit::result<small_head> compact(const head_view& head, const head_plan& plan);
 
 /// How a whole capture is compacted.
 struct cache_request {
-  head_plan head;  ///< its budget is not looked at
+  head_plan head;  ///< its budget is not used
   double ratio = 1;
   share_policy shares = share_policy::uniform;
   std::vector<kvfit::head_share> given = {};  ///< for `share_policy::given`
@@ -122,7 +122,7 @@ kvfit::result<kvfit::compacted> compact_one(const kvfit::cache_layer& layer, kvf
                                             const head_plan& plan);
 
 /// Compacts a model's whole cache, rows[i] for head i in the order of the view, one head after the
-/// other on the calling thread. The plan's own budget is not looked at.
+/// other on the calling thread. The plan's own budget is not used.
 kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache,
                                                   const kvfit::cache_queries& queries,
                                                   const head_plan& plan,

@@ -10,7 +10,7 @@
 namespace kvfit_tool {
 
 /// The heads of a capture with every eighth of their reference queries (every n-th, where a block
-/// has n < 8) in the place of test queries. The capture's own test queries are not looked at.
+/// has n < 8) in the place of test queries. The capture's own test queries are not used.
 ///
 /// Both parts are copied, so that a part is one block a query head, as an engine would hand it
 /// over, and takes the time of one.

@@ -41,7 +41,7 @@ inline namespace KVFIT_ISA {
 /// `options.memory.cap`. Found on the way: rows given by name that are not there, a rule that the
 /// selection has no model of, `all_masked` where no query sees a key, `non_finite` "logits" where a
 /// product overflows, `storage_overflow` where a value does not fit its storage type,
-/// `out_of_memory`, and `cancelled` once `stop` is due: it is looked at between stages, before
+/// `out_of_memory`, and `cancelled` once `stop` is due: it is checked between stages, before
 /// every panel of the score pass (or the panels computed at once), every greedy round and every
 /// evaluation of the refinement, not within a fit of weights or values. Numerical trouble is no
 /// error but a status in the report. Nothing is thrown, printed or kept. Same input, same bytes,

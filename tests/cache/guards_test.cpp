@@ -30,6 +30,7 @@
 #include "kvfit/cache/stacked_rows.hpp"
 #include "kvfit/cache/zero_bias_refit.hpp"
 #include "support/catch.hpp"
+#include "support/need_error.hpp"
 
 namespace kvfit_test::cache_guards {
 
@@ -40,20 +41,6 @@ namespace {
 
 constexpr index_t bits_53 = index_t{1} << 53U;
 constexpr index_t largest_index = std::numeric_limits<index_t>::max();
-
-/// What is wrong, by code and argument; the detail is returned.
-template <class Result>
-std::string need_error(const Result& found, errc code, std::string_view argument) {
-  REQUIRE_FALSE(found);
-  INFO(found.error().message());
-  CHECK(found.error().code == code);
-  CHECK(found.error().argument == argument);
-  return found.error().detail;
-}
-
-bool holds(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
 
 kvfit::cache_options quick_options(index_t budget) {
   kvfit::cache_options options;

@@ -18,6 +18,7 @@
 #include "kvfit/io/safetensors.hpp"
 #include "kvfit/io/state.hpp"
 #include "support/catch.hpp"
+#include "support/need_error.hpp"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/resource.h>
@@ -45,20 +46,6 @@ namespace {
 
 constexpr index_t bits_53 = index_t{1} << 53U;
 constexpr float infinity = std::numeric_limits<float>::infinity();
-
-/// What is wrong, by code and argument; the detail is returned.
-template <class Result>
-std::string need_error(const Result& found, errc code, std::string_view argument) {
-  REQUIRE_FALSE(found);
-  INFO(found.error().message());
-  CHECK(found.error().code == code);
-  CHECK(found.error().argument == argument);
-  return found.error().detail;
-}
-
-bool holds(std::string_view text, std::string_view part) {
-  return text.find(part) != std::string_view::npos;
-}
 
 /// A capture with some entry of the metadata.
 capture_file with_entry(const std::string& key, const std::string& text) {

@@ -3,6 +3,7 @@
 
 #include <Eigen/SVD>
 #include <limits>
+#include <optional>
 
 #include "kvfit/linalg/published_least_squares.hpp"
 #include "support/catch.hpp"
@@ -15,11 +16,15 @@ using status = least_squares_status;
 
 namespace {
 
-/// By whichever of the two functions the method is one of.
+using any_method = std::optional<method>;
+constexpr any_method published = std::nullopt;
+
+/// By `least_squares`, or by `published_least_squares`, which has one method.
 least_squares_fit solve(const kvfit::matrix& x, const kvfit::matrix& y,
-                        const least_squares_options& options = {}) {
-  return options.method == method::qr_unpivoted ? published_least_squares(x, y, options)
-                                                : least_squares(x, y, options);
+                        any_method how = method::ranked, ridge_mode mode = ridge_mode::none,
+                        double ridge = 0) {
+  if (!how) return published_least_squares(x, y, {.mode = mode, .ridge = ridge});
+  return least_squares(x, y, {.method = *how, .mode = mode, .ridge = ridge});
 }
 
 /// Rows that sum to 1, as attention's do.
@@ -40,10 +45,11 @@ double spectral_norm(const kvfit::matrix& x) {
 }  // namespace
 
 TEST_CASE("every method agrees with the long double normal equations", "[linalg][least_squares]") {
-  const auto how = GENERATE(method::ranked, method::qr_unpivoted, method::cholesky);
+  const any_method how =
+      GENERATE(any_method(method::ranked), published, any_method(method::cholesky));
   const kvfit::matrix x = softmax_rows(80, 12, 2, 1);
   const kvfit::matrix y = oracle::gaussian(80, 5, 2);
-  const auto fit = solve(x, y, {.method = how});
+  const auto fit = solve(x, y, how);
   CHECK(difference(fit.coefficients, oracle::least_squares(x, y).cast<double>()) < 1e-6);
   CHECK(fit.report.status == status::solved);
   CHECK(fit.report.rank == 12);
@@ -64,16 +70,17 @@ TEST_CASE("§9.9 the report names the solver that was used", "[linalg][least_squ
   CHECK(solve(tall, y20).report.tier == tier::cholesky);
   CHECK(solve(wide, y6).report.tier == tier::cholesky_dual);
   CHECK(solve(doubled, y20).report.tier == tier::truncated);
-  CHECK(solve(tall, y20, {.method = method::qr_unpivoted}).report.tier == tier::qr_unpivoted);
-  CHECK(solve(tall, y20, {.method = method::cholesky}).report.tier == tier::cholesky);
-  CHECK(solve(wide, y6, {.method = method::cholesky}).report.tier == tier::cholesky_dual);
+  CHECK(solve(tall, y20, published).report.tier == tier::qr_unpivoted);
+  CHECK(solve(tall, y20, method::cholesky).report.tier == tier::cholesky);
+  CHECK(solve(wide, y6, method::cholesky).report.tier == tier::cholesky_dual);
 }
 
 TEST_CASE("n < t gives the exact fit of smallest norm", "[linalg][least_squares]") {
-  const auto how = GENERATE(method::ranked, method::qr_unpivoted, method::cholesky);
+  const any_method how =
+      GENERATE(any_method(method::ranked), published, any_method(method::cholesky));
   const kvfit::matrix x = oracle::gaussian(9, 30, 7);
   const kvfit::matrix y = oracle::gaussian(9, 4, 8);
-  const auto fit = solve(x, y, {.method = how});
+  const auto fit = solve(x, y, how);
   CHECK((x * fit.coefficients - y).norm() < 1e-5F * y.norm());
   CHECK(difference(fit.coefficients, oracle::minimum_norm(x, y, 1e-9)) < 1e-6);
   CHECK(fit.report.rank == 9);
@@ -129,12 +136,13 @@ TEST_CASE("λ follows its formula in every ridge mode", "[linalg][least_squares]
 }
 
 TEST_CASE("every method solves the ridge problem it was given", "[linalg][least_squares]") {
-  const auto how = GENERATE(method::ranked, method::qr_unpivoted, method::cholesky);
+  const any_method how =
+      GENERATE(any_method(method::ranked), published, any_method(method::cholesky));
   const auto mode = GENERATE(ridge_mode::spectral, ridge_mode::frobenius, ridge_mode::fixed);
   const auto n = GENERATE(6, 40);
   const kvfit::matrix x = softmax_rows(n, 15, 2, 15);
   const kvfit::matrix y = oracle::gaussian(n, 3, 16);
-  const auto fit = solve(x, y, {.method = how, .mode = mode, .ridge = 1e-3});
+  const auto fit = solve(x, y, how, mode, 1e-3);
   CHECK(fit.report.lambda == ridge_lambda(x, mode, 1e-3));
   CHECK(fit.report.status == status::solved);
   CHECK_FALSE(fit.report.escalated);
@@ -181,38 +189,40 @@ TEST_CASE("a ridge toward a start stays there where the data says nothing",
 
 TEST_CASE("§9.9 norms of 1e±18, one row and one column give finite coefficients",
           "[linalg][least_squares]") {
-  const auto how = GENERATE(method::ranked, method::qr_unpivoted, method::cholesky);
+  const any_method how =
+      GENERATE(any_method(method::ranked), published, any_method(method::cholesky));
   const kvfit::matrix x = oracle::gaussian(20, 5, 22);
   const kvfit::matrix y = oracle::gaussian(20, 2, 23);
-  const auto plain = solve(x, y, {.method = how});
+  const auto plain = solve(x, y, how);
   for (const float scale : {1e-18F, 1e18F}) {
-    const auto fit = solve(scale * x, y, {.method = how});
+    const auto fit = solve(scale * x, y, how);
     CHECK(fit.report.finite);
     CHECK(fit.report.status == status::solved);
     CHECK((scale * fit.coefficients).isApprox(plain.coefficients, 1e-4F));
   }
-  const auto row = solve(x.topRows(1), y.topRows(1), {.method = how});
+  const auto row = solve(x.topRows(1), y.topRows(1), how);
   CHECK(row.coefficients.allFinite());
   CHECK((x.topRows(1) * row.coefficients).isApprox(y.topRows(1), 1e-4F));
-  const auto column = solve(x.leftCols(1), y, {.method = how});
+  const auto column = solve(x.leftCols(1), y, how);
   CHECK(column.coefficients.isApprox(x.leftCols(1).transpose() * y / x.leftCols(1).squaredNorm(),
                                      1e-4F));
 }
 
 TEST_CASE("§9.10 a singular matrix and a zero matrix give finite coefficients and a status",
           "[linalg][least_squares]") {
-  const auto how = GENERATE(method::ranked, method::qr_unpivoted, method::cholesky);
+  const any_method how =
+      GENERATE(any_method(method::ranked), published, any_method(method::cholesky));
   const kvfit::matrix y = oracle::gaussian(10, 2, 24);
-  const auto zero = solve(kvfit::matrix::Zero(10, 4), y, {.method = how});
+  const auto zero = solve(kvfit::matrix::Zero(10, 4), y, how);
   CHECK(zero.coefficients == kvfit::matrix::Zero(4, 2));
   CHECK(zero.report.status == status::rank_deficient);
   CHECK(zero.report.rank == 0);
   // All rows alike (zero queries): the published QR fails here, and another tier must say so.
   kvfit::matrix flat = kvfit::matrix::Constant(10, 4, 0.25F);
-  const auto fit = solve(flat, y, {.method = how});
+  const auto fit = solve(flat, y, how);
   CHECK(fit.coefficients.allFinite());
   CHECK(fit.report.status == status::rank_deficient);
-  if (how != method::qr_unpivoted) {
+  if (how != published) {
     CHECK(fit.report.rank == 1);
     CHECK(difference(fit.coefficients, oracle::minimum_norm(flat, y, 1e-6)) < 1e-4);
   }
@@ -272,11 +282,12 @@ TEST_CASE("large systems agree with QR in double, whichever way they go",
     Eigen::Index t;
   };
   const auto [n, t] = GENERATE(shape{700, 300}, shape{700, 520}, shape{200, 330}, shape{120, 97});
-  const auto how = GENERATE(method::ranked, method::qr_unpivoted, method::cholesky);
+  const any_method how =
+      GENERATE(any_method(method::ranked), published, any_method(method::cholesky));
   kvfit::matrix x = oracle::gaussian(n, t, 29);
   for (Eigen::Index j = 0; j < t; ++j) x.col(j) *= std::exp2(static_cast<float>(j % 7));
   const kvfit::matrix y = oracle::gaussian(n, 5, 30);
-  const auto fit = solve(x, y, {.method = how});
+  const auto fit = solve(x, y, how);
   const Eigen::MatrixXd exact = x.cast<double>();
   Eigen::MatrixXd truth;
   if (n >= t) {

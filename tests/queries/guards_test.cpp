@@ -14,6 +14,7 @@
 #include "kvfit/queries/model_influence.hpp"
 #include "kvfit/queries/refine_passes.hpp"
 #include "queries/tiny_text.hpp"
+#include "support/need_error.hpp"
 
 namespace kvfit_test::queries_guards {
 
@@ -22,15 +23,6 @@ using kvfit::token;
 namespace sources = kvfit::sources;
 
 namespace {
-
-template <class Result>
-std::string need_error(const Result& found, errc code, std::string_view argument) {
-  REQUIRE_FALSE(found);
-  INFO(found.error().message());
-  CHECK(found.error().code == code);
-  CHECK(found.error().argument == argument);
-  return found.error().detail;
-}
 
 /// An engine whose answers are not what was asked for, from some moment on.
 struct odd_engine : tiny_engine {

@@ -49,7 +49,7 @@ inline index_t longest_of(std::span<const kv_block> blocks) noexcept {
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// Bytes that `attend` holds at most, its result included; `options.memory` is not looked at.
+/// Bytes that `attend` holds at most, its result included; `options.memory` is not used.
 inline double attend_bytes(const query_set& queries, std::span<const kv_block> blocks,
                            const attend_options& options = {}) noexcept {
   const index_t longest = detail::longest_of(blocks);
@@ -163,7 +163,7 @@ inline const kv_block& block_with_sizes(std::span<const kv_block> blocks) noexce
   return blocks[0];
 }
 
-/// n × `width` zeros, and room for n log-masses.
+/// n × `width` zeros, and memory for n log-masses.
 inline attention_output zero_output(index_t queries, index_t width) {
   attention_output out{matrix(queries, width), vector(queries)};
   std::fill_n(out.output.data(), out.output.size(), 0.0F);
@@ -180,10 +180,10 @@ inline attention_output attend_nothing(const query_set& queries, index_t width) 
   return out;
 }
 
-inline result<attention_output> attend_unguarded(const query_set& queries,
-                                                 std::span<const kv_block> given,
-                                                 const logit_rule& rule,
-                                                 const attend_options& options) {
+inline result<attention_output> attend_blocks(const query_set& queries,
+                                              std::span<const kv_block> given,
+                                              const logit_rule& rule,
+                                              const attend_options& options) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
   for (const auto& [name, size] :
        {std::pair{"panel", options.panel}, std::pair{"memory", options.memory.value_or(0)}}) {
@@ -254,7 +254,7 @@ inline result<attention_output> attend(const query_set& queries, std::span<const
                                        const logit_rule& rule = {},
                                        const attend_options& options = {}) {
   return detail::catch_bad_alloc(
-      "attend", [&] { return detail::attend_unguarded(queries, blocks, rule, options); });
+      "attend", [&] { return detail::attend_blocks(queries, blocks, rule, options); });
 }
 
 /// The same for blocks written in place.

@@ -180,7 +180,7 @@ inline result<void> check_queries(const query_set& queries, index_t depth) {
 }
 
 /// Positions within ±2⁵³, so that no difference of two overflows: `invalid_option` otherwise. Those
-/// of hidden rows are not looked at.
+/// of hidden rows are not used.
 inline result<void> check_positions(const kv_block& cache) {
   constexpr index_t largest = index_t{1} << 53U;
   const auto is_sane = [](index_t position) { return position >= -largest && position <= largest; };

@@ -85,7 +85,7 @@ class logit_source {
   [[nodiscard]] float scale() const noexcept { return scale_; }
   [[nodiscard]] const query_set& queries() const noexcept { return queries_; }
 
-  /// Makes room for panels of up to `most` queries, so that `fill` allocates nothing.
+  /// Allocates for panels of up to `most` queries, so that `fill` allocates nothing.
   void reserve(index_t most) {
     const index_t depth = cache_.keys.cols();
     const auto panel = static_cast<std::size_t>(most);

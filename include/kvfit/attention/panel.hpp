@@ -28,7 +28,7 @@ inline namespace KVFIT_ISA {
 ///
 /// The shift is the largest logit of the first tile that has any, and follows the running maximum
 /// only where that gets e¹⁶ ahead: so most queries have one shift for all keys, and equal logits
-/// equal exponentials. Workspace: T × panel_rows(T) floats, unless the caller gives room for E.
+/// equal exponentials. Workspace: T × panel_rows(T) floats, unless the caller gives memory for E.
 class attention_panel {
  public:
   attention_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule,
@@ -43,9 +43,9 @@ class attention_panel {
     return compute(part, own_.data(), part.count);
   }
 
-  /// The same with E in memory of the caller: key j's row at `room + j · stride`.
-  result<void> compute(const query_panel& part, float* room, index_t stride) {
-    exponentials_ = {room, stride};
+  /// The same with E in memory of the caller: key j's row at `memory + j · stride`.
+  result<void> compute(const query_panel& part, float* memory, index_t stride) {
+    exponentials_ = {memory, stride};
     constexpr float lowest = -std::numeric_limits<float>::infinity();
     output_.resize(part.count, cache_.values.cols());
     std::fill_n(output_.data(), output_.size(), 0.0F);
@@ -59,7 +59,7 @@ class attention_panel {
     logits_.begin(part);
     index_t overflow = part.count;
     for (index_t first = 0; first < logits_.keys(); first += logit_source::key_tile) {
-      overflow = std::min(overflow, logits_.fill_tile(part, first, room, stride, &cache_.values));
+      overflow = std::min(overflow, logits_.fill_tile(part, first, memory, stride, &cache_.values));
       take_tile(first, std::min(logit_source::key_tile, logits_.keys() - first), part.count);
     }
     if (overflow < part.count) {
@@ -94,7 +94,7 @@ class attention_panel {
   [[nodiscard]] float* output(index_t i) noexcept { return output_.data() + i * output_.cols(); }
 
  private:
-  static constexpr float headroom = 16;  // e¹⁶ = 9e6 leaves fp32 room for any T and sane values
+  static constexpr float headroom = 16;  // e¹⁶ = 9e6 leaves fp32 enough for any T and sane values
 
   /// A shift that was raised: exponentials of the keys before `key` are `factor` too large.
   struct raise {
@@ -185,18 +185,18 @@ class attention_panel {
   std::vector<raise> raised_;
   std::vector<float> value_buffer_;
 
-  friend double attention_panel_bytes(const head_sizes& sizes, bool has_room) noexcept;
+  friend double attention_panel_bytes(const head_sizes& sizes, bool has_memory) noexcept;
 };
 
-/// Bytes of an `attention_panel`; `has_room`: the caller gives room for E.
-inline double attention_panel_bytes(const head_sizes& sizes, bool has_room) noexcept {
+/// Bytes of an `attention_panel`; `has_memory`: the caller gives memory for E.
+inline double attention_panel_bytes(const head_sizes& sizes, bool has_memory) noexcept {
   constexpr index_t tile = logit_source::key_tile;
   const index_t panel = largest_panel(sizes, sizes.keys);
   const double raises = static_cast<double>(sizeof(attention_panel::raise)) *
                         static_cast<double>(panel) * static_cast<double>(sizes.keys / tile);
   return logit_source_bytes(sizes, sizes.keys) +
          tile_product_bytes(sizes.precision, panel, std::min(tile, sizes.keys), sizes.width) +
-         (has_room ? 0 : float_bytes(panel, sizes.keys)) +
+         (has_memory ? 0 : float_bytes(panel, sizes.keys)) +
          float_bytes(2 * panel + tile, sizes.width) + float_bytes(3, panel) + double_bytes(panel) +
          grown_bytes(raises);
 }

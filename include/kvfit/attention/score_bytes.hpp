@@ -65,7 +65,7 @@ inline double score_checked_bytes(const head_sizes& of, const score_options& opt
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// Bytes that `score_pass` holds at most, its result included; `options.memory` is not looked at.
+/// Bytes that `score_pass` holds at most, its result included; `options.memory` is not used.
 inline double score_pass_bytes(const head_sizes& sizes, const score_options& options) noexcept {
   return std::max(checking_bytes(sizes), detail::score_checked_bytes(sizes, options)) + small_bytes;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What a bias fit may look at, and what it hands back.
+/// What a bias fit reads, and what it returns.
 #pragma once
 
 #include <concepts>

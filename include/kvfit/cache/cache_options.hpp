@@ -47,7 +47,7 @@ struct cache_options {
   /// Σ t_h ≥ 1 over all heads that are compacted; as many rows as there are or more keep
   /// everything. Not looked at under `budgets::rows`.
   index_t budget = 0;
-  /// How each head is compacted. Its own `budget` is not looked at; its rule and rotation hold for
+  /// How each head is compacted. Its own `budget` is not used; its rule and rotation hold for
   /// layers without their own. What `protect` names by number is so in every head; rows are shared
   /// out as if none of them were among a head's first or last ones.
   compact_options head = {};

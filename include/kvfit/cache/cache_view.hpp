@@ -50,7 +50,7 @@ struct layer_queries {
 /// of them is an entry, with a multiple of the KV heads' number of blocks, and the cache is fitted
 /// for the queries of all of them. KV head h then has the blocks of its group in the first entry,
 /// behind these those in the second, and so on; `kv_block::masks` has one mask for each, in that
-/// order. An entry of a layer that the cache does not have is an error. An engine may hand over
+/// order. An entry of a layer that the cache does not have is an error. An engine may give
 /// queries of sliding and of skipped layers as well: these layers are left as they are, and so
 /// their queries are not used.
 using cache_queries = std::vector<layer_queries>;

@@ -178,7 +178,7 @@ inline namespace KVFIT_ISA {
 ///
 /// pieces: in the order of the text, each following the one before it, so that no text is lost;
 /// prefix and suffix are pieces with a budget of all their rows. A piece may lie in a prefill with
-/// a prefix or suffix of its own, which is not looked at. Sliding layers are left as they are.
+/// a prefix or suffix of its own, which is not used. Sliding layers are left as they are.
 /// options: budget, protected rows and `budgets::rows` have no meaning here; the limits hold for
 /// each piece. Rotation: `cache_layer::rotation`, or else `options.head.refine.rotation`.
 ///
@@ -188,7 +188,7 @@ inline namespace KVFIT_ISA {
 /// known; `invalid_option`, for queries of a layer that a piece does not have and where keys must
 /// be moved that hold tied values in columns that turn, among others. On the way those of
 /// `compact_cache`, with the rows of the text in the detail: a chunk that no query sees is one,
-/// unless `options.fallback` says otherwise; `cancelled`, where `by` has it looked at before each
+/// unless `options.fallback` says otherwise; `cancelled`, where `by` has it checked before each
 /// piece and within its heads. Then nothing is returned. Same input, same bytes, at any number of
 /// threads. Cost: that of the pieces, one after the other, their heads on the executor's threads;
 /// holds the result, once more that of one layer, and what `compact_cache` holds of one piece.

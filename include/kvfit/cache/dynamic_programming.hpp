@@ -171,7 +171,7 @@ inline namespace KVFIT_ISA {
 /// curves, bounds: H. Errors: those of `check_total` and `check_curves`; `invalid_option` for a
 /// step below 1 or a cap below 0; `memory_cap_exceeded` with the bytes needed; `out_of_memory`.
 /// Cost: with S = (total − Σ least) / g steps in all and K_h = (most_h − least_h) / g in a head, at
-/// most S Σ K_h additions (and a look at the curves for each row of the rest), and (S + 1) (4 H +
+/// most S Σ K_h additions (and a read of the curves for each row of the rest), and (S + 1) (4 H +
 /// 24) bytes, which `memory` bounds, besides what `plan_by_water_filling` takes for the lower
 /// bound. 288 heads of 32768 rows at a twentieth and a step of 64 are some 10⁹ additions and 9 MB;
 /// `plan_by_water_filling` needs neither.

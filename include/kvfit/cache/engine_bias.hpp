@@ -90,14 +90,14 @@ inline bias_layout ggml_mask(index_t query_heads, index_t queries, index_t n_kv,
 }
 
 /// `kq_b` of llama.cpp: fp32 [query_heads, 1, n_kv], b / kq_scale. `kq_scale` is the one handed to
-/// build_attn_mha: models that cap their logits scale queries themselves and hand over 1.
+/// build_attn_mha: models that cap their logits scale queries themselves and pass 1.
 inline bias_layout llama_cpp_kq_b(index_t query_heads, index_t n_kv, float kq_scale) {
   return {.query_heads = query_heads, .columns = n_kv, .scale = kq_scale};
 }
 
 /// A tensor [H, t] for a FlashInfer variant whose LogitsTransform returns
 /// logits + bias[kv_head_idx, kv_idx]: b / sm_scale. Under its soft-cap the transform returns
-/// tanh(logits · sm_scale / cap), which the kernel multiplies by cap: hand over cap instead.
+/// tanh(logits · sm_scale / cap), which the kernel multiplies by cap: pass cap instead.
 inline bias_layout flashinfer(float sm_scale) {
   return {.scale = sm_scale};
 }

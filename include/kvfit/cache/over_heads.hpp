@@ -82,7 +82,7 @@ template <executor E, class Body>
 result<void> over_heads(E&& how, index_t count, index_t at_once, const watch& by, const Body& body,
                         index_t* failed_at = nullptr) {
   first_failure failure;
-  const auto guarded = [&](index_t i) noexcept -> bool {
+  const auto run_one = [&](index_t i) noexcept -> bool {
     if (!failure.matters(i)) return true;
 #if KVFIT_HAS_EXCEPTIONS
     try {
@@ -98,7 +98,7 @@ result<void> over_heads(E&& how, index_t count, index_t at_once, const watch& by
 #endif
     return true;
   };
-  const result<void> ran = run_watched(how, count, guarded, by, at_once);
+  const result<void> ran = run_watched(how, count, run_one, by, at_once);
   if (failed_at != nullptr) *failed_at = failure.place();
   if (const auto failed = failure.outcome(); !failed) return failed;
   return ran;

@@ -149,7 +149,7 @@ inline namespace KVFIT_ISA {
 
 /// The ragged layer again: what `pad` made of it, without the padding, bit for bit.
 ///
-/// Rows behind a head's own length are not looked at. Errors: `shape_mismatch` where the arrays are
+/// Rows behind a head's own length are not used. Errors: `shape_mismatch` where the arrays are
 /// not heads · length rows long, or a head is longer than that; those of `check_layer` for what is
 /// left; `out_of_memory`. Cost: one copy.
 [[nodiscard]] inline result<compacted_layer> unpad(const padded_layer& padded) {

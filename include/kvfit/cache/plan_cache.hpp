@@ -101,7 +101,7 @@ inline namespace KVFIT_ISA {
 /// Errors: those of `tasks_of`, of the budget policy and of `compact`'s checks, these with the
 /// head's name in front ("L3H1: keys"); `cancelled`. Cost: one read of all inputs; under
 /// `budgets::global_ranking` a score pass of every head besides, as many at a time as
-/// `options.memory` has room for, and 4 bytes a row.
+/// `options.memory` has space for, and 4 bytes a row.
 template <executor E>
 [[nodiscard]] result<cache_plan> plan_cache(const cache_view& cache, const cache_queries& queries,
                                             const cache_options& options, E&& how,

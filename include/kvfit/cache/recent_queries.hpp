@@ -41,7 +41,7 @@ struct owned_queries {
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// A ring of the last `capacity` rows of each query head: an engine hands over the queries it has
+/// A ring of the last `capacity` rows of each query head: an engine gives the queries it has
 /// made anyway, and gives a round what the text has lately asked for.
 ///
 /// Holds capacity · d_k floats a query head and capacity positions, from its layer's first `record`

@@ -28,6 +28,7 @@
 #include "kvfit/parallel/executor.hpp"
 #include "kvfit/parallel/progress.hpp"
 #include "kvfit/parallel/serial.hpp"
+#include "kvfit/selection/fixed.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -165,7 +166,7 @@ inline namespace KVFIT_ISA {
 /// without rows. Rows that `options` protects, by position or number, must be named. queries: one
 /// block per query head, in the engine's order, a multiple of the KV heads; where other layers read
 /// this one's keys and values, too, what `queries_of_layer` makes of the entries of all. options:
-/// of each head; `budget` and `selection` are not looked at, but where the selection would have
+/// of each head; `budget` and `selection` are not used, but where the selection would have
 /// been refined by default the rows are, too. `bias::from_selection` has nothing to take weights
 /// from and is an error. The layer's own rule and rotation stand in for those of the options.
 ///

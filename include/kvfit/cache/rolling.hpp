@@ -191,7 +191,7 @@ class rolling_cache {
       std::vector<position_run>& runs = now_.live_positions;
       const std::size_t needed = runs.size() + added.size();
       if (needed > runs.capacity()) runs.reserve(std::max(needed, 2 * runs.size()));
-      for (const position_run& run : added) detail::add_run(runs, run);  // there is room
+      for (const position_run& run : added) detail::add_run(runs, run);  // there is space
       now_.length += rows;
       now_.next_position = next_position;
       return {};

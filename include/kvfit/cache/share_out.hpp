@@ -42,7 +42,7 @@ inline protected_count count_protected(const protection& asked, index_t visible)
   return {std::max(ends, named), ends + std::min(named, visible - ends)};
 }
 
-/// The limits of the options, and room in every head for as many rows as may be protected and one
+/// The limits of the options, and space in every head for as many rows as may be protected and one
 /// besides.
 inline result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows> heads,
                                                        const cache_options& options) {
@@ -79,7 +79,7 @@ inline result<std::vector<index_t>> given_rows(const std::vector<index_t>& each,
   return rows;
 }
 
-/// Refuses budgets before any key is looked at. True where the policy ranks keys and not all can be
+/// Refuses budgets before any key is read. True where the policy ranks keys and not all can be
 /// kept: `share_out` then needs their importance.
 inline result<bool> check_shares(std::span<const head_rows> heads, const cache_options& options) {
   if (const auto ok = check_heads(heads); !ok) return ok.error();

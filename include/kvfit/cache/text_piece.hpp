@@ -14,7 +14,7 @@ namespace kvfit {
 
 /// A stretch of a text, in the prefill that it was part of.
 struct text_piece {
-  /// All layers of the prefill, whose rows outside the stretch are not looked at.
+  /// All layers of the prefill, whose rows outside the stretch are not used.
   cache_view cache;
   chunk where;        ///< the stretch's rows in the prefill
   index_t place = 0;  ///< number of its first row in the whole text

@@ -58,13 +58,13 @@ inline influence_plan fill_envelopes(std::span<const influence_curve> curves,
       // The curves don't care which of these heads get what is left; so all get their part, not
       // the first all of it.
       std::vector<double> shares;
-      std::vector<row_bounds> room;
+      std::vector<row_bounds> limits;
       for (std::size_t i = first; i < end; ++i) {
         shares.push_back(static_cast<double>(pieces[i].rows));
-        room.push_back({0, pieces[i].rows});
+        limits.push_back({0, pieces[i].rows});
       }
       const auto parts =
-          apportion_checked(shares, room, taken, *std::max_element(shares.begin(), shares.end()));
+          apportion_checked(shares, limits, taken, *std::max_element(shares.begin(), shares.end()));
       for (std::size_t i = first; i < end; ++i) plan.rows[pieces[i].head] += parts[i - first];
     }
     left -= taken;

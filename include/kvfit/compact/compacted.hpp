@@ -14,7 +14,7 @@ namespace kvfit {
 /// A small cache: t keys with a bias each, and values.
 ///
 /// An engine attends over it as over any cache, with `bias` added to the logits (natural log, after
-/// scale and soft-cap), keys at `key_positions` where the rule looks at positions, and new tokens
+/// scale and soft-cap), keys at `key_positions` where the rule uses positions, and new tokens
 /// going on from the original length:
 ///
 ///     auto y = attend(queries, {fitted.block(), {.keys = live_keys, .values = live_values}});

@@ -43,7 +43,7 @@ inline namespace KVFIT_ISA {
 ///    bf16; then these themselves: joint selection makes them anew, and OMP only a round's
 ///    candidates, found by a copy in bf16; then that copy, and the folded columns: each round makes
 ///    all of them anew, which is slow. The choice is the same but for rounding; without folding,
-///    joint selection looks at all queries.
+///    joint selection uses all queries.
 /// 2. Refinement: made sets beside a batch, as few of them as need be; then the batch, by
 ///    halves, to 512 queries.
 /// 3. Queries fitted on. Where a rule or a mask may hide keys: first, that the fit begins again on

@@ -139,7 +139,7 @@ class pipeline {
     return {};
   }
 
-  /// A caller's own policy may hand back anything.
+  /// A caller's own policy may return anything.
   [[nodiscard]] result<void> check_positions() const {
     index_t last = -1;
     for (const index_t row : chosen_.positions) {
@@ -160,7 +160,7 @@ class pipeline {
       out_.positions = fit.rows();
       return fitted.error();
     }
-    scores_.exponentials = matrix();  // nothing after this looks at all keys
+    scores_.exponentials = matrix();  // nothing after this reads all keys
     chosen_ = std::move(fitted->rows);
     weights_ = std::move(fitted->weights);
     out_.report.is_bias_fitted = fitted->is_fitted;

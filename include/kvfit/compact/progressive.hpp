@@ -31,12 +31,12 @@ inline namespace KVFIT_ISA {
 /// near. Dead keys are not replaced, for the rows are given; in the place of weights that come with
 /// a selection (`bias::from_selection`) stand those of `bias::nnls`.
 ///
-/// budgets: each as `compact_options::budget`, in any order; `options.budget` is not looked at.
+/// budgets: each as `compact_options::budget`, in any order; `options.budget` is not used.
 /// `options.memory.cap` caps the whole call, all results included: the selection does with less in
 /// the order of `planned_memory`, as `compact` to the largest budget would, and so does each fit
 /// beside the results of the others. Errors: `empty_input` for no budget; those of `compact`,
 /// `memory_cap_exceeded` (bytes of the whole call) before anything is computed, and `cancelled`
-/// once `stop` is due, which is looked at as there. Cost: one score pass and one selection, and for
+/// once `stop` is due, which is checked as there. Cost: one score pass and one selection, and for
 /// each budget a score pass and the fits. Same input, same bytes.
 ///
 ///     const kvfit::index_t wanted[] = {512, 256, 128};

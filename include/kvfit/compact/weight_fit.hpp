@@ -140,7 +140,7 @@ class weight_fit {
     return missing;
   }
 
-  /// A caller's own policy may hand back anything.
+  /// A caller's own policy may return anything.
   [[nodiscard]] result<void> check_weights() const {
     const auto kept = static_cast<index_t>(chosen_.positions.size());
     if (static_cast<index_t>(weights_.size()) != kept) {

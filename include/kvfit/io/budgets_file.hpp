@@ -120,7 +120,7 @@ inline result<std::vector<head_share>> parse_budgets(std::string_view text,
   if (start == std::string_view::npos || text[start] != '{') {
     return refuse("does not start with '{'");
   }
-  // The parser takes a NUL for the end of the text and would not look at what follows.
+  // The parser takes a NUL for the end of the text and would not read what follows.
   if (text.find('\0') != std::string_view::npos) return refuse("holds a NUL byte");
   std::vector<head_share> shares;
   budgets_handler handler(shares);

@@ -97,7 +97,7 @@ inline result<void> refuse_without_test(index_t layer, const layer_parts& parts)
   return {};
 }
 
-/// Positions of the rows of a layer; those of queries must be there where the rule looks at them.
+/// Positions of the rows of a layer; those of queries must be there where the rule uses them.
 inline result<capture_positions> read_capture_positions(index_t layer, const layer_parts& parts,
                                                         index_t keys, index_t queries,
                                                         index_t test_queries,

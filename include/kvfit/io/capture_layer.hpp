@@ -29,7 +29,7 @@ struct capture_rows {
 /// Where the rows of a layer stand, the same for all heads.
 struct capture_positions {
   std::vector<index_t> keys;          ///< T, or none: 0, 1, …
-  std::vector<index_t> queries;       ///< n, or none: the rule does not look at positions
+  std::vector<index_t> queries;       ///< n, or none: the rule does not use positions
   std::vector<index_t> test_queries;  ///< m, or none
 };
 

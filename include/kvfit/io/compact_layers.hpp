@@ -23,7 +23,7 @@ struct compact_head {
   std::span<const float> bias;         ///< t, natural-log units, added to the logits
   std::span<const index_t> positions;  ///< t original row numbers, ascending; −1: no original row
   /// t: where the keys stand, in any order, several of which may be the same; empty: not said,
-  /// where the rule of the layer does not look at positions.
+  /// where the rule of the layer does not use positions.
   std::span<const index_t> key_positions = {};
 };
 

@@ -39,7 +39,7 @@ inline std::optional<index_t> parse_index(std::string_view text) noexcept {
 }
 
 /// A finite number in JSON's spelling (no sign "+", no bare point, no "inf"). Through JSON because
-/// not every standard library can parse floats without looking at the locale.
+/// not every standard library can parse floats without the locale.
 inline std::optional<double> parse_number(std::string_view text) {
   if (text.size() > 64) return std::nullopt;
   if (text.find_first_not_of("0123456789.eE+-") != std::string_view::npos) return std::nullopt;

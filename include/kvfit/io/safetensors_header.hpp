@@ -310,7 +310,7 @@ inline result<safetensors_header> parse_safetensors_header(std::string_view text
     return error{errc::malformed_file, std::string(source), error::none, error::none, what};
   };
   if (text.empty() || text.front() != '{') return refuse("the header does not start with '{'");
-  // The parser takes a NUL for the end of the text and would not look at what follows.
+  // The parser takes a NUL for the end of the text and would not read what follows.
   if (text.find('\0') != std::string_view::npos) return refuse("the header holds a NUL byte");
 
   safetensors_header header;

@@ -169,7 +169,7 @@ class state_reader {
       } else if (auto ok = from_.take(record); !ok) {
         return ok;
       }
-      // Far from where sums of them would overflow, and above what any file has room for.
+      // Far from where sums of them would overflow, and above what any file has space for.
       constexpr std::uint64_t most = std::uint64_t{1} << 60U;
       if (record.rows > most - static_cast<std::uint64_t>(layer.offsets.back()) ||
           record.rows_before > most) {
@@ -321,7 +321,7 @@ inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes,
 /// Errors: `file_unreadable`; `unsupported_file` for a newer version, a big-endian machine's, and
 /// for what differs from `expected`, naming it with both values; `missing_entry` for what was asked
 /// for and is not said; `malformed_file`, with what and where in `detail`; `out_of_memory`. The
-/// checksum is looked at before memory is asked for, and every size against what the file has left:
+/// checksum is checked before memory is asked for, and every size against what the file has left:
 /// reading takes the memory of the cache it returns, at most twice the file and 1,000 bytes a head,
 /// and 64 KB. Cost: the file is read twice.
 [[nodiscard]] inline result<cache_state> read_state(const std::filesystem::path& path,

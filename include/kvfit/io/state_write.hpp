@@ -109,7 +109,7 @@ inline std::uint64_t state_bytes_of(const compacted_layer& layer, const state_in
          padded(static_cast<std::uint64_t>(layer.values.size()) * size_of(info.value_storage));
 }
 
-/// What `check_layer` does not look at.
+/// What `check_layer` does not check.
 inline result<void> check_state_layer(const compacted_layer& layer) {
   using kvfit::detail::part_of;
   if (const auto ok = check_layer(layer); !ok) return ok;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What every bounded least-squares solver hands back, and the measure they are judged by.
+/// What every bounded least-squares solver returns, and the measure they are judged by.
 #pragma once
 
 #include <Eigen/Core>

@@ -20,7 +20,7 @@ inline namespace KVFIT_ISA {
 
 /// What `projected_gradient` is given.
 struct gradient_start {
-  Eigen::VectorXd weights;  ///< argmin ‖M w − y‖, at least as near as `qr_unpivoted` comes to it
+  Eigen::VectorXd weights;  ///< argmin ‖M w − y‖, at least as near as the published QR comes to it
   double sigma = 0;         ///< σ_max(M), from below but for rounding, mostly to six digits
 };
 
@@ -33,7 +33,7 @@ constexpr index_t summed_rows(index_t rows) noexcept {
                            64);
 }
 
-/// Mᵀ(y − M w) in double, in one sweep over the rows of M. `parts`: room for the groups' sums.
+/// Mᵀ(y − M w) in double, in one sweep over the rows of M. `parts`: memory for the groups' sums.
 inline double_matrix residual_moment(const const_matrix_ref& m, const kvfit::vector& y,
                                      const Eigen::VectorXd& w, Eigen::MatrixXd& parts,
                                      const executor_ref& executor) {

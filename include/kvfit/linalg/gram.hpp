@@ -224,7 +224,7 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
   return out;
 }
 
-/// G, Mᵀy and yᵀy of ½‖D(M w − y)‖², for the solvers that never look at M again.
+/// G, Mᵀy and yᵀy of ½‖D(M w − y)‖², for the solvers that need M no more.
 ///
 /// `m` n × t fp32; `y` n; `scale` empty or n factors. Cost n·t² + 2·n·t flops; allocates the t × t
 /// answer, min(n, 512) × t doubles and n more.

@@ -4,7 +4,6 @@
 
 #include <Eigen/Core>
 #include <algorithm>
-#include <cassert>
 #include <utility>
 
 #include "kvfit/linalg/detail/least_squares_bytes.hpp"
@@ -19,7 +18,7 @@ inline namespace KVFIT_ISA {
 
 namespace detail {
 
-/// min ‖X C − B‖² + λ‖C‖², as exact as double arithmetic on the fp32 data, the rank looked at: a
+/// min ‖X C − B‖² + λ‖C‖², as exact as double arithmetic on the fp32 data: a
 /// `least_squares_solver`.
 ///
 /// A condition number κ up to 1/tolerance (some 2e5) leaves the Gram matrix in double exact enough:
@@ -40,7 +39,6 @@ inline double_matrix solve_ranked(const const_matrix_ref& x, const const_matrix_
 }
 
 inline least_squares_solver solver_of(least_squares_method method) noexcept {
-  assert(method != least_squares_method::qr_unpivoted);
   return method == least_squares_method::cholesky ? solve_by_cholesky : solve_ranked;
 }
 
@@ -59,8 +57,8 @@ inline least_squares_solver solver_of(least_squares_method method) noexcept {
 ///   where n < 2 t, t ≥ 512) in double. Held small by a ridge where the condition number exceeds
 ///   1/tolerance. Costs n·t² + t³/3 flops, twice where fp32 did not do.
 ///
-/// `qr_unpivoted` must not be asked for here (asserted): call `published_least_squares`. Allocates at most (n + 512)·t + 2·t² doubles
-/// beside n·d ones; the report says who solved, and with what λ. `threads` share factors, products
+/// Allocates at most (n + 512)·t + 2·t² doubles beside n·d ones; the report says who solved, and
+/// with what λ. `threads` share factors, products
 /// and right-hand sides (not eigenvectors): same bytes.
 [[nodiscard]] inline least_squares_fit least_squares(const const_matrix_ref& x,
                                                      const const_matrix_ref& y,

@@ -11,8 +11,7 @@
 namespace kvfit::linalg {
 
 enum class least_squares_method : std::uint8_t {
-  ranked,        ///< exact in double, rank looked at; minimum norm where n < t or columns depend
-  qr_unpivoted,  ///< `published_least_squares`: QR in fp32, full rank assumed, nothing truncated
+  ranked,    ///< exact in double; minimum norm where n < t or columns depend
   cholesky,  ///< of XᵀX + λI, or of XXᵀ + λI where n < t; in fp32 where its condition allows it
 };
 

@@ -115,7 +115,7 @@ class mpi_ranks {
   /// Success where every rank has it; else one error on all: that at the lowest `place`, of equal
   /// places the lowest rank's. Texts beyond 251 (argument) and 508 bytes (detail) are cut.
   ///
-  /// place: where among all ranks' items this rank failed, ≥ 0; not looked at on success. Cost: one
+  /// place: where among all ranks' items this rank failed, ≥ 0; not used on success. Cost: one
   /// reduction of 8 bytes; two more messages where somebody failed.
   [[nodiscard]] result<void> agree(const result<void>& own, index_t place = 0) {
     constexpr index_t nowhere = std::numeric_limits<index_t>::max();

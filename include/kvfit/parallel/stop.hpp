@@ -33,7 +33,7 @@ struct stop_when {
   const cancellation* cancel = nullptr;
   std::optional<std::chrono::steady_clock::time_point> deadline = {};
 
-  /// Costs one relaxed load where there is a wish to look at, one look at the clock where there is
+  /// Costs one relaxed load where there is a wish to check, one reading of the clock where there is
   /// a deadline.
   [[nodiscard]] bool is_due() const noexcept {
     if (cancel != nullptr && cancel->is_requested()) return true;

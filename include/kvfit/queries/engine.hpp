@@ -23,7 +23,7 @@ using token = std::int32_t;
 /// The sizes of one layer's attention, and how its logits are made.
 ///
 /// ALiBi slopes and attention sinks are not described: an engine that has them attends otherwise
-/// than the drivers here do, and hands over its queries as `query_block`s of its own.
+/// than the drivers here do, and gives its queries as `query_block`s of its own.
 struct layer_shape {
   layer_kind kind = layer_kind::global;
   index_t query_heads = 0;  ///< a multiple of kv_heads

@@ -161,7 +161,7 @@ class gathering {
     return context == nullptr ? 0 : context->first;
   }
 
-  /// Which rows are kept, where they lie and where they stand; room for all.
+  /// Which rows are kept, where they lie and where they stand; memory for all.
   void allot() {
     const std::vector<index_t> kept =
         options_.is_cut_alike ? rows_kept(asked_, obtained_) : rows_there(asked_, obtained_);

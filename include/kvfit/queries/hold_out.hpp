@@ -18,7 +18,7 @@
 
 namespace kvfit {
 
-struct parted_queries {
+struct held_out_queries {
   reference_queries fit;
   reference_queries judge;
 };
@@ -92,19 +92,20 @@ inline namespace KVFIT_ISA {
 ///
 /// Errors: `invalid_option` for s < 2, or where there are fewer than s rows; `shape_mismatch` and
 /// `invalid_position` where heads or readings do not have the rows of the set. Copies all rows.
-[[nodiscard]] inline result<parted_queries> hold_out(const reference_queries& queries,
-                                                     index_t every) {
+[[nodiscard]] inline result<held_out_queries> hold_out(const reference_queries& queries,
+                                                       index_t every) {
   if (every < 2 || queries.rows() < every) {
     return error{errc::invalid_option, "every", every, queries.rows(),
                  "from 2 to the number of rows"};
   }
   if (const auto ok = detail::check_rows_of_set(queries); !ok) return ok.error();
-  return detail::catch_bad_alloc("hold_out", [&]() -> result<parted_queries> {
+  return detail::catch_bad_alloc("hold_out", [&]() -> result<held_out_queries> {
     std::vector<index_t> fit;
     std::vector<index_t> judge;
     for (index_t i = 0; i < queries.rows(); ++i)
       (i % every == every - 1 ? judge : fit).push_back(i);
-    return parted_queries{detail::take_queries(queries, fit), detail::take_queries(queries, judge)};
+    return held_out_queries{detail::take_queries(queries, fit),
+                            detail::take_queries(queries, judge)};
   });
 }
 

@@ -24,7 +24,7 @@ struct text_hold_out {
   index_t most = 6;      ///< ≥ 1 texts of either length, evenly spread
 };
 
-struct parted_texts {
+struct held_out_texts {
   reference_queries fit;                  ///< no query of a text, or stretch, that judges
   std::vector<std::vector<token>> judge;  ///< to be read after the cache, each by itself
 };
@@ -45,8 +45,8 @@ inline namespace KVFIT_ISA {
 ///
 /// Errors: `invalid_option` for settings out of range; `empty_input` where no text judges, or no
 /// query is left to fit on; those of `hold_out` for the set. Copies the rows fitted on.
-[[nodiscard]] inline result<parted_texts> hold_out_texts(const reference_queries& queries,
-                                                         const text_hold_out& how = {}) {
+[[nodiscard]] inline result<held_out_texts> hold_out_texts(const reference_queries& queries,
+                                                           const text_hold_out& how = {}) {
   if (how.stretch < 1) {
     return error{errc::invalid_option, "stretch", how.stretch, 1, "must be at least 1"};
   }
@@ -55,8 +55,8 @@ inline namespace KVFIT_ISA {
   }
   if (how.most < 1) return error{errc::invalid_option, "most", how.most, 1, "must be at least 1"};
   if (const auto ok = detail::check_rows_of_set(queries); !ok) return ok.error();
-  return detail::catch_bad_alloc("hold_out_texts", [&]() -> result<parted_texts> {
-    parted_texts parts;
+  return detail::catch_bad_alloc("hold_out_texts", [&]() -> result<held_out_texts> {
+    held_out_texts parts;
     std::vector<char> judges(static_cast<std::size_t>(queries.rows()), 0);
     std::vector<std::size_t> long_ones;
     std::vector<std::size_t> short_ones;

@@ -93,7 +93,7 @@ class live_cache {
   struct layer_memory {
     layer_shape shape;
     index_t rows = 0;
-    std::vector<matrix> keys;  // a KV head each; rows beyond `rows` are room
+    std::vector<matrix> keys;  // a KV head each; rows beyond `rows` are spare
     std::vector<matrix> values;
   };
 

@@ -28,7 +28,7 @@ struct read_options {
   /// Tokens that go through the layers together, ≥ 1. More cost memory: the engine's rows of one
   /// layer, and a panel of logits.
   index_t chunk = 512;
-  stop_when stop = {};  ///< looked at before every layer
+  stop_when stop = {};  ///< checked before every layer
   /// Of the attention of each KV head of a chunk, its cap on memory among them: as many heads as
   /// the executor runs hold so much each.
   attend_options attention = {};
@@ -39,7 +39,7 @@ struct read_options {
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// Nobody looks at the rows.
+/// Nobody reads the rows.
 struct unseen {
   void operator()(index_t, index_t, const layer_rows&) const noexcept {}
 };

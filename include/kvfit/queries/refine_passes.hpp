@@ -25,7 +25,7 @@ struct pass_options {
   index_t passes = 3;  ///< ≥ 0
   /// A pass that lowers the best loss by less than this part of it is the last. ≥ 0.
   double least_gain = 0.005;
-  stop_when stop = {};  ///< looked at before every pass
+  stop_when stop = {};  ///< checked before every pass
 };
 
 /// Why there were no more passes.

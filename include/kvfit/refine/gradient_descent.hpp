@@ -62,7 +62,7 @@ gradient_report descend_adam(const gradient_keys& settings, const Loss& loss, Ei
 /// included; where the loss isn't finite there, the point stays. What is left is finite and has the
 /// loss reported, to the bit. `soft_cap`: of the logits, 0 for none. The settings are not checked.
 ///
-/// Once `stop` is due, looked at before every evaluation, the descent ends as where the loss isn't
+/// Once `stop` is due, checked before every evaluation, the descent ends as where the loss isn't
 /// finite; the caller asks it whether it was.
 ///
 /// The same bytes for the same input. Cost: an evaluation of `matching_loss` a step, with L-BFGS

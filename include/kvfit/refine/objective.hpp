@@ -315,7 +315,7 @@ class attention_objective {
     return sum;
   }
 
-  /// ∂J/∂c_l of a panel, which `output_slope` has just looked at, onto the columns that are c_l.
+  /// ∂J/∂c_l of a panel, which `output_slope` has just read, onto the columns that are c_l.
   void add_value_slope(const float* x, index_t count, matrix& keys_gradient) {
     const index_t width = original_.cols();
     ones_.assign(static_cast<std::size_t>(count), 1.0F);

@@ -45,7 +45,7 @@ class refiner {
  public:
   /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
   /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
-  /// looked at before every evaluation of J, `step` ends with `cancelled`. `tied_from`: the keys'
+  /// checked before every evaluation of J, `step` ends with `cancelled`. `tied_from`: the keys'
   /// first column that is a value; none: values are fitted.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
           const query_part& fit, const attention_scores& scores, const std::vector<index_t>& rows,

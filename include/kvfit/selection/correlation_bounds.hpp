@@ -84,7 +84,7 @@ class correlation_bounds {
   /// T: c_j, or |c_j|, is at most this.
   [[nodiscard]] const vector& bounds() const noexcept { return bounds_; }
 
-  /// Key j has been looked at: with this residual its bound is `most`.
+  /// Key j has been examined: with this residual its bound is `most`.
   void set(index_t j, float most) noexcept {
     known_[j] = most;
     of_[static_cast<std::size_t>(j)] = static_cast<std::uint8_t>(newest_);

@@ -22,7 +22,7 @@ inline float unseen_norm(index_t n) noexcept {
   return 1e-22F * std::sqrt(static_cast<float>(n));
 }
 
-/// Φ̃ ≈ Φ, a key a row, half as large: to tell which columns are worth a look in fp32. By
+/// Φ̃ ≈ Φ, a key a row, half as large: to tell which columns are to be examined in fp32. By
 /// Cauchy–Schwarz
 ///
 ///     |Φ_:j·r − Φ̃_:j·r| ≤ lost(j) ‖r‖,   lost(j) = ‖Φ_:j − Φ̃_:j‖ ≤ 2⁻⁸ ‖Φ_:j‖
@@ -87,7 +87,8 @@ class half_columns {
   vector weights_;
 };
 
-/// Whether the memory cap has room for columns in bf16, beside those in fp32 where they are stored.
+/// Whether the memory cap has space for columns in bf16, beside those in fp32 where they are
+/// stored.
 inline bool may_hold_halves(index_t queries, index_t keys, bool has_floats,
                             index_t memory_cap) noexcept {
   const double bytes =

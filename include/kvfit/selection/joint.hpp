@@ -51,7 +51,7 @@ inline result<void> check_settings(const selection::joint& policy) {
 }
 
 /// Runs the search. Weights are left to the bias fit. Cost: n · T · (1 + d_v) multiply-adds to
-/// begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key looked at (two to four a pick), n
+/// begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key examined (two to four a pick), n
 /// counted after folding. Memory: the exponentials as for `omp`,
 /// T · (1 + d_v + 7 sweep + max(sketch, 5 t)) + r · (t + 5 sweep) + n · (1 + d_v) floats beside, r
 /// the rows after folding.

@@ -96,7 +96,7 @@ class joint_search {
     residual_norm_sq_ = norms_;
     columns_.correlate(columns_.fold(targets_.columns()), correlation_);
     score_.resize(keys);
-    measure_agreement();
+    measure_correlation();
     basis_ = picked_basis(problem_.budget, columns_.rows());
     const index_t slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
     slots_.assign(static_cast<std::size_t>(slots), -1);
@@ -120,7 +120,7 @@ class joint_search {
     over_pieces(problem_.threads, columns_.keys(), mass_columns::piece, body);
   }
 
-  void measure_agreement() {
+  void measure_correlation() {
     over_keys([&](index_t first, index_t count) noexcept {
       for (index_t j = first; j < first + count; ++j) {
         const float* row = row_of(correlation_, j);
@@ -165,7 +165,7 @@ class joint_search {
                      simd::product_mode::subtract);
     });
     pending_ = 0;
-    measure_agreement();
+    measure_correlation();
   }
 
   /// Looks at the `sweep` keys that explain most now and have no slot; they take the slots of those
@@ -192,7 +192,7 @@ class joint_search {
     std::vector<index_t> places;
     for (const selection::ranked_row& one : least.sorted()) places.push_back(one.row);
     fill_slots(keys, places);
-    agree_with_slots();
+    correlate_with_slots();
     ++out_.report.refits;
   }
 
@@ -217,7 +217,7 @@ class joint_search {
   }
 
   /// H: products of G's rows with those of the keys in the slots.
-  void agree_with_slots() {
+  void correlate_with_slots() {
     for (index_t s = 0; s < slots(); ++s) {
       const index_t key = slots_[static_cast<std::size_t>(s)];
       if (key >= 0) std::copy_n(row_of(correlation_, key), targets(), row_of(correlation_of_, s));
@@ -266,15 +266,15 @@ class joint_search {
                     float* products = row_of(products_, j);
                     float* shared = row_of(shared_, j);
                     const float z = products[slot] * scale;
-                    const float agreed = shared[slot] * scale;
+                    const float overlap = shared[slot] * scale;
                     row_of(waiting_, j)[pending_] = z;
                     // Fused by name, or each compiled copy of this might round as it likes.
-                    const float lost = std::fma(z, squares, -2 * agreed);
+                    const float lost = std::fma(z, squares, -2 * overlap);
                     score_[j] = std::max(0.0F, std::fma(z, lost, score_[j]));
                     residual_norm_sq_[j] = std::fma(-z, z, residual_norm_sq_[j]);
                     simd::subtract_scaled(products, z, along_.data(), slots());
                     simd::subtract_scaled(shared, z, change_.data(), slots());
-                    simd::subtract_scaled(shared, agreed, along_.data(), slots());
+                    simd::subtract_scaled(shared, overlap, along_.data(), slots());
                   }
                 });
     for (index_t s = 0; s < slots(); ++s) {

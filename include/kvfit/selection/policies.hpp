@@ -23,7 +23,7 @@ namespace kvfit::selection {
 /// Orthogonal least squares over 1 + d_v targets.
 struct joint {
   double mass_weight = 0.2;  ///< μ ≥ 0: 0 chooses for the output alone
-  /// Keys whose columns are looked at in one sweep, 1 … 256. Picks do not depend on it but for
+  /// Keys whose columns are examined in one sweep, 1 … 256. Picks do not depend on it but for
   /// rounding; speed does.
   index_t sweep = 16;
   /// Rows that the n queries are folded onto for the choice alone (see `sketched_columns`):

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What a selection may look at, and what it hands back.
+/// What a selection reads, and what it returns.
 #pragma once
 
 #include <concepts>
@@ -34,7 +34,7 @@ struct selection_problem {
   index_t first_row = 0;
   /// One per query block where these are parts of the caller's; empty: each is a query head's own.
   std::span<const block_origin> origins = {};
-  /// Greedy selections look at it before every round, and end with `cancelled` once it is due.
+  /// Greedy selections check it before every round, and end with `cancelled` once it is due.
   stop_when stop = {};
   /// Who runs what can be done at the same time; what is chosen does not depend on it.
   executor_ref threads = {};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Which columns agree most with what is left to explain, looking at as few of them as possible.
+/// Which columns agree most with what is left to explain, by examining as few of them as possible.
 #pragma once
 
 #include <algorithm>
@@ -19,10 +19,10 @@ namespace kvfit {
 inline namespace KVFIT_ISA {
 
 /// Ranks keys by c_j / ‖Φ_:j‖^power, c = Φᵀr or |Φᵀr|, for a residual r that changes little by
-/// little; the ranking is that of looking at all keys, in fp32.
+/// little; the ranking is that of examining all keys, in fp32.
 ///
 /// Every key carries an upper bound of its c_j (`correlation_bounds`). The best of the round before
-/// are looked at first and set a mark; of the others only those whose bound reaches it. To look at
+/// are examined first and set a mark; of the others only those whose bound reaches it. To look at
 /// a key is to take its product with r in bf16, where `half_columns` are worth it and within the
 /// cap, and then c_j is known up to
 ///
@@ -57,7 +57,7 @@ class residual_ranking {
 
   /// The `count` best of the rows that are `open`, best first; ties go to the earlier row. Rows
   /// that were closed may be opened again; `residual` is finite. Cost a dot product of n numbers
-  /// for each row looked at.
+  /// for each row examined.
   std::span<const index_t> best(const vector& residual, std::span<const char> open, index_t count) {
     const index_t most = std::min(count, columns_.keys());
     best_.restart(most);
@@ -73,11 +73,11 @@ class residual_ranking {
 
   /// Whether columns are stored, in fp32 or bf16. If not, every call makes all of them anew.
   [[nodiscard]] bool is_at_hand() const noexcept { return is_at_hand_; }
-  /// Rows looked at so far, of all rounds.
+  /// Rows examined so far, of all rounds.
   [[nodiscard]] index_t examined() const noexcept { return examined_; }
 
  private:
-  static constexpr index_t piece = 64;  // rows that one thread looks at at a time
+  static constexpr index_t piece = 64;  // rows that one thread examines at a time
 
   /// Whether columns are kept in bf16.
   static bool holds_halves(index_t queries, index_t keys, bool has_floats, index_t cap,
@@ -86,7 +86,7 @@ class residual_ranking {
     return (rounds >= pay_after || !has_floats) && may_hold_halves(queries, keys, has_floats, cap);
   }
 
-  /// A key looked at: what its score is at least, and what its c_j is at most.
+  /// A key examined: what its score is at least, and what its c_j is at most.
   struct score_bound {
     index_t row;
     float least;
@@ -170,7 +170,7 @@ class residual_ranking {
     examined_ += many;
   }
 
-  /// `next` is the row looked at after this one.
+  /// `next` is the row examined after this one.
   [[nodiscard]] score_bound bound_of(index_t j, index_t next) const noexcept {
     const bool is_rounded = !halves_.is_empty();
     float correlation = is_rounded ? halves_.correlation(j, next) : columns_.correlation(j);
@@ -202,8 +202,8 @@ class residual_ranking {
   }
 
   void take(index_t j, float correlation) {
-    const float agreement = is_absolute_ ? std::abs(correlation) : correlation;
-    best_.offer(j, static_cast<double>(agreement / divisors_[j]));
+    const float size = is_absolute_ ? std::abs(correlation) : correlation;
+    best_.offer(j, static_cast<double>(size / divisors_[j]));
   }
 
   mass_columns& columns_;
@@ -218,7 +218,7 @@ class residual_ranking {
   vector correlation_;
   std::vector<char> is_seen_;
   selection::best_rows best_;
-  selection::best_rows leading_;  // by what they score at least; looked at first the next time
+  selection::best_rows leading_;  // by what they score at least; examined first the next time
   std::vector<score_bound> score_bounds_;
   std::vector<index_t> rows_;
   index_t examined_ = 0;

@@ -35,7 +35,7 @@ inline head_sizes sizes_of_problem(const selection_problem& problem) noexcept {
 /// included. Where it would hold more, `problem.memory_cap` is lowered: to n × T numbers in fp32
 /// and no more; to less, so that columns are made anew where neither folding them
 /// (`selection::joint::sketch`) nor bf16 makes up for it; to 0. The choice is the same but for
-/// rounding, and with 0 joint selection looks at all queries.
+/// rounding, and with 0 joint selection uses all queries.
 ///
 /// Errors: those of `check_problem`; `invalid_option` for a negative cap; `memory_cap_exceeded`,
 /// with the least it needs, before anything is selected; those of `select`.

@@ -7,8 +7,8 @@
 /// itself), so that no product overflows for having been packed. NaN stays NaN. Numbers under 2⁻¹²⁶
 /// in magnitude may become 0, for the instructions take them for 0.
 ///
-/// With room for `rests`, what is lost in rounding is rounded and packed alike: x ≈ number + rest,
-/// off by at most 2⁻¹⁶ of x. Nothing overlaps; nothing is allocated.
+/// With memory for `rests`, what is lost in rounding is rounded and packed alike: x ≈ number +
+/// rest, off by at most 2⁻¹⁶ of x. Nothing overlaps; nothing is allocated.
 #pragma once
 
 #include <algorithm>

@@ -21,13 +21,8 @@
 namespace kvfit::values {
 inline namespace KVFIT_ISA {
 
-/// The ridge must be finite and not negative, nor must the reweightings be; the unpivoted QR is a
-/// policy of its own.
+/// The ridge must be finite and not negative, nor must the reweightings be.
 inline result<void> check_settings(const values::least_squares& policy) {
-  if (policy.method == linalg::least_squares_method::qr_unpivoted) {
-    return error{errc::invalid_option, "least_squares.method", error::none, error::none,
-                 "use values::unpivoted_qr"};
-  }
   if (policy.reweightings < 0) {
     return error{errc::invalid_option, "least_squares.reweightings", policy.reweightings, 0,
                  "must not be negative"};
@@ -136,7 +131,7 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   }
   if (policy.reweightings > 0) {
     const vector given = factors;
-    linalg::least_squares_options quick = options;  // its errors alone are looked at
+    linalg::least_squares_options quick = options;  // its errors alone are used
     quick.method = linalg::least_squares_method::cholesky;
     for (int k = 0; k < policy.reweightings; ++k) {
       const matrix trial =

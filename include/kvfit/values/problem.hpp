@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What a value fit may look at, and what it hands back.
+/// What a value fit reads, and what it returns.
 #pragma once
 
 #include <concepts>

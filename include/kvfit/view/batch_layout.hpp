@@ -2,7 +2,7 @@
 /// Caches of Hugging Face transformers and MLX: one head's keys or values as a view.
 ///
 /// Errors: `shape_mismatch` (a size below 1, sizes beyond 64 bits, more tokens or entries than
-/// there is room for, dims that are no multiples of a block, memory that is too small),
+/// there is space for, dims that are no multiples of a block, memory that is too small),
 /// `invalid_option` (a head or the like that is not there, a type without a layout, scales of a
 /// type that takes none, whatever else is set and not used), `invalid_position` (a cell or page
 /// that is not there), `null_data`. No numbers are read; nothing is allocated.
@@ -23,7 +23,7 @@ struct batch_cache {
   dtype type = dtype::fp16;
   index_t sequences = 1;
   index_t heads = 0;
-  index_t allocated = 0;  ///< tokens there is room for
+  index_t allocated = 0;  ///< tokens there is space for
   index_t dim = 0;
   cache_scales scales = {};  ///< of int8 and fp8
   std::size_t bytes = 0;     ///< of the memory at `data`; 0: not known, not checked

@@ -2,7 +2,7 @@
 /// llama.cpp's cache (its src/llama-kv-cache.cpp): one head's keys or values as a view.
 ///
 /// Errors: `shape_mismatch` (a size below 1, sizes beyond 64 bits, more tokens or entries than
-/// there is room for, dims that are no multiples of a block, memory that is too small),
+/// there is space for, dims that are no multiples of a block, memory that is too small),
 /// `invalid_option` (a head or the like that is not there, a type without a layout),
 /// `invalid_position` (a cell or page that is not there), `null_data`. No numbers are read; nothing
 /// is allocated.

@@ -6,7 +6,7 @@
 /// with yours.
 ///
 /// Errors: `shape_mismatch` (a size below 1, sizes beyond 64 bits, more tokens or entries than
-/// there is room for, dims that are no multiples of a block, memory that is too small),
+/// there is space for, dims that are no multiples of a block, memory that is too small),
 /// `invalid_option` (a head or the like that is not there, a type without a layout, scales of a
 /// type that takes none, whatever else is set and not used), `invalid_position` (a cell or page
 /// that is not there), `null_data`. No numbers are read; nothing is allocated.
@@ -135,7 +135,7 @@ result<row_view> paged_head(const paged_cache& cache, kv_part part, index_t head
       return ok.error();
     }
   }
-  // Below 2^62 each, or their sum may wrap before it is looked at.
+  // Below 2^62 each, or their sum may wrap before it is checked.
   constexpr index_t large = index_t{1} << 61U;
   const bool is_huge = cache.dim > large || value_dim > large;
   const index_t tail = tail_of(cache.type, cache.scales);
