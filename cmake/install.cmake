@@ -63,6 +63,9 @@ if(KVFIT_C)
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT kvfit_c)
   install(FILES include/kvfit/c/kvfit.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kvfit/c
     COMPONENT kvfit_c)
+  if(KVFIT_WHEEL)
+    install(TARGETS kvfit_c LIBRARY DESTINATION . COMPONENT kvfit_wheel EXCLUDE_FROM_ALL)
+  endif()
   install(EXPORT kvfit_c_targets NAMESPACE kvfit:: FILE kvfit_cConfig.cmake
     DESTINATION ${c_dir} COMPONENT kvfit_c)
   write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kvfit_cConfigVersion.cmake
