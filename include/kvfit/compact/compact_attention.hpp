@@ -15,7 +15,7 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
-namespace kvfit::detail {
+namespace kvfit::stages {
 inline namespace KVFIT_ISA {
 
 /// What n queries give t compact keys: softmax weights (n × t) and the log of their mass (n).
@@ -23,6 +23,14 @@ struct compact_attention {
   matrix weights;
   vector log_mass;
 };
+
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::stages
+
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
+
+using stages::compact_attention;
 
 /// Σ_j weights_ij values_j: n × d_v. Cost 2 · n · t · d_v flops, which `threads` share.
 inline matrix weighted_values(const matrix& weights, const matrix& values,

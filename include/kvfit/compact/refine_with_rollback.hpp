@@ -4,11 +4,10 @@
 
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <utility>
 
 #include "kvfit/compact/compacted.hpp"
-#include "kvfit/compact/head_judge.hpp"
+#include "kvfit/compact/judged_errors.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
@@ -17,72 +16,70 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// Storage types that compact keys and biases are rounded to before they are judged.
-struct stored_types {
-  dtype rows = dtype::fp32;
-  dtype bias = dtype::fp32;
-};
-
-/// What is left after refinement with rollback: the steps it took there, 0 for the start.
+/// How a refinement with rollback ended: the steps that are kept, and where it started.
 struct kept_refinement {
-  int kept = 0;
-  fidelity start;
+  int steps = 0;  ///< 0: the start is
+  fidelity start_errors;
+  matrix start_keys;  ///< these two where steps are kept
+  vector start_bias;
 };
 
 /// Runs `moving` from the keys and biases of `compact` and leaves the best there: of the points
-/// after each batch, that of the least output error times root of mass error, provided that it is
-/// less than that of the start and neither error is greater; else the start. Returns the steps it
-/// took to what is left, and the start's errors. Values are those that J fits; with `tied_from`
-/// those of the keys as they will be stored.
-inline result<kept_refinement> refine_with_rollback(refiner& moving, head_judge& judge,
-                                                    const stored_types& types,
-                                                    const std::optional<index_t>& tied_from,
+/// after each batch, rounded to storage, that of the least output error times root of mass error,
+/// provided that it is less than that of the start and neither error is greater; else the start.
+/// Values are those that J fits, or, where they are tied, those of the keys as they will be stored.
+inline result<kept_refinement> refine_with_rollback(refiner& moving, const stages::problem& of,
+                                                    const stages::targets& full,
                                                     compacted& compact) {
   struct point {
     matrix keys;
     vector bias;
     fidelity errors;
   };
+  const compact_options& options = of.options;
   point start{compact.keys, compact.bias, {}};
   point best;
   int kept_steps = 0;
   moving.start(start.keys, start.bias);
-  const auto judge_here = [&](const matrix& values) -> result<fidelity> {
-    const bool fits = round_to_storage(compact.keys, types.rows, "keys").has_value() &&
-                      round_to_storage(compact.bias, types.bias, "bias").has_value();
+  const auto judge_here = [&](const matrix& values) -> fidelity {
+    const bool fits = round_to_storage(compact.keys, options.storage.rows, "keys").has_value() &&
+                      round_to_storage(compact.bias, options.storage.bias, "bias").has_value();
     // Without values J is beyond all numbers there.
     if (!fits || values.rows() != compact.keys.rows()) {
-      return fidelity{.output_error = std::numeric_limits<double>::infinity()};
+      return {.output_error = std::numeric_limits<double>::infinity()};
     }
-    if (tied_from) {
-      const matrix tied = compact.keys.middleCols(*tied_from, values.cols());
-      return judge.errors(compact, tied);
+    if (options.tied_values_from) {
+      const matrix tied = compact.keys.middleCols(*options.tied_values_from, values.cols());
+      return judged_errors(of, full, compact, tied);
     }
-    return judge.errors(compact, values);
+    return judged_errors(of, full, compact, values);
   };
-  const auto both = [](const fidelity& of) { return of.output_error * std::sqrt(of.mass_error); };
+  const auto both = [](const fidelity& errors) {
+    return errors.output_error * std::sqrt(errors.mass_error);
+  };
   while (!moving.is_done()) {
     if (const auto ok = moving.step(); !ok) return ok.error();
     if (best.keys.size() == 0) {
-      const auto errors = judge_here(moving.start_values());
-      if (!errors) return errors.error();
-      start.errors = *errors;
+      start.errors = judge_here(moving.start_values());
       best = start;
     }
     compact.keys = moving.keys();
     compact.bias = moving.bias();
-    const auto now = judge_here(moving.values());
-    if (!now) return now.error();
-    if (now->output_error <= start.errors.output_error &&
-        now->mass_error <= start.errors.mass_error && both(*now) < both(best.errors)) {
-      best = {compact.keys, compact.bias, *now};
+    const fidelity now = judge_here(moving.values());
+    if (now.output_error <= start.errors.output_error &&
+        now.mass_error <= start.errors.mass_error && both(now) < both(best.errors)) {
+      best = {compact.keys, compact.bias, now};
       kept_steps = moving.report().steps;
     }
   }
-  const bool is_start = kept_steps == 0;
-  compact.keys = std::move(is_start ? start.keys : best.keys);
-  compact.bias = std::move(is_start ? start.bias : best.bias);
-  return kept_refinement{kept_steps, start.errors};
+  if (kept_steps == 0) {
+    compact.keys = std::move(start.keys);
+    compact.bias = std::move(start.bias);
+    return kept_refinement{0, start.errors, {}, {}};
+  }
+  compact.keys = std::move(best.keys);
+  compact.bias = std::move(best.bias);
+  return kept_refinement{kept_steps, start.errors, std::move(start.keys), std::move(start.bias)};
 }
 
 }  // namespace KVFIT_ISA

@@ -2,7 +2,6 @@
 /// `compact()` itself: check, keep protected rows, fit the others. Include kvfit/compact.hpp.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <utility>
@@ -18,31 +17,23 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// How many of the ascending `rows` are below `row`.
-inline index_t count_below(std::span<const index_t> rows, index_t row) {
-  return std::lower_bound(rows.begin(), rows.end(), row) - rows.begin();
-}
-
-/// The rows of `open` that are kept beside the rows `exact`, by the caller's numbers. The place of
-/// an overflow is that in the whole result.
+/// The rows of `open` that are kept beside the rows `exact`, by the caller's numbers.
 inline result<compacted> fit_open(const kv_block& cache, const query_set& queries,
                                   const compact_options& options, const open_rows& where,
                                   std::span<const index_t> exact, const memory_report& plan,
                                   const stop_when& stop, const executor_ref& threads) {
   const open_block open(cache, where, exact);
-  pipeline stages(open.block(), queries, options, where.first, plan, stop, threads);
-  auto fitted = stages.run();
-  if (fitted) {
-    for (index_t& row : fitted->positions) row += where.first;
-    return fitted;
-  }
-  error cause = fitted.error();
-  const std::vector<index_t>& rows = stages.chosen_rows();
-  if (cause.code == errc::storage_overflow && cause.actual < static_cast<index_t>(rows.size())) {
-    const index_t row = where.first + rows[static_cast<std::size_t>(cause.actual)];
-    cause.actual += count_below(exact, row);
-  }
-  return cause;
+  auto fitted = run_stages({.cache = open.block(),
+                            .queries = queries,
+                            .options = options,
+                            .first_row = where.first,
+                            .exact = exact,
+                            .may_fit_all = !plan.lowers_queries,
+                            .stop = stop,
+                            .threads = threads.at_most(plan.panels_at_once)});
+  if (!fitted) return fitted;
+  for (index_t& row : fitted->positions) row += where.first;
+  return fitted;
 }
 
 /// The rows that stay as they are, ascending: all visible ones where the budget holds them, else
