@@ -32,7 +32,7 @@ inline result<std::vector<index_t>> order_of_choice(const kv_block& cache, const
   compact_options options = plan.options;
   options.budget -= static_cast<index_t>(kept.size());
   const open_rows where = open_stretch(options.protect, order, cache.keys.rows());
-  const open_block open(cache, where, kept);
+  const block_slice open(cache, where.first, where.count, kept);
   const stages::problem head{.cache = open.block(),
                              .queries = queries,
                              .options = options,
@@ -46,16 +46,6 @@ inline result<std::vector<index_t>> order_of_choice(const kv_block& cache, const
   if (!chosen) return chosen.error();
   for (index_t& row : chosen->positions) row += where.first;
   return std::move(chosen->positions);
-}
-
-/// The same options with rows that are given, as many as the budget. Weights of a selection's own
-/// belong to all of its rows, and are fitted anew.
-inline compact_options with_rows(const compact_options& from, std::vector<index_t> rows) {
-  compact_options options = from;
-  options.selection = selection::given{std::move(rows)};
-  if (options.bias.holds<bias::from_selection>()) options.bias = {};
-  options.refine = decided_refinement(from);
-  return options;
 }
 
 /// `compact_progressive`, step by step.
@@ -109,9 +99,13 @@ class progression {
     options.budget = budget;
     return options;
   }
+  /// The same with rows that are given, as many as the budget. Weights of a selection's own belong
+  /// to all of its rows, and are fitted anew.
   [[nodiscard]] compact_options asked(index_t budget, std::vector<index_t> rows) const {
-    auto options = with_rows(options_, std::move(rows));
-    options.budget = budget;
+    auto options = asked(budget);
+    options.selection = selection::given{std::move(rows)};
+    if (options.bias.holds<bias::from_selection>()) options.bias = {};
+    options.refine = decided_refinement(options_);
     return options;
   }
 
@@ -127,13 +121,11 @@ class progression {
 
   result<compacted> fit(const progressive_memory& memory, index_t budget) const {
     const index_t open = std::min(budget - protected_, static_cast<index_t>(order_.size()));
-    if (budget >= visible_ || open < 1) {
-      const auto options = memory.for_fit(asked(budget), budget);
-      if (!options) return options.error();
-      return compact_checked(cache_, queries_, *options, stop_, {});
-    }
-    const auto options =
-        memory.for_fit(asked(open + protected_, {order_.begin(), order_.begin() + open}), budget);
+    const bool is_ordered = budget < visible_ && open > 0;
+    const auto options = memory.for_fit(
+        is_ordered ? asked(open + protected_, {order_.begin(), order_.begin() + open})
+                   : asked(budget),
+        budget);
     if (!options) return options.error();
     return compact_checked(cache_, queries_, *options, stop_, {});
   }

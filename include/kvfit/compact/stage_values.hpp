@@ -2,6 +2,8 @@
 /// What the stages of compact/stages.hpp take and give.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <optional>
 #include <span>
 #include <vector>
@@ -9,9 +11,9 @@
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/attention/split.hpp"
-#include "kvfit/compact/compact_attention.hpp"
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/options.hpp"
+#include "kvfit/compact/storage.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
@@ -63,6 +65,12 @@ struct refined {
   std::optional<compacted> start = {};
 };
 
+/// What n queries give t compact keys: softmax weights (n × t) and the log of their mass (n).
+struct compact_attention {
+  matrix weights;
+  vector log_mass;
+};
+
 /// Kept rows as they will be stored, not judged yet.
 struct valued {
   compacted rows;
@@ -89,6 +97,24 @@ inline selection_problem selection_problem_of(const stages::problem& of,
           .origins = full.parts.fit.origins,
           .stop = of.stop,
           .threads = of.threads};
+}
+
+/// How many of the ascending `rows` are below `row`.
+inline index_t count_below(std::span<const index_t> rows, index_t row) noexcept {
+  return std::lower_bound(rows.begin(), rows.end(), row) - rows.begin();
+}
+
+/// `round_to_storage` for numbers of the rows `positions` of `of.cache`; the error's place is that
+/// in the whole result.
+template <class Numbers>
+result<void> round_rows(const stages::problem& of, std::span<const index_t> positions,
+                        Numbers& numbers, dtype type, const char* argument) {
+  const auto ok = round_to_storage(numbers, type, argument);
+  if (ok) return ok;
+  error cause = ok.error();
+  const index_t row = of.first_row + positions[static_cast<std::size_t>(cause.actual)];
+  cause.actual += count_below(of.exact, row);
+  return cause;
 }
 
 }  // namespace KVFIT_ISA

@@ -11,12 +11,11 @@
 
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/compact/check.hpp"
+#include "kvfit/compact/compact_attention.hpp"
 #include "kvfit/compact/decided_refinement.hpp"
 #include "kvfit/compact/fit_scores.hpp"
-#include "kvfit/compact/judged_errors.hpp"
-#include "kvfit/compact/move_by_gradient.hpp"
+#include "kvfit/compact/move_keys.hpp"
 #include "kvfit/compact/policy_functions.hpp"
-#include "kvfit/compact/refine_with_rollback.hpp"
 #include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/compact/stage_values.hpp"
 #include "kvfit/compact/storage.hpp"
@@ -29,7 +28,7 @@
 #include "kvfit/view/load.hpp"
 
 /// Each stage is a function of values: it changes none that it does not get, and what it gets by
-/// value is moved into what it gives. `compact()` runs them as this does (compact/pipeline.hpp):
+/// value is moved into what it gives. `compact()` runs them as this does (compact/run.hpp):
 ///
 ///     namespace stages = kvfit::stages;
 ///     const stages::problem head{.cache = block, .queries = queries, .options = options};

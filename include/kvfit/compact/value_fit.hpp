@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "kvfit/compact/compact_attention.hpp"
-#include "kvfit/compact/judged_errors.hpp"
 #include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/compact/stage_values.hpp"
 #include "kvfit/core/config.hpp"
@@ -26,7 +25,7 @@ struct stacked_queries {
 
 /// The queries fitted on, whose attention over `rows` is `attention`, and those of `sets`.
 inline stacked_queries stack(const stages::problem& of, const stages::targets& full,
-                             const compacted& rows, const compact_attention& attention,
+                             const compacted& rows, const stages::compact_attention& attention,
                              const std::vector<scored_set>& sets) {
   index_t n = attention.weights.rows();
   for (const scored_set& set : sets) n += set.scores.output.rows();
@@ -48,8 +47,9 @@ inline stacked_queries stack(const stages::problem& of, const stages::targets& f
 
 /// Sets the values of `rows` and what the report says of them. `original`: the rows' own values.
 inline result<void> fit_values_of(const stages::problem& of, const stages::targets& full,
-                                  const compact_attention& attention, const matrix& original,
-                                  const std::vector<scored_set>& sets, compacted& rows) {
+                                  const stages::compact_attention& attention,
+                                  const matrix& original, const std::vector<scored_set>& sets,
+                                  compacted& rows) {
   stacked_queries all;
   if (!sets.empty()) all = stack(of, full, rows, attention, sets);
   auto fit =
@@ -108,7 +108,7 @@ inline held_out_errors judge_held_out(const stages::problem& of, const stages::t
   held_out_errors out;
   if (full.parts.judge.blocks.empty()) return out;
   const attention_scores& wanted = full.held_out;
-  const compact_attention attention = attention_over(of, full.parts.judge, found.rows);
+  const stages::compact_attention attention = attention_over(of, full.parts.judge, found.rows);
   const auto errors = [&](const matrix& output) {
     return compare(wanted.output, wanted.log_mass, output, attention.log_mass);
   };
