@@ -79,6 +79,7 @@ struct sent_report {
 
 static_assert(std::is_trivially_copyable_v<sent_report>);
 
+/// One rank. All ranks call what tells or asks anything, in the same order.
 class rank_exchange final : public head_exchange {
  public:
   rank_exchange(mpi_ranks& ranks, const rank_options& spread)
