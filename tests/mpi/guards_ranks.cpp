@@ -153,11 +153,11 @@ TEST_CASE("O: ranks differ by every option that they must share", "[mpi][cache][
   coarse.exact->step = 2;
   influence small = exact;
   small.exact->memory = 5;
-  using change = std::function<void(cache_options&)>;
-  const auto budget = [](const kvfit::any_budget& shares) -> change {
+  using set_option = std::function<void(cache_options&)>;
+  const auto budget = [](const kvfit::any_budget& shares) -> set_option {
     return [shares](cache_options& o) { o.shares = shares; };
   };
-  const std::vector<change> changes = {
+  const std::vector<set_option> changes = {
       [](auto&) {},
       [](auto& o) { o.budget = 1; },
       budget(kvfit::budgets::pyramid{}),
