@@ -104,20 +104,20 @@ result<cache_plan> plan_heads(head_exchange& with, const cache_view& cache,
       [&](index_t& failed_at) { return check_tasks(cache, own, options, how, by, &failed_at); });
   std::vector<head_rows> heads;
   std::vector<std::vector<float>> importance;
-  bool ranks_keys = false;
+  bool needs_importance = false;
   const auto rank_keys = [&](index_t& failed_at) -> result<void> {
     heads = lengths_of(plan.tasks);
     const auto asks = check_shares(heads, **of_all);
     if (!asks) return asks.error();
-    ranks_keys = *asks;
-    if (!ranks_keys) return {};
+    needs_importance = *asks;
+    if (!needs_importance) return {};
     auto measured = importance_of_tasks(cache, own, options, how, by, &failed_at);
     if (!measured) return measured.error();
     importance = std::move(*measured);
     return {};
   };
   if (ok) ok = with.step(rank_keys);
-  if (ok && ranks_keys) ok = with.share_importance(importance);
+  if (ok && needs_importance) ok = with.share_importance(importance);
   const auto give_rows = [&](index_t&) -> result<void> {
     auto rows = share_out(heads, **of_all, importance);
     if (!rows) return rows.error();
