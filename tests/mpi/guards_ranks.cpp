@@ -141,59 +141,47 @@ TEST_CASE("O: ranks differ by every option that they must share", "[mpi][cache][
     of.add_options(options, with_lists);
     return of.value();
   };
+  using kvfit::budgets::given;
   using kvfit::budgets::influence;
+  using kvfit::budgets::rows;
   using ranking = kvfit::budgets::global_ranking;
-  const auto given = [](index_t layer, index_t head, double share) {
-    return kvfit::budgets::given{{{{layer, head}, share}}};
-  };
-  const auto curve_of = [](std::vector<kvfit::influence_point> points) {
-    return kvfit::influence_curve{std::move(points)};
-  };
-  const influence one_curve{{curve_of({{1, 2.0}, {3, 1.0}})}, {}};
-  const influence two_curves{{curve_of({{1, 2.0}}), curve_of({{3, 1.0}})}, {}};  // the same points
+  const influence one_curve{{{{{1, 2.0}, {3, 1.0}}}}, {}};
+  const influence two_curves{{{{{1, 2.0}}}, {{{3, 1.0}}}}, {}};  // the same points
   influence exact = one_curve;
   exact.exact = kvfit::dynamic_programming{};
   influence coarse = exact;
   coarse.exact->step = 2;
   influence small = exact;
   small.exact->memory = 5;
-  const std::vector<std::function<void(cache_options&)>> changes = {
+  using set_option = std::function<void(cache_options&)>;
+  const auto budget = [](const kvfit::any_budget& shares) -> set_option {
+    return [shares](cache_options& o) { o.shares = shares; };
+  };
+  const std::vector<set_option> changes = {
       [](auto&) {},
       [](auto& o) { o.budget = 1; },
-      [](auto& o) { o.shares = kvfit::budgets::pyramid{}; },
-      [](auto& o) { o.shares = kvfit::budgets::pyramid{0.0}; },
-      [](auto& o) { o.shares = kvfit::budgets::rows{}; },  // of as many zeros
-      [](auto& o) {
-        o.shares = kvfit::budgets::rows{{4, 5}};
-      },
-      [](auto& o) {
-        o.shares = kvfit::budgets::rows{{5, 4}};
-      },
-      [&](auto& o) { o.shares = given(1, 2, 0.5); },
-      [&](auto& o) { o.shares = given(2, 2, 0.5); },
-      [&](auto& o) { o.shares = given(1, 1, 0.5); },
-      [&](auto& o) { o.shares = given(1, 2, 0.25); },
-      [&](auto& o) {
-        auto shares = given(1, 2, 0.5);
-        shares.missing = kvfit::budgets::missing_share::mean;
-        o.shares = shares;
-      },
-      [&](auto& o) { o.shares = one_curve; },
-      [&](auto& o) { o.shares = two_curves; },
-      [&](auto& o) {
-        o.shares = influence{{curve_of({{1, 2.0}, {4, 1.0}})}, {}};
-      },
-      [&](auto& o) {
-        o.shares = influence{{curve_of({{1, 2.0}, {3, 0.5}})}, {}};
-      },
-      [&](auto& o) { o.shares = exact; },
-      [&](auto& o) { o.shares = coarse; },
-      [&](auto& o) { o.shares = small; },
-      [](auto& o) { o.shares = ranking{}; },
-      [](auto& o) { o.shares = ranking{{.importance = kvfit::importance_kind::mean}}; },
-      [](auto& o) { o.shares = ranking{{.pooling = kvfit::pooling_kind::max}}; },
-      [](auto& o) { o.shares = ranking{{.pooling_width = 9}}; },
-      [](auto& o) { o.shares = ranking{{.window = 3}}; },
+      budget(kvfit::budgets::pyramid{}),
+      budget(kvfit::budgets::pyramid{0.0}),
+      budget(rows{}),  // of as many zeros
+      budget(rows{{4, 5}}),
+      budget(rows{{5, 4}}),
+      budget(given{{{{1, 2}, 0.5}}}),
+      budget(given{{{{2, 2}, 0.5}}}),
+      budget(given{{{{1, 1}, 0.5}}}),
+      budget(given{{{{1, 2}, 0.25}}}),
+      budget(given{{{{1, 2}, 0.5}}, kvfit::budgets::missing_share::mean}),
+      budget(one_curve),
+      budget(two_curves),
+      budget(influence{{{{{1, 2.0}, {4, 1.0}}}}, {}}),
+      budget(influence{{{{{1, 2.0}, {3, 0.5}}}}, {}}),
+      budget(exact),
+      budget(coarse),
+      budget(small),
+      budget(ranking{}),
+      budget(ranking{{.importance = kvfit::importance_kind::mean}}),
+      budget(ranking{{.pooling = kvfit::pooling_kind::max}}),
+      budget(ranking{{.pooling_width = 9}}),
+      budget(ranking{{.window = 3}}),
       [](auto& o) { o.limits.at_least = 2; },
       [](auto& o) { o.limits.max_ratio = 0.5; },
       [](auto& o) { o.skip = {3}; },

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -31,10 +30,8 @@ inline bool on_all(kvfit::mpi_ranks& ranks, bool holds) {
 template <class T>
 std::vector<std::vector<T>> lists_of_all(kvfit::mpi_ranks& ranks, const std::vector<T>& own) {
   std::vector<std::vector<T>> lists(static_cast<std::size_t>(ranks.size()));
-  std::vector<int> from(lists.size());
-  std::iota(from.begin(), from.end(), 0);
   lists[static_cast<std::size_t>(ranks.rank())] = own;
-  if (!ranks.share(std::span(lists), from)) lists.clear();
+  if (!ranks.share(std::span(lists))) lists.clear();
   return lists;
 }
 

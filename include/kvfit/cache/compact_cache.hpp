@@ -77,25 +77,24 @@ result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
       failed_at);
 }
 
-/// All heads of all processes, those of others as far as `with` brings them, and the plan.
+/// The plan of all processes' heads, and as many of these as `with` brings together.
 template <executor E>
-result<std::vector<compacted_head>> compact_together(head_exchange& with, const cache_view& cache,
-                                                     const cache_queries& queries,
-                                                     const cache_options& options, E&& how,
-                                                     const watch& by, cache_plan& plan) {
-  auto made = plan_together(with, cache, queries, options, how, by);
+result<std::vector<compacted_head>> plan_and_fit(head_exchange& with, const cache_view& cache,
+                                                 const cache_queries& queries,
+                                                 const cache_options& options, E&& how,
+                                                 const watch& by, cache_plan& plan) {
+  auto made = plan_heads(with, cache, queries, options, how, by);
   if (!made) return made.error();
   plan = std::move(*made);
+  const cache_plan& own = with.own(plan);
   std::vector<compacted_head> heads;
   auto ok = with.step([&](index_t& failed_at) -> result<void> {
-    heads.resize(plan.tasks.size());
-    return compact_tasks(
-        cache, with.own(plan), options, how,
-        [&](std::size_t i, compacted_head&& head) -> result<void> {
-          heads[with.place(i)] = std::move(head);
-          return {};
-        },
-        by, &failed_at);
+    heads.resize(own.tasks.size());
+    const auto put = [&](std::size_t place, compacted_head&& head) -> result<void> {
+      heads[place] = std::move(head);
+      return {};
+    };
+    return compact_tasks(cache, own, options, how, put, by, &failed_at);
   });
   if (ok) ok = with.share_heads(plan, heads);
   if (!ok) return ok.error();
@@ -172,7 +171,7 @@ template <executor E>
   return detail::catch_bad_alloc("compact_cache", [&]() -> result<compacted_cache> {
     detail::head_exchange alone;
     cache_plan plan;
-    auto heads = detail::compact_together(alone, cache, queries, options, how, by, plan);
+    auto heads = detail::plan_and_fit(alone, cache, queries, options, how, by, plan);
     if (!heads) return heads.error();
     return detail::assemble(cache, options.skip, plan.tasks, *heads);
   });

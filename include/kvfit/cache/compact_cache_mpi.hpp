@@ -112,7 +112,7 @@ template <executor E>
                                                  const watch& by = {}) {
   detail::rank_exchange with(ranks, spread);
   cache_plan plan;
-  auto heads = detail::compact_together(with, cache, queries, options, how, by, plan);
+  auto heads = detail::plan_and_fit(with, cache, queries, options, how, by, plan);
   if (!heads) return heads.error();
   std::optional<ranked_cache> out;
   const auto ok = with.step([&](index_t&) -> result<void> {

@@ -2,8 +2,6 @@
 /// What processes that compact one cache together tell one another between the steps of a plan.
 #pragma once
 
-#include <cstddef>
-#include <functional>
 #include <utility>
 #include <vector>
 
@@ -21,43 +19,35 @@ struct compacted_head;  // fit_head.hpp
 namespace detail {
 inline namespace KVFIT_ISA {
 
-/// The plan and the fits are the same code for one process and for many: they ask this class which
-/// heads are their own and what the others found. The class itself is a process alone, which has
-/// all heads and nobody to tell. `rank_exchange` (cache/mpi) is one of several.
+/// Plan and fits are the same code for one process and for several: they ask this class which heads
+/// are their own, and what the others found. The class itself is a process alone, which has all
+/// heads and nobody to tell; `rank_exchange` (cache/mpi) is one of several.
 class head_exchange {
  public:
-  head_exchange() = default;
-  head_exchange(const head_exchange&) = delete;
-  head_exchange& operator=(const head_exchange&) = delete;
   virtual ~head_exchange() = default;
 
-  /// `work(failed_at)`, which returns `result<void>` and tells nobody anything. If it fails in one
-  /// process it has failed in all, with the error of the first head. failed_at: the place of that
-  /// head among the process's own, where `work` knows one.
-  template <class Work>
-  result<void> step(const Work& work) {
-    return run(std::cref(work));  // which allocates nothing
-  }
-
-  /// The heads of all processes in the order of the serial call. Those of others may have sizes and
-  /// no memory; their `layer` is a place in the view that all processes have together.
-  virtual result<void> find_heads(const cache_view& cache, const cache_queries& queries,
-                                  const cache_options& options, std::vector<head_task>& tasks) {
+  /// tasks: the heads of all processes in the order of the serial call; those of others may have
+  /// sizes and no memory. In return the options with what the budget policy has for each of them.
+  virtual result<const cache_options*> find_heads(const cache_view& cache,
+                                                  const cache_queries& queries,
+                                                  const cache_options& options,
+                                                  std::vector<head_task>& tasks) {
+    if (const auto ok = check_lanes(options); !ok) return ok.error();
     auto found = tasks_of(cache, queries, options.skip);
     if (!found) return found.error();
     tasks = std::move(*found);
-    return {};
+    return &options;
   }
 
-  /// What this process carries out of the plan of all heads; its tasks refer to its own view.
+  /// The process's own part of the plan of all heads.
   virtual const cache_plan& own(const cache_plan& all) const noexcept { return all; }
 
-  /// The place among all heads of the process's own head number `i`.
-  [[nodiscard]] virtual std::size_t place(std::size_t i) const noexcept { return i; }
-
-  /// The options with what the budget policy has for each head of all processes.
-  virtual result<const cache_options*> join_shares(const cache_options& options) {
-    return &options;
+  /// `work(failed_at)`, which returns `result<void>`. What fails in one process has failed in all,
+  /// with the error of the first head. failed_at: its place in the own part, where `work` knows it.
+  template <class Work>
+  result<void> step(const Work& work) {
+    return run([](const void* of, index_t& at) { return (*static_cast<const Work*>(of))(at); },
+               &work);
   }
 
   /// importance: one list for each own head; in return one for each of all heads.
@@ -66,13 +56,20 @@ class head_exchange {
   /// The rows of all heads are known: decides who compacts which head.
   virtual result<void> settle(const cache_plan&) { return {}; }
 
-  /// heads: all, of which the own ones are there; in return the others are there, too.
+  /// heads: the own ones; in return all.
   virtual result<void> share_heads(const cache_plan&, std::vector<compacted_head>&) { return {}; }
 
  protected:
-  virtual result<void> run(const std::function<result<void>(index_t& failed_at)>& work) {
+  static result<void> check_lanes(const cache_options& options) {
+    if (options.heads_at_once >= 0) return {};
+    return error{errc::invalid_option, "heads_at_once", options.heads_at_once, 0,
+                 "must not be negative"};
+  }
+
+  using work_function = result<void> (*)(const void* of, index_t& failed_at);
+  virtual result<void> run(work_function work, const void* of) {
     index_t failed_at = 0;
-    return work(failed_at);
+    return work(of, failed_at);
   }
 };
 

@@ -90,49 +90,41 @@ result<void> check_tasks(const cache_view& cache, std::span<const head_task> tas
       failed_at);
 }
 
-/// `plan_cache` of all processes' heads, which `with` brings together.
+/// `plan_cache` for the heads of all processes of an exchange.
 template <executor E>
-result<cache_plan> plan_together(head_exchange& with, const cache_view& cache,
-                                 const cache_queries& queries, const cache_options& options,
-                                 E&& how, const watch& by) {
+result<cache_plan> plan_heads(head_exchange& with, const cache_view& cache,
+                              const cache_queries& queries, const cache_options& options, E&& how,
+                              const watch& by) {
   cache_plan plan;
-  auto ok = with.step([&](index_t&) -> result<void> {
-    if (options.heads_at_once >= 0) return {};
-    return error{errc::invalid_option, "heads_at_once", options.heads_at_once, 0,
-                 "must not be negative"};
-  });
-  if (ok) ok = with.find_heads(cache, queries, options, plan.tasks);
-  if (!ok) return ok.error();
+  const auto of_all = with.find_heads(cache, queries, options, plan.tasks);
+  if (!of_all) return of_all.error();
   const std::vector<head_task>& own = with.own(plan).tasks;
   // A score pass must not read what is not there.
-  ok = with.step(
+  auto ok = with.step(
       [&](index_t& failed_at) { return check_tasks(cache, own, options, how, by, &failed_at); });
-  if (!ok) return ok.error();
-  const auto joined = with.join_shares(options);
-  if (!joined) return joined.error();
-  const cache_options& of_all = **joined;
   std::vector<head_rows> heads;
   std::vector<std::vector<float>> importance;
-  bool ranks_keys = false;
-  ok = with.step([&](index_t& failed_at) -> result<void> {
+  bool needs_importance = false;
+  const auto rank_keys = [&](index_t& failed_at) -> result<void> {
     heads = lengths_of(plan.tasks);
-    const auto asks = check_shares(heads, of_all);
+    const auto asks = check_shares(heads, **of_all);
     if (!asks) return asks.error();
-    ranks_keys = *asks;
-    if (!ranks_keys) return {};
+    needs_importance = *asks;
+    if (!needs_importance) return {};
     auto measured = importance_of_tasks(cache, own, options, how, by, &failed_at);
     if (!measured) return measured.error();
     importance = std::move(*measured);
     return {};
-  });
-  if (ok && ranks_keys) ok = with.share_importance(importance);
-  if (!ok) return ok.error();
-  ok = with.step([&](index_t&) -> result<void> {
-    auto rows = share_out(heads, of_all, importance);
+  };
+  if (ok) ok = with.step(rank_keys);
+  if (ok && needs_importance) ok = with.share_importance(importance);
+  const auto give_rows = [&](index_t&) -> result<void> {
+    auto rows = share_out(heads, **of_all, importance);
     if (!rows) return rows.error();
     plan.rows = std::move(*rows);
     return {};
-  });
+  };
+  if (ok) ok = with.step(give_rows);
   if (ok) ok = with.settle(plan);
   if (!ok) return ok.error();
   return plan;
@@ -156,7 +148,7 @@ template <executor E>
                                             const watch& by = {}) {
   return detail::catch_bad_alloc("plan_cache", [&]() -> result<cache_plan> {
     detail::head_exchange alone;
-    return detail::plan_together(alone, cache, queries, options, how, by);
+    return detail::plan_heads(alone, cache, queries, options, how, by);
   });
 }
 

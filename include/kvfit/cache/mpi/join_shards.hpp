@@ -58,8 +58,7 @@ inline result<void> check_part(joined_layer& to, bool is_first, index_t heads,
                                std::span<const index_t> asked) {
   cache_queries entries;
   for (const index_t count : asked) {
-    entries.push_back(
-        {to.layer.number, std::vector<query_block>(static_cast<std::size_t>(count))});
+    entries.push_back({to.layer.number, std::vector<query_block>(static_cast<std::size_t>(count))});
   }
   const auto found = queries_of_layer(entries, to.layer.number, heads);
   if (!found) return found.error();
