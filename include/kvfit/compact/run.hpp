@@ -74,14 +74,17 @@ inline result<compacted> run_stages(const stages::problem& of) {
 inline result<compacted> fit_open(const kv_block& cache, const query_set& queries,
                                   const compact_options& options, const open_rows& where,
                                   std::span<const index_t> exact, const memory_report& plan,
-                                  const stop_when& stop, const executor_ref& threads) {
+                                  const known_scores* known, const stop_when& stop,
+                                  const executor_ref& threads) {
   const block_slice open(cache, where.first, where.count, exact);
+  const bool is_whole = exact.empty() && where.count == cache.keys.rows();
   auto fitted = run_stages({.cache = open.block(),
                             .queries = queries,
                             .options = options,
                             .first_row = where.first,
                             .exact = exact,
                             .may_fit_all = !plan.lowers_queries,
+                            .known = is_whole ? known : nullptr,
                             .stop = stop,
                             .threads = threads.at_most(plan.panels_at_once)});
   if (!fitted) return fitted;
@@ -106,8 +109,8 @@ inline result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const ro
 /// of `plan`.
 inline result<compacted> compact_beside(const kv_block& cache, const query_set& queries,
                                         const row_order& order, std::vector<index_t> kept,
-                                        memory_plan& plan, const stop_when& stop,
-                                        const executor_ref& threads) {
+                                        memory_plan& plan, const known_scores* known,
+                                        const stop_when& stop, const executor_ref& threads) {
   auto& options = plan.options;
   const open_rows open = open_stretch(options.protect, order, cache.keys.rows());
   compacted exact;
@@ -120,7 +123,7 @@ inline result<compacted> compact_beside(const kv_block& cache, const query_set& 
   }
   options.budget -= static_cast<index_t>(exact.positions.size());
   auto fitted =
-      fit_open(cache, queries, options, open, exact.positions, plan.report, stop, threads);
+      fit_open(cache, queries, options, open, exact.positions, plan.report, known, stop, threads);
   const bool sees_none =
       !fitted && fitted.error().code == errc::all_masked && !exact.positions.empty();
   if (!fitted && !sees_none) return fitted;
@@ -140,9 +143,11 @@ inline result<compacted> compact_beside(const kv_block& cache, const query_set& 
   return out;
 }
 
+/// `known`: see `stages::problem`; null where nothing is.
 inline result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
                                          const compact_options& options, const stop_when& stop,
-                                         const executor_ref& threads) {
+                                         const executor_ref& threads,
+                                         const known_scores* known = nullptr) {
   stopwatch clock;
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
   if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
@@ -154,7 +159,8 @@ inline result<compacted> compact_checked(const kv_block& cache, const query_set&
   const double checking = clock.lap();
   result<compacted> out = compacted{};
   if (options.budget < cache.keys.rows() - sizes.order.hidden()) {
-    out = compact_beside(cache, queries, sizes.order, std::move(*kept), *plan, stop, threads);
+    out =
+        compact_beside(cache, queries, sizes.order, std::move(*kept), *plan, known, stop, threads);
     if (!out) return out;
   } else {
     if (kept->empty()) {
