@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <optional>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -70,28 +69,6 @@ inline result<compacted> run_stages(const stages::problem& of) {
   return done;
 }
 
-/// The rows of `open` that are kept beside the rows `exact`, by the caller's numbers.
-inline result<compacted> fit_open(const kv_block& cache, const query_set& queries,
-                                  const compact_options& options, const open_rows& where,
-                                  std::span<const index_t> exact, const memory_report& plan,
-                                  const known_scores* known, const stop_when& stop,
-                                  const executor_ref& threads) {
-  const block_slice open(cache, where.first, where.count, exact);
-  const bool is_whole = exact.empty() && where.count == cache.keys.rows();
-  auto fitted = run_stages({.cache = open.block(),
-                            .queries = queries,
-                            .options = options,
-                            .first_row = where.first,
-                            .exact = exact,
-                            .may_fit_all = !plan.lowers_queries,
-                            .known = is_whole ? known : nullptr,
-                            .stop = stop,
-                            .threads = threads.at_most(plan.panels_at_once)});
-  if (!fitted) return fitted;
-  for (index_t& row : fitted->positions) row += where.first;
-  return fitted;
-}
-
 /// The rows that stay as they are, ascending: all visible ones where the budget holds them, else
 /// those protected, which the budget must exceed.
 inline result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const row_order& order,
@@ -122,8 +99,21 @@ inline result<compacted> compact_beside(const kv_block& cache, const query_set& 
     return stored.error();
   }
   options.budget -= static_cast<index_t>(exact.positions.size());
-  auto fitted =
-      fit_open(cache, queries, options, open, exact.positions, plan.report, known, stop, threads);
+  std::optional<block_slice> block(std::in_place, cache, open.first, open.count, exact.positions);
+  const bool is_whole = exact.positions.empty() && open.count == cache.keys.rows();
+  auto fitted = run_stages({.cache = block->block(),
+                            .queries = queries,
+                            .options = options,
+                            .first_row = open.first,
+                            .exact = exact.positions,
+                            .may_fit_all = !plan.report.lowers_queries,
+                            .known = is_whole ? known : nullptr,
+                            .stop = stop,
+                            .threads = threads.at_most(plan.report.panels_at_once)});
+  block.reset();
+  if (fitted) {
+    for (index_t& row : fitted->positions) row += open.first;
+  }
   const bool sees_none =
       !fitted && fitted.error().code == errc::all_masked && !exact.positions.empty();
   if (!fitted && !sees_none) return fitted;
