@@ -3,6 +3,7 @@
 /// kvfit/compact.hpp.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <utility>
@@ -13,11 +14,24 @@
 #include "kvfit/compact/memory_planner.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/stages.hpp"
-#include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
+
+/// Seconds since the last call.
+class stopwatch {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+    return seconds;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
 
 /// Fits values to kept rows and judges them; adds the seconds of both.
 inline result<compacted> complete(const stages::problem& of, const stages::targets& full,
