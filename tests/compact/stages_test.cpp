@@ -157,7 +157,8 @@ TEST_CASE("scores that are known stand in for a score pass over the same queries
     CHECK(same_numbers(known->output, own->fitted.output) == (held_out == 0));
     known->importance.setZero();  // to be told from one's own
     known->importance[49] = 1;
-    head.known = &*known;
+    const kvfit::known_scores kept = kvfit::detail::known_from(*known);
+    head.known = &kept;
     const auto taken = stages::score(head);
     REQUIRE(taken);
     CHECK(same_numbers(taken->fitted.output, own->fitted.output));

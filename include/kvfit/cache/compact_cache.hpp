@@ -15,6 +15,7 @@
 #include "kvfit/cache/compacted_layers.hpp"
 #include "kvfit/cache/exchange.hpp"
 #include "kvfit/cache/fit_head.hpp"
+#include "kvfit/cache/kept_scores.hpp"
 #include "kvfit/cache/over_heads.hpp"
 #include "kvfit/cache/plan_cache.hpp"
 #include "kvfit/core/config.hpp"
@@ -60,7 +61,10 @@ template <executor E, class Take>
 result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
                            const cache_options& options, E&& how, Take&& take, const watch& by,
                            index_t* failed_at = nullptr) {
-  const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options, failed_at);
+  std::vector<char> is_known;
+  for (const known_scores& of : plan.known) is_known.push_back(of.max.empty() ? 0 : 1);
+  const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options, failed_at,
+                                           kept_bytes(is_known, plan.tasks));
   if (!at_once) return at_once.error();
   std::mutex taking;
   return over_heads(
@@ -69,7 +73,8 @@ result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
         const auto place = static_cast<std::size_t>(i);
         const head_task& task = plan.tasks[place];
         const auto own = head_options(options, cache.layers[task.layer], plan.rows[place]);
-        auto head = fit_head(task, own, options.fallback, by.stop());
+        const known_scores* known = plan.known.empty() ? nullptr : &plan.known[place];
+        auto head = fit_head(task, own, options.fallback, by.stop(), known);
         if (!head) return head.error();
         const std::lock_guard<std::mutex> guard(taking);
         return take(place, std::move(*head));

@@ -42,6 +42,9 @@ class head_exchange {
   /// The process's own part of the plan of all heads.
   virtual const cache_plan& own(const cache_plan& all) const noexcept { return all; }
 
+  /// Whether fits may begin with the score passes of a ranking: where the same process makes both.
+  [[nodiscard]] virtual bool keeps_scores() const noexcept { return true; }
+
   /// `work(failed_at)`, which returns `result<void>`. What fails in one process has failed in all,
   /// with the error of the first head. failed_at: its place in the own part, where `work` knows it.
   template <class Work>

@@ -23,31 +23,6 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// The rows that the selection picks for `options.budget` beside the protected rows `kept`, in its
-/// order, by the caller's numbers.
-inline result<std::vector<index_t>> order_of_choice(const kv_block& cache, const query_set& queries,
-                                                    const memory_plan& plan, const row_order& order,
-                                                    std::span<const index_t> kept,
-                                                    const stop_when& stop) {
-  compact_options options = plan.options;
-  options.budget -= static_cast<index_t>(kept.size());
-  const open_rows where = open_stretch(options.protect, order, cache.keys.rows());
-  const block_slice open(cache, where.first, where.count, kept);
-  const stages::problem head{.cache = open.block(),
-                             .queries = queries,
-                             .options = options,
-                             .first_row = where.first,
-                             .exact = kept,
-                             .may_fit_all = !plan.report.lowers_queries,
-                             .stop = stop};
-  const auto full = stages::score(head);
-  if (!full) return full.error();
-  auto chosen = stages::select(head, *full);
-  if (!chosen) return chosen.error();
-  for (index_t& row : chosen->positions) row += where.first;
-  return std::move(chosen->positions);
-}
-
 /// `compact_progressive`, step by step.
 class progression {
  public:
@@ -79,7 +54,7 @@ class progression {
       if (!selecting) return selecting.error();
       auto lowered = memory_planner(sizes, *selecting).run();
       if (!lowered) return lowered.error();
-      auto chosen = order_of_choice(cache_, queries_, *lowered, sizes.order, kept, stop_);
+      auto chosen = order_of_choice(*lowered, sizes.order, kept);
       // Without a query that sees a row there is no order, and `compact` knows what to keep.
       if (!chosen && chosen.error().code != errc::all_masked) return chosen.error();
       if (chosen) order_ = std::move(*chosen);
@@ -107,6 +82,29 @@ class progression {
     if (options.bias.holds<bias::from_selection>()) options.bias = {};
     options.refine = decided_refinement(options_);
     return options;
+  }
+
+  /// The rows that the selection picks for the budget of `plan` beside the protected rows `kept`,
+  /// in its order.
+  result<std::vector<index_t>> order_of_choice(memory_plan& plan, const row_order& order,
+                                               std::span<const index_t> kept) const {
+    compact_options& options = plan.options;
+    options.budget -= protected_;
+    const open_rows where = open_stretch(options.protect, order, cache_.keys.rows());
+    const block_slice open(cache_, where.first, where.count, kept);
+    const stages::problem head{.cache = open.block(),
+                               .queries = queries_,
+                               .options = options,
+                               .first_row = where.first,
+                               .exact = kept,
+                               .may_fit_all = !plan.report.lowers_queries,
+                               .stop = stop_};
+    const auto full = stages::score(head);
+    if (!full) return full.error();
+    auto chosen = stages::select(head, *full);
+    if (!chosen) return chosen.error();
+    for (index_t& row : chosen->positions) row += where.first;
+    return std::move(chosen->positions);
   }
 
   /// Whether every part can keep to its part of the cap.

@@ -3,9 +3,9 @@
 /// kvfit/compact.hpp.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,11 +14,24 @@
 #include "kvfit/compact/memory_planner.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/stages.hpp"
-#include "kvfit/compact/stopwatch.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
+
+/// Seconds since the last call.
+class stopwatch {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+    return seconds;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
 
 /// Fits values to kept rows and judges them; adds the seconds of both.
 inline result<compacted> complete(const stages::problem& of, const stages::targets& full,
@@ -70,25 +83,6 @@ inline result<compacted> run_stages(const stages::problem& of) {
   return done;
 }
 
-/// The rows of `open` that are kept beside the rows `exact`, by the caller's numbers.
-inline result<compacted> fit_open(const kv_block& cache, const query_set& queries,
-                                  const compact_options& options, const open_rows& where,
-                                  std::span<const index_t> exact, const memory_report& plan,
-                                  const stop_when& stop, const executor_ref& threads) {
-  const block_slice open(cache, where.first, where.count, exact);
-  auto fitted = run_stages({.cache = open.block(),
-                            .queries = queries,
-                            .options = options,
-                            .first_row = where.first,
-                            .exact = exact,
-                            .may_fit_all = !plan.lowers_queries,
-                            .stop = stop,
-                            .threads = threads.at_most(plan.panels_at_once)});
-  if (!fitted) return fitted;
-  for (index_t& row : fitted->positions) row += where.first;
-  return fitted;
-}
-
 /// The rows that stay as they are, ascending: all visible ones where the budget holds them, else
 /// those protected, which the budget must exceed.
 inline result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const row_order& order,
@@ -106,8 +100,8 @@ inline result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const ro
 /// of `plan`.
 inline result<compacted> compact_beside(const kv_block& cache, const query_set& queries,
                                         const row_order& order, std::vector<index_t> kept,
-                                        memory_plan& plan, const stop_when& stop,
-                                        const executor_ref& threads) {
+                                        memory_plan& plan, const known_scores* known,
+                                        const stop_when& stop, const executor_ref& threads) {
   auto& options = plan.options;
   const open_rows open = open_stretch(options.protect, order, cache.keys.rows());
   compacted exact;
@@ -119,8 +113,21 @@ inline result<compacted> compact_beside(const kv_block& cache, const query_set& 
     return stored.error();
   }
   options.budget -= static_cast<index_t>(exact.positions.size());
-  auto fitted =
-      fit_open(cache, queries, options, open, exact.positions, plan.report, stop, threads);
+  std::optional<block_slice> block(std::in_place, cache, open.first, open.count, exact.positions);
+  const bool is_whole = exact.positions.empty() && open.count == cache.keys.rows();
+  auto fitted = run_stages({.cache = block->block(),
+                            .queries = queries,
+                            .options = options,
+                            .first_row = open.first,
+                            .exact = exact.positions,
+                            .may_fit_all = !plan.report.lowers_queries,
+                            .known = is_whole ? known : nullptr,
+                            .stop = stop,
+                            .threads = threads.at_most(plan.report.panels_at_once)});
+  block.reset();
+  if (fitted) {
+    for (index_t& row : fitted->positions) row += open.first;
+  }
   const bool sees_none =
       !fitted && fitted.error().code == errc::all_masked && !exact.positions.empty();
   if (!fitted && !sees_none) return fitted;
@@ -140,9 +147,11 @@ inline result<compacted> compact_beside(const kv_block& cache, const query_set& 
   return out;
 }
 
+/// `known`: see `stages::problem`; null where nothing is.
 inline result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
                                          const compact_options& options, const stop_when& stop,
-                                         const executor_ref& threads) {
+                                         const executor_ref& threads,
+                                         const known_scores* known = nullptr) {
   stopwatch clock;
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
   if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
@@ -154,7 +163,8 @@ inline result<compacted> compact_checked(const kv_block& cache, const query_set&
   const double checking = clock.lap();
   result<compacted> out = compacted{};
   if (options.budget < cache.keys.rows() - sizes.order.hidden()) {
-    out = compact_beside(cache, queries, sizes.order, std::move(*kept), *plan, stop, threads);
+    out =
+        compact_beside(cache, queries, sizes.order, std::move(*kept), *plan, known, stop, threads);
     if (!out) return out;
   } else {
     if (kept->empty()) {

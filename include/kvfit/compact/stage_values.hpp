@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/known_scores.hpp"
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compacted.hpp"
@@ -35,9 +36,9 @@ struct problem {
   std::span<const index_t> exact = {};
   /// Where the queries chosen see no key, all are fitted on; false: as many, spread over all.
   bool may_fit_all = true;
-  /// What `score_pass` gives for all `queries` as `options` ask for it, where it is known; used if
-  /// all are fitted on.
-  const attention_scores* known = nullptr;
+  /// What the score pass over all `queries` gives as `options` ask for it, where that is known; it
+  /// stands in for the pass if all are fitted on.
+  const known_scores* known = nullptr;
   stop_when stop = {};
   executor_ref threads = {};  ///< as many panels are computed at once; changes no byte
 };

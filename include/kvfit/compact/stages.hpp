@@ -83,8 +83,9 @@ inline namespace KVFIT_ISA {
   for (bool is_first = true;; is_first = false) {
     const query_part& part = out.parts.fit;
     const index_t n = part.set().rows();
-    if (of.known != nullptr && n == of.queries.rows()) {
-      out.fitted = *of.known;
+    const index_t width = of.cache.values.cols();
+    if (of.known != nullptr && n == of.queries.rows() && of.known->are_of(n, width)) {
+      out.fitted = detail::scores_from(*of.known, width);
     } else {
       auto scores = detail::score_checked(part.beside(of.cache), part.set(), options.rule,
                                           detail::fit_scores(options, of.threads.threads()),

@@ -57,13 +57,11 @@ inline result<void> fit_values_of(const stages::problem& of, const stages::targe
                                                    sets.empty() ? &full.fitted.output : &all.output,
                                                    &original, of.threads});
   if (!fit) return fit.error();
-  if (fit->values.rows() != original.rows()) {
-    return error{errc::shape_mismatch, "value policy's values", fit->values.rows(), original.rows(),
-                 "rows"};
-  }
-  if (fit->values.cols() != original.cols()) {
-    return error{errc::shape_mismatch, "value policy's values", fit->values.cols(), original.cols(),
-                 "columns"};
+  const bool is_short = fit->values.rows() != original.rows();
+  if (is_short || fit->values.cols() != original.cols()) {
+    return error{errc::shape_mismatch, "value policy's values",
+                 is_short ? fit->values.rows() : fit->values.cols(),
+                 is_short ? original.rows() : original.cols(), is_short ? "rows" : "columns"};
   }
   rows.values = std::move(fit->values);
   rows.report.is_values_fitted = fit->is_fitted;

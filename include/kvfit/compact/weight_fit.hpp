@@ -76,7 +76,10 @@ class weight_fit {
       if (!fit) return fit.error();
       weights_ = std::move(fit->weights);
       if (const auto ok = check_weights(); !ok) return ok.error();
-      const std::vector<std::size_t> dead = dead_slots(fit->floor);
+      std::vector<std::size_t> dead;
+      for (std::size_t j = 0; j < weights_.size(); ++j) {
+        if (weights_[j] <= fit->floor) dead.push_back(j);
+      }
       if (round == 0 && (dead.empty() || !may_replace_)) {
         return weighed_rows{std::move(chosen_), std::move(weights_), fit->report, fit->is_fitted,
                             static_cast<index_t>(dead.size())};
@@ -152,14 +155,6 @@ class weight_fit {
       }
     }
     return {};
-  }
-
-  [[nodiscard]] std::vector<std::size_t> dead_slots(double floor) const {
-    std::vector<std::size_t> dead;
-    for (std::size_t j = 0; j < weights_.size(); ++j) {
-      if (weights_[j] <= floor) dead.push_back(j);
-    }
-    return dead;
   }
 
   /// Gives dead slots to the rows whose columns agree most with the mass still missing. A row that

@@ -135,6 +135,9 @@ class rank_exchange final : public head_exchange {
 
   const cache_plan& own(const cache_plan&) const noexcept override { return own_; }
 
+  /// Another process may fit a head than the one that ranked its keys.
+  [[nodiscard]] bool keeps_scores() const noexcept override { return false; }
+
   result<void> share_importance(std::vector<std::vector<float>>& importance) override {
     return share_lists(importance);
   }
