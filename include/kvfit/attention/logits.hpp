@@ -101,8 +101,7 @@ struct logit_buffers {
 
   void declare(workspace& space, const logit_sizes& of) {
     const index_t tile = std::min(key_tile, of.keys);
-    space.add(queries, of.panel, of.depth);
-    space.add(packed_queries, of.panel, of.depth);
+    space.add_matrices(of.panel, of.depth, queries, packed_queries);
     space.add(query_positions, of.panel);
     space.add(keys, tile, of.depth);
     space.add(largest_keys, (of.keys + key_tile - 1) / key_tile, 1, -1.0F);

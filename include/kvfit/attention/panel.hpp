@@ -42,12 +42,8 @@ struct panel_buffers {
   void declare(workspace& space, const logit_sizes& of, index_t width, bool has_memory) {
     constexpr index_t tile = logit_source::key_tile;
     if (!has_memory) space.add(exponentials, of.keys, of.panel);
-    space.add(output, of.panel, width);
-    space.add(tile_output, of.panel, width);
-    space.add(max, of.panel);
-    space.add(shift, of.panel);
-    space.add(factors, of.panel);
-    space.add(sum, of.panel);
+    space.add_matrices(of.panel, width, output, tile_output);
+    space.add_vectors(of.panel, max, shift, factors, sum);
     space.grow(raised, of.panel, of.keys / tile);
     space.add(values, std::min(tile, of.keys), width);
   }

@@ -27,9 +27,7 @@ inline bool keeps_exponentials(const head_sizes& sizes, const score_options& opt
 /// What a score pass returns.
 inline void declare_scores(workspace& space, attention_scores& scores, const head_sizes& sizes,
                            const score_options& options) {
-  space.add(scores.max, sizes.queries);
-  space.add(scores.mass, sizes.queries);
-  space.add(scores.log_mass, sizes.queries);
+  space.add_vectors(sizes.queries, scores.max, scores.mass, scores.log_mass);
   space.add(scores.output, sizes.queries, sizes.width);
   if (options.importance != importance_kind::none) space.add(scores.importance, sizes.keys);
   if (!keeps_exponentials(sizes, options)) return;

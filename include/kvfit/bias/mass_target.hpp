@@ -20,10 +20,7 @@ struct mass_target {
   vector target;                ///< of the equation before row factors
   std::vector<double> factors;  ///< 0 where a query sees nothing
 
-  void declare(workspace& space, index_t queries) {
-    space.add(target, queries);
-    space.add(factors, queries);
-  }
+  void declare(workspace& space, index_t queries) { space.add_vectors(queries, target, factors); }
 };
 
 inline mass_target mass_target_of(const attention_scores& scores, index_t n,

@@ -90,6 +90,16 @@ class workspace {
     count(grown_bytes(bytes_of_elements<Element>(rows, cols)));
   }
 
+  /// Each of them.
+  template <class... Vectors>
+  void add_vectors(index_t size, Vectors&... to) {
+    (add(to, size), ...);
+  }
+  template <class... Matrices>
+  void add_matrices(index_t rows, index_t cols, Matrices&... to) {
+    (add(to, rows, cols), ...);
+  }
+
   /// Bytes that others allocate: what a function called returns.
   void count(double bytes) noexcept {
     held_ += bytes;

@@ -43,10 +43,7 @@ struct adam_buffers {
   std::vector<double> square;
 
   void declare(workspace& space, index_t size) {
-    space.add(gradient, size);
-    space.add(best, size);
-    space.add(mean, size);
-    space.add(square, size);
+    space.add_vectors(size, gradient, best, mean, square);
   }
 };
 

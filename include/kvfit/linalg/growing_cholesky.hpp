@@ -65,11 +65,8 @@ class growing_cholesky {
     space.add(factor_, many_times(most, most + 1) / 2);
     space.add(incoming_, block, rows);
     space.add(block_products_, many_times(block, capacity));
-    space.add(target_, rows);
-    space.add(residual_, rows);
-    for (Eigen::VectorXd* one : {&products_, &norms_, &projected_target_, &solution_, &grown_}) {
-      space.add(*one, capacity);
-    }
+    space.add_vectors(rows, target_, residual_);
+    space.add_vectors(capacity, products_, norms_, projected_target_, solution_, grown_);
   }
 
   [[nodiscard]] index_t rows() const noexcept { return columns_.cols(); }

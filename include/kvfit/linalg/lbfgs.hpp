@@ -37,9 +37,7 @@ struct lbfgs_buffers {
   Eigen::VectorXd direction;
 
   void declare(workspace& space, index_t size) {
-    for (Eigen::VectorXd* one : {&gradient, &next, &next_gradient, &direction}) {
-      space.add(*one, size);
-    }
+    space.add_vectors(size, gradient, next, next_gradient, direction);
   }
   /// The same with the pairs that at most `steps` steps leave.
   void declare(workspace& space, index_t size, int memory, int steps) {

@@ -39,13 +39,9 @@ struct refine_batch {
 
   /// `added`: t where something is added to logits, else 0.
   void declare(workspace& space, index_t n, index_t depth, index_t width, index_t added) {
-    space.add(queries, n, depth);
-    space.add(queries_across, n, depth);
-    space.add(log_mass, n);
-    space.add(weighted_output, n, width);
-    space.add(output_across, n, width);
-    space.add(inverse_length, n);
-    space.add(sees, n);
+    space.add_matrices(n, depth, queries, queries_across);
+    space.add_matrices(n, width, weighted_output, output_across);
+    space.add_vectors(n, log_mass, inverse_length, sees);
     if (added > 0) space.add(added_across, added, n);
   }
 };

@@ -39,14 +39,11 @@ class matching_buffers {
  public:
   void declare(workspace& space, const point_layout& layout, bool is_capped) {
     space.add(rounded_, layout.size());
-    space.add(weights_, many_times(layout.rows, refine_panel));
-    space.add(pull_, many_times(layout.rows, refine_panel));
+    space.add_vectors(many_times(layout.rows, refine_panel), weights_, pull_);
     if (is_capped) space.add(slopes_, many_times(layout.rows, refine_panel));
-    for (vector* one : {&shifts_, &per_query_, &squares_, &along_}) space.add(*one, refine_panel);
-    space.add(sums_, refine_panel);
+    space.add_vectors(refine_panel, shifts_, per_query_, squares_, along_, sums_);
     space.add(ones_, refine_panel, 1, 1.0F);
-    space.add(error_, many_times(layout.width, refine_panel));
-    space.add(error_down_, many_times(layout.width, refine_panel));
+    space.add_vectors(many_times(layout.width, refine_panel), error_, error_down_);
     space.add(keys_part_, layout.rows, layout.depth);
     space.add(values_part_, layout.rows, layout.width);
   }

@@ -54,9 +54,7 @@ class objective_buffers {
     space.count(float_bytes(t, width));  // values, which are empty until they are fitted
     space.add(slope_, t, refine_panel);
     space.add(error_, width, refine_panel);
-    for (vector* one : {&shares_, &factors_, &squares_, &along_, &pull_}) {
-      space.add(*one, refine_panel);
-    }
+    space.add_vectors(refine_panel, shares_, factors_, squares_, along_, pull_);
     if (is_tied) {
       space.add(error_down_, refine_panel, width);
       space.add(ones_, refine_panel, 1, 1.0F);
@@ -64,9 +62,7 @@ class objective_buffers {
     }
     const index_t square = whole_registers(t + simd::lanes - 1);
     space.add(weighted_, refine_panel, square);
-    space.add(sums_, t, square + width);
-    space.add(moments_, t, square + width);
-    space.add(system_, t, square + width);
+    space.add_matrices(t, square + width, sums_, moments_, system_);
   }
 
  protected:

@@ -46,11 +46,9 @@ class refiner_buffers {
   static constexpr int lbfgs_memory = 20;
 
   void declare(workspace& space, index_t t, index_t depth, bool fits_bias) {
-    space.add(whitening_, depth, depth);
-    space.add(whitening_across_, depth, depth);
-    space.add(moved_, t, depth);
-    for (matrix* keys : {&start_keys_, &keys_, &keys_gradient_}) space.add(*keys, t, depth);
-    for (vector* bias : {&start_bias_, &bias_, &bias_gradient_}) space.add(*bias, t);
+    space.add_matrices(depth, depth, whitening_, whitening_across_);
+    space.add_matrices(t, depth, moved_, start_keys_, keys_, keys_gradient_);
+    space.add_vectors(t, start_bias_, bias_, bias_gradient_);
     space.add(variables_, many_times(t, depth + (fits_bias ? 1 : 0)));
   }
 

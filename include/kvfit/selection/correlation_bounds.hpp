@@ -42,9 +42,7 @@ class correlation_bounds {
   void declare(workspace& space, index_t keys, index_t queries) {
     space.add(residuals_, depth, queries);
     space.add(now_, queries);
-    space.add(known_, keys);
-    space.add(bounds_, keys);
-    space.add(of_, keys);
+    space.add_vectors(keys, known_, bounds_, of_);
   }
 
   /// Makes the bounds those for `residual`, which is finite and in length within 1e38 times those

@@ -96,9 +96,7 @@ struct expected_buffers {
 
   void declare(workspace& space, index_t all, index_t depth) {
     space.add(logits, all);
-    space.add(rows, tile_rows, depth);
-    space.add(keys, tile_rows, depth);
-    space.add(sight, tile_rows, depth);
+    space.add_matrices(tile_rows, depth, rows, keys, sight);
   }
 };
 

@@ -32,17 +32,13 @@ class joint_buffers {
   /// `rows`: the length of a column; `targets`: 1 + d_v.
   void declare(workspace& space, index_t keys, index_t rows, index_t targets, index_t sweep) {
     const index_t slots = 2 * sweep;  // a sweep's own, and what earlier ones have left
-    space.add(norms_, keys);
-    space.add(residual_norm_sq_, keys);
-    space.add(score_, keys);
+    space.add_vectors(keys, norms_, residual_norm_sq_, score_);
     space.add(correlation_, keys, targets);
     space.add(slots_, slots, 1, index_t{-1});
-    space.add(along_, slots);
-    space.add(change_, slots);
+    space.add_vectors(slots, along_, change_);
     space.add(orthogonal_, slots, rows);
     space.add(correlation_of_, slots, targets);
-    space.add(products_, keys, slots);
-    space.add(shared_, keys, slots);
+    space.add_matrices(keys, slots, products_, shared_);
     space.add(fresh_, keys, sweep);
     // As many picks may wait as there are slots to pick from.
     space.add(waiting_, keys, slots);

@@ -43,9 +43,7 @@ struct mass_column_buffers {
   matrix columns;  ///< what is stored here, or a panel: keys × queries
 
   void declare(workspace& space, const head_sizes& sizes) {
-    space.add(factor, sizes.queries);
-    space.add(target, sizes.queries);
-    space.add(weights, sizes.queries);
+    space.add_vectors(sizes.queries, factor, target, weights);
     if (sizes.has_exponentials) return;
     const bool stores = stores_mass_columns(sizes);
     space.add(columns, sizes.keys, stores ? sizes.queries : largest_panel(sizes, sizes.keys));

@@ -56,8 +56,7 @@ class omp_buffers {
  public:
   void declare(workspace& space, index_t keys, index_t queries, index_t budget) {
     space.add(is_open_, keys, 1, char{1});
-    space.add(residual_float_, queries);
-    space.add(residual_, queries);
+    space.add_vectors(queries, residual_float_, residual_);
     space.add(solution_, budget);
     space.reserve(weights_, budget);
   }

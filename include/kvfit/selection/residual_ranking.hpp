@@ -38,9 +38,7 @@ struct ranking_buffers {
 
   void declare(workspace& space, index_t keys, bool has_norms, index_t count) {
     if (has_norms) space.add(norms, keys);
-    space.add(divisors, keys);
-    space.add(correlation, keys);
-    space.add(is_seen, keys);
+    space.add_vectors(keys, divisors, correlation, is_seen);
     best.declare(space, std::min(count, keys));
     leading.declare(space, most_leading(count, keys));
     space.grow(score_bounds, keys);

@@ -26,8 +26,7 @@ struct free_block_buffers {
   std::vector<index_t> free;
 
   void declare(workspace& space, index_t t) {
-    space.add(inverse_length, t);
-    space.add(right, t);
+    space.add_vectors(t, inverse_length, right);
     space.add(factor, t, t);
     space.reserve(free, t);
   }

@@ -57,8 +57,7 @@ class shifted_factor {
   /// Of `size` equations.
   void declare(workspace& space, index_t size) {
     space.add(factor_, size, size);
-    space.add(length_, size);
-    space.add(inverse_, size);
+    space.add_vectors(size, length_, inverse_);
   }
 
   /// Reads the lower triangle of `gram`. False: not positive definite in this arithmetic.
