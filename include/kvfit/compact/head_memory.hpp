@@ -4,11 +4,11 @@
 
 #include <algorithm>
 
+#include "kvfit/compact/decided_refinement.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/compact/split_sizes.hpp"
-#include "kvfit/compact/tied_values.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/refine/batch.hpp"
@@ -35,7 +35,7 @@ inline void declare_compacted(workspace& space, index_t t, index_t depth, index_
   space.count(float_bytes(t, depth + width + 1) + grown_bytes(double_bytes(2, t)));
 }
 
-/// The stages of `pipeline` for the sizes of one split, each with all that lives beside it.
+/// The stages (compact/stages.hpp) for the sizes of one split, each with all that lives beside it.
 class head_memory {
  public:
   head_memory(const compact_options& options, const split_sizes& parts, bool adds,
@@ -152,7 +152,7 @@ class head_memory {
     declare_row_logits(space, sizes, t_, at_once_);
   }
 
-  /// `head_judge::errors`.
+  /// `judged_errors`.
   void compare(workspace& space) const {
     const auto with = [&](const head_sizes& sizes) {
       const workspace::phase comparing(space);

@@ -99,7 +99,7 @@ class memory_planner {
   void declare_fit(workspace& space, const compact_options& options, index_t count) const {
     const double own = fitted_share(options, queries_, kept_ - count);
     declare_split(space, options, count, options.queries.held_out, own);
-    // Where the queries chosen see no key, the fit begins again on all (see `pipeline::score`).
+    // Where the queries chosen see no key, the fit begins again on all (see `stages::score`).
     if (hides()) declare_split(space, options, count, 0, limits(options) ? own : 1);
   }
 

@@ -9,6 +9,7 @@
 
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/rope.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/random.hpp"
@@ -37,6 +38,12 @@ struct made_queries {
     space.reserve(part.masks, blocks);
     space.reserve(rows, blocks);
   }
+};
+
+/// Reference queries beside the given ones, with their full attention.
+struct scored_set {
+  made_queries queries;
+  attention_scores scores;
 };
 
 /// Set number `which` (0, 1, …) of those `settings` describe, from `given`: as many blocks of as

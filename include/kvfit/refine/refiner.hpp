@@ -29,12 +29,6 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// Reference queries beside the given ones, with their full attention.
-struct scored_set {
-  made_queries queries;
-  attention_scores scores;
-};
-
 /// Queries of which one is in a batch, at most `batch` of n.
 constexpr index_t batch_stride(index_t n, index_t batch) noexcept {
   return std::max<index_t>(n - 1, 0) / batch + 1;
@@ -73,7 +67,7 @@ class refiner_buffers {
 /// for the columns that are values (`value_metric`).
 class refiner : private refiner_buffers {
  public:
-  /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
+  /// `settings` with steps; none: 0. `fit`: the queries fitted on and their `scores`;
   /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
   /// checked before every evaluation of J, `step` ends with `cancelled`. `tied_from`: the keys'
   /// first column that is a value; none: values are fitted.
