@@ -16,8 +16,8 @@
 #include "kvfit/attention/output.hpp"
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/state.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit {
 
@@ -51,21 +51,24 @@ inline namespace KVFIT_ISA {
 
 /// Bytes that `attend` holds at most, its result included; `options.memory` is not used.
 inline double attend_bytes(const query_set& queries, std::span<const kv_block> blocks,
-                           const attend_options& options = {}) noexcept {
-  const index_t longest = detail::longest_of(blocks);
-  double checking = 0;
-  double bytes = 0;
+                           const attend_options& options = {}) {
+  workspace space;
+  const index_t rows = panel_rows(detail::longest_of(blocks), options.panel);
+  space.count(small_bytes);
+  for (const kv_block& cache : blocks) {
+    const workspace::phase checking(space);
+    declare_check(space, sizes_of_head(cache, queries));
+  }
+  const workspace::phase attending(space);
+  panel_list().declare(space, queries.rows(), static_cast<index_t>(queries.blocks().size()), rows);
   for (const kv_block& cache : blocks) {
     head_sizes sizes = sizes_of_head(cache, queries);
-    sizes.panel = panel_rows(longest, options.panel);
-    checking = std::max(checking, checking_bytes(sizes));
-    bytes += attention_panel_bytes(sizes, false) + static_cast<double>(sizeof(attention_panel));
-    if (&cache != blocks.data()) continue;
-    bytes += float_bytes(sizes.queries + 1, sizes.width + 1);
-    sizes.keys = longest;
-    bytes += logit_source_bytes(sizes, longest);  // with the list of panels
+    sizes.panel = rows;
+    if (&cache == blocks.data()) space.count(float_bytes(sizes.queries + 1, sizes.width + 1));
+    declare_panel(space, sizes, false);
+    space.count(static_cast<double>(sizeof(attention_panel)));
   }
-  return std::max(checking, bytes) + small_bytes;
+  return space.most();
 }
 
 }  // namespace KVFIT_ISA

@@ -12,9 +12,9 @@
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/visible_rows.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/view/check.hpp"
 
 namespace kvfit::detail {
@@ -220,9 +220,14 @@ inline result<void> check_cache(const kv_block& cache, const query_set& queries)
   return detail::check_masks(cache, queries.blocks());
 }
 
-/// Bytes that these checks hold at most: a tile of rows, or a row of a mask.
-inline double checking_bytes(const head_sizes& sizes) noexcept {
-  return float_bytes(65536 + std::max(sizes.depth, sizes.width)) + float_bytes(sizes.keys);
+/// What these checks hold: a tile of rows, or a row of a mask.
+inline void declare_check(workspace& space, const head_sizes& sizes) {
+  for (const index_t cols : {sizes.depth, sizes.width}) {
+    const workspace::phase one(space);
+    if (cols > 0) space.count(float_bytes(detail::checked_rows(cols), cols));
+  }
+  const workspace::phase one(space);
+  space.count(float_bytes(sizes.keys));
 }
 
 }  // namespace KVFIT_ISA

@@ -13,6 +13,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/linalg/growing_cholesky.hpp"
 #include "kvfit/selection/fill.hpp"
@@ -50,8 +51,26 @@ inline index_t rounds_of(const selection::omp& policy, index_t budget) noexcept 
   return rounds;
 }
 
+/// What an `omp_search` keeps beside columns, their ranking and their fit.
+class omp_buffers {
+ public:
+  void declare(workspace& space, index_t keys, index_t queries, index_t budget) {
+    space.add(is_open_, keys, 1, char{1});
+    space.add_vectors(queries, residual_float_, residual_);
+    space.add(solution_, budget);
+    space.reserve(weights_, budget);
+  }
+
+ protected:
+  std::vector<char> is_open_;  // neither chosen nor banned
+  vector residual_float_;
+  Eigen::VectorXd residual_;
+  Eigen::VectorXd solution_;
+  std::vector<double> weights_;
+};
+
 /// One run of OMP; see `selection::omp`.
-class omp_search {
+class omp_search : private omp_buffers {
  public:
   omp_search(const selection::omp& policy, const selection_problem& problem)
       : policy_(policy),
@@ -59,10 +78,9 @@ class omp_search {
         columns_(problem, policy.weighting),
         ranking_(columns_, policy.norm_power, policy.absolute, rounds_of(policy, problem.budget)),
         fit_(columns_.queries(), problem.budget, linalg::growing_cholesky::default_rank_tolerance,
-             problem.threads),
-        is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
+             problem.threads) {
     const vector& target = columns_.target();
-    residual_.resize(target.size());
+    make_room(static_cast<omp_buffers&>(*this), columns_.keys(), target.size(), problem.budget);
     for (index_t i = 0; i < target.size(); ++i) residual_[i] = static_cast<double>(target[i]);
     fit_.set_target(residual_);
     target_norm_ = residual_norm();
@@ -110,7 +128,6 @@ class omp_search {
     while (size() < problem_.budget && !is_explained()) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
       const selection::omp_step now = step_at(policy_, size());
-      residual_float_.resize(residual_.size());
       for (index_t i = 0; i < residual_.size(); ++i) {
         residual_float_[i] = static_cast<float>(residual_[i]);
       }
@@ -190,11 +207,6 @@ class omp_search {
   mass_columns columns_;
   residual_ranking ranking_;
   linalg::growing_cholesky fit_;
-  std::vector<char> is_open_;  // neither chosen nor banned
-  vector residual_float_;
-  Eigen::VectorXd residual_;
-  Eigen::VectorXd solution_;
-  std::vector<double> weights_;
   double target_norm_ = 0;
   bool has_weights_ = false;  // false: the next round refits whatever the interval
   bool is_fitted_ = false;    // weights are those of exactly this set
@@ -264,20 +276,23 @@ inline result<selected_rows> select(const selection::omp& policy,
   return detail::omp_search(policy, problem).run();
 }
 
-/// Bytes that `select` holds at most, its result included.
-inline double select_bytes(const selection::omp& policy, const head_sizes& sizes) {
+/// What `select` holds, its result included.
+inline void declare(workspace& space, const selection::omp& policy, const head_sizes& sizes) {
   index_t most = policy.keys_per_round;
   for (const selection::omp_step& step : policy.schedule) {
     most = std::max(most, step.keys_per_round);
   }
   most = std::min(most, sizes.budget);
-  const double search =
-      mass_columns_bytes(sizes) +
-      residual_ranking_bytes(sizes, most, detail::rounds_of(policy, sizes.budget)) +
-      linalg::growing_cholesky_bytes(sizes.queries, sizes.budget) +
-      static_cast<double>(sizes.keys) + float_bytes(3, sizes.queries) +
-      double_bytes(2, sizes.budget) + grown_bytes(double_bytes(4, sizes.budget));
-  return search + std::max(columns_bytes(sizes, most), fill_bytes(sizes));
+  mass_columns::declare(space, sizes);
+  residual_ranking::declare(space, sizes, most, detail::rounds_of(policy, sizes.budget));
+  linalg::growing_cholesky().declare(space, sizes.queries, sizes.budget);
+  detail::omp_buffers().declare(space, sizes.keys, sizes.queries, sizes.budget);
+  space.count(grown_bytes(double_bytes(3, sizes.budget)));  // positions, weights and their copies
+  {
+    const workspace::phase adding(space);
+    mass_columns::declare_columns(space, sizes, most);
+  }
+  fill_buffers().declare(space, sizes.keys, sizes.budget);
 }
 
 constexpr bool may_replace(const selection::omp&) {
