@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "kvfit/attention/fidelity.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_by.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compact_attention.hpp"
 #include "kvfit/compact/compacted.hpp"
@@ -21,15 +21,18 @@ inline namespace KVFIT_ISA {
 /// where none are held out or none of them sees a key.
 class head_judge {
  public:
-  /// `fitted`: full attention of the queries fitted on. All must outlive this.
+  /// `fitted`: full attention of the queries fitted on. All must outlive this. `runner`: who runs
+  /// the judging queries' score pass.
   head_judge(const kv_block& cache, const logit_rule& rule, const query_split& parts,
-             const attention_scores& fitted, const stop_when& stop, const executor_ref& threads)
+             const attention_scores& fitted, const stop_when& stop, const executor_ref& threads,
+             const score_runner& runner = {})
       : cache_(cache),
         rule_(rule),
         parts_(parts),
         fitted_(fitted),
         stop_(stop),
-        threads_(threads) {}
+        threads_(threads),
+        runner_(runner) {}
 
   [[nodiscard]] bool has_held_out() const noexcept { return !parts_.judge.blocks.empty(); }
 
@@ -37,9 +40,9 @@ class head_judge {
   result<const attention_scores*> held_out_scores() {
     if (!held_out_) {
       auto full =
-          score_checked(parts_.judge.beside(cache_), parts_.judge.set(), rule_,
-                        {.importance = importance_kind::none, .panels_at_once = threads_.threads()},
-                        {}, stop_, threads_);
+          score_by(runner_, parts_.judge.beside(cache_), parts_.judge.set(), rule_,
+                   {.importance = importance_kind::none, .panels_at_once = threads_.threads()}, {},
+                   stop_, threads_);
       if (!full) return full.error();
       held_out_ = std::move(*full);
     }
@@ -75,6 +78,7 @@ class head_judge {
   const attention_scores& fitted_;
   stop_when stop_;
   executor_ref threads_;
+  score_runner runner_;
   std::optional<attention_scores> held_out_;
 };
 

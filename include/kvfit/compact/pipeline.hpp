@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/attention/score_by.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/fit_scores.hpp"
@@ -82,8 +83,8 @@ class pipeline {
 
   result<void> score() {
     auto scores =
-        score_checked(parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,
-                      fit_scores(options_, panels_at_once_), parts_.fit.origins, stop_, threads_);
+        score_by(options_.score_by, parts_.fit.beside(cache_), parts_.fit.set(), options_.rule,
+                 fit_scores(options_, panels_at_once_), parts_.fit.origins, stop_, threads_);
     if (!scores) return scores.error();
     scores_ = std::move(*scores);
     for (index_t i = 0; i < scores_.max.size(); ++i) {
@@ -101,7 +102,7 @@ class pipeline {
       }
       return error{errc::all_masked, "queries", 0, scores_.max.size(), "no query sees any key"};
     }
-    judge_.emplace(cache_, options_.rule, parts_, scores_, stop_, threads_);
+    judge_.emplace(cache_, options_.rule, parts_, scores_, stop_, threads_, options_.score_by);
     out_.report.seconds.score = clock_.lap();
     return {};
   }
