@@ -3,8 +3,11 @@
 #pragma once
 
 #include <Metal/Metal.hpp>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,13 +61,24 @@ class batch {
     if (!pipeline) return pipeline.error();
     if (const auto ok = begin(); !ok) return ok;
     encoder_->setComputePipelineState(*pipeline);
+    std::array<bool, largest_index> is_named = {};
+    const auto name_index = [&](int index) { is_named[static_cast<std::size_t>(index)] = true; };
+    name_index(arguments_index);
+    if (number_index_ >= 0) name_index(number_index_);
     encoder_->setBytes(&arguments, sizeof(Arguments), static_cast<NS::UInteger>(arguments_index));
     for (const binding& one : buffers) {
       encoder_->setBuffer(one.memory->memory.get(),
                           static_cast<NS::UInteger>(one.memory->first_byte),
                           static_cast<NS::UInteger>(one.index));
       held_.push_back(one.memory->memory);
+      name_index(one.index);
     }
+    // Nothing of an earlier dispatch stays bound.
+    for (std::size_t i = 0; i < largest_index; ++i) {
+      if (!is_named[i] && is_bound_[i])
+        encoder_->setBuffer(nullptr, 0, static_cast<NS::UInteger>(i));
+    }
+    is_bound_ = is_named;
     const auto size = [](index_t count) { return static_cast<NS::UInteger>(count); };
     encoder_->dispatchThreadgroups(MTL::Size::Make(size(groups.x), size(groups.y), size(groups.z)),
                                    MTL::Size::Make(size(kernels::group_threads), 1, 1));
@@ -75,6 +89,7 @@ class batch {
   result<void> set_number(std::int32_t number, int index) {
     if (const auto ok = begin(); !ok) return ok;
     encoder_->setBytes(&number, sizeof(number), static_cast<NS::UInteger>(index));
+    number_index_ = index;
     return {};
   }
 
@@ -103,8 +118,12 @@ class batch {
   }
 
  private:
+  static constexpr std::size_t largest_index = 16;  // of the buffers of any kernel
+
   result<void> begin() {
     if (encoder_ != nullptr) return {};
+    is_bound_.fill(true);
+    number_index_ = -1;
     commands_ = NS::RetainPtr(on_.queue().commandBuffer());
     if (commands_) {
       encoder_ = commands_->computeCommandEncoder(MTL::DispatchTypeConcurrent);
@@ -118,6 +137,8 @@ class batch {
   NS::SharedPtr<MTL::CommandBuffer> commands_;
   MTL::ComputeCommandEncoder* encoder_ = nullptr;  // the scope's
   std::vector<NS::SharedPtr<MTL::Buffer>> held_;
+  std::array<bool, largest_index> is_bound_ = {};  // as far as is known
+  int number_index_ = -1;
 };
 
 }  // namespace KVFIT_ISA
