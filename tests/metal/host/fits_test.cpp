@@ -23,8 +23,7 @@ TEST_CASE("Least squares on the device is that in double, at sizes beside every 
   const fresh start;
   std::mt19937 draw(21);
   for (const bool has_matrices : {true, false}) {
-    failures().simdgroup_matrices = has_matrices;
-    const kvfit::metal::executor gpu = gpu_with(all_on_gpu());
+    const kvfit::metal::executor gpu = gpu_with(all_on_gpu(has_matrices));
     struct sizes {
       kvfit::index_t n, t, m;
     };
@@ -34,7 +33,7 @@ TEST_CASE("Least squares on the device is that in double, at sizes beside every 
       const kvfit::matrix x = positive_matrix(draw, of.n, of.t);
       const kvfit::matrix y = random_matrix(draw, of.n, of.m);
       const auto found = kvfit::metal::solve_least_squares(*gpu.state().gpu, x, y);
-      INFO((found ? activity().last_fault.message : found.error().message()));
+      INFO((found ? last_fault() : found.error().message()));
       REQUIRE(found);
       REQUIRE(*found);
       const Eigen::MatrixXd left = x.cast<double>();

@@ -7,10 +7,13 @@
 #include <filesystem>
 #include <random>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
+#ifndef KVFIT_METAL
 #define KVFIT_METAL
+#endif
 #include "kvfit/attention/attend.hpp"
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/io/capture.hpp"
@@ -19,6 +22,20 @@
 #include "support/catch.hpp"
 
 namespace host_tests {
+
+#if defined(KVFIT_TEST_ON_DEVICE)
+
+struct fresh {
+  fresh() = default;
+  fresh(const fresh&) = delete;
+  fresh& operator=(const fresh&) = delete;
+  ~fresh() {}  // so that it is used
+};
+inline std::string last_fault() {
+  return {};
+}
+
+#else
 
 using metal_emulator::activity;
 using metal_emulator::failures;
@@ -39,10 +56,17 @@ struct fresh {
   std::int64_t live;
 };
 
+/// What went wrong in a kernel, where something did.
+inline std::string last_fault() {
+  return activity().last_fault.message;
+}
+
+#endif
+
 /// Every stage on the GPU, whatever its size.
-inline kvfit::metal::executor_options all_on_gpu() {
+inline kvfit::metal::executor_options all_on_gpu(bool has_matrices = true) {
   return {.from = {.score_from = 0, .attend_from = 0, .select_from = 0, .fit_from = 0},
-          .device = {.share_from = 0}};
+          .device = {.share_from = 0, .uses_simdgroup_matrices = has_matrices}};
 }
 
 inline kvfit::metal::executor gpu_with(const kvfit::metal::executor_options& options) {
