@@ -12,6 +12,7 @@
 #include "kvfit/attention/score_by.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
+#include "kvfit/cache/exchange.hpp"
 #include "kvfit/cache/head_options.hpp"
 #include "kvfit/cache/heads_within_memory.hpp"
 #include "kvfit/cache/over_heads.hpp"
@@ -40,8 +41,7 @@ template <executor E>
 result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& cache,
                                                             std::span<const head_task> tasks,
                                                             const cache_options& options, E&& how,
-                                                            const watch& by,
-                                                            index_t* failed_at = nullptr) {
+                                                            const watch& by, index_t* failed_at) {
   score_options wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
   wanted.precision = options.head.precision;
   const auto at_once = rankings_within_memory(tasks, wanted, options, failed_at);
@@ -75,7 +75,7 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
 template <executor E>
 result<void> check_tasks(const cache_view& cache, std::span<const head_task> tasks,
                          const cache_options& options, E&& how, const watch& by,
-                         index_t* failed_at = nullptr) {
+                         index_t* failed_at) {
   return over_heads(
       how, static_cast<index_t>(tasks.size()), checks_within_memory(tasks, options),
       {.cancel = by.cancel, .progress = {}, .deadline = by.deadline},
@@ -88,6 +88,54 @@ result<void> check_tasks(const cache_view& cache, std::span<const head_task> tas
         return {};
       },
       failed_at);
+}
+
+/// `plan_cache` of all processes' heads, which `with` brings together.
+template <executor E>
+result<cache_plan> plan_together(head_exchange& with, const cache_view& cache,
+                                 const cache_queries& queries, const cache_options& options,
+                                 E&& how, const watch& by) {
+  cache_plan plan;
+  auto ok = with.step([&](index_t&) -> result<void> {
+    if (options.heads_at_once >= 0) return {};
+    return error{errc::invalid_option, "heads_at_once", options.heads_at_once, 0,
+                 "must not be negative"};
+  });
+  if (ok) ok = with.find_heads(cache, queries, options, plan.tasks);
+  if (!ok) return ok.error();
+  const std::vector<head_task>& own = with.own(plan).tasks;
+  // A score pass must not read what is not there.
+  ok = with.step(
+      [&](index_t& failed_at) { return check_tasks(cache, own, options, how, by, &failed_at); });
+  if (!ok) return ok.error();
+  const auto joined = with.join_shares(options);
+  if (!joined) return joined.error();
+  const cache_options& of_all = **joined;
+  std::vector<head_rows> heads;
+  std::vector<std::vector<float>> importance;
+  bool ranks_keys = false;
+  ok = with.step([&](index_t& failed_at) -> result<void> {
+    heads = lengths_of(plan.tasks);
+    const auto asks = check_shares(heads, of_all);
+    if (!asks) return asks.error();
+    ranks_keys = *asks;
+    if (!ranks_keys) return {};
+    auto measured = importance_of_tasks(cache, own, options, how, by, &failed_at);
+    if (!measured) return measured.error();
+    importance = std::move(*measured);
+    return {};
+  });
+  if (ok && ranks_keys) ok = with.share_importance(importance);
+  if (!ok) return ok.error();
+  ok = with.step([&](index_t&) -> result<void> {
+    auto rows = share_out(heads, of_all, importance);
+    if (!rows) return rows.error();
+    plan.rows = std::move(*rows);
+    return {};
+  });
+  if (ok) ok = with.settle(plan);
+  if (!ok) return ok.error();
+  return plan;
 }
 
 }  // namespace KVFIT_ISA
@@ -107,29 +155,8 @@ template <executor E>
                                             const cache_options& options, E&& how,
                                             const watch& by = {}) {
   return detail::catch_bad_alloc("plan_cache", [&]() -> result<cache_plan> {
-    if (options.heads_at_once < 0) {
-      return error{errc::invalid_option, "heads_at_once", options.heads_at_once, 0,
-                   "must not be negative"};
-    }
-    auto tasks = tasks_of(cache, queries, options.skip);
-    if (!tasks) return tasks.error();
-    cache_plan plan{std::move(*tasks), {}};
-    // A score pass must not read what is not there.
-    if (const auto ok = detail::check_tasks(cache, plan.tasks, options, how, by); !ok)
-      return ok.error();
-    const std::vector<head_rows> heads = detail::lengths_of(plan.tasks);
-    const auto ranks = detail::check_shares(heads, options);
-    if (!ranks) return ranks.error();
-    std::vector<std::vector<float>> importance;
-    if (*ranks) {
-      auto measured = detail::importance_of_tasks(cache, plan.tasks, options, how, by);
-      if (!measured) return measured.error();
-      importance = std::move(*measured);
-    }
-    auto rows = detail::share_out(heads, options, importance);
-    if (!rows) return rows.error();
-    plan.rows = std::move(*rows);
-    return plan;
+    detail::head_exchange alone;
+    return detail::plan_together(alone, cache, queries, options, how, by);
   });
 }
 

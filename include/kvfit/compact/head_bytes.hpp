@@ -6,11 +6,11 @@
 #include <cmath>
 #include <optional>
 
+#include "kvfit/compact/decided_refinement.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/compact/split_sizes.hpp"
-#include "kvfit/compact/tied_values.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/refine/batch.hpp"
@@ -31,7 +31,7 @@ inline double compacted_bytes(index_t t, index_t depth, index_t width) noexcept 
   return float_bytes(t, depth + width + 1) + grown_bytes(double_bytes(2, t));
 }
 
-/// The stages of `pipeline` for the sizes of one split, each with all that lives beside it.
+/// The stages (compact/stages.hpp) for the sizes of one split, each with all that lives beside it.
 class head_bytes {
  public:
   head_bytes(const compact_options& options, const split_sizes& parts, bool adds,
@@ -117,7 +117,7 @@ class head_bytes {
            float_bytes(2, sizes.queries);
   }
 
-  /// `head_judge::errors`.
+  /// `judged_errors`.
   [[nodiscard]] double comparing() const {
     // Held-out queries that see nothing judge nothing: then the fitted ones do.
     const bool falls_back = judge_.queries == 0 || adds_;

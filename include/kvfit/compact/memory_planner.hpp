@@ -89,7 +89,7 @@ class memory_planner {
   [[nodiscard]] double fit_beside(const compact_options& options, index_t count) const {
     const double own = fitted_share(options, queries_, kept_ - count);
     double fitting = whole_split(options, count, options.queries.held_out, own);
-    // Where the queries chosen see no key, the fit begins again on all (see `pipeline::score`).
+    // Where the queries chosen see no key, the fit begins again on all (see `stages::score`).
     if (hides()) {
       fitting = std::max(fitting, whole_split(options, count, 0, limits(options) ? own : 1));
     }

@@ -106,7 +106,7 @@ template <kvfit::executor E>
       }
       return heads.error();
     }
-    return kvfit::detail::assemble(cache, plan->tasks, *heads);
+    return kvfit::detail::assemble(cache, options.skip, plan->tasks, *heads);
   });
 }
 

@@ -135,15 +135,15 @@ class mpi_ranks {
     return detail::catch_bad_alloc("agree", [&]() -> result<void> { return told.received(); });
   }
 
-  /// Whether all ranks bring the same number.
-  [[nodiscard]] result<bool> is_same(std::uint64_t number) {
-    // The least number and the least complement, which is the largest number's.
-    std::array<std::uint64_t, 2> mine = {number, ~number};
-    std::array<std::uint64_t, 2> least = {};
-    if (const auto ok = reduce(mine.data(), least.data(), 2, MPI_UINT64_T, MPI_MIN); !ok) {
-      return ok.error();
-    }
-    return least[0] == ~least[1];
+  /// `invalid_option` for `what`, on all ranks, where one brings another number than rank 0.
+  [[nodiscard]] result<void> check_same(std::uint64_t number, const char* what) {
+    std::uint64_t first = number;
+    if (const auto ok = broadcast(std::span(&first, 1), 0); !ok) return ok;
+    return agree(detail::catch_bad_alloc(what, [&]() -> result<void> {
+      if (number == first) return {};
+      return error{errc::invalid_option, what, error::none, error::none,
+                   "must be the same on all ranks"};
+    }));
   }
 
   /// `numbers` of rank `from`, on all ranks; as many on each.
@@ -161,36 +161,27 @@ class mpi_ranks {
     return {};
   }
 
-  /// The lists of all ranks, on all ranks: element r is rank r's `own`, of any length. Errors
-  /// besides: `out_of_memory`, on all.
+  /// `lists[i]` of rank `from[i]`, on all ranks; of any length, as many on each. Errors besides:
+  /// `out_of_memory`, on all.
   template <class T>
-  [[nodiscard]] result<std::vector<std::vector<T>>> gather(const std::vector<T>& own) {
+  [[nodiscard]] result<void> share(std::span<std::vector<T>> lists, std::span<const int> from) {
     static_assert(std::is_trivially_copyable_v<T> && !std::is_same_v<T, bool>);
-    std::vector<index_t> counts;
-    std::vector<std::vector<T>> all;
-    auto ok = agree(detail::catch_bad_alloc("gather", [&]() -> result<void> {
-      counts.resize(static_cast<std::size_t>(size_));
-      all.resize(static_cast<std::size_t>(size_));
+    std::vector<std::size_t> counts;
+    auto ok = agree(detail::catch_bad_alloc("share", [&]() -> result<void> {
+      for (const auto& list : lists) counts.push_back(list.size());
       return {};
     }));
-    if (!ok) return ok.error();
-    const auto count = static_cast<index_t>(own.size());
-    ok = called("MPI_Allgather",
-                MPI_Allgather(&count, 1, MPI_INT64_T, counts.data(), 1, MPI_INT64_T, own_));
-    if (!ok) return ok.error();
-    ok = agree(detail::catch_bad_alloc("gather", [&]() -> result<void> {
-      for (std::size_t r = 0; r < all.size(); ++r) {
-        all[r].resize(static_cast<std::size_t>(counts[r]));
-      }
-      all[static_cast<std::size_t>(rank_)] = own;
-      return {};
-    }));
-    if (!ok) return ok.error();
-    for (int r = 0; r < size_; ++r) {
-      ok = broadcast(std::span(all[static_cast<std::size_t>(r)]), r);
-      if (!ok) return ok.error();
+    for (std::size_t i = 0; ok && i < lists.size(); ++i) {
+      ok = broadcast(std::span(&counts[i], 1), from[i]);
     }
-    return all;
+    if (!ok) return ok;
+    ok = agree(detail::catch_bad_alloc("share", [&]() -> result<void> {
+      for (std::size_t i = 0; i < lists.size(); ++i) lists[i].resize(counts[i]);
+      return {};
+    }));
+    for (std::size_t i = 0; ok && i < lists.size(); ++i)
+      ok = broadcast(std::span(lists[i]), from[i]);
+    return ok;
   }
 
  private:
@@ -223,16 +214,10 @@ class mpi_ranks {
       ok = error{errc::invalid_option, "message_bytes", message_bytes, most_message,
                  "must be at least 1, and a number of MPI"};
     }
-    ok = agree(ok, rank_);
-    if (!ok) return ok;
-    const auto same = is_same(static_cast<std::uint64_t>(message_bytes));
-    if (!same) return same.error();
-    if (!*same) {
-      return error{errc::invalid_option, "message_bytes", error::none, error::none,
-                   "must be the same on all ranks"};
-    }
-    message_bytes_ = message_bytes;
-    return {};
+    ok = agree(ok);
+    if (ok) ok = check_same(static_cast<std::uint64_t>(message_bytes), "message_bytes");
+    if (ok) message_bytes_ = message_bytes;
+    return ok;
   }
 
   result<void> reduce(const void* mine, void* reduced, int count, MPI_Datatype type, MPI_Op by) {

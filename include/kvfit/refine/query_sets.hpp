@@ -9,6 +9,7 @@
 
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/rope.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
@@ -31,6 +32,12 @@ struct made_queries {
 
   query_part part;
   std::vector<matrix> rows;  ///< a block each
+};
+
+/// Reference queries beside the given ones, with their full attention.
+struct scored_set {
+  made_queries queries;
+  attention_scores scores;
 };
 
 /// Set number `which` (0, 1, …) of those `settings` describe, from `given`: as many blocks of as

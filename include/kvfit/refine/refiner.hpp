@@ -29,12 +29,6 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// Reference queries beside the given ones, with their full attention.
-struct scored_set {
-  made_queries queries;
-  attention_scores scores;
-};
-
 /// Moves keys and biases batch by batch; the caller judges in between.
 ///
 /// Steps are taken in Z = K' L, L Lᵀ = Qᵀ Q / n + δ I with Q scaled as in the logits and δ a tenth
@@ -43,7 +37,7 @@ struct scored_set {
 /// for the columns that are values (`value_metric`).
 class refiner {
  public:
-  /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
+  /// `settings` with steps; none: 0. `fit`: the queries fitted on and their `scores`;
   /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
   /// checked before every evaluation of J, `step` ends with `cancelled`. `tied_from`: the keys'
   /// first column that is a value; none: values are fitted.
