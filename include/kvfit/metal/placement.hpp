@@ -16,10 +16,10 @@ namespace kvfit::metal {
 struct placement {
   static constexpr double never = std::numeric_limits<double>::infinity();
 
-  double score_from = 3e7;    ///< score pass: n · T · (d_k + d_v)
-  double attend_from = 3e7;   ///< attention: the same, of all heads of a call together
-  double select_from = 1e10;  ///< OMP: n · T · rounds
-  double fit_from = 3e8;      ///< weights and values: n · t²
+  double score_from = 3e7;     ///< score pass: n · T · (d_k + d_v)
+  double attend_from = 3e7;    ///< attention: the same, of all heads of a call together
+  double select_from = never;  ///< OMP: n · T · budget
+  double fit_from = 3e8;       ///< weights and values: n · t²
 };
 
 /// Multiply-adds of attention.

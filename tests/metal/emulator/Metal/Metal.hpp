@@ -7,6 +7,7 @@
 /// makes calls fail on purpose; `live_objects()` tells what was not released.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -55,9 +56,13 @@ struct device_log {
   static device_log all;
   return all;
 }
-[[nodiscard]] inline std::int64_t& live_objects() {
-  static std::int64_t n = 0;
+/// Objects alive, of any thread.
+[[nodiscard]] inline std::atomic<std::int64_t>& object_count() {
+  static std::atomic<std::int64_t> n = 0;
   return n;
+}
+[[nodiscard]] inline std::int64_t live_objects() {
+  return object_count();
 }
 
 }  // namespace metal_emulator
@@ -72,7 +77,7 @@ enum StringEncoding : UInteger { ASCIIStringEncoding = 1, UTF8StringEncoding = 4
 /// An object with a count of its owners.
 class Object {
  public:
-  Object() { ++metal_emulator::live_objects(); }
+  Object() { ++metal_emulator::object_count(); }
   Object(const Object&) = delete;
   Object& operator=(const Object&) = delete;
   void release() {
@@ -81,7 +86,7 @@ class Object {
   [[nodiscard]] UInteger retainCount() const { return owners_; }
 
  protected:
-  virtual ~Object() { --metal_emulator::live_objects(); }
+  virtual ~Object() { --metal_emulator::object_count(); }
   UInteger owners_ = 1;
 };
 
@@ -105,7 +110,7 @@ class AutoreleasePool : public Referencing<AutoreleasePool> {
   }
   void drain() { release(); }
   static AutoreleasePool*& current() {
-    static AutoreleasePool* innermost = nullptr;
+    thread_local AutoreleasePool* innermost = nullptr;
     return innermost;
   }
   void add(Object* object) { objects_.push_back(object); }
