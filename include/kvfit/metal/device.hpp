@@ -15,6 +15,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/metal/kernels/shared/tile_sizes.h"
 #include "kvfit/metal/sources.hpp"
 
 namespace kvfit::metal {
@@ -93,8 +94,8 @@ class device {
     return has_matrices_ ? std::move(name) : std::move(name) + "_plain";
   }
 
-  /// `shader_failed` where the file does not compile, has no such kernel, or no pipeline can be
-  /// made of it.
+  /// `shader_failed` where the file does not compile, has no such kernel, or no pipeline of enough
+  /// threads can be made of it.
   result<MTL::ComputePipelineState*> pipeline(const kernel_name& of) {
     if (const auto found = pipelines_.find(of.name); found != pipelines_.end()) {
       return found->second.get();
@@ -106,6 +107,10 @@ class device {
     NS::Error* cause = nullptr;
     auto made = NS::TransferPtr(gpu_->newComputePipelineState(function.get(), &cause));
     if (!made) return failed(of.name, text_of(cause));
+    if (made->maxTotalThreadsPerThreadgroup() < kernels::group_threads ||
+        made->threadExecutionWidth() != 32) {
+      return failed(of.name, "the GPU can't run four simdgroups of 32 threads of it");
+    }
     return pipelines_.emplace(of.name, std::move(made)).first->second.get();
   }
 

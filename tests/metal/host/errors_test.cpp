@@ -92,6 +92,9 @@ TEST_CASE("Shaders that do not compile, lack a kernel or make no pipeline are sh
       CHECK(call(problem) == "shader_failed");
       failures() = {};
     }
+    failures().threads_per_group = 96;  // registers for no more
+    CHECK(call(problem) == "shader_failed");
+    failures() = {};
     CHECK(call(problem).empty());
   }
   CHECK(problem.keys == same.keys);

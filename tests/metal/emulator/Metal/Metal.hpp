@@ -7,6 +7,7 @@
 /// makes calls fail on purpose; `live_objects()` tells what was not released.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -37,6 +38,7 @@ struct failure_plan {
   std::size_t max_buffer_length = std::size_t{1} << 40;
   bool simdgroup_matrices = true;  ///< the device is of family Apple7
   bool unified_memory = true;
+  std::uint32_t threads_per_group = 1024;  ///< that pipelines allow at most
   bool shared_pages = true;  ///< memory of the caller can become a buffer
 };
 
@@ -330,7 +332,9 @@ class ComputePipelineState : public NS::Referencing<ComputePipelineState> {
  public:
   const metal_emulator::kernel* which = nullptr;
   std::map<unsigned, std::vector<std::byte>> constants;
-  [[nodiscard]] NS::UInteger maxTotalThreadsPerThreadgroup() const { return which->max_threads; }
+  [[nodiscard]] NS::UInteger maxTotalThreadsPerThreadgroup() const {
+    return std::min<NS::UInteger>(which->max_threads, metal_emulator::failures().threads_per_group);
+  }
   [[nodiscard]] NS::UInteger threadExecutionWidth() const { return metal_emulator::simd_width; }
 };
 
