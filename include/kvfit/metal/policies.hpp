@@ -84,8 +84,7 @@ inline result<selected_rows> select(const omp_on_device& policy, const selection
 inline double select_bytes(const omp_on_device& policy, const head_sizes& sizes) {
   const double columns = float_bytes(sizes.keys, sizes.queries);
   if (columns > static_cast<double>(sizes.memory_cap)) return select_bytes(policy.settings, sizes);
-  const double device = columns +
-                        float_bytes(sizes.keys, sizes.depth + 7) +
+  const double device = columns + float_bytes(sizes.keys, sizes.depth + 7) +
                         float_bytes(sizes.queries, sizes.depth + 7) +
                         (sizes.has_masks ? float_bytes(sizes.keys, sizes.queries) : 0);
   return select_bytes(policy.settings, sizes) + device;
