@@ -77,8 +77,12 @@ inline double attend_bytes(const query_set& queries, std::span<const kv_block> b
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
+/// Checks one block beside its queries: `check_cache`, or less where its numbers show otherwise.
+using block_check = result<void> (*)(const kv_block& cache, const query_set& queries);
+
 /// Every block by itself, and all of the same two widths.
-inline result<void> check_blocks(const query_set& queries, std::span<const kv_block> blocks) {
+inline result<void> check_blocks(const query_set& queries, std::span<const kv_block> blocks,
+                                 block_check check) {
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const auto in_block = [&](error cause) {
       if (blocks.size() > 1) {
@@ -88,7 +92,7 @@ inline result<void> check_blocks(const query_set& queries, std::span<const kv_bl
       return cause;
     };
     const kv_block& cache = blocks[b];
-    if (const auto ok = check_cache(cache, queries); !ok) return in_block(ok.error());
+    if (const auto ok = check(cache, queries); !ok) return in_block(ok.error());
     if (cache.keys.cols() != blocks[0].keys.cols()) {
       return in_block({errc::shape_mismatch, "keys", cache.keys.cols(), blocks[0].keys.cols(),
                        "columns must be the same in all blocks"});
@@ -183,10 +187,12 @@ inline attention_output attend_nothing(const query_set& queries, index_t width) 
   return out;
 }
 
-inline result<attention_output> attend_blocks(const query_set& queries,
-                                              std::span<const kv_block> given,
-                                              const logit_rule& rule,
-                                              const attend_options& options) {
+/// The blocks of `given` that have rows, all inputs checked; none where no block has any.
+inline result<std::vector<kv_block>> check_attention(const query_set& queries,
+                                                     std::span<const kv_block> given,
+                                                     const logit_rule& rule,
+                                                     const attend_options& options,
+                                                     block_check check = &check_cache) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
   for (const auto& [name, size] :
        {std::pair{"panel", options.panel}, std::pair{"memory", options.memory.value_or(0)}}) {
@@ -199,13 +205,21 @@ inline result<attention_output> attend_blocks(const query_set& queries,
     const auto ok = check_empty_block(cache, sizes.keys.cols(), sizes.values.cols());
     if (!ok) return ok.error();
   }
-  const std::vector<kv_block> filled = blocks_with_rows(given);
-  const std::span<const kv_block> blocks = filled;
-  if (blocks.empty()) {
-    if (const auto ok = check_queries(queries, sizes.keys.cols()); !ok) return ok.error();
-    return attend_nothing(queries, sizes.values.cols());
-  }
-  if (const auto ok = check_blocks(queries, blocks); !ok) return ok.error();
+  std::vector<kv_block> filled = blocks_with_rows(given);
+  const auto ok = filled.empty() ? check_queries(queries, sizes.keys.cols())
+                                 : check_blocks(queries, filled, check);
+  if (!ok) return ok.error();
+  return filled;
+}
+
+inline result<attention_output> attend_blocks(const query_set& queries,
+                                              std::span<const kv_block> given,
+                                              const logit_rule& rule,
+                                              const attend_options& options) {
+  const auto filled = check_attention(queries, given, rule, options);
+  if (!filled) return filled.error();
+  const std::span<const kv_block> blocks = *filled;
+  if (blocks.empty()) return attend_nothing(queries, block_with_sizes(given).values.cols());
   const auto within = attend_options_within(queries, blocks, options);
   if (!within) return within.error();
   const index_t width = blocks[0].values.cols();

@@ -199,13 +199,9 @@ inline result<void> check_positions(const kv_block& cache) {
   return {};
 }
 
-/// One block of cache beside its queries. Cost: one read of every input but for rows that the bias
-/// hides: these may hold anything, in keys, values and the masks' columns.
-inline result<void> check_cache(const kv_block& cache, const query_set& queries) {
-  if (const auto ok = detail::check_visible(cache.keys, cache.bias, "keys"); !ok) return ok.error();
-  if (const auto ok = detail::check_visible(cache.values, cache.bias, "values"); !ok) {
-    return ok.error();
-  }
+/// What `check_cache` checks besides the numbers in keys and values, which it does not read; they
+/// have rows and columns.
+inline result<void> check_beside_rows(const kv_block& cache, const query_set& queries) {
   if (cache.values.rows() != cache.keys.rows()) {
     return error{errc::shape_mismatch, "values", cache.values.rows(), cache.keys.rows(),
                  "rows must equal the keys'"};
@@ -218,6 +214,16 @@ inline result<void> check_cache(const kv_block& cache, const query_set& queries)
   if (const auto ok = check_positions(cache); !ok) return ok.error();
   if (const auto ok = detail::check_bias(cache.bias, cache.keys.rows()); !ok) return ok.error();
   return detail::check_masks(cache, queries.blocks());
+}
+
+/// One block of cache beside its queries. Cost: one read of every input but for rows that the bias
+/// hides: these may hold anything, in keys, values and the masks' columns.
+inline result<void> check_cache(const kv_block& cache, const query_set& queries) {
+  if (const auto ok = detail::check_visible(cache.keys, cache.bias, "keys"); !ok) return ok.error();
+  if (const auto ok = detail::check_visible(cache.values, cache.bias, "values"); !ok) {
+    return ok.error();
+  }
+  return check_beside_rows(cache, queries);
 }
 
 /// What these checks hold: a tile of rows, or a row of a mask.

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "kvfit/attention/known_scores.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_by.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
 #include "kvfit/cache/exchange.hpp"
@@ -75,8 +75,8 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
         const auto within = ranking_within_memory(task, wanted, options);
         if (!within) return in_head(within.error(), task.id);
         const auto scores =
-            score_checked(task.block, query_set(task.queries),
-                          cache.layers[task.layer].rule.value_or(rule), *within, {}, by.stop());
+            score_by(options.head.score_by, task.block, query_set(task.queries),
+                     cache.layers[task.layer].rule.value_or(rule), *within, {}, by.stop(), {});
         if (!scores) return in_head(scores.error(), task.id);
         auto& own = importance[static_cast<std::size_t>(i)];
         own.reserve(static_cast<std::size_t>(task.visible));

@@ -69,14 +69,47 @@ class omp_buffers {
   std::vector<double> weights_;
 };
 
-/// One run of OMP; see `selection::omp`.
+/// The columns of the mass equation and their ranking, by the CPU: what `omp_search` asks.
+class omp_columns {
+ public:
+  omp_columns(const selection::omp& policy, const selection_problem& problem)
+      : columns_(problem, policy.weighting),
+        ranking_(columns_, policy.norm_power, policy.absolute, rounds_of(policy, problem.budget)) {}
+
+  omp_columns(const omp_columns&) = delete;  // its ranking refers to its columns
+  omp_columns& operator=(const omp_columns&) = delete;
+  ~omp_columns() = default;
+
+  [[nodiscard]] index_t queries() const noexcept { return columns_.queries(); }
+  [[nodiscard]] index_t keys() const noexcept { return columns_.keys(); }
+  /// n: the right-hand side.
+  [[nodiscard]] const vector& target() const noexcept { return columns_.target(); }
+  /// Whether columns are stored, so that no round makes them anew.
+  [[nodiscard]] bool is_at_hand() const noexcept { return ranking_.is_at_hand(); }
+  /// The `count` best open rows, best first; until the next call.
+  result<std::span<const index_t>> best(const vector& residual, std::span<const char> open,
+                                        index_t count) {
+    return ranking_.best(residual, open, count);
+  }
+  /// Columns of these rows, a row each.
+  [[nodiscard]] result<matrix> columns(std::span<const index_t> rows) const {
+    return columns_.columns(rows);
+  }
+
+ private:
+  mass_columns columns_;
+  residual_ranking ranking_;
+};
+
+/// One run of OMP; see `selection::omp`. `Columns`: who has the columns and ranks them, with the
+/// members of `omp_columns`.
+template <class Columns>
 class omp_search : private omp_buffers {
  public:
-  omp_search(const selection::omp& policy, const selection_problem& problem)
+  omp_search(const selection::omp& policy, const selection_problem& problem, Columns& columns)
       : policy_(policy),
         problem_(problem),
-        columns_(problem, policy.weighting),
-        ranking_(columns_, policy.norm_power, policy.absolute, rounds_of(policy, problem.budget)),
+        columns_(columns),
         fit_(columns_.queries(), problem.budget, linalg::growing_cholesky::default_rank_tolerance,
              problem.threads) {
     const vector& target = columns_.target();
@@ -87,12 +120,8 @@ class omp_search : private omp_buffers {
     for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
-    out_.report.recomputed = !ranking_.is_at_hand();
+    out_.report.recomputed = !columns_.is_at_hand();
   }
-
-  omp_search(const omp_search&) = delete;  // its ranking refers to its columns
-  omp_search& operator=(const omp_search&) = delete;
-  ~omp_search() = default;
 
   result<selected_rows> run() {
     int passes = 0;
@@ -131,10 +160,11 @@ class omp_search : private omp_buffers {
       for (index_t i = 0; i < residual_.size(); ++i) {
         residual_float_[i] = static_cast<float>(residual_[i]);
       }
-      const auto rows = ranking_.best(residual_float_, is_open_,
+      const auto rows = columns_.best(residual_float_, is_open_,
                                       std::min(now.keys_per_round, problem_.budget - size()));
-      if (rows.empty()) break;
-      add(rows);
+      if (!rows) return rows.error();
+      if (rows->empty()) break;
+      if (const auto ok = add(*rows); !ok) return ok;
       if (!has_weights_ || out_.report.rounds % now.refit_interval == 0) {
         refit();
       } else {
@@ -147,13 +177,15 @@ class omp_search : private omp_buffers {
     return {};
   }
 
-  void add(std::span<const index_t> rows) {
-    const matrix added = columns_.columns(rows);
-    fit_.append(added.data(), added.rows());
+  result<void> add(std::span<const index_t> rows) {
+    const auto added = columns_.columns(rows);
+    if (!added) return added.error();
+    fit_.append(added->data(), added->rows());
     for (const index_t row : rows) {
       out_.positions.push_back(row);
       is_open_[static_cast<std::size_t>(row)] = 0;
     }
+    return {};
   }
 
   /// w = clip(argmin ‖Φ_S w − y‖).
@@ -204,8 +236,7 @@ class omp_search : private omp_buffers {
 
   selection::omp policy_;
   selection_problem problem_;
-  mass_columns columns_;
-  residual_ranking ranking_;
+  Columns& columns_;
   linalg::growing_cholesky fit_;
   double target_norm_ = 0;
   bool has_weights_ = false;  // false: the next round refits whatever the interval
@@ -273,7 +304,8 @@ inline result<selected_rows> select(const selection::omp& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
-  return detail::omp_search(policy, problem).run();
+  detail::omp_columns columns(policy, problem);
+  return detail::omp_search(policy, problem, columns).run();
 }
 
 /// What `select` holds, its result included.
