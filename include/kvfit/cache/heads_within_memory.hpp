@@ -103,8 +103,9 @@ inline index_t checks_within_memory(std::span<const head_task> tasks,
   if (!options.memory) return options.heads_at_once;
   index_t largest = 1;
   for (const head_task& task : tasks) {
-    const double own = checking_bytes(sizes_of_head(task.block, query_set(task.queries)));
-    largest = std::max(largest, whole_bytes(own));
+    workspace space;
+    declare_check(space, sizes_of_head(task.block, query_set(task.queries)));
+    largest = std::max(largest, whole_bytes(space.most()));
   }
   return lanes_of(largest, options);
 }

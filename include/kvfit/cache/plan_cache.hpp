@@ -10,9 +10,10 @@
 #include <vector>
 
 #include "kvfit/attention/known_scores.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_by.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
+#include "kvfit/cache/exchange.hpp"
 #include "kvfit/cache/head_options.hpp"
 #include "kvfit/cache/heads_within_memory.hpp"
 #include "kvfit/cache/kept_scores.hpp"
@@ -44,10 +45,11 @@ inline namespace KVFIT_ISA {
 /// Importance of the keys of each head that may be kept, under `budgets::global_ranking`. Makes
 /// `known`, where given, what the fits need not compute again.
 template <executor E>
-result<std::vector<std::vector<float>>> importance_of_tasks(
-    const cache_view& cache, std::span<const head_task> tasks, const cache_options& options,
-    E&& how, const watch& by, index_t* failed_at = nullptr,
-    std::vector<known_scores>* known = nullptr) {
+result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& cache,
+                                                            std::span<const head_task> tasks,
+                                                            const cache_options& options, E&& how,
+                                                            const watch& by, index_t* failed_at,
+                                                            std::vector<known_scores>* known) {
   score_options wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
   wanted.precision = options.head.precision;
   const auto largest = largest_ranking(tasks, wanted, options, failed_at);
@@ -73,8 +75,8 @@ result<std::vector<std::vector<float>>> importance_of_tasks(
         const auto within = ranking_within_memory(task, wanted, options);
         if (!within) return in_head(within.error(), task.id);
         const auto scores =
-            score_checked(task.block, query_set(task.queries),
-                          cache.layers[task.layer].rule.value_or(rule), *within, {}, by.stop());
+            score_by(options.head.score_by, task.block, query_set(task.queries),
+                     cache.layers[task.layer].rule.value_or(rule), *within, {}, by.stop(), {});
         if (!scores) return in_head(scores.error(), task.id);
         auto& own = importance[static_cast<std::size_t>(i)];
         own.reserve(static_cast<std::size_t>(task.visible));
@@ -109,7 +111,7 @@ inline void release_scores(const cache_view& cache, cache_plan& plan, const cach
 template <executor E>
 result<void> check_tasks(const cache_view& cache, std::span<const head_task> tasks,
                          const cache_options& options, E&& how, const watch& by,
-                         index_t* failed_at = nullptr) {
+                         index_t* failed_at) {
   return over_heads(
       how, static_cast<index_t>(tasks.size()), checks_within_memory(tasks, options),
       {.cancel = by.cancel, .progress = {}, .deadline = by.deadline},
@@ -122,6 +124,48 @@ result<void> check_tasks(const cache_view& cache, std::span<const head_task> tas
         return {};
       },
       failed_at);
+}
+
+/// `plan_cache` for the heads of all processes of an exchange.
+template <executor E>
+result<cache_plan> plan_heads(head_exchange& with, const cache_view& cache,
+                              const cache_queries& queries, const cache_options& options, E&& how,
+                              const watch& by) {
+  cache_plan plan;
+  const auto of_all = with.find_heads(cache, queries, options, plan.tasks);
+  if (!of_all) return of_all.error();
+  const std::vector<head_task>& own = with.own(plan).tasks;
+  // A score pass must not read what is not there.
+  auto ok = with.step(
+      [&](index_t& failed_at) { return check_tasks(cache, own, options, how, by, &failed_at); });
+  std::vector<head_rows> heads;
+  std::vector<std::vector<float>> importance;
+  bool needs_importance = false;
+  const auto rank_keys = [&](index_t& failed_at) -> result<void> {
+    heads = lengths_of(plan.tasks);
+    const auto asks = check_shares(heads, **of_all);
+    if (!asks) return asks.error();
+    needs_importance = *asks;
+    if (!needs_importance) return {};
+    auto* const known = with.keeps_scores() ? &plan.known : nullptr;
+    auto measured = importance_of_tasks(cache, own, options, how, by, &failed_at, known);
+    if (!measured) return measured.error();
+    importance = std::move(*measured);
+    return {};
+  };
+  if (ok) ok = with.step(rank_keys);
+  if (ok && needs_importance) ok = with.share_importance(importance);
+  const auto give_rows = [&](index_t&) -> result<void> {
+    auto rows = share_out(heads, **of_all, importance);
+    if (!rows) return rows.error();
+    plan.rows = std::move(*rows);
+    if (!plan.known.empty()) release_scores(cache, plan, options, executor_ref(how).threads());
+    return {};
+  };
+  if (ok) ok = with.step(give_rows);
+  if (ok) ok = with.settle(plan);
+  if (!ok) return ok.error();
+  return plan;
 }
 
 }  // namespace KVFIT_ISA
@@ -144,33 +188,8 @@ template <executor E>
                                             const cache_options& options, E&& how,
                                             const watch& by = {}) {
   return detail::catch_bad_alloc("plan_cache", [&]() -> result<cache_plan> {
-    if (options.heads_at_once < 0) {
-      return error{errc::invalid_option, "heads_at_once", options.heads_at_once, 0,
-                   "must not be negative"};
-    }
-    auto tasks = tasks_of(cache, queries, options.skip);
-    if (!tasks) return tasks.error();
-    cache_plan plan{std::move(*tasks), {}, {}};
-    // A score pass must not read what is not there.
-    if (const auto ok = detail::check_tasks(cache, plan.tasks, options, how, by); !ok)
-      return ok.error();
-    const std::vector<head_rows> heads = detail::lengths_of(plan.tasks);
-    const auto ranks = detail::check_shares(heads, options);
-    if (!ranks) return ranks.error();
-    std::vector<std::vector<float>> importance;
-    if (*ranks) {
-      auto measured =
-          detail::importance_of_tasks(cache, plan.tasks, options, how, by, nullptr, &plan.known);
-      if (!measured) return measured.error();
-      importance = std::move(*measured);
-    }
-    auto rows = detail::share_out(heads, options, importance);
-    if (!rows) return rows.error();
-    plan.rows = std::move(*rows);
-    if (!plan.known.empty()) {
-      detail::release_scores(cache, plan, options, executor_ref(how).threads());
-    }
-    return plan;
+    detail::head_exchange alone;
+    return detail::plan_heads(alone, cache, queries, options, how, by);
   });
 }
 

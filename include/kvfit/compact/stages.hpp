@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_by.hpp"
 #include "kvfit/compact/check.hpp"
 #include "kvfit/compact/compact_attention.hpp"
 #include "kvfit/compact/decided_refinement.hpp"
@@ -87,9 +87,10 @@ inline namespace KVFIT_ISA {
     if (of.known != nullptr && n == of.queries.rows() && of.known->are_of(n, width)) {
       out.fitted = detail::scores_from(*of.known, width);
     } else {
-      auto scores = detail::score_checked(part.beside(of.cache), part.set(), options.rule,
-                                          detail::fit_scores(options, of.threads.threads()),
-                                          part.origins, of.stop, of.threads);
+      auto scores = detail::score_by(options.score_by, part.beside(of.cache), part.set(),
+                                     options.rule,
+                                     detail::fit_scores(options, of.threads.threads()),
+                                     part.origins, of.stop, of.threads);
       if (!scores) return scores.error();
       out.fitted = std::move(*scores);
     }
@@ -175,8 +176,8 @@ inline namespace KVFIT_ISA {
   targets out{std::move(full.parts), std::move(full.fitted), {}};
   const query_part& part = out.parts.judge;
   if (part.blocks.empty()) return out;
-  auto scores = detail::score_checked(
-      part.beside(of.cache), part.set(), of.options.rule,
+  auto scores = detail::score_by(
+      of.options.score_by, part.beside(of.cache), part.set(), of.options.rule,
       {.importance = importance_kind::none, .panels_at_once = of.threads.threads()}, {}, of.stop,
       of.threads);
   if (!scores) return scores.error();
