@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kvfit/core/matrix.hpp"
 #include "support/allocations.hpp"
 #include "support/catch.hpp"
 

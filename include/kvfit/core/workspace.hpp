@@ -10,7 +10,6 @@
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
-#include "kvfit/core/matrix.hpp"
 
 namespace kvfit {
 inline namespace KVFIT_ISA {
@@ -41,29 +40,16 @@ class workspace {
   explicit workspace(purpose what = purpose::count) noexcept
       : allocates_(what == purpose::allocate) {}
 
-  /// rows × cols numbers, and `size` ones. What they hold before is lost where the size differs.
-  void add(matrix& to, index_t rows, index_t cols) {
-    count(float_bytes(rows, cols));
+  /// rows × cols numbers of an Eigen matrix, and `size` ones of a vector. What they hold before is
+  /// lost where the size differs.
+  template <class Matrix>
+  void add(Matrix& to, index_t rows, index_t cols) {
+    count(bytes_of_elements<typename Matrix::Scalar>(rows, cols));
     if (allocates_) to.resize(rows, cols);
   }
-  void add(double_matrix& to, index_t rows, index_t cols) {
-    count(double_bytes(rows, cols));
-    if (allocates_) to.resize(rows, cols);
-  }
-  void add(Eigen::MatrixXd& to, index_t rows, index_t cols) {
-    count(double_bytes(rows, cols));
-    if (allocates_) to.resize(rows, cols);
-  }
-  void add(matrix_of<std::uint32_t>& to, index_t rows, index_t cols) {
-    count(float_bytes(rows, cols));
-    if (allocates_) to.resize(rows, cols);
-  }
-  void add(vector& to, index_t size) {
-    count(float_bytes(size));
-    if (allocates_) to.resize(size);
-  }
-  void add(Eigen::VectorXd& to, index_t size) {
-    count(double_bytes(size));
+  template <class Vector>
+  void add(Vector& to, index_t size) {
+    count(bytes_of_elements<typename Vector::Scalar>(size, 1));
     if (allocates_) to.resize(size);
   }
   /// rows · cols elements. Those that are there stay, unless more memory is needed; new ones are
