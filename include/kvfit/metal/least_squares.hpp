@@ -25,6 +25,10 @@ namespace kvfit::metal {
 /// Columns that a factor takes at most; more belong to the CPU.
 inline constexpr index_t largest_factor = 4096;
 
+/// Least share of a column's square that the others may leave for a Gram matrix in fp32, whose
+/// entries are good to some 1e-7: columns scaled alike then have a condition of about 500 at most.
+inline constexpr double least_pivot = 4e-6;
+
 }  // namespace kvfit::metal
 
 namespace kvfit::metal {
@@ -87,6 +91,17 @@ class device_system {
     if (const auto ok = add_solve(on, commands); !ok) return ok.error();
     if (const auto ok = commands.run(); !ok) return ok.error();
     return *failed_.as<std::int32_t>() < 0;
+  }
+
+  /// After `factor_and_solve`: the least share of a column's square that the columns before it
+  /// leave unexplained.
+  [[nodiscard]] double smallest_pivot() const {
+    double least = 1;
+    for (index_t j = 0; j < t_; ++j) {
+      const auto pivot = static_cast<double>(factor_.as<float>()[j * t_ + j]);
+      least = std::min(least, pivot * pivot / static_cast<double>(gram()[j * t_ + j]));
+    }
+    return least;
   }
 
   /// After `factor_and_solve`: what `right()` is to be corrected by where C (t × m) is what it
@@ -230,9 +245,9 @@ struct device_solution {
 };
 
 /// Least squares for n ≥ t, t ≤ `largest_factor`, of finite numbers. Nothing where the columns of X
-/// are too near to dependent for fp32: corrections (Björck 1987) do not fall by four each, or are
-/// not below 1e-4 of the answer after six. Waits once for the products, once for the factor and
-/// once a correction.
+/// are too near to dependent for fp32: a pivot is below `least_pivot`, or corrections (Björck 1987)
+/// do not fall by four each, or are not below 1e-4 of the answer after six. Waits once for the
+/// products, once for the factor and once a correction.
 inline result<std::optional<device_solution>> solve_least_squares(device& on, const matrix& x,
                                                                   const matrix& y) {
   auto system = device_system::make(on, x, y);
@@ -240,7 +255,9 @@ inline result<std::optional<device_solution>> solve_least_squares(device& on, co
   if (const auto ok = system->form(on); !ok) return ok.error();
   const auto is_factored = system->factor_and_solve(on);
   if (!is_factored) return is_factored.error();
-  if (!*is_factored) return std::optional<device_solution>();
+  if (!*is_factored || !(system->smallest_pivot() >= least_pivot)) {
+    return std::optional<device_solution>();
+  }
   const index_t t = x.cols();
   const index_t m = y.cols();
   // The length of X C as if columns were orthogonal.

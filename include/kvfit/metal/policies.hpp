@@ -12,6 +12,7 @@
 #include "kvfit/bias/projected_gradient.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/metal/guarded_device.hpp"
 #include "kvfit/metal/least_squares.hpp"
 #include "kvfit/metal/pursuit.hpp"
@@ -80,14 +81,13 @@ inline result<selected_rows> select(const omp_on_device& policy, const selection
   return kvfit::detail::omp_search(policy.settings, problem, *columns).run();
 }
 
-/// Bytes that `select` holds at most, those of the device included.
-inline double select_bytes(const omp_on_device& policy, const head_sizes& sizes) {
+/// What `select` holds at most, the device's memory included.
+inline void declare(workspace& space, const omp_on_device& policy, const head_sizes& sizes) {
+  declare(space, policy.settings, sizes);
   const double columns = float_bytes(sizes.keys, sizes.queries);
-  if (columns > static_cast<double>(sizes.memory_cap)) return select_bytes(policy.settings, sizes);
-  const double device = columns + float_bytes(sizes.keys, sizes.depth + 7) +
-                        float_bytes(sizes.queries, sizes.depth + 7) +
-                        (sizes.has_masks ? float_bytes(sizes.keys, sizes.queries) : 0);
-  return select_bytes(policy.settings, sizes) + device;
+  if (columns > static_cast<double>(sizes.memory_cap)) return;
+  space.count(columns + float_bytes(sizes.keys, sizes.depth + 7) +
+              float_bytes(sizes.queries, sizes.depth + 7) + (sizes.has_masks ? columns : 0));
 }
 
 static_assert(selection_policy<omp_on_device>);
@@ -156,10 +156,11 @@ inline result<bias_fit> fit_bias(const projected_gradient_on_device& policy,
       .is_fitted = true};
 }
 
-inline double fit_bias_bytes(const projected_gradient_on_device& policy, const head_sizes& sizes) {
-  return fit_bias_bytes(policy.settings, sizes) + float_bytes(sizes.queries, sizes.budget) +
-         double_bytes(sizes.budget, sizes.budget) +
-         solve_least_squares_bytes(sizes.queries, sizes.budget, 1);
+inline void declare(workspace& space, const projected_gradient_on_device& policy,
+                    const head_sizes& sizes) {
+  declare(space, policy.settings, sizes);
+  space.count(float_bytes(sizes.queries, sizes.budget) + double_bytes(sizes.budget, sizes.budget) +
+              solve_least_squares_bytes(sizes.queries, sizes.budget, 1));
 }
 
 static_assert(bias_policy<projected_gradient_on_device>);
@@ -200,9 +201,10 @@ inline result<bias_fit> fit_bias(const nnls_on_device& policy, const bias_proble
       .is_fitted = true};
 }
 
-inline double fit_bias_bytes(const nnls_on_device& policy, const head_sizes& sizes) {
-  return fit_bias_bytes(policy.settings, sizes) + float_bytes(sizes.queries, sizes.budget) +
-         solve_least_squares_bytes(sizes.queries, sizes.budget, 1);
+inline void declare(workspace& space, const nnls_on_device& policy, const head_sizes& sizes) {
+  declare(space, policy.settings, sizes);
+  space.count(float_bytes(sizes.queries, sizes.budget) +
+              solve_least_squares_bytes(sizes.queries, sizes.budget, 1));
 }
 
 static_assert(bias_policy<nnls_on_device>);
@@ -236,9 +238,10 @@ inline result<values_fit> fit_values(const values_on_device& policy,
   return values_fit{std::move(found->coefficients), report, true};
 }
 
-inline double fit_values_bytes(const values_on_device& policy, const head_sizes& sizes) {
-  return fit_values_bytes(policy.settings, sizes) + float_bytes(sizes.budget, sizes.budget) +
-         solve_least_squares_bytes(sizes.queries, sizes.budget, sizes.width);
+inline void declare(workspace& space, const values_on_device& policy, const head_sizes& sizes) {
+  declare(space, policy.settings, sizes);
+  space.count(float_bytes(sizes.budget, sizes.budget) +
+              solve_least_squares_bytes(sizes.queries, sizes.budget, sizes.width));
 }
 
 static_assert(values_policy<values_on_device>);

@@ -58,7 +58,7 @@ TEST_CASE("OMP on the GPU has the CPU's errors on captured heads", "[metal][host
   for (std::size_t place = 0; place < 2; ++place) {
     for (kvfit::index_t head = 0; head < 2; ++head) {
       INFO("layer " << place << ", head " << head);
-      const auto counts = check_method(capture.at(place, head, 1024, 8), "omp", 51);
+      const auto counts = check_method(capture.at(place, head, 1024, 16), "omp", 51);
       CHECK(counts.score_passes == 1);
       CHECK(counts.selections == 1);
       CHECK(counts.fits == 1);
