@@ -87,12 +87,12 @@ inline namespace KVFIT_ISA {
 /// are each rank's own: progress counts its heads.
 ///
 /// Errors: those of the serial call, and `invalid_option` where ranks were called with different
-/// options (policies and refinement are not compared), `shape_mismatch` or `invalid_option` where
-/// their parts do not make one cache, `policy_threw` with the head's name for an exception of a
-/// caller's own policy, `communication_failed` (see `mpi_ranks`). Whatever fails on one rank is the
-/// same error on all: that of the first head in order. The others end their own heads first, so a
-/// wish to stop is best expressed on all. Same input, same bytes, for any number of ranks and
-/// threads, on machines of one kind.
+/// options (policies, refinement and `score_by` are not compared), `shape_mismatch` or
+/// `invalid_option` where their parts do not make one cache, `policy_threw` with the head's name
+/// for an exception of a caller's own policy, `communication_failed` (see `mpi_ranks`). Whatever
+/// fails on one rank is the same error on all: that of the first head in order. The others end
+/// their own heads first, so a wish to stop is best expressed on all. Same input, same bytes, for
+/// any number of ranks and threads, on machines of one kind.
 ///
 /// Messages besides a few numbers: reports (about 1.3 KB a head), under `budgets::global_ranking` 4
 /// bytes a row of the cache, and the compact rows where they are gathered. Holds on each rank what
