@@ -44,7 +44,8 @@ TEST_CASE("a list of buffers counts what it allocates, and allocates nothing to 
   CHECK(none.floats.size() == 0);
   CHECK(none.rows.capacity() == 0);
   listed_buffers own;
-  const auto allocating = kvfit_test::count_allocations([&] { kvfit::make_room(own, 70, 30); });
+  const auto allocating =
+      kvfit_test::count_allocations([&] { kvfit::allocate_buffers(own, 70, 30); });
   CHECK(own.floats.rows() == 70);
   CHECK(own.square.cols() == 30);
   CHECK(own.flags == std::vector<char>(70 * 30, 1));
@@ -60,9 +61,9 @@ TEST_CASE("a list of buffers counts what it allocates, and allocates nothing to 
 TEST_CASE("buffers that have room are left alone, and no vector lies in memory twice as it grows",
           "[core][workspace]") {
   listed_buffers own;
-  kvfit::make_room(own, 70, 30);
+  kvfit::allocate_buffers(own, 70, 30);
   own.rows.assign(30, 5);
-  const auto again = kvfit_test::count_allocations([&] { kvfit::make_room(own, 70, 30); });
+  const auto again = kvfit_test::count_allocations([&] { kvfit::allocate_buffers(own, 70, 30); });
   CHECK(own.rows == std::vector<size_type>(30, 5));
   std::vector<double> one(1000, 1.0);
   workspace space(workspace::purpose::allocate);

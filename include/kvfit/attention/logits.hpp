@@ -61,7 +61,7 @@ struct panel_list {
 inline std::vector<query_panel> cut_panels(const query_set& queries, index_t rows) {
   const auto blocks = queries.blocks();
   panel_list list;
-  make_room(list, queries.rows(), static_cast<index_t>(blocks.size()), rows);
+  allocate_buffers(list, queries.rows(), static_cast<index_t>(blocks.size()), rows);
   index_t offset = 0;
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const index_t total = blocks[b].rows.rows();
@@ -143,7 +143,7 @@ class logit_source {
   void reserve(index_t most) {
     if (most <= reserved_) return;
     const bool has_mask = !cache_.masks.empty() && columns_.empty();
-    make_room(buffers_, logit_sizes{keys(), cache_.keys.cols(), most, has_mask, precision_});
+    allocate_buffers(buffers_, logit_sizes{keys(), cache_.keys.cols(), most, has_mask, precision_});
     product_.reserve(std::min(key_tile, keys()), cache_.keys.cols(), most);
     reserved_ = most;
   }

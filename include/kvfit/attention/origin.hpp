@@ -95,7 +95,7 @@ inline std::vector<char> latest_queries(std::span<const query_block> blocks,
   index_t queries = 0;
   for (const query_block& block : blocks) queries += block.rows.rows();
   placed_queries own;
-  make_room(own, queries);
+  allocate_buffers(own, queries);
   std::vector<placed>& head = own.head;
   std::vector<char>& flags = own.flags;
   for (std::size_t begin = 0; begin < blocks.size();) {

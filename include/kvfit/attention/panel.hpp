@@ -139,7 +139,7 @@ class attention_panel {
     const index_t keys = cache_.keys.rows();
     reserved_ = std::max(most, reserved_);
     has_own_ = has_own_ || !has_memory;
-    make_room(own_, logit_sizes{.keys = keys, .panel = reserved_}, width(), !has_own_);
+    allocate_buffers(own_, logit_sizes{.keys = keys, .panel = reserved_}, width(), !has_own_);
     product_.reserve(reserved_, std::min(logit_source::key_tile, keys), width());
   }
 

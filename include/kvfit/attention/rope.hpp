@@ -105,7 +105,7 @@ class row_rotation {
   void make_angles(std::span<const double> frequencies, index_t distance) {
     angles_.cosine.clear();
     angles_.sine.clear();
-    make_room(angles_, static_cast<index_t>(frequencies.size()));
+    allocate_buffers(angles_, static_cast<index_t>(frequencies.size()));
     for (const double frequency : frequencies) {
       const double angle = static_cast<double>(distance) * frequency;
       angles_.cosine.push_back(static_cast<float>(std::cos(angle)));

@@ -48,7 +48,7 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
   index_t longest = 0;
   for (const query_panel& panel : panels) longest = std::max(longest, panel.count);
   row_logit_buffers own;
-  make_room(own, count, longest, at_once);
+  allocate_buffers(own, count, longest, at_once);
   for (const index_t row : rows) {
     if (!cache.bias.empty()) own.bias.push_back(cache.bias[static_cast<std::size_t>(row)]);
     own.positions.push_back(cache.position(row));

@@ -54,7 +54,7 @@ class tile_product {
 
   /// Allocates for factors of at most rows × depth and depth × cols. To be called first.
   void reserve(index_t rows, index_t depth, index_t cols) {
-    make_room(packed_, precision_, rows, depth, cols);
+    allocate_buffers(packed_, precision_, rows, depth, cols);
   }
 
   /// B from now on: `depth` rows of `cols` floats, `stride` apart. In fp32 they must stay where

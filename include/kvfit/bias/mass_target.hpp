@@ -26,7 +26,7 @@ struct mass_target {
 inline mass_target mass_target_of(const attention_scores& scores, index_t n,
                                   mass_weighting weighting) {
   mass_target out;
-  make_room(out, n);
+  allocate_buffers(out, n);
   for (index_t i = 0; i < n; ++i) {
     const mass_row row = weighted_mass_row(scores, i, weighting);
     out.factors[static_cast<std::size_t>(i)] = static_cast<double>(row.factor);

@@ -16,7 +16,7 @@ inline namespace KVFIT_ISA {
 
 /// One function names the buffers of a computation with their sizes. The code that runs calls it to
 /// allocate them, and whoever plans calls it on empty buffers to count bytes (as LAPACK's workspace
-/// query), so that no size is said twice.
+/// query), so that each size is written once.
 ///
 ///     struct sums {
 ///       vector parts;
@@ -27,7 +27,7 @@ inline namespace KVFIT_ISA {
 ///       }
 ///     };
 ///     sums own;
-///     make_room(own, n, panel);             // in the code that runs
+///     allocate_buffers(own, n, panel);             // in the code that runs
 ///     workspace space;                      // in the plan
 ///     sums().declare(space, n, panel);      // space.most() bytes
 ///
@@ -122,7 +122,7 @@ class workspace {
 
 /// Allocates what `buffers` declares for these sizes.
 template <class Buffers, class... Sizes>
-void make_room(Buffers& buffers, const Sizes&... sizes) {
+void allocate_buffers(Buffers& buffers, const Sizes&... sizes) {
   workspace space(workspace::purpose::allocate);
   buffers.declare(space, sizes...);
 }

@@ -70,7 +70,7 @@ class adam {
     adam_report report;
     const Eigen::Index size = x.size();
     adam_buffers own;
-    make_room(own, size);
+    allocate_buffers(own, size);
     auto& [gradient, best, mean, square] = own;
     best = x;
     double mark = std::numeric_limits<double>::infinity();

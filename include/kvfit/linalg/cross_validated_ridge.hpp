@@ -41,7 +41,7 @@ struct distinct_rows {
 
   distinct_rows() = default;
   distinct_rows(const matrix& given_x, const matrix& given_y) {
-    make_room(*this, given_x.rows(), given_x.cols(), given_y.cols());
+    allocate_buffers(*this, given_x.rows(), given_x.cols(), given_y.cols());
     const auto order = [](const matrix& of, index_t a, index_t b) {
       const auto size = static_cast<std::size_t>(of.cols());
       return std::memcmp(of.data() + a * of.cols(), of.data() + b * of.cols(),

@@ -142,7 +142,7 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   const index_t t = m.cols();
   assert(scale.empty() || static_cast<index_t>(scale.size()) == n);
   detail::gram_buffers own;
-  make_room(own, n, t);
+  allocate_buffers(own, n, t);
   Eigen::MatrixXd& out = own.gram;
   out.setZero();
   if (n == 0 || t == 0) return std::move(out);
@@ -170,7 +170,7 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   const index_t t = m.cols();
   const index_t stride = m.outerStride();
   detail::gram_buffers own;
-  make_room(own, t, n);
+  allocate_buffers(own, t, n);
   Eigen::MatrixXd& out = own.gram;
   out.setZero();
   if (n == 0 || t == 0) return std::move(out);
@@ -205,7 +205,7 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   const index_t t = m.cols();
   const index_t d = y.cols();
   detail::moment_buffers own;
-  make_room(own, n, t, d);
+  allocate_buffers(own, n, t, d);
   double_matrix& out = own.moment;
   out.setZero();
   if (n == 0 || t == 0 || d == 0) return std::move(out);

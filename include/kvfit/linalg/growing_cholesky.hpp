@@ -52,7 +52,7 @@ class growing_cholesky {
                    const executor_ref& threads = {})
       : rank_tolerance_(rank_tolerance), threads_(threads) {
     assert(rows >= 0 && capacity >= 0 && rank_tolerance >= 1e-7 && rank_tolerance < 1);
-    make_room(*this, rows, capacity);
+    allocate_buffers(*this, rows, capacity);
     std::fill_n(target_.data(), rows, 0.0);
   }
   /// Of no rows.

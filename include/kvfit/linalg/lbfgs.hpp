@@ -64,7 +64,7 @@ class lbfgs {
     const index_t size = x.size();
     lbfgs_report report;
     lbfgs_buffers own;
-    make_room(own, size);
+    allocate_buffers(own, size);
     auto& [gradient, next, next_gradient, direction] = own;
     double value = f(x, gradient);
     ++report.evaluations;

@@ -105,7 +105,7 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
     is_plain = is_plain && !refine_detail::adds_to_logits(*one.part, rule);
   }
   refine_batch batch;
-  make_room(batch, n, depth, width, is_plain ? 0 : static_cast<index_t>(rows.size()));
+  allocate_buffers(batch, n, depth, width, is_plain ? 0 : static_cast<index_t>(rows.size()));
   matrix& output = batch.weighted_output;
   matrix nothing;  // keys of zero leave what the rule adds: cap(0) is 0
   if (!is_plain) {

@@ -90,7 +90,7 @@ class matching_loss : private matching_buffers {
         penalty_(settings.penalty),
         soft_cap_(soft_cap),
         seen_(count_seen(batch)) {
-    make_room(static_cast<matching_buffers&>(*this), layout_, soft_cap > 0);
+    allocate_buffers(static_cast<matching_buffers&>(*this), layout_, soft_cap > 0);
   }
 
   [[nodiscard]] const point_layout& layout() const noexcept { return layout_; }

@@ -115,8 +115,9 @@ class attention_objective : private objective_buffers {
 
   void use(const refine_batch& batch) {
     batch_ = &batch;
-    make_room(static_cast<objective_buffers&>(*this), original_.rows(), original_.cols(),
-              batch.log_mass.size(), settings_.soft_cap > 0, settings_.tied_from.has_value());
+    allocate_buffers(static_cast<objective_buffers&>(*this), original_.rows(), original_.cols(),
+                     batch.log_mass.size(), settings_.soft_cap > 0,
+                     settings_.tied_from.has_value());
   }
 
   /// J at `keys` (t × d_k) and `bias` (t), and the gradients by both.

@@ -58,7 +58,7 @@ struct scored_set {
 /// allocates the n × d floats (`declare_query_set`).
 inline made_queries make_query_set(const query_part& given, const refinement& settings, int which) {
   made_queries made;
-  make_room(made, static_cast<index_t>(given.blocks.size()));
+  allocate_buffers(made, static_cast<index_t>(given.blocks.size()));
   made.part.masks = given.masks;
   // Mixed once more: the draws of one seed must not be those of another, some places on.
   random_source random(random_source(settings.seed).next() + static_cast<std::uint64_t>(which));

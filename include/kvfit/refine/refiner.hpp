@@ -89,7 +89,8 @@ class refiner : private refiner_buffers {
 
   /// Puts the point where it starts.
   void start(const matrix& keys, const vector& bias) {
-    make_room(static_cast<refiner_buffers&>(*this), keys.rows(), keys.cols(), settings_.fits_bias);
+    allocate_buffers(static_cast<refiner_buffers&>(*this), keys.rows(), keys.cols(),
+                     settings_.fits_bias);
     start_keys_ = keys_ = keys;
     start_bias_ = bias_ = bias;
     std::fill_n(variables_.data(), variables_.size(), 0.0);

@@ -35,7 +35,7 @@ class correlation_bounds {
   correlation_bounds() = default;
   /// No bound is known yet of `keys` columns of `queries` numbers.
   correlation_bounds(index_t keys, index_t queries) {
-    make_room(*this, keys, queries);
+    allocate_buffers(*this, keys, queries);
     std::fill_n(known_.data(), keys, 0.0F);
   }
 

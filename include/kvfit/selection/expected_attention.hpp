@@ -113,7 +113,7 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
   query_moments moments = moments_of(head);
   simd::scale(moments.covariance.data(), 0.5 * scale, depth * depth);
   expected_buffers own;
-  make_room(own, cache.keys.rows(), depth);
+  allocate_buffers(own, cache.keys.rows(), depth);
   auto& [logits, buffer, keys, sight] = own;
   const index_t visible = next_row(cache.bias, 0, cache.bias.empty() ? 0 : logits.size(), false);
   for (index_t first = 0; first < logits.size(); first += tile_rows) {

@@ -29,7 +29,7 @@ inline index_t fill_by_importance(const selection_problem& problem, const vector
                                   std::span<const char> open, std::vector<index_t>& positions) {
   const auto before = positions.size();
   fill_buffers own;
-  make_room(own, static_cast<index_t>(open.size()), problem.budget);
+  allocate_buffers(own, static_cast<index_t>(open.size()), problem.budget);
   std::vector<char>& is_chosen = own.is_chosen;
   for (const index_t row : positions) is_chosen[static_cast<std::size_t>(row)] = 1;
   for (const bool are_open : {true, false}) {

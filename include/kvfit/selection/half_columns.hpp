@@ -45,7 +45,7 @@ class half_columns {
   /// `norms` gets ‖Φ_:j‖ of all keys, as by `mass_columns::norms`, in the same pass.
   half_columns(mass_columns& columns, vector& norms) {
     const index_t keys = columns.keys();
-    make_room(*this, keys, columns.queries());
+    allocate_buffers(*this, keys, columns.queries());
     norms.resize(keys);
     std::fill_n(norms.data(), keys, 0.0F);
     std::fill_n(lost_.data(), keys, 0.0F);

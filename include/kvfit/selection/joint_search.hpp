@@ -128,8 +128,8 @@ class joint_search : private joint_buffers {
   [[nodiscard]] index_t slots() const noexcept { return static_cast<index_t>(slots_.size()); }
 
   void start() {
-    make_room(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.rows(),
-              targets_.columns().cols(), sweep_);
+    allocate_buffers(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.rows(),
+                     targets_.columns().cols(), sweep_);
     for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &waiting_, &explained_}) {
       std::fill_n(one->data(), one->size(), 0.0F);
     }

@@ -65,7 +65,7 @@ class mass_columns {
         source_(problem.cache, problem.queries, problem.rule),
         panels_(cut_panels(problem.queries, panel_rows(problem.cache.keys.rows()))) {
     const head_sizes sizes = sizes_of_problem(problem);
-    make_room(own_, sizes);
+    allocate_buffers(own_, sizes);
     const index_t n = sizes.queries;
     for (index_t i = 0; i < n; ++i) {
       const mass_row row = weighted_mass_row(*problem.scores, i, weighting);

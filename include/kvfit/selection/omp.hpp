@@ -113,7 +113,8 @@ class omp_search : private omp_buffers {
         fit_(columns_.queries(), problem.budget, linalg::growing_cholesky::default_rank_tolerance,
              problem.threads) {
     const vector& target = columns_.target();
-    make_room(static_cast<omp_buffers&>(*this), columns_.keys(), target.size(), problem.budget);
+    allocate_buffers(static_cast<omp_buffers&>(*this), columns_.keys(), target.size(),
+                     problem.budget);
     for (index_t i = 0; i < target.size(); ++i) residual_[i] = static_cast<double>(target[i]);
     fit_.set_target(residual_);
     target_norm_ = residual_norm();

@@ -40,7 +40,7 @@ class picked_basis {
  public:
   picked_basis() = default;
   /// Room for `capacity` rows of n numbers.
-  picked_basis(index_t capacity, index_t n) { make_room(*this, capacity, n); }
+  picked_basis(index_t capacity, index_t n) { allocate_buffers(*this, capacity, n); }
 
   void declare(workspace& space, index_t capacity, index_t n) { space.add(rows_, capacity, n); }
 

@@ -39,7 +39,7 @@ class best_rows {
     most_ = static_cast<std::size_t>(std::max<index_t>(most, 0));
     is_full_ = false;
     rows_.clear();
-    make_room(*this, most);
+    allocate_buffers(*this, most);
   }
 
   void declare(workspace& space, index_t most) { space.reserve(rows_, 2, most); }
@@ -97,7 +97,7 @@ std::vector<index_t> highest_rows(const selection_problem& problem, const Number
   const index_t keys = problem.cache.keys.rows();
   highest_rows_buffers own;
   own.best.restart(std::min(count, keys));
-  make_room(own, std::min(count, keys));
+  allocate_buffers(own, std::min(count, keys));
   for (index_t row = 0; row < keys; ++row) {
     if (problem.may_keep(row)) own.best.offer(row, static_cast<double>(scores[row]));
   }

@@ -70,7 +70,7 @@ class residual_ranking {
     const bool has_halves = holds_halves(columns.queries(), columns.keys(), columns.is_stored(),
                                          columns.memory_cap(), rounds);
     const bool has_norms = has_halves || norm_power != 0 || columns.is_stored();
-    make_room(own_, columns_.keys(), has_norms, 0);
+    allocate_buffers(own_, columns_.keys(), has_norms, 0);
     std::fill_n(own_.divisors.data(), columns_.keys(), 1.0F);
     if (has_halves) {
       halves_ = half_columns(columns, own_.norms);

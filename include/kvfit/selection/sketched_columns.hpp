@@ -44,7 +44,7 @@ class sketched_columns {
   sketched_columns(mass_columns& full, index_t rows, index_t memory_cap) : full_(full) {
     if (!folds_columns(rows, full.queries(), full.keys(), memory_cap)) return;
     rows_ = rows;
-    make_room(own_, full.queries(), full.keys(), rows);
+    allocate_buffers(own_, full.queries(), full.keys(), rows);
     random_source random(0);  // what is drawn matters as little as in a hash
     for (float& sign : own_.signs) sign = (random.next() >> 63U) != 0 ? 1.0F : -1.0F;
     full.fold(own_.signs, rows_, own_.folded);

@@ -30,7 +30,7 @@ class target_columns {
     const matrix& output = problem.scores->output;
     const index_t n = output.rows();
     const index_t width = output.cols();
-    make_room(*this, n, width);
+    allocate_buffers(*this, n, width);
     weights_ = relative_output_weights(output);
     const double squares = simd::squared_norm(output.data(), output.size());
     const double rms = std::sqrt(squares / static_cast<double>(std::max<index_t>(n, 1)));

@@ -38,7 +38,7 @@ class free_block {
  public:
   explicit free_block(const Eigen::MatrixXd& gram, const executor_ref& threads = {})
       : gram_(gram), threads_(threads) {
-    make_room(own_, gram.cols());
+    allocate_buffers(own_, gram.cols());
     for (index_t j = 0; j < gram.cols(); ++j) {
       own_.inverse_length[j] = gram(j, j) > 0 ? 1 / std::sqrt(gram(j, j)) : 0.0;
     }

@@ -63,7 +63,7 @@ class shifted_factor {
   /// Reads the lower triangle of `gram`. False: not positive definite in this arithmetic.
   [[nodiscard]] bool compute(const Eigen::MatrixXd& gram, double lambda) {
     const index_t size = gram.rows();
-    make_room(*this, size);
+    allocate_buffers(*this, size);
     for (index_t j = 0; j < size; ++j) {
       length_[j] = power_of_two(std::sqrt(gram(j, j) + lambda));
       inverse_[j] = 1 / length_[j];

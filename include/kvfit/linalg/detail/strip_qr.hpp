@@ -35,7 +35,7 @@ class strip_qr {
   strip_qr() = default;
   strip_qr(index_t rows, index_t cols) {
     assert(rows >= cols);
-    make_room(*this, rows, cols);
+    allocate_buffers(*this, rows, cols);
     std::fill_n(r_.data(), r_.size(), 0.0F);
     std::fill_n(t_.data(), t_.size(), 0.0F);
   }

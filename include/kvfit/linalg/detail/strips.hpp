@@ -32,7 +32,7 @@ template <class Scalar>
 class strips {
  public:
   strips() = default;
-  strips(index_t capacity, index_t cols) { make_room(*this, capacity, cols); }
+  strips(index_t capacity, index_t cols) { allocate_buffers(*this, capacity, cols); }
 
   /// Of capacity × cols numbers, cols rounded up to whole strips.
   void declare(workspace& space, index_t capacity, index_t cols) {
