@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "kvfit/compact.hpp"
+#include "kvfit/compact/check.hpp"
+#include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/metal/executor.hpp"
@@ -56,6 +58,15 @@ inline compact_options placed_options(guarded_device& on, const compact_options&
   return out;
 }
 
+/// Whether a head's compaction by `placed` and `device` bytes of the GPU keep to the cap without
+/// giving anything up. Inputs were checked.
+inline bool fits_cap(const kv_block& cache, const query_set& queries, compact_options placed,
+                     double device, index_t cap, const executor_ref& threads = {}) {
+  placed.memory.cap.reset();
+  const auto plan = planned_memory(sizes_of(cache, queries, threads), placed);
+  return plan && static_cast<double>(plan->needed) + device <= static_cast<double>(cap);
+}
+
 /// `kvfit::compact` with score passes, OMP's correlations and the products of fits on the GPU, each
 /// where it is as large as `placement` asks; everything else, and what the GPU does not take
 /// (docs/metal.md, Which stage runs where), on the CPU. Results differ from `kvfit::compact`'s by
@@ -63,9 +74,9 @@ inline compact_options placed_options(guarded_device& on, const compact_options&
 ///
 /// Errors: those of `kvfit::compact`, and `out_of_memory`, `shader_failed`, `device_fault`,
 /// `device_timeout` of the GPU. Nothing of the caller's is written. Same input, same bytes,
-/// whatever `threads`. `options.memory.cap` counts memory of the device, too: where it leaves too
-/// little for that, all stages run on the CPU. Where `options.score_by` names a runner, that one is
-/// asked.
+/// whatever `threads`. `options.memory.cap` counts memory of the device, too: where it does not
+/// hold all that the stages and the device would take, everything runs on the CPU (inputs are then
+/// checked twice). Where `options.score_by` names a runner, that one is asked.
 [[nodiscard]] inline result<compacted> compact(const executor& gpu, const kv_block& cache,
                                                const query_set& queries,
                                                const compact_options& options,
@@ -73,13 +84,15 @@ inline compact_options placed_options(guarded_device& on, const compact_options&
                                                const executor_ref& threads = {}) {
   compact_options placed = placed_options(gpu.state(), options, queries.rows(), cache.keys.rows());
   if (!options.memory.cap) return kvfit::compact(cache, queries, placed, stop, threads);
-  const double device = attention_device_bytes(queries, cache);
-  if (device < static_cast<double>(*options.memory.cap)) {
-    placed.memory.cap = *options.memory.cap - static_cast<index_t>(device);
-    auto fitted = kvfit::compact(cache, queries, placed, stop, threads);
-    if (fitted || fitted.error().code != errc::memory_cap_exceeded) return fitted;
+  if (const auto ok = kvfit::detail::check_compaction(cache, queries, options); !ok) {
+    return ok.error();
   }
-  return kvfit::compact(cache, queries, options, stop, threads);
+  const double device = attention_device_bytes(queries, cache);
+  if (!fits_cap(cache, queries, placed, device, *options.memory.cap, threads)) {
+    return kvfit::compact(cache, queries, options, stop, threads);
+  }
+  placed.memory.cap = *options.memory.cap - static_cast<index_t>(device);
+  return kvfit::compact(cache, queries, placed, stop, threads);
 }
 
 /// The plain call: no bias, mask or position of its own on the input.

@@ -36,6 +36,22 @@ inline compact_options placed_head_options(guarded_device& on, const cache_view&
   return placed_options(on, own, query_set(task.queries).rows(), task.block.keys.rows());
 }
 
+/// Whether the caps of `options` hold every head by itself, the device's memory included.
+inline bool fits_cap_alone(guarded_device& on, const cache_view& cache, const cache_plan& plan,
+                           const cache_options& options) {
+  constexpr index_t none = std::numeric_limits<index_t>::max();
+  const index_t cap =
+      std::min(options.memory.value_or(none), options.head.memory.cap.value_or(none));
+  const double device = largest_head_bytes(plan.tasks);
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    const head_task& task = plan.tasks[i];
+    if (plan.rows[i] == 0) continue;
+    const auto own = placed_head_options(on, cache, options, task, plan.rows[i]);
+    if (!fits_cap(task.block, query_set(task.queries), own, device, cap)) return false;
+  }
+  return true;
+}
+
 /// `kvfit::compact_heads` of all tasks, their score passes in groups.
 template <kvfit::executor E>
 result<std::vector<compacted_head>> compact_grouped(guarded_device& on, const cache_view& cache,
@@ -74,11 +90,12 @@ result<std::vector<compacted_head>> compact_grouped(guarded_device& on, const ca
 
 /// `kvfit::compact_cache` with the stages of `metal::compact` on the GPU, score passes of up to 16
 /// heads in one command buffer. For that, the inputs of each head are checked once more; where a
-/// cap on memory is given, each head's score pass is a command buffer of its own.
+/// cap on memory is given, each head's score pass is a command buffer of its own, and heads run one
+/// after the other.
 ///
 /// Errors: those of `kvfit::compact_cache` and of `metal::compact`. Same input, same bytes, at any
-/// number of threads. Where `options.memory` or the heads' own cap has no space for the GPU's
-/// memory, all runs on the CPU.
+/// number of threads. Where `options.memory` or the heads' own cap does not hold all that any
+/// head's stages and the device would take, all runs on the CPU.
 template <kvfit::executor E>
 [[nodiscard]] result<compacted_cache> compact_cache(const executor& gpu, const cache_view& cache,
                                                     const cache_queries& queries,
@@ -91,21 +108,16 @@ template <kvfit::executor E>
     if (!plan) return plan.error();
     placed.head.score_by = options.head.score_by;
     if (options.memory || options.head.memory.cap) {
-      const auto device = static_cast<index_t>(largest_head_bytes(plan->tasks));
-      constexpr index_t none = std::numeric_limits<index_t>::max();
-      const index_t cap =
-          std::min(options.memory.value_or(none), options.head.memory.cap.value_or(none));
-      if (device >= cap) return kvfit::compact_cache(cache, queries, options, how, by);
-      if (placed.memory) *placed.memory -= device;
-      if (placed.head.memory.cap) *placed.head.memory.cap -= device;
-    }
-    auto heads = compact_grouped(gpu.state(), cache, *plan, placed, how, by);
-    if (!heads) {
-      if (heads.error().code == errc::memory_cap_exceeded) {
+      if (!fits_cap_alone(gpu.state(), cache, *plan, placed)) {
         return kvfit::compact_cache(cache, queries, options, how, by);
       }
-      return heads.error();
+      const auto device = static_cast<index_t>(largest_head_bytes(plan->tasks));
+      if (placed.memory) *placed.memory -= device;
+      if (placed.head.memory.cap) *placed.head.memory.cap -= device;
+      placed.heads_at_once = 1;
     }
+    auto heads = compact_grouped(gpu.state(), cache, *plan, placed, how, by);
+    if (!heads) return heads.error();
     return kvfit::detail::assemble(cache, options.skip, plan->tasks, *heads);
   });
 }

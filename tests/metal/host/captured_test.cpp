@@ -3,6 +3,7 @@
 #include <cmath>
 #include <string>
 
+#include "kvfit/compact/memory_plan.hpp"
 #include "metal/host/fixture.hpp"
 
 using namespace host_tests;
@@ -142,4 +143,28 @@ TEST_CASE("A stage runs on the GPU from its size on, and on the CPU below", "[me
   CHECK(fitted.fits == 1);
   const auto nothing = counts_with({never, never, never, never});
   CHECK(nothing.score_passes + nothing.selections + nothing.fits == 0);
+}
+
+TEST_CASE("A cap counts the GPU's memory: without space for it all runs on the CPU",
+          "[metal][host]") {
+  const fresh start;
+  const captured_heads capture;
+  const captured_head head = capture.at(0, 0, 256, 16);
+  kvfit::compact_options options = kvfit::presets::find("highest_attention")->make(16);
+  options.rule = head.rule;
+  const auto plan = kvfit::planned_memory(kvfit::sizes_of(head.cache, head.set()), options);
+  REQUIRE(plan);
+  options.memory.cap = plan->needed;
+  const auto wanted = kvfit::compact(head.cache, head.set(), options);
+  REQUIRE(wanted);
+  const kvfit::metal::executor gpu = gpu_with(all_on_gpu());
+  const auto found = kvfit::metal::compact(gpu, head.cache, head.set(), options);
+  REQUIRE(found);
+  CHECK(gpu.counts().score_passes + gpu.counts().fits == 0);
+  CHECK(found->values == wanted->values);
+  CHECK(found->bias == wanted->bias);
+  options.memory.cap = plan->needed + (64 << 20);
+  REQUIRE(kvfit::metal::compact(gpu, head.cache, head.set(), options));
+  CHECK(gpu.counts().score_passes == 1);
+  CHECK(gpu.counts().fits == 2);
 }
