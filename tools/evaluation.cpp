@@ -73,6 +73,107 @@ kvfit::result<head_score> score(const head_view& head, head_score at, const head
   return at;
 }
 
+/// The rows of a plan with nothing measured yet.
+std::vector<score_row> rows_of(const eval_plan& plan, int threads) {
+  std::vector<score_row> rows(plan.rows.size());
+  for (std::size_t r = 0; r < rows.size(); ++r) {
+    rows[r].what = plan.rows[r].what;
+    rows[r].label = label_of(rows[r].what);
+    rows[r].ratio = plan.rows[r].ratio;
+    rows[r].threads = threads;
+  }
+  return rows;
+}
+
+head_score place_of(const placed_head& head) {
+  return {.layer = head.layer, .head = head.head, .rows = head.view.block.keys.rows()};
+}
+
+/// Every head's full attention on its test queries.
+kvfit::result<slots<full_attention>> attend_all(const std::vector<placed_head>& heads,
+                                                kvfit::thread_pool& pool, const kvfit::watch& by) {
+  slots<full_attention> full(heads.size());
+  const auto all = kvfit::run_watched(pool, static_cast<kvfit::index_t>(heads.size()),
+                                      [&](kvfit::index_t h) noexcept {
+                                        const auto at = static_cast<std::size_t>(h);
+                                        full[at].emplace(attend_full(heads[at].view));
+                                      },
+                                      {.cancel = by.cancel});
+  if (!all) return all.error();
+  for (std::size_t h = 0; h < heads.size(); ++h) {
+    if (!*full[h]) return with_place(full[h]->error(), place_of(heads[h]), "full attention");
+  }
+  return full;
+}
+
+/// Scores of all heads in all rows. Items are numbered row by row, so that rows are finished one
+/// after the other; threads go on to the next meanwhile.
+class row_scores {
+ public:
+  row_scores(const std::vector<placed_head>& heads, const eval_plan& plan,
+             std::vector<score_row>& rows, const on_row& finished)
+      : heads_(heads),
+        plan_(plan),
+        rows_(rows),
+        finished_(finished),
+        scores_(heads.size() * rows.size()),
+        unscored_(rows.size(), heads.size()),
+        spent_(rows.size(), 0.0),
+        limit_(plan.milliseconds_per_head * static_cast<double>(heads.size())) {}
+
+  [[nodiscard]] kvfit::index_t items() const { return static_cast<kvfit::index_t>(scores_.size()); }
+
+  /// Scores one item, unless its row is given up, and finishes the row with its last item. `full`
+  /// is empty where there are no test queries.
+  void run(std::size_t item, const slots<full_attention>& full) {
+    const std::size_t h = item % heads_.size();
+    const std::size_t r = item / heads_.size();
+    std::unique_lock<std::mutex> guard(mutex_);
+    if (spent_[r] <= limit_) {
+      guard.unlock();
+      const head_plan wanted{.what = rows_[r].what,
+                             .budget = budget_at(heads_[h].view.block.keys.rows(), rows_[r].ratio),
+                             .seed = plan_.seed};
+      scores_[item].emplace(
+          score(heads_[h].view, place_of(heads_[h]), wanted, full.empty() ? nullptr : &**full[h]));
+      guard.lock();
+      if (*scores_[item]) spent_[r] += (**scores_[item]).milliseconds;
+    }
+    if (--unscored_[r] == 0) finish(r);
+  }
+
+  /// The first error in the order of rows and heads.
+  [[nodiscard]] kvfit::result<void> check() const {
+    for (const auto& one : scores_) {
+      if (one && !*one) return one->error();
+    }
+    return {};
+  }
+
+ private:
+  /// Fills a row whose heads are all scored. With the mutex held.
+  void finish(std::size_t r) {
+    if (spent_[r] > limit_) return;
+    const std::size_t first = r * heads_.size();
+    for (std::size_t h = 0; h < heads_.size(); ++h) {
+      if (!*scores_[first + h]) return;  // check() says it
+    }
+    for (std::size_t h = 0; h < heads_.size(); ++h) rows_[r].heads.push_back(**scores_[first + h]);
+    summarise(rows_[r]);
+    if (finished_) finished_(rows_[r]);
+  }
+
+  const std::vector<placed_head>& heads_;
+  const eval_plan& plan_;
+  std::vector<score_row>& rows_;
+  const on_row& finished_;
+  slots<head_score> scores_;
+  std::mutex mutex_;  // guards the two below and calls of `finished_`
+  std::vector<std::size_t> unscored_;
+  std::vector<double> spent_;
+  double limit_;
+};
+
 }  // namespace
 
 std::string_view name(judged_on what) {
@@ -156,76 +257,21 @@ void summarise(score_row& row) {
 kvfit::result<std::vector<score_row>> evaluate(const std::vector<placed_head>& heads,
                                                const eval_plan& plan, kvfit::thread_pool& pool,
                                                const kvfit::watch& by, const on_row& finished) {
-  std::vector<score_row> rows(plan.rows.size());
-  for (std::size_t r = 0; r < rows.size(); ++r) {
-    rows[r].what = plan.rows[r].what;
-    rows[r].label = label_of(rows[r].what);
-    rows[r].ratio = plan.rows[r].ratio;
-    rows[r].threads = pool.threads();
-  }
+  std::vector<score_row> rows = rows_of(plan, pool.threads());
   if (rows.empty()) return rows;
-  const bool has_test = std::all_of(heads.begin(), heads.end(), [](const placed_head& each) {
-    return !each.view.test_queries.empty();
-  });
-  const auto here = [&](std::size_t h) {
-    return head_score{
-        .layer = heads[h].layer, .head = heads[h].head, .rows = heads[h].view.block.keys.rows()};
-  };
-
-  slots<full_attention> full(heads.size());
-  if (has_test) {
-    const auto all = kvfit::run_watched(pool, static_cast<kvfit::index_t>(heads.size()),
-                                        [&](kvfit::index_t h) noexcept {
-                                          const auto at = static_cast<std::size_t>(h);
-                                          full[at].emplace(attend_full(heads[at].view));
-                                        },
-                                        {.cancel = by.cancel});
-    if (!all) return all.error();
-    for (std::size_t h = 0; h < heads.size(); ++h) {
-      if (!*full[h]) return with_place(full[h]->error(), here(h), "full attention");
-    }
+  slots<full_attention> full;
+  if (std::all_of(heads.begin(), heads.end(),
+                  [](const placed_head& each) { return !each.view.test_queries.empty(); })) {
+    auto attended = attend_all(heads, pool, by);
+    if (!attended) return attended.error();
+    full = std::move(*attended);
   }
-
-  // Row by row, so that rows are finished one after the other; threads go on to the next meanwhile.
-  slots<head_score> scores(heads.size() * rows.size());
-  std::mutex mutex;  // guards the two below and `finished`
-  std::vector<std::size_t> left(rows.size(), heads.size());
-  std::vector<double> spent(rows.size(), 0.0);
-  const double limit = plan.milliseconds_per_head * static_cast<double>(heads.size());
-  const auto finish = [&](std::size_t r) {
-    if (spent[r] > limit) return;
-    const std::size_t first = r * heads.size();
-    for (std::size_t h = 0; h < heads.size(); ++h) {
-      if (!*scores[first + h]) return;  // said below
-    }
-    for (std::size_t h = 0; h < heads.size(); ++h) rows[r].heads.push_back(**scores[first + h]);
-    summarise(rows[r]);
-    if (finished) finished(rows[r]);
-  };
+  row_scores scores(heads, plan, rows, finished);
   const auto all = kvfit::run_watched(
-      pool, static_cast<kvfit::index_t>(scores.size()),
-      [&](kvfit::index_t i) noexcept {
-        const auto item = static_cast<std::size_t>(i);
-        const std::size_t h = item % heads.size();
-        const std::size_t r = item / heads.size();
-        std::unique_lock<std::mutex> guard(mutex);
-        if (spent[r] <= limit) {
-          guard.unlock();
-          const head_plan wanted{
-              .what = rows[r].what,
-              .budget = budget_at(heads[h].view.block.keys.rows(), rows[r].ratio),
-              .seed = plan.seed};
-          scores[item].emplace(
-              score(heads[h].view, here(h), wanted, has_test ? &**full[h] : nullptr));
-          guard.lock();
-          if (*scores[item]) spent[r] += (**scores[item]).milliseconds;
-        }
-        if (--left[r] == 0) finish(r);
-      },
-      by);
-  for (const auto& one : scores) {
-    if (one && !*one) return one->error();
-  }
+      pool, scores.items(),
+      [&](kvfit::index_t i) noexcept { scores.run(static_cast<std::size_t>(i), full); }, by);
+  const auto checked = scores.check();
+  if (!checked) return checked.error();
   if (!all) return all.error();
   return rows;
 }
