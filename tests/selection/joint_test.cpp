@@ -9,13 +9,16 @@
 #include <vector>
 
 #include "kvfit/parallel/thread_pool.hpp"
+#include "kvfit/selection/highest_attention.hpp"
 #include "kvfit/selection/target_columns.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
 
 using kvfit::errc;
+using kvfit::output_weighting;
 using kvfit::selected_rows;
+using kvfit::selection::highest_attention;
 using kvfit::selection::joint;
 using kvfit_test::head;
 using kvfit_test::hidden_key;
@@ -52,7 +55,8 @@ struct joint_equation {
 };
 
 joint_equation make_joint_equation(const kvfit::kv_block& cache, const kvfit::query_set& queries,
-                                   double mass_weight, const kvfit::logit_rule& rule = {}) {
+                                   double mass_weight, const kvfit::logit_rule& rule = {},
+                                   output_weighting weighting = output_weighting::relative) {
   const auto full = kvfit_test::attend_in_double(queries, cache, rule);
   const kvfit::index_t n = full.output.rows();
   Eigen::VectorXd lengths = full.output.rowwise().norm();
@@ -61,6 +65,7 @@ joint_equation make_joint_equation(const kvfit::kv_block& cache, const kvfit::qu
   Eigen::VectorXd f = Eigen::VectorXd::Zero(n);
   for (kvfit::index_t i = 0; i < n; ++i) {
     if (lengths[i] > 0) f[i] = 1 / std::max(lengths[i], floor);
+    if (weighting == output_weighting::absolute) f[i] = lengths[i] > 0 ? 1 : 0;
   }
   f *= std::sqrt(seen / f.squaredNorm());
   const double sigma = std::sqrt(full.output.squaredNorm() / static_cast<double>(n));
@@ -75,10 +80,12 @@ struct joint_picks {
   double margin = kvfit_test::infinity;  ///< narrowest lead of a pick, as a share of ‖targets‖²
 };
 
-/// Every candidate is fitted together with the picks so far, from scratch.
+/// Every candidate is fitted together with the picks so far, those of `first` to begin with, from
+/// scratch.
 joint_picks joint_in_double(const joint_equation& equation, kvfit::index_t budget,
-                            const std::vector<kvfit::index_t>& open) {
-  joint_picks out;
+                            const std::vector<kvfit::index_t>& open,
+                            const std::vector<kvfit::index_t>& first = {}) {
+  joint_picks out{.positions = first};
   while (static_cast<kvfit::index_t>(out.positions.size()) < budget) {
     double least = kvfit_test::infinity;
     double second = kvfit_test::infinity;
@@ -334,6 +341,10 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
   CHECK(field_of({.mass_weight = -1}) == "joint.mass_weight");
   CHECK(field_of({.mass_weight = 1.1e6}) == "joint.mass_weight");
   CHECK(field_of({.mass_weight = std::numeric_limits<double>::quiet_NaN()}) == "joint.mass_weight");
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK(field_of({.attention_share = -0.1}) == "joint.attention_share");
+  CHECK(field_of({.attention_share = 1.1}) == "joint.attention_share");
+  CHECK(field_of({.attention_share = nan}) == "joint.attention_share");
   CHECK(field_of({.sweep = 0}) == "joint.sweep");
   CHECK(field_of({.sweep = 257}) == "joint.sweep");
   CHECK(field_of({.sketch = -1}) == "joint.sketch");
@@ -344,6 +355,82 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
   REQUIRE_FALSE(none);
   CHECK(none.error().code == errc::budget_out_of_range);
   CHECK_FALSE(select(joint{}, scored.problem(25)));
+  const scored_head unranked(made.cache(), made.queries,
+                             wanted_scores(joint{.attention_share = 0}));
+  CHECK(select(joint{.attention_share = 0}, unranked.problem(4)));
+  const auto no_ranks = select(joint{.attention_share = 0.5}, unranked.problem(4));
+  REQUIRE_FALSE(no_ranks);
+  CHECK(no_ranks.error().argument == "importance");
+}
+
+TEST_CASE("a share of the rows is chosen by attention, the rest explain most beside them",
+          "[selection][joint][attention_share]") {
+  const auto weighting = GENERATE(output_weighting::relative, output_weighting::absolute);
+  int compared = 0;
+  int differ = 0;
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    const head made = make_head(seed, small_head);
+    const scored_head scored(made.cache(), made.queries);
+    const joint_equation equation =
+        make_joint_equation(made.cache(), made.queries, 0.2, {}, weighting);
+    for (const double share : {0.3, 0.5, 0.75}) {
+      const auto count = static_cast<kvfit::index_t>(std::floor(share * 8));
+      const auto first = select(highest_attention{}, scored.problem(count));
+      REQUIRE(first);
+      const auto expected = joint_in_double(equation, 8, rows_up_to(24), first->positions);
+      INFO("seed " << seed << ", share " << share << ", margin " << expected.margin);
+      if (expected.margin < joint_resolution) continue;
+      ++compared;
+      for (const kvfit::index_t sweep : {1, 4}) {  // two and eight rows are taken out at a time
+        for (const kvfit::index_t memory : {kvfit::index_t{0}, kvfit::index_t{1} << 30}) {
+          kvfit::selection_problem problem = scored.problem(8);
+          problem.memory_cap = memory;
+          const selected_rows chosen = run_joint(
+              {.attention_share = share, .weighting = weighting, .sweep = sweep, .sketch = 0},
+              problem);
+          CHECK(chosen.positions == expected.positions);
+          CHECK(chosen.report.rounds == 8 - count);
+        }
+      }
+      const auto without = joint_in_double(equation, 8, rows_up_to(24));
+      differ += without.positions != expected.positions ? 1 : 0;
+    }
+  }
+  CHECK(compared >= 6);
+  CHECK(differ >= 3);
+}
+
+TEST_CASE("a share of 1 chooses the rows of highest attention, and a share of a row none",
+          "[selection][joint][attention_share]") {
+  const head made = make_head(4);
+  const scored_head scored(made.cache(), made.queries);
+  for (const kvfit::index_t budget : {1, 2, 20, 64}) {
+    const auto most = select(highest_attention{}, scored.problem(budget));
+    REQUIRE(most);
+    CHECK(run_joint({.attention_share = 1}, scored.problem(budget)).positions == most->positions);
+  }
+  CHECK(run_joint({.attention_share = 0.99}, scored.problem(1)).positions ==
+        run_joint({.attention_share = 0}, scored.problem(1)).positions);
+  const auto two = run_joint({.attention_share = 0.75}, scored.problem(2)).positions;
+  REQUIRE(two.size() == 2);
+  CHECK(two[0] == select(highest_attention{}, scored.problem(1))->positions[0]);
+  CHECK(two[1] != two[0]);
+}
+
+TEST_CASE("rows that say the same keep their places where attention chooses them",
+          "[selection][joint][attention_share]") {
+  head made = make_head(5, {.queries = 40, .keys = 24, .depth = 8, .width = 5});
+  for (kvfit::index_t j = 3; j < 24; ++j) made.keys.row(j) = made.keys.row(j % 3);
+  const scored_head scored(made.cache(), made.queries);
+  const auto most = select(highest_attention{}, scored.problem(9));
+  REQUIRE(most);
+  const selected_rows chosen =
+      run_joint({.attention_share = 0.75, .sketch = 0}, scored.problem(12));
+  REQUIRE(chosen.positions.size() == 12);
+  CHECK(std::equal(most->positions.begin(), most->positions.end(), chosen.positions.begin()));
+  std::vector<kvfit::index_t> sorted = chosen.positions;
+  std::sort(sorted.begin(), sorted.end());
+  CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end());
 }
 
 TEST_CASE("joint selection on several threads chooses the same rows, folded, stored or made anew",
@@ -351,11 +438,12 @@ TEST_CASE("joint selection on several threads chooses the same rows, folded, sto
   // More keys than one thread takes of what a pick leaves.
   const head made = make_head(12, {.queries = 300, .keys = 9000, .depth = 4, .width = 3});
   const scored_head scored(made.cache(), made.queries);
+  const double share = GENERATE(0.0, 0.75);
   for (const kvfit::index_t memory : {kvfit::index_t{0}, kvfit::index_t{1} << 30}) {
     for (const kvfit::index_t sketch : {0, 64}) {
       kvfit::selection_problem problem = scored.problem(12);
       problem.memory_cap = memory;
-      const joint policy{.sketch = sketch};
+      const joint policy{.attention_share = share, .sketch = sketch};
       const auto alone = select(policy, problem);
       REQUIRE(alone);
       for (const int threads : {2, 5}) {
@@ -370,12 +458,14 @@ TEST_CASE("joint selection on several threads chooses the same rows, folded, sto
   }
 }
 
-TEST_CASE("target columns are the relative weights, and outputs over their rms norm",
+TEST_CASE("target columns are the outputs' weights, and outputs over their rms norm",
           "[selection][joint][target]") {
   const head made = make_head(9, {.queries = 150, .keys = 20, .depth = 8, .width = 7});
   const scored_head scored(made.cache(), made.queries);
-  const kvfit::target_columns targets(scored.problem(4), 2.5);
-  const joint_equation equation = make_joint_equation(made.cache(), made.queries, 2.5);
+  const auto weighting = GENERATE(output_weighting::relative, output_weighting::absolute);
+  const kvfit::target_columns targets(scored.problem(4), 2.5, weighting);
+  const joint_equation equation =
+      make_joint_equation(made.cache(), made.queries, 2.5, {}, weighting);
   REQUIRE(targets.columns().rows() == 150);
   REQUIRE(targets.columns().cols() == 8);
   const Eigen::MatrixXd found = targets.columns().cast<double>();

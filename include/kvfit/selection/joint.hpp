@@ -13,6 +13,7 @@
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
+#include "kvfit/selection/ranking.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
 
@@ -30,8 +31,8 @@ inline index_t folded_rows(const selection::joint& policy, index_t budget) noexc
 namespace kvfit::selection {
 inline namespace KVFIT_ISA {
 
-inline score_options wanted_scores(const selection::joint&) {
-  return {.importance = importance_kind::none,
+inline score_options wanted_scores(const selection::joint& policy) {
+  return {.importance = policy.attention_share > 0 ? importance_kind::rms : importance_kind::none,
           .keep_exponentials = std::numeric_limits<index_t>::max()};
 }
 
@@ -39,6 +40,10 @@ inline result<void> check_settings(const selection::joint& policy) {
   if (!(policy.mass_weight >= 0 && policy.mass_weight <= 1e6)) {
     return kvfit::detail::refuse_number("joint.mass_weight", policy.mass_weight,
                                         "must be in [0, 1e6]");
+  }
+  if (!(policy.attention_share >= 0 && policy.attention_share <= 1)) {
+    return kvfit::detail::refuse_number("joint.attention_share", policy.attention_share,
+                                        "must be in [0, 1]");
   }
   if (policy.sweep < 1 || policy.sweep > 256) {
     return error{errc::invalid_option, "joint.sweep", policy.sweep, policy.sweep < 1 ? 1 : 256,
@@ -58,9 +63,15 @@ inline result<void> check_settings(const selection::joint& policy) {
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
-  if (const auto ok = check_problem(problem); !ok) return ok.error();
+  const auto ok =
+      policy.attention_share > 0 ? check_ranked_problem(problem) : check_problem(problem);
+  if (!ok) return ok.error();
+  if (detail::rows_by_attention(policy, problem.budget) == problem.budget) {
+    return selected_rows{
+        .positions = highest_rows(problem, problem.scores->importance.data(), problem.budget)};
+  }
   const index_t folded = detail::folded_rows(policy, problem.budget);
-  return detail::joint_search(problem, policy.mass_weight, policy.sweep, folded).run();
+  return detail::joint_search(problem, policy, folded).run();
 }
 
 /// Bytes that `select` holds at most, its result included.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/picked_basis.hpp"
+#include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
@@ -24,6 +26,11 @@
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
+
+/// How many rows are chosen by attention alone.
+inline index_t rows_by_attention(const selection::joint& policy, index_t budget) noexcept {
+  return static_cast<index_t>(std::floor(policy.attention_share * static_cast<double>(budget)));
+}
 
 /// One run of simultaneous orthogonal least squares; see `selection::joint`.
 ///
@@ -41,13 +48,14 @@ inline namespace KVFIT_ISA {
 /// and G itself is brought up to date once a sweep, in one product of matrices.
 class joint_search {
  public:
-  /// Fields of the policy, and the rows that its `sketch` folds the queries onto (0: none).
-  joint_search(const selection_problem& problem, double mass_weight, index_t sweep, index_t folded)
+  /// The policy, and the rows that its `sketch` folds the queries onto (0: none).
+  joint_search(const selection_problem& problem, const selection::joint& policy, index_t folded)
       : problem_(problem),
-        targets_(problem, mass_weight),
+        targets_(problem, policy.mass_weight, policy.weighting),
         full_(problem, mass_weighting::relative, &targets_.row_weights()),
         columns_(full_, folded, problem.memory_cap),
-        sweep_(std::min(sweep, columns_.keys())),
+        by_attention_(rows_by_attention(policy, problem.budget)),
+        sweep_(std::min(policy.sweep, columns_.keys())),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
     for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
@@ -57,6 +65,7 @@ class joint_search {
 
   result<selected_rows> run() {
     start();
+    if (const auto ok = take_most_attended(); !ok) return ok.error();
     while (size() < problem_.budget) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
       const index_t best = best_open();
@@ -94,7 +103,8 @@ class joint_search {
     const index_t keys = columns_.keys();
     columns_.squared_norms(norms_);
     residual_norm_sq_ = norms_;
-    columns_.correlate(columns_.fold(targets_.columns()), correlation_);
+    folded_targets_ = columns_.fold(targets_.columns());
+    columns_.correlate(folded_targets_, correlation_);
     score_.resize(keys);
     measure_correlation();
     basis_ = picked_basis(problem_.budget, columns_.rows());
@@ -109,6 +119,62 @@ class joint_search {
     set_zero(waiting_, keys, slots);
     set_zero(explained_, slots, targets());
     shared_.resize(keys, slots);
+  }
+
+  /// The rows of most attention, `slots` at a time: what they explain is taken out of G and of all
+  /// columns in one product for them all.
+  result<void> take_most_attended() {
+    if (by_attention_ == 0) return {};
+    std::vector<index_t> most =
+        selection::highest_rows(problem_, problem_.scores->importance.data(), by_attention_);
+    for (std::size_t first = 0; first < most.size(); first += slots_.size()) {
+      if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
+      const std::size_t count = std::min(slots_.size(), most.size() - first);
+      take_together({most.data() + first, count});
+    }
+    folded_targets_ = {};
+    measure_correlation();
+    return {};
+  }
+
+  void take_together(std::span<const index_t> rows) {
+    matrix added = columns_.columns(rows);
+    basis_.project_out(added, problem_.threads);
+    index_t many = 0;  // of the rows that are not what others are already
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      const index_t row = rows[k];
+      out_.positions.push_back(row);
+      is_open_[static_cast<std::size_t>(row)] = 0;
+      float* const column = row_of(added, static_cast<index_t>(k));
+      for (int pass = 0; pass < 2; ++pass) {
+        for (index_t before = 0; before < many; ++before) {
+          const float* const other = row_of(added, before);
+          simd::subtract_scaled(column, simd::dot32(other, column, added.cols()), other,
+                                added.cols());
+        }
+      }
+      const double left = simd::squared_norm(column, added.cols());
+      if (!(left > static_cast<double>(dependent) * static_cast<double>(norms_[row]))) continue;
+      const auto scale = static_cast<float>(1 / std::sqrt(left));
+      basis_.append(column, scale);
+      std::copy_n(basis_.last(), added.cols(), row_of(added, many++));
+    }
+    if (many == 0) return;
+    matrix orthonormal(many, added.cols());
+    std::copy_n(added.data(), orthonormal.size(), orthonormal.data());
+    matrix explained(many, targets());  // what is left of the targets along a new direction is
+    simd::multiply({orthonormal.data(), orthonormal.cols(), 1},  // all there ever was
+                   {folded_targets_.data(), targets()}, {explained.data(), targets()}, many,
+                   targets(), orthonormal.cols());
+    columns_.correlate(transposed(orthonormal), fresh_);
+    over_keys([&](index_t first, index_t count) noexcept {
+      simd::multiply({row_of(fresh_, first), many, 1}, {explained.data(), targets()},
+                     {row_of(correlation_, first), targets()}, count, targets(), many,
+                     simd::product_mode::subtract);
+      for (index_t j = first; j < first + count; ++j) {
+        residual_norm_sq_[j] -= simd::dot32(row_of(fresh_, j), row_of(fresh_, j), many);
+      }
+    });
   }
 
   /// 1 + d_v.
@@ -289,10 +355,12 @@ class joint_search {
   target_columns targets_;
   mass_columns full_;
   sketched_columns columns_;
+  index_t by_attention_;
   index_t sweep_;
   std::vector<char> is_open_;
   vector norms_;             // ‖a_j‖²
   vector residual_norm_sq_;  // ‖P⊥a_j‖²
+  matrix folded_targets_;    // until the rows of most attention are taken
   matrix correlation_;       // T × (1 + d_v): G as of the last sweep
   vector score_;             // ‖G_j‖² as of now
   picked_basis basis_;

@@ -17,8 +17,8 @@ inline namespace KVFIT_ISA {
 /// norm.
 class target_columns {
  public:
-  target_columns(const selection_problem& problem, double mass_weight)
-      : weights_(relative_output_weights(problem.scores->output)) {
+  target_columns(const selection_problem& problem, double mass_weight, output_weighting weighting)
+      : weights_(output_weights(problem.scores->output, weighting)) {
     const matrix& output = problem.scores->output;
     const index_t n = output.rows();
     const index_t width = output.cols();
