@@ -39,6 +39,13 @@ selected_rows run_joint(const joint& policy, const kvfit::selection_problem& pro
   return *chosen;
 }
 
+/// The search alone, for relative errors, without rows by attention.
+selected_rows search_alone(joint policy, const kvfit::selection_problem& problem) {
+  policy.attention_share = 0;
+  policy.weighting = output_weighting::relative;
+  return run_joint(policy, problem);
+}
+
 /// What `selection::joint` explains, and with what: from its formula, in double.
 struct joint_equation {
   Eigen::MatrixXd columns;  ///< n × T: f_i A_ij
@@ -128,8 +135,8 @@ TEST_CASE("joint selection picks what refitting every candidate from scratch in 
     const scored_head scored(made.cache(), made.queries);
     for (const kvfit::index_t sweep : {1, 4, 16}) {
       INFO("sweep " << sweep);
-      const selected_rows chosen =
-          run_joint({.mass_weight = mass_weight, .sweep = sweep, .sketch = 0}, scored.problem(8));
+      const selected_rows chosen = search_alone(
+          {.mass_weight = mass_weight, .sweep = sweep, .sketch = 0}, scored.problem(8));
       CHECK(chosen.positions == expected.positions);
       CHECK(chosen.weights.empty());
       CHECK(chosen.report.rounds == 8);
@@ -149,8 +156,8 @@ TEST_CASE("the mass weight changes what is picked, and a large one picks for the
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     const head made = make_head(seed, small_head);
     const scored_head scored(made.cache(), made.queries);
-    const auto for_output = run_joint({.mass_weight = 0, .sketch = 0}, scored.problem(6));
-    const auto for_mass = run_joint({.mass_weight = 1e6, .sketch = 0}, scored.problem(6));
+    const auto for_output = search_alone({.mass_weight = 0, .sketch = 0}, scored.problem(6));
+    const auto for_mass = search_alone({.mass_weight = 1e6, .sketch = 0}, scored.problem(6));
     differ += for_output.positions != for_mass.positions ? 1 : 0;
     joint_equation equation = make_joint_equation(made.cache(), made.queries, joint{}.mass_weight);
     equation.targets.conservativeResize(Eigen::NoChange, 1);
@@ -167,10 +174,10 @@ TEST_CASE("the mass weight changes what is picked, and a large one picks for the
 TEST_CASE("picks of a budget are the first picks of a larger one", "[selection][joint]") {
   const head made = make_head(3);
   const scored_head scored(made.cache(), made.queries);
-  const auto longest = run_joint({.sketch = 0}, scored.problem(40)).positions;
+  const auto longest = search_alone({.sketch = 0}, scored.problem(40)).positions;
   REQUIRE(longest.size() == 40);
   for (const kvfit::index_t budget : {1, 2, 7, 20, 39}) {
-    const auto fewer = run_joint({.sketch = 0}, scored.problem(budget)).positions;
+    const auto fewer = search_alone({.sketch = 0}, scored.problem(budget)).positions;
     REQUIRE(static_cast<kvfit::index_t>(fewer.size()) == budget);
     CHECK(std::equal(fewer.begin(), fewer.end(), longest.begin()));
   }
@@ -188,9 +195,9 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
     ++compared;
     const scored_head scored(made.cache(), made.queries);
     kvfit::selection_problem problem = scored.problem(8);
-    CHECK_FALSE(run_joint({.sketch = 0}, problem).report.recomputed);
+    CHECK_FALSE(search_alone({.sketch = 0}, problem).report.recomputed);
     problem.memory_cap = 0;
-    const selected_rows anew = run_joint({.sketch = sketch}, problem);
+    const selected_rows anew = search_alone({.sketch = sketch}, problem);
     CHECK(anew.report.recomputed);
     CHECK(anew.positions == expected.positions);
     // Exponentials that the score pass kept serve, too.
@@ -198,7 +205,7 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
     REQUIRE(kept.scores().exponentials.rows() == 24);
     problem = kept.problem(8);
     problem.memory_cap = 0;
-    const selected_rows from_scores = run_joint({.sketch = 0}, problem);
+    const selected_rows from_scores = search_alone({.sketch = 0}, problem);
     CHECK_FALSE(from_scores.report.recomputed);
     CHECK(from_scores.positions == expected.positions);
   }
@@ -218,13 +225,13 @@ TEST_CASE("of equal keys one is chosen, and the budget is filled by importance w
     return std::unique(kinds.begin(), kinds.end()) - kinds.begin();
   };
   for (const kvfit::index_t sweep : {1, 4, 16}) {
-    const selected_rows six = run_joint({.sweep = sweep, .sketch = 0}, scored.problem(6));
+    const selected_rows six = search_alone({.sweep = sweep, .sketch = 0}, scored.problem(6));
     CHECK(distinct_keys(six.positions) == 6);
     CHECK(six.report.filled == 0);
     // Ties go to the earlier row.
     CHECK(*std::max_element(six.positions.begin(), six.positions.end()) == 5);
 
-    const selected_rows ten = run_joint({.sweep = sweep, .sketch = 0}, scored.problem(10));
+    const selected_rows ten = search_alone({.sweep = sweep, .sketch = 0}, scored.problem(10));
     REQUIRE(ten.positions.size() == 10);
     CHECK(std::equal(six.positions.begin(), six.positions.end(), ten.positions.begin()));
     CHECK(ten.report.rounds == 6);
@@ -256,9 +263,10 @@ TEST_CASE("keys hidden by their bias are never chosen, not even to fill the budg
   const auto expected =
       joint_in_double(make_joint_equation(cache, made.queries, joint{}.mass_weight), 6, open);
   REQUIRE(expected.margin >= joint_resolution);
-  CHECK(run_joint({.sketch = 0}, scored.problem(6)).positions == expected.positions);
+  CHECK(search_alone({.sketch = 0}, scored.problem(6)).positions == expected.positions);
   for (const kvfit::index_t sketch : {0, 8}) {
-    std::vector<kvfit::index_t> all = run_joint({.sketch = sketch}, scored.problem(24)).positions;
+    std::vector<kvfit::index_t> all =
+        search_alone({.sketch = sketch}, scored.problem(24)).positions;
     std::sort(all.begin(), all.end());
     CHECK(all == open);
   }
@@ -281,7 +289,7 @@ TEST_CASE("masks count, and queries that see nothing do not", "[selection][joint
     if (expected.margin < joint_resolution) continue;
     ++compared;
     const scored_head scored(cache, made.queries);
-    CHECK(run_joint({.sketch = 0}, scored.problem(8)).positions == expected.positions);
+    CHECK(search_alone({.sketch = 0}, scored.problem(8)).positions == expected.positions);
   }
   CHECK(compared >= 3);
 }
@@ -289,7 +297,7 @@ TEST_CASE("masks count, and queries that see nothing do not", "[selection][joint
 TEST_CASE("one query has one column's worth of rows to choose", "[selection][joint][degenerate]") {
   const head made = make_head(7, {.queries = 1, .keys = 20, .depth = 8, .width = 5});
   const scored_head scored(made.cache(), made.queries);
-  const selected_rows chosen = run_joint({}, scored.problem(4));
+  const selected_rows chosen = search_alone({}, scored.problem(4));
   // Any column explains all of it, so what follows goes by importance.
   CHECK(chosen.positions.size() == 4);
   CHECK(chosen.report.rounds == 1);
@@ -310,9 +318,9 @@ TEST_CASE("folded queries leave a choice nearly as good", "[selection][joint][sk
     const scored_head scored(made.cache(), made.queries);
     const joint_equation equation =
         make_joint_equation(made.cache(), made.queries, joint{}.mass_weight);
-    const auto exact = run_joint({.sketch = 0}, scored.problem(8));
-    const auto folded = run_joint({.sketch = 80}, scored.problem(8));
-    const auto unfolded = run_joint({.sketch = 400}, scored.problem(8));
+    const auto exact = search_alone({.sketch = 0}, scored.problem(8));
+    const auto folded = search_alone({.sketch = 80}, scored.problem(8));
+    const auto unfolded = search_alone({.sketch = 400}, scored.problem(8));
     CHECK(unfolded.positions == exact.positions);
     CHECK(folded.positions.size() == 8);
     const double best = equation.left_by(exact.positions);
@@ -415,6 +423,61 @@ TEST_CASE("a share of 1 chooses the rows of highest attention, and a share of a 
   REQUIRE(two.size() == 2);
   CHECK(two[0] == select(highest_attention{}, scored.problem(1))->positions[0]);
   CHECK(two[1] != two[0]);
+}
+
+TEST_CASE("a prior multiplies every score that rows are ranked by", "[selection][joint][prior]") {
+  const head made = make_head(11, small_head);
+  const scored_head scored(made.cache(), made.queries);
+  for (const double share : {0.0, 0.5, 1.0}) {
+    const auto without = run_joint({.attention_share = share, .sketch = 0}, scored.problem(6));
+    joint policy{.attention_share = share, .sketch = 0};
+    policy.prior.assign(24, 3.0F);  // the same for all changes nothing
+    CHECK(run_joint(policy, scored.problem(6)).positions == without.positions);
+    // Rows of 0 are kept only where no others are left.
+    for (const kvfit::index_t row : without.positions) {
+      policy.prior[static_cast<std::size_t>(row)] = 0;
+    }
+    const auto others = run_joint(policy, scored.problem(18)).positions;
+    CHECK(others.size() == 18);
+    for (const kvfit::index_t row : without.positions) {
+      CHECK(std::find(others.begin(), others.end(), row) == others.end());
+    }
+    CHECK(run_joint(policy, scored.problem(24)).positions.size() == 24);
+    // A large factor brings a row in that would not be.
+    policy.prior.assign(24, 1.0F);
+    policy.prior[static_cast<std::size_t>(others.back())] = 1e6F;
+    CHECK(run_joint(policy, scored.problem(6)).positions[0] == others.back());
+  }
+  // Rows of the problem are those from `first_row` on of the caller's.
+  joint policy{.attention_share = 1};
+  policy.prior.assign(29, 1.0F);
+  policy.prior[5 + 7] = 1e6F;
+  kvfit::selection_problem problem = scored.problem(1);
+  problem.first_row = 5;
+  CHECK(run_joint(policy, problem).positions == std::vector<kvfit::index_t>{7});
+}
+
+TEST_CASE("a prior of the wrong length, a negative factor or one that is no number is refused",
+          "[selection][joint][prior][refuse]") {
+  const head made = make_head(11, small_head);
+  const scored_head scored(made.cache(), made.queries);
+  joint policy;
+  policy.prior.assign(23, 1.0F);
+  const auto shorter = select(policy, scored.problem(4));
+  REQUIRE_FALSE(shorter);
+  CHECK(shorter.error().code == errc::shape_mismatch);
+  CHECK(shorter.error().argument == "joint.prior");
+  CHECK(shorter.error().actual == 23);
+  CHECK(shorter.error().expected == 24);
+  policy.prior.assign(24, 1.0F);
+  for (const float bad :
+       {-1.0F, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    policy.prior[3] = bad;
+    const auto chosen = select(policy, scored.problem(4));
+    REQUIRE_FALSE(chosen);
+    CHECK(chosen.error().code == errc::invalid_option);
+    CHECK(chosen.error().actual == 3);
+  }
 }
 
 TEST_CASE("rows that say the same keep their places where attention chooses them",

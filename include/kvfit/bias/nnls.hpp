@@ -25,8 +25,7 @@ inline result<void> check_settings(const bias::nnls& policy) {
 inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   const matrix& columns = *problem.columns;
-  const auto mass =
-      kvfit::detail::mass_target_of(*problem.scores, columns.rows(), policy.weighting);
+  const auto mass = kvfit::detail::mass_target_of(problem, policy.weighting);
   const auto products =
       linalg::form_normal_equations(columns, mass.target, mass.factors, problem.threads);
   const linalg::bounded_fit fit = linalg::bounded_nnls(

@@ -19,6 +19,8 @@ struct bias_problem {
   const matrix* columns = nullptr;  ///< n × t: exp(s_ij − max_i), 0 where query i sees nothing
   const attention_scores* scores = nullptr;        ///< full attention of the n queries
   std::span<const double> selection_weights = {};  ///< t weights fitted by the selection, or empty
+  /// n: Σ exp(s_ij − max_i) of rows that stay as they are beside those; empty: there are none.
+  std::span<const float> known = {};
   /// Who runs what can be done at the same time; what comes out does not depend on it.
   executor_ref threads = {};
 };

@@ -34,7 +34,7 @@ inline result<bias_fit> fit_bias(const bias::projected_gradient& policy,
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   const matrix& columns = *problem.columns;
   const index_t n = columns.rows();
-  auto mass = kvfit::detail::mass_target_of(*problem.scores, n, policy.weighting);
+  auto mass = kvfit::detail::mass_target_of(problem, policy.weighting);
   matrix scaled;  // absolute weighting takes the columns as they are, without a copy
   if (policy.weighting == mass_weighting::relative) {
     scaled = columns;

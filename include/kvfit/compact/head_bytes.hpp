@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 
+#include "kvfit/compact/all_importance.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/policy_functions.hpp"
@@ -39,6 +40,8 @@ class head_bytes {
       : options_(options),
         fit_(parts.fit),
         judge_(parts.judge),
+        given_(parts.given),
+        fits_all_(parts.fits_all),
         adds_(adds),
         t_(fit_.budget),
         at_once_(panels_at_once),
@@ -49,7 +52,8 @@ class head_bytes {
   }
 
   [[nodiscard]] double most() const {
-    return views_ + std::max({score_checked_bytes(fit_, wanted_), choosing(), weighing(), after()});
+    return views_ + std::max({score_checked_bytes(fit_, wanted_), ranking(), choosing(), weighing(),
+                              after()});
   }
 
  private:
@@ -59,8 +63,29 @@ class head_bytes {
   [[nodiscard]] double outputs(index_t queries) const { return float_bytes(queries, fit_.width); }
   [[nodiscard]] double full_scores() const { return scores_bytes(fit_, wanted_); }
 
+  /// `rank_by_all`.
+  [[nodiscard]] double ranking() const {
+    if (wanted_.importance == importance_kind::none || wanted_.window > 0) return 0;
+    if (ranks_by_judge()) {
+      return full_scores() + score_checked_bytes(judge_, judging_scores(at_once_));
+    }
+    return fits_all_ && judge_.queries == 0
+               ? 0
+               : full_scores() + importance_of_all_bytes(given_, wanted_);
+  }
+  [[nodiscard]] bool ranks_by_judge() const {
+    return fits_all_ && judge_.queries > 0 && wanted_.importance != importance_kind::none &&
+           wanted_.pooling == pooling_kind::none && wanted_.window == 0;
+  }
+  [[nodiscard]] score_options judging_scores(index_t panels_at_once = 1) const {
+    return {.importance = ranks_by_judge() ? wanted_.importance : importance_kind::none,
+            .panels_at_once = panels_at_once};
+  }
+  /// What has been scored of the judge before rows are chosen.
+  [[nodiscard]] double ranked_scores() const { return ranks_by_judge() ? judged_scores() : 0; }
+
   [[nodiscard]] double choosing() const {
-    return full_scores() +
+    return full_scores() + ranked_scores() +
            std::max(select_bytes(options_.selection, fit_), grown_bytes(double_bytes(6, t_)));
   }
 
@@ -75,7 +100,7 @@ class head_bytes {
                                             grown_bytes(double_bytes(fit_.keys))
                                       : 0;
     const double columns = float_bytes(t_, fit_.depth) + row_logits_bytes(fit_, t_, at_once_);
-    return full_scores() + double_bytes(16, t_) +
+    return full_scores() + ranked_scores() + double_bytes(16, t_) +
            std::max(columns, kept_weights(fit_.queries) + std::max(fit, replacing));
   }
 
@@ -108,7 +133,7 @@ class head_bytes {
   }
 
   [[nodiscard]] double judged_scores() const {
-    return judge_.queries == 0 ? 0 : scores_bytes(judge_, {.importance = importance_kind::none});
+    return judge_.queries == 0 ? 0 : scores_bytes(judge_, judging_scores());
   }
 
   /// `attend_compact` for the queries of `sizes`.
@@ -142,7 +167,12 @@ class head_bytes {
                            ? kept_values()
                            : std::max(fit_values_bytes(options_.values, all), 2 * kept_values());
     const double train = kept_weights(fit_.queries) + float_bytes(fit_.queries);
-    const double stacked = sets > 0 ? float_bytes(queries, t_ + fit_.width) : 0;
+    // Rows that are not exact are fitted to what the exact ones leave.
+    const auto* const rows = options_.selection.get_if<selection::joint>();
+    const bool has_exact = rows != nullptr && rows->exact_share > 0;
+    const double stacked =
+        (sets > 0 ? float_bytes(queries, t_ + fit_.width) : 0) +
+        (has_exact ? float_bytes(queries, t_ + fit_.width) + 3 * kept_values() : 0);
     return std::max(attending(fit_),
                     train + stacked + std::max(fit, sets > 0 ? attending(fit_) : 0));
   }
@@ -166,6 +196,8 @@ class head_bytes {
   const compact_options& options_;
   head_sizes fit_;
   head_sizes judge_;
+  head_sizes given_;
+  bool fits_all_;
   bool adds_;
   index_t t_;
   index_t at_once_;  // panels of queries, one for each thread

@@ -2,6 +2,8 @@
 /// Errors of a compact cache of one head, on queries held out from its fit.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -33,17 +35,38 @@ class head_judge {
 
   [[nodiscard]] bool has_held_out() const noexcept { return !parts_.judge.blocks.empty(); }
 
-  /// Full attention of the judging queries, computed at the first call.
-  result<const attention_scores*> held_out_scores() {
+  /// Full attention of the judging queries, computed at the first call, with the keys' `importance`
+  /// that it asks for.
+  result<const attention_scores*> held_out_scores(
+      importance_kind importance = importance_kind::none) {
     if (!held_out_) {
-      auto full =
-          score_checked(parts_.judge.beside(cache_), parts_.judge.set(), rule_,
-                        {.importance = importance_kind::none, .panels_at_once = threads_.threads()},
-                        {}, stop_, threads_);
+      auto full = score_checked(parts_.judge.beside(cache_), parts_.judge.set(), rule_,
+                                {.importance = importance, .panels_at_once = threads_.threads()},
+                                {}, stop_, threads_);
       if (!full) return full.error();
       held_out_ = std::move(*full);
     }
     return &*held_out_;
+  }
+
+  /// Gives the importance in `fitted`, the scores of the queries fitted on, the held-out ones'
+  /// part; some are held out, and it is neither pooled nor of a window.
+  result<void> add_importance_to(attention_scores& fitted, importance_kind kind) {
+    const auto full = held_out_scores(kind);
+    if (!full) return full.error();
+    const vector& more = (*full)->importance;
+    const auto held = static_cast<double>((*full)->max.size());
+    const double share = held / (held + static_cast<double>(fitted.max.size()));
+    for (index_t j = 0; j < more.size(); ++j) {
+      const auto a = static_cast<double>(fitted.importance[j]);
+      const auto b = static_cast<double>(more[j]);
+      const double both = kind == importance_kind::max ? std::max(a, b)
+                          : kind == importance_kind::mean
+                              ? a + share * (b - a)
+                              : std::sqrt(a * a + share * (b * b - a * a));
+      fitted.importance[j] = static_cast<float>(both);
+    }
+    return {};
   }
 
   /// Attention of the judging queries over `compact`.

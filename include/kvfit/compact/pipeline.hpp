@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kvfit/attention/split.hpp"
+#include "kvfit/compact/all_importance.hpp"
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/head_judge.hpp"
@@ -56,7 +57,7 @@ class pipeline {
     if (const auto ok = weigh(); !ok) return ok.error();
     place_chosen();
     value_stage_.emplace(options_, scored_head{cache_, parts_, scores_}, *judge_, stop_, threads_,
-                         clock_, out_);
+                         clock_, out_, chosen_.is_exact);
     if (!options_.gradient.holds<no_gradient>()) {
       if (const auto ok = descend(*options_.gradient.get_if<gradient_keys>()); !ok) {
         return ok.error();
@@ -102,6 +103,10 @@ class pipeline {
       return error{errc::all_masked, "queries", 0, scores_.max.size(), "no query sees any key"};
     }
     judge_.emplace(cache_, options_.rule, parts_, scores_, stop_, threads_);
+    const auto ranked =
+        rank_by_all(cache_, queries_, options_.rule, fit_scores(options_, panels_at_once_),
+                    share() >= 1, *judge_, scores_, stop_, threads_);
+    if (!ranked) return ranked;
     out_.report.seconds.score = clock_.lap();
     return {};
   }
@@ -132,6 +137,10 @@ class pipeline {
     if (!chosen_.weights.empty() && chosen_.weights.size() != chosen_.positions.size()) {
       return error{errc::shape_mismatch, "selection policy's weights",
                    static_cast<index_t>(chosen_.weights.size()), kept, "one for each position"};
+    }
+    if (!chosen_.is_exact.empty() && chosen_.is_exact.size() != chosen_.positions.size()) {
+      return error{errc::shape_mismatch, "selection policy's is_exact",
+                   static_cast<index_t>(chosen_.is_exact.size()), kept, "one for each position"};
     }
     sort_by_position(chosen_);
     if (const auto ok = check_positions(); !ok) return ok;
@@ -209,7 +218,7 @@ class pipeline {
   /// Refinement with rollback; `sets`: those its last batch was stepped on with.
   result<kept_refinement> move_keys(const refinement& moves, std::vector<scored_set>& sets) {
     refiner moving(moves, cache_, options_.rule, parts_.fit, scores_, out_.positions,
-                   value_stage_->original(), options_.tied_values_from, stop_);
+                   value_stage_->original(), options_.tied_values_from, stop_, chosen_.is_exact);
     const auto steps =
         refine_with_rollback(moving, *judge_, {options_.storage.rows, options_.storage.bias},
                              options_.tied_values_from, out_);

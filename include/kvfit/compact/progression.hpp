@@ -8,7 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/compact/all_importance.hpp"
 #include "kvfit/compact/exact_rows.hpp"
+#include "kvfit/compact/head_judge.hpp"
 #include "kvfit/compact/memory_planner.hpp"
 #include "kvfit/compact/progressive_memory.hpp"
 #include "kvfit/compact/protected_rows.hpp"
@@ -24,29 +26,45 @@ inline namespace KVFIT_ISA {
 
 /// The rows that the selection picks for `options.budget` beside the protected rows `kept`, in its
 /// order, by the caller's numbers.
-inline result<std::vector<index_t>> order_of_choice(const kv_block& cache, const query_set& queries,
-                                                    const compact_options& options,
-                                                    const row_order& order,
-                                                    std::span<const index_t> kept,
-                                                    const stop_when& stop) {
+inline result<selected_rows> order_of_choice(const kv_block& cache, const query_set& queries,
+                                             const compact_options& options, const row_order& order,
+                                             std::span<const index_t> kept, const stop_when& stop) {
   const open_rows where = open_stretch(options.protect, order, cache.keys.rows());
   const open_block open(cache, where, kept);
   const kv_block& block = open.block();
   const index_t visible = cache.keys.rows() - order.hidden();
   const auto budget = std::min(options.budget, visible) - static_cast<index_t>(kept.size());
-  if (budget < 1) return std::vector<index_t>{};
+  if (budget < 1) return selected_rows{};
   query_split parts = split_queries(queries, block.masks, options.queries.held_out,
                                     fitted_share(options, queries.rows(), budget));
-  const auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule,
-                                    fit_scores(options), parts.fit.origins, stop);
+  auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule,
+                              fit_scores(options), parts.fit.origins, stop);
   if (!scores) return scores.error();
+  const executor_ref alone;
+  head_judge judge(block, options.rule, parts, *scores, stop, alone);
+  const auto ranked =
+      rank_by_all(block, queries, options.rule, fit_scores(options),
+                  fitted_share(options, queries.rows(), budget) >= 1, judge, *scores, stop, alone);
+  if (!ranked) return ranked.error();
   auto chosen = select(
       options.selection,
       selection_problem{parts.fit.beside(block), parts.fit.set(), options.rule, &*scores, budget,
                         options.memory.selection, where.first, parts.fit.origins, stop});
   if (!chosen) return chosen.error();
   for (index_t& row : chosen->positions) row += where.first;
-  return std::move(chosen->positions);
+  return std::move(*chosen);
+}
+
+/// The first `count` of these rows; of those chosen by attention and of the others as many as their
+/// part of all.
+inline std::vector<index_t> first_rows(const selected_rows& order, index_t count) {
+  const auto all = static_cast<index_t>(order.positions.size());
+  const index_t most = order.report.by_attention;
+  const index_t by_attention = all > 0 ? most * count / all : 0;
+  const auto begin = order.positions.begin();
+  std::vector<index_t> rows(begin, begin + by_attention);
+  rows.insert(rows.end(), begin + most, begin + most + count - by_attention);
+  return rows;
 }
 
 /// The same options with rows that are given, as many as the budget. Weights of a selection's own
@@ -127,14 +145,14 @@ class progression {
   }
 
   result<compacted> fit(const progressive_memory& memory, index_t budget) const {
-    const index_t open = std::min(budget - protected_, static_cast<index_t>(order_.size()));
+    const index_t open =
+        std::min(budget - protected_, static_cast<index_t>(order_.positions.size()));
     if (budget >= visible_ || open < 1) {
       const auto options = memory.for_fit(asked(budget), budget);
       if (!options) return options.error();
       return compact_checked(cache_, queries_, *options, stop_, {});
     }
-    const auto options =
-        memory.for_fit(asked(open + protected_, {order_.begin(), order_.begin() + open}), budget);
+    const auto options = memory.for_fit(asked(open + protected_, first_rows(order_, open)), budget);
     if (!options) return options.error();
     return compact_checked(cache_, queries_, *options, stop_, {});
   }
@@ -146,7 +164,7 @@ class progression {
   stop_when stop_;
   index_t visible_ = 0;
   index_t protected_ = 0;
-  std::vector<index_t> order_;
+  selected_rows order_;
 };
 
 }  // namespace KVFIT_ISA

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,14 +39,16 @@ struct scored_head {
 class value_stage {
  public:
   value_stage(const compact_options& options, const scored_head& head, head_judge& judge,
-              const stop_when& stop, const executor_ref& threads, stopwatch& clock, compacted& out)
+              const stop_when& stop, const executor_ref& threads, stopwatch& clock, compacted& out,
+              std::span<const char> is_exact = {})
       : options_(options),
         head_(head),
         judge_(judge),
         stop_(stop),
         threads_(threads),
         clock_(clock),
-        out_(out) {
+        out_(out),
+        is_exact_(is_exact) {
     gather_original();
   }
 
@@ -98,10 +102,10 @@ class value_stage {
     matrix all_weights;  // of the queries given and of the sets
     matrix all_output;
     if (!sets.empty()) stack(sets, all_weights, all_output);
-    auto fit = fit_values(
-        options_.values,
-        values_problem{sets.empty() ? &train_.weights : &all_weights,
-                       sets.empty() ? &head_.scores.output : &all_output, &original_, threads_});
+    const values_problem all{sets.empty() ? &train_.weights : &all_weights,
+                             sets.empty() ? &head_.scores.output : &all_output, &original_, nullptr,
+                             threads_};
+    auto fit = is_exact_.empty() ? fit_values(options_.values, all) : fit_free_values(all);
     if (!fit) return fit.error();
     out_.values = std::move(fit->values);
     out_.report.is_values_fitted = fit->is_fitted;
@@ -115,6 +119,44 @@ class value_stage {
                    original_.cols(), "columns"};
     }
     return {};
+  }
+
+  /// Values of the rows that are not exact, fitted to what the exact ones leave; theirs beside.
+  [[nodiscard]] result<values_fit> fit_free_values(const values_problem& all) const {
+    const index_t n = all.weights->rows();
+    const index_t t = original_.rows();
+    const index_t width = original_.cols();
+    std::vector<index_t> free;
+    for (index_t l = 0; l < t; ++l) {
+      if (is_exact_[static_cast<std::size_t>(l)] == 0) free.push_back(l);
+    }
+    const auto many = static_cast<index_t>(free.size());
+    if (many == 0) return values_fit{.values = original_};
+    matrix known = original_;
+    for (const index_t l : free) std::fill_n(known.data() + l * width, width, 0.0F);
+    matrix left = weighted_values(*all.weights, known, threads_);
+    for (index_t k = 0; k < left.size(); ++k)
+      left.data()[k] = all.output->data()[k] - left.data()[k];
+    matrix weights(n, many);
+    for (index_t i = 0; i < n; ++i) {
+      const float* const from = all.weights->data() + i * t;
+      float* to = weights.data() + i * many;
+      for (const index_t l : free) *to++ = from[l];
+    }
+    const matrix original = gather_rows(original_, free);
+    auto fit = fit_values(options_.values,
+                          values_problem{&weights, &left, &original, all.output, threads_});
+    if (!fit || fit->values.rows() != many || fit->values.cols() != width) return fit;
+    for (std::size_t k = 0; k < free.size(); ++k) {
+      std::copy_n(fit->values.data() + static_cast<index_t>(k) * width, width,
+                  known.data() + free[k] * width);
+    }
+    for (index_t l = 0; l < t; ++l) {
+      if (is_exact_[static_cast<std::size_t>(l)] == 0) continue;
+      std::copy_n(original_.data() + l * width, width, known.data() + l * width);
+    }
+    fit->values = std::move(known);
+    return fit;
   }
 
   /// Weights over the kept rows, and full outputs, of the queries given and of the sets.
@@ -243,6 +285,7 @@ class value_stage {
   const executor_ref& threads_;
   stopwatch& clock_;
   compacted& out_;
+  std::span<const char> is_exact_;
   matrix original_;
   bool copies_fit_ = true;   // the kept rows' own values fit their storage type
   compact_attention train_;  // of the queries fitted on, over the result

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <limits>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
@@ -33,6 +34,8 @@ struct objective_settings {
   float soft_cap = 0;  ///< of the logits; 0: none
   /// The values are the keys' columns from this one on; none: they are fitted.
   std::optional<index_t> tied_from = {};
+  /// One for each key: not 0 where key, bias and value (that of C₀) stay as they are; empty: none.
+  std::span<const char> is_exact = {};
 };
 
 /// J and its parts at one point.
@@ -170,6 +173,7 @@ class attention_objective {
           row[columns - width + k] += lambda * static_cast<double>(known[k]);
         }
       }
+      settle_exact_values(columns - width);
       if (!linalg::solve_positive_definite(system_, columns - width, width)) continue;
       values_.resize(t, width);
       for (index_t l = 0; l < t; ++l) {
@@ -179,6 +183,33 @@ class attention_objective {
       return has_finite_values();
     }
     return false;
+  }
+
+  /// Takes the exact values out of the equations, whose right-hand sides begin at column `first`:
+  /// what they explain is known.
+  void settle_exact_values(index_t first) {
+    const index_t t = rows();
+    const index_t width = original_.cols();
+    const index_t columns = system_.cols();
+    if (settings_.is_exact.empty()) return;
+    const auto is_exact = [&](index_t l) {
+      return settings_.is_exact[static_cast<std::size_t>(l)] != 0;
+    };
+    for (index_t l = 0; l < t; ++l) {
+      if (!is_exact(l)) continue;
+      const float* const value = original_.data() + l * width;
+      for (index_t k = 0; k < t; ++k) {
+        double& product = system_.data()[std::min(k, l) * columns + std::max(k, l)];
+        if (k != l && !is_exact(k)) {
+          double* const right = system_.data() + k * columns + first;
+          for (index_t c = 0; c < width; ++c) right[c] -= product * static_cast<double>(value[c]);
+        }
+        if (k != l) product = 0;
+      }
+      const double scale = system_.data()[l * columns + l];  // as the others': no bad condition
+      double* const right = system_.data() + l * columns + first;
+      for (index_t c = 0; c < width; ++c) right[c] = scale * static_cast<double>(value[c]);
+    }
   }
 
   /// X F² Xᵀ (its upper triangle), rounded up to whole registers, and X F² O beside it.
@@ -246,6 +277,12 @@ class attention_objective {
     objective_value value;
     for (index_t first = 0; first < queries(); first += refine_panel) {
       differentiate_panel(first, panel(first), seen, value, keys_gradient, bias_gradient);
+    }
+    for (std::size_t l = 0; l < settings_.is_exact.size(); ++l) {
+      if (settings_.is_exact[l] == 0) continue;
+      const auto row = static_cast<index_t>(l);
+      std::fill_n(keys_gradient.data() + row * keys_gradient.cols(), keys_gradient.cols(), 0.0F);
+      bias_gradient[row] = 0;
     }
     value.output /= seen;
     value.mass /= seen;

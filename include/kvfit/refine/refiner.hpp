@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -46,11 +47,12 @@ class refiner {
   /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
   /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
   /// checked before every evaluation of J, `step` ends with `cancelled`. `tied_from`: the keys'
-  /// first column that is a value; none: values are fitted.
+  /// first column that is a value; none: values are fitted. `is_exact`: rows that stay as they are,
+  /// one for each; empty: none.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
           const query_part& fit, const attention_scores& scores, const std::vector<index_t>& rows,
           const matrix& original, const std::optional<index_t>& tied_from = {},
-          const stop_when& stop = {})
+          const stop_when& stop = {}, std::span<const char> is_exact = {})
       : settings_(settings),
         cache_(cache),
         rule_(rule),
@@ -60,7 +62,7 @@ class refiner {
         tied_from_(tied_from),
         stop_(stop),
         objective_({settings.output_weight, settings.mass_weight, settings.mass_softness,
-                    rule.soft_cap, tied_from},
+                    rule.soft_cap, tied_from, is_exact},
                    original) {}
 
   /// Puts the point where it starts.

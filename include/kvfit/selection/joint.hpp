@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <limits>
 
 #include "kvfit/core/config.hpp"
@@ -25,6 +27,14 @@ inline index_t folded_rows(const selection::joint& policy, index_t budget) noexc
   return policy.sketch > 0 ? std::max(policy.sketch, 5 * budget) : 0;
 }
 
+/// The prior must have a factor for each row of the problem.
+inline result<void> check_prior(const selection::joint& policy, const selection_problem& problem) {
+  const auto given = static_cast<index_t>(policy.prior.size());
+  const index_t needed = problem.first_row + problem.cache.keys.rows();
+  if (given == 0 || given >= needed) return {};
+  return error{errc::shape_mismatch, "joint.prior", given, needed, "one factor for each row"};
+}
+
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
 
@@ -45,9 +55,20 @@ inline result<void> check_settings(const selection::joint& policy) {
     return kvfit::detail::refuse_number("joint.attention_share", policy.attention_share,
                                         "must be in [0, 1]");
   }
+  if (!(policy.exact_share >= 0 && policy.exact_share <= policy.attention_share)) {
+    return kvfit::detail::refuse_number("joint.exact_share", policy.exact_share,
+                                        "must be in [0, attention_share]");
+  }
   if (policy.sweep < 1 || policy.sweep > 256) {
     return error{errc::invalid_option, "joint.sweep", policy.sweep, policy.sweep < 1 ? 1 : 256,
                  "must be in 1 ... 256"};
+  }
+  for (std::size_t row = 0; row < policy.prior.size(); ++row) {
+    const float factor = policy.prior[row];
+    if (factor >= 0 && std::isfinite(factor)) continue;
+    return error{errc::invalid_option, "joint.prior", static_cast<index_t>(row), error::none,
+                 "the one at this place must be finite and not negative, is " +
+                     kvfit::detail::number_text(factor)};
   }
   if (policy.sketch < 0) {
     return error{errc::invalid_option, "joint.sketch", policy.sketch, 0, "must not be negative"};
@@ -66,12 +87,25 @@ inline result<selected_rows> select(const selection::joint& policy,
   const auto ok =
       policy.attention_share > 0 ? check_ranked_problem(problem) : check_problem(problem);
   if (!ok) return ok.error();
+  if (const auto sized = detail::check_prior(policy, problem); !sized) return sized.error();
+  result<selected_rows> chosen = selected_rows{};
   if (detail::rows_by_attention(policy, problem.budget) == problem.budget) {
-    return selected_rows{
-        .positions = highest_rows(problem, problem.scores->importance.data(), problem.budget)};
+    const vector ranks = detail::times_prior(problem.scores->importance, policy, problem.first_row);
+    chosen->positions = highest_rows(problem, ranks.data(), problem.budget);
+  } else {
+    const index_t folded = detail::folded_rows(policy, problem.budget);
+    chosen = detail::joint_search(problem, policy, folded).run();
+    if (!chosen) return chosen;
   }
-  const index_t folded = detail::folded_rows(policy, problem.budget);
-  return detail::joint_search(problem, policy, folded).run();
+  chosen->report.by_attention = std::min(detail::rows_by_attention(policy, problem.budget),
+                                         static_cast<index_t>(chosen->positions.size()));
+  const auto exact = detail::share_of_rows(policy.exact_share, problem.budget);
+  if (exact > 0) {
+    chosen->is_exact.assign(chosen->positions.size(), 0);
+    std::fill_n(chosen->is_exact.begin(),
+                std::min(static_cast<std::size_t>(exact), chosen->positions.size()), 1);
+  }
+  return chosen;
 }
 
 /// Bytes that `select` holds at most, its result included.
@@ -84,10 +118,13 @@ inline double select_bytes(const selection::joint& policy, const head_sizes& siz
   const index_t rows = folds ? folded : sizes.queries;
   const double begun = target_columns_bytes(sizes) + mass_columns_bytes(sizes) +
                        (folds ? float_bytes(rows, keys) : 0);
-  const double search =
-      begun + float_bytes(sizes.queries) + static_cast<double>(keys) +
-      float_bytes(targets + 7 * sweep + 3, keys) + float_bytes(sizes.budget + 2 * sweep + 1, rows) +
-      float_bytes(6 * sweep, targets + 2) + grown_bytes(double_bytes(sizes.budget));
+  // Rows of most attention that are taken at once.
+  const index_t most = detail::rows_by_attention(policy, sizes.budget) > 0 ? 2 * sweep : 0;
+  const double search = begun + float_bytes(sizes.queries) + static_cast<double>(keys) +
+                        float_bytes(targets + 7 * sweep + (most > 0 ? sweep : 0) + 4, keys) +
+                        float_bytes(sizes.budget + 2 * sweep + 1, rows) +
+                        float_bytes(6 * sweep, targets + 2) +
+                        grown_bytes(double_bytes(sizes.budget));
   const auto products = [&](index_t many) {  // with as many columns, result aside
     return float_bytes(2 * many, rows);
   };
@@ -95,8 +132,14 @@ inline double select_bytes(const selection::joint& policy, const head_sizes& siz
                       grown_bytes(double_bytes(2, sweep)) + products(sweep) +
                       float_bytes(sweep, rows) + float_bytes(sweep, sizes.budget) +
                       (folds ? 0 : columns_bytes(sizes, sweep));
+  const double taking = most == 0 ? 0
+                                  : 2 * selection::highest_rows_bytes(sizes.budget) +
+                                        float_bytes(targets, rows) + 2 * products(most) +
+                                        float_bytes(most, sizes.budget + targets) +
+                                        (folds ? 0 : products(most) + columns_bytes(sizes, most));
   return std::max(begun + float_bytes(2, sizes.queries),
-                  search + std::max({products(targets), look, fill_bytes(sizes)}));
+                  search + std::max({products(targets) + float_bytes(most > 0 ? targets : 0, rows),
+                                     taking, look, fill_bytes(sizes)}));
 }
 
 constexpr bool may_replace(const selection::joint&) {

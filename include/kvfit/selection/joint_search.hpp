@@ -27,9 +27,22 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
+/// ⌊share · budget⌋.
+inline index_t share_of_rows(double share, index_t budget) noexcept {
+  return static_cast<index_t>(std::floor(share * static_cast<double>(budget)));
+}
+
 /// How many rows are chosen by attention alone.
 inline index_t rows_by_attention(const selection::joint& policy, index_t budget) noexcept {
-  return static_cast<index_t>(std::floor(policy.attention_share * static_cast<double>(budget)));
+  return share_of_rows(policy.attention_share, budget);
+}
+
+/// `scores` of the rows of a problem times their prior.
+inline vector times_prior(const vector& scores, const selection::joint& policy, index_t first_row) {
+  vector out = scores;
+  if (policy.prior.empty()) return out;
+  simd::multiply_each(out.data(), policy.prior.data() + first_row, out.size());
+  return out;
 }
 
 /// One run of simultaneous orthogonal least squares; see `selection::joint`.
@@ -56,7 +69,8 @@ class joint_search {
         columns_(full_, folded, problem.memory_cap),
         by_attention_(rows_by_attention(policy, problem.budget)),
         sweep_(std::min(policy.sweep, columns_.keys())),
-        is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
+        is_open_(static_cast<std::size_t>(columns_.keys()), 1),
+        policy_(policy) {
     for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
@@ -83,8 +97,8 @@ class joint_search {
       }
     }
     if (size() < problem_.budget) {
-      out_.report.filled =
-          selection::fill_by_importance(problem_, norms_, is_open_, out_.positions);
+      out_.report.filled = selection::fill_by_importance(
+          problem_, times_prior(norms_, policy_, problem_.first_row), is_open_, out_.positions);
     }
     return std::move(out_);
   }
@@ -125,8 +139,9 @@ class joint_search {
   /// columns in one product for them all.
   result<void> take_most_attended() {
     if (by_attention_ == 0) return {};
-    std::vector<index_t> most =
-        selection::highest_rows(problem_, problem_.scores->importance.data(), by_attention_);
+    const vector ranks = times_prior(problem_.scores->importance, policy_, problem_.first_row);
+    const std::vector<index_t> most =
+        selection::highest_rows(problem_, ranks.data(), by_attention_);
     for (std::size_t first = 0; first < most.size(); first += slots_.size()) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
       const std::size_t count = std::min(slots_.size(), most.size() - first);
@@ -200,7 +215,10 @@ class joint_search {
     if (is_open_[static_cast<std::size_t>(j)] == 0 ||
         !(residual_norm_sq_[j] > dependent * norms_[j]))
       return 0;
-    return score_[j] / residual_norm_sq_[j];
+    const float gained = score_[j] / residual_norm_sq_[j];
+    return policy_.prior.empty()
+               ? gained
+               : gained * policy_.prior[static_cast<std::size_t>(problem_.first_row + j)];
   }
 
   /// Ties go to the earlier row; −1 where no key explains anything.
@@ -358,6 +376,7 @@ class joint_search {
   index_t by_attention_;
   index_t sweep_;
   std::vector<char> is_open_;
+  const selection::joint& policy_;
   vector norms_;             // ‖a_j‖²
   vector residual_norm_sq_;  // ‖P⊥a_j‖²
   matrix folded_targets_;    // until the rows of most attention are taken

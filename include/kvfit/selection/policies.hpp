@@ -27,6 +27,9 @@ struct joint {
   /// Share of the rows chosen by attention alone, in [0, 1]. Least squares give few rows to what
   /// few queries ask for; attention keeps the row that one query looks at.
   double attention_share = 0;
+  /// Share of the rows, in [0, attention_share], that keep their own key, value and bias whatever
+  /// is fitted: ⌊exact_share · t⌋ of the largest attention.
+  double exact_share = 0;
   /// f_i ∝ 1/‖o_i‖ (errors count relative to the outputs), or 1.
   output_weighting weighting = output_weighting::relative;
   /// Keys whose columns are examined in one sweep, 1 … 256. Picks do not depend on it but for
@@ -35,6 +38,10 @@ struct joint {
   /// Rows that the n queries are folded onto for the choice alone (see `sketched_columns`):
   /// max(sketch, 5 t), all of them where that is n or more. 0: never fold.
   index_t sketch = 384;
+  /// What the caller knows of rows (boilerplate, reasoning, a system prompt): a factor for each row
+  /// of the cache, finite and ≥ 0, on every score it is ranked by. A row of 0 is kept only where
+  /// the budget has room for all others. Empty: 1 each.
+  std::vector<float> prior = {};
 };
 
 /// While fewer than `limit` rows are chosen: this many a round, refit every so many rounds.

@@ -49,6 +49,8 @@ struct selection_report {
   int refits = 0;       ///< weight fits within the selection
   index_t dropped = 0;  ///< keys taken out again for a weight under the cutoff
   index_t filled = 0;   ///< keys added by importance because mass was already explained
+  /// Keys chosen by attention before any round, the first of the list.
+  index_t by_attention = 0;
   /// The memory cap forbade storing n × T numbers at any precision: each round made them anew.
   bool recomputed = false;
 };
@@ -56,6 +58,9 @@ struct selection_report {
 struct selected_rows {
   std::vector<index_t> positions = {};  ///< distinct rows, in the order of choice; at most `budget`
   std::vector<double> weights = {};     ///< one each where the selection fitted weights, else empty
+  /// One each, not 0 where the row keeps its key, value and bias whatever is fitted; empty: none
+  /// does.
+  std::vector<char> is_exact = {};
   selection_report report = {};
 };
 

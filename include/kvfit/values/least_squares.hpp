@@ -117,7 +117,8 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   const bool is_relative = policy.weighting == output_weighting::relative;
   vector factors;
   if (is_relative) {
-    factors = output_weights(y, output_weighting::relative);
+    factors =
+        output_weights(problem.whole != nullptr ? *problem.whole : y, output_weighting::relative);
   } else {
     factors.resize(y.rows());
     std::fill_n(factors.data(), y.rows(), 1.0F);

@@ -17,6 +17,9 @@ struct values_problem {
   const matrix* weights = nullptr;   ///< n × t: softmax over the kept keys, bias as stored
   const matrix* output = nullptr;    ///< n × d_v: full attention's output
   const matrix* original = nullptr;  ///< t × d_v: the kept rows' own values
+  /// n × d_v: what errors are relative to; null: `output`. Another where rows that stay as they are
+  /// have been taken out of that.
+  const matrix* whole = nullptr;
   /// Who runs what can be done at the same time; what comes out does not depend on it.
   executor_ref threads = {};
 };
