@@ -166,7 +166,7 @@ TEST_CASE("smaller budgets of one selection keep its share by attention",
   REQUIRE(all);
   compact_options most{.budget = 10};
   most.selection = kvfit::selection::highest_attention{};
-  most.queries = options.queries;
+  most.replace_dead_keys = false;
   for (const index_t row : compacted_head(made.cache(), made.queries, most).positions) {
     CHECK(has_row(all->at(1), row));
   }
