@@ -63,6 +63,9 @@ TEST_CASE("a selection keeps to a cap on all it holds, or is refused before it b
   check_caps(kvfit::selection::omp{}, true, 0.02F);
   check_caps(kvfit::selection::omp{.keys_per_round = 4, .refit_interval = 2}, true, 0);
   check_caps(kvfit::selection::joint{}, true);
+  check_caps(kvfit::selection::joint{.attention_share = 0}, true);
+  check_caps(kvfit::selection::joint{.attention_share = 0.75, .sketch = 0}, true);
+  check_caps(kvfit::selection::joint{.attention_share = 1, .exact_share = 0.5}, false);
   check_caps(kvfit::selection::highest_attention{}, false);
   check_caps(kvfit::selection::random{3}, false);
   const head made = make_head(22);

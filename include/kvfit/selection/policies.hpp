@@ -26,7 +26,7 @@ struct joint {
   double mass_weight = 0.2;  ///< μ ≥ 0: 0 chooses for the output alone
   /// Share of the rows chosen by attention alone, in [0, 1]. Least squares give few rows to what
   /// few queries ask for; attention keeps the row that one query looks at.
-  double attention_share = 0;
+  double attention_share = 0.75;
   /// Share of the rows, in [0, attention_share], that keep their own key, value and bias whatever
   /// is fitted: ⌊exact_share · t⌋ of the largest attention.
   double exact_share = 0;
