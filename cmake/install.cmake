@@ -10,7 +10,8 @@ set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME kvfit)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/kvfit)
 set(compiled_dir ${CMAKE_INSTALL_LIBDIR}/cmake/kvfit_compiled)
 
-install(DIRECTORY include/kvfit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h*")
+install(DIRECTORY include/kvfit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h*"
+  PATTERN "kvfit/c" EXCLUDE)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT kvfit_licence)
 
 # ---- CMake: one set of targets for each optional dependency, so that who does not ask for it needs
@@ -54,6 +55,25 @@ if(KVFIT_COMPILED)
     DESTINATION ${compiled_dir} COMPONENT kvfit_compiled)
 endif()
 
+if(KVFIT_C)
+  set(c_dir ${CMAKE_INSTALL_LIBDIR}/cmake/kvfit_c)
+  install(TARGETS kvfit_c EXPORT kvfit_c_targets
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT kvfit_c
+    RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT kvfit_c
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT kvfit_c)
+  install(FILES include/kvfit/c/kvfit.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kvfit/c
+    COMPONENT kvfit_c)
+  if(KVFIT_WHEEL)
+    install(TARGETS kvfit_c LIBRARY DESTINATION . COMPONENT kvfit_wheel EXCLUDE_FROM_ALL)
+  endif()
+  install(EXPORT kvfit_c_targets NAMESPACE kvfit:: FILE kvfit_cConfig.cmake
+    DESTINATION ${c_dir} COMPONENT kvfit_c)
+  write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kvfit_cConfigVersion.cmake
+    COMPATIBILITY SameMinorVersion)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kvfit_cConfigVersion.cmake
+    DESTINATION ${c_dir} COMPONENT kvfit_c)
+endif()
+
 # ---- pkg-config -----------------------------------------------------------------------------------
 # kvfit_pc(NAME COMPONENT DIRECTORY KIND DESCRIPTION REQUIRES CFLAGS LIBS): installs NAME.pc below
 # DIRECTORY; KIND, include or lib, is what of kvfit it points to. Paths start at the file itself, so
@@ -85,6 +105,10 @@ endif()
 if(KVFIT_COMPILED)
   kvfit_pc(kvfit-compiled kvfit_compiled ${CMAKE_INSTALL_LIBDIR} lib "kvfit, compiled beforehand"
     "kvfit = ${PROJECT_VERSION}" "-DKVFIT_COMPILED" "-L\${libdir} -lkvfit_compiled")
+endif()
+if(KVFIT_C)
+  kvfit_pc(kvfit-c kvfit_c ${CMAKE_INSTALL_LIBDIR} lib "kvfit for C" "" "-I\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}"
+    "-L\${libdir} -lkvfit_c")
 endif()
 
 if(KVFIT_CPACK)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Rows chosen by attention beside those chosen jointly, and rows that stay exact within a fit.
+// Rows chosen by attention beside those chosen jointly.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -76,85 +76,34 @@ TEST_CASE("a row that one held-out query alone looks at is kept by its attention
   CHECK_FALSE(has_row(compacted_head(made.cache(), made.queries, ranked), 50));
 }
 
-TEST_CASE("exact rows keep key, value and bias, and the others are fitted beside them",
-          "[compact][attention_share][exact]") {
-  const head made = make_head(5, share_shape);
-  const kvfit::kv_block cache = made.cache();
-  for (const int steps : {0, 7}) {
-    auto options = shared(20, {.attention_share = 0.75, .exact_share = 0.5});
-    options.refine.steps = steps;
-    const compacted kept = compacted_head(cache, made.queries, options);
-    check_sound(kept, cache, 20);
-    CHECK(kept.report.is_bias_fitted);
-    CHECK(kept.report.is_values_fitted);
-    CHECK(unchanged_rows(kept, cache) == 10);
-    // Nearer than the same rows without any fit, by far.
-    auto copied = shared(20, {.attention_share = 0.75});
-    copied.bias = kvfit::bias::zero{};
-    copied.values = kvfit::values::copy{};
-    const compacted copies = compacted_head(cache, made.queries, copied);
-    const auto without = errors_of(made.test_queries, cache, copies.block());
-    const auto with = errors_of(made.test_queries, cache, kept.block());
-    INFO("output " << with.output_error << " for " << without.output_error << ", mass "
-                   << with.mass_error << " for " << without.mass_error);
-    CHECK(with.output_error < 0.8 * without.output_error);
-    CHECK(with.mass_error < 0.5 * without.mass_error);
-  }
-}
-
-TEST_CASE("where all rows are exact nothing is fitted", "[compact][attention_share][exact]") {
-  const head made = make_head(6, share_shape);
-  for (const index_t budget : {1, 2, 20}) {
-    const compacted kept = compacted_head(made.cache(), made.queries,
-                                          shared(budget, {.attention_share = 1, .exact_share = 1}));
-    check_sound(kept, made.cache(), budget);
-    CHECK(unchanged_rows(kept, made.cache()) == budget);
-    CHECK_FALSE(kept.report.is_values_fitted);
-  }
-}
-
 TEST_CASE("budgets of one and two rows, and any share of them, are sound",
           "[compact][attention_share]") {
   const head made = make_head(7, share_shape);
   for (const index_t budget : {1, 2}) {
     for (const double share : {0.0, 0.5, 0.75, 1.0}) {
       const compacted kept =
-          compacted_head(made.cache(), made.queries,
-                         shared(budget, {.attention_share = share, .exact_share = share / 2}));
+          compacted_head(made.cache(), made.queries, shared(budget, {.attention_share = share}));
       check_sound(kept, made.cache(), budget);
     }
   }
 }
 
-TEST_CASE("a share by attention and exact rows beside protected ones, at any number of threads",
+TEST_CASE("a share by attention beside protected rows, at any number of threads",
           "[compact][attention_share][threads]") {
   const head made = make_head(8, share_shape);
   const kvfit::kv_block cache = made.cache();
-  auto options = shared(30, {.attention_share = 0.75, .exact_share = 0.25});
+  auto options = shared(30, {.attention_share = 0.75});
   options.protect = {.first = 2, .last = 3, .rows = {40, 41}};
   const compacted alone = compacted_head(cache, made.queries, options);
   check_sound(alone, cache, 30);
   for (const index_t row : {0, 1, 40, 41, 93, 94, 95}) CHECK(has_row(alone, row));
-  CHECK(unchanged_rows(alone, cache) >= 7 + 5);
+  CHECK(unchanged_rows(alone, cache) >= 7);
   for (const int threads : {2, 5}) {
     kvfit::thread_pool pool(threads);
     const auto more = try_compact(cache, made.queries, options, {}, pool);
     REQUIRE(more);
     CHECK(same_result(*more, alone));
   }
-}
-
-TEST_CASE("exact rows of tied values stay the vectors they are",
-          "[compact][attention_share][exact][tied]") {
-  const head made = make_head(9, share_shape);
-  const kvfit::kv_block cache{.keys = made.keys,
-                              .values = kvfit::row_view(made.keys).middle_cols(2, 12)};
-  auto options = shared(20, {.attention_share = 0.75, .exact_share = 0.5});
-  options.tied_values_from = 2;
-  const compacted kept = compacted_head(cache, made.queries, options);
-  check_sound(kept, cache, 20);
-  CHECK(unchanged_rows(kept, cache) >= 10);
-  CHECK(unchanged_rows(kept, cache) < 20);
 }
 
 TEST_CASE("smaller budgets of one selection keep its share by attention",

@@ -24,9 +24,10 @@ inline namespace KVFIT_ISA {
 
 /// Pools `scores` in place; the average counts the zeros beyond the ends, as the published method
 /// does. Cost T · width: every window is summed by itself, so equal windows pool to equal numbers.
-inline void pool(vector& scores, pooling_kind kind, index_t width) {
+/// `raw`: memory for as many numbers.
+inline void pool(vector& scores, pooling_kind kind, index_t width, vector& raw) {
   if (kind == pooling_kind::none || width == 1) return;
-  const vector raw = scores;
+  raw.swap(scores);
   const index_t half = width / 2;
   const index_t last = raw.size() - 1;
   for (index_t j = 0; j <= last; ++j) {
@@ -46,8 +47,8 @@ inline void pool(vector& scores, pooling_kind kind, index_t width) {
 struct scored_panel {
   attention_panel panel;
   query_panel part;
-  vector scale;       ///< 1 / Σ_j exp(s_ij − shift_i), or 0
-  index_t first = 0;  ///< queries before it are not observed
+  float* scale = nullptr;  ///< 1 / Σ_j exp(s_ij − shift_i), or 0
+  index_t first = 0;       ///< queries before it are not observed
   /// Which of the others are, where that is not all of them.
   std::span<const char> observed = {};
   result<void> outcome = {};
@@ -61,9 +62,9 @@ struct scored_panel {
 /// into the running sums or maxima of the keys `from` … `from + count − 1`.
 inline void add_importance(const scored_panel& of, importance_kind kind, index_t from,
                            index_t count, std::span<double> importance) noexcept {
-  const index_t n = of.scale.size() - of.first;
+  const index_t n = of.part.count - of.first;
   if (n == 0 || kind == importance_kind::none) return;
-  const float* scales = of.scale.data() + of.first;
+  const float* scales = of.scale + of.first;
   for (index_t j = from; j < from + count; ++j) {
     const float* row = of.panel.exponentials(j) + of.first;
     double& sum = importance[static_cast<std::size_t>(j)];
@@ -91,7 +92,6 @@ inline result<void> score_panel(scored_panel& at, attention_scores& scores) {
                                              scores.exponentials.cols())
                           : at.panel.compute(part);
   if (!ok) return ok;
-  at.scale.resize(part.count);
   const index_t width = scores.output.cols();
   for (index_t i = 0; i < part.count; ++i) {
     const index_t row = part.offset + i;
@@ -114,26 +114,11 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
                                               std::span<const block_origin> origins = {},
                                               const stop_when& stop = {},
                                               const executor_ref& threads = {}) {
-  const index_t n = queries.rows();
   const index_t keys = cache.keys.rows();
+  const head_sizes sizes = sizes_of_head(cache, queries);
   attention_scores scores;
-  scores.max.resize(n);
-  scores.mass.resize(n);
-  scores.log_mass.resize(n);
-  scores.output.resize(n, cache.values.cols());
-
-  // n × T numbers are kept only where they are asked for and fit.
-  const double bytes = static_cast<double>(n) * static_cast<double>(keys) * sizeof(float);
-  const bool is_kept = bytes <= static_cast<double>(options.keep_exponentials);
-  if (is_kept) {
-    scores.exponentials.resize(keys, n);
-    scores.shift.resize(n);
-  }
-
-  std::vector<double> importance;
-  if (options.importance != importance_kind::none) {
-    importance.assign(static_cast<std::size_t>(keys), 0.0);
-  }
+  workspace space(workspace::purpose::allocate);
+  declare_scores(space, scores, sizes, options);
   const std::vector<index_t> observed = last_rows(queries.blocks(), origins, options.window);
   std::vector<char> latest;  // where those are not the last rows
   if (options.window > 0) {
@@ -142,10 +127,18 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   }
   const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
   const auto all = static_cast<index_t>(parts.size());
-  std::vector<scored_panel> group(
-      static_cast<std::size_t>(
-          std::min({options.panels_at_once, all, static_cast<index_t>(threads.threads())})),
-      scored_panel(cache, queries, rule, options.precision));
+  const index_t at_once =
+      std::min({options.panels_at_once, all, static_cast<index_t>(threads.threads())});
+  index_t longest = 0;
+  for (const query_panel& part : parts) longest = std::max(longest, part.count);
+  score_buffers own;
+  own.declare(space, keys, at_once, longest, options);
+  std::vector<double>& importance = own.importance;
+  std::vector<scored_panel> group(static_cast<std::size_t>(at_once),
+                                  scored_panel(cache, queries, rule, options.precision));
+  for (index_t k = 0; k < at_once; ++k) {
+    group[static_cast<std::size_t>(k)].scale = own.scales.data() + k * longest;
+  }
   for (index_t begin = 0; begin < all; begin += static_cast<index_t>(group.size())) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const std::span<scored_panel> now =
@@ -180,7 +173,6 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
   if (options.importance == importance_kind::none) return scores;
   const double share =
       1.0 / static_cast<double>(std::accumulate(observed.begin(), observed.end(), index_t{0}));
-  scores.importance.resize(keys);
   for (index_t j = 0; j < keys; ++j) {
     const double sum = importance[static_cast<std::size_t>(j)];
     const bool is_mean = options.importance == importance_kind::mean;
@@ -189,7 +181,7 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
                                               : is_mean  ? sum * share
                                                          : std::sqrt(sum * share));
   }
-  pool(scores.importance, options.pooling, options.pooling_width);
+  pool(scores.importance, options.pooling, options.pooling_width, own.raw);
   return scores;
 }
 

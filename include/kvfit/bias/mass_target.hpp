@@ -2,17 +2,15 @@
 /// The right-hand side of the weighted mass equation, and what its bounds must be.
 #pragma once
 
-#include <algorithm>
-#include <cstddef>
 #include <string>
 #include <vector>
 
 #include "kvfit/attention/mass_row.hpp"
-#include "kvfit/bias/problem.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -21,19 +19,18 @@ inline namespace KVFIT_ISA {
 struct mass_target {
   vector target;                ///< of the equation before row factors
   std::vector<double> factors;  ///< 0 where a query sees nothing
+
+  void declare(workspace& space, index_t queries) { space.add_vectors(queries, target, factors); }
 };
 
-inline mass_target mass_target_of(const bias_problem& problem, mass_weighting weighting) {
-  const attention_scores& scores = *problem.scores;
-  const index_t n = problem.columns->rows();
-  mass_target out{vector(n), std::vector<double>(static_cast<std::size_t>(n))};
+inline mass_target mass_target_of(const attention_scores& scores, index_t n,
+                                  mass_weighting weighting) {
+  mass_target out;
+  make_room(out, n);
   for (index_t i = 0; i < n; ++i) {
     const mass_row row = weighted_mass_row(scores, i, weighting);
     out.factors[static_cast<std::size_t>(i)] = static_cast<double>(row.factor);
     out.target[i] = row.factor > 0 ? row.target / row.factor : 0.0F;
-    if (!problem.known.empty()) {
-      out.target[i] = std::max(0.0F, out.target[i] - problem.known[static_cast<std::size_t>(i)]);
-    }
   }
   return out;
 }

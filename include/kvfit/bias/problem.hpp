@@ -19,8 +19,6 @@ struct bias_problem {
   const matrix* columns = nullptr;  ///< n × t: exp(s_ij − max_i), 0 where query i sees nothing
   const attention_scores* scores = nullptr;        ///< full attention of the n queries
   std::span<const double> selection_weights = {};  ///< t weights fitted by the selection, or empty
-  /// n: Σ exp(s_ij − max_i) of rows that stay as they are beside those; empty: there are none.
-  std::span<const float> known = {};
   /// Who runs what can be done at the same time; what comes out does not depend on it.
   executor_ref threads = {};
 };
@@ -36,7 +34,7 @@ struct bias_fit {
 };
 
 /// A bias policy: a type B with `result<bias_fit> fit_bias(const B&, const bias_problem&)` beside
-/// it, and perhaps `double fit_bias_bytes(const B&, const head_sizes&)` (`planned_memory`).
+/// it, and perhaps `void declare(workspace&, const B&, const head_sizes&)` (`planned_memory`).
 template <class B>
 concept bias_policy = requires(const B& policy, const bias_problem& problem) {
   { fit_bias(policy, problem) } -> std::same_as<result<bias_fit>>;

@@ -12,7 +12,10 @@
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/compacted_layers.hpp"
+#include "kvfit/cache/exchange.hpp"
 #include "kvfit/cache/fit_head.hpp"
+#include "kvfit/cache/kept_scores.hpp"
 #include "kvfit/cache/over_heads.hpp"
 #include "kvfit/cache/plan_cache.hpp"
 #include "kvfit/core/config.hpp"
@@ -58,7 +61,10 @@ template <executor E, class Take>
 result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
                            const cache_options& options, E&& how, Take&& take, const watch& by,
                            index_t* failed_at = nullptr) {
-  const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options, failed_at);
+  std::vector<char> is_known;
+  for (const known_scores& of : plan.known) is_known.push_back(of.max.empty() ? 0 : 1);
+  const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options, failed_at,
+                                           kept_bytes(is_known, plan.tasks));
   if (!at_once) return at_once.error();
   std::mutex taking;
   return over_heads(
@@ -67,7 +73,8 @@ result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
         const auto place = static_cast<std::size_t>(i);
         const head_task& task = plan.tasks[place];
         const auto own = head_options(options, cache.layers[task.layer], plan.rows[place]);
-        auto head = fit_head(task, own, options.fallback, by.stop());
+        const known_scores* known = plan.known.empty() ? nullptr : &plan.known[place];
+        auto head = fit_head(task, own, options.fallback, by.stop(), known);
         if (!head) return head.error();
         const std::lock_guard<std::mutex> guard(taking);
         return take(place, std::move(*head));
@@ -75,10 +82,34 @@ result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
       failed_at);
 }
 
+/// The plan of all processes' heads, and as many of these as `with` brings together.
+template <executor E>
+result<std::vector<compacted_head>> plan_and_fit(head_exchange& with, const cache_view& cache,
+                                                 const cache_queries& queries,
+                                                 const cache_options& options, E&& how,
+                                                 const watch& by, cache_plan& plan) {
+  auto made = plan_heads(with, cache, queries, options, how, by);
+  if (!made) return made.error();
+  plan = std::move(*made);
+  const cache_plan& own = with.own(plan);
+  std::vector<compacted_head> heads;
+  auto ok = with.step([&](index_t& failed_at) -> result<void> {
+    heads.resize(own.tasks.size());
+    const auto put = [&](std::size_t place, compacted_head&& head) -> result<void> {
+      heads[place] = std::move(head);
+      return {};
+    };
+    return compact_tasks(cache, own, options, how, put, by, &failed_at);
+  });
+  if (ok) ok = with.share_heads(plan, heads);
+  if (!ok) return ok.error();
+  return heads;
+}
+
 /// The heads of `tasks`, layer after layer of `cache`, each of which is let go of when it has been
-/// copied; a layer without any is listed as skipped.
-inline compacted_cache assemble(const cache_view& cache, std::span<const head_task> tasks,
-                                std::span<compacted_head> heads) {
+/// copied; the layers that are not compacted are listed as skipped.
+inline compacted_cache assemble(const cache_view& cache, std::span<const index_t> skip,
+                                std::span<const head_task> tasks, std::span<compacted_head> heads) {
   compacted_cache out;
   for (const compacted_head& head : heads) {
     out.rows_before += head.report.rows_before;
@@ -90,7 +121,7 @@ inline compacted_cache assemble(const cache_view& cache, std::span<const head_ta
     while (end < heads.size() && tasks[end].layer == place) ++end;
     if (end > first) {
       out.layers.push_back(stack_heads(heads.subspan(first, end - first)));
-    } else {
+    } else if (!is_compacted(cache.layers[place], skip)) {
       out.skipped.push_back(cache.layers[place].number);
     }
     first = end;
@@ -143,18 +174,11 @@ template <executor E>
                                                     const cache_options& options, E&& how,
                                                     const watch& by = {}) {
   return detail::catch_bad_alloc("compact_cache", [&]() -> result<compacted_cache> {
-    const auto plan = plan_cache(cache, queries, options, how, by);
-    if (!plan) return plan.error();
-    std::vector<compacted_head> heads(plan->tasks.size());
-    const auto all = compact_heads(
-        cache, *plan, options, how,
-        [&](std::size_t place, compacted_head&& head) -> result<void> {
-          heads[place] = std::move(head);
-          return {};
-        },
-        by);
-    if (!all) return all.error();
-    return detail::assemble(cache, plan->tasks, heads);
+    detail::head_exchange alone;
+    cache_plan plan;
+    auto heads = detail::plan_and_fit(alone, cache, queries, options, how, by, plan);
+    if (!heads) return heads.error();
+    return detail::assemble(cache, options.skip, plan.tasks, *heads);
   });
 }
 

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "kvfit/attention/row_logits.hpp"
 #include "kvfit/bias/problem.hpp"
 #include "kvfit/compact/policy_functions.hpp"
+#include "kvfit/compact/stage_values.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/selection/mass_columns.hpp"
@@ -36,11 +36,7 @@ inline void sort_by_position(selected_rows& rows) {
     sorted.positions.push_back(rows.positions[at]);
     if (!rows.weights.empty()) sorted.weights.push_back(rows.weights[at]);
   }
-  if (!rows.is_exact.empty()) {
-    for (const std::size_t at : order) sorted.is_exact.push_back(rows.is_exact[at]);
-  }
   rows.positions = std::move(sorted.positions);
-  rows.is_exact = std::move(sorted.is_exact);
   rows.weights = std::move(sorted.weights);
 }
 
@@ -58,69 +54,33 @@ struct weighed_rows {
 /// One fit of weights, repeated while it leaves dead rows that may be replaced.
 class weight_fit {
  public:
-  /// `problem`: the head the rows are of; its scores must outlive this. `storage`: of the keys.
-  weight_fit(const any_selection& selection, const any_bias& bias, const selection_problem& problem,
-             dtype storage, bool replaces_dead)
-      : bias_(bias),
-        problem_(problem),
-        scores_(*problem.scores),
-        storage_(storage),
-        may_replace_(replaces_dead && may_replace(selection)),
-        prior_(prior_of(selection)) {}
+  /// Both must outlive this.
+  weight_fit(const stages::problem& of, const stages::scored& full)
+      : of_(of),
+        problem_(selection_problem_of(of, full)),
+        scores_(full.fitted),
+        may_replace_(of.options.replace_dead_keys && may_replace(of.options.selection)) {}
 
   /// Fits the weights of `chosen` (ascending); while some are dead, gives their slots away and fits
   /// again, three times at most. The set that misses least mass is returned.
   result<weighed_rows> run(selected_rows chosen) {
-    if (chosen.is_exact.empty()) return fit_free(std::move(chosen));
-    selected_rows free;
-    for (std::size_t k = 0; k < chosen.positions.size(); ++k) {
-      (chosen.is_exact[k] != 0 ? exact_ : free.positions).push_back(chosen.positions[k]);
-    }
-    if (const auto ok = measure_exact(); !ok) return ok.error();
-    weighed_rows all;
-    if (!free.positions.empty()) {
-      auto fitted = fit_free(std::move(free));
-      if (!fitted) return fitted;
-      all = std::move(*fitted);
-    }
-    for (const index_t row : exact_) {
-      all.rows.positions.push_back(row);
-      all.weights.push_back(1);
-    }
-    all.rows.is_exact.assign(all.rows.positions.size(), 0);
-    std::fill(all.rows.is_exact.end() - static_cast<std::ptrdiff_t>(exact_.size()),
-              all.rows.is_exact.end(), 1);
-    all.rows.weights = std::move(all.weights);
-    sort_by_position(all.rows);
-    all.weights = std::move(all.rows.weights);
-    return all;
-  }
-
-  /// The rows of the last fit, ascending.
-  [[nodiscard]] const std::vector<index_t>& rows() const noexcept { return chosen_.positions; }
-
- private:
-  [[nodiscard]] static std::span<const float> prior_of(const any_selection& selection) {
-    const auto* const rows = selection.get_if<selection::joint>();
-    return rows == nullptr ? std::span<const float>() : std::span<const float>(rows->prior);
-  }
-
-  /// `run` for rows none of which is exact.
-  result<weighed_rows> fit_free(selected_rows chosen) {
     constexpr int replacement_rounds = 3;
     chosen_ = std::move(chosen);
     weighed_rows best;
     index_t replaced = 0;
     for (int round = 0;; ++round) {
       if (const auto ok = check_stop(problem_.stop, "weights"); !ok) return ok.error();
-      const auto columns = mass_matrix(chosen_.positions);
+      const auto columns = mass_matrix();
       if (!columns) return columns.error();
-      auto fit = fit_bias(
-          bias_, bias_problem{&*columns, &scores_, chosen_.weights, known_, problem_.threads});
+      auto fit = fit_bias(of_.options.bias,
+                          bias_problem{&*columns, &scores_, chosen_.weights, problem_.threads});
       if (!fit) return fit.error();
       weights_ = std::move(fit->weights);
       if (const auto ok = check_weights(); !ok) return ok.error();
-      const std::vector<std::size_t> dead = dead_slots(fit->floor);
+      std::vector<std::size_t> dead;
+      for (std::size_t j = 0; j < weights_.size(); ++j) {
+        if (weights_[j] <= fit->floor) dead.push_back(j);
+      }
       if (round == 0 && (dead.empty() || !may_replace_)) {
         return weighed_rows{std::move(chosen_), std::move(weights_), fit->report, fit->is_fitted,
                             static_cast<index_t>(dead.size())};
@@ -141,27 +101,15 @@ class weight_fit {
     return best;
   }
 
-  /// The mass of the exact rows.
-  result<void> measure_exact() {
-    const auto columns = mass_matrix(exact_);
-    if (!columns) return columns.error();
-    known_.resize(static_cast<std::size_t>(columns->rows()));
-    for (index_t i = 0; i < columns->rows(); ++i) {
-      const float* const row = columns->data() + i * columns->cols();
-      double sum = 0;
-      for (index_t j = 0; j < columns->cols(); ++j) sum += static_cast<double>(row[j]);
-      known_[static_cast<std::size_t>(i)] = static_cast<float>(sum);
-    }
-    return {};
-  }
-
-  /// exp(s_ij − max_i) of these rows, their keys as they will be stored.
-  [[nodiscard]] result<matrix> mass_matrix(const std::vector<index_t>& rows) const {
-    matrix keys = gather_rows(problem_.cache.keys, rows);
-    if (const auto ok = round_to_storage(keys, storage_, "keys"); !ok) return ok.error();
+ private:
+  /// exp(s_ij − max_i) of the chosen rows, their keys as they will be stored.
+  result<matrix> mass_matrix() const {
+    matrix keys = gather_rows(problem_.cache.keys, chosen_.positions);
+    const auto ok = round_rows(of_, chosen_.positions, keys, of_.options.storage.rows, "keys");
+    if (!ok) return ok.error();
     matrix columns;
-    row_logits_into(problem_.cache, problem_.queries, problem_.rule, rows, keys, columns,
-                    problem_.threads);
+    row_logits_into(problem_.cache, problem_.queries, problem_.rule, chosen_.positions, keys,
+                    columns, problem_.threads);
     constexpr index_t piece = 64;
     over_pieces(problem_.threads, columns.rows(), piece,
                 [&](index_t first, index_t count) noexcept {
@@ -183,7 +131,7 @@ class weight_fit {
     for (index_t i = 0; i < columns.rows(); ++i) {
       const mass_row row = weighted_mass_row(scores_, i, mass_weighting::relative);
       const float* const x = columns.data() + i * columns.cols();
-      double fitted = known_.empty() ? 0 : static_cast<double>(known_[static_cast<std::size_t>(i)]);
+      double fitted = 0;
       for (std::size_t j = 0; j < weights_.size(); ++j) {
         fitted += static_cast<double>(x[j]) * weights_[j];
       }
@@ -210,14 +158,6 @@ class weight_fit {
     return {};
   }
 
-  [[nodiscard]] std::vector<std::size_t> dead_slots(double floor) const {
-    std::vector<std::size_t> dead;
-    for (std::size_t j = 0; j < weights_.size(); ++j) {
-      if (weights_[j] <= floor) dead.push_back(j);
-    }
-    return dead;
-  }
-
   /// Gives dead slots to the rows whose columns agree most with the mass still missing. A row that
   /// was dead once is not tried again. Returns the number of slots given away.
   index_t replace(const std::vector<std::size_t>& dead, const vector& missing) {
@@ -227,13 +167,13 @@ class weight_fit {
     }
     std::vector<char> is_taken = banned_;
     for (const index_t row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
-    for (const index_t row : exact_) is_taken[static_cast<std::size_t>(row)] = 1;
     selection_problem streamed = problem_;
     streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
     vector correlation;
     mass_columns(streamed, mass_weighting::relative).correlate(missing, correlation);
-    if (!prior_.empty()) {
-      simd::multiply_each(correlation.data(), prior_.data() + problem_.first_row,
+    const auto* const rows = of_.options.selection.get_if<selection::joint>();
+    if (rows != nullptr && !rows->prior.empty()) {
+      simd::multiply_each(correlation.data(), rows->prior.data() + problem_.first_row,
                           correlation.size());
     }
     std::vector<index_t> candidates;
@@ -254,17 +194,13 @@ class weight_fit {
     return static_cast<index_t>(count);
   }
 
-  const any_bias& bias_;
+  const stages::problem& of_;
   selection_problem problem_;
   const attention_scores& scores_;
-  dtype storage_;
   bool may_replace_;
-  std::span<const float> prior_;
   selected_rows chosen_;
   std::vector<double> weights_;
   std::vector<char> banned_;  // rows that were dead once
-  std::vector<index_t> exact_;
-  std::vector<float> known_;  // their mass, a query each
 };
 
 }  // namespace KVFIT_ISA

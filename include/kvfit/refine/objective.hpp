@@ -8,11 +8,10 @@
 #include <cstddef>
 #include <limits>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "kvfit/core/config.hpp"
-#include "kvfit/linalg/detail/solver_bytes.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
 #include "kvfit/refine/batch.hpp"
@@ -34,8 +33,6 @@ struct objective_settings {
   float soft_cap = 0;  ///< of the logits; 0: none
   /// The values are the keys' columns from this one on; none: they are fitted.
   std::optional<index_t> tied_from = {};
-  /// One for each key: not 0 where key, bias and value (that of C₀) stay as they are; empty: none.
-  std::span<const char> is_exact = {};
 };
 
 /// J and its parts at one point.
@@ -43,6 +40,53 @@ struct objective_value {
   double total = std::numeric_limits<double>::infinity();
   double output = 0;  ///< mean_i f_i² ‖o_i − ô_i‖²
   double mass = 0;    ///< mean_i h(ŷ_i / y_i − 1)
+};
+
+/// What an `attention_objective` works in.
+class objective_buffers {
+ public:
+  /// t rows, batches of n queries.
+  void declare(workspace& space, index_t t, index_t width, index_t n, bool is_capped,
+               bool is_tied) {
+    space.add(weights_, many_times(t, n));
+    if (is_capped) space.add(slopes_, many_times(t, n));
+    space.add(relative_mass_, n);
+    space.count(float_bytes(t, width));  // values, which are empty until they are fitted
+    space.add(slope_, t, refine_panel);
+    space.add(error_, width, refine_panel);
+    space.add_vectors(refine_panel, shares_, factors_, squares_, along_, pull_);
+    if (is_tied) {
+      space.add(error_down_, refine_panel, width);
+      space.add(ones_, refine_panel, 1, 1.0F);
+      return;
+    }
+    const index_t square = whole_registers(t + simd::lanes - 1);
+    space.add(weighted_, refine_panel, square);
+    space.add_matrices(t, square + width, sums_, moments_, system_);
+  }
+
+ protected:
+  static constexpr index_t whole_registers(index_t x) noexcept {
+    return x / simd::lanes * simd::lanes;
+  }
+
+  vector weights_;  // X, panel by panel
+  vector slopes_;   // of the soft-cap
+  std::vector<double> relative_mass_;
+  vector shares_;
+  matrix weighted_;  // X F² of a panel, queries down, whole registers
+  matrix sums_;
+  double_matrix moments_;  // X F² Xᵀ, rounded up to whole registers, and X F² O beside it
+  double_matrix system_;
+  matrix values_;
+  matrix error_;       // o − ô, then g; queries across
+  matrix error_down_;  // g, queries down
+  std::vector<float> ones_;
+  vector factors_;
+  vector squares_;
+  vector along_;
+  vector pull_;
+  matrix slope_;
 };
 
 /// J(K', β) of `refinement` on a batch. With L = K' Qᵀ + β (t × n, keys down and queries across),
@@ -62,7 +106,7 @@ struct objective_value {
 ///
 /// Cost n · t · (2 d_k + 3 d_v + t/2) multiply-adds and n · t exponentials. Memory: t · n floats
 /// (twice with a soft-cap), one panel, a few t · (d_v + t) doubles.
-class attention_objective {
+class attention_objective : private objective_buffers {
  public:
   /// `original`: C₀, t × d_v (where values are tied, its size alone counts). It and every batch
   /// must outlive this.
@@ -71,8 +115,8 @@ class attention_objective {
 
   void use(const refine_batch& batch) {
     batch_ = &batch;
-    weights_.resize(original_.rows() * batch.log_mass.size());
-    if (settings_.soft_cap > 0) slopes_.resize(weights_.size());
+    make_room(static_cast<objective_buffers&>(*this), original_.rows(), original_.cols(),
+              batch.log_mass.size(), settings_.soft_cap > 0, settings_.tied_from.has_value());
   }
 
   /// J at `keys` (t × d_k) and `bias` (t), and the gradients by both.
@@ -107,7 +151,6 @@ class attention_objective {
 
   /// X and M.
   void attend(const matrix& keys, const vector& bias) {
-    relative_mass_.resize(static_cast<std::size_t>(queries()));
     for (index_t first = 0; first < queries(); first += refine_panel) {
       attend_panel(keys, bias, first, panel(first));
     }
@@ -130,7 +173,6 @@ class attention_objective {
     double* const mass = relative_mass_.data() + first;
     std::fill_n(mass, count, 0.0);
     simd::exp_shifted_columns(x, count, rows(), count, batch_->log_mass.data() + first, mass);
-    shares_.resize(count);
     for (index_t i = 0; i < count; ++i) {
       shares_[i] = mass[i] > 0 ? static_cast<float>(1 / mass[i]) : 0.0F;
     }
@@ -173,7 +215,6 @@ class attention_objective {
           row[columns - width + k] += lambda * static_cast<double>(known[k]);
         }
       }
-      settle_exact_values(columns - width);
       if (!linalg::solve_positive_definite(system_, columns - width, width)) continue;
       values_.resize(t, width);
       for (index_t l = 0; l < t; ++l) {
@@ -185,43 +226,11 @@ class attention_objective {
     return false;
   }
 
-  /// Takes the exact values out of the equations, whose right-hand sides begin at column `first`:
-  /// what they explain is known.
-  void settle_exact_values(index_t first) {
-    const index_t t = rows();
-    const index_t width = original_.cols();
-    const index_t columns = system_.cols();
-    if (settings_.is_exact.empty()) return;
-    const auto is_exact = [&](index_t l) {
-      return settings_.is_exact[static_cast<std::size_t>(l)] != 0;
-    };
-    for (index_t l = 0; l < t; ++l) {
-      if (!is_exact(l)) continue;
-      const float* const value = original_.data() + l * width;
-      for (index_t k = 0; k < t; ++k) {
-        double& product = system_.data()[std::min(k, l) * columns + std::max(k, l)];
-        if (k != l && !is_exact(k)) {
-          double* const right = system_.data() + k * columns + first;
-          for (index_t c = 0; c < width; ++c) right[c] -= product * static_cast<double>(value[c]);
-        }
-        if (k != l) product = 0;
-      }
-      const double scale = system_.data()[l * columns + l];  // as the others': no bad condition
-      double* const right = system_.data() + l * columns + first;
-      for (index_t c = 0; c < width; ++c) right[c] = scale * static_cast<double>(value[c]);
-    }
-  }
-
   /// X F² Xᵀ (its upper triangle), rounded up to whole registers, and X F² O beside it.
   void sum_moments() {
     const index_t t = rows();
-    const index_t width = original_.cols();
-    const index_t square = whole_registers(t + simd::lanes - 1);
-    const index_t columns = square + width;
-    moments_.resize(t, columns);
+    const index_t columns = moments_.cols();
     std::fill_n(moments_.data(), moments_.size(), 0.0);
-    sums_.resize(t, columns);
-    weighted_.resize(refine_panel, square);
     std::fill_n(weighted_.data(), weighted_.size(), 0.0F);
     constexpr index_t fold = 4;  // panels summed in fp32
     for (index_t first = 0; first < queries(); first += refine_panel) {
@@ -239,10 +248,6 @@ class attention_objective {
   }
 
   static constexpr index_t moment_strip = 24;  ///< rows of moments made together
-  static constexpr index_t whole_registers(index_t x) noexcept {
-    return x / simd::lanes * simd::lanes;
-  }
-
   /// A panel's part of the moments, to `sums_`.
   void sum_panel(index_t first, index_t count, simd::product_mode mode) {
     const index_t t = rows();
@@ -250,7 +255,6 @@ class attention_objective {
     const index_t square = weighted_.cols();
     const index_t columns = sums_.cols();
     const float* const x = weights(first);
-    factors_.resize(count);
     for (index_t i = 0; i < count; ++i) {
       const float inverse = batch_->inverse_length[first + i];
       factors_[i] = inverse * inverse;
@@ -278,12 +282,6 @@ class attention_objective {
     for (index_t first = 0; first < queries(); first += refine_panel) {
       differentiate_panel(first, panel(first), seen, value, keys_gradient, bias_gradient);
     }
-    for (std::size_t l = 0; l < settings_.is_exact.size(); ++l) {
-      if (settings_.is_exact[l] == 0) continue;
-      const auto row = static_cast<index_t>(l);
-      std::fill_n(keys_gradient.data() + row * keys_gradient.cols(), keys_gradient.cols(), 0.0F);
-      bias_gradient[row] = 0;
-    }
     value.output /= seen;
     value.mass /= seen;
     value.total = settings_.output_weight * value.output + settings_.mass_weight * value.mass;
@@ -296,14 +294,12 @@ class attention_objective {
     const index_t t = rows();
     const index_t depth = keys_gradient.cols();
     const float* const x = weights(first);
-    pull_.resize(count);
     std::fill_n(pull_.data(), count, 0.0F);
-    slope_.resize(t, count);
     if (has_output()) {
       value.output += output_slope(x, first, count, seen);
       if (settings_.tied_from) add_value_slope(x, count, keys_gradient);
     } else {
-      std::fill_n(slope_.data(), slope_.size(), 0.0F);
+      std::fill_n(slope_.data(), t * count, 0.0F);
     }
     for (index_t i = 0; i < count; ++i) {
       const double sees = static_cast<double>(batch_->sees[first + i]);
@@ -331,15 +327,11 @@ class attention_objective {
     const index_t t = rows();
     const index_t width = original_.cols();
     const float* output = batch_->output_across.data() + first * width;
-    error_.resize(width, count);
     simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t);
     // g = factor (o − ô), with ‖o − ô‖² and (o − ô)·o beside.
     const auto factor = static_cast<float>(-2 * settings_.output_weight / seen);
     const float* const inverse = batch_->inverse_length.data() + first;
-    factors_.resize(count);
     for (index_t i = 0; i < count; ++i) factors_[i] = factor * (inverse[i] * inverse[i]);
-    squares_.resize(count);
-    along_.resize(count);
     simd::scaled_residuals(output, error_.data(), count, width, count, factors_.data(),
                            squares_.data(), along_.data());
     double sum = 0;
@@ -355,8 +347,6 @@ class attention_objective {
   /// ∂J/∂c_l of a panel, which `output_slope` has just read, onto the columns that are c_l.
   void add_value_slope(const float* x, index_t count, matrix& keys_gradient) {
     const index_t width = original_.cols();
-    ones_.assign(static_cast<std::size_t>(count), 1.0F);
-    error_down_.resize(count, width);
     simd::transpose_scaled(error_.data(), count, ones_.data(), count, width, error_down_.data(),
                            width);
     simd::multiply({x, count, 1}, {error_down_.data(), width},
@@ -367,40 +357,7 @@ class attention_objective {
   objective_settings settings_;
   const matrix& original_;
   const refine_batch* batch_ = nullptr;
-  vector weights_;  // X, panel by panel
-  vector slopes_;   // of the soft-cap
-  std::vector<double> relative_mass_;
-  vector shares_;
-  matrix weighted_;
-  matrix sums_;
-  double_matrix moments_;
-  double_matrix system_;
-  matrix values_;
-  matrix error_;       // o − ô, then g; queries across
-  matrix error_down_;  // g, queries down
-  std::vector<float> ones_;
-  vector factors_;
-  vector squares_;
-  vector along_;
-  vector pull_;
-  matrix slope_;
 };
-
-/// Bytes of an `attention_objective` on batches of `taken` queries.
-inline double objective_bytes(const head_sizes& sizes, index_t taken, bool is_capped,
-                              bool is_tied) noexcept {
-  const index_t t = sizes.budget;
-  if (is_tied) {
-    return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +
-           float_bytes(refine_panel, 2 * sizes.width + t + 9) + float_bytes(t, sizes.width);
-  }
-  const index_t square = t + simd::lanes;
-  const index_t columns = square + sizes.width;
-  return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +
-         float_bytes(refine_panel, square + sizes.width + t + 8) + float_bytes(t, columns) +
-         double_bytes(2, t, columns) + float_bytes(t, sizes.width) +
-         linalg::detail::triangular_bytes(t, std::max(t, sizes.width));
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

@@ -10,6 +10,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/joint_search.hpp"
 #include "kvfit/selection/mass_columns.hpp"
@@ -55,10 +56,6 @@ inline result<void> check_settings(const selection::joint& policy) {
     return kvfit::detail::refuse_number("joint.attention_share", policy.attention_share,
                                         "must be in [0, 1]");
   }
-  if (!(policy.exact_share >= 0 && policy.exact_share <= policy.attention_share)) {
-    return kvfit::detail::refuse_number("joint.exact_share", policy.exact_share,
-                                        "must be in [0, attention_share]");
-  }
   if (policy.sweep < 1 || policy.sweep > 256) {
     return error{errc::invalid_option, "joint.sweep", policy.sweep, policy.sweep < 1 ? 1 : 256,
                  "must be in 1 ... 256"};
@@ -76,11 +73,11 @@ inline result<void> check_settings(const selection::joint& policy) {
   return {};
 }
 
-/// Runs the search. Weights are left to the bias fit. Cost: n · T · (1 + d_v) multiply-adds to
-/// begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key examined (two to four a pick), n
-/// counted after folding. Memory: the exponentials as for `omp`,
-/// T · (1 + d_v + 7 sweep + max(sketch, 5 t)) + r · (t + 5 sweep) + n · (1 + d_v) floats beside, r
-/// the rows after folding.
+/// Keeps rows by attention and searches for the others. Weights are left to the bias fit. Cost: n ·
+/// T · (1 + d_v) multiply-adds to begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key
+/// examined (two to four a pick), n counted after folding; n · T a row by attention. Memory: the
+/// exponentials as for `omp`, T · (1 + d_v + 7 sweep + max(sketch, 5 t)) + r · (t + 5 sweep) + n ·
+/// (1 + d_v) floats beside, r the rows after folding.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
@@ -88,58 +85,59 @@ inline result<selected_rows> select(const selection::joint& policy,
       policy.attention_share > 0 ? check_ranked_problem(problem) : check_problem(problem);
   if (!ok) return ok.error();
   if (const auto sized = detail::check_prior(policy, problem); !sized) return sized.error();
-  result<selected_rows> chosen = selected_rows{};
   if (detail::rows_by_attention(policy, problem.budget) == problem.budget) {
     const vector ranks = detail::times_prior(problem.scores->importance, policy, problem.first_row);
-    chosen->positions = highest_rows(problem, ranks.data(), problem.budget);
-  } else {
-    const index_t folded = detail::folded_rows(policy, problem.budget);
-    chosen = detail::joint_search(problem, policy, folded).run();
-    if (!chosen) return chosen;
+    selected_rows chosen{.positions = highest_rows(problem, ranks.data(), problem.budget)};
+    chosen.report.by_attention = static_cast<index_t>(chosen.positions.size());
+    return chosen;
   }
-  chosen->report.by_attention = std::min(detail::rows_by_attention(policy, problem.budget),
-                                         static_cast<index_t>(chosen->positions.size()));
-  const auto exact = detail::share_of_rows(policy.exact_share, problem.budget);
-  if (exact > 0) {
-    chosen->is_exact.assign(chosen->positions.size(), 0);
-    std::fill_n(chosen->is_exact.begin(),
-                std::min(static_cast<std::size_t>(exact), chosen->positions.size()), 1);
-  }
-  return chosen;
+  const index_t folded = detail::folded_rows(policy, problem.budget);
+  return detail::joint_search(problem, policy, folded).run();
 }
 
-/// Bytes that `select` holds at most, its result included.
-inline double select_bytes(const selection::joint& policy, const head_sizes& sizes) {
+/// What `select` holds, its result included.
+inline void declare(workspace& space, const selection::joint& policy, const head_sizes& sizes) {
   const index_t keys = sizes.keys;
   const index_t targets = 1 + sizes.width;
   const index_t sweep = std::min(policy.sweep, keys);
   const index_t folded = detail::folded_rows(policy, sizes.budget);
-  const bool folds = folds_columns(sizes, folded);
+  const bool folds = folds_columns(folded, sizes.queries, keys, sizes.memory_cap);
   const index_t rows = folds ? folded : sizes.queries;
-  const double begun = target_columns_bytes(sizes) + mass_columns_bytes(sizes) +
-                       (folds ? float_bytes(rows, keys) : 0);
-  // Rows of most attention that are taken at once.
-  const index_t most = detail::rows_by_attention(policy, sizes.budget) > 0 ? 2 * sweep : 0;
-  const double search = begun + float_bytes(sizes.queries) + static_cast<double>(keys) +
-                        float_bytes(targets + 7 * sweep + (most > 0 ? sweep : 0) + 4, keys) +
-                        float_bytes(sizes.budget + 2 * sweep + 1, rows) +
-                        float_bytes(6 * sweep, targets + 2) +
-                        grown_bytes(double_bytes(sizes.budget));
-  const auto products = [&](index_t many) {  // with as many columns, result aside
-    return float_bytes(2 * many, rows);
-  };
-  const double look = static_cast<double>(keys) + selection::highest_rows_bytes(2 * sweep) +
-                      grown_bytes(double_bytes(2, sweep)) + products(sweep) +
-                      float_bytes(sweep, rows) + float_bytes(sweep, sizes.budget) +
-                      (folds ? 0 : columns_bytes(sizes, sweep));
-  const double taking = most == 0 ? 0
-                                  : 2 * selection::highest_rows_bytes(sizes.budget) +
-                                        float_bytes(targets, rows) + 2 * products(most) +
-                                        float_bytes(most, sizes.budget + targets) +
-                                        (folds ? 0 : products(most) + columns_bytes(sizes, most));
-  return std::max(begun + float_bytes(2, sizes.queries),
-                  search + std::max({products(targets) + float_bytes(most > 0 ? targets : 0, rows),
-                                     taking, look, fill_bytes(sizes)}));
+  target_columns().declare(space, sizes.queries, sizes.width);
+  mass_columns::declare(space, sizes);
+  space.count(float_bytes(sizes.queries));
+  if (folds) sketch_buffers().declare(space, sizes.queries, keys, rows);
+  space.count(static_cast<double>(keys));  // which keys are open
+  detail::joint_buffers().declare(space, keys, rows, targets, sweep);
+  space.count(float_bytes(keys));  // scores times the prior
+  detail::picked_basis().declare(space, sizes.budget, rows);
+  space.count(grown_bytes(double_bytes(sizes.budget)));
+  {
+    const workspace::phase starting(space);
+    space.count(float_bytes(2, rows, targets));
+  }
+  if (detail::rows_by_attention(policy, sizes.budget) > 0) {
+    const index_t many = 2 * sweep;  // taken at a time
+    const workspace::phase taking(space);
+    space.count(float_bytes(rows, targets) + double_bytes(sizes.budget));
+    selection::best_rows().declare(space, sizes.budget);
+    space.count(float_bytes(5, many, rows) + float_bytes(many, sizes.budget + targets) +
+                float_bytes(many, keys));
+    if (!folds) {
+      space.count(float_bytes(many, rows));
+      mass_columns::declare_columns(space, sizes, many);
+    }
+  }
+  {
+    const workspace::phase looking(space);
+    space.count(static_cast<double>(keys) + grown_bytes(double_bytes(2, sweep)));
+    selection::best_rows().declare(space, sweep);
+    selection::best_rows().declare(space, sweep);
+    space.count(float_bytes(3, sweep, rows) + float_bytes(sweep, sizes.budget));
+    if (!folds) mass_columns::declare_columns(space, sizes, sweep);
+    space.count(float_bytes(2 * sweep, targets));
+  }
+  fill_buffers().declare(space, keys, sizes.budget);
 }
 
 constexpr bool may_replace(const selection::joint&) {

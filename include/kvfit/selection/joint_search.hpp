@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
@@ -27,14 +28,9 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// ⌊share · budget⌋.
-inline index_t share_of_rows(double share, index_t budget) noexcept {
-  return static_cast<index_t>(std::floor(share * static_cast<double>(budget)));
-}
-
 /// How many rows are chosen by attention alone.
 inline index_t rows_by_attention(const selection::joint& policy, index_t budget) noexcept {
-  return share_of_rows(policy.attention_share, budget);
+  return static_cast<index_t>(std::floor(policy.attention_share * static_cast<double>(budget)));
 }
 
 /// `scores` of the rows of a problem times their prior.
@@ -44,6 +40,42 @@ inline vector times_prior(const vector& scores, const selection::joint& policy, 
   simd::multiply_each(out.data(), policy.prior.data() + first_row, out.size());
   return out;
 }
+
+/// What a `joint_search` keeps for all keys.
+class joint_buffers {
+ public:
+  /// `rows`: the length of a column; `targets`: 1 + d_v.
+  void declare(workspace& space, index_t keys, index_t rows, index_t targets, index_t sweep) {
+    const index_t slots = 2 * sweep;  // a sweep's own, and what earlier ones have left
+    space.add_vectors(keys, norms_, residual_norm_sq_, score_);
+    space.add(correlation_, keys, targets);
+    space.add(slots_, slots, 1, index_t{-1});
+    space.add_vectors(slots, along_, change_);
+    space.add(orthogonal_, slots, rows);
+    space.add(correlation_of_, slots, targets);
+    space.add_matrices(keys, slots, products_, shared_);
+    space.add(fresh_, keys, sweep);
+    // As many picks may wait as there are slots to pick from.
+    space.add(waiting_, keys, slots);
+    space.add(explained_, slots, targets);
+  }
+
+ protected:
+  vector norms_;                // ‖a_j‖²
+  vector residual_norm_sq_;     // ‖P⊥a_j‖²
+  matrix correlation_;          // T × (1 + d_v): G as of the last sweep
+  vector score_;                // ‖G_j‖² as of now
+  std::vector<index_t> slots_;  // keys whose products are at hand, −1 for none
+  matrix orthogonal_;           // slots × n: P⊥a
+  matrix correlation_of_;       // slots × (1 + d_v): their rows of G
+  matrix products_;             // T × slots: AᵀP⊥a
+  matrix shared_;               // T × slots: H
+  matrix fresh_;                // T × newcomers
+  matrix waiting_;              // T × waits: their z
+  matrix explained_;            // waits × (1 + d_v): their g
+  std::vector<float> along_;    // slots: z of each slot's key
+  std::vector<float> change_;   // slots: of a slot's H for each z_j
+};
 
 /// One run of simultaneous orthogonal least squares; see `selection::joint`.
 ///
@@ -59,18 +91,18 @@ inline vector times_prior(const vector& scores, const selection::joint& policy, 
 ///     ‖G_j − z_j g‖² = ‖G_j‖² − 2 z_j ⟨G_j, g⟩ + z_j² ‖g‖²
 ///
 /// and G itself is brought up to date once a sweep, in one product of matrices.
-class joint_search {
+class joint_search : private joint_buffers {
  public:
-  /// The policy, and the rows that its `sketch` folds the queries onto (0: none).
+  /// The policy, which must outlive this, and the rows that its `sketch` folds the queries onto (0:
+  /// none).
   joint_search(const selection_problem& problem, const selection::joint& policy, index_t folded)
       : problem_(problem),
+        policy_(policy),
         targets_(problem, policy.mass_weight, policy.weighting),
         full_(problem, mass_weighting::relative, &targets_.row_weights()),
         columns_(full_, folded, problem.memory_cap),
-        by_attention_(rows_by_attention(policy, problem.budget)),
         sweep_(std::min(policy.sweep, columns_.keys())),
-        is_open_(static_cast<std::size_t>(columns_.keys()), 1),
-        policy_(policy) {
+        is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
     for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
@@ -114,40 +146,35 @@ class joint_search {
   [[nodiscard]] index_t slots() const noexcept { return static_cast<index_t>(slots_.size()); }
 
   void start() {
-    const index_t keys = columns_.keys();
+    make_room(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.rows(),
+              targets_.columns().cols(), sweep_);
+    for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &waiting_, &explained_}) {
+      std::fill_n(one->data(), one->size(), 0.0F);
+    }
     columns_.squared_norms(norms_);
     residual_norm_sq_ = norms_;
     folded_targets_ = columns_.fold(targets_.columns());
     columns_.correlate(folded_targets_, correlation_);
-    score_.resize(keys);
+    if (rows_by_attention(policy_, problem_.budget) == 0) folded_targets_ = {};
     measure_correlation();
     basis_ = picked_basis(problem_.budget, columns_.rows());
-    const index_t slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
-    slots_.assign(static_cast<std::size_t>(slots), -1);
-    along_.resize(static_cast<std::size_t>(slots));
-    change_.resize(static_cast<std::size_t>(slots));
-    set_zero(orthogonal_, slots, columns_.rows());
-    set_zero(products_, keys, slots);
-    set_zero(correlation_of_, slots, targets());
-    // As many picks may wait as there are slots to pick from.
-    set_zero(waiting_, keys, slots);
-    set_zero(explained_, slots, targets());
-    shared_.resize(keys, slots);
   }
 
-  /// The rows of most attention, `slots` at a time: what they explain is taken out of G and of all
-  /// columns in one product for them all.
+  /// The rows of most attention, as many at a time as there are slots: what they explain is taken
+  /// out of G and of all columns in one product for them all.
   result<void> take_most_attended() {
-    if (by_attention_ == 0) return {};
-    const vector ranks = times_prior(problem_.scores->importance, policy_, problem_.first_row);
-    const std::vector<index_t> most =
-        selection::highest_rows(problem_, ranks.data(), by_attention_);
+    const index_t count = rows_by_attention(policy_, problem_.budget);
+    if (count == 0) return {};
+    const std::vector<index_t> most = [&] {
+      const vector ranks = times_prior(problem_.scores->importance, policy_, problem_.first_row);
+      return selection::highest_rows(problem_, ranks.data(), count);
+    }();
     for (std::size_t first = 0; first < most.size(); first += slots_.size()) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
-      const std::size_t count = std::min(slots_.size(), most.size() - first);
-      take_together({most.data() + first, count});
+      take_together({most.data() + first, std::min(slots_.size(), most.size() - first)});
     }
     folded_targets_ = {};
+    out_.report.by_attention = size();
     measure_correlation();
     return {};
   }
@@ -170,24 +197,23 @@ class joint_search {
       }
       const double left = simd::squared_norm(column, added.cols());
       if (!(left > static_cast<double>(dependent) * static_cast<double>(norms_[row]))) continue;
-      const auto scale = static_cast<float>(1 / std::sqrt(left));
-      basis_.append(column, scale);
+      basis_.append(column, static_cast<float>(1 / std::sqrt(left)));
       std::copy_n(basis_.last(), added.cols(), row_of(added, many++));
     }
     if (many == 0) return;
     matrix orthonormal(many, added.cols());
     std::copy_n(added.data(), orthonormal.size(), orthonormal.data());
-    matrix explained(many, targets());  // what is left of the targets along a new direction is
-    simd::multiply({orthonormal.data(), orthonormal.cols(), 1},  // all there ever was
-                   {folded_targets_.data(), targets()}, {explained.data(), targets()}, many,
-                   targets(), orthonormal.cols());
-    columns_.correlate(transposed(orthonormal), fresh_);
+    matrix explained(many, targets());  // along a new direction nothing has been taken out yet
+    simd::multiply({orthonormal.data(), orthonormal.cols(), 1}, {folded_targets_.data(), targets()},
+                   {explained.data(), targets()}, many, targets(), orthonormal.cols());
+    matrix products;
+    columns_.correlate(transposed(orthonormal), products);
     over_keys([&](index_t first, index_t count) noexcept {
-      simd::multiply({row_of(fresh_, first), many, 1}, {explained.data(), targets()},
+      simd::multiply({row_of(products, first), many, 1}, {explained.data(), targets()},
                      {row_of(correlation_, first), targets()}, count, targets(), many,
                      simd::product_mode::subtract);
       for (index_t j = first; j < first + count; ++j) {
-        residual_norm_sq_[j] -= simd::dot32(row_of(fresh_, j), row_of(fresh_, j), many);
+        residual_norm_sq_[j] -= simd::dot32(row_of(products, j), row_of(products, j), many);
       }
     });
   }
@@ -370,30 +396,15 @@ class joint_search {
   }
 
   selection_problem problem_;
+  const selection::joint& policy_;
   target_columns targets_;
+  matrix folded_targets_;  // until the rows of most attention are taken
   mass_columns full_;
   sketched_columns columns_;
-  index_t by_attention_;
   index_t sweep_;
   std::vector<char> is_open_;
-  const selection::joint& policy_;
-  vector norms_;             // ‖a_j‖²
-  vector residual_norm_sq_;  // ‖P⊥a_j‖²
-  matrix folded_targets_;    // until the rows of most attention are taken
-  matrix correlation_;       // T × (1 + d_v): G as of the last sweep
-  vector score_;             // ‖G_j‖² as of now
   picked_basis basis_;
-  std::vector<index_t> slots_;  // keys whose products are at hand, −1 for none
-  matrix orthogonal_;           // slots × n: P⊥a
-  matrix correlation_of_;       // slots × (1 + d_v): their rows of G
-  matrix products_;             // T × slots: AᵀP⊥a
-  matrix shared_;               // T × slots: H
-  matrix fresh_;                // T × newcomers
-  index_t pending_ = 0;         // picks since the last sweep
-  matrix waiting_;              // T × waits: their z
-  matrix explained_;            // waits × (1 + d_v): their g
-  std::vector<float> along_;    // slots: z of each slot's key
-  std::vector<float> change_;   // slots: of a slot's H for each z_j
+  index_t pending_ = 0;  // picks since the last sweep
   selected_rows out_;
 };
 

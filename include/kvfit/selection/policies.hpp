@@ -27,9 +27,6 @@ struct joint {
   /// Share of the rows chosen by attention alone, in [0, 1]. Least squares give few rows to what
   /// few queries ask for; attention keeps the row that one query looks at.
   double attention_share = 0.75;
-  /// Share of the rows, in [0, attention_share], that keep their own key, value and bias whatever
-  /// is fitted: ⌊exact_share · t⌋ of the largest attention.
-  double exact_share = 0;
   /// f_i ∝ 1/‖o_i‖ (errors count relative to the outputs), or 1.
   output_weighting weighting = output_weighting::relative;
   /// Keys whose columns are examined in one sweep, 1 … 256. Picks do not depend on it but for

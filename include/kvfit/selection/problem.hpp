@@ -58,15 +58,13 @@ struct selection_report {
 struct selected_rows {
   std::vector<index_t> positions = {};  ///< distinct rows, in the order of choice; at most `budget`
   std::vector<double> weights = {};     ///< one each where the selection fitted weights, else empty
-  /// One each, not 0 where the row keeps its key, value and bias whatever is fitted; empty: none
-  /// does.
-  std::vector<char> is_exact = {};
   selection_report report = {};
 };
 
 /// A selection: a type S with `score_options wanted_scores(const S&)` and
 /// `result<selected_rows> select(const S&, const selection_problem&)`, found beside S. What it
-/// holds at most it may say by `double select_bytes(const S&, const head_sizes&)`
+/// holds, its result included, it may list by `void declare(workspace&, const S&, const
+/// head_sizes&)`
 /// (`planned_memory`).
 template <class S>
 concept selection_policy = requires(const S& policy, const selection_problem& problem) {
@@ -78,6 +76,20 @@ concept selection_policy = requires(const S& policy, const selection_problem& pr
 
 namespace kvfit {
 inline namespace KVFIT_ISA {
+
+/// The sizes of a selection's problem.
+inline head_sizes sizes_of_problem(const selection_problem& problem) noexcept {
+  head_sizes sizes = sizes_of_head(problem.cache, problem.queries);
+  sizes.budget = problem.budget;
+  sizes.memory_cap = problem.memory_cap;
+  if (problem.scores != nullptr) {
+    const attention_scores& scores = *problem.scores;
+    sizes.has_exponentials = scores.exponentials.rows() == sizes.keys &&
+                             scores.exponentials.cols() == sizes.queries &&
+                             scores.shift.size() == sizes.queries;
+  }
+  return sizes;
+}
 
 /// Errors common to all selections: a budget outside 1 … T, and scores or origins of other queries.
 inline result<void> check_problem(const selection_problem& problem) {

@@ -17,9 +17,6 @@ struct values_problem {
   const matrix* weights = nullptr;   ///< n × t: softmax over the kept keys, bias as stored
   const matrix* output = nullptr;    ///< n × d_v: full attention's output
   const matrix* original = nullptr;  ///< t × d_v: the kept rows' own values
-  /// n × d_v: what errors are relative to; null: `output`. Another where rows that stay as they are
-  /// have been taken out of that.
-  const matrix* whole = nullptr;
   /// Who runs what can be done at the same time; what comes out does not depend on it.
   executor_ref threads = {};
 };
@@ -31,7 +28,7 @@ struct values_fit {
 };
 
 /// A value policy: a type V with `result<values_fit> fit_values(const V&, const values_problem&)`
-/// beside it, and perhaps `double fit_values_bytes(const V&, const head_sizes&)`
+/// beside it, and perhaps `void declare(workspace&, const V&, const head_sizes&)`
 /// (`planned_memory`).
 template <class V>
 concept values_policy = requires(const V& policy, const values_problem& problem) {

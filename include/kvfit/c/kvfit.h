@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * kvfit for C and for every language that calls C: the library `kvfit_c`.
+ *
+ * Fits a small KV cache to a big one (Attention Matching, arXiv:2602.16284). What each call computes
+ * and costs is said in the C++ header of the same name; this one says what is C's own.
+ *
+ *     kvfit_rows keys = {.struct_size = sizeof keys, .data = k, .rows = 4096, .cols = 64};  // fp32
+ *     kvfit_rows values = {.struct_size = sizeof values, .data = v, .rows = 4096, .cols = 64};
+ *     kvfit_rows asked = {.struct_size = sizeof asked, .data = q, .rows = 1024, .cols = 64};
+ *     kvfit_block cache = {.struct_size = sizeof cache, .keys = &keys, .values = &values};
+ *     kvfit_queries queries = {.struct_size = sizeof queries, .rows = &asked};
+ *     kvfit_error error = {.struct_size = sizeof error};
+ *     kvfit_options *options = NULL;
+ *     kvfit_compacted *small = NULL;
+ *     if (kvfit_options_make("default", &options, &error) ||
+ *         kvfit_options_set(options, "budget", 256, &error) ||
+ *         kvfit_compact(&cache, &queries, 1, options, NULL, &small, &error)) {
+ *       puts(error.message);
+ *     } else {
+ *       const kvfit_result *r = kvfit_compacted_result(small);   // r->keys, r->bias, r->values
+ *     }
+ *     kvfit_compacted_free(small);
+ *     kvfit_options_free(options);
+ *
+ * - Structs begin with their size, which the caller sets. Zero is the default of every other field.
+ *   A later version may add fields at the end: those that a caller's struct lacks are taken as zero,
+ *   those that the library lacks must be zero. In an array all elements have the same size.
+ * - Every call that can fail returns KVFIT_OK or a code, fills `error` where that is not NULL, and
+ *   then writes nothing else. No exception leaves the library.
+ * - Inputs are read where they lie, and must stay until the call returns. Results belong to the
+ *   object that they were got from; nothing of it changes until it is freed. `*_free` takes NULL.
+ * - Objects may be used by several threads as long as none changes or frees them. A kvfit_rolling
+ *   belongs to one thread; a round of it runs on any.
+ * - Logits and masses are natural logarithms. Keys and queries are rotated (RoPE) already.
+ */
+#ifndef KVFIT_C_KVFIT_H
+#define KVFIT_C_KVFIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#if defined(KVFIT_C_BUILD)
+#define KVFIT_API __declspec(dllexport)
+#else
+#define KVFIT_API __declspec(dllimport)
+#endif
+#elif defined(__GNUC__)
+#define KVFIT_API __attribute__((visibility("default")))
+#else
+#define KVFIT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Errors ------------------------------------------------------------------------------------- */
+
+/** What was wrong; see kvfit/core/error.hpp. Numbers are never given to another code. */
+enum kvfit_code {
+  KVFIT_OK = 0,
+  KVFIT_SHAPE_MISMATCH = 1,
+  KVFIT_EMPTY_INPUT = 2,
+  KVFIT_NULL_DATA = 3,
+  KVFIT_NON_FINITE = 4,
+  KVFIT_BUDGET_OUT_OF_RANGE = 5,
+  KVFIT_INVALID_OPTION = 6,
+  KVFIT_INVALID_POSITION = 7,
+  KVFIT_ALL_MASKED = 8,
+  KVFIT_STORAGE_OVERFLOW = 9,
+  KVFIT_MEMORY_CAP_EXCEEDED = 10,
+  KVFIT_OUT_OF_MEMORY = 11,
+  KVFIT_FILE_UNREADABLE = 12,
+  KVFIT_FILE_UNWRITABLE = 13,
+  KVFIT_MALFORMED_FILE = 14,
+  KVFIT_UNSUPPORTED_FILE = 15,
+  KVFIT_MISSING_ENTRY = 16,
+  KVFIT_CANCELLED = 17,
+  KVFIT_POLICY_THREW = 18,
+  KVFIT_COMMUNICATION_FAILED = 19,
+  KVFIT_UNTIED_VALUES = 20,
+  /** An exception that no code names; `message` has its text. */
+  KVFIT_UNEXPECTED = 1000
+};
+
+/** Marks a size of an error that does not apply. */
+#define KVFIT_NO_SIZE INT64_MIN
+
+typedef struct kvfit_error {
+  size_t struct_size;
+  int32_t code;       /**< kvfit_code */
+  int64_t actual;     /**< the size or place found, or KVFIT_NO_SIZE */
+  int64_t expected;   /**< what it was held against, or KVFIT_NO_SIZE */
+  char argument[96];  /**< which argument, option or file; cut where it is longer */
+  char message[416];  /**< all of it as one line; cut where it is longer */
+} kvfit_error;
+
+/** "shape_mismatch"; "unknown" for a number that is no code. */
+KVFIT_API const char *kvfit_code_name(int32_t code);
+
+/** "0.2.0", of the library that runs. */
+KVFIT_API const char *kvfit_version(void);
+/** The instruction set that compactions run on: "avx2_fma_f16c". */
+KVFIT_API const char *kvfit_instruction_set(void);
+
+/* ---- Memory of the caller ----------------------------------------------------------------------- */
+
+/** How numbers are stored; see kvfit/core/element.hpp. */
+enum kvfit_type {
+  KVFIT_FP32 = 0,
+  KVFIT_FP16 = 1,
+  KVFIT_BF16 = 2,
+  KVFIT_FP8_E4M3 = 3,
+  KVFIT_FP8_E5M2 = 4,
+  KVFIT_Q8_0 = 5,
+  KVFIT_Q4_0 = 6,
+  KVFIT_INT8 = 7,   /**< with `scales` */
+  KVFIT_DECODED = 8 /**< with `decode` */
+};
+
+/** Scales of int8, which always has some, and of fp8, which may: `group_scales`. */
+typedef struct kvfit_scales {
+  size_t struct_size;
+  const void *data;
+  int32_t type;         /**< KVFIT_FP32 or KVFIT_FP16 */
+  int64_t group;        /**< columns that share a scale; 0: 32 */
+  int64_t row_stride;   /**< 0: all rows share their scales */
+  int64_t group_stride; /**< 0: 1, or nothing where one group is the row */
+  int64_t page_stride;  /**< of paged rows; 0: all pages share their scales */
+  int64_t row_group;    /**< consecutive slots that share a scale; 0: 1 */
+} kvfit_scales;
+
+/** Decodes memory row `row` to `out`, all its columns. Any thread, more than once; a pure function. */
+typedef void (*kvfit_decode)(const void *data, int64_t row, float *out);
+
+/**
+ * rows x cols numbers as they lie. Element (r, c) is number slot(r) * row_stride + c * col_stride of
+ * `data`; blocks of 32 (q8_0, q4_0) run along the direction of stride 1.
+ *
+ * slot(r) is r; with `list`, list[r]; with `table`, slot r mod page_size of page table[r / page_size],
+ * pages being page_stride elements apart.
+ */
+typedef struct kvfit_rows {
+  size_t struct_size;
+  const void *data; /**< of decoded rows: passed to `decode` */
+  int64_t rows;
+  int64_t cols;
+  int64_t row_stride; /**< 0: cols, where col_stride is 1 */
+  int64_t col_stride; /**< 0: 1 */
+  int32_t type;       /**< kvfit_type */
+  const kvfit_scales *scales;
+  const int64_t *list;   /**< `rows` numbers of memory rows, in any order */
+  int64_t list_memory;   /**< memory rows there are, with `list` */
+  const int32_t *table;  /**< block table */
+  int64_t table_entries; /**< entries of it */
+  int64_t page_size;     /**< rows of a page */
+  int64_t page_stride;   /**< elements between pages */
+  int64_t pages;         /**< pages of the pool */
+  kvfit_decode decode;
+} kvfit_rows;
+
+/** A stretch of cache of one KV head: `kv_block`. */
+typedef struct kvfit_block {
+  size_t struct_size;
+  const kvfit_rows *keys;   /**< T x d_k */
+  const kvfit_rows *values; /**< T x d_v */
+  const float *bias;        /**< T numbers added to the logits, finite or -inf (hidden); or NULL */
+  const int64_t *positions; /**< T: where the keys stand; NULL: from first_position on */
+  int64_t first_position;
+  const kvfit_rows *masks; /**< one n x T view for each query block, or NULL */
+  size_t mask_count;
+} kvfit_block;
+
+/** Queries of one query head: `query_block`. */
+typedef struct kvfit_queries {
+  size_t struct_size;
+  const kvfit_rows *rows; /**< n x d_k */
+  int64_t first_position;
+  int64_t position_step;    /**< 0: 1 */
+  const int64_t *positions; /**< a table of `position_count` numbers that the two above count in */
+  int64_t position_count;
+  float alibi_slope;
+  int32_t has_sink; /**< of kvfit_attend alone: whether `sink_logit` is meant */
+  float sink_logit;
+} kvfit_queries;
+
+/** How logits are made: `logit_rule`. */
+typedef struct kvfit_rule {
+  size_t struct_size;
+  float scale;    /**< 0: 1/sqrt(d_k) */
+  float soft_cap; /**< 0: none */
+  int32_t causal; /**< 0 or 1 */
+  int64_t window; /**< 0: none */
+} kvfit_rule;
+
+/** How keys were turned: `rope`, without scaling. */
+typedef struct kvfit_rope {
+  size_t struct_size;
+  double base;         /**< 0: 10000 */
+  int64_t dims;        /**< 0: all */
+  int32_t interleaved; /**< 0: pairs i and i + dims/2; 1: 2i and 2i + 1 */
+} kvfit_rope;
+
+/* ---- Options ------------------------------------------------------------------------------------ */
+
+/**
+ * What a compaction is asked, of one head, a cache, or a rolling cache. Names are those of the C++
+ * structs; what a call does not use it does not look at.
+ *
+ * numbers  budget, rule.scale, rule.soft_cap, rule.causal, rule.window, queries.held_out,
+ *          queries.per_row, queries.at_least, protect.first, protect.last, memory.cap,
+ *          memory.selection, replace_dead_keys, keep_better_values, tied_values_from, refine.steps,
+ *          refine.work, refine.mass_weight, refine.sets, refine.seed (compact_options);
+ *          cache.budget, cache.last_share, cache.at_least, cache.max_ratio, cache.heads_at_once,
+ *          cache.memory (cache_options); rolling.trigger, rolling.target, rolling.sinks,
+ *          rolling.recent (rolling_options). Yes and no are 1 and 0.
+ * words    storage.rows, storage.bias: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2; precision: fp32, bf16x3,
+ *          bf16; cache.shares: uniform, pyramid, global_ranking; cache.fallback: none, copies
+ * lists    protect.rows, selection.rows (the rows to keep), cache.skip (layers), cache.rows (rows of
+ *          each head, instead of shares)
+ */
+typedef struct kvfit_options kvfit_options;
+
+/** Of a preset (kvfit/presets.hpp; NULL: "default"). KVFIT_INVALID_OPTION for a name that is none. */
+KVFIT_API int32_t kvfit_options_make(const char *preset, kvfit_options **out, kvfit_error *error);
+KVFIT_API int32_t kvfit_options_copy(const kvfit_options *from, kvfit_options **out, kvfit_error *error);
+/** KVFIT_INVALID_OPTION for a name that is no such option, and for a number that its type does not
+ *  hold. Ranges are checked by the call that uses it. */
+KVFIT_API int32_t kvfit_options_set(kvfit_options *options, const char *name, double value,
+                                    kvfit_error *error);
+KVFIT_API int32_t kvfit_options_set_word(kvfit_options *options, const char *name, const char *value,
+                                         kvfit_error *error);
+KVFIT_API int32_t kvfit_options_set_list(kvfit_options *options, const char *name,
+                                         const int64_t *values, size_t count, kvfit_error *error);
+/** Rotation that refinement may use to move queries to other positions (`refine.rotation`). */
+KVFIT_API int32_t kvfit_options_set_rotation(kvfit_options *options, const kvfit_rope *rotation,
+                                             kvfit_error *error);
+KVFIT_API void kvfit_options_free(kvfit_options *options);
+
+/** The wish to stop; any thread may express it, and a signal handler too. */
+typedef struct kvfit_cancel kvfit_cancel;
+KVFIT_API int32_t kvfit_cancel_make(kvfit_cancel **out, kvfit_error *error);
+KVFIT_API void kvfit_cancel_request(kvfit_cancel *cancel);
+KVFIT_API void kvfit_cancel_free(kvfit_cancel *cancel);
+
+/** How one call runs; NULL: on the calling thread, to its end. None of the functions may throw. */
+typedef struct kvfit_call {
+  size_t struct_size;
+  /** Threads that kvfit starts for this call, with the calling one; 0 or 1: none. Not beside
+   *  `parallel_for`. */
+  int32_t threads;
+  /** The caller's own threads: must call body(context, i) once for each i in [0, count), on any
+   *  thread, and return after the last has ended. It may be called from within a body. */
+  void (*parallel_for)(void *pool, int64_t count, void (*body)(void *context, int64_t i), void *context);
+  void *pool;
+  int32_t pool_threads; /**< bodies that `parallel_for` runs at once; 0: as many as the machine has */
+  const kvfit_cancel *cancel;
+  double deadline; /**< seconds from the beginning of the call, > 0; 0: none */
+  /** Of calls over several heads: called after each, never by two threads at once. */
+  void (*progress)(void *context, int64_t done, int64_t count);
+  void *progress_context;
+} kvfit_call;
+
+/* ---- One head ----------------------------------------------------------------------------------- */
+
+/** What a compaction says of its own work: `compact_report`, its main figures. */
+typedef struct kvfit_report {
+  size_t struct_size;
+  int32_t is_identity;    /**< the budget holds every row */
+  int64_t judged_queries; /**< queries held out; 0: the four errors that follow are of `train` */
+  double output_error;    /**< mean ||o - o'|| / ||o|| */
+  double output_error_max;
+  double mass_error; /**< mean |exp(L' - L) - 1| */
+  double mass_error_max;
+  double train_output_error; /**< the same on the queries fitted on */
+  double train_mass_error;
+  int32_t is_bias_fitted;
+  int32_t is_values_fitted;
+  int64_t dead_keys;
+  int64_t masked_queries;
+  int32_t kept_steps;    /**< of refinement */
+  int64_t memory_needed; /**< bytes at most, the result included */
+  int64_t memory_wanted; /**< the same without a cap */
+  double seconds;
+} kvfit_report;
+
+/** A small cache: keys rows x depth, values rows x width, row after row. */
+typedef struct kvfit_result {
+  size_t struct_size;
+  int64_t rows;
+  int64_t depth;
+  int64_t width;
+  const int64_t *positions;     /**< original row numbers, ascending */
+  const int64_t *key_positions; /**< where the keys stand */
+  const float *keys;
+  const float *bias; /**< to be added to the logits */
+  const float *values;
+  const kvfit_block *block; /**< the same, for kvfit_attend */
+  const kvfit_report *report;
+} kvfit_result;
+
+typedef struct kvfit_compacted kvfit_compacted;
+
+/** `compact()`. queries: `query_count` blocks, one a query head that reads this KV head. */
+KVFIT_API int32_t kvfit_compact(const kvfit_block *cache, const kvfit_queries *queries,
+                                size_t query_count, const kvfit_options *options,
+                                const kvfit_call *call, kvfit_compacted **out, kvfit_error *error);
+KVFIT_API const kvfit_result *kvfit_compacted_result(const kvfit_compacted *compacted);
+KVFIT_API void kvfit_compacted_free(kvfit_compacted *compacted);
+
+/** `planned_memory()`: the bytes that kvfit_compact would hold at most, into *needed, and without a
+ *  cap, into *wanted; either may be NULL. Nothing is computed. */
+KVFIT_API int32_t kvfit_planned_memory(const kvfit_block *cache, const kvfit_queries *queries,
+                                       size_t query_count, const kvfit_options *options,
+                                       int32_t threads, int64_t *needed, int64_t *wanted,
+                                       kvfit_error *error);
+
+/**
+ * `attend()`: attention of n queries over several blocks together, the reference for an engine's
+ * kernel. rule: NULL for the default. memory: bytes that the call may hold; 0: as many as it takes.
+ * output: n x d_v, row after row. log_mass: n, or NULL.
+ */
+KVFIT_API int32_t kvfit_attend(const kvfit_queries *queries, size_t query_count,
+                               const kvfit_block *blocks, size_t block_count, const kvfit_rule *rule,
+                               int64_t memory, float *output, float *log_mass, kvfit_error *error);
+
+/** `store_rows()`: writes fp32 rows, one after the other, to where and how an engine keeps them,
+ *  rounded to its type; its memory must be writable. */
+KVFIT_API int32_t kvfit_store_rows(const float *source, int64_t rows, int64_t cols,
+                                   const kvfit_rows *target, kvfit_error *error);
+
+/* ---- A whole cache ------------------------------------------------------------------------------ */
+
+enum kvfit_layer_kind { KVFIT_GLOBAL = 0, KVFIT_SLIDING = 1, KVFIT_RECURRENT = 2 };
+
+/** `cache_layer`. */
+typedef struct kvfit_layer {
+  size_t struct_size;
+  int64_t number;           /**< the engine's own; layers ascend by it */
+  int32_t kind;             /**< kvfit_layer_kind */
+  const kvfit_block *heads; /**< one a KV head */
+  size_t head_count;
+  const kvfit_rule *rule;     /**< where it is not that of the options; or NULL */
+  const kvfit_rope *rotation; /**< or NULL */
+} kvfit_layer;
+
+/** `layer_queries`: one block a query head, those of one KV head one after the other. */
+typedef struct kvfit_layer_queries {
+  size_t struct_size;
+  int64_t layer; /**< the number of the layer that they read */
+  const kvfit_queries *heads;
+  size_t head_count;
+} kvfit_layer_queries;
+
+enum kvfit_outcome {
+  KVFIT_FITTED = 0,
+  KVFIT_IDENTITY = 1, /**< its budget holds every row */
+  KVFIT_EMPTY = 2,    /**< its budget is 0 */
+  KVFIT_FALLBACK = 3  /**< the method failed, with `cause`: rows copied, with their own biases */
+};
+
+typedef struct kvfit_head_report {
+  size_t struct_size;
+  int64_t layer;
+  int64_t head;
+  int64_t rows_before;
+  int64_t rows;
+  int32_t outcome; /**< kvfit_outcome */
+  int32_t cause;   /**< kvfit_code of a fallback */
+  const kvfit_report *report;
+} kvfit_head_report;
+
+/** `compacted_layer`: head h owns rows offsets[h] to offsets[h + 1] - 1 of every array. */
+typedef struct kvfit_layer_result {
+  size_t struct_size;
+  int64_t number;
+  int64_t depth;
+  int64_t width;
+  size_t head_count;
+  const int64_t *offsets; /**< head_count + 1 */
+  const int64_t *positions;
+  const int64_t *key_positions;
+  const float *keys;
+  const float *bias;
+  const float *values;
+  const kvfit_block *blocks;        /**< one a head, for kvfit_attend */
+  const kvfit_head_report *reports; /**< one a head */
+} kvfit_layer_result;
+
+/** `compacted_cache`. */
+typedef struct kvfit_cache_result {
+  size_t struct_size;
+  const kvfit_layer_result *layers; /**< those that were compacted */
+  size_t layer_count;
+  const int64_t *skipped; /**< numbers of layers left as they are */
+  size_t skipped_count;
+  int64_t rows_before; /**< of all heads compacted */
+  int64_t rows;
+  int64_t fallbacks;
+} kvfit_cache_result;
+
+typedef struct kvfit_cache kvfit_cache;
+
+/** `compact_cache()`: a head is one item of the call's threads. */
+KVFIT_API int32_t kvfit_compact_cache(const kvfit_layer *layers, size_t layer_count,
+                                      const kvfit_layer_queries *queries, size_t query_count,
+                                      const kvfit_options *options, const kvfit_call *call,
+                                      kvfit_cache **out, kvfit_error *error);
+KVFIT_API const kvfit_cache_result *kvfit_cache_get(const kvfit_cache *cache);
+KVFIT_API void kvfit_cache_free(kvfit_cache *cache);
+
+/** `plan_cache()`: the rows that each head would get, of the layers compacted and their heads in
+ *  order, into rows[0 .. *count - 1]. *count: how many `rows` holds, then how many heads there are
+ *  (KVFIT_SHAPE_MISMATCH where they are more). */
+KVFIT_API int32_t kvfit_plan_cache(const kvfit_layer *layers, size_t layer_count,
+                                   const kvfit_layer_queries *queries, size_t query_count,
+                                   const kvfit_options *options, const kvfit_call *call, int64_t *rows,
+                                   size_t *count, kvfit_error *error);
+
+/* ---- A cache that is compacted again and again --------------------------------------------------- */
+
+/** `rolling_cache`: counts rows and positions of one text; live rows are the engine's. */
+typedef struct kvfit_rolling kvfit_rolling;
+/** One round of it, to be run on any thread. */
+typedef struct kvfit_round kvfit_round;
+
+typedef struct kvfit_rolling_state {
+  size_t struct_size;
+  int64_t length;        /**< rows of the text, compacted or live */
+  int64_t live_first;    /**< number of the first live row */
+  int64_t next_position; /**< where the next token stands */
+  int64_t rows;          /**< of a head, compact and live, on average */
+  int32_t is_due;        /**< whether a round should begin */
+  int32_t is_busy;       /**< whether one is under way */
+} kvfit_rolling_state;
+
+KVFIT_API int32_t kvfit_rolling_make(const kvfit_options *options, kvfit_rolling **out,
+                                     kvfit_error *error);
+/** Of a text that was left so: block (may be NULL), and `live_positions` of its live rows. */
+KVFIT_API int32_t kvfit_rolling_restore(const kvfit_options *options, const kvfit_cache *block,
+                                        int64_t length, int64_t live_first, int64_t next_position,
+                                        const int64_t *live_positions, kvfit_rolling **out,
+                                        kvfit_error *error);
+/** The same text once more, to go on otherwise. */
+KVFIT_API int32_t kvfit_rolling_fork(const kvfit_rolling *rolling, kvfit_rolling **out,
+                                     kvfit_error *error);
+KVFIT_API void kvfit_rolling_free(kvfit_rolling *rolling);
+
+/** Fills what of `state` its struct_size holds. */
+KVFIT_API int32_t kvfit_rolling_get(const kvfit_rolling *rolling, kvfit_rolling_state *state,
+                                    kvfit_error *error);
+/** The compact block, an object of its own to be freed; *out is NULL before the first round. */
+KVFIT_API int32_t kvfit_rolling_block(const kvfit_rolling *rolling, kvfit_cache **out,
+                                      kvfit_error *error);
+/** Positions of the live rows, `count` of them: length - live_first. */
+KVFIT_API int32_t kvfit_rolling_live_positions(const kvfit_rolling *rolling, int64_t *positions,
+                                               int64_t count, kvfit_error *error);
+/** More live rows: at the next positions where `positions` is NULL, else at these, and the next
+ *  token then stands at `next_position`. */
+KVFIT_API int32_t kvfit_rolling_append(kvfit_rolling *rolling, int64_t rows, const int64_t *positions,
+                                       int64_t next_position, kvfit_error *error);
+/** Ends the text after `length` rows. */
+KVFIT_API int32_t kvfit_rolling_truncate(kvfit_rolling *rolling, int64_t length, kvfit_error *error);
+KVFIT_API void kvfit_rolling_clear(kvfit_rolling *rolling);
+KVFIT_API void kvfit_rolling_abandon(kvfit_rolling *rolling);
+
+/** A round over the block and the live rows but the recent ones. What the layers refer to must stay
+ *  until kvfit_round_run has returned. */
+KVFIT_API int32_t kvfit_rolling_begin(kvfit_rolling *rolling, const kvfit_layer *live,
+                                      size_t layer_count, kvfit_round **out, kvfit_error *error);
+/** Compacts. An error leaves the rolling cache as it was; `call->cancel` must be NULL. */
+KVFIT_API int32_t kvfit_round_run(kvfit_round *round, const kvfit_layer_queries *queries,
+                                  size_t query_count, const kvfit_call *call, kvfit_error *error);
+/** Ends a run early, from any thread. */
+KVFIT_API void kvfit_round_cancel(const kvfit_round *round);
+KVFIT_API void kvfit_round_free(kvfit_round *round);
+/** Makes the outcome of a round that has run the compact block. *rows: the live rows that it took,
+ *  the first so many, which must not be attended to any more. */
+KVFIT_API int32_t kvfit_rolling_apply(kvfit_rolling *rolling, const kvfit_round *round, int64_t *rows,
+                                      kvfit_error *error);
+
+/* ---- Files -------------------------------------------------------------------------------------- */
+
+typedef struct kvfit_state_info {
+  size_t struct_size;
+  int64_t next_position;   /**< at which decoding goes on */
+  int32_t key_type;        /**< of stored keys: fp32, fp16 or bf16 */
+  int32_t value_type;      /**< of stored values */
+  const char *fingerprint; /**< of the model, printable ASCII, at most 64 bytes; NULL: none */
+} kvfit_state_info;
+
+/** `write_state()`: whole or not at all, with a checksum. path: UTF-8. info: NULL for the default. */
+KVFIT_API int32_t kvfit_state_save(const char *path, const kvfit_cache *cache,
+                                   const kvfit_state_info *info, kvfit_error *error);
+/** `read_state()`. fingerprint: what the file must have been saved with; NULL: any. next_position:
+ *  or NULL. */
+KVFIT_API int32_t kvfit_state_load(const char *path, const char *fingerprint, kvfit_cache **out,
+                                   int64_t *next_position, kvfit_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
