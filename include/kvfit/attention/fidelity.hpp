@@ -18,7 +18,10 @@ struct fidelity {
   index_t queries = 0;
   double output_error = 0;      ///< mean of ‖o − ô‖ / ‖o‖
   double output_error_max = 0;  ///< worst query
-  double mass_error = 0;        ///< mean of |exp(L' − L) − 1|
+  /// Σ ‖o − ô‖ / Σ ‖o‖: queries count by the length of their output, which is long where attention
+  /// is concentrated.
+  double weighted_output_error = 0;
+  double mass_error = 0;  ///< mean of |exp(L' − L) − 1|
   double mass_error_max = 0;
   double cosine = 1;  ///< mean of o·ô / (‖o‖ ‖ô‖); 1 where both are zero, 0 where one is
   double cosine_min = 1;
@@ -41,6 +44,8 @@ inline fidelity compare(const matrix& output, const vector& log_mass, const matr
   double output_sum = 0;
   double mass_sum = 0;
   double cosine_sum = 0;
+  double lengths = 0;
+  double missing = 0;
   assert(fitted.rows() == output.rows() && fitted.cols() == output.cols());
   assert(log_mass.size() == output.rows() && fitted_log_mass.size() == output.rows());
   for (index_t i = 0; i < output.rows(); ++i) {
@@ -67,6 +72,8 @@ inline fidelity compare(const matrix& output, const vector& log_mass, const matr
     const double mass_error = std::abs(
         std::expm1(static_cast<double>(fitted_log_mass[i]) - static_cast<double>(log_mass[i])));
     output_sum += output_error;
+    lengths += std::sqrt(full);
+    missing += std::sqrt(difference);
     mass_sum += mass_error;
     cosine_sum += cosine;
     f.output_error_max = std::max(f.output_error_max, output_error);
@@ -77,6 +84,9 @@ inline fidelity compare(const matrix& output, const vector& log_mass, const matr
   if (f.queries > 0) {
     const auto n = static_cast<double>(f.queries);
     f.output_error = output_sum / n;
+    f.weighted_output_error = missing / lengths;  // NaN stays NaN
+    if (missing == 0) f.weighted_output_error = 0;
+    if (missing > 0 && lengths == 0) f.weighted_output_error = 1;
     f.mass_error = mass_sum / n;
     f.cosine = cosine_sum / n;
   }

@@ -179,7 +179,7 @@ class refiner : private refiner_buffers {
     std::vector<scored_part> parts{{&fit_, &scores_}};
     for (const scored_set& set : sets_) parts.push_back({&set.queries.part, &set.scores});
     batch_ = make_batch(parts, {.first = batches_++ % stride(), .stride = stride()}, cache_, rule_,
-                        rows_);
+                        rows_, settings_.weighting);
     return {};
   }
 
