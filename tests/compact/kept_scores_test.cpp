@@ -50,7 +50,7 @@ kvfit::compacted_cache fitted_by(const cache_case& given, const cache_plan& plan
                                         });
   INFO((all ? "fitted" : all.error().message()));
   REQUIRE(all);
-  return kvfit::detail::assemble(given.view, plan.tasks, heads);
+  return kvfit::detail::assemble(given.view, options.skip, plan.tasks, heads);
 }
 
 std::ptrdiff_t kept(const cache_plan& plan) {
@@ -169,7 +169,7 @@ TEST_CASE("under a cap, as many scores are kept as leave the heads under way the
     for (const auto& head : heads) results += head.report.report.memory.result;
     // The plan's scores were there before.
     CHECK(fitting + kept(plan) * own <= *options.memory + results + lists);
-    CHECK(kvfit_test::same_cache(kvfit::detail::assemble(given.view, plan.tasks, heads), wanted));
+    CHECK(kvfit_test::same_cache(kvfit::detail::assemble(given.view, options.skip, plan.tasks, heads), wanted));
   }
   CHECK(counts[0] == 0);
   CHECK(counts[1] == 2);
