@@ -12,7 +12,7 @@
 #include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/metal/executor.hpp"
+#include "kvfit/metal/device_executor.hpp"
 #include "kvfit/metal/group_scores.hpp"
 #include "kvfit/metal/run_compact.hpp"
 
