@@ -59,22 +59,10 @@ inline double score_checked_bytes(const head_sizes& of, const score_options& opt
          (options.window > 0 ? latest_queries_bytes(sizes.queries) : 0);
 }
 
-}  // namespace KVFIT_ISA
-}  // namespace kvfit::detail
-
-namespace kvfit {
-inline namespace KVFIT_ISA {
-
-/// Bytes that `score_pass` holds at most, its result included; `options.memory` is not used.
-inline double score_pass_bytes(const head_sizes& sizes, const score_options& options) noexcept {
-  return std::max(checking_bytes(sizes), detail::score_checked_bytes(sizes, options)) + small_bytes;
+/// Bytes that `score_pass` holds at most, its checks among it.
+inline double checked_scores_bytes(const head_sizes& sizes, const score_options& options) noexcept {
+  return std::max(checking_bytes(sizes), score_checked_bytes(sizes, options)) + small_bytes;
 }
-
-}  // namespace KVFIT_ISA
-}  // namespace kvfit
-
-namespace kvfit::detail {
-inline namespace KVFIT_ISA {
 
 /// `options` with which a pass for `sizes` keeps to `options.memory`, or `memory_cap_exceeded` with
 /// the least it needs.
@@ -83,16 +71,16 @@ inline result<score_options> score_options_within(const head_sizes& sizes,
   if (!options.memory) return options;
   const auto cap = static_cast<double>(*options.memory);
   score_options now = options;
-  double least = score_pass_bytes(sizes, now);
+  double least = checked_scores_bytes(sizes, now);
   if (least <= cap) return now;
   now.panels_at_once = 1;
-  least = score_pass_bytes(sizes, now);
+  least = checked_scores_bytes(sizes, now);
   if (least <= cap) return now;
   now.keep_exponentials = 0;
   head_sizes cut = sizes;
   cut.panel = options.panel;
   for (now.panel = largest_panel(cut, sizes.keys); now.panel > 0; now.panel /= 2) {
-    const double bytes = score_pass_bytes(sizes, now);
+    const double bytes = checked_scores_bytes(sizes, now);
     if (bytes <= cap) return now;
     least = std::min(least, bytes);
   }

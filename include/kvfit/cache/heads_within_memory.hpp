@@ -84,8 +84,8 @@ inline result<index_t> rankings_within_memory(std::span<const head_task> tasks,
       if (failed_at != nullptr) *failed_at = static_cast<index_t>(h);
       return in_head(own.error(), task.id);
     }
-    largest = std::max(largest,
-                       score_pass_bytes(sizes_of_head(task.block, query_set(task.queries)), *own));
+    largest = std::max(largest, detail::checked_scores_bytes(
+                                    sizes_of_head(task.block, query_set(task.queries)), *own));
   }
   return lanes_of(whole_bytes(largest), options);
 }

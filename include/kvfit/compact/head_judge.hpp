@@ -5,8 +5,8 @@
 #include <optional>
 #include <utility>
 
-#include "kvfit/attention/fidelity.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/compare.hpp"
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compact_attention.hpp"
 #include "kvfit/compact/compacted.hpp"

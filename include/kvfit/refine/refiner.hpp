@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
@@ -351,7 +351,7 @@ inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& size
   const double making = make_batch_bytes(sizes, taken, adds);
   // The pass over a made set runs before the batch is there.
   bytes.most = std::max(bytes.own + std::max(measuring, making),
-                        bytes.own - batch + score_pass_bytes(sizes, plain));
+                        bytes.own - batch + detail::checked_scores_bytes(sizes, plain));
   return bytes;
 }
 

@@ -14,7 +14,7 @@
 #include "kvfit/cache/mpi/digest.hpp"
 #include "kvfit/cache/mpi/ranked_heads.hpp"
 #include "kvfit/cache/mpi/step.hpp"
-#include "kvfit/cache/plan_cache.hpp"
+#include "kvfit/cache/plan_tasks.hpp"
 #include "kvfit/compact/report.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
