@@ -63,6 +63,9 @@ def library_size():
         "byte_functions": count(
             r"^(?:template <[^>]*>\n)?(?:\[\[nodiscard\]\] )?(?:inline |constexpr )*double [a-z_]+_bytes\("
         ),
+        # Lists of buffers (core/workspace.hpp): those of a struct allocate and count; the free ones count calls.
+        "buffer_lists": count(r"^ +(?:static )?void declare\w*\(workspace& "),
+        "free_buffer_lists": count(r"^inline void declare\w*\(workspace& "),
     }
 
 
@@ -110,7 +113,8 @@ def main():
         print(f"| {row['unit']} | {row['seconds']:.1f} | ≤ {row['wanted_seconds']} | {row['megabytes']:.0f} | {wanted} |")
     size = library_size()
     print(f"\ninclude/: {size['lines']:,} lines, {size['headers']} headers; {size['templates_without_parameter']} "
-          f"templates without a parameter, {size['byte_functions']} functions that mirror what others allocate")  # fmt: skip
+          f"templates without a parameter, {size['byte_functions']} functions named ..._bytes; "
+          f"buffers are listed in {size['buffer_lists']} members and {size['free_buffer_lists']} free functions")  # fmt: skip
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout.splitlines()[0]
     pathlib.Path(sys.argv[1]).write_text(
         json.dumps({"compiler": version, "units": rows, "library": size}, indent=1) + "\n", encoding="utf-8")  # fmt: skip

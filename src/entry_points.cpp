@@ -93,7 +93,7 @@ constexpr kvfit::compiled::compact_entry_points compact_here{&compact, &compact_
 
 result<void> attend(const kvfit::query_set& queries, std::span<const kvfit::kv_block> blocks,
                     const kvfit::logit_rule& rule, const kvfit::attend_options& options,
-                    const kvfit::output_target& into) {
+                    const kvfit::output_owner& into) {
   return kvfit::detail::catch_bad_alloc(
       "attend", [&] { return kvfit::detail::attend_blocks(queries, blocks, rule, options, into); });
 }
@@ -101,7 +101,7 @@ result<void> attend(const kvfit::query_set& queries, std::span<const kvfit::kv_b
 result<void> score_pass(const kvfit::kv_block& cache, const kvfit::query_set& queries,
                         const kvfit::logit_rule& rule, const kvfit::score_options& options,
                         const kvfit::stop_when& stop, const kvfit::executor_ref& threads,
-                        const kvfit::scores_target& into) {
+                        const kvfit::scores_owner& into) {
   return kvfit::detail::catch_bad_alloc("score_pass", [&] {
     return kvfit::detail::check_and_score(cache, queries, rule, options, stop, threads, into);
   });
@@ -116,7 +116,8 @@ result<kvfit::cache_plan> plan_cache(const kvfit::cache_view& cache,
                                      const kvfit::cache_options& options,
                                      const kvfit::executor_ref& threads, const kvfit::watch& by) {
   return kvfit::detail::catch_bad_alloc("plan_cache", [&] {
-    return kvfit::detail::plan_tasks(cache, queries, bound(options), threads, by);
+    kvfit::detail::head_exchange alone;
+    return kvfit::detail::plan_heads(alone, cache, queries, bound(options), threads, by);
   });
 }
 

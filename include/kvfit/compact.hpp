@@ -2,6 +2,7 @@
 /// `compact()`: one head's long cache in, a short one that behaves like it out.
 #pragma once
 
+#include "kvfit/attention/known_scores.hpp"
 #include "kvfit/compact/compacted.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/core/result.hpp"
@@ -13,6 +14,26 @@
 #else
 #include "kvfit/compact/run.hpp"
 #endif
+
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
+
+/// `compact`, with `known` scores (see `stages::problem`), or null. The library scores for itself.
+inline result<compacted> compact_known(const kv_block& cache, const query_set& queries,
+                                       const compact_options& options,
+                                       [[maybe_unused]] const known_scores* known,
+                                       const stop_when& stop = {},
+                                       const executor_ref& threads = {}) {
+#if defined(KVFIT_COMPILED)
+  return compiled::compact(cache, queries, options, stop, threads);
+#else
+  return catch_bad_alloc(
+      "compact", [&] { return compact_checked(cache, queries, options, stop, threads, known); });
+#endif
+}
+
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
 
 namespace kvfit {
 inline namespace KVFIT_ISA {
@@ -60,12 +81,7 @@ inline namespace KVFIT_ISA {
                                                const compact_options& options,
                                                const stop_when& stop = {},
                                                const executor_ref& threads = {}) {
-#if defined(KVFIT_COMPILED)
-  return compiled::compact(cache, queries, options, stop, threads);
-#else
-  return detail::catch_bad_alloc(
-      "compact", [&] { return detail::compact_checked(cache, queries, options, stop, threads); });
-#endif
+  return detail::compact_known(cache, queries, options, nullptr, stop, threads);
 }
 
 /// The plain call: no bias, mask or position of its own on the input.

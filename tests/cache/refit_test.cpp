@@ -62,7 +62,8 @@ TEST_CASE("§9.3 heads are fitted on the union, not on their own rows and masked
   const index_list rows = union_of(own);
   REQUIRE(rows.size() > 12);
   auto asked = options;
-  asked.refine = kvfit::with_steps(asked.refine, true);
+  asked.refine.steps = 7;
+  asked.refine.work = 1.3;
   for (std::size_t h = 0; h < 3; ++h) {
     INFO("head " << h);
     CHECK(rows_of(*shared, h) == rows);

@@ -12,9 +12,11 @@
 #include "kvfit/bias/nnls.hpp"
 #include "kvfit/bias/zero.hpp"
 #include "kvfit/compact.hpp"
-#include "kvfit/compact/head_judge.hpp"
-#include "kvfit/compact/refine_with_rollback.hpp"
+#include "kvfit/compact/compact_attention.hpp"
+#include "kvfit/compact/move_keys.hpp"
+#include "kvfit/compact/stages.hpp"
 #include "kvfit/refine/gradient_descent.hpp"
+#include "kvfit/selection/fixed.hpp"
 #include "kvfit/selection/joint.hpp"
 #include "kvfit/values/copy.hpp"
 #include "kvfit/values/least_squares.hpp"
@@ -511,10 +513,9 @@ namespace {
 /// Refinement as the pipeline asks for it, of eight rows at even distances.
 struct guarded_case {
   head made;
-  kvfit::query_split parts;
-  kvfit::attention_scores scores;
+  kvfit::stages::targets full;
   compacted out;
-  kvfit::logit_rule rule;
+  kvfit::compact_options options;
   kvfit::kv_block cache;
 
   explicit guarded_case(std::uint64_t seed, float key_scale = 1)
@@ -522,11 +523,14 @@ struct guarded_case {
     made.keys *= key_scale;
     made.queries /= key_scale;
     cache = made.cache();
-    parts = kvfit::split_queries(made.queries, {}, 0.125);
-    auto scored = kvfit::score_pass(cache, parts.fit.set(), rule,
-                                    {.importance = kvfit::importance_kind::none});
+    options.queries = {.held_out = 0.125, .per_row = 0};
+    options.selection = kvfit::selection::first{};
+    options.budget = 8;
+    auto scored = kvfit::stages::score(problem());
     REQUIRE(scored);
-    scores = std::move(*scored);
+    auto both = kvfit::stages::score_held_out(problem(), std::move(*scored));
+    REQUIRE(both);
+    full = std::move(*both);
     for (index_t row = 3; row < 64; row += 8) out.positions.push_back(row);
     out.keys = kvfit::gather_rows(cache.keys, out.positions);
     out.values = kvfit::gather_rows(cache.values, out.positions);
@@ -534,6 +538,10 @@ struct guarded_case {
   }
   guarded_case(const guarded_case&) = delete;
   guarded_case& operator=(const guarded_case&) = delete;
+
+  [[nodiscard]] kvfit::stages::problem problem() const {
+    return {.cache = cache, .queries = made.queries, .options = options};
+  }
 };
 
 }  // namespace
@@ -549,22 +557,19 @@ TEST_CASE("O: what refinement keeps is worse neither in output nor in mass",
                                      .output_weight = for_output ? 1.0 : 0.0,
                                      .mass_weight = for_output ? 0.0 : 1.0};
     const kvfit::matrix original = one.out.values;
-    const kvfit::stop_when never;
-    const kvfit::executor_ref alone;
-    kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
-    kvfit::refiner moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
-                          one.out.positions, original);
+    kvfit::refiner moving(settings, one.cache, one.options.rule, one.full.parts.fit,
+                          one.full.fitted, one.out.positions, original);
     const auto steps =
-        kvfit::detail::refine_with_rollback(moving, judge, {}, std::nullopt, one.out);
+        kvfit::detail::refine_with_rollback(moving, one.problem(), one.full, one.out);
     REQUIRE(steps);
-    if (steps->kept == 0) continue;
+    if (steps->steps == 0) continue;
     ++kept;
-    CHECK(steps->kept == moving.report().steps);  // one batch: its values stand
-    const auto errors = judge.errors(one.out, moving.values());
-    REQUIRE(errors);
+    CHECK(steps->steps == moving.report().steps);  // one batch: its values stand
+    const kvfit::fidelity errors =
+        kvfit::detail::judged_errors(one.problem(), one.full, one.out, moving.values());
     INFO("seed " << seed);
-    CHECK(errors->output_error <= steps->start.output_error);
-    CHECK(errors->mass_error <= steps->start.mass_error);
+    CHECK(errors.output_error <= steps->start_errors.output_error);
+    CHECK(errors.mass_error <= steps->start_errors.mass_error);
   }
   CHECK(kept > 0);
 }
@@ -581,13 +586,10 @@ TEST_CASE("O: what refinement keeps fits its storage", "[compact][guard][refine]
       guarded_case one(seed, 65500 / largest);
       const kvfit::refinement settings{.steps = 12};
       const kvfit::matrix original = one.out.values;
-      const kvfit::stop_when never;
-      const kvfit::executor_ref alone;
-      kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
-      kvfit::refiner moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
-                            one.out.positions, original);
-      REQUIRE(
-          kvfit::detail::refine_with_rollback(moving, judge, {type, type}, std::nullopt, one.out));
+      kvfit::refiner moving(settings, one.cache, one.options.rule, one.full.parts.fit,
+                            one.full.fitted, one.out.positions, original);
+      one.options.storage = {type, type};
+      REQUIRE(kvfit::detail::refine_with_rollback(moving, one.problem(), one.full, one.out));
       const bool fits = one.out.keys.cwiseAbs().maxCoeff() < 65520;
       INFO("seed " << seed);
       if (type == kvfit::dtype::fp16) CHECK(fits);
@@ -648,22 +650,19 @@ TEST_CASE("O: refinement keeps the best of its batches, not the last", "[compact
       guarded_case one(seed);
       const kvfit::refinement settings{.steps = total, .batch = 24, .steps_a_batch = 2};
       const kvfit::matrix original = one.out.values;
-      const kvfit::stop_when never;
-      const kvfit::executor_ref alone;
-      kvfit::detail::head_judge judge(one.cache, one.rule, one.parts, one.scores, never, alone);
-      kvfit::refiner moving(settings, one.cache, one.rule, one.parts.fit, one.scores,
-                            one.out.positions, original);
+      kvfit::refiner moving(settings, one.cache, one.options.rule, one.full.parts.fit,
+                            one.full.fitted, one.out.positions, original);
       const auto steps =
-          kvfit::detail::refine_with_rollback(moving, judge, {}, std::nullopt, one.out);
+          kvfit::detail::refine_with_rollback(moving, one.problem(), one.full, one.out);
       REQUIRE(steps);
-      if (steps->kept == 0) continue;
-      if (steps->kept < moving.report().steps) {
+      if (steps->steps == 0) continue;
+      if (steps->steps < moving.report().steps) {
         ++later;
         continue;
       }
-      const auto errors = judge.errors(one.out, moving.values());
-      REQUIRE(errors);
-      const double both = errors->output_error * std::sqrt(errors->mass_error);
+      const kvfit::fidelity errors =
+          kvfit::detail::judged_errors(one.problem(), one.full, one.out, moving.values());
+      const double both = errors.output_error * std::sqrt(errors.mass_error);
       INFO("seed " << seed << ", " << total << " steps");
       CHECK(both < best);
       best = both;

@@ -53,8 +53,9 @@ kvfit::result<kvfit::values_fit> fit_values(const negated&, const kvfit::values_
 /// The same selection, saying what it takes.
 struct measured : every_other {};
 
-double select_bytes(const measured&, const kvfit::head_sizes& sizes) {
-  return kvfit::grown_bytes(kvfit::double_bytes(2, sizes.budget)) + 1e9;
+void declare(kvfit::workspace& space, const measured&, const kvfit::head_sizes& sizes) {
+  space.count(kvfit::grown_bytes(kvfit::double_bytes(2, sizes.budget)));
+  space.count(1e9);
 }
 
 /// Gradient methods are kvfit's own, whatever stands beside a type.

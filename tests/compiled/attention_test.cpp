@@ -43,7 +43,7 @@ struct two_blocks {
 kvfit::attention_output attend_on(const entry_points& path, const two_blocks& given) {
   kvfit::attention_output out;
   REQUIRE(path.attention->attend(given.queries, given.blocks, given.rule, {},
-                                 kvfit::detail::target_of(out)));
+                                 kvfit::detail::owner_of(out)));
   return out;
 }
 
@@ -51,7 +51,7 @@ kvfit::attention_scores score_on(const entry_points& path, const two_blocks& giv
                                  const kvfit::score_options& options) {
   kvfit::attention_scores out;
   REQUIRE(path.attention->score_pass(given.blocks[0], given.queries, given.rule, options, {}, {},
-                                     kvfit::detail::target_of(out)));
+                                     kvfit::detail::owner_of(out)));
   return out;
 }
 

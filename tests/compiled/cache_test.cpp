@@ -40,7 +40,7 @@ kvfit::compacted_cache cache_on(const entry_points& path, const cache_case& give
   };
   REQUIRE(
       path.cache->heads(given.view, *plan, options, threads, {}, kvfit::compiled::taker_of(take)));
-  return kvfit::detail::assemble(given.view, plan->tasks, heads);
+  return kvfit::detail::assemble(given.view, options.skip, plan->tasks, heads);
 }
 
 }  // namespace

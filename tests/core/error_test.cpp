@@ -33,14 +33,15 @@ TEST_CASE("Every error code has a name of its own", "[core][error]") {
   CHECK(name(errc::policy_threw) == "policy_threw");
   CHECK(name(errc::communication_failed) == "communication_failed");
   CHECK(name(errc::untied_values) == "untied_values");
+  CHECK(name(errc::device_timeout) == "device_timeout");
 
   std::set<std::string_view> names;
-  for (int code = 0; code <= static_cast<int>(errc::untied_values); ++code) {
+  for (int code = 0; code <= static_cast<int>(errc::device_timeout); ++code) {
     names.insert(name(static_cast<errc>(code)));
   }
-  CHECK(names.size() == static_cast<std::size_t>(errc::untied_values) + 1);
+  CHECK(names.size() == static_cast<std::size_t>(errc::device_timeout) + 1);
   CHECK(names.count("unknown") == 0);
-  CHECK(name(static_cast<errc>(static_cast<int>(errc::untied_values) + 1)) == "unknown");
+  CHECK(name(static_cast<errc>(static_cast<int>(errc::device_timeout) + 1)) == "unknown");
   CHECK(name(static_cast<errc>(255)) == "unknown");
 }
 

@@ -24,6 +24,14 @@ double solver_peak(Work&& work) {
   return static_cast<double>(kvfit_test::count_allocations(work).peak_bytes);
 }
 
+/// Bytes of what `declare` lists.
+template <class Declare>
+double solver_estimate(Declare&& declare) {
+  kvfit::workspace space;
+  declare(space);
+  return space.most();
+}
+
 /// n × t, every other column the one before it where `is_dependent`.
 kvfit::matrix solver_columns(la_index n, la_index t, bool is_dependent) {
   kvfit::matrix x = kvfit_test::random_matrix(n, t, 7);
@@ -65,9 +73,13 @@ TEST_CASE("least squares holds no more than it says, whichever way it takes", "[
                                    : la::least_squares(x, y, options, toward))
                          .report;
           });
-          const double estimate = is_published
-                                      ? la::published_least_squares_bytes(n, t, 12, has_ridge)
-                                      : la::least_squares_bytes(n, t, 12, method, has_ridge);
+          kvfit::workspace space;
+          if (is_published) {
+            la::declare_published_least_squares(space, n, t, 12, has_ridge);
+          } else {
+            la::declare_least_squares(space, n, t, 12, method, has_ridge);
+          }
+          const double estimate = space.most();
           CAPTURE(n, t, is_dependent, is_published, static_cast<int>(method), has_ridge, peak,
                   estimate, la::name(report.tier));
           CHECK(peak <= estimate + solver_change);
@@ -75,8 +87,10 @@ TEST_CASE("least squares holds no more than it says, whichever way it takes", "[
         }
       }
       const double ridge = solver_peak([&] { (void)la::cross_validated_ridge(x, y); });
-      CAPTURE(n, t, is_dependent, ridge);
-      CHECK(ridge <= la::cross_validated_ridge_bytes(n, t, 12) + solver_change);
+      kvfit::workspace space;
+      la::declare_cross_validated_ridge(space, n, t, 12);
+      CAPTURE(n, t, is_dependent, ridge, space.most());
+      CHECK(ridge <= space.most() + solver_change);
     }
   }
 }
@@ -89,13 +103,18 @@ TEST_CASE("bounded fits and greedy factors hold no more than they say", "[linalg
     const kvfit::vector y = x.rowwise().sum();
     la::normal_equations equations;
     const double forming = solver_peak([&] { equations = la::form_normal_equations(x, y); });
-    CHECK(forming <= la::normal_equations_bytes(n, t) + solver_change);
+    CHECK(forming <= solver_estimate([&](auto& space) {
+                       la::declare_normal_equations(space, n, t);
+                     }) + solver_change);
     const double solving = solver_peak([&] {
       (void)la::bounded_nnls(equations, {.bounds = {0.5, 2}});
     });
-    CHECK(solving <= la::bounded_nnls_bytes(t) + solver_change);
+    CHECK(solving <= solver_estimate([&](auto& space) { la::declare_bounded_nnls(space, t); }) +
+                         solver_change);
     const double starting = solver_peak([&] { (void)la::find_gradient_start(x, y); });
-    CHECK(starting <= la::gradient_start_bytes(n, t) + solver_change);
+    CHECK(starting <= solver_estimate([&](auto& space) {
+                        la::declare_gradient_start(space, n, t);
+                      }) + solver_change);
     const Eigen::VectorXd target = y.cast<double>();
     Eigen::VectorXd weights(t);
     const double growing = solver_peak([&] {
@@ -106,7 +125,8 @@ TEST_CASE("bounded fits and greedy factors hold no more than they say", "[linalg
       factor.solve_into(weights);
     });
     CHECK(growing <=
-          la::growing_cholesky_bytes(n, t) + 4.0 * static_cast<double>(n) + solver_change);
+          solver_estimate([&](auto& space) { la::growing_cholesky().declare(space, n, t); }) +
+              4.0 * static_cast<double>(n) + solver_change);
     CAPTURE(t, forming, solving, starting, growing);
     CHECK(growing > 4.0 * static_cast<double>(n * t));
   }

@@ -153,6 +153,44 @@ TEST_CASE("A kernel's fault is an error of its command buffer", "[metal]") {
   CHECK(live_objects() == start.live);
 }
 
+TEST_CASE("Dispatches that may run at once must not share what one of them writes", "[metal]") {
+  const fresh start;
+  // Whether two sums run into the same output, one after the other's barrier or not.
+  const auto runs = [](MTL::DispatchType type, bool has_barrier, bool has_own_output) {
+    auto pool = NS::TransferPtr(NS::AutoreleasePool::alloc()->init());
+    const auto device = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
+    const auto queue = NS::TransferPtr(device->newCommandQueue());
+    const auto library = NS::TransferPtr(device->newLibrary(text("source"), nullptr, nullptr));
+    const auto function = NS::TransferPtr(library->newFunction(text("sum_tile_float")));
+    const auto pipeline = NS::TransferPtr(device->newComputePipelineState(function.get(), nullptr));
+    const std::vector<float> x(100, 1.0F);
+    const auto in = NS::TransferPtr(device->newBuffer(x.data(), 400, 0));
+    const auto out = NS::TransferPtr(device->newBuffer(4, 0));
+    const auto other = NS::TransferPtr(device->newBuffer(4, 0));
+    MTL::CommandBuffer* commands = queue->commandBuffer();
+    MTL::ComputeCommandEncoder* encoder = commands->computeCommandEncoder(type);
+    const std::uint32_t n = 100;
+    for (int k = 0; k < 2; ++k) {
+      encoder->setComputePipelineState(pipeline.get());
+      encoder->setBuffer(in.get(), 0, 0);
+      encoder->setBuffer(k == 1 && has_own_output ? other.get() : out.get(), 0, 1);
+      encoder->setBytes(&n, sizeof(n), 2);
+      encoder->setThreadgroupMemoryLength(128, 0);
+      encoder->dispatchThreadgroups(MTL::Size(1, 1, 1), MTL::Size(64, 1, 1));
+      if (has_barrier) encoder->memoryBarrier(MTL::BarrierScopeBuffers);
+    }
+    encoder->endEncoding();
+    commands->commit();
+    return commands->status() == MTL::CommandBufferStatusCompleted;
+  };
+  CHECK(runs(MTL::DispatchTypeSerial, false, false));
+  CHECK(runs(MTL::DispatchTypeConcurrent, true, false));
+  CHECK(runs(MTL::DispatchTypeConcurrent, false, true));
+  CHECK(!runs(MTL::DispatchTypeConcurrent, false, false));
+  CHECK(activity().last_fault.kind == metal_emulator::fault_kind::race);
+  CHECK(live_objects() == start.live);
+}
+
 TEST_CASE("Memory of the caller becomes a buffer only where pages allow it", "[metal]") {
   const fresh start;
   {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -66,50 +67,55 @@ std::vector<any_budget> every_budget() {
           kvfit::budgets::rows{{7, 0, 200, 1, 12, 5, 40}}};
 }
 
-enum class cut { layers, heads };
+/// What one rank has of a cache: all of it, every size-th layer, or heads of each layer (of three
+/// heads some of four ranks have none).
+enum class part { all, layers, heads };
 
-/// What one rank of several has of a cache.
 struct shard {
   kvfit::cache_view view;
   kvfit::cache_queries queries;
   std::vector<std::size_t> heads;  ///< its own among all that are compacted
+  kvfit::rank_options spread;
 };
 
-/// By layers (every size-th) or by heads (those of each layer split, so that some ranks get none).
-shard shard_of(const cache_case& given, cut by, int rank, int size) {
+shard shard_of(const mpi_ranks& ranks, const cache_case& given, part by) {
+  if (by == part::all) return {given.view, given.queries, {}, {}};
   shard own;
+  own.spread.holds = rank_holds::shard;
+  const auto size = static_cast<std::size_t>(ranks.size());
   std::size_t number = 0;
   for (std::size_t l = 0; l < given.view.layers.size(); ++l) {
     const auto& layer = given.view.layers[l];
-    const auto asked = std::find_if(given.queries.begin(), given.queries.end(),
-                                    [&](const auto& of) { return of.layer == layer.number; });
-    const bool is_asked = asked != given.queries.end();
-    kvfit::cache_layer part = layer;
-    part.heads.clear();
-    kvfit::layer_queries questions{.layer = layer.number, .heads = {}};
+    const auto is_own = [&](std::size_t h) {
+      return (by == part::layers ? l % size : h * size / layer.heads.size()) ==
+             static_cast<std::size_t>(ranks.rank());
+    };
+    kvfit::cache_layer kept = layer;
+    kept.heads.clear();
     for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-      const std::size_t owner = by == cut::layers
-                                    ? l % static_cast<std::size_t>(size)
-                                    : h * static_cast<std::size_t>(size) / layer.heads.size();
-      if (static_cast<int>(owner) == rank) {
-        part.heads.push_back(layer.heads[h]);
-        if (is_asked) {
-          own.heads.push_back(number);
-          questions.heads.push_back(asked->heads[2 * h]);
-          questions.heads.push_back(asked->heads[2 * h + 1]);
-        }
-      }
-      number += is_asked ? 1 : 0;
+      if (!is_own(h)) continue;
+      kept.heads.push_back(layer.heads[h]);
+      if (layer.kind == kvfit::layer_kind::global) own.heads.push_back(number + h);
     }
-    if (part.heads.empty()) continue;
-    own.view.layers.push_back(part);
-    if (is_asked) own.queries.push_back(questions);
+    if (layer.kind == kvfit::layer_kind::global) number += layer.heads.size();
+    if (kept.heads.empty()) continue;
+    own.view.layers.push_back(kept);
+    for (const auto& entry : given.queries) {
+      if (entry.layer != layer.number) continue;
+      kvfit::layer_queries asked{.layer = layer.number, .heads = {}};
+      const std::size_t group = entry.heads.size() / layer.heads.size();
+      for (std::size_t q = 0; q < entry.heads.size(); ++q) {
+        if (is_own(q / group)) asked.heads.push_back(entry.heads[q]);
+      }
+      own.queries.push_back(asked);
+    }
   }
   return own;
 }
 
 /// The entries of the rank's own heads, where a policy has one for each.
 any_budget own_part(const any_budget& shares, const shard& own) {
+  if (own.spread.holds == rank_holds::whole) return shares;
   if (const auto* rows = std::get_if<kvfit::budgets::rows>(&shares)) {
     kvfit::budgets::rows part;
     for (const std::size_t head : own.heads) part.each.push_back(rows->each[head]);
@@ -189,6 +195,35 @@ void check_sums(mpi_ranks& ranks, const kvfit::ranked_cache& found,
   }
 }
 
+/// The serial call's bytes, reports and sums, whatever ranks hold and gather. The serial result.
+kvfit::compacted_cache check_every_way(mpi_ranks& ranks, const cache_case& given,
+                                       const cache_options& options) {
+  const auto serial = compact_cache(given.view, given.queries, options);
+  REQUIRE(serial);
+  kvfit::thread_pool pool(2);
+  for (const part by : {part::all, part::layers, part::heads}) {
+    shard own = shard_of(ranks, given, by);
+    cache_options asked = options;
+    asked.shares = own_part(options.shares, own);
+    for (const bool gathers : {true, false}) {
+      own.spread.gathers_rows = gathers;
+      const auto found = compact_cache(ranks, own.view, own.queries, asked, own.spread, pool);
+      REQUIRE(found);
+      check_sums(ranks, *found, *serial);
+      if (gathers) {
+        CHECK(kvfit_test::same_cache(*serial, found->cache));
+        continue;
+      }
+      CHECK(is_part_of(found->cache, *serial));
+      const auto count = static_cast<std::ptrdiff_t>(reports_of(found->cache).size());
+      CHECK(count == std::count(found->ranks.begin(), found->ranks.end(), ranks.rank()));
+      // Of five heads or more, four ranks have one each at least.
+      if (by == part::all) CHECK(count > 0);
+    }
+  }
+  return *serial;
+}
+
 /// A policy of a caller's own that throws for one head.
 struct throws_in_layer_three {
   friend kvfit::score_options wanted_scores(const throws_in_layer_three&) { return {}; }
@@ -199,158 +234,82 @@ struct throws_in_layer_three {
   }
 };
 
-/// The error of both ways to hold the cache, in the words that every rank has.
-struct both_errors {
-  std::string whole;
-  std::string by_layers;
-  std::string by_heads;
-};
-
-both_errors errors_of(mpi_ranks& ranks, const cache_case& given, const cache_options& options) {
-  both_errors out;
-  out.whole = error_of_all(ranks, compact_cache(ranks, given.view, given.queries, options));
-  for (const cut by : {cut::layers, cut::heads}) {
-    const shard own = shard_of(given, by, ranks.rank(), ranks.size());
-    cache_options part = options;
-    part.shares = own_part(options.shares, own);
-    const auto found =
-        compact_cache(ranks, own.view, own.queries, part, {.holds = rank_holds::shard});
-    (by == cut::layers ? out.by_layers : out.by_heads) = error_of_all(ranks, found);
+/// The error, in the words that every rank has, however they hold the cache.
+std::vector<std::string> errors_of(mpi_ranks& ranks, const cache_case& given,
+                                   const cache_options& options) {
+  std::vector<std::string> errors;
+  for (const part by : {part::all, part::layers, part::heads}) {
+    const shard own = shard_of(ranks, given, by);
+    cache_options asked = options;
+    asked.shares = own_part(options.shares, own);
+    errors.push_back(
+        error_of_all(ranks, compact_cache(ranks, own.view, own.queries, asked, own.spread)));
   }
-  return out;
+  return errors;
 }
 
 }  // namespace
 
-TEST_CASE("ranks that all hold the cache give the serial bytes, by every budget", "[mpi][cache]") {
+TEST_CASE("ranks give the serial bytes by every budget, whatever they hold and gather",
+          "[mpi][cache]") {
   mpi_ranks ranks = world();
   const cache_case given = four_layers();
-  kvfit::thread_pool pool(2);
   for (const any_budget& shares : every_budget()) {
-    const cache_options options = options_with(shares);
-    const auto serial = compact_cache(given.view, given.queries, options);
-    REQUIRE(serial);
-    const auto all = compact_cache(ranks, given.view, given.queries, options, {}, pool);
-    REQUIRE(all);
-    CHECK(kvfit_test::same_cache(*serial, all->cache));
-    check_sums(ranks, *all, *serial);
-    const auto part =
-        compact_cache(ranks, given.view, given.queries, options, {.gathers_rows = false});
-    REQUIRE(part);
-    CHECK(is_part_of(part->cache, *serial));
-    check_sums(ranks, *part, *serial);
-    const auto own = static_cast<std::ptrdiff_t>(reports_of(part->cache).size());
-    CHECK(own == std::count(part->ranks.begin(), part->ranks.end(), ranks.rank()));
-    CHECK(own > 0);  // seven heads of like size, four ranks
-  }
-}
-
-TEST_CASE("ranks that hold shards give the serial bytes, by every budget", "[mpi][cache]") {
-  mpi_ranks ranks = world(std::numeric_limits<int>::max());
-  const cache_case given = four_layers();
-  for (const cut by : {cut::layers, cut::heads}) {
-    const shard own = shard_of(given, by, ranks.rank(), ranks.size());
-    for (const any_budget& shares : every_budget()) {
-      cache_options options = options_with(shares);
-      const auto serial = compact_cache(given.view, given.queries, options);
-      REQUIRE(serial);
-      options.shares = own_part(shares, own);
-      const auto all =
-          compact_cache(ranks, own.view, own.queries, options, {.holds = rank_holds::shard});
-      REQUIRE(all);
-      CHECK(kvfit_test::same_cache(*serial, all->cache));
-      check_sums(ranks, *all, *serial);
-      const auto part = compact_cache(ranks, own.view, own.queries, options,
-                                      {.holds = rank_holds::shard, .gathers_rows = false});
-      REQUIRE(part);
-      CHECK(is_part_of(part->cache, *serial));
-      check_sums(ranks, *part, *serial);
-      CHECK(reports_of(part->cache).size() == own.heads.size());
-      for (const std::size_t head : own.heads) CHECK(part->ranks[head] == ranks.rank());
-    }
+    check_every_way(ranks, given, options_with(shares));
   }
 }
 
 TEST_CASE("B: queries of two layers that share one cache are both used on ranks", "[mpi][cache]") {
   mpi_ranks ranks = world();
-  const cache_case given = four_layers();
+  cache_case given = four_layers();
+  const auto first_alone = compact_cache(given.view, given.queries, options_with({}));
+  REQUIRE(first_alone);
   // A layer that reads the cache of layer 3: one query head a KV head.
   std::vector<kvfit::matrix> memory;
+  memory.reserve(3);
   kvfit::layer_queries other{.layer = 3, .heads = {}};
   for (std::uint64_t h = 0; h < 3; ++h) {
     memory.push_back(3 * kvfit_test::random_matrix(40, 10, 50 + h));
     other.heads.emplace_back(kvfit::row_view(memory.back()));
   }
-  kvfit::cache_queries queries = given.queries;
-  queries.push_back(other);
-  for (const any_budget& shares : every_budget()) {
-    cache_options options = options_with(shares);
-    const auto serial = compact_cache(given.view, queries, options);
-    const auto first_alone = compact_cache(given.view, given.queries, options);
-    REQUIRE(serial);
-    REQUIRE(first_alone);
-    CHECK_FALSE(kvfit_test::same_cache(*serial, *first_alone));
-    const auto whole = compact_cache(ranks, given.view, queries, options);
-    REQUIRE(whole);
-    CHECK(kvfit_test::same_cache(*serial, whole->cache));
-    for (const cut by : {cut::layers, cut::heads}) {
-      shard own = shard_of(given, by, ranks.rank(), ranks.size());
-      kvfit::layer_queries part{.layer = 3, .heads = {}};
-      for (const std::size_t head : own.heads) {  // heads 2, 3 and 4 of all are those of layer 3
-        if (head >= 2 && head < 5) part.heads.push_back(other.heads[head - 2]);
-      }
-      if (!part.heads.empty()) own.queries.push_back(part);
-      options.shares = own_part(shares, own);
-      const auto parts =
-          compact_cache(ranks, own.view, own.queries, options, {.holds = rank_holds::shard});
-      REQUIRE(parts);
-      CHECK(kvfit_test::same_cache(*serial, parts->cache));
-    }
-  }
+  given.queries.push_back(other);
+  const auto both = check_every_way(ranks, given, options_with({}));
+  CHECK_FALSE(kvfit_test::same_cache(both, *first_alone));
+  check_every_way(ranks, given, options_with(kvfit::budgets::global_ranking{}));
 }
 
 TEST_CASE("the default composition gives the serial bytes on ranks", "[mpi][cache]") {
-  mpi_ranks ranks = world();
+  mpi_ranks ranks = world(std::numeric_limits<int>::max());
   const cache_case given = four_layers();
   cache_options options{.budget = 62};
   options.skip = {4};
   options.head.storage.rows = kvfit::dtype::fp16;
   options.head.protect.first = 2;
-  const auto serial = compact_cache(given.view, given.queries, options);
-  REQUIRE(serial);
-  const shard own = shard_of(given, cut::layers, ranks.rank(), ranks.size());
-  const auto all =
-      compact_cache(ranks, own.view, own.queries, options, {.holds = rank_holds::shard});
-  REQUIRE(all);
-  CHECK(kvfit_test::same_cache(*serial, all->cache));
-  check_sums(ranks, *all, *serial);
+  check_every_way(ranks, given, options);
   options.budget = 1'000;  // all rows stay
-  const auto identity = compact_cache(ranks, given.view, given.queries, options);
-  REQUIRE(identity);
-  CHECK(identity->rows == 416);
+  CHECK(check_every_way(ranks, given, options).rows == 416);
 }
 
 TEST_CASE("rows hidden by their bias count on no rank", "[mpi][cache]") {
   mpi_ranks ranks = world();
   cache_case given = four_layers();
   std::vector<float> bias(96, 0.0F);
-  for (std::size_t row = 0; row < 60; ++row) bias[row] = -std::numeric_limits<float>::infinity();
+  std::fill_n(bias.begin(), 60, -std::numeric_limits<float>::infinity());
   given.view.layers[2].heads[2].bias = bias;
   for (const any_budget& shares : every_budget()) {
-    cache_options options = options_with(shares);
-    const auto serial = compact_cache(given.view, given.queries, options);
-    REQUIRE(serial);
-    const auto whole = compact_cache(ranks, given.view, given.queries, options);
-    REQUIRE(whole);
-    CHECK(kvfit_test::same_cache(*serial, whole->cache));
-    const shard own = shard_of(given, cut::heads, ranks.rank(), ranks.size());
-    options.shares = own_part(shares, own);
-    const auto parts =
-        compact_cache(ranks, own.view, own.queries, options, {.holds = rank_holds::shard});
-    REQUIRE(parts);
-    CHECK(kvfit_test::same_cache(*serial, parts->cache));
-    check_sums(ranks, *parts, *serial);
+    check_every_way(ranks, given, options_with(shares));
   }
+}
+
+TEST_CASE("a layer's own rule holds on the rank that has it", "[mpi][cache]") {
+  mpi_ranks ranks = world();
+  cache_case given = four_layers();
+  const auto without = compact_cache(given.view, given.queries, options_with({}));
+  REQUIRE(without);
+  given.view.layers[2].rule = kvfit::logit_rule{.soft_cap = 2};
+  const auto with = check_every_way(ranks, given, options_with({}));
+  CHECK_FALSE(kvfit_test::same_cache(with, *without));
+  check_every_way(ranks, given, options_with(kvfit::budgets::global_ranking{}));
 }
 
 TEST_CASE("a head that fails on one rank fails all with the serial error", "[mpi][cache]") {
@@ -360,11 +319,9 @@ TEST_CASE("a head that fails on one rank fails all with the serial error", "[mpi
   const auto check = [&] {
     const auto serial = compact_cache(given.view, given.queries, options);
     REQUIRE_FALSE(serial);
-    const std::string wanted = serial.error().message();
-    const both_errors found = errors_of(ranks, given, options);
-    CHECK(found.whole == wanted);
-    CHECK(found.by_layers == wanted);
-    CHECK(found.by_heads == wanted);
+    for (const std::string& found : errors_of(ranks, given, options)) {
+      CHECK(found == serial.error().message());
+    }
     return serial.error();
   };
   kvfit::matrix bad = kvfit::matrix::Constant(96, 10, 1.0F);
@@ -418,13 +375,7 @@ TEST_CASE("a head that fails on one rank fails all with the serial error", "[mpi
   }
   SECTION("queries that are not there") {
     given.queries.pop_back();
-    // `shard_of` takes a layer without queries for a sliding one.
-    const auto serial = compact_cache(given.view, given.queries, options);
-    REQUIRE_FALSE(serial);
-    const both_errors found = errors_of(ranks, given, options);
-    CHECK(found.whole == serial.error().message());
-    CHECK(found.by_layers == serial.error().message());
-    CHECK(found.by_heads == serial.error().message());
+    CHECK(check().code == errc::missing_entry);
   }
 }
 
@@ -435,17 +386,11 @@ TEST_CASE("fallbacks and their causes reach every rank", "[mpi][cache]") {
   given.view.layers[2].heads[1].first_position = 1'000;  // after every query
   cache_options options = options_with(kvfit::budgets::uniform{});
   options.fallback = kvfit::head_fallback::copies;
-  const auto serial = compact_cache(given.view, given.queries, options);
-  REQUIRE(serial);
-  REQUIRE(serial->fallbacks == 1);
-  const shard own = shard_of(given, cut::heads, ranks.rank(), ranks.size());
-  const auto all = compact_cache(ranks, own.view, own.queries, options,
-                                 {.holds = rank_holds::shard, .gathers_rows = false});
-  REQUIRE(all);
-  check_sums(ranks, *all, *serial);
-  REQUIRE(all->heads[3].cause);
-  CHECK(all->heads[3].cause->code == errc::all_masked);
-  CHECK(is_part_of(all->cache, *serial));
+  CHECK(check_every_way(ranks, given, options).fallbacks == 1);
+  const auto found = compact_cache(ranks, given.view, given.queries, options);
+  REQUIRE(found);
+  REQUIRE(found->heads[3].cause);
+  CHECK(found->heads[3].cause->code == errc::all_masked);
 }
 
 TEST_CASE("an exception of a caller's own policy is an error on all ranks", "[mpi][cache]") {
@@ -455,13 +400,9 @@ TEST_CASE("an exception of a caller's own policy is an error on all ranks", "[mp
   options.head.selection = throws_in_layer_three{};
   options.head.bias = kvfit::bias::zero{};
   options.head.values = kvfit::values::copy{};
-  const std::string wanted = "policy_threw: L3H0 (mine)";
-  CHECK(error_of_all(ranks, compact_cache(ranks, given.view, given.queries, options, {},
-                                          kvfit::serial{})) == wanted);
-  const shard own = shard_of(given, cut::layers, ranks.rank(), ranks.size());
-  CHECK(error_of_all(ranks, compact_cache(ranks, own.view, own.queries, options,
-                                          {.holds = rank_holds::shard}, kvfit::serial{})) ==
-        wanted);
+  for (const std::string& found : errors_of(ranks, given, options)) {
+    CHECK(found == "policy_threw: L3H0 (mine)");
+  }
 }
 
 TEST_CASE("one rank's wish to stop ends the call on all", "[mpi][cache]") {
@@ -487,13 +428,12 @@ TEST_CASE("one rank's wish to stop ends the call on all", "[mpi][cache]") {
                          seen = count;
                          if (ranks.rank() == last && done == 1) stop.request();
                        }});
-    const auto counts = ranks.gather(std::vector<kvfit::index_t>{seen});
-    REQUIRE(counts);
+    const auto counts = kvfit_test::lists_of_all(ranks, std::vector<kvfit::index_t>{seen});
     kvfit::index_t sum = 0;
-    for (const auto& one : *counts) sum += one[0];
+    for (const auto& one : counts) sum += one[0];
     CHECK(sum == static_cast<kvfit::index_t>(all_heads));
     // A rank whose only head was done had nothing left to stop.
-    if (!counts->back().empty() && counts->back()[0] > 1) {
+    if (counts.back()[0] > 1) {
       CHECK(error_of_all(ranks, cut).starts_with("cancelled: items: 1"));
     } else {
       CHECK(on_all(ranks, cut.has_value()));
@@ -505,135 +445,83 @@ TEST_CASE("ranks called differently are told so, and none waits", "[mpi][cache]"
   mpi_ranks ranks = world();
   if (ranks.size() == 1) return;
   cache_case given = four_layers();
-  cache_options options = options_with(kvfit::budgets::uniform{});
-  const bool is_last = ranks.rank() == ranks.size() - 1;
+  cache_options options;
   kvfit::rank_options spread;
-  const auto refusal = [&] {
+  const bool is_last = ranks.rank() == ranks.size() - 1;
+  const auto refusal = [&](const std::function<void()>& change) {
+    options = options_with(kvfit::budgets::rows{{7, 0, 20, 1, 12, 5, 4}});
+    spread = {};
+    if (is_last) change();
     return error_of_all(ranks, compact_cache(ranks, given.view, given.queries, options, spread));
   };
   const std::string different = "invalid_option: options (must be the same on all ranks)";
-  SECTION("budget") {
-    if (is_last) options.budget = 61;
-    CHECK(refusal() == different);
-  }
-  SECTION("policy") {
-    if (is_last) options.shares = kvfit::budgets::global_ranking{};
-    CHECK(refusal() == different);
-  }
-  SECTION("a setting of the policy") {
-    options.shares = kvfit::budgets::pyramid{is_last ? 0.5 : 0.4};
-    CHECK(refusal() == different);
-  }
-  SECTION("rows of one head") {
-    options.shares = kvfit::budgets::rows{{7, 0, 20, 1, 12, 5, is_last ? 4 : 5}};
-    CHECK(refusal() == different);
-  }
-  SECTION("what is gathered") {
-    spread.gathers_rows = is_last;
-    CHECK(refusal() == different);
-  }
-  SECTION("what is held") {
-    if (is_last) spread.holds = rank_holds::shard;
-    CHECK(refusal() == different);
-  }
-  SECTION("an option that is wrong on one rank") {
-    if (is_last) options.heads_at_once = -1;
-    CHECK(refusal() == "invalid_option: heads_at_once: -1, limit 0 (must not be negative)");
-  }
-  SECTION("heads at once may differ") {
-    options.heads_at_once = is_last ? 1 : 0;
-    CHECK(on_all(ranks, compact_cache(ranks, given.view, given.queries, options).has_value()));
-  }
-  SECTION("views of other sizes") {
-    if (is_last) given.view.layers.erase(given.view.layers.begin() + 1);  // the sliding one
-    CHECK(refusal() == "invalid_option: cache (must be the same on all ranks)");
-  }
+  CHECK(refusal([&] { options.budget = 61; }) == different);
+  CHECK(refusal([&] { options.shares = kvfit::budgets::global_ranking{}; }) == different);
+  CHECK(refusal([&] { std::get<kvfit::budgets::rows>(options.shares).each[6] = 5; }) == different);
+  CHECK(refusal([&] { spread.gathers_rows = false; }) == different);
+  CHECK(refusal([&] { spread.holds = rank_holds::shard; }) == different);
+  CHECK(refusal([&] { options.heads_at_once = -1; }) ==
+        "invalid_option: heads_at_once: -1, limit 0 (must not be negative)");
+  CHECK(refusal([&] { options.heads_at_once = 1; }) == "none");  // which may differ
+  // A view of other sizes, by the layer that slides.
+  CHECK(refusal([&] { given.view.layers.erase(given.view.layers.begin() + 1); }) ==
+        "invalid_option: cache (must be the same on all ranks)");
 }
 
 TEST_CASE("shards that make no cache are refused on all ranks", "[mpi][cache]") {
   mpi_ranks ranks = world();
   if (ranks.size() == 1) return;
   const cache_case given = four_layers();
-  const cache_case other({{.number = 0, .heads = 1, .group = 4, .rows = 64},
-                          {.number = 3, .heads = 1, .rows = 96, .key_size = 12}});
-  cache_options options = options_with(kvfit::budgets::uniform{});
+  const cache_case other({{.number = 0, .rows = 96, .key_size = 12}});
   const bool is_last = ranks.rank() == ranks.size() - 1;
-  // Every rank has layer 0, two heads of two query heads each.
+  cache_options options;
   shard own;
-  own.view.layers = {given.view.layers[0]};
-  own.queries = {given.queries[0]};
-  const auto refusal = [&] {
+  // Every rank has layer 0, two heads of two query heads each; `change` is the last rank's.
+  const auto refusal = [&](const std::function<void()>& change, bool on_all_ranks = false) {
+    options = options_with(kvfit::budgets::uniform{});
+    own.view.layers = {given.view.layers[0]};
+    own.queries = {given.queries[0]};
+    if (is_last || on_all_ranks) change();
     return error_of_all(
         ranks, compact_cache(ranks, own.view, own.queries, options, {.holds = rank_holds::shard}));
   };
-  const std::string last_head = "L0H" + std::to_string(2 * (ranks.size() - 1));
-  SECTION("as they are they make one") {
-    CHECK(refusal() == "none");
-  }
-  SECTION("another kind of layer") {
-    if (is_last) own.view.layers[0].kind = kvfit::layer_kind::sliding;
-    CHECK(refusal() == "invalid_option: layer: 0 (must be of one kind on all ranks)");
-  }
-  SECTION("keys of another size") {
-    if (is_last) {
-      own.view.layers[0].heads = {other.view.layers[1].heads[0], other.view.layers[1].heads[0]};
-    }
-    CHECK(refusal() ==
-          "shape_mismatch: " + last_head +
-              ": keys: 12, expected 8 (columns must equal those of the layer's first head)");
-  }
-  SECTION("queries that are missing on one rank") {
-    if (is_last) own.queries.clear();
-    CHECK(refusal() == "missing_entry: queries of layer 0");
-  }
-  SECTION("query heads that the rank's KV heads do not divide") {
-    if (is_last) own.queries[0].heads.pop_back();
-    const std::string found = refusal();
-    CHECK(found.starts_with("shape_mismatch: layer 0: query heads: "));
-  }
-  SECTION("other groups, whose sum would do") {
-    if (is_last) {
-      auto& heads = own.queries[0].heads;
-      heads.insert(heads.end(), 2 * heads.size(), heads[0]);  // six for each, so for two ranks four
-    }
-    if (ranks.size() == 2) {
-      CHECK(
-          refusal() ==
-          "shape_mismatch: L0H0: query heads: 2, expected 4 (must be as many for each KV head of a "
-          "layer on all ranks)");
-    } else {
-      CHECK(refusal().starts_with("shape_mismatch: "));
-    }
-  }
-  SECTION("queries of a layer that a rank does not have") {
-    if (is_last) own.queries.push_back(given.queries[1]);
-    CHECK(refusal() == "invalid_option: queries of layer 3 (the cache has no such layer)");
-  }
-  SECTION("entries of queries that only some ranks have") {
-    if (is_last) own.queries.push_back(own.queries[0]);
-    CHECK(refusal() ==
-          "shape_mismatch: layer 0: entries of queries: 2, expected 1 (must be as many on all "
-          "ranks)");
-  }
-  SECTION("entries of other groups, whose sum would do") {
-    auto more = own.queries[0];
-    more.heads.insert(more.heads.end(), more.heads.begin(), more.heads.end());
-    own.queries.push_back(more);  // two and four for each KV head
-    if (is_last) std::swap(own.queries[0], own.queries[1]);
-    CHECK(refusal() ==
-          "shape_mismatch: layer 0: query heads: 4, expected 2 (must be as many for each KV head "
-          "on all ranks; entry 0)");
-  }
-  SECTION("layers out of order") {
-    if (is_last) own.view.layers = {given.view.layers[3], given.view.layers[0]};
-    CHECK(refusal() == "invalid_option: layer: 0 (layers must ascend from 0)");
-  }
-  SECTION("rows and curves of too few heads") {
-    options.shares = is_last ? kvfit::budgets::rows{{3}} : kvfit::budgets::rows{{3, 3}};
-    CHECK(refusal() ==
-          "shape_mismatch: shares.each: 1, expected 2 (one for each head of the rank's shard)");
-    options.shares = kvfit::budgets::influence{};
-    CHECK(refusal() ==
-          "shape_mismatch: shares.curves: 0, expected 2 (one for each head of the rank's shard)");
-  }
+  CHECK(refusal([] {}) == "none");  // as they are they make one
+  CHECK(refusal([&] { own.view.layers[0].kind = kvfit::layer_kind::sliding; }) ==
+        "invalid_option: layer: 0 (must be of one kind on all ranks)");
+  CHECK(refusal([&] { own.view.layers[0].heads = other.view.layers[0].heads; }) ==
+        "shape_mismatch: L0H" + std::to_string(2 * ranks.size() - 2) +
+            ": keys: 12, expected 8 (columns must equal those of the layer's first head)");
+  CHECK(refusal([&] { own.queries.clear(); }) == "missing_entry: queries of layer 0");
+  CHECK(refusal([&] { own.queries[0].heads.pop_back(); }) ==
+        "shape_mismatch: layer 0: query heads: 3, expected 2 (must be a multiple of the KV heads)");
+  // Six query heads for each KV head: for two ranks the sum would be four for each.
+  CHECK(refusal([&] { own.queries[0].heads.resize(12, own.queries[0].heads[0]); }) ==
+        "shape_mismatch: layer 0: query heads: 6, expected 2 (must be as many for each KV head on "
+        "all ranks; entry 0)");
+  CHECK(refusal([&] { own.queries.push_back(given.queries[1]); }) ==
+        "invalid_option: queries of layer 3 (the cache has no such layer)");
+  CHECK(refusal([&] { own.queries.push_back(own.queries[0]); }) ==
+        "shape_mismatch: layer 0: query heads: 2, expected 0 (must be as many for each KV head on "
+        "all ranks; entry 1)");
+  // Entries of two and of four query heads for each KV head: the sums are the same.
+  CHECK(refusal(
+            [&] {
+              auto more = own.queries[0];
+              more.heads.insert(more.heads.end(), more.heads.begin(), more.heads.end());
+              own.queries.insert(own.queries.begin() + (is_last ? 0 : 1), more);
+            },
+            true) ==
+        "shape_mismatch: layer 0: query heads: 4, expected 2 (must be as many for each KV head on "
+        "all ranks; entry 0)");
+  CHECK(refusal([&] { own.view.layers.insert(own.view.layers.begin(), given.view.layers[3]); }) ==
+        "invalid_option: layer: 0 (layers must ascend from 0)");
+  CHECK(refusal(
+            [&] {
+              options.shares =
+                  kvfit::budgets::rows{std::vector<kvfit::index_t>(is_last ? 1 : 2, 3)};
+            },
+            true) ==
+        "shape_mismatch: shares.each: 1, expected 2 (one for each head of the rank's shard)");
+  CHECK(refusal([&] { options.shares = kvfit::budgets::influence{}; }, true) ==
+        "shape_mismatch: shares.curves: 0, expected 2 (one for each head of the rank's shard)");
 }

@@ -36,12 +36,6 @@ int MPI_Allreduce(const void* own, void* reduced, int count, MPI_Datatype type, 
   return is_call_to_fail() ? MPI_ERR_OTHER : PMPI_Allreduce(own, reduced, count, type, by, of);
 }
 
-int MPI_Allgather(const void* own, int own_count, MPI_Datatype own_type, void* all, int count,
-                  MPI_Datatype type, MPI_Comm of) {
-  return is_call_to_fail() ? MPI_ERR_OTHER
-                           : PMPI_Allgather(own, own_count, own_type, all, count, type, of);
-}
-
 int MPI_Bcast(void* numbers, int count, MPI_Datatype type, int from, MPI_Comm of) {
   return is_call_to_fail() ? MPI_ERR_OTHER : PMPI_Bcast(numbers, count, type, from, of);
 }

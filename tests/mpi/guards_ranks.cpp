@@ -46,19 +46,23 @@ cache_case two_layers() {
   return cache_case({{.number = 0, .rows = 24}, {.number = 3, .rows = 32}}, 12);
 }
 
-/// Two heads for each rank, in turn.
-kvfit::detail::ranked_heads two_heads_each(const mpi_ranks& ranks) {
-  kvfit::detail::ranked_heads heads;
-  for (int place = 0; place < 2 * ranks.size(); ++place) {
-    kvfit::head_task task;
-    task.id = {place, 0};
-    heads.tasks.push_back(task);
-    heads.ranks.push_back(place % ranks.size());
+/// Ranks that know their heads: two of layer 0 on each.
+struct two_heads_each {
+  mpi_ranks ranks = world();
+  kvfit::detail::rank_exchange with{ranks, {.holds = rank_holds::shard}};
+  bool is_last = ranks.rank() == ranks.size() - 1;
+
+  two_heads_each() {
+    const cache_case given({{.number = 0, .rows = 24}}, 12);
+    std::vector<kvfit::head_task> tasks;
+    REQUIRE(with.find_heads(given.view, given.queries, quick_options(24), tasks));
   }
-  heads.find_places(ranks.rank());
-  for (const std::size_t place : heads.places) heads.own.push_back(heads.tasks[place]);
-  return heads;
-}
+
+  /// What all ranks are told of a step.
+  std::string told(const std::function<result<void>(index_t&)>& work) {
+    return error_of_all(ranks, with.step(work));
+  }
+};
 
 using outlines = std::vector<std::vector<index_t>>;
 
@@ -76,10 +80,10 @@ TEST_CASE("O: ranks that take the place of others work as those did", "[mpi][gua
   mpi_ranks& ranks = is_last ? *alone : all;
   CHECK(ranks.rank() == rank);
   CHECK(ranks.size() == size);
-  const auto lists = ranks.gather(std::vector<double>(20, rank));
-  REQUIRE(lists);
+  const auto lists = lists_of_all(ranks, std::vector<double>(20, rank));
+  REQUIRE(static_cast<int>(lists.size()) == size);
   for (int r = 0; r < size; ++r) {
-    CHECK((*lists)[static_cast<std::size_t>(r)] == std::vector<double>(20, r));
+    CHECK(lists[static_cast<std::size_t>(r)] == std::vector<double>(20, r));
   }
 }
 
@@ -103,22 +107,19 @@ TEST_CASE("O: texts of errors are cut at their limits, and not before their begi
 }
 
 TEST_CASE("O: a step that throws on one rank fails on all", "[mpi][guards]") {
-  mpi_ranks ranks = world();
-  const auto heads = two_heads_each(ranks);
-  const bool is_last = ranks.rank() == ranks.size() - 1;
+  two_heads_each ranks;
   const auto error_of = [&](const std::function<void(index_t&)>& thrown) {
-    return error_of_all(
-        ranks, kvfit::detail::in_step(ranks, heads, [&](index_t& failed_at) -> result<void> {
-          if (is_last) thrown(failed_at);
-          return {};
-        }));
+    return ranks.told([&](index_t& failed_at) -> result<void> {
+      if (ranks.is_last) thrown(failed_at);
+      return {};
+    });
   };
   CHECK(error_of([](index_t&) {}) == "none");
   CHECK(error_of([](index_t&) { throw std::bad_alloc(); }) == "out_of_memory: compact_cache");
   CHECK(error_of([](index_t&) { throw std::length_error(""); }) == "out_of_memory: compact_cache");
   CHECK(error_of([](index_t&) { throw std::runtime_error("mine"); }) == "policy_threw (mine)");
   CHECK(error_of([](index_t&) { throw 7; }) == "policy_threw");
-  const std::string last_head = "L" + std::to_string(2 * ranks.size() - 1) + "H0";
+  const std::string last_head = "L0H" + std::to_string(2 * ranks.ranks.size() - 1);
   CHECK(error_of([](index_t& failed_at) {
           failed_at = 1;
           throw 7;
@@ -126,78 +127,61 @@ TEST_CASE("O: a step that throws on one rank fails on all", "[mpi][guards]") {
 }
 
 TEST_CASE("O: a head's error goes before one that is no head's", "[mpi][guards]") {
-  mpi_ranks ranks = world();
-  const auto heads = two_heads_each(ranks);
-  const int last = ranks.size() - 1;
-  const auto found = kvfit::detail::in_step(ranks, heads, [&](index_t& failed_at) -> result<void> {
-    if (ranks.rank() == last) {
-      failed_at = 1;
-      return kvfit::error{errc::all_masked, "a head"};
-    }
-    return kvfit::error{errc::empty_input, "no head"};
-  });
-  CHECK(error_of_all(ranks, found) == "all_masked: a head");
+  two_heads_each ranks;
+  CHECK(ranks.told([&](index_t& failed_at) -> result<void> {
+    if (!ranks.is_last) return kvfit::error{errc::empty_input, "no head"};
+    failed_at = 1;
+    return kvfit::error{errc::all_masked, "a head"};
+  }) == "all_masked: a head");
 }
 
 TEST_CASE("O: ranks differ by every option that they must share", "[mpi][cache][guards]") {
   const auto digest_of = [](const cache_options& options, bool with_lists) {
     kvfit::detail::digest of;
-    kvfit::detail::add_options(of, options, with_lists);
+    of.add_options(options, with_lists);
     return of.value();
   };
+  using kvfit::budgets::given;
   using kvfit::budgets::influence;
+  using kvfit::budgets::rows;
   using ranking = kvfit::budgets::global_ranking;
-  const auto given = [](index_t layer, index_t head, double share) {
-    return kvfit::budgets::given{{{{layer, head}, share}}};
-  };
-  const auto curve_of = [](std::vector<kvfit::influence_point> points) {
-    return kvfit::influence_curve{std::move(points)};
-  };
-  const influence one_curve{{curve_of({{1, 2.0}, {3, 1.0}})}, {}};
-  const influence two_curves{{curve_of({{1, 2.0}}), curve_of({{3, 1.0}})}, {}};  // the same points
+  const influence one_curve{{{{{1, 2.0}, {3, 1.0}}}}, {}};
+  const influence two_curves{{{{{1, 2.0}}}, {{{3, 1.0}}}}, {}};  // the same points
   influence exact = one_curve;
   exact.exact = kvfit::dynamic_programming{};
   influence coarse = exact;
   coarse.exact->step = 2;
   influence small = exact;
   small.exact->memory = 5;
-  const std::vector<std::function<void(cache_options&)>> changes = {
+  using set_option = std::function<void(cache_options&)>;
+  const auto budget = [](const kvfit::any_budget& shares) -> set_option {
+    return [shares](cache_options& o) { o.shares = shares; };
+  };
+  const std::vector<set_option> changes = {
       [](auto&) {},
       [](auto& o) { o.budget = 1; },
-      [](auto& o) { o.shares = kvfit::budgets::pyramid{}; },
-      [](auto& o) { o.shares = kvfit::budgets::pyramid{0.0}; },
-      [](auto& o) { o.shares = kvfit::budgets::rows{}; },  // of as many zeros
-      [](auto& o) {
-        o.shares = kvfit::budgets::rows{{4, 5}};
-      },
-      [](auto& o) {
-        o.shares = kvfit::budgets::rows{{5, 4}};
-      },
-      [&](auto& o) { o.shares = given(1, 2, 0.5); },
-      [&](auto& o) { o.shares = given(2, 2, 0.5); },
-      [&](auto& o) { o.shares = given(1, 1, 0.5); },
-      [&](auto& o) { o.shares = given(1, 2, 0.25); },
-      [&](auto& o) {
-        auto shares = given(1, 2, 0.5);
-        shares.missing = kvfit::budgets::missing_share::mean;
-        o.shares = shares;
-      },
-      [&](auto& o) { o.shares = one_curve; },
-      [&](auto& o) { o.shares = two_curves; },
-      [&](auto& o) {
-        o.shares = influence{{curve_of({{1, 2.0}, {4, 1.0}})}, {}};
-      },
-      [&](auto& o) {
-        o.shares = influence{{curve_of({{1, 2.0}, {3, 0.5}})}, {}};
-      },
-      [&](auto& o) { o.shares = exact; },
-      [&](auto& o) { o.shares = coarse; },
-      [&](auto& o) { o.shares = small; },
-      [](auto& o) { o.shares = ranking{}; },
-      [](auto& o) { o.shares = ranking{{.importance = kvfit::importance_kind::mean}}; },
-      [](auto& o) { o.shares = ranking{{.pooling = kvfit::pooling_kind::max}}; },
-      [](auto& o) { o.shares = ranking{{.pooling_width = 9}}; },
-      [](auto& o) { o.shares = ranking{{.window = 3}}; },
+      budget(kvfit::budgets::pyramid{}),
+      budget(kvfit::budgets::pyramid{0.0}),
+      budget(rows{}),  // of as many zeros
+      budget(rows{{4, 5}}),
+      budget(rows{{5, 4}}),
+      budget(given{{{{1, 2}, 0.5}}}),
+      budget(given{{{{2, 2}, 0.5}}}),
+      budget(given{{{{1, 1}, 0.5}}}),
+      budget(given{{{{1, 2}, 0.25}}}),
+      budget(given{{{{1, 2}, 0.5}}, kvfit::budgets::missing_share::mean}),
+      budget(one_curve),
+      budget(two_curves),
+      budget(influence{{{{{1, 2.0}, {4, 1.0}}}}, {}}),
+      budget(influence{{{{{1, 2.0}, {3, 0.5}}}}, {}}),
+      budget(exact),
+      budget(coarse),
+      budget(small),
+      budget(ranking{}),
+      budget(ranking{{.importance = kvfit::importance_kind::mean}}),
+      budget(ranking{{.pooling = kvfit::pooling_kind::max}}),
+      budget(ranking{{.pooling_width = 9}}),
+      budget(ranking{{.window = 3}}),
       [](auto& o) { o.limits.at_least = 2; },
       [](auto& o) { o.limits.max_ratio = 0.5; },
       [](auto& o) { o.skip = {3}; },
@@ -260,108 +244,54 @@ TEST_CASE("O: a rank tells the others every size of its view", "[mpi][cache][gua
                              7, sliding, 1, 1, 3, 6, 8, 6, 6});
 }
 
-TEST_CASE("O: layers of all ranks are joined in their order, parts without heads included",
+TEST_CASE("O: layers of all ranks are joined in their order, and the first fault is told",
           "[mpi][cache][guards]") {
-  using kvfit::detail::join_layers;
+  const auto fault_of = [](const outlines& views, const std::vector<index_t>& skip = {}) {
+    const auto found = kvfit::detail::join_shards(views, skip);
+    return found ? std::string() : found.error().message();
+  };
+  const std::vector<index_t> one_head = {0, 0, 1, 1, 2, 5, 4, 3, 5};
+  const std::vector<index_t> no_heads = {0, 0, 0, 1, 2};
+  const std::vector<index_t> two_entries = {0, 0, 1, 2, 2, 2, 5, 4, 3, 5};
+  CHECK(fault_of({one_head, {}, one_head}).empty());
   for (const index_t number : {index_t{-1}, index_t{0}}) {  // below 0; twice in one view
-    const outlines wrong = {{0, 0, 0, 0}, {0, 0, 0, 0, number, 0, 0, 0}};
-    const auto found = join_layers(wrong);
-    REQUIRE_FALSE(found);
-    CHECK(found.error().code == errc::invalid_option);
-    CHECK(found.error().actual == number);
+    CHECK(fault_of({one_head, {0, 2, 0, 0, number, 0, 0, 0}}, {0}) ==
+          "invalid_option: layer: " + std::to_string(number) + " (layers must ascend from 0)");
   }
-  const outlines negative = {{-1, 0, 0, 0}};
-  CHECK_FALSE(join_layers(negative));
-  // Of ranks without a head no group is known, and no number divides by their heads.
-  const outlines first_empty = {{0, 0, 0, 1, 4}, {0, 0, 1, 1, 2, 5, 4, 3, 5}};
-  const auto one_entry = join_layers(first_empty);
-  REQUIRE(one_entry);
-  CHECK(one_entry->at(0).groups == std::vector<index_t>{0});
-  const outlines second_empty = {{0, 0, 1, 2, 2, 2, 5, 4, 3, 5}, {0, 0, 0, 2, 0, 0}};
-  const auto two_entries = join_layers(second_empty);
-  REQUIRE(two_entries);
-  CHECK_FALSE(two_entries->at(0).unlike);
+  CHECK(fault_of({{-1, 0, 0, 0}}) == "invalid_option: layer: -1 (layers must ascend from 0)");
+  const std::string heads = "empty_input: layer 0: heads: 0";
+  CHECK(fault_of({one_head, no_heads}) == heads);
+  CHECK(fault_of({no_heads, one_head}) == heads);
   // The first rank that differs is the one that is named.
-  outlines more_each = {{0, 0, 1, 1, 2, 5, 4, 3, 5},
-                        {0, 0, 1, 2, 2, 2, 5, 4, 3, 5},
-                        {0, 0, 1, 3, 2, 2, 2, 5, 4, 3, 5}};
-  const auto unlike = join_layers(more_each);
-  REQUIRE(unlike);
-  REQUIRE(unlike->at(0).unlike);
-  CHECK(unlike->at(0).unlike->actual == 2);
-  // Queries that a rank lacks altogether are what is missing, whatever others have.
-  more_each[2] = {0, 0, 1, 0, 5, 4, 3, 5};
-  index_t failed_at = 0;
-  const auto missing = kvfit::detail::join_shards(more_each, {}, {}, {}, 0, failed_at);
-  REQUIRE_FALSE(missing);
-  CHECK(missing.error().code == errc::missing_entry);
-}
-
-TEST_CASE("O: entries that differ matter in layers that are compacted alone",
-          "[mpi][cache][guards]") {
-  const cache_case given = two_layers();
-  kvfit::cache_queries more = given.queries;
-  more.push_back(given.queries[0]);
-  const outlines both = {kvfit::detail::outline_of(given.view, given.queries),
-                         kvfit::detail::outline_of(given.view, more)};
-  index_t failed_at = 0;
-  const auto refused =
-      kvfit::detail::join_shards(both, given.view, given.queries, {}, 0, failed_at);
-  REQUIRE_FALSE(refused);
-  CHECK(refused.error().argument == "layer 0: entries of queries");
-  const std::vector<index_t> skip = {0};
-  const auto heads =
-      kvfit::detail::join_shards(both, given.view, given.queries, skip, 0, failed_at);
-  REQUIRE(heads);
-  CHECK(heads->tasks.size() == 4);
-  CHECK(heads->own.size() == 2);
-}
-
-TEST_CASE("O: a rank's own part must be a cache, too, and its first head at fault is told",
-          "[mpi][cache][guards]") {
-  const cache_case given = two_layers();
-  // Three query heads on one rank and five on the other: eight for the four heads of layer 3.
-  kvfit::cache_queries fewer = given.queries;
-  fewer[1].heads.pop_back();
-  kvfit::cache_queries more = given.queries;
-  more[1].heads.push_back(more[1].heads[0]);
-  const outlines odd = {kvfit::detail::outline_of(given.view, fewer),
-                        kvfit::detail::outline_of(given.view, more)};
-  for (const int rank : {0, 1}) {
-    index_t failed_at = 0;
-    const auto found =
-        kvfit::detail::join_shards(odd, given.view, rank == 0 ? fewer : more, {}, rank, failed_at);
-    REQUIRE_FALSE(found);
-    CHECK(found.error().argument == "layer 3: query heads");
-    CHECK(found.error().actual == (rank == 0 ? 3 : 5));
-    CHECK(failed_at == (rank == 0 ? 4 : 6));  // four of layer 0, then two on each rank
-  }
-  // A layer without heads is at fault itself: there is no head to tell.
-  kvfit::cache_view headless = given.view;
-  headless.layers[1].heads.clear();
-  kvfit::cache_queries unasked = given.queries;
-  unasked[1].heads.clear();
-  const outlines empty = {kvfit::detail::outline_of(given.view, given.queries),
-                          kvfit::detail::outline_of(headless, unasked)};
-  index_t failed_at = 99;
-  const auto found = kvfit::detail::join_shards(empty, headless, unasked, {}, 1, failed_at);
-  REQUIRE_FALSE(found);
-  CHECK(found.error().code == errc::empty_input);
-  CHECK(failed_at == 99);
+  const std::string entries =
+      "shape_mismatch: layer 0: query heads: 2, expected 0 (must be as many for each KV head on "
+      "all "
+      "ranks; entry 1)";
+  CHECK(fault_of({one_head, two_entries, no_heads}) == entries);
+  CHECK(fault_of({one_head, no_heads, two_entries}) == heads);
+  CHECK(fault_of({two_entries, one_head}) ==
+        "shape_mismatch: layer 0: query heads: 0, expected 2 (must be as many for each KV head on "
+        "all ranks; entry 1)");
+  CHECK(fault_of({{0, 0, 1, 0, 5, 4, 3, 5}, one_head}) == "missing_entry: queries of layer 0");
+  // A layer that is not compacted may differ.
+  const std::vector<index_t> next = {1, 0, 1, 1, 2, 5, 4, 3, 5};
+  CHECK(fault_of({one_head, two_entries, no_heads, next}, {0}).empty());
+  // Three query heads on one rank and five on the other: eight for four KV heads.
+  const outlines odd = {{3, 0, 2, 1, 3, 5, 4, 3, 5, 5, 4, 3, 5},
+                        {3, 0, 2, 1, 5, 5, 4, 3, 5, 5, 4, 3, 5}};
+  CHECK(fault_of(odd) ==
+        "shape_mismatch: layer 3: query heads: 3, expected 2 (must be a multiple of the KV heads)");
 }
 
 TEST_CASE("O: rows that ranks share out differently are refused", "[mpi][cache][guards]") {
   mpi_ranks ranks = world();
   const cache_case given = two_layers();
-  const auto heads =
-      kvfit::detail::heads_of_ranks(ranks, given.view, given.queries, quick_options(24), {});
-  REQUIRE(heads);
+  kvfit::detail::rank_exchange with(ranks, {});
+  kvfit::cache_plan plan;
+  REQUIRE(with.find_heads(given.view, given.queries, quick_options(24), plan.tasks));
   // As if the last rank's machine had come to other numbers by the same options.
-  const bool is_last = ranks.rank() == ranks.size() - 1;
-  const auto rows =
-      kvfit::detail::rows_of_ranks(ranks, given.view, *heads, quick_options(is_last ? 20 : 24),
-                                   kvfit::rank_options{}, kvfit::serial{}, kvfit::watch{});
-  CHECK(error_of_all(ranks, rows) ==
+  plan.rows = {6, 6, 6, ranks.rank() == ranks.size() - 1 ? 5 : 6};
+  CHECK(error_of_all(ranks, with.settle(plan)) ==
         (ranks.size() == 1 ? "none" : "invalid_option: rows (must be the same on all ranks)"));
 }
 
@@ -372,7 +302,7 @@ TEST_CASE("O: each call of MPI that fails ends what it was made for, on all rank
     return found ? std::string() : found.error().message();
   };
   CHECK(calls_that_fail_alone(
-            ranks, [&] { return message_of(mpi_ranks::over(MPI_COMM_WORLD, 64)); }) == 8);
+            ranks, [&] { return message_of(mpi_ranks::over(MPI_COMM_WORLD, 64)); }) == 9);
   const cache_case given = two_layers();
   const auto calls = [&](const cache_options& options, const kvfit::rank_options& spread) {
     return calls_that_fail_alone(ranks, [&] {

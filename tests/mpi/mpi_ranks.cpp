@@ -63,10 +63,12 @@ TEST_CASE("long texts of errors are cut between characters", "[mpi]") {
 TEST_CASE("ranks tell equal numbers from different ones", "[mpi]") {
   kvfit::mpi_ranks ranks = world();
   for (const std::uint64_t number : {std::uint64_t{0}, std::uint64_t{1} << 63, ~std::uint64_t{0}}) {
-    CHECK(*ranks.is_same(number));
-    const auto same = ranks.is_same(ranks.rank() == 0 ? number : number ^ 1U);
-    REQUIRE(same);
-    CHECK(*same == (ranks.size() == 1));
+    CHECK(ranks.check_same(number, "number"));
+    // One bit, on the last rank alone.
+    const bool is_other = ranks.size() > 1 && ranks.rank() == ranks.size() - 1;
+    const auto same = ranks.check_same(is_other ? number ^ 1U : number, "number");
+    CHECK(kvfit_test::error_of_all(ranks, same) ==
+          (ranks.size() == 1 ? "none" : "invalid_option: number (must be the same on all ranks)"));
   }
 }
 
@@ -77,11 +79,10 @@ TEST_CASE("lists of any length reach every rank, in messages of any length", "[m
     std::vector<double> own;  // rank 1 has none
     for (int i = 0; i < 5 * std::abs(ranks.rank() - 1); ++i)
       own.push_back(100.0 * ranks.rank() + i);
-    const auto all = ranks.gather(own);
-    REQUIRE(all);
-    REQUIRE(static_cast<int>(all->size()) == ranks.size());
+    const auto all = kvfit_test::lists_of_all(ranks, own);
+    REQUIRE(static_cast<int>(all.size()) == ranks.size());
     for (int r = 0; r < ranks.size(); ++r) {
-      const auto& list = (*all)[static_cast<std::size_t>(r)];
+      const auto& list = all[static_cast<std::size_t>(r)];
       REQUIRE(static_cast<int>(list.size()) == 5 * std::abs(r - 1));
       for (std::size_t i = 0; i < list.size(); ++i)
         CHECK(list[i] == 100.0 * r + static_cast<double>(i));

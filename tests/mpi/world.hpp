@@ -2,6 +2,8 @@
 /// All ranks of the test, and what they have in common.
 #pragma once
 
+#include <algorithm>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,12 +26,19 @@ inline bool on_all(kvfit::mpi_ranks& ranks, bool holds) {
   return ranks.agree(own).has_value();
 }
 
+/// The lists of all ranks, each its `own`; none where MPI failed.
+template <class T>
+std::vector<std::vector<T>> lists_of_all(kvfit::mpi_ranks& ranks, const std::vector<T>& own) {
+  std::vector<std::vector<T>> lists(static_cast<std::size_t>(ranks.size()));
+  lists[static_cast<std::size_t>(ranks.rank())] = own;
+  if (!ranks.share(std::span(lists))) lists.clear();
+  return lists;
+}
+
 inline bool is_same_text(kvfit::mpi_ranks& ranks, const std::string& text) {
   const std::vector<char> own(text.begin(), text.end());
-  const auto all = ranks.gather(own);
-  bool is_same = all.has_value();
-  for (std::size_t r = 0; is_same && r < all->size(); ++r) is_same = (*all)[r] == own;
-  return on_all(ranks, is_same);
+  const auto all = lists_of_all(ranks, own);
+  return on_all(ranks, std::count(all.begin(), all.end(), own) == ranks.size());
 }
 
 /// The error that every rank has, word for word; else "different" or "none".

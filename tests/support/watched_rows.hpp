@@ -28,6 +28,12 @@ class watched_rows {
                                              .cols = rows_.cols(),
                                              .decode = &watched_rows::read});
   }
+  /// How often any row was asked for since the object was made.
+  [[nodiscard]] int times_asked() const {
+    int sum = 0;
+    for (const auto& times : asked_) sum += times;
+    return sum;
+  }
   /// Whether row `row` was asked for since the object was made.
   [[nodiscard]] bool was_asked(kvfit::index_t row) const {
     return asked_[static_cast<std::size_t>(row)] > 0;

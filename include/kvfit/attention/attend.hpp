@@ -25,7 +25,7 @@ inline namespace KVFIT_ISA {
 
 /// Bytes that `attend` holds at most, its result included; `options.memory` is not used.
 inline double attend_bytes(const query_set& queries, std::span<const kv_block> blocks,
-                           const attend_options& options = {}) noexcept {
+                           const attend_options& options = {}) {
 #if defined(KVFIT_COMPILED)
   return compiled::best_attention().attend_bytes(queries, blocks, options);
 #else
@@ -51,7 +51,7 @@ inline result<attention_output> attend(const query_set& queries, std::span<const
                                        const attend_options& options = {}) {
   return detail::catch_bad_alloc("attend", [&]() -> result<attention_output> {
     attention_output out;
-    const output_target into = detail::target_of(out);
+    const output_owner into = detail::owner_of(out);
 #if defined(KVFIT_COMPILED)
     const auto ok = compiled::best_attention().attend(queries, blocks, rule, options, into);
 #else

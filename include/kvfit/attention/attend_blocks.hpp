@@ -14,9 +14,9 @@
 #include "kvfit/attention/panel.hpp"
 #include "kvfit/attention/result_memory.hpp"
 #include "kvfit/attention/state.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -30,25 +30,32 @@ inline index_t longest_of(std::span<const kv_block> blocks) noexcept {
 
 /// Bytes that `attend` holds at most.
 inline double attend_blocks_bytes(const query_set& queries, std::span<const kv_block> blocks,
-                                  const attend_options& options) noexcept {
-  const index_t longest = longest_of(blocks);
-  double checking = 0;
-  double bytes = 0;
+                                  const attend_options& options) {
+  workspace space;
+  const index_t rows = panel_rows(longest_of(blocks), options.panel);
+  space.count(small_bytes);
+  for (const kv_block& cache : blocks) {
+    const workspace::phase checking(space);
+    declare_check(space, sizes_of_head(cache, queries));
+  }
+  const workspace::phase attending(space);
+  panel_list().declare(space, queries.rows(), static_cast<index_t>(queries.blocks().size()), rows);
   for (const kv_block& cache : blocks) {
     head_sizes sizes = sizes_of_head(cache, queries);
-    sizes.panel = panel_rows(longest, options.panel);
-    checking = std::max(checking, checking_bytes(sizes));
-    bytes += attention_panel_bytes(sizes, false) + static_cast<double>(sizeof(attention_panel));
-    if (&cache != blocks.data()) continue;
-    bytes += float_bytes(sizes.queries + 1, sizes.width + 1);
-    sizes.keys = longest;
-    bytes += logit_source_bytes(sizes, longest);  // with the list of panels
+    sizes.panel = rows;
+    if (&cache == blocks.data()) space.count(float_bytes(sizes.queries + 1, sizes.width + 1));
+    declare_panel(space, sizes, false);
+    space.count(static_cast<double>(sizeof(attention_panel)));
   }
-  return std::max(checking, bytes) + small_bytes;
+  return space.most();
 }
 
+/// Checks one block beside its queries: `check_cache`, or less where its numbers show otherwise.
+using block_check = result<void> (*)(const kv_block& cache, const query_set& queries);
+
 /// Every block by itself, and all of the same two widths.
-inline result<void> check_blocks(const query_set& queries, std::span<const kv_block> blocks) {
+inline result<void> check_blocks(const query_set& queries, std::span<const kv_block> blocks,
+                                 block_check check) {
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const auto in_block = [&](error cause) {
       if (blocks.size() > 1) {
@@ -58,7 +65,7 @@ inline result<void> check_blocks(const query_set& queries, std::span<const kv_bl
       return cause;
     };
     const kv_block& cache = blocks[b];
-    if (const auto ok = check_cache(cache, queries); !ok) return in_block(ok.error());
+    if (const auto ok = check(cache, queries); !ok) return in_block(ok.error());
     if (cache.keys.cols() != blocks[0].keys.cols()) {
       return in_block({errc::shape_mismatch, "keys", cache.keys.cols(), blocks[0].keys.cols(),
                        "columns must be the same in all blocks"});
@@ -137,27 +144,27 @@ inline const kv_block& block_with_sizes(std::span<const kv_block> blocks) noexce
 }
 
 /// n × `width` zeros, and memory for n log-masses.
-inline output_target::memory zero_output(const output_target& into, index_t queries,
-                                         index_t width) {
-  const output_target::memory out = into.resize(into.owner, queries, width);
+inline output_target zero_output(const output_owner& into, index_t queries, index_t width) {
+  const output_target out = into.allocate(into.owner, queries, width);
   std::fill_n(out.output, queries * width, 0.0F);
   return out;
 }
 
 /// Attention over no rows: the sinks alone.
-inline void attend_nothing(const query_set& queries, index_t width, const output_target& into) {
-  const output_target::memory out = zero_output(into, queries.rows(), width);
+inline void attend_nothing(const query_set& queries, index_t width, const output_owner& into) {
+  const output_target out = zero_output(into, queries.rows(), width);
   index_t row = 0;
   for (const query_block& block : queries.blocks()) {
     for (index_t i = 0; i < block.rows.rows(); ++i) out.log_mass[row++] = block.sink_logit;
   }
 }
 
-/// `attend`, its result in memory of the caller; nothing is asked of it before the input has been
-/// checked.
-inline result<void> attend_blocks(const query_set& queries, std::span<const kv_block> given,
-                                  const logit_rule& rule, const attend_options& options,
-                                  const output_target& into) {
+/// The blocks of `given` that have rows, all inputs checked; none where no block has any.
+inline result<std::vector<kv_block>> check_attention(const query_set& queries,
+                                                     std::span<const kv_block> given,
+                                                     const logit_rule& rule,
+                                                     const attend_options& options,
+                                                     block_check check = &check_cache) {
   if (const auto ok = check_rule(rule); !ok) return ok.error();
   for (const auto& [name, size] :
        {std::pair{"panel", options.panel}, std::pair{"memory", options.memory.value_or(0)}}) {
@@ -170,18 +177,29 @@ inline result<void> attend_blocks(const query_set& queries, std::span<const kv_b
     const auto ok = check_empty_block(cache, sizes.keys.cols(), sizes.values.cols());
     if (!ok) return ok.error();
   }
-  const std::vector<kv_block> filled = blocks_with_rows(given);
-  const std::span<const kv_block> blocks = filled;
+  std::vector<kv_block> filled = blocks_with_rows(given);
+  const auto ok = filled.empty() ? check_queries(queries, sizes.keys.cols())
+                                 : check_blocks(queries, filled, check);
+  if (!ok) return ok.error();
+  return filled;
+}
+
+/// `attend`, its result in memory of the caller, who is asked for it once the input has been
+/// checked.
+inline result<void> attend_blocks(const query_set& queries, std::span<const kv_block> given,
+                                  const logit_rule& rule, const attend_options& options,
+                                  const output_owner& into) {
+  const auto filled = check_attention(queries, given, rule, options);
+  if (!filled) return filled.error();
+  const std::span<const kv_block> blocks = *filled;
   if (blocks.empty()) {
-    if (const auto ok = check_queries(queries, sizes.keys.cols()); !ok) return ok.error();
-    attend_nothing(queries, sizes.values.cols(), into);
+    attend_nothing(queries, block_with_sizes(given).values.cols(), into);
     return {};
   }
-  if (const auto ok = check_blocks(queries, blocks); !ok) return ok.error();
   const auto within = attend_options_within(queries, blocks, options);
   if (!within) return within.error();
   const index_t width = blocks[0].values.cols();
-  const output_target::memory out = zero_output(into, queries.rows(), width);
+  const output_target out = zero_output(into, queries.rows(), width);
   std::vector<attention_panel> parts;
   parts.reserve(blocks.size());
   for (const kv_block& cache : blocks) parts.emplace_back(cache, queries, rule);

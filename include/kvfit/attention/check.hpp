@@ -12,9 +12,9 @@
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/visible_rows.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/view/check.hpp"
 
 namespace kvfit::detail {
@@ -199,13 +199,9 @@ inline result<void> check_positions(const kv_block& cache) {
   return {};
 }
 
-/// One block of cache beside its queries. Cost: one read of every input but for rows that the bias
-/// hides: these may hold anything, in keys, values and the masks' columns.
-inline result<void> check_cache(const kv_block& cache, const query_set& queries) {
-  if (const auto ok = detail::check_visible(cache.keys, cache.bias, "keys"); !ok) return ok.error();
-  if (const auto ok = detail::check_visible(cache.values, cache.bias, "values"); !ok) {
-    return ok.error();
-  }
+/// What `check_cache` checks besides the numbers in keys and values, which it does not read; they
+/// have rows and columns.
+inline result<void> check_beside_rows(const kv_block& cache, const query_set& queries) {
   if (cache.values.rows() != cache.keys.rows()) {
     return error{errc::shape_mismatch, "values", cache.values.rows(), cache.keys.rows(),
                  "rows must equal the keys'"};
@@ -220,9 +216,24 @@ inline result<void> check_cache(const kv_block& cache, const query_set& queries)
   return detail::check_masks(cache, queries.blocks());
 }
 
-/// Bytes that these checks hold at most: a tile of rows, or a row of a mask.
-inline double checking_bytes(const head_sizes& sizes) noexcept {
-  return float_bytes(65536 + std::max(sizes.depth, sizes.width)) + float_bytes(sizes.keys);
+/// One block of cache beside its queries. Cost: one read of every input but for rows that the bias
+/// hides: these may hold anything, in keys, values and the masks' columns.
+inline result<void> check_cache(const kv_block& cache, const query_set& queries) {
+  if (const auto ok = detail::check_visible(cache.keys, cache.bias, "keys"); !ok) return ok.error();
+  if (const auto ok = detail::check_visible(cache.values, cache.bias, "values"); !ok) {
+    return ok.error();
+  }
+  return check_beside_rows(cache, queries);
+}
+
+/// What these checks hold: a tile of rows, or a row of a mask.
+inline void declare_check(workspace& space, const head_sizes& sizes) {
+  for (const index_t cols : {sizes.depth, sizes.width}) {
+    const workspace::phase one(space);
+    if (cols > 0) space.count(float_bytes(detail::checked_rows(cols), cols));
+  }
+  const workspace::phase one(space);
+  space.count(float_bytes(sizes.keys));
 }
 
 }  // namespace KVFIT_ISA

@@ -25,14 +25,14 @@ namespace kvfit::compiled {
 struct attention_entry_points {
   result<void> (*attend)(const query_set& queries, std::span<const kv_block> blocks,
                          const logit_rule& rule, const attend_options& options,
-                         const output_target& into);
+                         const output_owner& into);
   double (*attend_bytes)(const query_set& queries, std::span<const kv_block> blocks,
-                         const attend_options& options) noexcept;
+                         const attend_options& options);
   result<void> (*score_pass)(const kv_block& cache, const query_set& queries,
                              const logit_rule& rule, const score_options& options,
                              const stop_when& stop, const executor_ref& threads,
-                             const scores_target& into);
-  double (*score_pass_bytes)(const head_sizes& sizes, const score_options& options) noexcept;
+                             const scores_owner& into);
+  double (*score_pass_bytes)(const head_sizes& sizes, const score_options& options);
   fidelity (*compare)(const matrix& output, const vector& log_mass, const matrix& fitted,
                       const vector& fitted_log_mass) noexcept;
 };

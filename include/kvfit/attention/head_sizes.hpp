@@ -12,8 +12,8 @@ namespace kvfit {
 
 /// Sizes alone. Types and layouts of the inputs don't matter: rows are converted tile by tile.
 ///
-/// Functions named `…_bytes(…, sizes)` stand beside what they describe and give the most bytes that
-/// it holds at once, its result included, inputs and what the caller holds besides not.
+/// Functions and members named `declare…(workspace&, …)` list what the code beside them holds, its
+/// result included, inputs and what the caller holds besides not (core/workspace.hpp).
 struct head_sizes {
   index_t keys = 0;           ///< T
   index_t depth = 0;          ///< d_k

@@ -12,8 +12,8 @@
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/tile_product.hpp"
 #include "kvfit/attention/visible_rows.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/soft_cap.hpp"
@@ -32,22 +32,6 @@ struct query_panel {
   index_t offset = 0;
 };
 
-/// Cuts all query blocks into panels of at most `rows`; no panel spans two blocks.
-inline std::vector<query_panel> cut_panels(const query_set& queries, index_t rows) {
-  std::vector<query_panel> panels;
-  index_t offset = 0;
-  const auto blocks = queries.blocks();
-  for (std::size_t b = 0; b < blocks.size(); ++b) {
-    const index_t total = blocks[b].rows.rows();
-    for (index_t first = 0; first < total; first += rows) {
-      const index_t count = std::min(rows, total - first);
-      panels.push_back({b, first, count, offset});
-      offset += count;
-    }
-  }
-  return panels;
-}
-
 /// Rows of a panel whose logits against `keys` keys take at most 16 MB; between 8 and 96, since a
 /// product of fewer rows is bound by reading the keys. 16 and more are multiples of 16: whole
 /// registers. Never more than `most`, where that is not 0.
@@ -63,13 +47,82 @@ inline index_t largest_panel(const head_sizes& sizes, index_t keys) noexcept {
   return std::min(panel_rows(keys, sizes.panel), sizes.largest_block);
 }
 
+/// All query blocks cut into panels; no panel spans two blocks.
+struct panel_list {
+  std::vector<query_panel> panels;
+
+  /// For panels of at most `rows`.
+  void declare(workspace& space, index_t queries, index_t blocks, index_t rows) {
+    space.reserve(panels, queries / rows + blocks);
+  }
+};
+
+/// Cuts all query blocks into panels of at most `rows`.
+inline std::vector<query_panel> cut_panels(const query_set& queries, index_t rows) {
+  const auto blocks = queries.blocks();
+  panel_list list;
+  make_room(list, queries.rows(), static_cast<index_t>(blocks.size()), rows);
+  index_t offset = 0;
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    const index_t total = blocks[b].rows.rows();
+    for (index_t first = 0; first < total; first += rows) {
+      const index_t count = std::min(rows, total - first);
+      list.panels.push_back({b, first, count, offset});
+      offset += count;
+    }
+  }
+  return std::move(list.panels);
+}
+
+/// What logits are made of, in numbers.
+struct logit_sizes {
+  index_t keys = 0;
+  index_t depth = 0;
+  index_t panel = 0;      ///< rows of the largest panel
+  bool has_mask = false;  ///< whose columns are the keys'
+  precision_kind precision = precision_kind::fp32;
+};
+
+/// Of `keys` keys and the queries of `sizes`.
+inline logit_sizes logit_sizes_of(const head_sizes& sizes, index_t keys) noexcept {
+  return {keys, sizes.depth, largest_panel(sizes, keys), sizes.has_masks, sizes.precision};
+}
+
+/// What a `logit_source` works in.
+struct logit_buffers {
+  static constexpr index_t key_tile = 256;  ///< keys taken together
+
+  std::vector<float> queries;
+  std::vector<float> packed_queries;  ///< of the panel at work: depth × count
+  std::vector<index_t> query_positions;
+  std::vector<float> keys;          ///< a tile
+  std::vector<float> mask;          ///< a tile
+  std::vector<float> largest_keys;  ///< largest |k| of each tile; negative until it is seen
+
+  void declare(workspace& space, const logit_sizes& of) {
+    const index_t tile = std::min(key_tile, of.keys);
+    space.add_matrices(of.panel, of.depth, queries, packed_queries);
+    space.add(query_positions, of.panel);
+    space.add(keys, tile, of.depth);
+    space.add(largest_keys, (of.keys + key_tile - 1) / key_tile, 1, -1.0F);
+    if (of.has_mask) space.add(mask, of.panel, tile);
+  }
+};
+
+/// Bytes of a `logit_source`.
+inline void declare_logits(workspace& space, const logit_sizes& of) {
+  logit_buffers().declare(space, of);
+  packed_factors().declare(space, of.precision, std::min(logit_buffers::key_tile, of.keys),
+                           of.depth, of.panel);
+}
+
 /// Makes logits by `logit_rule`, tile by tile of keys.
 ///
 /// `columns`, if given, says which column of the masks belongs to each key: compacted keys keep the
 /// masks of the rows they come from. `precision` is that of the products.
 class logit_source {
  public:
-  static constexpr index_t key_tile = 256;  ///< keys made and handed on together
+  static constexpr index_t key_tile = logit_buffers::key_tile;  ///< made and handed on together
 
   logit_source(const kv_block& cache, const query_set& queries, const logit_rule& rule,
                std::span<const index_t> columns = {},
@@ -78,6 +131,7 @@ class logit_source {
         queries_(queries),
         rule_(rule),
         columns_(columns),
+        precision_(precision),
         product_(precision),
         scale_(rule.scale.value_or(1.0F / std::sqrt(static_cast<float>(cache.keys.cols())))) {}
 
@@ -87,16 +141,11 @@ class logit_source {
 
   /// Allocates for panels of up to `most` queries, so that `fill` allocates nothing.
   void reserve(index_t most) {
-    const index_t depth = cache_.keys.cols();
-    const auto panel = static_cast<std::size_t>(most);
-    query_buffer_.reserve(panel * static_cast<std::size_t>(depth));
-    packed_queries_.reserve(panel * static_cast<std::size_t>(depth));
-    query_positions_.reserve(panel);
-    key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
-    largest_keys_.resize(key_tiles(), -1.0F);
-    if (!cache_.masks.empty() && columns_.empty()) {
-      mask_buffer_.reserve(panel * static_cast<std::size_t>(key_tile));
-    }
+    if (most <= reserved_) return;
+    const bool has_mask = !cache_.masks.empty() && columns_.empty();
+    make_room(buffers_, logit_sizes{keys(), cache_.keys.cols(), most, has_mask, precision_});
+    product_.reserve(std::min(key_tile, keys()), cache_.keys.cols(), most);
+    reserved_ = most;
   }
 
   /// Writes the logits of all keys, a row each, against the panel's queries: key j's panel.count
@@ -118,21 +167,20 @@ class logit_source {
   /// `then`, if given, are fetched meanwhile.
   void begin(const query_panel& panel) {
     const index_t depth = cache_.keys.cols();
+    reserve(panel.count);
     largest_query_ = pack_queries(queries_.blocks()[panel.block].rows, panel);
-    product_.take_right(packed_queries_.data(), panel.count, depth, panel.count);
-    key_buffer_.resize(static_cast<std::size_t>(key_tile * depth));
-    largest_keys_.resize(key_tiles(), -1.0F);
+    product_.take_right(buffers_.packed_queries.data(), panel.count, depth, panel.count);
   }
   index_t fill_tile(const query_panel& panel, index_t first, float* logits, index_t stride,
                     const row_view* then = nullptr) {
     const index_t depth = cache_.keys.cols();
     const index_t count = std::min(key_tile, keys() - first);
     const float_tile k =
-        detail::load_visible_rows(cache_.keys, cache_.bias, first, count, key_buffer_.data());
+        detail::load_visible_rows(cache_.keys, cache_.bias, first, count, buffers_.keys.data());
     const tile rows{logits + first * stride, stride, first, count};
     product_.by_rows(k.data, k.stride, count, {rows.logits, stride},
                      then ? memory_of_rows(*then, first, count) : simd::prefetch_range{});
-    float& largest_key = largest_keys_[static_cast<std::size_t>(first / key_tile)];
+    float& largest_key = buffers_.largest_keys[static_cast<std::size_t>(first / key_tile)];
     if (largest_key < 0) {
       largest_key = 0;
       for (index_t j = 0; j < count; ++j) {
@@ -144,10 +192,6 @@ class logit_source {
   }
 
  private:
-  [[nodiscard]] std::size_t key_tiles() const noexcept {
-    return static_cast<std::size_t>((keys() + key_tile - 1) / key_tile);
-  }
-
   static constexpr float hidden = -std::numeric_limits<float>::infinity();
 
   /// Some rows of logits: those of keys first_key … first_key + count − 1.
@@ -163,17 +207,12 @@ class logit_source {
   /// Turns the panel's queries into depth × count; returns the largest magnitude among them.
   float pack_queries(const row_view& rows, const query_panel& panel) {
     const index_t depth = rows.cols();
-    const auto size = static_cast<std::size_t>(panel.count * depth);
-    for (std::vector<float>* buffer : {&query_buffer_, &packed_queries_}) {
-      if (buffer->capacity() < size) *buffer = {};  // not two of them while it grows
-      buffer->resize(size);
-    }
-    const float_tile q = load_rows(rows, panel.first, panel.count, query_buffer_.data());
+    const float_tile q = load_rows(rows, panel.first, panel.count, buffers_.queries.data());
     float largest = 0;
     for (index_t i = 0; i < panel.count; ++i) {
       for (index_t k = 0; k < depth; ++k) {
         const float x = q.data[i * q.stride + k];
-        packed_queries_[static_cast<std::size_t>(k * panel.count + i)] = x;
+        buffers_.packed_queries[static_cast<std::size_t>(k * panel.count + i)] = x;
         largest = std::max(largest, std::abs(x));
       }
     }
@@ -216,7 +255,8 @@ class logit_source {
     if (has_positions) {
       for (index_t j = 0; j < rows.count; ++j) {
         if (cache_.is_hidden(rows.first_key + j)) continue;
-        apply_position(block.alibi_slope, cache_.position(rows.first_key + j), rows.row(j));
+        apply_position(block.alibi_slope, cache_.position(rows.first_key + j), rows.row(j),
+                       panel.count);
       }
     }
     return overflow;
@@ -232,9 +272,8 @@ class logit_source {
       }
       return;
     }
-    mask_buffer_.resize(static_cast<std::size_t>(panel.count * rows.count));
     const float_tile entries = load_rows(mask.middle_cols(rows.first_key, rows.count), panel.first,
-                                         panel.count, mask_buffer_.data());
+                                         panel.count, buffers_.mask.data());
     for (index_t j = 0; j < rows.count; ++j) {
       if (cache_.is_hidden(rows.first_key + j)) continue;
       for (index_t i = 0; i < panel.count; ++i) {
@@ -245,19 +284,18 @@ class logit_source {
 
   /// Where the panel's queries stand.
   void place_queries(const query_panel& panel, const query_block& block) {
-    query_positions_.resize(static_cast<std::size_t>(panel.count));
     for (index_t i = 0; i < panel.count; ++i) {
-      query_positions_[static_cast<std::size_t>(i)] = block.position(panel.first + i);
+      buffers_.query_positions[static_cast<std::size_t>(i)] = block.position(panel.first + i);
     }
   }
 
   /// Hides the key at `position` where the rule does, and takes off the ALiBi slope.
-  void apply_position(float slope, index_t position, float* row) const {
+  void apply_position(float slope, index_t position, float* row, index_t queries) const {
     constexpr index_t everywhere = std::numeric_limits<index_t>::max();
     const index_t nearest = rule_.causal ? 0 : -everywhere;
     const index_t farthest = rule_.window > 0 ? rule_.window - 1 : everywhere;
-    for (std::size_t i = 0; i < query_positions_.size(); ++i) {
-      const index_t back = query_positions_[i] - position;
+    for (index_t i = 0; i < queries; ++i) {
+      const index_t back = buffers_.query_positions[static_cast<std::size_t>(i)] - position;
       const float lowered = row[i] - slope * static_cast<float>(back);
       row[i] = back < nearest || back > farthest ? hidden : lowered;
     }
@@ -267,28 +305,13 @@ class logit_source {
   query_set queries_;
   logit_rule rule_;
   std::span<const index_t> columns_;
+  precision_kind precision_;
   tile_product product_;
   float scale_;
   float largest_query_ = 0;  ///< magnitude of a number of the panel at work
-  std::vector<float> query_buffer_;
-  std::vector<float> packed_queries_;  ///< of the panel at work: depth × count
-  std::vector<index_t> query_positions_;
-  std::vector<float> key_buffer_;
-  std::vector<float> mask_buffer_;
-  std::vector<float> largest_keys_;  ///< largest |k| of each tile; negative until it is seen
+  index_t reserved_ = 0;     ///< rows of the largest panel that there is memory for
+  logit_buffers buffers_;
 };
-
-/// Bytes of a `logit_source` over `keys` keys for the queries of `sizes`, with the list of panels.
-inline double logit_source_bytes(const head_sizes& sizes, index_t keys) noexcept {
-  constexpr index_t tile = logit_source::key_tile;
-  const index_t panel = largest_panel(sizes, keys);
-  const index_t panels = sizes.queries / panel_rows(keys, sizes.panel) + sizes.blocks;
-  const double mask = sizes.has_masks ? float_bytes(panel, tile) : 0;
-  return tile_product_bytes(sizes.precision, std::min(tile, keys), sizes.depth, panel) +
-         float_bytes(2, panel, sizes.depth) + double_bytes(panel) + float_bytes(tile, sizes.depth) +
-         mask + float_bytes(keys / tile + 1) +
-         grown_bytes(static_cast<double>(sizeof(query_panel)) * static_cast<double>(panels));
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

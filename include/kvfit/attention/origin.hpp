@@ -6,11 +6,12 @@
 #include <cstddef>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit {
 
@@ -69,18 +70,34 @@ inline std::vector<index_t> last_rows(std::span<const query_block> blocks,
   return counts;
 }
 
-/// One flag a query: whether it is among the `window` ≥ 1 queries of its head at the largest
-/// positions; of queries at one position the later rows of the caller's block. For blocks in the
-/// order of their positions `last_rows` says the same. Cost n; memory `latest_queries_bytes`.
-inline std::vector<char> latest_queries(std::span<const query_block> blocks,
-                                        std::span<const block_origin> origins, index_t window) {
+/// The queries of a head in their places, and one flag a query.
+struct placed_queries {
   struct placed {
     index_t position;
-    index_t row;  // of the caller's block
+    index_t row;  ///< of the caller's block
     std::size_t query;
   };
-  std::vector<char> flags;
   std::vector<placed> head;
+  std::vector<char> flags;
+
+  void declare(workspace& space, index_t queries) {
+    space.reserve(head, queries);
+    space.reserve(flags, queries);
+  }
+};
+
+/// One flag a query: whether it is among the `window` ≥ 1 queries of its head at the largest
+/// positions; of queries at one position the later rows of the caller's block. For blocks in the
+/// order of their positions `last_rows` says the same. Cost n; memory `placed_queries`.
+inline std::vector<char> latest_queries(std::span<const query_block> blocks,
+                                        std::span<const block_origin> origins, index_t window) {
+  using placed = placed_queries::placed;
+  index_t queries = 0;
+  for (const query_block& block : blocks) queries += block.rows.rows();
+  placed_queries own;
+  make_room(own, queries);
+  std::vector<placed>& head = own.head;
+  std::vector<char>& flags = own.flags;
   for (std::size_t begin = 0; begin < blocks.size();) {
     const std::size_t end = head_end(blocks, origins, begin);
     head.clear();
@@ -102,7 +119,7 @@ inline std::vector<char> latest_queries(std::span<const query_block> blocks,
     for (std::size_t k = 0; k < most; ++k) flags[head[k].query] = 1;
     begin = end;
   }
-  return flags;
+  return std::move(flags);
 }
 
 /// Whether the flagged queries of each block are its last `counts[b]` rows, and no others.
@@ -116,11 +133,6 @@ inline bool are_last(std::span<const char> flags, std::span<const query_block> b
     }
   }
   return true;
-}
-
-/// Bytes that `latest_queries` of n queries holds at most, its result included.
-constexpr double latest_queries_bytes(index_t queries) noexcept {
-  return grown_bytes(double_bytes(3, queries) + static_cast<double>(queries));
 }
 
 }  // namespace KVFIT_ISA

@@ -20,6 +20,44 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
+/// What an `attention_panel` works in.
+struct panel_buffers {
+  /// A shift that was raised: exponentials of the keys before `key` are `factor` too large.
+  struct raise {
+    index_t query;
+    index_t key;
+    float factor;
+  };
+
+  matrix exponentials;  ///< unless the caller gives memory for them
+  matrix output;
+  matrix tile_output;
+  vector max;
+  vector shift;
+  vector factors;  ///< of exponentials, by what was raised
+  std::vector<double> sum;
+  std::vector<raise> raised;
+  std::vector<float> values;  ///< a tile
+
+  void declare(workspace& space, const logit_sizes& of, index_t width, bool has_memory) {
+    constexpr index_t tile = logit_source::key_tile;
+    if (!has_memory) space.add(exponentials, of.keys, of.panel);
+    space.add_matrices(of.panel, width, output, tile_output);
+    space.add_vectors(of.panel, max, shift, factors, sum);
+    space.grow(raised, of.panel, of.keys / tile);
+    space.add(values, std::min(tile, of.keys), width);
+  }
+};
+
+/// Bytes of an `attention_panel`; `has_memory`: the caller gives memory for E.
+inline void declare_panel(workspace& space, const head_sizes& sizes, bool has_memory) {
+  const logit_sizes of = logit_sizes_of(sizes, sizes.keys);
+  declare_logits(space, of);
+  packed_factors().declare(space, sizes.precision, of.panel,
+                           std::min(logit_source::key_tile, sizes.keys), sizes.width);
+  panel_buffers().declare(space, of, sizes.width, has_memory);
+}
+
 /// One panel at a time, in one sweep over the keys: exp(s_ij − shift_i), Σ_j of them, max_i and
 /// output_i. Keys run down and queries across, so that neither product needs its factors
 /// rearranged, and a tile of keys stays in cache from its logits to its share of the output:
@@ -35,27 +73,23 @@ class attention_panel {
                   precision_kind precision = precision_kind::fp32)
       : cache_(cache), logits_(cache, queries, rule, {}, precision), product_(precision) {}
 
-  /// Computes `part`. `non_finite` (row of the query) where a product of query and key, or a logit
-  /// upwards, overflows fp32 (argument "logits"), or the values' weighted sum does (argument
+  /// Computes `part`. E goes to memory of the caller where given: key j's row to
+  /// `memory + j · stride`. `non_finite` (row of the query) where a product of query and key, or a
+  /// logit upwards, overflows fp32 (argument "logits"), or the values' weighted sum does (argument
   /// "output").
-  result<void> compute(const query_panel& part) {
-    own_.resize(cache_.keys.rows(), part.count);
-    return compute(part, own_.data(), part.count);
-  }
-
-  /// The same with E in memory of the caller: key j's row at `memory + j · stride`.
-  result<void> compute(const query_panel& part, float* memory, index_t stride) {
+  result<void> compute(const query_panel& part, float* memory = nullptr, index_t stride = 0) {
+    reserve(part.count, memory != nullptr);
+    if (memory == nullptr) {
+      memory = own_.exponentials.data();
+      stride = part.count;
+    }
     exponentials_ = {memory, stride};
     constexpr float lowest = -std::numeric_limits<float>::infinity();
-    output_.resize(part.count, cache_.values.cols());
-    std::fill_n(output_.data(), output_.size(), 0.0F);
-    max_.resize(part.count);
-    std::fill_n(max_.data(), part.count, lowest);
-    shift_.resize(part.count);
-    std::fill_n(shift_.data(), part.count, lowest);
-    sum_.assign(static_cast<std::size_t>(part.count), 0.0);
-    raised_.clear();
-    value_buffer_.resize(static_cast<std::size_t>(logit_source::key_tile * output_.cols()));
+    std::fill_n(own_.output.data(), part.count * width(), 0.0F);
+    std::fill_n(own_.max.data(), part.count, lowest);
+    std::fill_n(own_.shift.data(), part.count, lowest);
+    std::fill_n(own_.sum.data(), part.count, 0.0);
+    own_.raised.clear();
     logits_.begin(part);
     index_t overflow = part.count;
     for (index_t first = 0; first < logits_.keys(); first += logit_source::key_tile) {
@@ -66,7 +100,7 @@ class attention_panel {
       return error{errc::non_finite, "logits", part.offset + overflow, error::none,
                    "a product of query and key overflows fp32; the row is the query's"};
     }
-    lower_old_exponentials();
+    lower_old_exponentials(part.count);
     return finish(part);
   }
 
@@ -75,81 +109,86 @@ class attention_panel {
     return exponentials_.data + j * exponentials_.stride;
   }
   /// −∞ where every key is hidden.
-  [[nodiscard]] float max(index_t i) const noexcept { return max_[i]; }
+  [[nodiscard]] float max(index_t i) const noexcept { return own_.max[i]; }
   /// At most max_i and within 16 of it; −∞ where every key is hidden.
-  [[nodiscard]] float shift(index_t i) const noexcept { return shift_[i]; }
+  [[nodiscard]] float shift(index_t i) const noexcept { return own_.shift[i]; }
   /// Σ_j exp(s_ij − shift_i), or 0 where every key is hidden.
-  [[nodiscard]] double sum(index_t i) const noexcept { return sum_[static_cast<std::size_t>(i)]; }
+  [[nodiscard]] double sum(index_t i) const noexcept {
+    return own_.sum[static_cast<std::size_t>(i)];
+  }
   /// ln Σ_j exp(s_ij); −∞ where every key is hidden.
   [[nodiscard]] double log_mass(index_t i) const noexcept {
-    return static_cast<double>(shift_[i]) + std::log(sum(i));
+    return static_cast<double>(shift(i)) + std::log(sum(i));
   }
   /// Σ_j exp(s_ij − max_i): in [1, T], or 0 where every key is hidden.
   [[nodiscard]] double mass(index_t i) const noexcept {
-    if (shift_[i] == max_[i]) return sum(i);
-    return sum(i) * std::exp(static_cast<double>(shift_[i]) - static_cast<double>(max_[i]));
+    if (shift(i) == max(i)) return sum(i);
+    return sum(i) * std::exp(static_cast<double>(shift(i)) - static_cast<double>(max(i)));
   }
   /// Row i of the attention output, d_v numbers; 0 where every key is hidden. Writable, for merging
   /// states.
-  [[nodiscard]] float* output(index_t i) noexcept { return output_.data() + i * output_.cols(); }
+  [[nodiscard]] float* output(index_t i) noexcept { return own_.output.data() + i * width(); }
 
  private:
   static constexpr float headroom = 16;  // e¹⁶ = 9e6 leaves fp32 enough for any T and sane values
 
-  /// A shift that was raised: exponentials of the keys before `key` are `factor` too large.
-  struct raise {
-    index_t query;
-    index_t key;
-    float factor;
-  };
+  [[nodiscard]] index_t width() const noexcept { return cache_.values.cols(); }
+
+  void reserve(index_t most, bool has_memory) {
+    if (most <= reserved_ && (has_memory || has_own_)) return;
+    const index_t keys = cache_.keys.rows();
+    reserved_ = std::max(most, reserved_);
+    has_own_ = has_own_ || !has_memory;
+    make_room(own_, logit_sizes{.keys = keys, .panel = reserved_}, width(), !has_own_);
+    product_.reserve(reserved_, std::min(logit_source::key_tile, keys), width());
+  }
 
   /// Logits of some keys become exponentials, masses and output.
   void take_tile(index_t first, index_t count, index_t queries) {
     float* tile = exponentials_.data + first * exponentials_.stride;
     for (index_t j = 0; j < count; ++j) {
-      simd::keep_larger(max_.data(), tile + j * exponentials_.stride, queries);
+      simd::keep_larger(own_.max.data(), tile + j * exponentials_.stride, queries);
     }
-    raise_shifts(first);
-    simd::exp_shifted_columns(tile, exponentials_.stride, count, queries, shift_.data(),
-                              sum_.data());
+    raise_shifts(first, queries);
+    simd::exp_shifted_columns(tile, exponentials_.stride, count, queries, own_.shift.data(),
+                              own_.sum.data());
     const float_tile v =
-        detail::load_visible_rows(cache_.values, cache_.bias, first, count, value_buffer_.data());
-    const index_t width = output_.cols();
-    tile_output_.resize(queries, width);
-    product_.take_right(v.data, v.stride, count, width);
-    product_.by_columns(tile, exponentials_.stride, queries, {tile_output_.data(), width},
+        detail::load_visible_rows(cache_.values, cache_.bias, first, count, own_.values.data());
+    product_.take_right(v.data, v.stride, count, width());
+    product_.by_columns(tile, exponentials_.stride, queries, {own_.tile_output.data(), width()},
                         memory_of_rows(cache_.keys, first + count, count));
     // Tile by tile: the error of a sum grows with its number of terms.
-    simd::add_each(output_.data(), tile_output_.data(), output_.size());
+    simd::add_each(own_.output.data(), own_.tile_output.data(), queries * width());
   }
 
-  void raise_shifts(index_t first_key) {
+  void raise_shifts(index_t first_key, index_t queries) {
     constexpr float lowest = -std::numeric_limits<float>::infinity();
-    for (index_t i = 0; i < shift_.size(); ++i) {
-      if (!(max_[i] > shift_[i] + headroom)) continue;
-      const float old = std::exchange(shift_[i], max_[i]);
+    for (index_t i = 0; i < queries; ++i) {
+      if (!(max(i) > shift(i) + headroom)) continue;
+      const float old = std::exchange(own_.shift[i], max(i));
       if (old == lowest) continue;  // nothing but zeros before
-      const float factor = std::exp(old - max_[i]);
-      raised_.push_back({i, first_key, factor});
-      sum_[static_cast<std::size_t>(i)] *= static_cast<double>(factor);
+      const float factor = std::exp(old - max(i));
+      own_.raised.push_back({i, first_key, factor});
+      own_.sum[static_cast<std::size_t>(i)] *= static_cast<double>(factor);
       scale_output(i, factor);
     }
   }
 
   void scale_output(index_t i, float factor) noexcept {
     float* const row = output(i);
-    for (index_t k = 0; k < output_.cols(); ++k) row[k] *= factor;
+    for (index_t k = 0; k < width(); ++k) row[k] *= factor;
   }
 
   /// Brings all keys to the last shift: from the last raise back, each reaching the keys before it.
-  void lower_old_exponentials() {
-    if (raised_.empty()) return;
-    std::vector<float> factors(static_cast<std::size_t>(shift_.size()), 1.0F);
-    for (std::size_t k = raised_.size(); k-- > 0;) {
-      factors[static_cast<std::size_t>(raised_[k].query)] *= raised_[k].factor;
-      for (index_t j = k > 0 ? raised_[k - 1].key : 0; j < raised_[k].key; ++j) {
-        simd::multiply_each(exponentials_.data + j * exponentials_.stride, factors.data(),
-                            shift_.size());
+  void lower_old_exponentials(index_t queries) {
+    const std::vector<panel_buffers::raise>& raised = own_.raised;
+    if (raised.empty()) return;
+    float* const factors = own_.factors.data();
+    std::fill_n(factors, queries, 1.0F);
+    for (std::size_t k = raised.size(); k-- > 0;) {
+      factors[raised[k].query] *= raised[k].factor;
+      for (index_t j = k > 0 ? raised[k - 1].key : 0; j < raised[k].key; ++j) {
+        simd::multiply_each(exponentials_.data + j * exponentials_.stride, factors, queries);
       }
     }
   }
@@ -158,13 +197,13 @@ class attention_panel {
   result<void> finish(const query_panel& part) {
     for (index_t i = 0; i < part.count; ++i) {
       const bool is_finite = detail::is_finite(static_cast<float>(sum(i)));
-      if (max_[i] == std::numeric_limits<float>::infinity() || !is_finite) {
+      if (max(i) == std::numeric_limits<float>::infinity() || !is_finite) {
         return error{errc::non_finite, "logits", part.offset + i, error::none,
                      "product, bias and mask together overflow fp32; the row is the query's"};
       }
       if (sum(i) > 0) scale_output(i, static_cast<float>(1.0 / sum(i)));
-      const index_t at = detail::first_non_finite(output(i), output_.cols());
-      if (at < output_.cols()) {
+      const index_t at = detail::first_non_finite(output(i), width());
+      if (at < width()) {
         return error{errc::non_finite, "output", part.offset + i, at,
                      "the values' weighted sum overflows fp32; the row is the query's"};
       }
@@ -175,31 +214,11 @@ class attention_panel {
   kv_block cache_;
   logit_source logits_;
   tile_product product_;
-  matrix own_;
   simd::row_target exponentials_;
-  matrix output_;
-  matrix tile_output_;
-  vector max_;
-  vector shift_;
-  std::vector<double> sum_;
-  std::vector<raise> raised_;
-  std::vector<float> value_buffer_;
-
-  friend double attention_panel_bytes(const head_sizes& sizes, bool has_memory) noexcept;
+  index_t reserved_ = 0;  // queries that there is memory for
+  bool has_own_ = false;  // and for E
+  panel_buffers own_;
 };
-
-/// Bytes of an `attention_panel`; `has_memory`: the caller gives memory for E.
-inline double attention_panel_bytes(const head_sizes& sizes, bool has_memory) noexcept {
-  constexpr index_t tile = logit_source::key_tile;
-  const index_t panel = largest_panel(sizes, sizes.keys);
-  const double raises = static_cast<double>(sizeof(attention_panel::raise)) *
-                        static_cast<double>(panel) * static_cast<double>(sizes.keys / tile);
-  return logit_source_bytes(sizes, sizes.keys) +
-         tile_product_bytes(sizes.precision, panel, std::min(tile, sizes.keys), sizes.width) +
-         (has_memory ? 0 : float_bytes(panel, sizes.keys)) +
-         float_bytes(2 * panel + tile, sizes.width) + float_bytes(3, panel) + double_bytes(panel) +
-         grown_bytes(raises);
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

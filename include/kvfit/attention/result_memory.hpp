@@ -4,90 +4,92 @@
 /// width that its code was compiled for.
 #pragma once
 
+#include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/output.hpp"
+#include "kvfit/attention/score_options.hpp"
+#include "kvfit/attention/score_target.hpp"
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit {
 
-/// An `attention_output` that is sized by the code that owns it, once its sizes are known.
+/// Where the numbers of an `attention_output` are to be written, row-major.
 struct output_target {
-  /// n × d_v and n numbers, unset.
-  struct memory {
-    float* output = nullptr;
-    float* log_mass = nullptr;
-  };
+  float* output = nullptr;    ///< n × d_v
+  float* log_mass = nullptr;  ///< n
+};
+
+/// Allocates an `attention_output` once its sizes are known.
+struct output_owner {
   void* owner = nullptr;
-  memory (*resize)(void* owner, index_t queries, index_t width) = nullptr;
+  output_target (*allocate)(void* owner, index_t queries, index_t width) = nullptr;
 };
 
-/// Which numbers a score pass returns, and how many.
-struct scores_shape {
-  index_t queries = 0;
-  index_t keys = 0;
-  index_t width = 0;
-  bool has_importance = false;
-  bool has_exponentials = false;
-};
-
-/// The same for `attention_scores`.
-struct scores_target {
-  /// Unset; null where the shape has none.
-  struct memory {
-    float* max = nullptr;
-    float* mass = nullptr;
-    float* log_mass = nullptr;
-    float* output = nullptr;        ///< n × d_v
-    float* importance = nullptr;    ///< T
-    float* exponentials = nullptr;  ///< T × n
-    float* shift = nullptr;
-  };
+/// Allocates `attention_scores` once their sizes are known.
+struct scores_owner {
   void* owner = nullptr;
-  memory (*resize)(void* owner, const scores_shape& shape) = nullptr;
+  score_target (*allocate)(void* owner, const head_sizes& sizes,
+                           const score_options& options) = nullptr;
 };
 
+}  // namespace kvfit
+
+namespace kvfit {
+inline namespace KVFIT_ISA {
+
+/// Whether a score pass of these sizes keeps the exponentials.
+inline bool keeps_exponentials(const head_sizes& sizes, const score_options& options) noexcept {
+  return float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(options.keep_exponentials);
+}
+
+/// What a score pass returns.
+inline void declare_scores(workspace& space, attention_scores& scores, const head_sizes& sizes,
+                           const score_options& options) {
+  space.add_vectors(sizes.queries, scores.max, scores.mass, scores.log_mass);
+  space.add(scores.output, sizes.queries, sizes.width);
+  if (options.importance != importance_kind::none) space.add(scores.importance, sizes.keys);
+  if (!keeps_exponentials(sizes, options)) return;
+  space.add(scores.exponentials, sizes.keys, sizes.queries);
+  space.add(scores.shift, sizes.queries);
+}
+
+}  // namespace KVFIT_ISA
 }  // namespace kvfit
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-inline output_target::memory resize_output(void* owner, index_t queries, index_t width) {
+inline output_target allocate_output(void* owner, index_t queries, index_t width) {
   auto& out = *static_cast<attention_output*>(owner);
   out.output.resize(queries, width);
   out.log_mass.resize(queries);
   return {.output = out.output.data(), .log_mass = out.log_mass.data()};
 }
 
-inline output_target target_of(attention_output& out) noexcept {
-  return {.owner = &out, .resize = &resize_output};
+inline output_owner owner_of(attention_output& out) noexcept {
+  return {.owner = &out, .allocate = &allocate_output};
 }
 
-inline scores_target::memory resize_scores(void* owner, const scores_shape& shape) {
+inline score_target allocate_scores(void* owner, const head_sizes& sizes,
+                                    const score_options& options) {
   auto& out = *static_cast<attention_scores*>(owner);
-  out.max.resize(shape.queries);
-  out.mass.resize(shape.queries);
-  out.log_mass.resize(shape.queries);
-  out.output.resize(shape.queries, shape.width);
-  scores_target::memory at{.max = out.max.data(),
-                           .mass = out.mass.data(),
-                           .log_mass = out.log_mass.data(),
-                           .output = out.output.data()};
-  if (shape.has_importance) {
-    out.importance.resize(shape.keys);
-    at.importance = out.importance.data();
-  }
-  if (shape.has_exponentials) {
-    out.exponentials.resize(shape.keys, shape.queries);
-    out.shift.resize(shape.queries);
-    at.exponentials = out.exponentials.data();
-    at.shift = out.shift.data();
-  }
-  return at;
+  workspace space(workspace::purpose::allocate);
+  declare_scores(space, out, sizes, options);
+  const bool is_ranked = options.importance != importance_kind::none;
+  const bool is_kept = keeps_exponentials(sizes, options);
+  return {.max = out.max.data(),
+          .mass = out.mass.data(),
+          .log_mass = out.log_mass.data(),
+          .output = out.output.data(),
+          .importance = is_ranked ? out.importance.data() : nullptr,
+          .exponentials = is_kept ? out.exponentials.data() : nullptr,
+          .shift = is_kept ? out.shift.data() : nullptr};
 }
 
-inline scores_target target_of(attention_scores& out) noexcept {
-  return {.owner = &out, .resize = &resize_scores};
+inline scores_owner owner_of(attention_scores& out) noexcept {
+  return {.owner = &out, .allocate = &allocate_scores};
 }
 
 }  // namespace KVFIT_ISA

@@ -8,12 +8,12 @@
 #include <vector>
 
 #include "kvfit/attention/rope_scaling.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit {
 
@@ -58,6 +58,17 @@ inline std::vector<double> rope_frequencies(const rope& rotation, index_t width)
   return detail::scaled_frequencies(rotation.scaling, rotation.base, dims / 2);
 }
 
+/// Angles of a rotation, one for each pair of elements that is turned.
+struct rotation_angles {
+  std::vector<float> cosine;
+  std::vector<float> sine;
+
+  void declare(workspace& space, index_t pairs) {
+    space.reserve(cosine, pairs);
+    space.reserve(sine, pairs);
+  }
+};
+
 /// Turns rows by a number of positions. Angles are made once, in double: they are off by
 /// some 2⁻⁵² · distance, which is less than a float tells up to distances of 2²⁸.
 class row_rotation {
@@ -75,8 +86,8 @@ class row_rotation {
     for (index_t i = 0; i < pairs_; ++i) {
       float& a = row[is_split ? i : 2 * i];
       float& b = row[is_split ? i + pairs_ : 2 * i + 1];
-      const float c = cosine_[static_cast<std::size_t>(i)];
-      const float s = sine_[static_cast<std::size_t>(i)];
+      const float c = angles_.cosine[static_cast<std::size_t>(i)];
+      const float s = angles_.sine[static_cast<std::size_t>(i)];
       const float turned = a * c - b * s;
       b = a * s + b * c;
       a = turned;
@@ -92,25 +103,32 @@ class row_rotation {
 
   /// Keeps what memory there is: of the same number of pairs, no allocation after the first time.
   void make_angles(std::span<const double> frequencies, index_t distance) {
-    cosine_.clear();
-    sine_.clear();
+    angles_.cosine.clear();
+    angles_.sine.clear();
+    make_room(angles_, static_cast<index_t>(frequencies.size()));
     for (const double frequency : frequencies) {
       const double angle = static_cast<double>(distance) * frequency;
-      cosine_.push_back(static_cast<float>(std::cos(angle)));
-      sine_.push_back(static_cast<float>(std::sin(angle)));
+      angles_.cosine.push_back(static_cast<float>(std::cos(angle)));
+      angles_.sine.push_back(static_cast<float>(std::sin(angle)));
     }
   }
 
   rope_pairing pairing_;
   index_t pairs_;
-  std::vector<float> cosine_;
-  std::vector<float> sine_;
+  rotation_angles angles_;
 };
 
 /// Turns rows one after the other, each by a number of positions of its own, as a `row_rotation` by
 /// that number would. Rows of the same number that follow each other share their angles.
 class row_turner {
  public:
+  /// What one holds for rows of `width` elements.
+  static void declare(workspace& space, index_t width) {
+    const index_t pairs = (width + 1) / 2;
+    space.count(double_bytes(pairs));  // frequencies
+    rotation_angles().declare(space, pairs);
+  }
+
   /// For rows of `width` elements; `check_rope` must have passed.
   row_turner(const rope& rotation, index_t width)
       : frequencies_(rope_frequencies(rotation, width)), by_(rotation, width) {
@@ -152,13 +170,6 @@ class row_turner {
     }
     return {};
   });
-}
-
-/// Bytes that a `row_rotation` or a `row_turner` for rows of `width` elements holds at most, while
-/// it is made.
-inline double row_rotation_bytes(index_t width) noexcept {
-  const index_t pairs = (width + 1) / 2;
-  return double_bytes(pairs) + 2 * grown_bytes(float_bytes(pairs));
 }
 
 }  // namespace KVFIT_ISA

@@ -15,6 +15,21 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
+/// What `row_logits_into` works in, beside its sources of logits.
+struct row_logit_buffers {
+  std::vector<float> bias;
+  std::vector<index_t> positions;
+  matrix parts;  ///< the panels at work, one below the other
+  std::vector<float> ones;
+
+  void declare(workspace& space, index_t rows, index_t panel, index_t at_once) {
+    space.reserve(bias, rows);
+    space.reserve(positions, rows);
+    space.add(parts, many_times(at_once, rows), panel);
+    space.add(ones, panel, 1, 1.0F);
+  }
+};
+
 /// Writes s_ij of every query i against the rows numbered `rows`, bias, mask and positions of those
 /// rows included: n × |rows|, natural log. `keys` are the rows' keys (|rows| × d_k): the cache's
 /// own, or what is stored in their place. `threads` take `threads.threads()` panels of queries at
@@ -23,14 +38,6 @@ inline namespace KVFIT_ISA {
 inline void row_logits_into(const kv_block& cache, const query_set& queries, const logit_rule& rule,
                             std::span<const index_t> rows, const row_view& keys, matrix& logits,
                             const executor_ref& executor = {}) {
-  std::vector<float> bias;
-  std::vector<index_t> positions;
-  for (const index_t row : rows) {
-    if (!cache.bias.empty()) bias.push_back(cache.bias[static_cast<std::size_t>(row)]);
-    positions.push_back(cache.position(row));
-  }
-  const kv_block subset{
-      .keys = keys, .values = {}, .bias = bias, .positions = positions, .masks = cache.masks};
   const auto count = static_cast<index_t>(rows.size());
   logits.resize(queries.rows(), count);
   const std::vector<query_panel> panels = cut_panels(queries, panel_rows(count));
@@ -40,34 +47,46 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
   const index_t at_once = std::clamp<index_t>(threads.threads(), 1, std::max<index_t>(all, 1));
   index_t longest = 0;
   for (const query_panel& panel : panels) longest = std::max(longest, panel.count);
+  row_logit_buffers own;
+  make_room(own, count, longest, at_once);
+  for (const index_t row : rows) {
+    if (!cache.bias.empty()) own.bias.push_back(cache.bias[static_cast<std::size_t>(row)]);
+    own.positions.push_back(cache.position(row));
+  }
+  const kv_block subset{.keys = keys,
+                        .values = {},
+                        .bias = own.bias,
+                        .positions = own.positions,
+                        .masks = cache.masks};
   std::vector<logit_source> sources(static_cast<std::size_t>(at_once),
                                     logit_source(subset, queries, rule, rows));
   for (logit_source& source : sources) source.reserve(longest);
-  matrix parts(at_once * count, longest);
-  const std::vector<float> ones(static_cast<std::size_t>(longest), 1.0F);
   // Panel by panel, each with a source of its own.
   threads.run(at_once, [&](index_t k) noexcept {
-    float* part = parts.data() + k * count * longest;
+    float* part = own.parts.data() + k * count * longest;
     for (index_t p = k; p < all; p += at_once) {
       const query_panel& panel = panels[static_cast<std::size_t>(p)];
       sources[static_cast<std::size_t>(k)].fill(panel, part, panel.count);
-      simd::transpose_scaled(part, panel.count, ones.data(), panel.count, count,
+      simd::transpose_scaled(part, panel.count, own.ones.data(), panel.count, count,
                              logits.data() + panel.offset * count, count);
     }
   });
 }
 
-/// Bytes that `row_logits_into` holds at most for `rows` rows, the n × |rows| logits included;
-/// `at_once`: panels that are made at the same time.
-inline double row_logits_bytes(const head_sizes& sizes, index_t rows,
-                               index_t at_once = 1) noexcept {
+/// What `row_logits_into` holds for `rows` rows, the n × |rows| logits included; `at_once`: panels
+/// that are made at the same time.
+inline void declare_row_logits(workspace& space, const head_sizes& sizes, index_t rows,
+                               index_t at_once = 1) {
   constexpr double bookkeeping = sizeof(logit_source) + 128.0;  // with the blocks it is made of
-  const index_t panel = largest_panel(sizes, rows);
-  const index_t panels =
-      sizes.queries / std::max<index_t>(panel_rows(rows, sizes.panel), 1) + sizes.blocks;
-  return float_bytes(sizes.queries, rows) + grown_bytes(float_bytes(3, rows)) + float_bytes(panel) +
-         static_cast<double>(std::min(at_once, panels)) *
-             (logit_source_bytes(sizes, rows) + float_bytes(panel, rows) + bookkeeping);
+  const index_t panel = panel_rows(rows, sizes.panel);
+  const index_t longest = largest_panel(sizes, rows);
+  const index_t sources = std::min(at_once, sizes.queries / panel + sizes.blocks);
+  space.count(float_bytes(sizes.queries, rows));
+  panel_list().declare(space, sizes.queries, sizes.blocks, panel);
+  row_logit_buffers().declare(space, rows, longest, sources);
+  workspace source;
+  declare_logits(source, {.keys = rows, .depth = sizes.depth, .panel = longest});
+  space.count(static_cast<double>(sources) * (source.most() + bookkeeping));
 }
 
 /// The same for the cache's own keys, as a new matrix.

@@ -3,33 +3,28 @@
 #pragma once
 
 #include <algorithm>
+#include <vector>
 
 #include "kvfit/attention/check.hpp"
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/panel.hpp"
+#include "kvfit/attention/result_memory.hpp"
 #include "kvfit/attention/score_options.hpp"
-#include "kvfit/core/bytes.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// Whether a score pass of these sizes keeps the exponentials.
-inline bool keeps_exponentials(const head_sizes& sizes, const score_options& options) noexcept {
-  return float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(options.keep_exponentials);
-}
-
-/// Bytes of the `attention_scores` that a score pass returns.
-inline double scores_bytes(const head_sizes& sizes, const score_options& options) noexcept {
-  const double kept = keeps_exponentials(sizes, options)
-                          ? float_bytes(sizes.queries, sizes.keys) + float_bytes(sizes.queries)
-                          : 0;
-  const bool has_importance = options.importance != importance_kind::none;
-  return float_bytes(sizes.queries, sizes.width + 3) + kept +
-         (has_importance ? float_bytes(sizes.keys) : 0);
+/// What a score pass returns, to count it.
+inline void declare_scores(workspace& space, const head_sizes& sizes,
+                           const score_options& options) {
+  attention_scores none;
+  declare_scores(space, none, sizes, options);
 }
 
 }  // namespace KVFIT_ISA
@@ -38,30 +33,51 @@ inline double scores_bytes(const head_sizes& sizes, const score_options& options
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// Bytes of a panel's bookkeeping.
-inline constexpr double panel_overhead = 4096;
+/// What a score pass works in, beside its panels.
+struct score_buffers {
+  std::vector<double> importance;  ///< sums or maxima over queries
+  vector raw;                      ///< importance before pooling
+  matrix scales;  ///< panels at once × queries: 1 / Σ_j exp(s_ij − shift_i), or 0
 
-/// Bytes that the pass itself holds at most, its result included, once its inputs are checked.
-inline double score_checked_bytes(const head_sizes& of, const score_options& options) noexcept {
+  void declare(workspace& space, index_t keys, index_t panels, index_t panel,
+               const score_options& options) {
+    space.add(scales, panels, panel);
+    if (options.importance == importance_kind::none) return;
+    space.add(importance, keys);
+    if (options.pooling != pooling_kind::none) space.add(raw, keys);
+  }
+};
+
+/// The pass itself, its result included, once its inputs are checked.
+inline void declare_score_checked(workspace& space, const head_sizes& of,
+                                  const score_options& options) {
+  constexpr double panel_overhead = 4096;  // of a panel's bookkeeping
   head_sizes sizes = of;
   sizes.panel = options.panel;
   sizes.precision = options.precision;
-  const bool has_importance = options.importance != importance_kind::none;
-  const bool is_pooled = has_importance && options.pooling != pooling_kind::none;
-  const index_t panel = largest_panel(sizes, sizes.keys);
-  const index_t panels = (sizes.queries + panel - 1) / std::max<index_t>(panel, 1) + sizes.blocks;
-  const auto at_once = static_cast<double>(std::min(options.panels_at_once, panels));
-  return scores_bytes(sizes, options) +
-         at_once * (attention_panel_bytes(sizes, keeps_exponentials(sizes, options)) +
-                    float_bytes(panel) + panel_overhead) +
-         (has_importance ? double_bytes(sizes.keys) : 0) +
-         (is_pooled ? float_bytes(sizes.keys) : 0) + double_bytes(sizes.blocks) +
-         (options.window > 0 ? latest_queries_bytes(sizes.queries) : 0);
+  const index_t rows = panel_rows(sizes.keys, sizes.panel);
+  const index_t at_once = std::min(options.panels_at_once, sizes.queries / rows + sizes.blocks);
+  declare_scores(space, sizes, options);
+  score_buffers().declare(space, sizes.keys, at_once, largest_panel(sizes, sizes.keys), options);
+  panel_list().declare(space, sizes.queries, sizes.blocks, rows);
+  space.count(double_bytes(sizes.blocks));
+  if (options.window > 0) placed_queries().declare(space, sizes.queries);
+  workspace panel;
+  declare_panel(panel, sizes, keeps_exponentials(sizes, options));
+  space.count(static_cast<double>(at_once) * (panel.most() + panel_overhead));
 }
 
 /// Bytes that `score_pass` holds at most, its checks among it.
-inline double checked_scores_bytes(const head_sizes& sizes, const score_options& options) noexcept {
-  return std::max(checking_bytes(sizes), score_checked_bytes(sizes, options)) + small_bytes;
+inline double checked_scores_bytes(const head_sizes& sizes, const score_options& options) {
+  workspace space;
+  space.count(small_bytes);
+  {
+    const workspace::phase checking(space);
+    declare_check(space, sizes);
+  }
+  const workspace::phase passing(space);
+  declare_score_checked(space, sizes, options);
+  return space.most();
 }
 
 /// `options` with which a pass for `sizes` keeps to `options.memory`, or `memory_cap_exceeded` with

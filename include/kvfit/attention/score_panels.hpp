@@ -17,6 +17,8 @@
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/simd/dot.hpp"
@@ -26,12 +28,12 @@ inline namespace KVFIT_ISA {
 
 /// Pools `scores` in place; the average counts the zeros beyond the ends, as the published method
 /// does. Cost T · width: every window is summed by itself, so equal windows pool to equal numbers.
-inline void pool(std::span<float> scores, pooling_kind kind, index_t width) {
+/// `raw`: memory for as many numbers.
+inline void pool(float* scores, pooling_kind kind, index_t width, vector& raw) {
   if (kind == pooling_kind::none || width == 1) return;
-  const std::vector<float> of(scores.begin(), scores.end());
-  const float* const raw = of.data();
+  std::copy_n(scores, raw.size(), raw.data());
   const index_t half = width / 2;
-  const index_t last = static_cast<index_t>(scores.size()) - 1;
+  const index_t last = raw.size() - 1;
   for (index_t j = 0; j <= last; ++j) {
     const index_t begin = j > half ? j - half : 0;
     const index_t end = last - j > half ? j + half : last;
@@ -41,8 +43,7 @@ inline void pool(std::span<float> scores, pooling_kind kind, index_t width) {
       largest = std::max(largest, raw[k]);
       sum += raw[k];
     }
-    scores[static_cast<std::size_t>(j)] =
-        kind == pooling_kind::max ? largest : sum / static_cast<float>(width);
+    scores[j] = kind == pooling_kind::max ? largest : sum / static_cast<float>(width);
   }
 }
 
@@ -50,8 +51,8 @@ inline void pool(std::span<float> scores, pooling_kind kind, index_t width) {
 struct scored_panel {
   attention_panel panel;
   query_panel part;
-  vector scale;       ///< 1 / Σ_j exp(s_ij − shift_i), or 0
-  index_t first = 0;  ///< queries before it are not observed
+  float* scale = nullptr;  ///< 1 / Σ_j exp(s_ij − shift_i), or 0
+  index_t first = 0;       ///< queries before it are not observed
   /// Which of the others are, where that is not all of them.
   std::span<const char> observed = {};
   result<void> outcome = {};
@@ -65,9 +66,9 @@ struct scored_panel {
 /// into the running sums or maxima of the keys `from` … `from + count − 1`.
 inline void add_importance(const scored_panel& of, importance_kind kind, index_t from,
                            index_t count, std::span<double> importance) noexcept {
-  const index_t n = of.scale.size() - of.first;
+  const index_t n = of.part.count - of.first;
   if (n == 0 || kind == importance_kind::none) return;
-  const float* scales = of.scale.data() + of.first;
+  const float* scales = of.scale + of.first;
   for (index_t j = from; j < from + count; ++j) {
     const float* row = of.panel.exponentials(j) + of.first;
     double& sum = importance[static_cast<std::size_t>(j)];
@@ -87,15 +88,14 @@ inline void add_importance(const scored_panel& of, importance_kind kind, index_t
   }
 }
 
-/// Computes `at.part` and writes its queries' rows of the `n` of `scores`, d_v = `width`.
-inline result<void> score_panel(scored_panel& at, const scores_target::memory& scores, index_t n,
+/// Computes `at.part` and writes its queries' rows of the n there are, d_v = `width`.
+inline result<void> score_panel(scored_panel& at, const score_target& scores, index_t n,
                                 index_t width) {
   const query_panel& part = at.part;
   const bool is_kept = scores.exponentials != nullptr;
   const auto ok = is_kept ? at.panel.compute(part, scores.exponentials + part.offset, n)
                           : at.panel.compute(part);
   if (!ok) return ok;
-  at.scale.resize(part.count);
   for (index_t i = 0; i < part.count; ++i) {
     const index_t row = part.offset + i;
     scores.max[row] = at.panel.max(i);
@@ -110,26 +110,14 @@ inline result<void> score_panel(scored_panel& at, const scores_target::memory& s
 }
 
 /// Scores into memory of the caller.
-inline result<void> score_into(const scores_target& into, const kv_block& cache,
+inline result<void> score_into(const scores_owner& into, const kv_block& cache,
                                const query_set& queries, const logit_rule& rule,
                                const score_options& options, std::span<const block_origin> origins,
                                const stop_when& stop, const executor_ref& threads) {
-  const index_t n = queries.rows();
   const index_t keys = cache.keys.rows();
-  const index_t width = cache.values.cols();
-  const bool has_importance = options.importance != importance_kind::none;
-  // n × T numbers are kept only where they are asked for and fit.
-  const double bytes = static_cast<double>(n) * static_cast<double>(keys) * sizeof(float);
-  const bool is_kept = bytes <= static_cast<double>(options.keep_exponentials);
-  const scores_target::memory scores = into.resize(into.owner, {.queries = n,
-                                                                .keys = keys,
-                                                                .width = width,
-                                                                .has_importance = has_importance,
-                                                                .has_exponentials = is_kept});
-  std::vector<double> importance;
-  if (has_importance) {
-    importance.assign(static_cast<std::size_t>(keys), 0.0);
-  }
+  const head_sizes sizes = sizes_of_head(cache, queries);
+  const score_target scores = into.allocate(into.owner, sizes, options);
+  workspace space(workspace::purpose::allocate);
   const std::vector<index_t> observed = last_rows(queries.blocks(), origins, options.window);
   std::vector<char> latest;  // where those are not the last rows
   if (options.window > 0) {
@@ -138,10 +126,18 @@ inline result<void> score_into(const scores_target& into, const kv_block& cache,
   }
   const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
   const auto all = static_cast<index_t>(parts.size());
-  std::vector<scored_panel> group(
-      static_cast<std::size_t>(
-          std::min({options.panels_at_once, all, static_cast<index_t>(threads.threads())})),
-      scored_panel(cache, queries, rule, options.precision));
+  const index_t at_once =
+      std::min({options.panels_at_once, all, static_cast<index_t>(threads.threads())});
+  index_t longest = 0;
+  for (const query_panel& part : parts) longest = std::max(longest, part.count);
+  score_buffers own;
+  own.declare(space, keys, at_once, longest, options);
+  std::vector<double>& importance = own.importance;
+  std::vector<scored_panel> group(static_cast<std::size_t>(at_once),
+                                  scored_panel(cache, queries, rule, options.precision));
+  for (index_t k = 0; k < at_once; ++k) {
+    group[static_cast<std::size_t>(k)].scale = own.scales.data() + k * longest;
+  }
   for (index_t begin = 0; begin < all; begin += static_cast<index_t>(group.size())) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const std::span<scored_panel> now =
@@ -160,12 +156,13 @@ inline result<void> score_into(const scores_target& into, const kv_block& cache,
     }
     threads.run(static_cast<index_t>(now.size()), [&](index_t k) noexcept {
       scored_panel& at = now[static_cast<std::size_t>(k)];
-      at.outcome = catch_bad_alloc("score_pass", [&] { return score_panel(at, scores, n, width); });
+      at.outcome = catch_bad_alloc(
+          "score_pass", [&] { return score_panel(at, scores, sizes.queries, sizes.width); });
     });
     for (const scored_panel& at : now) {
       if (!at.outcome) return at.outcome.error();
     }
-    if (!has_importance) continue;
+    if (options.importance == importance_kind::none) continue;
     constexpr index_t piece = 2048;
     over_pieces(threads, keys, piece, [&](index_t from, index_t count) noexcept {
       for (const scored_panel& at : now) {
@@ -173,7 +170,7 @@ inline result<void> score_into(const scores_target& into, const kv_block& cache,
       }
     });
   }
-  if (!has_importance) return {};
+  if (options.importance == importance_kind::none) return {};
   const double share =
       1.0 / static_cast<double>(std::accumulate(observed.begin(), observed.end(), index_t{0}));
   for (index_t j = 0; j < keys; ++j) {
@@ -184,7 +181,7 @@ inline result<void> score_into(const scores_target& into, const kv_block& cache,
                                               : is_mean  ? sum * share
                                                          : std::sqrt(sum * share));
   }
-  pool({scores.importance, static_cast<std::size_t>(keys)}, options.pooling, options.pooling_width);
+  pool(scores.importance, options.pooling, options.pooling_width, own.raw);
   return {};
 }
 
@@ -198,17 +195,17 @@ inline result<attention_scores> score_checked(const kv_block& cache, const query
                                               const executor_ref& threads = {}) {
   attention_scores scores;
   const auto ok =
-      score_into(target_of(scores), cache, queries, rule, options, origins, stop, threads);
+      score_into(owner_of(scores), cache, queries, rule, options, origins, stop, threads);
   if (!ok) return ok.error();
   return scores;
 }
 
-/// `score_pass`, its result in memory of the caller; nothing is asked of it before the input has
-/// been checked.
+/// `score_pass`, its result in memory of the caller, who is asked for it once the input has been
+/// checked.
 inline result<void> check_and_score(const kv_block& cache, const query_set& queries,
                                     const logit_rule& rule, const score_options& options,
                                     const stop_when& stop, const executor_ref& threads,
-                                    const scores_target& into) {
+                                    const scores_owner& into) {
   if (const auto ok = check_rule(rule); !ok) return ok;
   if (const auto ok = check_score_options(options); !ok) return ok;
   if (const auto ok = check_cache(cache, queries); !ok) return ok;

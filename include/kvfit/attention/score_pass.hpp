@@ -23,7 +23,7 @@ namespace kvfit {
 inline namespace KVFIT_ISA {
 
 /// Bytes that `score_pass` holds at most, its result included; `options.memory` is not used.
-inline double score_pass_bytes(const head_sizes& sizes, const score_options& options) noexcept {
+inline double score_pass_bytes(const head_sizes& sizes, const score_options& options) {
 #if defined(KVFIT_COMPILED)
   return compiled::best_attention().score_pass_bytes(sizes, options);
 #else
@@ -50,7 +50,7 @@ inline result<attention_scores> score_pass(const kv_block& cache, const query_se
                                            const executor_ref& threads = {}) {
   return detail::catch_bad_alloc("score_pass", [&]() -> result<attention_scores> {
     attention_scores scores;
-    const scores_target into = detail::target_of(scores);
+    const scores_owner into = detail::owner_of(scores);
 #if defined(KVFIT_COMPILED)
     const auto ok =
         compiled::best_attention().score_pass(cache, queries, rule, options, stop, threads, into);

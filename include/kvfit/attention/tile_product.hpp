@@ -6,9 +6,9 @@
 #include <optional>
 #include <vector>
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/precision.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/simd/bf16_pairs.hpp"
 #include "kvfit/simd/bf16_product.hpp"
 #include "kvfit/simd/product.hpp"
@@ -16,14 +16,45 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
+/// What the factors of a `tile_product` are packed into.
+struct packed_factors {
+  /// A factor in pairs of bf16, and what rounding left of it.
+  struct factor {
+    std::vector<std::uint32_t> numbers;
+    std::vector<std::uint32_t> rests;
+
+    [[nodiscard]] std::uint32_t* rests_or_null() noexcept {
+      return rests.empty() ? nullptr : rests.data();
+    }
+  };
+  factor left;
+  factor right;
+
+  /// For factors of at most rows × depth and depth × cols.
+  void declare(workspace& space, precision_kind precision, index_t rows, index_t depth,
+               index_t cols) {
+    if (precision == precision_kind::fp32) return;
+    const index_t pairs = simd::pairs_of(depth);
+    space.add(left.numbers, pairs, rows);
+    space.add(right.numbers, pairs, cols);
+    if (precision != precision_kind::bf16x3) return;
+    space.add(left.rests, pairs, rows);
+    space.add(right.rests, pairs, cols);
+  }
+};
+
 /// C = A B, where B stays while A's change. Errors as `precision_kind` says; in fp32 nothing is
 /// packed. Numbers must be finite; those beyond the largest bf16, 3.39e38, are packed as that one.
-/// Nothing is allocated once the largest factors have been seen.
 class tile_product {
  public:
   explicit tile_product(precision_kind precision = precision_kind::fp32) noexcept
       : precision_(precision) {
     if (precision != precision_kind::fp32) pairs_.emplace();
+  }
+
+  /// Allocates for factors of at most rows × depth and depth × cols. To be called first.
+  void reserve(index_t rows, index_t depth, index_t cols) {
+    make_room(packed_, precision_, rows, depth, cols);
   }
 
   /// B from now on: `depth` rows of `cols` floats, `stride` apart. In fp32 they must stay where
@@ -33,8 +64,8 @@ class tile_product {
     depth_ = depth;
     cols_ = cols;
     if (precision_ == precision_kind::fp32) return;
-    right_.resize(simd::pairs_of(depth) * cols, has_rests());
-    simd::pack_row_pairs(data, stride, depth, cols, right_.numbers.data(), right_.rests_or_null());
+    packed_factors::factor& to = packed_.right;
+    simd::pack_row_pairs(data, stride, depth, cols, to.numbers.data(), to.rests_or_null());
   }
 
   /// C = A B for A's `rows` rows, `stride` apart. Meanwhile the memory `next` is fetched.
@@ -45,8 +76,8 @@ class tile_product {
                             simd::product_mode::assign, next);
     }
     const index_t pairs = simd::pairs_of(depth_);
-    left_.resize(pairs * rows, has_rests());
-    simd::pack_rows(a, stride, rows, depth_, left_.numbers.data(), left_.rests_or_null());
+    packed_factors::factor& to = packed_.left;
+    simd::pack_rows(a, stride, rows, depth_, to.numbers.data(), to.rests_or_null());
     multiply(pairs, 1, rows, c, next);
   }
 
@@ -57,31 +88,12 @@ class tile_product {
       return simd::multiply({a, 1, stride}, plain_right_, c, rows, cols_, depth_,
                             simd::product_mode::assign, next);
     }
-    left_.resize(simd::pairs_of(depth_) * rows, has_rests());
-    simd::pack_row_pairs(a, stride, depth_, rows, left_.numbers.data(), left_.rests_or_null());
+    packed_factors::factor& to = packed_.left;
+    simd::pack_row_pairs(a, stride, depth_, rows, to.numbers.data(), to.rests_or_null());
     multiply(1, rows, rows, c, next);
   }
 
  private:
-  /// A factor in pairs of bf16, and what rounding left of it.
-  struct packed_factor {
-    std::vector<std::uint32_t> numbers;
-    std::vector<std::uint32_t> rests;
-
-    void resize(index_t words, bool has_rests) {
-      const auto size = static_cast<std::size_t>(words);
-      const auto hold = [size](std::vector<std::uint32_t>& some) {
-        if (some.capacity() < size) some = {};  // not two of them while it grows
-        some.resize(size);
-      };
-      hold(numbers);
-      if (has_rests) hold(rests);
-    }
-    [[nodiscard]] std::uint32_t* rests_or_null() noexcept {
-      return rests.empty() ? nullptr : rests.data();
-    }
-  };
-
   [[nodiscard]] bool has_rests() const noexcept { return precision_ == precision_kind::bf16x3; }
 
   void multiply(index_t row_stride, index_t pair_stride, index_t rows, const simd::row_target& c,
@@ -94,15 +106,15 @@ class tile_product {
       return simd::pair_row_factor{words.data(), cols_};
     };
     if (!has_rests()) {
-      return (*pairs_)(left(left_.numbers), right(right_.numbers), c, rows, cols_, pairs,
-                       simd::product_mode::assign, next);
+      return (*pairs_)(left(packed_.left.numbers), right(packed_.right.numbers), c, rows, cols_,
+                       pairs, simd::product_mode::assign, next);
     }
     // The small products first.
-    (*pairs_)(left(left_.rests), right(right_.numbers), c, rows, cols_, pairs,
+    (*pairs_)(left(packed_.left.rests), right(packed_.right.numbers), c, rows, cols_, pairs,
               simd::product_mode::assign, next);
-    (*pairs_)(left(left_.numbers), right(right_.rests), c, rows, cols_, pairs,
+    (*pairs_)(left(packed_.left.numbers), right(packed_.right.rests), c, rows, cols_, pairs,
               simd::product_mode::add);
-    (*pairs_)(left(left_.numbers), right(right_.numbers), c, rows, cols_, pairs,
+    (*pairs_)(left(packed_.left.numbers), right(packed_.right.numbers), c, rows, cols_, pairs,
               simd::product_mode::add);
   }
 
@@ -111,17 +123,8 @@ class tile_product {
   simd::row_factor plain_right_;
   index_t depth_ = 0;
   index_t cols_ = 0;
-  packed_factor left_;
-  packed_factor right_;
+  packed_factors packed_;
 };
-
-/// Bytes of a `tile_product` of factors of at most `rows` × `depth` and `depth` × `cols` numbers.
-inline double tile_product_bytes(precision_kind precision, index_t rows, index_t depth,
-                                 index_t cols) noexcept {
-  if (precision == precision_kind::fp32) return 0;
-  const double words = float_bytes(simd::pairs_of(depth), rows + cols);
-  return precision == precision_kind::bf16x3 ? 2 * words : words;
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

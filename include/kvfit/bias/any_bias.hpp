@@ -2,6 +2,7 @@
 /// Any way to give kept keys a bias, chosen at run time.
 #pragma once
 
+#include "kvfit/attention/declared_bytes.hpp"
 #include "kvfit/bias/policies.hpp"
 #include "kvfit/bias/problem.hpp"
 #include "kvfit/core/config.hpp"
@@ -25,23 +26,9 @@ struct bias_functions {
           return fit_bias(*static_cast<const P*>(p), problem);
         },
         .check = [](const void* p) { return check_settings(*static_cast<const P*>(p)); },
-        .bytes = bytes_of<P, Isa>(),
+        .bytes = detail::declared_bytes<P, Isa>(),
     };
     return &table;
-  }
-
- private:
-  template <class P, class Isa>
-  static constexpr auto bytes_of() noexcept -> double (*)(const void*, const head_sizes&) {
-    if constexpr (requires(const P& policy, const head_sizes& sizes) {
-                    fit_bias_bytes(policy, sizes);
-                  }) {
-      return [](const void* p, const head_sizes& sizes) -> double {
-        return fit_bias_bytes(*static_cast<const P*>(p), sizes);
-      };
-    } else {
-      return nullptr;
-    }
   }
 };
 

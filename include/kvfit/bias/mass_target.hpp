@@ -10,6 +10,7 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -18,11 +19,14 @@ inline namespace KVFIT_ISA {
 struct mass_target {
   vector target;                ///< of the equation before row factors
   std::vector<double> factors;  ///< 0 where a query sees nothing
+
+  void declare(workspace& space, index_t queries) { space.add_vectors(queries, target, factors); }
 };
 
 inline mass_target mass_target_of(const attention_scores& scores, index_t n,
                                   mass_weighting weighting) {
-  mass_target out{vector(n), std::vector<double>(static_cast<std::size_t>(n))};
+  mass_target out;
+  make_room(out, n);
   for (index_t i = 0; i < n; ++i) {
     const mass_row row = weighted_mass_row(scores, i, weighting);
     out.factors[static_cast<std::size_t>(i)] = static_cast<double>(row.factor);

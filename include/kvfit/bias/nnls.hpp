@@ -7,8 +7,8 @@
 #include "kvfit/bias/mass_target.hpp"
 #include "kvfit/bias/policies.hpp"
 #include "kvfit/bias/problem.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/bounded_nnls.hpp"
 #include "kvfit/linalg/gram.hpp"
 
@@ -37,14 +37,17 @@ inline result<bias_fit> fit_bias(const bias::nnls& policy, const bias_problem& p
                   .is_fitted = true};
 }
 
-/// Bytes that `fit_bias` holds at most, its result included.
-inline double fit_bias_bytes(const bias::nnls&, const head_sizes& sizes) {
-  const index_t n = sizes.queries;
+/// What `fit_bias` holds, its result included.
+inline void declare(workspace& space, const bias::nnls&, const head_sizes& sizes) {
   const index_t t = sizes.budget;
-  const double rows = float_bytes(n) + double_bytes(n) + double_bytes(3, t);
-  return rows + double_bytes(t, t) +
-         std::max(linalg::normal_equations_bytes(n, t) - double_bytes(t, t),
-                  linalg::bounded_nnls_bytes(t));
+  kvfit::detail::mass_target().declare(space, sizes.queries);
+  space.count(double_bytes(3, t));
+  {
+    const workspace::phase forming(space);
+    linalg::declare_normal_equations(space, sizes.queries, t);
+  }
+  space.count(double_bytes(t, t));
+  linalg::declare_bounded_nnls(space, t);
 }
 
 static_assert(bias_policy<bias::nnls>);

@@ -34,7 +34,7 @@ struct bias_fit {
 };
 
 /// A bias policy: a type B with `result<bias_fit> fit_bias(const B&, const bias_problem&)` beside
-/// it, and perhaps `double fit_bias_bytes(const B&, const head_sizes&)` (`planned_memory`).
+/// it, and perhaps `void declare(workspace&, const B&, const head_sizes&)` (`planned_memory`).
 template <class B>
 concept bias_policy = requires(const B& policy, const bias_problem& problem) {
   { fit_bias(policy, problem) } -> std::same_as<result<bias_fit>>;

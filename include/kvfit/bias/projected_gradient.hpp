@@ -7,8 +7,8 @@
 #include "kvfit/bias/mass_target.hpp"
 #include "kvfit/bias/policies.hpp"
 #include "kvfit/bias/problem.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/gradient_start.hpp"
 #include "kvfit/linalg/projected_gradient.hpp"
 
@@ -62,13 +62,19 @@ inline result<bias_fit> fit_bias(const bias::projected_gradient& policy,
                   .is_fitted = true};
 }
 
-/// Bytes that `fit_bias` holds at most, its result included.
-inline double fit_bias_bytes(const bias::projected_gradient& policy, const head_sizes& sizes) {
+/// What `fit_bias` holds, its result included.
+inline void declare(workspace& space, const bias::projected_gradient& policy,
+                    const head_sizes& sizes) {
   const index_t n = sizes.queries;
   const index_t t = sizes.budget;
-  const double scaled = policy.weighting == mass_weighting::relative ? float_bytes(n, t) : 0;
-  return float_bytes(n) + double_bytes(n) + double_bytes(3, t) + scaled +
-         std::max(linalg::gradient_start_bytes(n, t), double_bytes(16, t));
+  kvfit::detail::mass_target().declare(space, n);
+  space.count(double_bytes(3, t));
+  if (policy.weighting == mass_weighting::relative) space.count(float_bytes(n, t));
+  {
+    const workspace::phase starting(space);
+    linalg::declare_gradient_start(space, n, t);
+  }
+  space.count(double_bytes(16, t));  // steps
 }
 
 static_assert(bias_policy<bias::projected_gradient>);

@@ -6,8 +6,8 @@
 
 #include "kvfit/bias/policies.hpp"
 #include "kvfit/bias/problem.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit::bias {
 inline namespace KVFIT_ISA {
@@ -26,12 +26,12 @@ inline result<bias_fit> fit_bias(const bias::from_selection&, const bias_problem
   return bias_fit{.weights = {given.begin(), given.end()}};
 }
 
-/// Bytes that `fit_bias` holds: its result.
-inline double fit_bias_bytes(const bias::zero&, const head_sizes& sizes) {
-  return double_bytes(sizes.budget);
+/// What `fit_bias` holds: its result.
+inline void declare(workspace& space, const bias::zero&, const head_sizes& sizes) {
+  space.count(double_bytes(sizes.budget));
 }
-inline double fit_bias_bytes(const bias::from_selection&, const head_sizes& sizes) {
-  return double_bytes(sizes.budget);
+inline void declare(workspace& space, const bias::from_selection&, const head_sizes& sizes) {
+  space.count(double_bytes(sizes.budget));
 }
 
 static_assert(bias_policy<bias::zero> && bias_policy<bias::from_selection>);

@@ -10,6 +10,7 @@
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/compacted_head.hpp"
+#include "kvfit/cache/compacted_layers.hpp"
 #include "kvfit/cache/head_task.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
@@ -49,9 +50,9 @@ inline compacted_layer stack_heads(std::span<compacted_head> heads) {
 }
 
 /// The heads of `tasks`, layer after layer of `cache`, each of which is let go of when it has been
-/// copied; a layer without any is listed as skipped.
-inline compacted_cache assemble(const cache_view& cache, std::span<const head_task> tasks,
-                                std::span<compacted_head> heads) {
+/// copied; the layers that are not compacted are listed as skipped.
+inline compacted_cache assemble(const cache_view& cache, std::span<const index_t> skip,
+                                std::span<const head_task> tasks, std::span<compacted_head> heads) {
   compacted_cache out;
   for (const compacted_head& head : heads) {
     out.rows_before += head.report.rows_before;
@@ -63,7 +64,7 @@ inline compacted_cache assemble(const cache_view& cache, std::span<const head_ta
     while (end < heads.size() && tasks[end].layer == place) ++end;
     if (end > first) {
       out.layers.push_back(stack_heads(heads.subspan(first, end - first)));
-    } else {
+    } else if (!is_compacted(cache.layers[place], skip)) {
       out.skipped.push_back(cache.layers[place].number);
     }
     first = end;

@@ -59,11 +59,11 @@ struct cache_options {
   /// runs.
   index_t heads_at_once = 0;
   /// Bytes that the heads under way may hold together beyond inputs and finished results (a
-  /// ranking's importance of each key is one); none: as many as they take. Fewer heads run at a
-  /// time then, which changes no byte; a head that needs more alone does with less in the order of
-  /// `planned_memory`, as its report says, a ranking's score pass as `score_options::memory` says,
-  /// or the call ends with `memory_cap_exceeded` before any head is compacted. What a fallback
-  /// would take counts, too.
+  /// ranking's importance of each key is one; its scores kept for the fits are not, and are
+  /// counted); none: as many as they take. Fewer heads run at a time then, which changes no byte; a
+  /// head that needs more alone does with less in the order of `planned_memory`, as its report
+  /// says, a ranking's score pass as `score_options::memory` says, or the call ends with
+  /// `memory_cap_exceeded` before any head is compacted. What a fallback would take counts, too.
   std::optional<index_t> memory = {};
 };
 

@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "kvfit/attention/check.hpp"
 #include "kvfit/attention/row_order.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
@@ -178,10 +179,9 @@ class piece_check {
                      error::none, error::none,
                      "keys can't be moved without knowing how they were turned"};
       }
-      if (const auto ok = check_move(*rotation, block.keys.cols(), distance_of(piece, layer));
-          !ok) {
-        return in_head(ok.error(), id);
-      }
+      const auto ok =
+          check_move(*rotation, block.keys.rows(), block.keys.cols(), distance_of(piece, layer));
+      if (!ok) return in_head(ok.error(), id);
       const index_t turned = rotation->dims == 0 ? block.keys.cols() : rotation->dims;
       if (options_.head.tied_values_from.value_or(turned) < turned) {
         return in_head({errc::invalid_option, "tied_values_from", *options_.head.tied_values_from,

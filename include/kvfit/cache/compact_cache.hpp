@@ -83,7 +83,7 @@ template <executor E>
         },
         by);
     if (!all) return all.error();
-    return detail::assemble(cache, plan->tasks, heads);
+    return detail::assemble(cache, options.skip, plan->tasks, heads);
   });
 }
 

@@ -4,7 +4,6 @@
 /// Needs <mpi.h>: link `kvfit::mpi`.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -16,10 +15,7 @@
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/compact_tasks.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
-#include "kvfit/cache/mpi/exchange.hpp"
-#include "kvfit/cache/mpi/plan.hpp"
-#include "kvfit/cache/mpi/ranked_heads.hpp"
-#include "kvfit/cache/mpi/step.hpp"
+#include "kvfit/cache/mpi/rank_exchange.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/mpi.hpp"
@@ -46,45 +42,10 @@ struct ranked_cache {
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// About what it takes to compact each head: T_h · t_h, and one read where all or nothing stays.
-inline std::vector<double> work_of(std::span<const head_task> tasks,
-                                   std::span<const index_t> rows) {
-  std::vector<double> work;
-  for (std::size_t h = 0; h < tasks.size(); ++h) {
-    const index_t length = tasks[h].block.keys.rows();
-    const bool is_fitted = rows[h] > 0 && rows[h] < length;
-    work.push_back(static_cast<double>(length) * (is_fitted ? static_cast<double>(rows[h]) : 1));
-  }
-  return work;
-}
-
-/// All heads by the plan, each by its rank; those of others are empty.
-template <executor E>
-result<std::vector<compacted_head>> fit_own_heads(mpi_ranks& ranks, const cache_view& cache,
-                                                  const ranked_heads& all,
-                                                  std::span<const index_t> rows,
-                                                  const cache_options& options, E&& how,
-                                                  const watch& by) {
-  std::vector<compacted_head> heads;
-  const auto ok = in_step(ranks, all, [&](index_t& failed_at) -> result<void> {
-    heads.resize(all.tasks.size());
-    cache_plan own{all.own, {}};
-    for (const std::size_t place : all.places) own.rows.push_back(rows[place]);
-    return compact_tasks(
-        cache, own, options, how,
-        [&](std::size_t i, compacted_head&& head) -> result<void> {
-          heads[all.places[i]] = std::move(head);
-          return {};
-        },
-        by, &failed_at);
-  });
-  if (!ok) return ok.error();
-  return heads;
-}
-
 /// The heads as every rank is to have them.
-inline ranked_cache assemble_ranked(ranked_heads&& all, std::vector<compacted_head>&& heads,
-                                    bool has_all_rows) {
+inline ranked_cache assemble_ranked(const rank_exchange& of, const cache_plan& plan,
+                                    std::span<const index_t> skip, bool has_all_rows,
+                                    std::vector<compacted_head>& heads) {
   ranked_cache out;
   for (const compacted_head& head : heads) {
     out.heads.push_back(head.report);
@@ -92,22 +53,18 @@ inline ranked_cache assemble_ranked(ranked_heads&& all, std::vector<compacted_he
     out.rows += head.report.rows;
     out.fallbacks += head.report.outcome == head_outcome::fallback ? 1 : 0;
   }
+  out.ranks = of.owners();
   if (has_all_rows) {
-    out.cache = assemble(all.cache, all.tasks, heads);
-  } else {
-    std::vector<head_task> tasks;
-    std::vector<compacted_head> own;
-    for (const std::size_t place : all.places) {
-      tasks.push_back(all.tasks[place]);
-      own.push_back(std::move(heads[place]));
-    }
-    out.cache = assemble(all.cache, tasks, own);
-    std::erase_if(out.cache.skipped, [&](index_t number) {
-      return std::any_of(all.tasks.begin(), all.tasks.end(),
-                         [&](const head_task& task) { return task.id.layer == number; });
-    });
+    out.cache = assemble(of.cache(), skip, plan.tasks, heads);
+    return out;
   }
-  out.ranks = std::move(all.ranks);
+  std::vector<head_task> tasks;
+  std::vector<compacted_head> own;
+  for (const std::size_t place : of.places()) {
+    tasks.push_back(plan.tasks[place]);
+    own.push_back(std::move(heads[place]));
+  }
+  out.cache = assemble(of.cache(), skip, tasks, own);
   return out;
 }
 
@@ -154,26 +111,13 @@ template <executor E>
                                                  const cache_options& options,
                                                  const rank_options& spread, E&& how,
                                                  const watch& by = {}) {
-  auto all = detail::heads_of_ranks(ranks, cache, queries, options, spread);
-  if (!all) return all.error();
-  const auto rows = detail::rows_of_ranks(ranks, cache, *all, options, spread, how, by);
-  if (!rows) return rows.error();
-  if (spread.holds == rank_holds::whole) {
-    const auto dealt = detail::in_step(ranks, *all, [&](index_t&) -> result<void> {
-      all->deal(detail::work_of(all->tasks, *rows), ranks.rank(), ranks.size());
-      return {};
-    });
-    if (!dealt) return dealt.error();
-  }
-  auto heads = detail::fit_own_heads(ranks, cache, *all, *rows, options, how, by);
+  detail::rank_exchange with(ranks, spread);
+  cache_plan plan;
+  auto heads = detail::plan_and_fit(with, cache, queries, options, how, by, plan);
   if (!heads) return heads.error();
-  auto ok = detail::exchange_reports(ranks, *all, *heads);
-  if (ok && spread.gathers_rows) ok = detail::exchange_rows(ranks, *all, *heads);
-  if (!ok) return ok.error();
   std::optional<ranked_cache> out;
-  const auto none = detail::ranked_heads{};
-  ok = detail::in_step(ranks, none, [&](index_t&) -> result<void> {
-    out = detail::assemble_ranked(std::move(*all), std::move(*heads), spread.gathers_rows);
+  const auto ok = with.step([&](index_t&) -> result<void> {
+    out = detail::assemble_ranked(with, plan, options.skip, spread.gathers_rows, *heads);
     return {};
   });
   if (!ok) return ok.error();

@@ -45,9 +45,10 @@ inline result<compacted> keep_copies(const head_task& task, const compact_option
   return keep_last(task.block, options);
 }
 
-/// The head's rows by `options`, whose budget may be 0.
+/// The head's rows by `options`, whose budget may be 0. `known`: see `stages::problem`, or null.
 inline result<compacted_head> fit_head(const head_task& task, const compact_options& options,
-                                       head_fallback fallback, const stop_when& stop) {
+                                       head_fallback fallback, const stop_when& stop,
+                                       const known_scores* known = nullptr) {
   compacted_head out;
   out.report.id = task.id;
   out.report.rows_before = task.block.keys.rows();
@@ -57,7 +58,7 @@ inline result<compacted_head> fit_head(const head_task& task, const compact_opti
     out.report.outcome = head_outcome::empty;
     return out;
   }
-  auto fitted = compact(task.block, query_set(task.queries), options, stop);
+  auto fitted = compact_known(task.block, query_set(task.queries), options, known, stop);
   if (!fitted && fallback == head_fallback::copies && is_numerical(fitted.error())) {
     out.report.outcome = head_outcome::fallback;
     out.report.cause = fitted.error();

@@ -22,7 +22,8 @@ namespace kvfit::budgets {
 /// highest attention, arXiv:2602.16284), within its bounds. A key's importance is made of attention
 /// weights, which sum to 1 for each query of each head, and so can be compared between heads.
 ///
-/// With `selection::highest_attention` of the same settings the rows kept are that ranking's.
+/// With `selection::highest_attention` of the same settings, fitted on all queries, the rows kept
+/// are that ranking's, and no head is scored twice (`plan_cache`).
 struct global_ranking {
   selection::highest_attention by = {};
 };

@@ -17,6 +17,7 @@
 #include "kvfit/cache/over_heads.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/check.hpp"
+#include "kvfit/compact/decided_refinement.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
@@ -35,13 +36,7 @@ inline compact_options refit_options(const cache_layer& layer, const compact_opt
   asked.budget = static_cast<index_t>(rows.size());
   if (layer.rule) asked.rule = *layer.rule;
   if (layer.rotation) asked.refine.rotation = layer.rotation;
-  // Rows that are given are refined only where steps are, which then move biases, too.
-  if (!asked.refine.steps && asked.bias.holds<bias::zero>()) {
-    asked.refine.fits_bias = false;
-  }
-  if (asked.gradient.holds<no_gradient>()) {
-    asked.refine = decided_refinement(asked);
-  }
+  asked.refine = decided_refinement(asked);  // else rows that are given are not refined
   selection::given named;
   for (const index_t row : rows) {
     if (!std::binary_search(kept.begin(), kept.end(), row)) named.positions.push_back(row);

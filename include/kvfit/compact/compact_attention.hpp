@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Attention of queries over a compact cache, as softmax rows and log-mass.
+/// Attention of queries over compact rows, and its errors.
 #pragma once
 
 #include <algorithm>
@@ -7,9 +7,11 @@
 #include <cstddef>
 #include <vector>
 
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/attention/row_logits.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compacted.hpp"
+#include "kvfit/compact/stage_values.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/product.hpp"
@@ -17,12 +19,6 @@
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
-
-/// What n queries give t compact keys: softmax weights (n × t) and the log of their mass (n).
-struct compact_attention {
-  matrix weights;
-  vector log_mass;
-};
 
 /// Σ_j weights_ij values_j: n × d_v. Cost 2 · n · t · d_v flops, which `threads` share.
 inline matrix weighted_values(const matrix& weights, const matrix& values,
@@ -45,26 +41,26 @@ inline matrix weighted_values(const matrix& weights, const matrix& values,
   return out;
 }
 
-/// Attention of `part` over the keys and biases of `compact`, rows of `cache` that keep their
-/// positions and masks. Cost n · t · d_k, which the executor shares; allocates the result, t + T
-/// numbers and what `row_logits_into` does.
-inline compact_attention attend_compact(const query_part& part, const kv_block& cache,
-                                        const logit_rule& rule, const compacted& compact,
-                                        const executor_ref& threads = {}) {
+/// Attention of `part` over the keys and biases of `rows`, which keep positions and masks of their
+/// rows of the cache. Cost n · t · d_k, which threads share; allocates the result, t + T numbers
+/// and what `row_logits_into` does.
+inline stages::compact_attention attention_over(const stages::problem& of, const query_part& part,
+                                                const compacted& rows) {
   // The compact bias stands in for the cache's own.
-  std::vector<float> bias(static_cast<std::size_t>(cache.keys.rows()), 0.0F);
-  for (index_t j = 0; j < compact.bias.size(); ++j) {
-    const index_t row = compact.positions[static_cast<std::size_t>(j)];
-    bias[static_cast<std::size_t>(row)] = compact.bias[j];
+  std::vector<float> bias(static_cast<std::size_t>(of.cache.keys.rows()), 0.0F);
+  for (index_t j = 0; j < rows.bias.size(); ++j) {
+    const index_t row = rows.positions[static_cast<std::size_t>(j)];
+    bias[static_cast<std::size_t>(row)] = rows.bias[j];
   }
-  kv_block stored = part.beside(cache);
+  kv_block stored = part.beside(of.cache);
   stored.bias = bias;
-  compact_attention found;
+  stages::compact_attention found;
   matrix& weights = found.weights;
-  row_logits_into(stored, part.set(), rule, compact.positions, compact.keys, weights, threads);
+  row_logits_into(stored, part.set(), of.options.rule, rows.positions, rows.keys, weights,
+                  of.threads);
   found.log_mass.resize(weights.rows());
   constexpr index_t piece = 64;
-  over_pieces(threads, weights.rows(), piece, [&](index_t first, index_t count) noexcept {
+  over_pieces(of.threads, weights.rows(), piece, [&](index_t first, index_t count) noexcept {
     for (index_t i = first; i < first + count; ++i) {
       float* row = weights.row(i).data();
       const float max = simd::max_value(row, weights.cols());
@@ -74,6 +70,25 @@ inline compact_attention attend_compact(const query_part& part, const kv_block& 
     }
   });
   return found;
+}
+
+/// Errors of `found` with these `values` against full attention of the same queries.
+inline fidelity errors_of(const stages::problem& of, const attention_scores& full,
+                          const stages::compact_attention& found, const matrix& values) {
+  return compare(full.output, full.log_mass, weighted_values(found.weights, values, of.threads),
+                 found.log_mass);
+}
+
+/// Errors of the keys and biases of `rows` with these `values` on the queries held out, or on those
+/// fitted on where none are held out or none of them sees a key.
+inline fidelity judged_errors(const stages::problem& of, const stages::targets& full,
+                              const compacted& rows, const matrix& values) {
+  if (!full.parts.judge.blocks.empty()) {
+    const fidelity judged =
+        errors_of(of, full.held_out, attention_over(of, full.parts.judge, rows), values);
+    if (judged.queries > 0) return judged;
+  }
+  return errors_of(of, full.fitted, attention_over(of, full.parts.fit, rows), values);
 }
 
 }  // namespace KVFIT_ISA

@@ -2,7 +2,6 @@
 /// Rows that are kept as they are, the block of the others, and both parts of a result as one.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <span>
@@ -17,10 +16,14 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// Rows first … first + count − 1 of a block, with what belongs to them.
+/// Rows first … first + count − 1 of a block, with what belongs to them. Rows of the block numbered
+/// `hidden` (ascending) are hidden besides those that its own bias hides; biases are copied only
+/// where any of these lies among the rows.
 class block_slice {
  public:
-  block_slice(const kv_block& cache, index_t first, index_t count) : block_(cache) {
+  block_slice(const kv_block& cache, index_t first, index_t count,
+              std::span<const index_t> hidden = {})
+      : block_(cache) {
     block_.keys = cache.keys.middle_rows(first, count);
     block_.values = cache.values.middle_rows(first, count);
     const auto start = static_cast<std::size_t>(first);
@@ -30,6 +33,15 @@ class block_slice {
     block_.first_position += first;
     for (const row_view& mask : cache.masks) masks_.push_back(mask.middle_cols(first, count));
     block_.masks = masks_;
+    for (const index_t row : hidden) {
+      if (row < first || row >= first + count) continue;
+      if (bias_.empty()) {
+        bias_.assign(block_.bias.begin(), block_.bias.end());
+        bias_.resize(length, 0.0F);
+      }
+      bias_[static_cast<std::size_t>(row - first)] = -std::numeric_limits<float>::infinity();
+    }
+    if (!bias_.empty()) block_.bias = bias_;
   }
   block_slice(const block_slice&) = delete;
   block_slice& operator=(const block_slice&) = delete;
@@ -40,37 +52,7 @@ class block_slice {
  private:
   kv_block block_;
   std::vector<row_view> masks_;
-};
-
-/// A stretch of a cache in which the rows numbered `hidden` (of the cache, ascending) are hidden
-/// besides those that its own bias hides. Copies biases only where any of them lies in the stretch.
-class open_block {
- public:
-  open_block(const kv_block& cache, const open_rows& where, std::span<const index_t> hidden)
-      : slice_(cache, where.first, where.count), block_(slice_.block()) {
-    const auto first = std::lower_bound(hidden.begin(), hidden.end(), where.first);
-    const auto end = std::lower_bound(first, hidden.end(), where.first + where.count);
-    if (first == end) return;
-    if (block_.bias.empty()) {
-      bias_.assign(static_cast<std::size_t>(where.count), 0.0F);
-    } else {
-      bias_.assign(block_.bias.begin(), block_.bias.end());
-    }
-    for (auto row = first; row != end; ++row) {
-      bias_[static_cast<std::size_t>(*row - where.first)] = -std::numeric_limits<float>::infinity();
-    }
-    block_.bias = bias_;
-  }
-  open_block(const open_block&) = delete;
-  open_block& operator=(const open_block&) = delete;
-  ~open_block() = default;
-
-  [[nodiscard]] const kv_block& block() const noexcept { return block_; }
-
- private:
-  block_slice slice_;
   std::vector<float> bias_;
-  kv_block block_;
 };
 
 /// Makes `exact` the rows of the cache numbered `rows` as they are, rounded to storage; where one

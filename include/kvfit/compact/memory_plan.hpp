@@ -29,10 +29,12 @@ inline namespace KVFIT_ISA {
 /// 256 KB for what is small. Types and layouts of the inputs do not enter, for rows are converted
 /// tile by tile; hidden rows and positions out of order do (`compaction_sizes::order`). Where named
 /// rows may or may not be among the first and last ones that are protected, it is the worst of all
-/// counts. A caller's own policy says what it takes at most (its result included) by a
-/// function beside it, else it counts as nothing and `is_complete` is false:
+/// counts. A caller's own policy lists what it holds (its result included) by a
+/// function beside it (core/workspace.hpp), else it counts as nothing and `is_complete` is false:
 ///
-///     double select_bytes(const P&, const head_sizes&);   // or fit_bias_bytes, fit_values_bytes
+///     void declare(workspace& space, const P&, const head_sizes& sizes) {
+///       space.count(double_bytes(2, sizes.budget));
+///     }
 ///
 /// Under a cap these are given up, in this order, each only where those before it do not do, and
 /// 1 and 2 are given back where the later ones alone do:

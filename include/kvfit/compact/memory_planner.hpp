@@ -8,13 +8,14 @@
 #include <vector>
 
 #include "kvfit/compact/check.hpp"
-#include "kvfit/compact/head_bytes.hpp"
+#include "kvfit/compact/head_memory.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/report.hpp"
 #include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -65,46 +66,52 @@ class memory_planner {
 
   /// Bytes of the whole call under `options`.
   [[nodiscard]] double bytes(const compact_options& options) const {
-    // Reading the inputs, finding protected rows; and rows kept as they are, gathered and put into
-    // the result.
-    const double checking =
-        checking_bytes({.keys = sizes_.keys, .depth = sizes_.depth, .width = sizes_.width});
-    const double finding = protected_rows_bytes(sizes_.order, sizes_.keys, given_.protect);
-    const double result = compacted_bytes(kept_, sizes_.depth, sizes_.width);
-    const double exact = 3 * result + grown_bytes(double_bytes(kept_));
-    double fitting = 0;
+    workspace space;
+    space.count(small_change);
+    declare_beside(space);
     if (!keeps_all_) {
-      for (index_t count = protected_.least; count <= protected_.most && count < kept_; ++count) {
-        fitting = std::max(fitting, fit_beside(options, count));
-      }
-      fitting += protected_.most > 0 ? result : 0;
+      const workspace::phase fitting(space);
+      if (protected_.most > 0) declare_compacted(space, kept_, sizes_.depth, sizes_.width);
       // Biases that hide protected rows among the others.
       const bool is_cut = sizes_.order.is_plain() && given_.protect.rows.empty();
-      fitting += protected_.most > 0 && !is_cut ? float_bytes(open_) : 0;
+      if (protected_.most > 0 && !is_cut) space.count(float_bytes(open_));
+      for (index_t count = protected_.least; count <= protected_.most && count < kept_; ++count) {
+        declare_fit(space, options, count);
+      }
     }
-    return std::max({checking, finding, exact, fitting}) + small_change;
+    return space.most();
+  }
+
+  /// Reading the inputs, finding protected rows; and rows kept as they are, gathered and put into
+  /// the result.
+  void declare_beside(workspace& space) const {
+    declare_check(space, {.keys = sizes_.keys, .depth = sizes_.depth, .width = sizes_.width});
+    {
+      const workspace::phase finding(space);
+      declare_protected_rows(space, sizes_.order, sizes_.keys, given_.protect);
+    }
+    const workspace::phase copying(space);
+    for (int k = 0; k < 3; ++k) declare_compacted(space, kept_, sizes_.depth, sizes_.width);
+    space.count(grown_bytes(double_bytes(kept_)));
   }
 
   /// The fit of what is left of the budget beside `count` protected rows.
-  [[nodiscard]] double fit_beside(const compact_options& options, index_t count) const {
+  void declare_fit(workspace& space, const compact_options& options, index_t count) const {
     const double own = fitted_share(options, queries_, kept_ - count);
-    double fitting = whole_split(options, count, options.queries.held_out, own);
-    // Where the queries chosen see no key, the fit begins again on all (see `pipeline::score`).
-    if (hides()) {
-      fitting = std::max(fitting, whole_split(options, count, 0, limits(options) ? own : 1));
-    }
-    return fitting;
+    declare_split(space, options, count, options.queries.held_out, own);
+    // Where the queries chosen see no key, the fit begins again on all (see `stages::score`).
+    if (hides()) declare_split(space, options, count, 0, limits(options) ? own : 1);
   }
 
-  [[nodiscard]] double whole_split(const compact_options& options, index_t count, double held_out,
-                                   double share) const {
+  void declare_split(workspace& space, const compact_options& options, index_t count,
+                     double held_out, double share) const {
     const head_sizes head{.keys = open_,
                           .depth = sizes_.depth,
                           .width = sizes_.width,
                           .has_masks = sizes_.has_masks,
                           .budget = kept_ - count};
     const split_sizes parts = part_sizes(head, sizes_.query_rows, held_out, share);
-    return head_bytes(options, parts, hides(), panels_at_once_).most();
+    head_memory(options, parts, hides(), panels_at_once_).declare(space);
   }
 
   /// Whether anything may hide a key from a single query.

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/score_request.hpp"
 #include "kvfit/bias/any_bias.hpp"
 #include "kvfit/compact/protection.hpp"
 #include "kvfit/core/element.hpp"
@@ -93,6 +94,8 @@ struct compact_options {
   /// takes 0.7 of the time and one in three products 1.6 of it; compactions of many rows lose up to
   /// 4 % in bf16, and nothing in three products (docs/performance.md).
   precision_kind precision = precision_kind::fp32;
+  /// Who runs the score passes over the queries fitted on and those held out: by default the CPU.
+  score_runner score_by = {};
 };
 
 }  // namespace kvfit

@@ -100,12 +100,6 @@ requires std::same_as<P, any_selection>
 bool refines_by_default(const P& policy) {
   return detail::functions_of(policy).refines(policy.settings());
 }
-/// 0 where a policy does not say what it takes.
-template <std::same_as<any_selection> P>
-double select_bytes(const P& policy, const head_sizes& sizes) {
-  const auto bytes = detail::functions_of(policy).bytes;
-  return bytes == nullptr ? 0 : bytes(policy.settings(), sizes);
-}
 
 template <std::same_as<any_bias> P>
 result<bias_fit> fit_bias(const P& policy, const bias_problem& problem) {
@@ -114,12 +108,6 @@ result<bias_fit> fit_bias(const P& policy, const bias_problem& problem) {
 template <std::same_as<any_bias> P>
 result<void> check_settings(const P& policy) {
   return detail::functions_of(policy).check(policy.settings());
-}
-/// 0 where a policy does not say what it takes.
-template <std::same_as<any_bias> P>
-double fit_bias_bytes(const P& policy, const head_sizes& sizes) {
-  const auto bytes = detail::functions_of(policy).bytes;
-  return bytes == nullptr ? 0 : bytes(policy.settings(), sizes);
 }
 
 template <std::same_as<any_values> P>
@@ -145,12 +133,6 @@ template <values_policy P>
 requires std::same_as<P, any_values>
 bool fits_values(const P& policy) {
   return detail::functions_of(policy).fits(policy.settings());
-}
-/// 0 where a policy does not say what it takes.
-template <std::same_as<any_values> P>
-double fit_values_bytes(const P& policy, const head_sizes& sizes) {
-  const auto bytes = detail::functions_of(policy).bytes;
-  return bytes == nullptr ? 0 : bytes(policy.settings(), sizes);
 }
 
 }  // namespace KVFIT_ISA

@@ -8,12 +8,13 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/compact/decided_refinement.hpp"
 #include "kvfit/compact/exact_rows.hpp"
 #include "kvfit/compact/memory_planner.hpp"
 #include "kvfit/compact/progressive_memory.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/run.hpp"
-#include "kvfit/compact/split_sizes.hpp"
+#include "kvfit/compact/stages.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/stop.hpp"
@@ -21,43 +22,6 @@
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
-
-/// The rows that the selection picks for `options.budget` beside the protected rows `kept`, in its
-/// order, by the caller's numbers.
-inline result<std::vector<index_t>> order_of_choice(const kv_block& cache, const query_set& queries,
-                                                    const compact_options& options,
-                                                    const row_order& order,
-                                                    std::span<const index_t> kept,
-                                                    const stop_when& stop) {
-  const open_rows where = open_stretch(options.protect, order, cache.keys.rows());
-  const open_block open(cache, where, kept);
-  const kv_block& block = open.block();
-  const index_t visible = cache.keys.rows() - order.hidden();
-  const auto budget = std::min(options.budget, visible) - static_cast<index_t>(kept.size());
-  if (budget < 1) return std::vector<index_t>{};
-  query_split parts = split_queries(queries, block.masks, options.queries.held_out,
-                                    fitted_share(options, queries.rows(), budget));
-  const auto scores = score_checked(parts.fit.beside(block), parts.fit.set(), options.rule,
-                                    fit_scores(options), parts.fit.origins, stop);
-  if (!scores) return scores.error();
-  auto chosen = select(
-      options.selection,
-      selection_problem{parts.fit.beside(block), parts.fit.set(), options.rule, &*scores, budget,
-                        options.memory.selection, where.first, parts.fit.origins, stop});
-  if (!chosen) return chosen.error();
-  for (index_t& row : chosen->positions) row += where.first;
-  return std::move(chosen->positions);
-}
-
-/// The same options with rows that are given, as many as the budget. Weights of a selection's own
-/// belong to all of its rows, and are fitted anew.
-inline compact_options with_rows(const compact_options& from, std::vector<index_t> rows) {
-  compact_options options = from;
-  options.selection = selection::given{std::move(rows)};
-  if (options.bias.holds<bias::from_selection>()) options.bias = {};
-  if (options.gradient.holds<no_gradient>()) options.refine = decided_refinement(from);
-  return options;
-}
 
 /// `compact_progressive`, step by step.
 class progression {
@@ -90,7 +54,7 @@ class progression {
       if (!selecting) return selecting.error();
       auto lowered = memory_planner(sizes, *selecting).run();
       if (!lowered) return lowered.error();
-      auto chosen = order_of_choice(cache_, queries_, lowered->options, sizes.order, kept, stop_);
+      auto chosen = order_of_choice(*lowered, sizes.order, kept);
       // Without a query that sees a row there is no order, and `compact` knows what to keep.
       if (!chosen && chosen.error().code != errc::all_masked) return chosen.error();
       if (chosen) order_ = std::move(*chosen);
@@ -110,10 +74,37 @@ class progression {
     options.budget = budget;
     return options;
   }
+  /// The same with rows that are given, as many as the budget. Weights of a selection's own belong
+  /// to all of its rows, and are fitted anew.
   [[nodiscard]] compact_options asked(index_t budget, std::vector<index_t> rows) const {
-    auto options = with_rows(options_, std::move(rows));
-    options.budget = budget;
+    auto options = asked(budget);
+    options.selection = selection::given{std::move(rows)};
+    if (options.bias.holds<bias::from_selection>()) options.bias = {};
+    options.refine = decided_refinement(options_);
     return options;
+  }
+
+  /// The rows that the selection picks for the budget of `plan` beside the protected rows `kept`,
+  /// in its order.
+  result<std::vector<index_t>> order_of_choice(memory_plan& plan, const row_order& order,
+                                               std::span<const index_t> kept) const {
+    compact_options& options = plan.options;
+    options.budget -= protected_;
+    const open_rows where = open_stretch(options.protect, order, cache_.keys.rows());
+    const block_slice open(cache_, where.first, where.count, kept);
+    const stages::problem head{.cache = open.block(),
+                               .queries = queries_,
+                               .options = options,
+                               .first_row = where.first,
+                               .exact = kept,
+                               .may_fit_all = !plan.report.lowers_queries,
+                               .stop = stop_};
+    const auto full = stages::score(head);
+    if (!full) return full.error();
+    auto chosen = stages::select(head, *full);
+    if (!chosen) return chosen.error();
+    for (index_t& row : chosen->positions) row += where.first;
+    return std::move(chosen->positions);
   }
 
   /// Whether every part can keep to its part of the cap.
@@ -128,13 +119,11 @@ class progression {
 
   result<compacted> fit(const progressive_memory& memory, index_t budget) const {
     const index_t open = std::min(budget - protected_, static_cast<index_t>(order_.size()));
-    if (budget >= visible_ || open < 1) {
-      const auto options = memory.for_fit(asked(budget), budget);
-      if (!options) return options.error();
-      return compact_checked(cache_, queries_, *options, stop_, {});
-    }
-    const auto options =
-        memory.for_fit(asked(open + protected_, {order_.begin(), order_.begin() + open}), budget);
+    const bool is_ordered = budget < visible_ && open > 0;
+    const auto options = memory.for_fit(
+        is_ordered ? asked(open + protected_, {order_.begin(), order_.begin() + open})
+                   : asked(budget),
+        budget);
     if (!options) return options.error();
     return compact_checked(cache_, queries_, *options, stop_, {});
   }

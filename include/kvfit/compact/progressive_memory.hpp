@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "kvfit/compact/compacted.hpp"
-#include "kvfit/compact/head_bytes.hpp"
+#include "kvfit/compact/head_memory.hpp"
 #include "kvfit/compact/memory_planner.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -57,8 +57,10 @@ class progressive_memory {
     return cause;
   }
 
-  [[nodiscard]] double result_of(index_t budget) const noexcept {
-    return compacted_bytes(std::min(budget, sizes_.keys), sizes_.depth, sizes_.width);
+  [[nodiscard]] double result_of(index_t budget) const {
+    workspace space;
+    declare_compacted(space, std::min(budget, sizes_.keys), sizes_.depth, sizes_.width);
+    return space.most();
   }
 
   const compaction_sizes& sizes_;

@@ -9,9 +9,9 @@
 
 #include "kvfit/attention/row_order.hpp"
 #include "kvfit/compact/protection.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -124,12 +124,12 @@ inline std::vector<index_t> protected_rows(const kv_block& cache, const row_orde
   return rows;
 }
 
-/// Bytes that `protected_rows` of `rows` rows holds at most, its result included.
-inline double protected_rows_bytes(const row_order& order, index_t rows,
-                                   const protection& asked) noexcept {
+/// What `protected_rows` of `rows` rows holds, its result included.
+inline void declare_protected_rows(workspace& space, const row_order& order, index_t rows,
+                                   const protection& asked) {
   const index_t ends = std::min(asked.first, rows) + std::min(asked.last, rows);
-  return double_bytes(ends + static_cast<index_t>(asked.rows.size())) +
-         (order.is_ascending ? 0 : double_bytes(rows));
+  space.count(double_bytes(ends + static_cast<index_t>(asked.rows.size())));
+  if (!order.is_ascending) space.count(double_bytes(rows));
 }
 
 /// Rows first … first + count − 1 of a cache: all that is neither protected nor hidden is there.

@@ -1,48 +1,86 @@
 // SPDX-License-Identifier: MIT
-/// `compact()` itself: check, keep protected rows, fit the others. Include kvfit/compact.hpp.
+/// `compact()` itself: check, keep protected rows, take the others through the stages. Include
+/// kvfit/compact.hpp.
 #pragma once
 
-#include <algorithm>
+#include <chrono>
 #include <cstddef>
-#include <span>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "kvfit/compact/check.hpp"
 #include "kvfit/compact/exact_rows.hpp"
 #include "kvfit/compact/memory_planner.hpp"
-#include "kvfit/compact/pipeline.hpp"
 #include "kvfit/compact/protected_rows.hpp"
+#include "kvfit/compact/stages.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// How many of the ascending `rows` are below `row`.
-inline index_t count_below(std::span<const index_t> rows, index_t row) {
-  return std::lower_bound(rows.begin(), rows.end(), row) - rows.begin();
+/// Seconds since the last call.
+class stopwatch {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+    return seconds;
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+/// Fits values to kept rows and judges them; adds the seconds of both.
+inline result<compacted> complete(const stages::problem& of, const stages::targets& full,
+                                  stages::refined rows, stopwatch& clock, stage_seconds& seconds) {
+  auto fitted = stages::fit_values(of, full, std::move(rows));
+  seconds.values += clock.lap();
+  if (!fitted) return fitted.error();
+  auto judged = stages::judge(of, full, std::move(*fitted));
+  seconds.judge += clock.lap();
+  return judged;
 }
 
-/// The rows of `open` that are kept beside the rows `exact`, by the caller's numbers. The place of
-/// an overflow is that in the whole result.
-inline result<compacted> fit_open(const kv_block& cache, const query_set& queries,
-                                  const compact_options& options, const open_rows& where,
-                                  std::span<const index_t> exact, const memory_report& plan,
-                                  const stop_when& stop, const executor_ref& threads) {
-  const open_block open(cache, where, exact);
-  pipeline stages(open.block(), queries, options, where.first, plan, stop, threads);
-  auto fitted = stages.run();
-  if (fitted) {
-    for (index_t& row : fitted->positions) row += where.first;
-    return fitted;
+/// Whether a refined result is worse than what refinement started from, on the queries that judge.
+inline bool is_worse(const compact_report& report) noexcept {
+  const fidelity& start = report.refinement.start;
+  const fidelity& now = report.held_out ? *report.held_out : report.train;
+  return !(now.output_error <= start.output_error && now.mass_error <= start.mass_error);
+}
+
+/// All stages. Keys stay moved only where the finished result judges better: the last fit of values
+/// may lose what refinement gained, or not fit the storage.
+inline result<compacted> run_stages(const stages::problem& of) {
+  stopwatch clock;
+  stage_seconds seconds;
+  auto full = stages::score(of);
+  if (!full) return full.error();
+  seconds.score = clock.lap();
+  auto chosen = stages::select(of, *full);
+  if (!chosen) return chosen.error();
+  seconds.select = clock.lap();
+  auto rows = stages::weigh(of, *full, std::move(*chosen));
+  if (!rows) return rows.error();
+  seconds.bias = clock.lap();
+  const auto wanted = stages::score_held_out(of, std::move(*full));
+  if (!wanted) return wanted.error();
+  seconds.judge = clock.lap();
+  auto moved = stages::refine(of, *wanted, std::move(*rows));
+  if (!moved) return moved.error();
+  seconds.refine = clock.lap();
+  auto start = std::exchange(moved->start, std::nullopt);
+  auto done = complete(of, *wanted, std::move(*moved), clock, seconds);
+  const bool gives_way = start && (done ? is_worse(done->report)  //
+                                        : done.error().code != errc::cancelled);
+  if (gives_way) {
+    done = compacted{};  // before the next one is made
+    done = complete(of, *wanted, {std::move(*start)}, clock, seconds);
   }
-  error cause = fitted.error();
-  const std::vector<index_t>& rows = stages.chosen_rows();
-  if (cause.code == errc::storage_overflow && cause.actual < static_cast<index_t>(rows.size())) {
-    const index_t row = where.first + rows[static_cast<std::size_t>(cause.actual)];
-    cause.actual += count_below(exact, row);
-  }
-  return cause;
+  if (done) done->report.seconds = seconds;
+  return done;
 }
 
 /// The rows that stay as they are, ascending: all visible ones where the budget holds them, else
@@ -62,8 +100,8 @@ inline result<std::vector<index_t>> rows_to_keep(const kv_block& cache, const ro
 /// of `plan`.
 inline result<compacted> compact_beside(const kv_block& cache, const query_set& queries,
                                         const row_order& order, std::vector<index_t> kept,
-                                        memory_plan& plan, const stop_when& stop,
-                                        const executor_ref& threads) {
+                                        memory_plan& plan, const known_scores* known,
+                                        const stop_when& stop, const executor_ref& threads) {
   auto& options = plan.options;
   const open_rows open = open_stretch(options.protect, order, cache.keys.rows());
   compacted exact;
@@ -75,8 +113,21 @@ inline result<compacted> compact_beside(const kv_block& cache, const query_set& 
     return stored.error();
   }
   options.budget -= static_cast<index_t>(exact.positions.size());
-  auto fitted =
-      fit_open(cache, queries, options, open, exact.positions, plan.report, stop, threads);
+  std::optional<block_slice> block(std::in_place, cache, open.first, open.count, exact.positions);
+  const bool is_whole = exact.positions.empty() && open.count == cache.keys.rows();
+  auto fitted = run_stages({.cache = block->block(),
+                            .queries = queries,
+                            .options = options,
+                            .first_row = open.first,
+                            .exact = exact.positions,
+                            .may_fit_all = !plan.report.lowers_queries,
+                            .known = is_whole ? known : nullptr,
+                            .stop = stop,
+                            .threads = threads.at_most(plan.report.panels_at_once)});
+  block.reset();
+  if (fitted) {
+    for (index_t& row : fitted->positions) row += open.first;
+  }
   const bool sees_none =
       !fitted && fitted.error().code == errc::all_masked && !exact.positions.empty();
   if (!fitted && !sees_none) return fitted;
@@ -96,9 +147,11 @@ inline result<compacted> compact_beside(const kv_block& cache, const query_set& 
   return out;
 }
 
+/// `known`: see `stages::problem`; null where nothing is.
 inline result<compacted> compact_checked(const kv_block& cache, const query_set& queries,
                                          const compact_options& options, const stop_when& stop,
-                                         const executor_ref& threads) {
+                                         const executor_ref& threads,
+                                         const known_scores* known = nullptr) {
   stopwatch clock;
   if (const auto ok = check_compaction(cache, queries, options); !ok) return ok.error();
   if (const auto ok = check_stop(stop, "check"); !ok) return ok.error();
@@ -110,7 +163,8 @@ inline result<compacted> compact_checked(const kv_block& cache, const query_set&
   const double checking = clock.lap();
   result<compacted> out = compacted{};
   if (options.budget < cache.keys.rows() - sizes.order.hidden()) {
-    out = compact_beside(cache, queries, sizes.order, std::move(*kept), *plan, stop, threads);
+    out =
+        compact_beside(cache, queries, sizes.order, std::move(*kept), *plan, known, stop, threads);
     if (!out) return out;
   } else {
     if (kept->empty()) {

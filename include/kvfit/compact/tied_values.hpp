@@ -14,7 +14,6 @@
 #include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/refine/refinement.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -73,13 +72,6 @@ inline result<void> check_tied_rows(const kv_block& cache, index_t first) {
     }
   }
   return {};
-}
-
-/// The refinement that these options come to, its steps decided.
-inline refinement decided_refinement(const compact_options& options) {
-  if (options.tied_values_from) return with_tied_steps(options.refine);
-  return with_steps(options.refine,
-                    refines_by_default(options.selection) && fits_values(options.values));
 }
 
 }  // namespace KVFIT_ISA

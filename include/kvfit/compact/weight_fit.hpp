@@ -13,6 +13,7 @@
 #include "kvfit/attention/row_logits.hpp"
 #include "kvfit/bias/problem.hpp"
 #include "kvfit/compact/policy_functions.hpp"
+#include "kvfit/compact/stage_values.hpp"
 #include "kvfit/compact/storage.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/selection/mass_columns.hpp"
@@ -52,14 +53,12 @@ struct weighed_rows {
 /// One fit of weights, repeated while it leaves dead rows that may be replaced.
 class weight_fit {
  public:
-  /// `problem`: the head the rows are of; its scores must outlive this. `storage`: of the keys.
-  weight_fit(const any_selection& selection, const any_bias& bias, const selection_problem& problem,
-             dtype storage, bool replaces_dead)
-      : bias_(bias),
-        problem_(problem),
-        scores_(*problem.scores),
-        storage_(storage),
-        may_replace_(replaces_dead && may_replace(selection)) {}
+  /// Both must outlive this.
+  weight_fit(const stages::problem& of, const stages::scored& full)
+      : of_(of),
+        problem_(selection_problem_of(of, full)),
+        scores_(full.fitted),
+        may_replace_(of.options.replace_dead_keys && may_replace(of.options.selection)) {}
 
   /// Fits the weights of `chosen` (ascending); while some are dead, gives their slots away and fits
   /// again, three times at most. The set that misses least mass is returned.
@@ -72,12 +71,15 @@ class weight_fit {
       if (const auto ok = check_stop(problem_.stop, "weights"); !ok) return ok.error();
       const auto columns = mass_matrix();
       if (!columns) return columns.error();
-      auto fit =
-          fit_bias(bias_, bias_problem{&*columns, &scores_, chosen_.weights, problem_.threads});
+      auto fit = fit_bias(of_.options.bias,
+                          bias_problem{&*columns, &scores_, chosen_.weights, problem_.threads});
       if (!fit) return fit.error();
       weights_ = std::move(fit->weights);
       if (const auto ok = check_weights(); !ok) return ok.error();
-      const std::vector<std::size_t> dead = dead_slots(fit->floor);
+      std::vector<std::size_t> dead;
+      for (std::size_t j = 0; j < weights_.size(); ++j) {
+        if (weights_[j] <= fit->floor) dead.push_back(j);
+      }
       if (round == 0 && (dead.empty() || !may_replace_)) {
         return weighed_rows{std::move(chosen_), std::move(weights_), fit->report, fit->is_fitted,
                             static_cast<index_t>(dead.size())};
@@ -98,14 +100,12 @@ class weight_fit {
     return best;
   }
 
-  /// The rows of the last fit, ascending.
-  [[nodiscard]] const std::vector<index_t>& rows() const noexcept { return chosen_.positions; }
-
  private:
   /// exp(s_ij − max_i) of the chosen rows, their keys as they will be stored.
   result<matrix> mass_matrix() const {
     matrix keys = gather_rows(problem_.cache.keys, chosen_.positions);
-    if (const auto ok = round_to_storage(keys, storage_, "keys"); !ok) return ok.error();
+    const auto ok = round_rows(of_, chosen_.positions, keys, of_.options.storage.rows, "keys");
+    if (!ok) return ok.error();
     matrix columns;
     row_logits_into(problem_.cache, problem_.queries, problem_.rule, chosen_.positions, keys,
                     columns, problem_.threads);
@@ -157,14 +157,6 @@ class weight_fit {
     return {};
   }
 
-  [[nodiscard]] std::vector<std::size_t> dead_slots(double floor) const {
-    std::vector<std::size_t> dead;
-    for (std::size_t j = 0; j < weights_.size(); ++j) {
-      if (weights_[j] <= floor) dead.push_back(j);
-    }
-    return dead;
-  }
-
   /// Gives dead slots to the rows whose columns agree most with the mass still missing. A row that
   /// was dead once is not tried again. Returns the number of slots given away.
   index_t replace(const std::vector<std::size_t>& dead, const vector& missing) {
@@ -196,10 +188,9 @@ class weight_fit {
     return static_cast<index_t>(count);
   }
 
-  const any_bias& bias_;
+  const stages::problem& of_;
   selection_problem problem_;
   const attention_scores& scores_;
-  dtype storage_;
   bool may_replace_;
   selected_rows chosen_;
   std::vector<double> weights_;

@@ -44,13 +44,5 @@ constexpr index_t many_times(index_t a, index_t b) noexcept {
   return a == 0 || b <= largest / a ? a * b : largest;
 }
 
-/// What Eigen packs the factors of a product into: blocks sized by the caches, never more than the
-/// factors nor than some 4 MB.
-template <class Rows, class Cols, class Depth>
-constexpr double packed_bytes(Rows rows, Cols cols, Depth depth) noexcept {
-  const double factors = double_bytes(rows, depth) + double_bytes(cols, depth);
-  return std::min(factors, 4.0 * 1024 * 1024);
-}
-
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

@@ -33,8 +33,12 @@ enum class errc : std::uint8_t {
   cancelled,             ///< the caller asked to stop
   policy_threw,          ///< a caller's own policy threw on one of several machines
   communication_failed,  ///< machines could not talk: the library's own code is `actual`
-  untied_values,  ///< a value is not the number of its key that it should be: row `actual`, column
-                  ///< `expected` of the values
+  untied_values,   ///< a value is not the number of its key that it should be: row `actual`, column
+                   ///< `expected` of the values
+  no_device,       ///< the system offers no GPU that kvfit can use
+  shader_failed,   ///< a shader does not compile, or the GPU can't run it; `detail` says why
+  device_fault,    ///< the GPU ended work with a fault: the system's own code is `actual`
+  device_timeout,  ///< the system ended work of the GPU because it took too long
 };
 
 /// The code's name, as written above; "unknown" for a number that is none.
@@ -80,6 +84,14 @@ constexpr std::string_view name(errc code) noexcept {
       return "communication_failed";
     case errc::untied_values:
       return "untied_values";
+    case errc::no_device:
+      return "no_device";
+    case errc::shader_failed:
+      return "shader_failed";
+    case errc::device_fault:
+      return "device_fault";
+    case errc::device_timeout:
+      return "device_timeout";
   }
   return "unknown";
 }

@@ -23,10 +23,10 @@
 #include "kvfit/io/catch_exceptions.hpp"
 #include "kvfit/io/expected_setup.hpp"
 #include "kvfit/io/state_check.hpp"
+#include "kvfit/io/state_contents.hpp"
 #include "kvfit/io/state_layout.hpp"
 #include "kvfit/io/state_parts.hpp"
 #include "kvfit/io/state_rule.hpp"
-#include "kvfit/io/state_write.hpp"
 
 namespace kvfit {
 inline namespace KVFIT_ISA {

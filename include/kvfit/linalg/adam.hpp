@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
@@ -34,6 +35,18 @@ struct adam_report {
   double end = 0;       ///< least value seen, that of x: never above `start`
 };
 
+/// What a run of Adam on `size` variables works in, x aside.
+struct adam_buffers {
+  Eigen::VectorXd gradient;
+  Eigen::VectorXd best;
+  std::vector<double> mean;
+  std::vector<double> square;
+
+  void declare(workspace& space, index_t size) {
+    space.add_vectors(size, gradient, best, mean, square);
+  }
+};
+
 /// Adam (Kingma & Ba 2015, algorithm 1) with cosine decay (Loshchilov & Hutter 2017, equation 5,
 /// without restarts). With g the gradient and all operations element by element, step k = 0, 1, …
 /// of `steps` is
@@ -56,10 +69,10 @@ class adam {
   adam_report minimise(Function&& f, Eigen::VectorXd& x, int steps) const {
     adam_report report;
     const Eigen::Index size = x.size();
-    Eigen::VectorXd gradient(size);
-    std::vector<double> mean(static_cast<std::size_t>(size), 0.0);
-    std::vector<double> square = mean;
-    Eigen::VectorXd best = x;
+    adam_buffers own;
+    make_room(own, size);
+    auto& [gradient, best, mean, square] = own;
+    best = x;
     double mark = std::numeric_limits<double>::infinity();
     int in_vain = 0;
     double mean_left = 1;  // β₁ᵏ

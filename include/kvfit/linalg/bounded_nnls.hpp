@@ -107,9 +107,11 @@ struct bounded_nnls_options {
   return out;
 }
 
-/// Bytes that `bounded_nnls` of t weights holds at most, its result included.
-constexpr double bounded_nnls_bytes(index_t t) noexcept {
-  return double_bytes(t, t) + detail::triangular_bytes(t, t) + double_bytes(32, t);
+/// What `bounded_nnls` of t weights holds, its result included.
+inline void declare_bounded_nnls(workspace& space, index_t t) {
+  detail::free_block_buffers().declare(space, t);
+  detail::declare_triangular(space, t, t);
+  space.count(double_bytes(29, t));  // points, their gradients and sets of weights
 }
 
 }  // namespace KVFIT_ISA

@@ -10,9 +10,9 @@
 #include <numeric>
 #include <vector>
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/symmetric_eigen.hpp"
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
@@ -29,9 +29,19 @@ struct distinct_rows {
   matrix x;
   matrix y;
   std::vector<double> weights;
+  std::vector<index_t> rows;  ///< of what was given, equal ones side by side
 
-  distinct_rows(const matrix& given_x, const matrix& given_y)
-      : x(given_x.rows(), given_x.cols()), y(given_y.rows(), given_y.cols()) {
+  /// Of n × t and n × d.
+  void declare(workspace& space, index_t n, index_t t, index_t d) {
+    space.add(x, n, t);
+    space.add(y, n, d);
+    space.reserve(weights, n);
+    space.add(rows, n);
+  }
+
+  distinct_rows() = default;
+  distinct_rows(const matrix& given_x, const matrix& given_y) {
+    make_room(*this, given_x.rows(), given_x.cols(), given_y.cols());
     const auto order = [](const matrix& of, index_t a, index_t b) {
       const auto size = static_cast<std::size_t>(of.cols());
       return std::memcmp(of.data() + a * of.cols(), of.data() + b * of.cols(),
@@ -41,7 +51,6 @@ struct distinct_rows {
       const float* numbers = of.data() + row * of.cols();
       return std::all_of(numbers, numbers + of.cols(), [](float number) { return number == 0; });
     };
-    std::vector<index_t> rows(static_cast<std::size_t>(given_x.rows()));
     std::iota(rows.begin(), rows.end(), index_t{0});
     std::sort(rows.begin(), rows.end(), [&](index_t a, index_t b) {
       const int by_x = order(given_x, a, b);
@@ -157,12 +166,21 @@ struct distinct_rows {
   return best;
 }
 
-/// Bytes that `cross_validated_ridge` of n × t and n × d holds at most.
-constexpr double cross_validated_ridge_bytes(index_t n, index_t t, index_t d) noexcept {
+/// What `cross_validated_ridge` of n × t and n × d holds.
+inline void declare_cross_validated_ridge(workspace& space, index_t n, index_t t, index_t d) {
   const index_t m = std::min(n, t);
-  const double rows = float_bytes(n, t + d) + grown_bytes(double_bytes(n)) + double_bytes(n, d);
-  const double forming = std::max(detail::strips_bytes(std::max(n, t), m), moment_bytes(n, t, d));
-  return rows + double_bytes(m, m) + forming + double_bytes(9, m) + double_bytes(d);
+  detail::distinct_rows().declare(space, n, t, d);
+  space.count(double_bytes(n, d));  // along
+  {
+    const workspace::phase forming(space);
+    detail::gram_buffers().declare(space, std::max(n, t), m);
+  }
+  space.count(double_bytes(m, m));
+  {
+    const workspace::phase products(space);
+    detail::moment_buffers().declare(space, n, t, d);
+  }
+  space.count(double_bytes(9, m) + double_bytes(d));
 }
 
 }  // namespace KVFIT_ISA

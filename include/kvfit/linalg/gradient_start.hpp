@@ -132,13 +132,21 @@ inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y,
           largest_singular_value(m, converged).sigma};
 }
 
-/// Bytes that `find_gradient_start` of n × t holds at most, its result included.
-constexpr double gradient_start_bytes(index_t n, index_t t) noexcept {
-  // The fp32 copies of a block of rows, the factor, sixteen sums and vectors.
-  const double by_gram = double_bytes(t, t) + float_bytes(t, t) + double_bytes(48, t) +
-                         std::max(detail::strips_bytes(n, t) / 2, detail::triangular_bytes(t, 1));
-  return double_bytes(2, t) + double_bytes(2, n) +
-         std::max(by_gram, published_least_squares_bytes(n, t, 1, false));
+/// What `find_gradient_start` of n × t holds, its result included.
+inline void declare_gradient_start(workspace& space, index_t n, index_t t) {
+  space.count(double_bytes(2, t) + double_bytes(2, n));
+  {
+    const workspace::phase by_gram(space);
+    space.count(double_bytes(t, t) + double_bytes(48, t));  // sixteen sums, and vectors
+    {
+      const workspace::phase forming(space);
+      detail::strips<float>().declare(space, std::min(n, detail::strip_rows), t);
+    }
+    detail::shifted_factor<float>().declare(space, t);
+    detail::declare_triangular(space, t, 1);
+  }
+  const workspace::phase published(space);
+  declare_published_least_squares(space, n, t, 1, false);
 }
 
 }  // namespace KVFIT_ISA

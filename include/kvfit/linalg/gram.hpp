@@ -9,9 +9,9 @@
 #include <array>
 #include <cassert>
 #include <cstddef>
+#include <utility>
 
 #include "kvfit/linalg/detail/row_sweep.hpp"
-#include "kvfit/linalg/detail/solver_bytes.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 
@@ -27,6 +27,29 @@ struct normal_equations {
 };
 
 namespace detail {
+
+/// Inner products, and the rows they are made of as strips.
+struct gram_buffers {
+  Eigen::MatrixXd gram;
+  strips<double> rows;
+
+  /// Of the t columns of n × t numbers.
+  void declare(workspace& space, index_t n, index_t t) {
+    space.add(gram, t, t);
+    rows.declare(space, std::min(n, strip_rows), t);
+  }
+};
+
+/// The same of MᵀY, M n × t, Y n × d.
+struct moment_buffers {
+  double_matrix moment;
+  strips<double> rows;
+
+  void declare(workspace& space, index_t n, index_t t, index_t d) {
+    space.add(moment, t, d);
+    rows.declare(space, std::min(n, strip_rows), t);
+  }
+};
 
 /// Copies the lower triangle onto the upper one, block by block.
 inline void mirror_lower(Eigen::MatrixXd& square) noexcept {
@@ -118,12 +141,14 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   const index_t n = m.rows();
   const index_t t = m.cols();
   assert(scale.empty() || static_cast<index_t>(scale.size()) == n);
-  Eigen::MatrixXd out;
-  out.setZero(t, t);
-  if (n == 0 || t == 0) return out;
+  detail::gram_buffers own;
+  make_room(own, n, t);
+  Eigen::MatrixXd& out = own.gram;
+  out.setZero();
+  if (n == 0 || t == 0) return std::move(out);
   const index_t most = std::min(n, detail::strip_rows);
   const executor_ref threads = executor.for_work(detail::gram_work(most, t));
-  detail::strips<double> rows(most, t);
+  detail::strips<double>& rows = own.rows;
   for (index_t first = 0; first < n; first += most) {
     const index_t count = std::min(most, n - first);
     detail::fill_rows(m, scale, first, count, threads, rows);
@@ -132,17 +157,7 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
                                     detail::part::upper, threads);
   }
   detail::mirror_lower(out);
-  return out;
-}
-
-/// Bytes that `moment` of n × t by n × d holds at most, the answer included.
-constexpr double moment_bytes(index_t n, index_t t, index_t d) noexcept {
-  return double_bytes(t, d) + detail::strips_bytes(n, t);
-}
-
-/// Bytes that `form_normal_equations` of n × t holds at most, the answer included.
-constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
-  return double_bytes(t, t + 1) + std::max(detail::strips_bytes(n, t), double_bytes(n));
+  return std::move(out);
 }
 
 /// K = M Mᵀ, the inner products between rows, n × n, both triangles filled: the small side when
@@ -154,12 +169,14 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
   const index_t n = m.rows();
   const index_t t = m.cols();
   const index_t stride = m.outerStride();
-  Eigen::MatrixXd out;
-  out.setZero(n, n);
-  if (n == 0 || t == 0) return out;
+  detail::gram_buffers own;
+  make_room(own, t, n);
+  Eigen::MatrixXd& out = own.gram;
+  out.setZero();
+  if (n == 0 || t == 0) return std::move(out);
   const index_t most = std::min(t, detail::strip_rows);
   const executor_ref threads = executor.for_work(detail::gram_work(most, n));
-  detail::strips<double> columns(most, n);
+  detail::strips<double>& columns = own.rows;
   for (index_t first = 0; first < t; first += most) {
     const index_t count = std::min(most, t - first);
     const float* from = m.data() + first;
@@ -175,7 +192,7 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
                                     simd::product_mode::add, detail::part::upper, threads);
   }
   detail::mirror_lower(out);
-  return out;
+  return std::move(out);
 }
 
 /// MᵀY in double, t × d, for Y n × d.
@@ -187,13 +204,15 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
   const index_t n = m.rows();
   const index_t t = m.cols();
   const index_t d = y.cols();
-  double_matrix out;
-  out.setZero(t, d);
-  if (n == 0 || t == 0 || d == 0) return out;
+  detail::moment_buffers own;
+  make_room(own, n, t, d);
+  double_matrix& out = own.moment;
+  out.setZero();
+  if (n == 0 || t == 0 || d == 0) return std::move(out);
   const index_t most = std::min(n, detail::strip_rows);
   const executor_ref threads = executor.for_work(2.0 * static_cast<double>(most) *
                                                  static_cast<double>(t) * static_cast<double>(d));
-  detail::strips<double> rows(most, t);
+  detail::strips<double>& rows = own.rows;
   for (index_t first = 0; first < n; first += most) {
     const index_t count = std::min(most, n - first);
     detail::fill_rows(m, {}, first, count, threads, rows);
@@ -205,7 +224,7 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
       }
     });
   }
-  return out;
+  return std::move(out);
 }
 
 /// Mᵀy in double for a y of n numbers. Cost 2·n·t flops; allocates the answer.
@@ -244,6 +263,12 @@ constexpr double normal_equations_bytes(index_t n, index_t t) noexcept {
   }
   out.moment = moment(m, squared.data(), threads);
   return out;
+}
+
+/// What `form_normal_equations` of n × t holds, the answer included.
+inline void declare_normal_equations(workspace& space, index_t n, index_t t) {
+  detail::gram_buffers().declare(space, n, t);
+  space.count(double_bytes(n) + double_bytes(t));
 }
 
 }  // namespace KVFIT_ISA

@@ -10,8 +10,8 @@
 #include <span>
 #include <vector>
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
@@ -50,22 +50,23 @@ class growing_cholesky {
   /// the products with all columns, on which no result depends.
   growing_cholesky(index_t rows, index_t capacity, double rank_tolerance = default_rank_tolerance,
                    const executor_ref& threads = {})
-      : rank_tolerance_(rank_tolerance),
-        threads_(threads),
-        columns_(capacity, rows),
-        factor_(packed(std::min(rows, capacity))),
-        target_(rows),
-        incoming_(block, rows),
-        products_(capacity),
-        block_products_(block * capacity),
-        residual_(rows),
-        norms_(capacity),
-        projected_target_(capacity),
-        solution_(capacity),
-        grown_(capacity) {
+      : rank_tolerance_(rank_tolerance), threads_(threads) {
     assert(rows >= 0 && capacity >= 0 && rank_tolerance >= 1e-7 && rank_tolerance < 1);
+    make_room(*this, rows, capacity);
     std::fill_n(target_.data(), rows, 0.0);
-    place_.reserve(static_cast<std::size_t>(std::min(rows, capacity)));
+  }
+  /// Of no rows.
+  growing_cholesky() = default;
+
+  void declare(workspace& space, index_t rows, index_t capacity) {
+    const index_t most = std::min(rows, capacity);
+    space.reserve(place_, most);
+    space.add(columns_, capacity, rows);
+    space.add(factor_, many_times(most, most + 1) / 2);
+    space.add(incoming_, block, rows);
+    space.add(block_products_, many_times(block, capacity));
+    space.add_vectors(rows, target_, residual_);
+    space.add_vectors(capacity, products_, norms_, projected_target_, solution_, grown_);
   }
 
   [[nodiscard]] index_t rows() const noexcept { return columns_.cols(); }
@@ -287,7 +288,7 @@ class growing_cholesky {
   static constexpr index_t rows_apart = 64;
   static constexpr index_t columns_apart = 512;
 
-  double rank_tolerance_;
+  double rank_tolerance_ = default_rank_tolerance;
   executor_ref threads_;
   double grown_sq_ = 0;  // ‖z‖²
   index_t size_ = 0;
@@ -304,13 +305,6 @@ class growing_cholesky {
   Eigen::VectorXd solution_;
   Eigen::VectorXd grown_;  // z
 };
-
-/// Bytes of a `growing_cholesky` of `capacity` columns of `rows` numbers.
-constexpr double growing_cholesky_bytes(index_t rows, index_t capacity) noexcept {
-  const index_t most = std::min(rows, capacity);
-  return float_bytes(rows, capacity) + double_bytes(most, most + 1) / 2 +
-         double_bytes(6 * rows + 9 * capacity + most);
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg

@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit::linalg {
@@ -27,6 +27,23 @@ struct lbfgs_report {
   int evaluations = 0;  ///< of the function, line searches included
   double start = 0;     ///< value before the first step
   double end = 0;       ///< value after the last one: never above `start`
+};
+
+/// What a run of L-BFGS on `size` variables works in, x aside.
+struct lbfgs_buffers {
+  Eigen::VectorXd gradient;
+  Eigen::VectorXd next;
+  Eigen::VectorXd next_gradient;
+  Eigen::VectorXd direction;
+
+  void declare(workspace& space, index_t size) {
+    space.add_vectors(size, gradient, next, next_gradient, direction);
+  }
+  /// The same with the pairs that at most `steps` steps leave.
+  void declare(workspace& space, index_t size, int memory, int steps) {
+    declare(space, size);
+    space.count(double_bytes(2 * (std::min(memory, steps) + 1), size));
+  }
 };
 
 /// L-BFGS (Nocedal & Wright 2006, algorithms 7.4 and 7.5) with Armijo backtracking. What it learned
@@ -46,14 +63,13 @@ class lbfgs {
   lbfgs_report minimise(Function&& f, Eigen::VectorXd& x, int steps) {
     const index_t size = x.size();
     lbfgs_report report;
-    Eigen::VectorXd gradient(size);
+    lbfgs_buffers own;
+    make_room(own, size);
+    auto& [gradient, next, next_gradient, direction] = own;
     double value = f(x, gradient);
     ++report.evaluations;
     report.start = report.end = value;
     if (!std::isfinite(value)) return report;
-    Eigen::VectorXd next(size);
-    Eigen::VectorXd next_gradient(size);
-    Eigen::VectorXd direction(size);
     for (int k = 0; k < steps; ++k) {
       double slope = find_direction(gradient, direction);
       if (!(slope < 0)) {  // curvature of another batch, or the minimum
@@ -136,13 +152,6 @@ class lbfgs {
   lbfgs_options options_;
   std::vector<pair> pairs_;  // the oldest first
 };
-
-/// Bytes of an `lbfgs` with the vectors that a run of at most `steps` steps on `size` variables
-/// holds besides, x aside.
-inline double lbfgs_bytes(const lbfgs_options& options, int steps, Eigen::Index size) noexcept {
-  const int pairs = std::min(options.memory, steps) + 1;
-  return double_bytes(2 * pairs + 4, size);
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg

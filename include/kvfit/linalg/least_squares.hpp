@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "kvfit/linalg/detail/least_squares_bytes.hpp"
+#include "kvfit/linalg/detail/least_squares_buffers.hpp"
 #include "kvfit/linalg/detail/least_squares_cholesky.hpp"
 #include "kvfit/linalg/detail/least_squares_truncated.hpp"
 #include "kvfit/linalg/detail/solve_toward.hpp"
@@ -77,16 +77,17 @@ inline least_squares_solver solver_of(least_squares_method method) noexcept {
   return detail::solve_toward(x, y, options, &toward, detail::solver_of(options.method), threads);
 }
 
-/// Bytes that `least_squares` of n × t and n × d holds at most, its result included.
-/// `may_have_ridge`: a λ > 0 may be asked for.
-constexpr double least_squares_bytes(index_t n, index_t t, index_t d, least_squares_method method,
-                                     bool may_have_ridge) noexcept {
+/// What `least_squares` of n × t and n × d holds, its result included. `may_have_ridge`: a λ > 0
+/// may be asked for.
+inline void declare_least_squares(workspace& space, index_t n, index_t t, index_t d,
+                                  least_squares_method method, bool may_have_ridge) {
   const detail::least_squares_sizes sizes{n, t, d};
-  return sizes.around(
-      std::max(sizes.by_gram(), method != least_squares_method::cholesky &&
-                                        detail::may_truncate(sizes.small(), may_have_ridge)
-                                    ? sizes.by_eigenvectors()
-                                    : 0.0));
+  sizes.declare(space);
+  sizes.declare_gram_solve(space);
+  const bool is_ranked = method != least_squares_method::cholesky;
+  if (is_ranked && detail::may_truncate(sizes.small(), may_have_ridge)) {
+    sizes.declare_eigenvectors(space);
+  }
 }
 
 }  // namespace KVFIT_ISA

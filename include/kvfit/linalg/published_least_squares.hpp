@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "kvfit/linalg/detail/float_qr.hpp"
-#include "kvfit/linalg/detail/least_squares_bytes.hpp"
+#include "kvfit/linalg/detail/least_squares_buffers.hpp"
 #include "kvfit/linalg/detail/least_squares_cholesky.hpp"
 #include "kvfit/linalg/detail/least_squares_truncated.hpp"
 #include "kvfit/linalg/detail/solve_toward.hpp"
@@ -63,19 +63,19 @@ inline double_matrix solve_unpivoted(const const_matrix_ref& x, const const_matr
   return detail::solve_toward(x, y, options, &toward, detail::solve_unpivoted, threads);
 }
 
-/// Bytes that `published_least_squares` of n × t and n × d holds at most, its result included.
-/// `may_have_ridge`: a λ > 0 may be asked for.
-constexpr double published_least_squares_bytes(index_t n, index_t t, index_t d,
-                                               bool may_have_ridge) noexcept {
+/// What `published_least_squares` of n × t and n × d holds, its result included. `may_have_ridge`:
+/// a λ > 0 may be asked for.
+inline void declare_published_least_squares(workspace& space, index_t n, index_t t, index_t d,
+                                            bool may_have_ridge) {
   const detail::least_squares_sizes sizes{n, t, d};
-  const index_t rows = std::max(n, t) + (may_have_ridge ? t : 0);
-  const index_t cols = may_have_ridge ? t : sizes.small();
-  const double by_qr = detail::strip_qr_bytes(rows, cols) + float_bytes(rows, d) +
-                       2 * sizes.answer() + double_bytes(sizes.small(), d) +
-                       detail::triangular_bytes(cols, d);
-  const double truncated =
-      detail::may_truncate(sizes.small(), may_have_ridge) ? sizes.by_eigenvectors() : 0;
-  return sizes.around(std::max({by_qr, sizes.by_gram(), truncated}));
+  sizes.declare(space);
+  {
+    const workspace::phase solving(space);
+    detail::float_qr::declare(space, n, t, d, may_have_ridge);
+    space.count(double_bytes(sizes.small(), d) + double_bytes(2, t, d));
+  }
+  sizes.declare_gram_solve(space);
+  if (detail::may_truncate(sizes.small(), may_have_ridge)) sizes.declare_eigenvectors(space);
 }
 
 }  // namespace KVFIT_ISA

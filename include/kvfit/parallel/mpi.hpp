@@ -72,26 +72,18 @@ class mpi_ranks {
       return error{errc::communication_failed, "MPI_Initialized", error::none, error::none,
                    "MPI was not begun, or has ended"};
     }
-    int is_between_groups = 0;
     if (of == MPI_COMM_NULL) return refuse_communicator("must not be null");
-    if (const auto ok = called("MPI_Comm_test_inter", MPI_Comm_test_inter(of, &is_between_groups));
-        !ok) {
-      return ok.error();
-    }
-    if (is_between_groups != 0) return refuse_communicator("must not join two groups");
+    int is_between_groups = 0;
+    auto ok = called("MPI_Comm_test_inter", MPI_Comm_test_inter(of, &is_between_groups));
+    if (ok && is_between_groups != 0) ok = refuse_communicator("must not join two groups");
     mpi_ranks ranks;
-    if (const auto ok = called("MPI_Comm_dup", MPI_Comm_dup(of, &ranks.own_)); !ok) {
-      return ok.error();
-    }
-    if (const auto ok = ranks.set_up(message_bytes); !ok) return ok.error();
+    if (ok) ok = called("MPI_Comm_dup", MPI_Comm_dup(of, &ranks.own_));
+    if (ok) ok = ranks.set_up(message_bytes);
+    if (!ok) return ok.error();
     return ranks;
   }
 
-  mpi_ranks(mpi_ranks&& other) noexcept
-      : own_(std::exchange(other.own_, MPI_COMM_NULL)),
-        rank_(other.rank_),
-        size_(other.size_),
-        message_bytes_(other.message_bytes_) {}
+  mpi_ranks(mpi_ranks&& other) noexcept { *this = std::move(other); }
   mpi_ranks& operator=(mpi_ranks&& other) noexcept {
     std::swap(own_, other.own_);
     std::swap(rank_, other.rank_);
@@ -119,31 +111,29 @@ class mpi_ranks {
   /// reduction of 8 bytes; two more messages where somebody failed.
   [[nodiscard]] result<void> agree(const result<void>& own, index_t place = 0) {
     constexpr index_t nowhere = std::numeric_limits<index_t>::max();
-    index_t mine = own ? nowhere : std::min(place, nowhere - 1);
-    index_t lowest = nowhere;
-    auto ok = reduce(&mine, &lowest, 1, MPI_INT64_T, MPI_MIN);
-    if (!ok) return ok;
-    if (lowest == nowhere) return {};
-    int teller = mine == lowest ? rank_ : size_;
-    int first = size_;
-    ok = reduce(&teller, &first, 1, MPI_INT, MPI_MIN);
+    const index_t mine = own ? nowhere : std::min(place, nowhere - 1);
+    index_t lowest = mine;
+    auto ok = reduce_to_least(&lowest, MPI_INT64_T);
+    if (!ok || lowest == nowhere) return ok;
+    int first = mine == lowest ? rank_ : size_;
+    ok = reduce_to_least(&first, MPI_INT);
     if (!ok) return ok;
     detail::wire_error told;
     if (first == rank_) told = detail::wire_error(own.error());
-    ok = broadcast(std::as_writable_bytes(std::span(&told, 1)), first);
+    ok = broadcast(std::span(&told, 1), first);
     if (!ok) return ok;
     return detail::catch_bad_alloc("agree", [&]() -> result<void> { return told.received(); });
   }
 
-  /// Whether all ranks bring the same number.
-  [[nodiscard]] result<bool> is_same(std::uint64_t number) {
-    // The least number and the least complement, which is the largest number's.
-    std::array<std::uint64_t, 2> mine = {number, ~number};
-    std::array<std::uint64_t, 2> least = {};
-    if (const auto ok = reduce(mine.data(), least.data(), 2, MPI_UINT64_T, MPI_MIN); !ok) {
-      return ok.error();
-    }
-    return least[0] == ~least[1];
+  /// `invalid_option` for `what`, on all ranks, where one brings another number than rank 0.
+  [[nodiscard]] result<void> check_same(std::uint64_t number, const char* what) {
+    std::uint64_t first = number;
+    if (const auto ok = broadcast(std::span(&first, 1), 0); !ok) return ok;
+    return agree(detail::catch_bad_alloc(what, [&]() -> result<void> {
+      if (number == first) return {};
+      return error{errc::invalid_option, what, error::none, error::none,
+                   "must be the same on all ranks"};
+    }));
   }
 
   /// `numbers` of rank `from`, on all ranks; as many on each.
@@ -161,36 +151,30 @@ class mpi_ranks {
     return {};
   }
 
-  /// The lists of all ranks, on all ranks: element r is rank r's `own`, of any length. Errors
-  /// besides: `out_of_memory`, on all.
+  /// `lists[i]` of rank `from[i]`, on all ranks; of any length, as many on each. Without `from`
+  /// that of rank i. Errors besides: `out_of_memory`, on all.
   template <class T>
-  [[nodiscard]] result<std::vector<std::vector<T>>> gather(const std::vector<T>& own) {
+  [[nodiscard]] result<void> share(std::span<std::vector<T>> lists,
+                                   std::span<const int> from = {}) {
     static_assert(std::is_trivially_copyable_v<T> && !std::is_same_v<T, bool>);
-    std::vector<index_t> counts;
-    std::vector<std::vector<T>> all;
-    auto ok = agree(detail::catch_bad_alloc("gather", [&]() -> result<void> {
-      counts.resize(static_cast<std::size_t>(size_));
-      all.resize(static_cast<std::size_t>(size_));
+    const auto owner = [&](std::size_t i) { return from.empty() ? static_cast<int>(i) : from[i]; };
+    std::vector<std::size_t> counts;
+    auto ok = agree(detail::catch_bad_alloc("share", [&]() -> result<void> {
+      for (const auto& list : lists) counts.push_back(list.size());
       return {};
     }));
-    if (!ok) return ok.error();
-    const auto count = static_cast<index_t>(own.size());
-    ok = called("MPI_Allgather",
-                MPI_Allgather(&count, 1, MPI_INT64_T, counts.data(), 1, MPI_INT64_T, own_));
-    if (!ok) return ok.error();
-    ok = agree(detail::catch_bad_alloc("gather", [&]() -> result<void> {
-      for (std::size_t r = 0; r < all.size(); ++r) {
-        all[r].resize(static_cast<std::size_t>(counts[r]));
-      }
-      all[static_cast<std::size_t>(rank_)] = own;
-      return {};
-    }));
-    if (!ok) return ok.error();
-    for (int r = 0; r < size_; ++r) {
-      ok = broadcast(std::span(all[static_cast<std::size_t>(r)]), r);
-      if (!ok) return ok.error();
+    for (std::size_t i = 0; ok && i < lists.size(); ++i) {
+      ok = broadcast(std::span(&counts[i], 1), owner(i));
     }
-    return all;
+    if (!ok) return ok;
+    ok = agree(detail::catch_bad_alloc("share", [&]() -> result<void> {
+      for (std::size_t i = 0; i < lists.size(); ++i) lists[i].resize(counts[i]);
+      return {};
+    }));
+    for (std::size_t i = 0; ok && i < lists.size(); ++i) {
+      ok = broadcast(std::span(lists[i]), owner(i));
+    }
+    return ok;
   }
 
  private:
@@ -218,25 +202,18 @@ class mpi_ranks {
     if (ok) ok = called("MPI_Comm_rank", MPI_Comm_rank(own_, &rank_));
     if (ok) ok = called("MPI_Comm_size", MPI_Comm_size(own_, &size_));
     if (!ok) return ok;
-    message_bytes_ = most_message;  // until all are known to have asked for the same
     if (message_bytes < 1 || message_bytes > most_message) {
       ok = error{errc::invalid_option, "message_bytes", message_bytes, most_message,
                  "must be at least 1, and a number of MPI"};
     }
-    ok = agree(ok, rank_);
-    if (!ok) return ok;
-    const auto same = is_same(static_cast<std::uint64_t>(message_bytes));
-    if (!same) return same.error();
-    if (!*same) {
-      return error{errc::invalid_option, "message_bytes", error::none, error::none,
-                   "must be the same on all ranks"};
-    }
-    message_bytes_ = message_bytes;
-    return {};
+    ok = agree(ok);
+    if (ok) ok = check_same(static_cast<std::uint64_t>(message_bytes), "message_bytes");
+    if (ok) message_bytes_ = message_bytes;
+    return ok;
   }
 
-  result<void> reduce(const void* mine, void* reduced, int count, MPI_Datatype type, MPI_Op by) {
-    return called("MPI_Allreduce", MPI_Allreduce(mine, reduced, count, type, by, own_));
+  result<void> reduce_to_least(void* number, MPI_Datatype type) {
+    return called("MPI_Allreduce", MPI_Allreduce(MPI_IN_PLACE, number, 1, type, MPI_MIN, own_));
   }
 
   MPI_Comm own_ = MPI_COMM_NULL;

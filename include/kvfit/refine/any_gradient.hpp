@@ -7,6 +7,7 @@
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/policy_handle.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
 
@@ -35,7 +36,9 @@ struct gradient_functions {
           return descend_gradient(*static_cast<const P*>(p), batch, soft_cap, point, stop);
         },
         .bytes = [](const void* p, const head_sizes& sizes, bool is_capped) -> double {
-          return descend_gradient_bytes(*static_cast<const P*>(p), sizes, is_capped);
+          workspace space;
+          declare(space, *static_cast<const P*>(p), sizes, is_capped);
+          return space.most();
         },
     };
     return &table;

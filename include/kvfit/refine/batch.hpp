@@ -15,6 +15,7 @@
 #include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/simd/transpose.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -35,6 +36,14 @@ struct refine_batch {
   vector inverse_length;   ///< n: f_i = 1 / ‖o_i‖ (see `inverse_lengths`)
   vector sees;             ///< n: 1, or 0 where the query sees no key
   matrix added_across;     ///< t × n: masks, ALiBi and hidden keys; empty where there are none
+
+  /// `added`: t where something is added to logits, else 0.
+  void declare(workspace& space, index_t n, index_t depth, index_t width, index_t added) {
+    space.add_matrices(n, depth, queries, queries_across);
+    space.add_matrices(n, width, weighted_output, output_across);
+    space.add_vectors(n, log_mass, inverse_length, sees);
+    if (added > 0) space.add(added_across, added, n);
+  }
 };
 
 namespace refine_detail {
@@ -50,8 +59,7 @@ inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
 
 /// Panel by panel, `from` across: element (i, k) of the panel that starts at row `first` and has
 /// `count` rows lies at first · cols + k · count + i − first.
-inline matrix across(const matrix& from) {
-  matrix to(from.rows(), from.cols());
+inline void across(const matrix& from, matrix& to) {
   const std::vector<float> ones(static_cast<std::size_t>(from.cols()), 1.0F);
   for (index_t first = 0; first < from.rows(); first += refine_panel) {
     const index_t count = std::min(refine_panel, from.rows() - first);
@@ -59,7 +67,6 @@ inline matrix across(const matrix& from) {
     simd::transpose_scaled(from.data() + first * from.cols(), from.cols(), ones.data(), from.cols(),
                            count, start, count);
   }
-  return to;
 }
 
 }  // namespace refine_detail
@@ -93,20 +100,17 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
   const index_t depth = cache.keys.cols();
   const index_t width = cache.values.cols();
   const float scale = rule.scale.value_or(1.0F / std::sqrt(static_cast<float>(depth)));
-  refine_batch batch;
-  batch.queries.resize(n, depth);
-  batch.log_mass.resize(n);
-  batch.sees.resize(n);
-  matrix output(n, width);
   bool is_plain = true;
   for (const scored_part& one : parts) {
     is_plain = is_plain && !refine_detail::adds_to_logits(*one.part, rule);
   }
+  refine_batch batch;
+  make_room(batch, n, depth, width, is_plain ? 0 : static_cast<index_t>(rows.size()));
+  matrix& output = batch.weighted_output;
   matrix nothing;  // keys of zero leave what the rule adds: cap(0) is 0
   if (!is_plain) {
     nothing.resize(static_cast<index_t>(rows.size()), depth);
     std::fill_n(nothing.data(), nothing.size(), 0.0F);
-    batch.added_across.resize(static_cast<index_t>(rows.size()), n);
   }
   index_t at = 0;
   for (const scored_part& one : parts) {
@@ -130,8 +134,8 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
   }
   for (index_t k = 0; k < batch.queries.size(); ++k) batch.queries.data()[k] *= scale;
   batch.inverse_length = inverse_lengths(output);
-  batch.queries_across = refine_detail::across(batch.queries);
-  batch.output_across = refine_detail::across(output);
+  refine_detail::across(batch.queries, batch.queries_across);
+  refine_detail::across(output, batch.output_across);
   for (index_t i = 0; i < n; ++i) {
     const bool sees = batch.log_mass[i] > -std::numeric_limits<float>::infinity();
     batch.sees[i] = sees ? 1.0F : 0.0F;
@@ -139,22 +143,19 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
     float* const row = output.data() + i * width;
     for (index_t k = 0; k < width; ++k) row[k] *= weight;
   }
-  batch.weighted_output = std::move(output);
   return batch;
 }
 
-/// Bytes of a `refine_batch` of `taken` queries for t = `sizes.budget` rows. `adds`: the rule, a
-/// mask or a slope adds to logits.
-inline double batch_bytes(const head_sizes& sizes, index_t taken, bool adds) noexcept {
-  return float_bytes(taken, 2 * sizes.depth + 2 * sizes.width + 3) +
-         (adds ? float_bytes(taken, sizes.budget) : 0);
-}
-
-/// Bytes that `make_batch` holds beside the batch it makes.
-inline double make_batch_bytes(const head_sizes& sizes, index_t taken, bool adds) noexcept {
-  const double added =
-      adds ? float_bytes(sizes.budget, sizes.depth) + row_logits_bytes(sizes, sizes.budget) : 0;
-  return added + double_bytes(taken) + float_bytes(std::max(sizes.depth, sizes.width));
+/// What `make_batch` of `taken` queries holds: the batch, and beside it while it is made. `adds`:
+/// the rule, a mask or a slope adds to logits.
+inline void declare_batch(workspace& space, const head_sizes& sizes, index_t taken, bool adds) {
+  refine_batch().declare(space, taken, sizes.depth, sizes.width, adds ? sizes.budget : 0);
+  const workspace::phase making(space);
+  space.count(float_bytes(std::max(sizes.depth, sizes.width)) + float_bytes(taken) +
+              double_bytes(taken));
+  if (!adds) return;
+  space.count(float_bytes(sizes.budget, sizes.depth));
+  declare_row_logits(space, sizes, sizes.budget);
 }
 
 }  // namespace KVFIT_ISA

@@ -22,12 +22,17 @@ inline namespace KVFIT_ISA {
 
 namespace refine_detail {
 
+/// Pairs that L-BFGS keeps.
+inline int lbfgs_memory(const gradient_keys& settings) noexcept {
+  return settings.loss == gradient_loss::log_mass ? 100 : 10;
+}
+
 /// L-BFGS in runs as long as the patience, ended by one that improves too little.
 template <class Loss>
 gradient_report descend_lbfgs(const gradient_keys& settings, const Loss& loss, Eigen::VectorXd& x) {
   const double length = std::sqrt(simd::squared_norm(x.data(), x.size()));
-  linalg::lbfgs descent({.memory = settings.loss == gradient_loss::log_mass ? 100 : 10,
-                         .first_step = std::max(0.02 * length, 1e-6)});
+  linalg::lbfgs descent(
+      {.memory = lbfgs_memory(settings), .first_step = std::max(0.02 * length, 1e-6)});
   gradient_report report;
   do {
     const int left = settings.steps - report.steps;
@@ -92,16 +97,19 @@ inline gradient_report descend(const gradient_keys& settings, const refine_batch
   return report;
 }
 
-/// Bytes that `descend` holds at most for t = `sizes.budget` rows, batch and point aside.
-inline double descend_bytes(const gradient_keys& settings, const head_sizes& sizes,
-                            bool is_capped) noexcept {
+/// What `descend` holds for t = `sizes.budget` rows, batch and point aside.
+inline void declare(workspace& space, const gradient_keys& settings, const head_sizes& sizes,
+                    bool is_capped) {
   const bool has_values = settings.loss == gradient_loss::joint;
   const point_layout layout{sizes.budget, sizes.depth, has_values ? sizes.width : 0};
-  const double minimiser =
-      settings.optimiser == gradient_optimiser::adam
-          ? double_bytes(4, layout.size())
-          : linalg::lbfgs_bytes({.memory = has_values ? 10 : 100}, settings.steps, layout.size());
-  return matching_loss_bytes(layout, is_capped) + double_bytes(layout.size()) + minimiser;
+  matching_buffers().declare(space, layout, is_capped);
+  space.count(double_bytes(layout.size()));
+  if (settings.optimiser == gradient_optimiser::adam) {
+    linalg::adam_buffers().declare(space, layout.size());
+  } else {
+    linalg::lbfgs_buffers().declare(space, layout.size(), refine_detail::lbfgs_memory(settings),
+                                    settings.steps);
+  }
 }
 
 /// What `any_gradient` calls.
@@ -110,10 +118,5 @@ inline gradient_report descend_gradient(const gradient_keys& settings, const voi
   return descend(settings, *static_cast<const refine_batch*>(batch), soft_cap,
                  *static_cast<compact_point*>(point), stop);
 }
-inline double descend_gradient_bytes(const gradient_keys& settings, const head_sizes& sizes,
-                                     bool is_capped) noexcept {
-  return descend_bytes(settings, sizes, is_capped);
-}
-
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/gradient_keys.hpp"
@@ -33,6 +34,37 @@ struct point_layout {
   [[nodiscard]] index_t size() const noexcept { return rows * (depth + 1 + width); }
 };
 
+/// What a `matching_loss` works in.
+class matching_buffers {
+ public:
+  void declare(workspace& space, const point_layout& layout, bool is_capped) {
+    space.add(rounded_, layout.size());
+    space.add_vectors(many_times(layout.rows, refine_panel), weights_, pull_);
+    if (is_capped) space.add(slopes_, many_times(layout.rows, refine_panel));
+    space.add_vectors(refine_panel, shifts_, per_query_, squares_, along_, sums_);
+    space.add(ones_, refine_panel, 1, 1.0F);
+    space.add_vectors(many_times(layout.width, refine_panel), error_, error_down_);
+    space.add(keys_part_, layout.rows, layout.depth);
+    space.add(values_part_, layout.rows, layout.width);
+  }
+
+ protected:
+  vector rounded_;  // the variables
+  vector weights_;  // X of a panel, queries across, like all that follow
+  vector slopes_;   // of the soft-cap
+  vector pull_;
+  vector shifts_;  // the largest logits, then one over the sums
+  vector per_query_;
+  std::vector<double> sums_;
+  vector error_;
+  vector error_down_;  // queries down
+  vector squares_;
+  vector along_;
+  std::vector<float> ones_;
+  matrix keys_part_;
+  matrix values_part_;
+};
+
 /// The losses of `gradient_loss` (their λ and μ as there) on a batch of n queries that see a key.
 /// With X the softmax of the logits over the compact keys (t × n, keys down), e_i = ô_i − o_i and
 /// Δ_i = LSE'_i − LSE_i,
@@ -46,7 +78,7 @@ struct point_layout {
 /// Variables are rounded to fp32; sums within a panel of queries are fp32, over panels double.
 /// Cost n · t · (2 d_k + 3 d_v) multiply-adds (log_mass: 2 d_k) and n · t exponentials. Memory:
 /// a few panels of t · `refine_panel` floats, allocated once.
-class matching_loss {
+class matching_loss : private matching_buffers {
  public:
   /// `batch` must outlive this; `rows`: t; `soft_cap`: of the logits, 0 for none.
   matching_loss(const gradient_keys& settings, const refine_batch& batch, index_t rows,
@@ -57,21 +89,9 @@ class matching_loss {
         mass_weight_(has_output_ ? settings.mass_weight : 1),
         penalty_(settings.penalty),
         soft_cap_(soft_cap),
-        seen_(count_seen(batch)),
-        rounded_(layout_.size()),
-        weights_(rows * refine_panel),
-        slopes_(soft_cap > 0 ? weights_.size() : 0),
-        pull_(weights_.size()),
-        shifts_(refine_panel),
-        per_query_(refine_panel),
-        sums_(static_cast<std::size_t>(refine_panel)),
-        error_(layout_.width * refine_panel),
-        error_down_(layout_.width * refine_panel),
-        squares_(refine_panel),
-        along_(refine_panel),
-        ones_(static_cast<std::size_t>(refine_panel), 1.0F),
-        keys_part_(rows, layout_.depth),
-        values_part_(rows, layout_.width) {}
+        seen_(count_seen(batch)) {
+    make_room(static_cast<matching_buffers&>(*this), layout_, soft_cap > 0);
+  }
 
   [[nodiscard]] const point_layout& layout() const noexcept { return layout_; }
 
@@ -213,27 +233,7 @@ class matching_loss {
   double penalty_;
   float soft_cap_;
   double seen_;
-  vector rounded_;  // the variables
-  vector weights_;  // X of a panel, queries across, like all that follow
-  vector slopes_;   // of the soft-cap
-  vector pull_;
-  vector shifts_;  // the largest logits, then one over the sums
-  vector per_query_;
-  std::vector<double> sums_;
-  vector error_;
-  vector error_down_;  // queries down
-  vector squares_;
-  vector along_;
-  std::vector<float> ones_;
-  matrix keys_part_;
-  matrix values_part_;
 };
-
-/// Bytes of a `matching_loss` over `layout`.
-inline double matching_loss_bytes(const point_layout& layout, bool is_capped) noexcept {
-  return float_bytes(2, layout.size()) + float_bytes(is_capped ? 3 : 2, layout.rows, refine_panel) +
-         float_bytes(2 * layout.width + 9, refine_panel);
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

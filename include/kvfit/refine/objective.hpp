@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
-#include "kvfit/linalg/detail/solver_bytes.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
 #include "kvfit/refine/batch.hpp"
@@ -42,6 +42,53 @@ struct objective_value {
   double mass = 0;    ///< mean_i h(ŷ_i / y_i − 1)
 };
 
+/// What an `attention_objective` works in.
+class objective_buffers {
+ public:
+  /// t rows, batches of n queries.
+  void declare(workspace& space, index_t t, index_t width, index_t n, bool is_capped,
+               bool is_tied) {
+    space.add(weights_, many_times(t, n));
+    if (is_capped) space.add(slopes_, many_times(t, n));
+    space.add(relative_mass_, n);
+    space.count(float_bytes(t, width));  // values, which are empty until they are fitted
+    space.add(slope_, t, refine_panel);
+    space.add(error_, width, refine_panel);
+    space.add_vectors(refine_panel, shares_, factors_, squares_, along_, pull_);
+    if (is_tied) {
+      space.add(error_down_, refine_panel, width);
+      space.add(ones_, refine_panel, 1, 1.0F);
+      return;
+    }
+    const index_t square = whole_registers(t + simd::lanes - 1);
+    space.add(weighted_, refine_panel, square);
+    space.add_matrices(t, square + width, sums_, moments_, system_);
+  }
+
+ protected:
+  static constexpr index_t whole_registers(index_t x) noexcept {
+    return x / simd::lanes * simd::lanes;
+  }
+
+  vector weights_;  // X, panel by panel
+  vector slopes_;   // of the soft-cap
+  std::vector<double> relative_mass_;
+  vector shares_;
+  matrix weighted_;  // X F² of a panel, queries down, whole registers
+  matrix sums_;
+  double_matrix moments_;  // X F² Xᵀ, rounded up to whole registers, and X F² O beside it
+  double_matrix system_;
+  matrix values_;
+  matrix error_;       // o − ô, then g; queries across
+  matrix error_down_;  // g, queries down
+  std::vector<float> ones_;
+  vector factors_;
+  vector squares_;
+  vector along_;
+  vector pull_;
+  matrix slope_;
+};
+
 /// J(K', β) of `refinement` on a batch. With L = K' Qᵀ + β (t × n, keys down and queries across),
 /// E = exp(L − ln y), M = Σ_l E_l (the relative mass), X = E / M:
 ///
@@ -59,7 +106,7 @@ struct objective_value {
 ///
 /// Cost n · t · (2 d_k + 3 d_v + t/2) multiply-adds and n · t exponentials. Memory: t · n floats
 /// (twice with a soft-cap), one panel, a few t · (d_v + t) doubles.
-class attention_objective {
+class attention_objective : private objective_buffers {
  public:
   /// `original`: C₀, t × d_v (where values are tied, its size alone counts). It and every batch
   /// must outlive this.
@@ -68,8 +115,8 @@ class attention_objective {
 
   void use(const refine_batch& batch) {
     batch_ = &batch;
-    weights_.resize(original_.rows() * batch.log_mass.size());
-    if (settings_.soft_cap > 0) slopes_.resize(weights_.size());
+    make_room(static_cast<objective_buffers&>(*this), original_.rows(), original_.cols(),
+              batch.log_mass.size(), settings_.soft_cap > 0, settings_.tied_from.has_value());
   }
 
   /// J at `keys` (t × d_k) and `bias` (t), and the gradients by both.
@@ -104,7 +151,6 @@ class attention_objective {
 
   /// X and M.
   void attend(const matrix& keys, const vector& bias) {
-    relative_mass_.resize(static_cast<std::size_t>(queries()));
     for (index_t first = 0; first < queries(); first += refine_panel) {
       attend_panel(keys, bias, first, panel(first));
     }
@@ -127,7 +173,6 @@ class attention_objective {
     double* const mass = relative_mass_.data() + first;
     std::fill_n(mass, count, 0.0);
     simd::exp_shifted_columns(x, count, rows(), count, batch_->log_mass.data() + first, mass);
-    shares_.resize(count);
     for (index_t i = 0; i < count; ++i) {
       shares_[i] = mass[i] > 0 ? static_cast<float>(1 / mass[i]) : 0.0F;
     }
@@ -184,13 +229,8 @@ class attention_objective {
   /// X F² Xᵀ (its upper triangle), rounded up to whole registers, and X F² O beside it.
   void sum_moments() {
     const index_t t = rows();
-    const index_t width = original_.cols();
-    const index_t square = whole_registers(t + simd::lanes - 1);
-    const index_t columns = square + width;
-    moments_.resize(t, columns);
+    const index_t columns = moments_.cols();
     std::fill_n(moments_.data(), moments_.size(), 0.0);
-    sums_.resize(t, columns);
-    weighted_.resize(refine_panel, square);
     std::fill_n(weighted_.data(), weighted_.size(), 0.0F);
     constexpr index_t fold = 4;  // panels summed in fp32
     for (index_t first = 0; first < queries(); first += refine_panel) {
@@ -208,10 +248,6 @@ class attention_objective {
   }
 
   static constexpr index_t moment_strip = 24;  ///< rows of moments made together
-  static constexpr index_t whole_registers(index_t x) noexcept {
-    return x / simd::lanes * simd::lanes;
-  }
-
   /// A panel's part of the moments, to `sums_`.
   void sum_panel(index_t first, index_t count, simd::product_mode mode) {
     const index_t t = rows();
@@ -219,7 +255,6 @@ class attention_objective {
     const index_t square = weighted_.cols();
     const index_t columns = sums_.cols();
     const float* const x = weights(first);
-    factors_.resize(count);
     for (index_t i = 0; i < count; ++i) {
       const float inverse = batch_->inverse_length[first + i];
       factors_[i] = inverse * inverse;
@@ -259,14 +294,12 @@ class attention_objective {
     const index_t t = rows();
     const index_t depth = keys_gradient.cols();
     const float* const x = weights(first);
-    pull_.resize(count);
     std::fill_n(pull_.data(), count, 0.0F);
-    slope_.resize(t, count);
     if (has_output()) {
       value.output += output_slope(x, first, count, seen);
       if (settings_.tied_from) add_value_slope(x, count, keys_gradient);
     } else {
-      std::fill_n(slope_.data(), slope_.size(), 0.0F);
+      std::fill_n(slope_.data(), t * count, 0.0F);
     }
     for (index_t i = 0; i < count; ++i) {
       const double sees = static_cast<double>(batch_->sees[first + i]);
@@ -294,15 +327,11 @@ class attention_objective {
     const index_t t = rows();
     const index_t width = original_.cols();
     const float* output = batch_->output_across.data() + first * width;
-    error_.resize(width, count);
     simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t);
     // g = factor (o − ô), with ‖o − ô‖² and (o − ô)·o beside.
     const auto factor = static_cast<float>(-2 * settings_.output_weight / seen);
     const float* const inverse = batch_->inverse_length.data() + first;
-    factors_.resize(count);
     for (index_t i = 0; i < count; ++i) factors_[i] = factor * (inverse[i] * inverse[i]);
-    squares_.resize(count);
-    along_.resize(count);
     simd::scaled_residuals(output, error_.data(), count, width, count, factors_.data(),
                            squares_.data(), along_.data());
     double sum = 0;
@@ -318,8 +347,6 @@ class attention_objective {
   /// ∂J/∂c_l of a panel, which `output_slope` has just read, onto the columns that are c_l.
   void add_value_slope(const float* x, index_t count, matrix& keys_gradient) {
     const index_t width = original_.cols();
-    ones_.assign(static_cast<std::size_t>(count), 1.0F);
-    error_down_.resize(count, width);
     simd::transpose_scaled(error_.data(), count, ones_.data(), count, width, error_down_.data(),
                            width);
     simd::multiply({x, count, 1}, {error_down_.data(), width},
@@ -330,40 +357,7 @@ class attention_objective {
   objective_settings settings_;
   const matrix& original_;
   const refine_batch* batch_ = nullptr;
-  vector weights_;  // X, panel by panel
-  vector slopes_;   // of the soft-cap
-  std::vector<double> relative_mass_;
-  vector shares_;
-  matrix weighted_;
-  matrix sums_;
-  double_matrix moments_;
-  double_matrix system_;
-  matrix values_;
-  matrix error_;       // o − ô, then g; queries across
-  matrix error_down_;  // g, queries down
-  std::vector<float> ones_;
-  vector factors_;
-  vector squares_;
-  vector along_;
-  vector pull_;
-  matrix slope_;
 };
-
-/// Bytes of an `attention_objective` on batches of `taken` queries.
-inline double objective_bytes(const head_sizes& sizes, index_t taken, bool is_capped,
-                              bool is_tied) noexcept {
-  const index_t t = sizes.budget;
-  if (is_tied) {
-    return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +
-           float_bytes(refine_panel, 2 * sizes.width + t + 9) + float_bytes(t, sizes.width);
-  }
-  const index_t square = t + simd::lanes;
-  const index_t columns = square + sizes.width;
-  return float_bytes(is_capped ? 2 : 1, t, taken) + double_bytes(taken) +
-         float_bytes(refine_panel, square + sizes.width + t + 8) + float_bytes(t, columns) +
-         double_bytes(2, t, columns) + float_bytes(t, sizes.width) +
-         linalg::detail::triangular_bytes(t, std::max(t, sizes.width));
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

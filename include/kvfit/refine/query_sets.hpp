@@ -9,10 +9,11 @@
 
 #include "kvfit/attention/head_sizes.hpp"
 #include "kvfit/attention/rope.hpp"
+#include "kvfit/attention/scores.hpp"
 #include "kvfit/attention/split.hpp"
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/random.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/refine/refinement.hpp"
 #include "kvfit/view/load.hpp"
 
@@ -31,6 +32,18 @@ struct made_queries {
 
   query_part part;
   std::vector<matrix> rows;  ///< a block each
+
+  void declare(workspace& space, index_t blocks) {
+    space.reserve(part.blocks, blocks);
+    space.reserve(part.masks, blocks);
+    space.reserve(rows, blocks);
+  }
+};
+
+/// Reference queries beside the given ones, with their full attention.
+struct scored_set {
+  made_queries queries;
+  attention_scores scores;
 };
 
 /// Set number `which` (0, 1, …) of those `settings` describe, from `given`: as many blocks of as
@@ -42,9 +55,10 @@ struct made_queries {
 /// the block as it was before and a Gaussian g of standard deviation `spread`: noise in the
 /// directions in which queries differ, of covariance 2 spread² times theirs. The same bytes for the
 /// same seed. Cost n · d, and a rotation made for every row that stands at no even distance;
-/// allocates the n × d floats (`query_set_bytes`).
+/// allocates the n × d floats (`declare_query_set`).
 inline made_queries make_query_set(const query_part& given, const refinement& settings, int which) {
   made_queries made;
+  make_room(made, static_cast<index_t>(given.blocks.size()));
   made.part.masks = given.masks;
   // Mixed once more: the draws of one seed must not be those of another, some places on.
   random_source random(random_source(settings.seed).next() + static_cast<std::uint64_t>(which));
@@ -87,11 +101,11 @@ inline made_queries make_query_set(const query_part& given, const refinement& se
   return made;
 }
 
-/// Bytes of a set of made queries, with what is held while it is made.
-inline double query_set_bytes(const head_sizes& sizes) noexcept {
-  const auto views = static_cast<double>(sizeof(query_block) + sizeof(row_view) + sizeof(matrix));
-  return float_bytes(sizes.queries + sizes.largest_block, sizes.depth) +
-         row_rotation_bytes(sizes.depth) + grown_bytes(views * static_cast<double>(sizes.blocks));
+/// What a set of made queries holds, and what its making does.
+inline void declare_query_set(workspace& space, const head_sizes& sizes) {
+  made_queries().declare(space, sizes.blocks);
+  row_turner::declare(space, sizes.depth);
+  space.count(float_bytes(sizes.queries + sizes.largest_block, sizes.depth));
 }
 
 }  // namespace KVFIT_ISA

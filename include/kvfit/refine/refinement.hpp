@@ -74,24 +74,6 @@ struct refinement_report {
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// `settings` with the steps decided: those of a short refinement where none are given and
-/// `by_default`.
-inline refinement with_steps(refinement settings, bool by_default) {
-  if (settings.steps) return settings;
-  settings.steps = by_default ? 7 : 0;
-  if (settings.work == 0) settings.work = 1.3;
-  return settings;
-}
-
-/// The same where values are tied to keys: with none given, thirty steps within the work of eight
-/// score passes, whatever the selection (docs/algorithm.md, Tied values).
-inline refinement with_tied_steps(refinement settings) {
-  if (settings.steps) return settings;
-  settings.steps = 30;
-  if (settings.work == 0) settings.work = 8;
-  return settings;
-}
-
 /// `invalid_option` for settings outside the ranges above; `width`: of a key.
 inline result<void> check_refinement(const refinement& settings, index_t width) {
   for (const auto& [field, count] : {std::pair{"refine.steps", settings.steps.value_or(0)},

@@ -14,7 +14,7 @@
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
-#include "kvfit/linalg/detail/solver_bytes.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/lbfgs.hpp"
@@ -29,10 +29,34 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// Reference queries beside the given ones, with their full attention.
-struct scored_set {
-  made_queries queries;
-  attention_scores scores;
+/// Queries of which one is in a batch, at most `batch` of n.
+constexpr index_t batch_stride(index_t n, index_t batch) noexcept {
+  return std::max<index_t>(n - 1, 0) / batch + 1;
+}
+
+/// What a `refiner` keeps of points, t rows each.
+class refiner_buffers {
+ public:
+  static constexpr int lbfgs_memory = 20;
+
+  void declare(workspace& space, index_t t, index_t depth, bool fits_bias) {
+    space.add_matrices(depth, depth, whitening_, whitening_across_);
+    space.add_matrices(t, depth, moved_, start_keys_, keys_, keys_gradient_);
+    space.add_vectors(t, start_bias_, bias_, bias_gradient_);
+    space.add(variables_, many_times(t, depth + (fits_bias ? 1 : 0)));
+  }
+
+ protected:
+  double_matrix whitening_;         // W
+  double_matrix whitening_across_;  // Wᵀ
+  double_matrix moved_;             // keys or their gradient, in double
+  matrix start_keys_;
+  vector start_bias_;
+  matrix keys_;
+  vector bias_;
+  matrix keys_gradient_;
+  vector bias_gradient_;
+  Eigen::VectorXd variables_;
 };
 
 /// Moves keys and biases batch by batch; the caller judges in between.
@@ -41,9 +65,9 @@ struct scored_set {
 /// of the mean diagonal: a step of one length then changes logits alike whichever way it points,
 /// so that L-BFGS need not learn which directions matter first. Where values are tied, ρ I is added
 /// for the columns that are values (`value_metric`).
-class refiner {
+class refiner : private refiner_buffers {
  public:
-  /// `settings` with steps decided (`with_steps`); `fit`: the queries fitted on and their `scores`;
+  /// `settings` with steps; none: 0. `fit`: the queries fitted on and their `scores`;
   /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
   /// checked before every evaluation of J, `step` ends with `cancelled`. `tied_from`: the keys'
   /// first column that is a value; none: values are fitted.
@@ -65,9 +89,9 @@ class refiner {
 
   /// Puts the point where it starts.
   void start(const matrix& keys, const vector& bias) {
+    make_room(static_cast<refiner_buffers&>(*this), keys.rows(), keys.cols(), settings_.fits_bias);
     start_keys_ = keys_ = keys;
     start_bias_ = bias_ = bias;
-    variables_.resize(keys.size() + (settings_.fits_bias ? bias.size() : 0));
     std::fill_n(variables_.data(), variables_.size(), 0.0);
   }
 
@@ -89,7 +113,7 @@ class refiner {
   /// Makes the next batch and steps on it. Errors are those of the score pass over made queries.
   result<void> step() {
     if (const auto ok = next_batch(); !ok) return ok;
-    if (whitening_.size() == 0) measure_metric();
+    if (!descent_) measure_metric();
     objective_.use(batch_);
     const int left = std::min(wanted_steps() - report_.steps, std::max(steps_within_work(), 1));
     // Tied values are moved, not fitted, and may leave queries held out behind long before the
@@ -114,7 +138,7 @@ class refiner {
   /// Whether every batch would be the same.
   [[nodiscard]] bool is_one_batch() const noexcept { return settings_.sets == 0 && stride() == 1; }
   [[nodiscard]] index_t stride() const noexcept {
-    return std::max<index_t>(scores_.max.size() - 1, 0) / settings_.batch + 1;
+    return batch_stride(scores_.max.size(), settings_.batch);
   }
 
   [[nodiscard]] int wanted_steps() const noexcept { return settings_.steps.value_or(0); }
@@ -173,9 +197,6 @@ class refiner {
           tied_from_ && k >= *tied_from_ && k < *tied_from_ + cache_.values.cols();
       square(k, k) += 0.1 * mean + (is_value ? values : 0);
     }
-    whitening_.resize(depth, depth);
-    whitening_across_.resize(depth, depth);
-    moved_.resize(t, depth);
     std::fill_n(whitening_.data(), whitening_.size(), 0.0);
     for (index_t k = 0; k < depth; ++k) whitening_(k, k) = 1;
     double length = 0;
@@ -197,7 +218,7 @@ class refiner {
     const double size =
         std::sqrt(length + simd::squared_norm(start_bias_.data(), start_bias_.size()));
     descent_.emplace(
-        linalg::lbfgs_options{.memory = 20, .first_step = std::max(0.02 * size, 1e-6)});
+        linalg::lbfgs_options{.memory = lbfgs_memory, .first_step = std::max(0.02 * size, 1e-6)});
   }
 
   /// Qᵀ Q / n.
@@ -302,57 +323,47 @@ class refiner {
   int next_set_ = 0;
   index_t batches_ = 0;
   refine_batch batch_;
-  double_matrix whitening_;         // W
-  double_matrix whitening_across_;  // Wᵀ
-  double_matrix moved_;             // keys or their gradient, in double
   std::optional<linalg::lbfgs> descent_;
-  matrix start_keys_;
-  vector start_bias_;
   matrix start_values_;
-  matrix keys_;
-  vector bias_;
-  matrix keys_gradient_;
-  vector bias_gradient_;
-  Eigen::VectorXd variables_;
   bool is_stuck_ = false;
   refinement_report report_;
 };
 
-/// Bytes that a refinement holds: `own` between steps (with its sets), `most` within one.
-struct refiner_bytes {
-  double own = 0;
-  double most = 0;
-};
+/// The sets of queries that a refinement made, with their full attention.
+inline void declare_sets(workspace& space, const refinement& settings, const head_sizes& sizes) {
+  workspace one;
+  declare_query_set(one, sizes);
+  declare_scores(one, sizes, {.importance = importance_kind::none});
+  space.count(std::min(settings.sets, settings.sets_at_once) * one.most());
+}
 
-/// Of a `refiner` for the sizes of the queries fitted on. `adds` as for `batch_bytes`; `is_tied`:
-/// values are tied to keys.
-inline refiner_bytes bytes_of(const refinement& settings, const head_sizes& sizes, bool adds,
-                              bool is_capped, bool is_tied) {
+/// What a `refiner` holds for the sizes of the queries fitted on, between steps and within one.
+/// `adds` as for `declare_batch`; `is_tied`: values are tied to keys.
+inline void declare_refiner(workspace& space, const refinement& settings, const head_sizes& sizes,
+                            bool adds, bool is_capped, bool is_tied) {
   const index_t t = sizes.budget;
   const index_t depth = sizes.depth;
-  const index_t stride = std::max<index_t>(sizes.queries - 1, 0) / settings.batch + 1;
+  const index_t stride = batch_stride(sizes.queries, settings.batch);
   const index_t sets = std::min(settings.sets, settings.sets_at_once);
-  const index_t taken = many_times(1 + sets, (sizes.queries + stride - 1) / stride);
-  const score_options plain{.importance = importance_kind::none};
-  const double variables = double_bytes(t, depth + 1);
-  const linalg::lbfgs_options descent{.memory = 20};
-  const double made =
-      static_cast<double>(sets) * (query_set_bytes(sizes) + scores_bytes(sizes, plain));
-  const double batch = batch_bytes(sizes, taken, adds);
-  const double points = float_bytes(4, t, depth + 1) + float_bytes(t, sizes.width) + 2 * variables +
-                        double_bytes(2, depth, depth);
-  const double descending =
-      linalg::lbfgs_bytes(descent, settings.steps.value_or(0), t * (depth + 1));
-  const double objective = objective_bytes(sizes, taken, is_capped, is_tied);
-  refiner_bytes bytes;
-  bytes.own = made + batch + points + descending + objective;
-  const double measuring =
-      variables + 1.5 * double_bytes(depth, depth) + linalg::detail::triangular_bytes(depth, depth);
-  const double making = make_batch_bytes(sizes, taken, adds);
-  // The pass over a made set runs before the batch is there.
-  bytes.most = std::max(bytes.own + std::max(measuring, making),
-                        bytes.own - batch + detail::checked_scores_bytes(sizes, plain));
-  return bytes;
+  const index_t taken = many_times(1 + sets, every{0, stride}.count(sizes.queries));
+  declare_sets(space, settings, sizes);
+  refiner_buffers().declare(space, t, depth, settings.fits_bias);
+  space.count(float_bytes(t, sizes.width));  // the values it started from
+  linalg::lbfgs_buffers().declare(space, many_times(t, depth + 1), refiner_buffers::lbfgs_memory,
+                                  settings.steps.value_or(0));
+  objective_buffers().declare(space, t, sizes.width, taken, is_capped, is_tied);
+  {
+    const workspace::phase scoring(space);  // a made set, before the batch is there
+    detail::declare_score_checked(space, sizes, {.importance = importance_kind::none});
+  }
+  declare_batch(space, sizes, taken, adds);
+  {
+    const workspace::phase measuring(space);
+    space.count(double_bytes(t, depth) + 1.5 * double_bytes(depth, depth));
+    linalg::detail::declare_triangular(space, depth, depth);
+  }
+  const workspace::phase solving(space);
+  if (!is_tied) linalg::detail::declare_triangular(space, t, std::max(t, sizes.width));
 }
 
 }  // namespace KVFIT_ISA

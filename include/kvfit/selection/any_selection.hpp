@@ -2,6 +2,7 @@
 /// Any way to select rows, chosen at run time.
 #pragma once
 
+#include "kvfit/attention/declared_bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/policy_handle.hpp"
 #include "kvfit/core/settings.hpp"
@@ -33,23 +34,9 @@ struct selection_functions {
         .refines = [](const void* p) -> bool {
           return refines_by_default(*static_cast<const P*>(p));
         },
-        .bytes = bytes_of<P, Isa>(),
+        .bytes = detail::declared_bytes<P, Isa>(),
     };
     return &table;
-  }
-
- private:
-  template <class P, class Isa>
-  static constexpr auto bytes_of() noexcept -> double (*)(const void*, const head_sizes&) {
-    if constexpr (requires(const P& policy, const head_sizes& sizes) {
-                    select_bytes(policy, sizes);
-                  }) {
-      return [](const void* p, const head_sizes& sizes) -> double {
-        return select_bytes(*static_cast<const P*>(p), sizes);
-      };
-    } else {
-      return nullptr;
-    }
   }
 };
 

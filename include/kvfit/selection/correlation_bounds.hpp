@@ -8,9 +8,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
 namespace kvfit {
@@ -34,13 +34,15 @@ class correlation_bounds {
 
   correlation_bounds() = default;
   /// No bound is known yet of `keys` columns of `queries` numbers.
-  correlation_bounds(index_t keys, index_t queries)
-      : residuals_(static_cast<std::size_t>(depth * queries), 0.0),
-        now_(static_cast<std::size_t>(queries)),
-        known_(keys),
-        bounds_(keys),
-        of_(static_cast<std::size_t>(keys), 0) {
+  correlation_bounds(index_t keys, index_t queries) {
+    make_room(*this, keys, queries);
     std::fill_n(known_.data(), keys, 0.0F);
+  }
+
+  void declare(workspace& space, index_t keys, index_t queries) {
+    space.add(residuals_, depth, queries);
+    space.add(now_, queries);
+    space.add_vectors(keys, known_, bounds_, of_);
   }
 
   /// Makes the bounds those for `residual`, which is finite and in length within 1e38 times those
@@ -99,12 +101,6 @@ class correlation_bounds {
   vector bounds_;  // for the residual now
   std::vector<std::uint8_t> of_;
 };
-
-/// Bytes of `correlation_bounds`.
-inline double correlation_bounds_bytes(index_t keys, index_t queries) noexcept {
-  return float_bytes(2, keys) + static_cast<double>(keys) +
-         double_bytes(correlation_bounds::depth + 1, queries);
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

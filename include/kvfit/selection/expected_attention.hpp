@@ -85,11 +85,26 @@ inline result<void> check_gaussian(const selection_problem& problem) {
   return {};
 }
 
+/// What `expected_logits` works in, and its result.
+struct expected_buffers {
+  static constexpr index_t tile_rows = 256;
+
+  Eigen::VectorXd logits;
+  matrix rows;          ///< a tile
+  double_matrix keys;   ///< the same
+  double_matrix sight;  ///< μ + ½ scale Σ k_j
+
+  void declare(workspace& space, index_t all, index_t depth) {
+    space.add(logits, all);
+    space.add_matrices(tile_rows, depth, rows, keys, sight);
+  }
+};
+
 /// ℓ_j of all keys for the queries of one head, −∞ of hidden ones; see
 /// `selection::expected_attention`.
 inline Eigen::VectorXd expected_logits(const selection_problem& problem,
                                        std::span<const query_block> head) {
-  constexpr index_t tile_rows = 256;
+  constexpr index_t tile_rows = expected_buffers::tile_rows;
   const kv_block& cache = problem.cache;
   const index_t depth = cache.keys.cols();
   const double scale = problem.rule.scale ? static_cast<double>(*problem.rule.scale)
@@ -97,11 +112,10 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
   const auto slope = static_cast<double>(head.front().alibi_slope);
   query_moments moments = moments_of(head);
   simd::scale(moments.covariance.data(), 0.5 * scale, depth * depth);
-  Eigen::VectorXd logits(cache.keys.rows());
+  expected_buffers own;
+  make_room(own, cache.keys.rows(), depth);
+  auto& [logits, buffer, keys, sight] = own;
   const index_t visible = next_row(cache.bias, 0, cache.bias.empty() ? 0 : logits.size(), false);
-  matrix buffer(tile_rows, depth);
-  double_matrix keys(tile_rows, depth);
-  double_matrix sight(tile_rows, depth);  // μ + ½ scale Σ k_j
   for (index_t first = 0; first < logits.size(); first += tile_rows) {
     const index_t count = std::min(tile_rows, logits.size() - first);
     const float_tile rows = load_visible_rows(cache.keys, cache.bias, first, count, buffer.data());
@@ -130,7 +144,7 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
           logit + slope * static_cast<double>(cache.position(row) - cache.position(visible));
     }
   }
-  return logits;
+  return std::move(logits);
 }
 
 /// ln Σ_j exp(x_j).
@@ -198,12 +212,14 @@ inline result<selected_rows> select(const selection::expected_attention& policy,
   return selected_rows{.positions = highest_rows(problem, scores.data(), problem.budget)};
 }
 
-/// Bytes that `select` holds at most, its result included.
-inline double select_bytes(const selection::expected_attention&, const head_sizes& sizes) {
-  constexpr index_t tile = 256;
-  return double_bytes(2, sizes.keys) + double_bytes(2, sizes.depth, sizes.depth) +
-         float_bytes(tile, sizes.depth) + double_bytes(2, tile, sizes.depth) +
-         double_bytes(4, sizes.depth) + float_bytes(sizes.width) + highest_rows_bytes(sizes.budget);
+/// What `select` holds, its result included.
+inline void declare(workspace& space, const selection::expected_attention&,
+                    const head_sizes& sizes) {
+  detail::expected_buffers().declare(space, sizes.keys, sizes.depth);
+  space.count(double_bytes(sizes.keys));                                               // scores
+  space.count(double_bytes(sizes.depth, sizes.depth) + double_bytes(4, sizes.depth));  // moments
+  space.count(float_bytes(sizes.width));
+  highest_rows_buffers().declare(space, sizes.budget);
 }
 
 constexpr bool may_replace(const selection::expected_attention&) {

@@ -117,18 +117,18 @@ inline result<selected_rows> select(const selection::given& policy,
   return chosen;
 }
 
-/// Bytes that `select` holds at most, its result included.
-inline double select_bytes(const selection::first&, const head_sizes& sizes) {
-  return double_bytes(sizes.keys);
+/// What `select` holds, its result included.
+inline void declare(workspace& space, const selection::first&, const head_sizes& sizes) {
+  space.count(double_bytes(sizes.keys));
 }
-inline double select_bytes(const selection::last&, const head_sizes& sizes) {
-  return double_bytes(sizes.keys);
+inline void declare(workspace& space, const selection::last&, const head_sizes& sizes) {
+  space.count(double_bytes(sizes.keys));
 }
-inline double select_bytes(const selection::random&, const head_sizes& sizes) {
-  return double_bytes(sizes.keys);
+inline void declare(workspace& space, const selection::random&, const head_sizes& sizes) {
+  space.count(double_bytes(sizes.keys));
 }
-inline double select_bytes(const selection::given&, const head_sizes& sizes) {
-  return static_cast<double>(sizes.keys) + grown_bytes(double_bytes(sizes.budget));
+inline void declare(workspace& space, const selection::given&, const head_sizes& sizes) {
+  space.count(static_cast<double>(sizes.keys) + grown_bytes(double_bytes(sizes.budget)));
 }
 
 static_assert(selection_policy<selection::first> && selection_policy<selection::last> &&

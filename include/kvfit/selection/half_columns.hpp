@@ -7,8 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/half_dot.hpp"
@@ -35,12 +35,17 @@ class half_columns {
   /// None: `is_empty()`.
   half_columns() = default;
 
+  void declare(workspace& space, index_t keys, index_t queries) {
+    const index_t words = simd::half_words(queries);
+    space.add(words_, keys, words);
+    space.add(lost_, keys);
+    space.add(weights_, 2 * words);
+  }
+
   /// `norms` gets ‖Φ_:j‖ of all keys, as by `mass_columns::norms`, in the same pass.
-  half_columns(mass_columns& columns, vector& norms)
-      : words_(columns.keys(), simd::half_words(columns.queries())),
-        lost_(columns.keys()),
-        weights_(2 * words_.cols()) {
+  half_columns(mass_columns& columns, vector& norms) {
     const index_t keys = columns.keys();
+    make_room(*this, keys, columns.queries());
     norms.resize(keys);
     std::fill_n(norms.data(), keys, 0.0F);
     std::fill_n(lost_.data(), keys, 0.0F);
@@ -94,12 +99,6 @@ inline bool may_hold_halves(index_t queries, index_t keys, bool has_floats,
   const double bytes =
       float_bytes(simd::half_words(queries), keys) + (has_floats ? float_bytes(queries, keys) : 0);
   return bytes <= static_cast<double>(memory_cap);
-}
-
-/// Bytes of `half_columns`.
-inline double half_columns_bytes(const head_sizes& sizes) noexcept {
-  const index_t words = simd::half_words(sizes.queries);
-  return float_bytes(words, sizes.keys) + float_bytes(sizes.keys + 2 * words);
 }
 
 }  // namespace KVFIT_ISA

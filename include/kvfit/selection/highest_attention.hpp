@@ -26,9 +26,10 @@ inline score_options wanted_scores(const selection::highest_attention& policy) {
           .window = policy.window};
 }
 
-/// Bytes that `select` holds at most, its result included.
-inline double select_bytes(const selection::highest_attention&, const head_sizes& sizes) {
-  return highest_rows_bytes(sizes.budget);
+/// What `select` holds, its result included.
+inline void declare(workspace& space, const selection::highest_attention&,
+                    const head_sizes& sizes) {
+  highest_rows_buffers().declare(space, sizes.budget);
 }
 
 inline result<void> check_settings(const selection::highest_attention& policy) {

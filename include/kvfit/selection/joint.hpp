@@ -8,6 +8,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/joint_search.hpp"
 #include "kvfit/selection/mass_columns.hpp"
@@ -63,29 +64,36 @@ inline result<selected_rows> select(const selection::joint& policy,
   return detail::joint_search(problem, policy.mass_weight, policy.sweep, folded).run();
 }
 
-/// Bytes that `select` holds at most, its result included.
-inline double select_bytes(const selection::joint& policy, const head_sizes& sizes) {
+/// What `select` holds, its result included.
+inline void declare(workspace& space, const selection::joint& policy, const head_sizes& sizes) {
   const index_t keys = sizes.keys;
   const index_t targets = 1 + sizes.width;
   const index_t sweep = std::min(policy.sweep, keys);
   const index_t folded = detail::folded_rows(policy, sizes.budget);
-  const bool folds = folds_columns(sizes, folded);
+  const bool folds = folds_columns(folded, sizes.queries, keys, sizes.memory_cap);
   const index_t rows = folds ? folded : sizes.queries;
-  const double begun = target_columns_bytes(sizes) + mass_columns_bytes(sizes) +
-                       (folds ? float_bytes(rows, keys) : 0);
-  const double search =
-      begun + float_bytes(sizes.queries) + static_cast<double>(keys) +
-      float_bytes(targets + 7 * sweep + 3, keys) + float_bytes(sizes.budget + 2 * sweep + 1, rows) +
-      float_bytes(6 * sweep, targets + 2) + grown_bytes(double_bytes(sizes.budget));
-  const auto products = [&](index_t many) {  // with as many columns, result aside
-    return float_bytes(2 * many, rows);
-  };
-  const double look = static_cast<double>(keys) + selection::highest_rows_bytes(2 * sweep) +
-                      grown_bytes(double_bytes(2, sweep)) + products(sweep) +
-                      float_bytes(sweep, rows) + float_bytes(sweep, sizes.budget) +
-                      (folds ? 0 : columns_bytes(sizes, sweep));
-  return std::max(begun + float_bytes(2, sizes.queries),
-                  search + std::max({products(targets), look, fill_bytes(sizes)}));
+  target_columns().declare(space, sizes.queries, sizes.width);
+  mass_columns::declare(space, sizes);
+  space.count(float_bytes(sizes.queries));
+  if (folds) sketch_buffers().declare(space, sizes.queries, keys, rows);
+  space.count(static_cast<double>(keys));  // which keys are open
+  detail::joint_buffers().declare(space, keys, rows, targets, sweep);
+  detail::picked_basis().declare(space, sizes.budget, rows);
+  space.count(grown_bytes(double_bytes(sizes.budget)));
+  {
+    const workspace::phase starting(space);
+    space.count(float_bytes(2, rows, targets));
+  }
+  {
+    const workspace::phase looking(space);
+    space.count(static_cast<double>(keys) + grown_bytes(double_bytes(2, sweep)));
+    selection::best_rows().declare(space, sweep);
+    selection::best_rows().declare(space, sweep);
+    space.count(float_bytes(3, sweep, rows) + float_bytes(sweep, sizes.budget));
+    if (!folds) mass_columns::declare_columns(space, sizes, sweep);
+    space.count(float_bytes(2 * sweep, targets));
+  }
+  fill_buffers().declare(space, keys, sizes.budget);
 }
 
 constexpr bool may_replace(const selection::joint&) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
@@ -25,6 +26,42 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
+/// What a `joint_search` keeps for all keys.
+class joint_buffers {
+ public:
+  /// `rows`: the length of a column; `targets`: 1 + d_v.
+  void declare(workspace& space, index_t keys, index_t rows, index_t targets, index_t sweep) {
+    const index_t slots = 2 * sweep;  // a sweep's own, and what earlier ones have left
+    space.add_vectors(keys, norms_, residual_norm_sq_, score_);
+    space.add(correlation_, keys, targets);
+    space.add(slots_, slots, 1, index_t{-1});
+    space.add_vectors(slots, along_, change_);
+    space.add(orthogonal_, slots, rows);
+    space.add(correlation_of_, slots, targets);
+    space.add_matrices(keys, slots, products_, shared_);
+    space.add(fresh_, keys, sweep);
+    // As many picks may wait as there are slots to pick from.
+    space.add(waiting_, keys, slots);
+    space.add(explained_, slots, targets);
+  }
+
+ protected:
+  vector norms_;                // ‖a_j‖²
+  vector residual_norm_sq_;     // ‖P⊥a_j‖²
+  matrix correlation_;          // T × (1 + d_v): G as of the last sweep
+  vector score_;                // ‖G_j‖² as of now
+  std::vector<index_t> slots_;  // keys whose products are at hand, −1 for none
+  matrix orthogonal_;           // slots × n: P⊥a
+  matrix correlation_of_;       // slots × (1 + d_v): their rows of G
+  matrix products_;             // T × slots: AᵀP⊥a
+  matrix shared_;               // T × slots: H
+  matrix fresh_;                // T × newcomers
+  matrix waiting_;              // T × waits: their z
+  matrix explained_;            // waits × (1 + d_v): their g
+  std::vector<float> along_;    // slots: z of each slot's key
+  std::vector<float> change_;   // slots: of a slot's H for each z_j
+};
+
 /// One run of simultaneous orthogonal least squares; see `selection::joint`.
 ///
 /// G is the residuals' products with every column, T × (1 + d_v). For a pick with column a,
@@ -39,7 +76,7 @@ inline namespace KVFIT_ISA {
 ///     ‖G_j − z_j g‖² = ‖G_j‖² − 2 z_j ⟨G_j, g⟩ + z_j² ‖g‖²
 ///
 /// and G itself is brought up to date once a sweep, in one product of matrices.
-class joint_search {
+class joint_search : private joint_buffers {
  public:
   /// Fields of the policy, and the rows that its `sketch` folds the queries onto (0: none).
   joint_search(const selection_problem& problem, double mass_weight, index_t sweep, index_t folded)
@@ -91,24 +128,16 @@ class joint_search {
   [[nodiscard]] index_t slots() const noexcept { return static_cast<index_t>(slots_.size()); }
 
   void start() {
-    const index_t keys = columns_.keys();
+    make_room(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.rows(),
+              targets_.columns().cols(), sweep_);
+    for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &waiting_, &explained_}) {
+      std::fill_n(one->data(), one->size(), 0.0F);
+    }
     columns_.squared_norms(norms_);
     residual_norm_sq_ = norms_;
     columns_.correlate(columns_.fold(targets_.columns()), correlation_);
-    score_.resize(keys);
     measure_correlation();
     basis_ = picked_basis(problem_.budget, columns_.rows());
-    const index_t slots = 2 * sweep_;  // a sweep's own, and what earlier ones have left
-    slots_.assign(static_cast<std::size_t>(slots), -1);
-    along_.resize(static_cast<std::size_t>(slots));
-    change_.resize(static_cast<std::size_t>(slots));
-    set_zero(orthogonal_, slots, columns_.rows());
-    set_zero(products_, keys, slots);
-    set_zero(correlation_of_, slots, targets());
-    // As many picks may wait as there are slots to pick from.
-    set_zero(waiting_, keys, slots);
-    set_zero(explained_, slots, targets());
-    shared_.resize(keys, slots);
   }
 
   /// 1 + d_v.
@@ -291,22 +320,8 @@ class joint_search {
   sketched_columns columns_;
   index_t sweep_;
   std::vector<char> is_open_;
-  vector norms_;             // ‖a_j‖²
-  vector residual_norm_sq_;  // ‖P⊥a_j‖²
-  matrix correlation_;       // T × (1 + d_v): G as of the last sweep
-  vector score_;             // ‖G_j‖² as of now
   picked_basis basis_;
-  std::vector<index_t> slots_;  // keys whose products are at hand, −1 for none
-  matrix orthogonal_;           // slots × n: P⊥a
-  matrix correlation_of_;       // slots × (1 + d_v): their rows of G
-  matrix products_;             // T × slots: AᵀP⊥a
-  matrix shared_;               // T × slots: H
-  matrix fresh_;                // T × newcomers
-  index_t pending_ = 0;         // picks since the last sweep
-  matrix waiting_;              // T × waits: their z
-  matrix explained_;            // waits × (1 + d_v): their g
-  std::vector<float> along_;    // slots: z of each slot's key
-  std::vector<float> change_;   // slots: of a slot's H for each z_j
+  index_t pending_ = 0;  // picks since the last sweep
   selected_rows out_;
 };
 

@@ -10,6 +10,7 @@
 #include "kvfit/attention/mass_row.hpp"
 #include "kvfit/attention/row_logits.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/dot.hpp"
@@ -28,6 +29,27 @@ struct column_part {
   [[nodiscard]] const float* row(index_t key) const noexcept { return data + key * count; }
 };
 
+/// Whether `mass_columns` of these sizes has all columns at hand.
+inline bool stores_mass_columns(const head_sizes& sizes) noexcept {
+  return sizes.has_exponentials ||
+         float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(sizes.memory_cap);
+}
+
+/// What `mass_columns` works in.
+struct mass_column_buffers {
+  vector factor;
+  vector target;
+  vector weights;  ///< of a residual
+  matrix columns;  ///< what is stored here, or a panel: keys × queries
+
+  void declare(workspace& space, const head_sizes& sizes) {
+    space.add_vectors(sizes.queries, factor, target, weights);
+    if (sizes.has_exponentials) return;
+    const bool stores = stores_mass_columns(sizes);
+    space.add(columns, sizes.keys, stores ? sizes.queries : largest_panel(sizes, sizes.keys));
+  }
+};
+
 /// Φ_ij = f_i exp(s_ij − m_i) for n queries and T keys, and its target; f by `mass_weighting`.
 /// `problem.scores` must outlive it.
 ///
@@ -41,44 +63,58 @@ class mass_columns {
                const vector* row_weights = nullptr)
       : problem_(problem),
         source_(problem.cache, problem.queries, problem.rule),
-        panels_(cut_panels(problem.queries, panel_rows(problem.cache.keys.rows()))),
-        factor_(problem.queries.rows()),
-        target_(problem.queries.rows()) {
-    const index_t n = target_.size();
+        panels_(cut_panels(problem.queries, panel_rows(problem.cache.keys.rows()))) {
+    const head_sizes sizes = sizes_of_problem(problem);
+    make_room(own_, sizes);
+    const index_t n = sizes.queries;
     for (index_t i = 0; i < n; ++i) {
       const mass_row row = weighted_mass_row(*problem.scores, i, weighting);
       const float weight = row_weights == nullptr ? 1.0F : (*row_weights)[i];
-      factor_[i] = row.factor * weight;
-      target_[i] = row.target * weight;
+      own_.factor[i] = row.factor * weight;
+      own_.target[i] = row.target * weight;
     }
-    const auto& kept = problem.scores->exponentials;
-    if (kept.rows() == keys() && kept.cols() == n && problem.scores->shift.size() == n) {
-      stored_ = kept.data();
+    if (sizes.has_exponentials) {
+      stored_ = problem.scores->exponentials.data();
       for (index_t i = 0; i < n; ++i) {  // theirs are of another shift
-        if (factor_[i] != 0)
-          factor_[i] *= std::exp(problem.scores->shift[i] - problem.scores->max[i]);
+        if (own_.factor[i] != 0)
+          own_.factor[i] *= std::exp(problem.scores->shift[i] - problem.scores->max[i]);
       }
       return;
     }
-    const auto bytes = static_cast<double>(n) * static_cast<double>(keys()) * sizeof(float);
-    if (bytes > static_cast<double>(problem.memory_cap)) return;
-    own_.resize(keys(), n);
-    for (const query_panel& part : panels_) fill(part, own_.data() + part.offset, n);
-    stored_ = own_.data();
+    if (!stores_mass_columns(sizes)) return;
+    for (const query_panel& part : panels_) fill(part, own_.columns.data() + part.offset, n);
+    stored_ = own_.columns.data();
+  }
+
+  /// All but what `correlate` of a matrix and `columns` hold besides.
+  static void declare(workspace& space, const head_sizes& sizes) {
+    mass_column_buffers().declare(space, sizes);
+    logit_sizes logits = logit_sizes_of(sizes, sizes.keys);
+    logits.precision = precision_kind::fp32;
+    declare_logits(space, logits);
+    panel_list().declare(space, sizes.queries, sizes.blocks, panel_rows(sizes.keys));
+    space.count(double_bytes(logits.panel) + float_bytes(sizes.queries));  // sums; signs times f
+  }
+  /// What `columns` of `many` rows holds besides, its result included.
+  static void declare_columns(workspace& space, const head_sizes& sizes, index_t many) {
+    space.count(float_bytes(many, sizes.queries));
+    if (stores_mass_columns(sizes)) return;
+    declare_row_logits(space, sizes, many);
+    space.count(float_bytes(many, sizes.depth) + double_bytes(sizes.queries));
   }
 
   [[nodiscard]] bool is_stored() const noexcept { return stored_ != nullptr; }
   /// Bytes that the problem allows for n × T numbers.
   [[nodiscard]] index_t memory_cap() const noexcept { return problem_.memory_cap; }
-  [[nodiscard]] index_t queries() const noexcept { return target_.size(); }
+  [[nodiscard]] index_t queries() const noexcept { return own_.target.size(); }
   [[nodiscard]] index_t keys() const noexcept { return source_.keys(); }
   [[nodiscard]] const executor_ref& threads() const noexcept { return problem_.threads; }
   /// Keys that one thread takes at a time.
   static constexpr index_t piece = 512;
   /// n: f_i, with what takes stored exponentials to the queries' own shift.
-  [[nodiscard]] const vector& factors() const noexcept { return factor_; }
+  [[nodiscard]] const vector& factors() const noexcept { return own_.factor; }
   /// n: y_i f_i.
-  [[nodiscard]] const vector& target() const noexcept { return target_; }
+  [[nodiscard]] const vector& target() const noexcept { return own_.target; }
 
   /// How many parts the queries are taken in: one where columns are stored, so that a sum over
   /// queries is one sum.
@@ -89,9 +125,8 @@ class mass_columns {
   column_part part(index_t p) {
     if (is_stored()) return {stored_, 0, queries()};
     const query_panel& panel = panels_[static_cast<std::size_t>(p)];
-    own_.resize(keys(), panel.count);
-    fill(panel, own_.data(), panel.count);
-    return {own_.data(), panel.offset, panel.count};
+    fill(panel, own_.columns.data(), panel.count);
+    return {own_.columns.data(), panel.offset, panel.count};
   }
 
   /// out_j = Σ_i residual_i Φ_ij for all T keys. Cost n · T multiply-adds (and a score pass if not
@@ -102,7 +137,7 @@ class mass_columns {
     std::fill_n(out.data(), keys(), 0.0F);
     for (index_t p = 0; p < parts(); ++p) {
       const column_part now = part(p);
-      const float* weights = weights_.data() + now.first;
+      const float* weights = own_.weights.data() + now.first;
       over_pieces(threads(), keys(), piece, [&](index_t first, index_t count) noexcept {
         for (index_t j = first; j < first + count; ++j) {
           out[j] += simd::dot32(now.row(j), weights, now.count);
@@ -119,7 +154,7 @@ class mass_columns {
     for (index_t i = 0; i < queries(); ++i) {
       const float* from = of.data() + i * many;
       float* to = weighted.data() + i * many;
-      const float factor = factor_[i];
+      const float factor = own_.factor[i];
       for (index_t c = 0; c < many; ++c) to[c] = from[c] * factor;
     }
     out.resize(keys(), many);
@@ -136,7 +171,7 @@ class mass_columns {
   /// out_jr = Σ_{i ≡ r mod rows} sign_i Φ_ij: T × rows. Cost n · T (and a score pass, if not
   /// stored).
   void fold(const vector& signs, index_t rows, matrix& out) {
-    vector factors = factor_;
+    vector factors = own_.factor;
     simd::multiply_each(factors.data(), signs.data(), queries());
     out.resize(keys(), rows);
     std::fill_n(out.data(), out.size(), 0.0F);
@@ -158,14 +193,14 @@ class mass_columns {
 
   /// The residual that `correlation` and `correlations` refer to.
   void set_residual(const vector& residual) {
-    weights_ = residual;
-    simd::multiply_each(weights_.data(), factor_.data(), queries());
+    own_.weights = residual;
+    simd::multiply_each(own_.weights.data(), own_.factor.data(), queries());
   }
   /// n: f_i residual_i.
-  [[nodiscard]] const vector& weighted_residual() const noexcept { return weights_; }
+  [[nodiscard]] const vector& weighted_residual() const noexcept { return own_.weights; }
   /// Σ_i residual_i Φ_ij of one key: what `correlate` writes for it. Requires `is_stored()`.
   [[nodiscard]] float correlation(index_t j) const noexcept {
-    return simd::dot32(stored_ + j * queries(), weights_.data(), queries());
+    return simd::dot32(stored_ + j * queries(), own_.weights.data(), queries());
   }
   /// The same of some keys, stored or not: out_k of the row rows_k. Columns that are not stored are
   /// made `made_at_once` at a time.
@@ -182,7 +217,7 @@ class mass_columns {
       const matrix made = exponentials(
           rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(many)));
       for (index_t k = 0; k < many; ++k) {
-        out[first + k] = simd::dot32(made.data() + k * queries(), weights_.data(), queries());
+        out[first + k] = simd::dot32(made.data() + k * queries(), own_.weights.data(), queries());
       }
     }
   }
@@ -196,7 +231,7 @@ class mass_columns {
       const column_part now = part(p);
       over_pieces(threads(), keys(), piece, [&](index_t first, index_t count) noexcept {
         for (index_t j = first; j < first + count; ++j) {
-          out[j] += simd::square_sum32(now.row(j), factor_.data() + now.first, now.count);
+          out[j] += simd::square_sum32(now.row(j), own_.factor.data() + now.first, now.count);
         }
       });
     }
@@ -207,7 +242,7 @@ class mass_columns {
   matrix columns(std::span<const index_t> rows) const {
     matrix out = exponentials(rows);
     for (index_t k = 0; k < out.rows(); ++k) {
-      simd::multiply_each(out.data() + k * queries(), factor_.data(), queries());
+      simd::multiply_each(out.data() + k * queries(), own_.factor.data(), queries());
     }
     return out;
   }
@@ -247,36 +282,9 @@ class mass_columns {
   selection_problem problem_;
   logit_source source_;
   std::vector<query_panel> panels_;
-  vector factor_;
-  vector target_;
-  vector weights_;
   const float* stored_ = nullptr;  // keys × n; null where each use makes them anew
-  matrix own_;                     // what is stored here, or a panel
+  mass_column_buffers own_;
 };
-
-/// Whether `mass_columns` of these sizes has all columns at hand.
-inline bool stores_mass_columns(const head_sizes& sizes) noexcept {
-  return sizes.has_exponentials ||
-         float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(sizes.memory_cap);
-}
-
-/// Bytes of `mass_columns` with what its uses hold besides, but for `correlate` of a matrix and
-/// `columns`.
-inline double mass_columns_bytes(const head_sizes& sizes) noexcept {
-  const index_t panel = largest_panel(sizes, sizes.keys);
-  const index_t stored = stores_mass_columns(sizes) ? sizes.queries : panel;
-  return logit_source_bytes(sizes, sizes.keys) + float_bytes(4, sizes.queries) +
-         double_bytes(panel) + (sizes.has_exponentials ? 0 : float_bytes(sizes.keys, stored));
-}
-
-/// Bytes that `columns` of `many` rows holds besides, its result included.
-inline double columns_bytes(const head_sizes& sizes, index_t many) noexcept {
-  const double made = stores_mass_columns(sizes)
-                          ? 0
-                          : row_logits_bytes(sizes, many) + float_bytes(many, sizes.depth) +
-                                double_bytes(sizes.queries);
-  return float_bytes(many, sizes.queries) + made;
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

@@ -13,6 +13,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/linalg/growing_cholesky.hpp"
 #include "kvfit/selection/fill.hpp"
@@ -50,31 +51,77 @@ inline index_t rounds_of(const selection::omp& policy, index_t budget) noexcept 
   return rounds;
 }
 
-/// One run of OMP; see `selection::omp`.
-class omp_search {
+/// What an `omp_search` keeps beside columns, their ranking and their fit.
+class omp_buffers {
  public:
-  omp_search(const selection::omp& policy, const selection_problem& problem)
+  void declare(workspace& space, index_t keys, index_t queries, index_t budget) {
+    space.add(is_open_, keys, 1, char{1});
+    space.add_vectors(queries, residual_float_, residual_);
+    space.add(solution_, budget);
+    space.reserve(weights_, budget);
+  }
+
+ protected:
+  std::vector<char> is_open_;  // neither chosen nor banned
+  vector residual_float_;
+  Eigen::VectorXd residual_;
+  Eigen::VectorXd solution_;
+  std::vector<double> weights_;
+};
+
+/// The columns of the mass equation and their ranking, by the CPU: what `omp_search` asks.
+class omp_columns {
+ public:
+  omp_columns(const selection::omp& policy, const selection_problem& problem)
+      : columns_(problem, policy.weighting),
+        ranking_(columns_, policy.norm_power, policy.absolute, rounds_of(policy, problem.budget)) {}
+
+  omp_columns(const omp_columns&) = delete;  // its ranking refers to its columns
+  omp_columns& operator=(const omp_columns&) = delete;
+  ~omp_columns() = default;
+
+  [[nodiscard]] index_t queries() const noexcept { return columns_.queries(); }
+  [[nodiscard]] index_t keys() const noexcept { return columns_.keys(); }
+  /// n: the right-hand side.
+  [[nodiscard]] const vector& target() const noexcept { return columns_.target(); }
+  /// Whether columns are stored, so that no round makes them anew.
+  [[nodiscard]] bool is_at_hand() const noexcept { return ranking_.is_at_hand(); }
+  /// The `count` best open rows, best first; until the next call.
+  result<std::span<const index_t>> best(const vector& residual, std::span<const char> open,
+                                        index_t count) {
+    return ranking_.best(residual, open, count);
+  }
+  /// Columns of these rows, a row each.
+  [[nodiscard]] result<matrix> columns(std::span<const index_t> rows) const {
+    return columns_.columns(rows);
+  }
+
+ private:
+  mass_columns columns_;
+  residual_ranking ranking_;
+};
+
+/// One run of OMP; see `selection::omp`. `Columns`: who has the columns and ranks them, with the
+/// members of `omp_columns`.
+template <class Columns>
+class omp_search : private omp_buffers {
+ public:
+  omp_search(const selection::omp& policy, const selection_problem& problem, Columns& columns)
       : policy_(policy),
         problem_(problem),
-        columns_(problem, policy.weighting),
-        ranking_(columns_, policy.norm_power, policy.absolute, rounds_of(policy, problem.budget)),
+        columns_(columns),
         fit_(columns_.queries(), problem.budget, linalg::growing_cholesky::default_rank_tolerance,
-             problem.threads),
-        is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
+             problem.threads) {
     const vector& target = columns_.target();
-    residual_.resize(target.size());
+    make_room(static_cast<omp_buffers&>(*this), columns_.keys(), target.size(), problem.budget);
     for (index_t i = 0; i < target.size(); ++i) residual_[i] = static_cast<double>(target[i]);
     fit_.set_target(residual_);
     target_norm_ = residual_norm();
     for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
     }
-    out_.report.recomputed = !ranking_.is_at_hand();
+    out_.report.recomputed = !columns_.is_at_hand();
   }
-
-  omp_search(const omp_search&) = delete;  // its ranking refers to its columns
-  omp_search& operator=(const omp_search&) = delete;
-  ~omp_search() = default;
 
   result<selected_rows> run() {
     int passes = 0;
@@ -110,14 +157,14 @@ class omp_search {
     while (size() < problem_.budget && !is_explained()) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
       const selection::omp_step now = step_at(policy_, size());
-      residual_float_.resize(residual_.size());
       for (index_t i = 0; i < residual_.size(); ++i) {
         residual_float_[i] = static_cast<float>(residual_[i]);
       }
-      const auto rows = ranking_.best(residual_float_, is_open_,
+      const auto rows = columns_.best(residual_float_, is_open_,
                                       std::min(now.keys_per_round, problem_.budget - size()));
-      if (rows.empty()) break;
-      add(rows);
+      if (!rows) return rows.error();
+      if (rows->empty()) break;
+      if (const auto ok = add(*rows); !ok) return ok;
       if (!has_weights_ || out_.report.rounds % now.refit_interval == 0) {
         refit();
       } else {
@@ -130,13 +177,15 @@ class omp_search {
     return {};
   }
 
-  void add(std::span<const index_t> rows) {
-    const matrix added = columns_.columns(rows);
-    fit_.append(added.data(), added.rows());
+  result<void> add(std::span<const index_t> rows) {
+    const auto added = columns_.columns(rows);
+    if (!added) return added.error();
+    fit_.append(added->data(), added->rows());
     for (const index_t row : rows) {
       out_.positions.push_back(row);
       is_open_[static_cast<std::size_t>(row)] = 0;
     }
+    return {};
   }
 
   /// w = clip(argmin ‖Φ_S w − y‖).
@@ -187,14 +236,8 @@ class omp_search {
 
   selection::omp policy_;
   selection_problem problem_;
-  mass_columns columns_;
-  residual_ranking ranking_;
+  Columns& columns_;
   linalg::growing_cholesky fit_;
-  std::vector<char> is_open_;  // neither chosen nor banned
-  vector residual_float_;
-  Eigen::VectorXd residual_;
-  Eigen::VectorXd solution_;
-  std::vector<double> weights_;
   double target_norm_ = 0;
   bool has_weights_ = false;  // false: the next round refits whatever the interval
   bool is_fitted_ = false;    // weights are those of exactly this set
@@ -261,23 +304,27 @@ inline result<selected_rows> select(const selection::omp& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
   if (const auto ok = check_ranked_problem(problem); !ok) return ok.error();
-  return detail::omp_search(policy, problem).run();
+  detail::omp_columns columns(policy, problem);
+  return detail::omp_search(policy, problem, columns).run();
 }
 
-/// Bytes that `select` holds at most, its result included.
-inline double select_bytes(const selection::omp& policy, const head_sizes& sizes) {
+/// What `select` holds, its result included.
+inline void declare(workspace& space, const selection::omp& policy, const head_sizes& sizes) {
   index_t most = policy.keys_per_round;
   for (const selection::omp_step& step : policy.schedule) {
     most = std::max(most, step.keys_per_round);
   }
   most = std::min(most, sizes.budget);
-  const double search =
-      mass_columns_bytes(sizes) +
-      residual_ranking_bytes(sizes, most, detail::rounds_of(policy, sizes.budget)) +
-      linalg::growing_cholesky_bytes(sizes.queries, sizes.budget) +
-      static_cast<double>(sizes.keys) + float_bytes(3, sizes.queries) +
-      double_bytes(2, sizes.budget) + grown_bytes(double_bytes(4, sizes.budget));
-  return search + std::max(columns_bytes(sizes, most), fill_bytes(sizes));
+  mass_columns::declare(space, sizes);
+  residual_ranking::declare(space, sizes, most, detail::rounds_of(policy, sizes.budget));
+  linalg::growing_cholesky().declare(space, sizes.queries, sizes.budget);
+  detail::omp_buffers().declare(space, sizes.keys, sizes.queries, sizes.budget);
+  space.count(grown_bytes(double_bytes(3, sizes.budget)));  // positions, weights and their copies
+  {
+    const workspace::phase adding(space);
+    mass_columns::declare_columns(space, sizes, most);
+  }
+  fill_buffers().declare(space, sizes.keys, sizes.budget);
 }
 
 constexpr bool may_replace(const selection::omp&) {

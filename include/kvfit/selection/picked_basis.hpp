@@ -8,6 +8,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/transpose.hpp"
@@ -20,11 +21,6 @@ inline float* row_of(matrix& m, index_t row) noexcept {
 }
 inline const float* row_of(const matrix& m, index_t row) noexcept {
   return m.data() + row * m.cols();
-}
-
-inline void set_zero(matrix& out, index_t rows, index_t cols) {
-  out.resize(rows, cols);
-  std::fill_n(out.data(), out.size(), 0.0F);
 }
 
 /// out_i = factor · x_i.
@@ -44,7 +40,9 @@ class picked_basis {
  public:
   picked_basis() = default;
   /// Room for `capacity` rows of n numbers.
-  picked_basis(index_t capacity, index_t n) : rows_(capacity, n) {}
+  picked_basis(index_t capacity, index_t n) { make_room(*this, capacity, n); }
+
+  void declare(workspace& space, index_t capacity, index_t n) { space.add(rows_, capacity, n); }
 
   /// Appends `scale` times `column`, which is of length 1 and orthogonal to the rows before it.
   void append(const float* column, float scale) {

@@ -61,7 +61,8 @@ struct selected_rows {
 
 /// A selection: a type S with `score_options wanted_scores(const S&)` and
 /// `result<selected_rows> select(const S&, const selection_problem&)`, found beside S. What it
-/// holds at most it may say by `double select_bytes(const S&, const head_sizes&)`
+/// holds, its result included, it may list by `void declare(workspace&, const S&, const
+/// head_sizes&)`
 /// (`planned_memory`).
 template <class S>
 concept selection_policy = requires(const S& policy, const selection_problem& problem) {
@@ -73,6 +74,20 @@ concept selection_policy = requires(const S& policy, const selection_problem& pr
 
 namespace kvfit {
 inline namespace KVFIT_ISA {
+
+/// The sizes of a selection's problem.
+inline head_sizes sizes_of_problem(const selection_problem& problem) noexcept {
+  head_sizes sizes = sizes_of_head(problem.cache, problem.queries);
+  sizes.budget = problem.budget;
+  sizes.memory_cap = problem.memory_cap;
+  if (problem.scores != nullptr) {
+    const attention_scores& scores = *problem.scores;
+    sizes.has_exponentials = scores.exponentials.rows() == sizes.keys &&
+                             scores.exponentials.cols() == sizes.queries &&
+                             scores.shift.size() == sizes.queries;
+  }
+  return sizes;
+}
 
 /// Errors common to all selections: a budget outside 1 … T, and scores or origins of other queries.
 inline result<void> check_problem(const selection_problem& problem) {

@@ -5,10 +5,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/selection/problem.hpp"
 
 namespace kvfit::selection {
@@ -28,7 +29,7 @@ struct ranks_before {
 };
 
 /// Collects the `most` best of the rows that it is offered, in any order. Cost a comparison a row,
-/// and most · log(most) to sort; memory `highest_rows_bytes(most)`.
+/// and most · log(most) to sort; memory for 2 · most.
 class best_rows {
  public:
   explicit best_rows(index_t most = 0) { restart(most); }
@@ -38,8 +39,10 @@ class best_rows {
     most_ = static_cast<std::size_t>(std::max<index_t>(most, 0));
     is_full_ = false;
     rows_.clear();
-    rows_.reserve(2 * most_);
+    make_room(*this, most);
   }
+
+  void declare(workspace& space, index_t most) { space.reserve(rows_, 2, most); }
 
   /// `score`: no NaN; −∞ is one like others.
   void offer(index_t row, double score) {
@@ -74,6 +77,17 @@ class best_rows {
   std::vector<ranked_row> rows_;
 };
 
+/// What `highest_rows` works in, and what it returns.
+struct highest_rows_buffers {
+  best_rows best;
+  std::vector<index_t> rows;
+
+  void declare(workspace& space, index_t count) {
+    best.declare(space, count);
+    space.reserve(rows, count);
+  }
+};
+
 /// The `count` rows of largest score that may be kept (or all, where there are fewer), by
 /// descending score; ties go to the earlier row. `scores`: T numbers, −∞ among them, no NaN. Cost
 /// T + count log count comparisons, for scores in no particular order.
@@ -81,20 +95,14 @@ template <class Number>
 std::vector<index_t> highest_rows(const selection_problem& problem, const Number* scores,
                                   index_t count) {
   const index_t keys = problem.cache.keys.rows();
-  best_rows best(std::min(count, keys));
+  highest_rows_buffers own;
+  own.best.restart(std::min(count, keys));
+  make_room(own, std::min(count, keys));
   for (index_t row = 0; row < keys; ++row) {
-    if (problem.may_keep(row)) best.offer(row, static_cast<double>(scores[row]));
+    if (problem.may_keep(row)) own.best.offer(row, static_cast<double>(scores[row]));
   }
-  std::vector<index_t> rows;
-  const std::span<const ranked_row> sorted = best.sorted();
-  rows.reserve(sorted.size());
-  for (const ranked_row& one : sorted) rows.push_back(one.row);
-  return rows;
-}
-
-/// Bytes that `highest_rows` of `count` rows holds, its result included.
-constexpr double highest_rows_bytes(index_t count) noexcept {
-  return double_bytes(2 * 2 + 1, count);
+  for (const ranked_row& one : own.best.sorted()) own.rows.push_back(one.row);
+  return std::move(own.rows);
 }
 
 }  // namespace KVFIT_ISA

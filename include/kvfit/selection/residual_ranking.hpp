@@ -18,6 +18,37 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
+/// What a `residual_ranking` works in beside columns and bounds.
+struct ranking_buffers {
+  /// A key examined: what its score is at least, and what its c_j is at most.
+  struct score_bound {
+    index_t row;
+    float least;
+    float most;
+  };
+
+  vector norms;
+  vector divisors;  ///< ‖Φ_:j‖^power
+  vector correlation;
+  std::vector<char> is_seen;
+  selection::best_rows best;
+  selection::best_rows leading;  ///< by what they score at least; examined first the next time
+  std::vector<score_bound> score_bounds;
+  std::vector<index_t> rows;
+
+  void declare(workspace& space, index_t keys, bool has_norms, index_t count) {
+    if (has_norms) space.add(norms, keys);
+    space.add_vectors(keys, divisors, correlation, is_seen);
+    best.declare(space, std::min(count, keys));
+    leading.declare(space, most_leading(count, keys));
+    space.grow(score_bounds, keys);
+    space.grow(rows, keys);
+  }
+  static index_t most_leading(index_t count, index_t keys) noexcept {
+    return std::min(many_times(5, count) + 32, keys);
+  }
+};
+
 /// Ranks keys by c_j / ‖Φ_:j‖^power, c = Φᵀr or |Φᵀr|, for a residual r that changes little by
 /// little; the ranking is that of examining all keys, in fp32.
 ///
@@ -36,23 +67,39 @@ class residual_ranking {
   /// some.
   residual_ranking(mass_columns& columns, double norm_power, bool absolute, index_t rounds)
       : columns_(columns), is_absolute_(absolute) {
-    divisors_.resize(columns_.keys());
-    std::fill_n(divisors_.data(), columns_.keys(), 1.0F);
-    if (holds_halves(columns.queries(), columns.keys(), columns.is_stored(), columns.memory_cap(),
-                     rounds)) {
-      halves_ = half_columns(columns, norms_);
-    } else if (norm_power != 0 || columns.is_stored()) {
-      columns_.norms(norms_);
+    const bool has_halves = holds_halves(columns.queries(), columns.keys(), columns.is_stored(),
+                                         columns.memory_cap(), rounds);
+    const bool has_norms = has_halves || norm_power != 0 || columns.is_stored();
+    make_room(own_, columns_.keys(), has_norms, 0);
+    std::fill_n(own_.divisors.data(), columns_.keys(), 1.0F);
+    if (has_halves) {
+      halves_ = half_columns(columns, own_.norms);
+    } else if (has_norms) {
+      columns_.norms(own_.norms);
     }
     is_at_hand_ = columns.is_stored() || !halves_.is_empty();
     if (norm_power != 0) {
       const auto power = static_cast<float>(norm_power);
-      for (index_t j = 0; j < norms_.size(); ++j)
-        divisors_[j] = std::pow(norms_[j] + 1e-12F, power);
+      for (index_t j = 0; j < own_.norms.size(); ++j)
+        own_.divisors[j] = std::pow(own_.norms[j] + 1e-12F, power);
     }
     const float unseen = unseen_norm(columns_.queries());
-    for (float& norm : norms_) norm += unseen;  // from here on they bound
+    for (float& norm : own_.norms) norm += unseen;  // from here on they bound
     if (is_at_hand_) bounds_ = correlation_bounds(columns_.keys(), columns_.queries());
+  }
+
+  /// All that one holds beside its columns, asked for `count` rows at most, so many rounds.
+  static void declare(workspace& space, const head_sizes& sizes, index_t count, index_t rounds) {
+    const bool has_floats = stores_mass_columns(sizes);
+    if (holds_halves(sizes.queries, sizes.keys, has_floats, sizes.memory_cap, rounds)) {
+      half_columns().declare(space, sizes.keys, sizes.queries);
+    }
+    correlation_bounds().declare(space, sizes.keys, sizes.queries);
+    ranking_buffers().declare(space, sizes.keys, true, count);
+    const workspace::phase making(space);
+    if (!has_floats) {
+      mass_columns::declare_columns(space, sizes, std::min(sizes.keys, mass_columns::made_at_once));
+    }
   }
 
   /// The `count` best of the rows that are `open`, best first; ties go to the earlier row. Rows
@@ -60,15 +107,15 @@ class residual_ranking {
   /// for each row examined.
   std::span<const index_t> best(const vector& residual, std::span<const char> open, index_t count) {
     const index_t most = std::min(count, columns_.keys());
-    best_.restart(most);
+    own_.best.restart(most);
     if (most > 0 && is_at_hand_) {
       rank_by_bounds(residual, open, most);
     } else if (most > 0) {
       rank_all(residual, open);
     }
-    rows_.clear();
-    for (const selection::ranked_row& one : best_.sorted()) rows_.push_back(one.row);
-    return rows_;
+    own_.rows.clear();
+    for (const selection::ranked_row& one : own_.best.sorted()) own_.rows.push_back(one.row);
+    return own_.rows;
   }
 
   /// Whether columns are stored, in fp32 or bf16. If not, every call makes all of them anew.
@@ -86,17 +133,12 @@ class residual_ranking {
     return (rounds >= pay_after || !has_floats) && may_hold_halves(queries, keys, has_floats, cap);
   }
 
-  /// A key examined: what its score is at least, and what its c_j is at most.
-  struct score_bound {
-    index_t row;
-    float least;
-    float most;
-  };
+  using score_bound = ranking_buffers::score_bound;
 
   void rank_all(const vector& residual, std::span<const char> open) {
-    columns_.correlate(residual, correlation_);
-    for (index_t j = 0; j < correlation_.size(); ++j) {
-      if (open[static_cast<std::size_t>(j)] != 0) take(j, correlation_[j]);
+    columns_.correlate(residual, own_.correlation);
+    for (index_t j = 0; j < own_.correlation.size(); ++j) {
+      if (open[static_cast<std::size_t>(j)] != 0) take(j, own_.correlation[j]);
     }
   }
 
@@ -109,21 +151,21 @@ class residual_ranking {
         0x1p-24;
     slack_ = static_cast<float>(2 * rounding * norm);
     norm_ = static_cast<float>(norm * (1 + 1e-6));
-    bounds_.move_to(residual, norms_, 2 * slack_);  // its own, and that of the mark
+    bounds_.move_to(residual, own_.norms, 2 * slack_);  // its own, and that of the mark
     columns_.set_residual(residual);
     if (!halves_.is_empty()) halves_.set_weighted_residual(columns_.weighted_residual());
 
-    rows_.clear();
-    is_seen_.assign(static_cast<std::size_t>(columns_.keys()), 0);
-    for (const selection::ranked_row& known : leading_.sorted()) {  // a high mark to begin with
+    own_.rows.clear();
+    own_.is_seen.assign(static_cast<std::size_t>(columns_.keys()), 0);
+    for (const selection::ranked_row& known : own_.leading.sorted()) {  // a high mark to begin with
       const index_t j = known.row;
       const auto at = static_cast<std::size_t>(j);
       if (open[at] == 0) continue;
-      is_seen_[at] = 1;
-      rows_.push_back(j);
+      own_.is_seen[at] = 1;
+      own_.rows.push_back(j);
     }
-    leading_.restart(std::min(5 * count + 32, columns_.keys()));
-    score_bounds_.clear();
+    own_.leading.restart(ranking_buffers::most_leading(count, columns_.keys()));
+    own_.score_bounds.clear();
     bound_rows();
     find_reaching(open, floor_of(mark(count)));
     bound_rows();
@@ -133,11 +175,11 @@ class residual_ranking {
   /// What c_j / divisor_j must be at least to be no worse than a score of `mark`, rounding allowed.
   static float floor_of(float mark) noexcept { return mark - 1e-6F * std::abs(mark); }
 
-  /// `rows_`: the open ones not yet seen whose bound reaches `floor`.
+  /// `own_.rows`: the open ones not yet seen whose bound reaches `floor`.
   void find_reaching(std::span<const char> open, float floor) {
     const float* bounds = bounds_.bounds().data();
-    const float* divisors = divisors_.data();
-    rows_.clear();
+    const float* divisors = own_.divisors.data();
+    own_.rows.clear();
     for (index_t first = 0; first < columns_.keys(); first += piece) {
       const index_t end = std::min(first + piece, columns_.keys());
       int reaching = 0;  // most often nowhere: no branch for each key
@@ -145,27 +187,28 @@ class residual_ranking {
       if (reaching == 0) continue;
       for (index_t j = first; j < end; ++j) {
         const auto at = static_cast<std::size_t>(j);
-        if (open[at] == 0 || is_seen_[at] != 0) continue;
-        if (bounds[j] >= floor * divisors[j]) rows_.push_back(j);
+        if (open[at] == 0 || own_.is_seen[at] != 0) continue;
+        if (bounds[j] >= floor * divisors[j]) own_.rows.push_back(j);
       }
     }
   }
 
-  /// Adds a score_bound of each of `rows_` to `score_bounds_`.
+  /// Adds a score_bound of each of `own_.rows` to `own_.score_bounds`.
   void bound_rows() {
-    const std::size_t before = score_bounds_.size();
-    const auto many = static_cast<index_t>(rows_.size());
-    score_bounds_.resize(before + rows_.size());
+    const std::size_t before = own_.score_bounds.size();
+    const auto many = static_cast<index_t>(own_.rows.size());
+    own_.score_bounds.resize(before + own_.rows.size());
     over_pieces(columns_.threads(), many, piece, [&](index_t first, index_t count) noexcept {
       for (index_t k = first; k < first + count; ++k) {
         const auto at = static_cast<std::size_t>(k);
-        score_bounds_[before + at] = bound_of(rows_[at], rows_[at + (k + 1 < many ? 1 : 0)]);
+        own_.score_bounds[before + at] =
+            bound_of(own_.rows[at], own_.rows[at + (k + 1 < many ? 1 : 0)]);
       }
     });
-    for (std::size_t k = before; k < score_bounds_.size(); ++k) {
-      const score_bound& key = score_bounds_[k];
+    for (std::size_t k = before; k < own_.score_bounds.size(); ++k) {
+      const score_bound& key = own_.score_bounds[k];
       bounds_.set(key.row, key.most);
-      leading_.offer(key.row, static_cast<double>(key.least));
+      own_.leading.offer(key.row, static_cast<double>(key.least));
     }
     examined_ += many;
   }
@@ -176,14 +219,14 @@ class residual_ranking {
     float correlation = is_rounded ? halves_.correlation(j, next) : columns_.correlation(j);
     if (is_absolute_) correlation = std::abs(correlation);
     const float off =
-        (is_rounded ? halves_.lost(j) * norm_ * (1 + 1e-5F) + slack_ * norms_[j] : 0.0F) +
-        slack_ * norms_[j];
-    return {j, (correlation - off) / divisors_[j], correlation + off};
+        (is_rounded ? halves_.lost(j) * norm_ * (1 + 1e-5F) + slack_ * own_.norms[j] : 0.0F) +
+        slack_ * own_.norms[j];
+    return {j, (correlation - off) / own_.divisors[j], correlation + off};
   }
 
   /// What the last of the `count` best scores at least, by what is seen; −∞ if fewer are seen.
   [[nodiscard]] float mark(index_t count) {
-    const std::span<const selection::ranked_row> known = leading_.sorted();
+    const std::span<const selection::ranked_row> known = own_.leading.sorted();
     const auto last = static_cast<std::size_t>(count - 1);
     if (known.size() <= last) return -std::numeric_limits<float>::infinity();
     return static_cast<float>(known[last].score);
@@ -191,19 +234,19 @@ class residual_ranking {
 
   /// The best of what is seen, in fp32.
   void take_best(float floor) {
-    rows_.clear();
-    for (const score_bound& key : score_bounds_) {
-      if (key.most >= floor * divisors_[key.row]) rows_.push_back(key.row);
+    own_.rows.clear();
+    for (const score_bound& key : own_.score_bounds) {
+      if (key.most >= floor * own_.divisors[key.row]) own_.rows.push_back(key.row);
     }
-    columns_.correlations(rows_, correlation_);
-    for (std::size_t k = 0; k < rows_.size(); ++k) {
-      take(rows_[k], correlation_[static_cast<index_t>(k)]);
+    columns_.correlations(own_.rows, own_.correlation);
+    for (std::size_t k = 0; k < own_.rows.size(); ++k) {
+      take(own_.rows[k], own_.correlation[static_cast<index_t>(k)]);
     }
   }
 
   void take(index_t j, float correlation) {
     const float size = is_absolute_ ? std::abs(correlation) : correlation;
-    best_.offer(j, static_cast<double>(size / divisors_[j]));
+    own_.best.offer(j, static_cast<double>(size / own_.divisors[j]));
   }
 
   mass_columns& columns_;
@@ -213,34 +256,9 @@ class residual_ranking {
   bool is_at_hand_ = false;
   float norm_ = 0;   // ‖r‖, rounded up
   float slack_ = 0;  // what fp32 may add to a product, over ‖Φ_:j‖
-  vector norms_;
-  vector divisors_;  // ‖Φ_:j‖^power
-  vector correlation_;
-  std::vector<char> is_seen_;
-  selection::best_rows best_;
-  selection::best_rows leading_;  // by what they score at least; examined first the next time
-  std::vector<score_bound> score_bounds_;
-  std::vector<index_t> rows_;
+  ranking_buffers own_;
   index_t examined_ = 0;
-
-  friend double residual_ranking_bytes(const head_sizes& sizes, index_t count,
-                                       index_t rounds) noexcept;
 };
-
-/// Bytes of a `residual_ranking` that is asked for `count` rows at most, so many rounds.
-inline double residual_ranking_bytes(const head_sizes& sizes, index_t count,
-                                     index_t rounds) noexcept {
-  const auto score_bound = static_cast<double>(sizeof(residual_ranking::score_bound));
-  const auto keys = static_cast<double>(sizes.keys);
-  const bool has_floats = stores_mass_columns(sizes);
-  const bool has_halves = residual_ranking::holds_halves(sizes.queries, sizes.keys, has_floats,
-                                                         sizes.memory_cap, rounds);
-  return (has_halves ? half_columns_bytes(sizes) : 0) +
-         (has_floats ? 0 : columns_bytes(sizes, std::min(sizes.keys, mass_columns::made_at_once))) +
-         correlation_bounds_bytes(sizes.keys, sizes.queries) + float_bytes(3, sizes.keys) + keys +
-         grown_bytes((score_bound + 8) * keys) +
-         grown_bytes(selection::highest_rows_bytes(6 * count + 32));
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

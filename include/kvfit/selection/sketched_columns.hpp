@@ -16,6 +16,22 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
+/// Whether `sketched_columns` of `rows` rows folds.
+inline bool folds_columns(index_t rows, index_t queries, index_t keys, index_t cap) noexcept {
+  return rows >= 1 && rows < queries && float_bytes(rows, keys) <= static_cast<double>(cap);
+}
+
+/// What `sketched_columns` that fold work in.
+struct sketch_buffers {
+  vector signs;
+  matrix folded;  ///< T × rows
+
+  void declare(workspace& space, index_t queries, index_t keys, index_t rows) {
+    space.add(signs, queries);
+    space.add(folded, keys, rows);
+  }
+};
+
 /// S Φ for a sketch S of `rows` rows: query i is added to row i mod `rows` with a random sign, so
 /// that E[(SΦ)ᵀ(SΦ)] = ΦᵀΦ and inner products of columns keep their value but for about 1/√rows of
 /// the product of their norms (a count sketch with even buckets; Charikar, Chen & Farach-Colton
@@ -26,14 +42,12 @@ inline namespace KVFIT_ISA {
 class sketched_columns {
  public:
   sketched_columns(mass_columns& full, index_t rows, index_t memory_cap) : full_(full) {
-    const index_t n = full.queries();
-    const auto bytes = static_cast<double>(rows) * static_cast<double>(full.keys()) * sizeof(float);
-    if (rows < 1 || rows >= n || bytes > static_cast<double>(memory_cap)) return;
+    if (!folds_columns(rows, full.queries(), full.keys(), memory_cap)) return;
     rows_ = rows;
-    signs_.resize(n);
+    make_room(own_, full.queries(), full.keys(), rows);
     random_source random(0);  // what is drawn matters as little as in a hash
-    for (float& sign : signs_) sign = (random.next() >> 63U) != 0 ? 1.0F : -1.0F;
-    full.fold(signs_, rows_, folded_);
+    for (float& sign : own_.signs) sign = (random.next() >> 63U) != 0 ? 1.0F : -1.0F;
+    full.fold(own_.signs, rows_, own_.folded);
   }
 
   [[nodiscard]] bool is_folded() const noexcept { return rows_ > 0; }
@@ -48,8 +62,8 @@ class sketched_columns {
     matrix out(rows_, many);
     std::fill_n(out.data(), out.size(), 0.0F);
     for (index_t i = 0; i < targets.rows(); ++i) {
-      simd::subtract_scaled(out.data() + (i % rows_) * many, -signs_[i], targets.data() + i * many,
-                            many);
+      simd::subtract_scaled(out.data() + (i % rows_) * many, -own_.signs[i],
+                            targets.data() + i * many, many);
     }
     return out;
   }
@@ -63,7 +77,7 @@ class sketched_columns {
     }
     out.resize(keys());
     for (index_t j = 0; j < keys(); ++j) {
-      const float* column = folded_.data() + j * rows_;
+      const float* column = own_.folded.data() + j * rows_;
       out[j] = simd::dot32(column, column, rows_);
     }
   }
@@ -78,7 +92,7 @@ class sketched_columns {
     const index_t many = of.cols();
     over_pieces(full_.threads(), keys(), mass_columns::piece,
                 [&](index_t first, index_t count) noexcept {
-                  simd::multiply({folded_.data() + first * rows_, rows_, 1}, {of.data(), many},
+                  simd::multiply({own_.folded.data() + first * rows_, rows_, 1}, {of.data(), many},
                                  {out.data() + first * many, many}, count, many, rows_);
                 });
   }
@@ -88,7 +102,7 @@ class sketched_columns {
     if (!is_folded()) return full_.columns(which);
     matrix out(static_cast<index_t>(which.size()), rows_);
     for (std::size_t k = 0; k < which.size(); ++k) {
-      std::copy_n(folded_.data() + which[k] * rows_, rows_,
+      std::copy_n(own_.folded.data() + which[k] * rows_, rows_,
                   out.data() + static_cast<index_t>(k) * rows_);
     }
     return out;
@@ -97,15 +111,8 @@ class sketched_columns {
  private:
   mass_columns& full_;
   index_t rows_ = 0;  // 0: not folded
-  vector signs_;
-  matrix folded_;  // T × rows
+  sketch_buffers own_;
 };
-
-/// Whether `sketched_columns` of `rows` rows folds.
-inline bool folds_columns(const head_sizes& sizes, index_t rows) noexcept {
-  return rows >= 1 && rows < sizes.queries &&
-         float_bytes(rows, sizes.keys) <= static_cast<double>(sizes.memory_cap);
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

@@ -17,15 +17,24 @@ inline namespace KVFIT_ISA {
 /// norm.
 class target_columns {
  public:
-  target_columns(const selection_problem& problem, double mass_weight)
-      : weights_(relative_output_weights(problem.scores->output)) {
+  target_columns() = default;
+
+  void declare(workspace& space, index_t queries, index_t width) {
+    space.add(weights_, queries);
+    space.add(columns_, queries, 1 + width);
+    const workspace::phase weighting(space);
+    space.count(float_bytes(queries) + double_bytes(queries));
+  }
+
+  target_columns(const selection_problem& problem, double mass_weight) {
     const matrix& output = problem.scores->output;
     const index_t n = output.rows();
     const index_t width = output.cols();
+    make_room(*this, n, width);
+    weights_ = relative_output_weights(output);
     const double squares = simd::squared_norm(output.data(), output.size());
     const double rms = std::sqrt(squares / static_cast<double>(std::max<index_t>(n, 1)));
     const float scale = rms > 0 ? static_cast<float>(1 / rms) : 0.0F;
-    columns_.resize(n, 1 + width);
     for (index_t i = 0; i < n; ++i) {
       const float* from = output.data() + i * width;
       float* to = columns_.data() + i * (1 + width);
@@ -44,11 +53,6 @@ class target_columns {
   vector weights_;
   matrix columns_;
 };
-
-/// Bytes of `target_columns`, with what is held while they are made.
-inline double target_columns_bytes(const head_sizes& sizes) noexcept {
-  return float_bytes(2 + sizes.width, sizes.queries) + double_bytes(2, sizes.queries);
-}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit

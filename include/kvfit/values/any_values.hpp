@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include "kvfit/attention/declared_bytes.hpp"
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/policy_handle.hpp"
@@ -45,23 +46,9 @@ struct values_functions {
         },
         .check = [](const void* p) { return check_settings(*static_cast<const P*>(p)); },
         .fits = [](const void* p) -> bool { return fits_values(*static_cast<const P*>(p)); },
-        .bytes = bytes_of<P, Isa>(),
+        .bytes = detail::declared_bytes<P, Isa>(),
     };
     return &table;
-  }
-
- private:
-  template <class P, class Isa>
-  static constexpr auto bytes_of() noexcept -> double (*)(const void*, const head_sizes&) {
-    if constexpr (requires(const P& policy, const head_sizes& sizes) {
-                    fit_values_bytes(policy, sizes);
-                  }) {
-      return [](const void* p, const head_sizes& sizes) -> double {
-        return fit_values_bytes(*static_cast<const P*>(p), sizes);
-      };
-    } else {
-      return nullptr;
-    }
   }
 };
 

@@ -2,8 +2,8 @@
 /// Values as they were: eviction, and the baseline of every fit.
 #pragma once
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/values/policies.hpp"
 #include "kvfit/values/problem.hpp"
 
@@ -14,9 +14,9 @@ inline result<values_fit> fit_values(const values::copy&, const values_problem& 
   return values_fit{.values = *problem.original};
 }
 
-/// Bytes that `fit_values` holds: its result.
-inline double fit_values_bytes(const values::copy&, const head_sizes& sizes) {
-  return float_bytes(sizes.budget, sizes.width);
+/// What `fit_values` holds: its result.
+inline void declare(workspace& space, const values::copy&, const head_sizes& sizes) {
+  space.count(float_bytes(sizes.budget, sizes.width));
 }
 
 constexpr bool fits_values(const values::copy&) {

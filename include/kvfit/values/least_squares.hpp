@@ -11,6 +11,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/cross_validated_ridge.hpp"
 #include "kvfit/linalg/least_squares.hpp"
 #include "kvfit/simd/dot.hpp"
@@ -95,6 +96,13 @@ inline bool reweight(const vector& given, const matrix& y, const matrix& missing
   return true;
 }
 
+/// Whether a ridge is sought for n queries and t keys.
+inline bool cross_validates(const values::least_squares& policy, index_t n, index_t t) noexcept {
+  const double many = policy.cross_validate_below * static_cast<double>(t);
+  return policy.ridge_scaling == linalg::ridge_mode::none && static_cast<double>(n) < many &&
+         std::min(n, t) <= cross_validated_at_most;
+}
+
 /// Rank loss is regularised and reported, never an error; the report's λ is the one used. Cost and
 /// memory as `linalg::least_squares`, with a copy of X and Y for relative weighting, and those of
 /// `linalg::cross_validated_ridge` where queries are few.
@@ -111,9 +119,6 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
                ? linalg::least_squares(left, right, how, *problem.original, problem.threads)
                : linalg::least_squares(left, right, how, problem.threads);
   };
-  const double many = policy.cross_validate_below * static_cast<double>(x.cols());
-  const bool are_few = static_cast<double>(x.rows()) < many &&
-                       std::min(x.rows(), x.cols()) <= cross_validated_at_most;
   const bool is_relative = policy.weighting == output_weighting::relative;
   vector factors;
   if (is_relative) {
@@ -122,7 +127,7 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
     factors.resize(y.rows());
     std::fill_n(factors.data(), y.rows(), 1.0F);
   }
-  if (policy.ridge_scaling == linalg::ridge_mode::none && are_few) {
+  if (cross_validates(policy, x.rows(), x.cols())) {
     const matrix left = scaled_rows(x, factors);
     matrix right = scaled_rows(y, factors);
     if (policy.toward_original) subtract_product(right, left, *problem.original);
@@ -148,33 +153,30 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   return values_fit{std::move(fit.coefficients), fit.report, true};
 }
 
-/// Bytes that `fit_values` holds at most, its result included.
-inline double fit_values_bytes(const values::least_squares& policy, const head_sizes& sizes) {
+/// What `fit_values` holds, its result included.
+inline void declare(workspace& space, const values::least_squares& policy,
+                    const head_sizes& sizes) {
   const index_t n = sizes.queries;
   const index_t t = sizes.budget;
   const index_t d = sizes.width;
   const bool is_plain = policy.weighting == output_weighting::absolute && policy.reweightings == 0;
-  const bool may_validate =
-      policy.ridge_scaling == linalg::ridge_mode::none &&
-      static_cast<double>(n) < policy.cross_validate_below * static_cast<double>(t) &&
-      std::min(n, t) <= cross_validated_at_most;
-  const bool may_have_ridge = may_validate || policy.ridge_scaling != linalg::ridge_mode::none;
+  const bool validates = cross_validates(policy, n, t);
+  const bool may_have_ridge = validates || policy.ridge_scaling != linalg::ridge_mode::none;
+  space.count(float_bytes(3, n) + double_bytes(3, n));  // factors, and what they are made of
   const auto fit = [&](linalg::least_squares_method method) {
-    return linalg::least_squares_bytes(n, t, d, method, may_have_ridge);
+    const workspace::phase solving(space);
+    if (!is_plain) space.count(float_bytes(n, t + d));
+    linalg::declare_least_squares(space, n, t, d, method, may_have_ridge);
   };
-  const double weighted = is_plain ? 0 : float_bytes(n, t + d);
-  double most = weighted + fit(policy.method);
-  if (may_validate) {
-    const double missing = policy.toward_original ? float_bytes(n, d) + packed_bytes(n, d, t) : 0;
-    most = std::max(most, float_bytes(n, t + d) +
-                              std::max(missing, linalg::cross_validated_ridge_bytes(n, t, d)));
-  }
+  fit(policy.method);
   if (policy.reweightings > 0) {
-    const double looking = float_bytes(n, d) + float_bytes(n) + packed_bytes(n, d, t);
-    most = std::max({most, weighted + fit(linalg::least_squares_method::cholesky),
-                     float_bytes(t, d) + looking});
+    fit(linalg::least_squares_method::cholesky);
+    const workspace::phase reweighting(space);
+    space.count(float_bytes(n + t, d) + float_bytes(n));
   }
-  return most + float_bytes(3, n) + double_bytes(3, n);
+  if (!validates) return;
+  space.count(float_bytes(n, t + d));
+  linalg::declare_cross_validated_ridge(space, n, t, d);
 }
 
 static_assert(values_policy<values::least_squares>);

@@ -28,7 +28,7 @@ struct values_fit {
 };
 
 /// A value policy: a type V with `result<values_fit> fit_values(const V&, const values_problem&)`
-/// beside it, and perhaps `double fit_values_bytes(const V&, const head_sizes&)`
+/// beside it, and perhaps `void declare(workspace&, const V&, const head_sizes&)`
 /// (`planned_memory`).
 template <class V>
 concept values_policy = requires(const V& policy, const values_problem& problem) {

@@ -5,10 +5,10 @@
 #include <cmath>
 #include <utility>
 
-#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/settings.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/published_least_squares.hpp"
 #include "kvfit/values/policies.hpp"
 #include "kvfit/values/problem.hpp"
@@ -33,10 +33,10 @@ inline result<values_fit> fit_values(const values::unpivoted_qr& policy,
   return values_fit{std::move(fit.coefficients), fit.report, true};
 }
 
-/// Bytes that `fit_values` holds at most, its result included.
-inline double fit_values_bytes(const values::unpivoted_qr& policy, const head_sizes& sizes) {
-  return linalg::published_least_squares_bytes(sizes.queries, sizes.budget, sizes.width,
-                                               policy.ridge_scaling != linalg::ridge_mode::none);
+/// What `fit_values` holds, its result included.
+inline void declare(workspace& space, const values::unpivoted_qr& policy, const head_sizes& sizes) {
+  linalg::declare_published_least_squares(space, sizes.queries, sizes.budget, sizes.width,
+                                          policy.ridge_scaling != linalg::ridge_mode::none);
 }
 
 static_assert(values_policy<values::unpivoted_qr>);

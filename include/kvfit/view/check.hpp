@@ -19,6 +19,12 @@ inline namespace KVFIT_ISA {
 using rows_loader = float_tile (*)(const row_view& view, const void* context, index_t first,
                                    index_t count, float* buffer) noexcept;
 
+/// Rows of so many columns that are checked together: tiles, as rows of transposed memory,
+/// quantised above all, are costly one by one.
+constexpr index_t checked_rows(index_t cols) noexcept {
+  return std::clamp<index_t>(65536 / cols, 1, block_length);
+}
+
 /// `check_view` with rows by `load`.
 inline result<void> check_rows_loaded(const row_view& view, std::string_view argument,
                                       rows_loader load, const void* context) {
@@ -28,8 +34,7 @@ inline result<void> check_rows_loaded(const row_view& view, std::string_view arg
         std::to_string(view.rows()) + " rows x " + std::to_string(view.cols()) + " columns"};
   }
   if (!view.is_backed()) return error{errc::null_data, std::string(argument)};
-  // Tiles, as rows of transposed memory, quantised above all, are costly one by one.
-  const index_t tile_rows = std::clamp<index_t>(65536 / view.cols(), 1, block_length);
+  const index_t tile_rows = checked_rows(view.cols());
   std::vector<float> buffer(static_cast<std::size_t>(tile_rows * view.cols()));
   for (index_t first = 0; first < view.rows(); first += tile_rows) {
     const index_t count = std::min(tile_rows, view.rows() - first);

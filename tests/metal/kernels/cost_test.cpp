@@ -61,7 +61,7 @@ TEST_CASE("score_pass costs what docs/metal.md says", "[metal][cost]") {
     CHECK(loaded(cost, kernels::buffer_query_positions) == 2 * n * 8);
     CHECK(loaded(cost, kernels::buffer_slopes) == 2 * n * 4);
     CHECK(stored_at(cost, kernels::score_buffer_states) == 2 * n * 16);
-    CHECK(cost.barriers == query_tiles * key_tiles * (2 * depth_chunks + 2));
+    CHECK(cost.barriers == query_tiles * key_tiles * (2 * depth_chunks + 1));
     CHECK(cost.threadgroup_bytes == 23680);
     if (kind.empty()) CHECK(cost.matrix_multiply_adds == logit_products);
   }
@@ -76,7 +76,7 @@ TEST_CASE("output costs what docs/metal.md says", "[metal][cost]") {
     CHECK(loaded(cost, kernels::output_buffer_max) == 2 * slices * 4 * n * 4);
     CHECK(stored_at(cost, kernels::output_buffer_part_outputs) == 2 * n * width * 4);
     CHECK(cost.barriers ==
-          slices * query_tiles * (key_tiles * (2 * depth_chunks + 2) + 2 * value_chunks));
+          slices * query_tiles * (key_tiles * (2 * depth_chunks + 1) + 2 * value_chunks));
     CHECK(cost.threadgroup_bytes == 23680);
     if (kind.empty()) {
       CHECK(cost.matrix_multiply_adds == slices * logit_products + 72 * 16 * value_chunks * 152);
@@ -94,7 +94,7 @@ TEST_CASE("attention costs what docs/metal.md says", "[metal][cost]") {
     CHECK(stored_at(cost, kernels::attention_buffer_states) == 2 * n * 16);
     CHECK(stored_at(cost, kernels::attention_buffer_part_outputs) == 2 * n * width * 4);
     CHECK(cost.barriers ==
-          slices * query_tiles * (key_tiles * (2 * depth_chunks + 3) + 2 * value_chunks));
+          slices * query_tiles * (key_tiles * (2 * depth_chunks + 2) + 2 * value_chunks));
     CHECK(cost.threadgroup_bytes == 23808);
     if (kind.empty()) {
       CHECK(cost.matrix_multiply_adds == slices * logit_products + 72 * 16 * value_chunks * 152);
@@ -111,7 +111,7 @@ TEST_CASE("importance costs what docs/metal.md says", "[metal][cost]") {
     CHECK(loaded(cost, kernels::importance_buffer_max) == key_tiles * n * 4);
     CHECK(loaded(cost, kernels::importance_buffer_mass) == key_tiles * n * 4);
     CHECK(stored_at(cost, kernels::importance_buffer_parts) == 2 * keys * 4);
-    CHECK(cost.barriers == key_tiles * (query_tiles * (2 * depth_chunks + 3) + 2));
+    CHECK(cost.barriers == key_tiles * (query_tiles * (2 * depth_chunks + 2) + 2));
     CHECK(cost.threadgroup_bytes == 24192);
     if (kind.empty()) CHECK(cost.matrix_multiply_adds == logit_products);
   }
@@ -127,7 +127,7 @@ TEST_CASE("gather costs what docs/metal.md says", "[metal][cost]") {
     CHECK(loaded(cost, kernels::gather_buffer_shifts) == key_tiles * 4 * n * 4);
     CHECK(loaded(cost, kernels::gather_buffer_factors) == key_tiles * 4 * n * 4);
     CHECK(stored_at(cost, kernels::gather_buffer_columns) == keys * n * 4);
-    CHECK(cost.barriers == query_tiles * key_tiles * (2 * depth_chunks + 2));
+    CHECK(cost.barriers == query_tiles * key_tiles * (2 * depth_chunks + 1));
     CHECK(cost.threadgroup_bytes == 23680);
     if (kind.empty()) CHECK(cost.matrix_multiply_adds == logit_products);
   }

@@ -24,6 +24,17 @@ namespace detail {
 /// of about 1 by powers of two, which changes no digit.
 class float_qr {
  public:
+  /// What one holds for X n × t while it solves for d right-hand sides, the answer in fp32
+  /// included.
+  static void declare(workspace& space, index_t n, index_t t, index_t d, bool may_have_ridge) {
+    const index_t rows = std::max(n, t) + (may_have_ridge ? t : 0);
+    const index_t cols = may_have_ridge ? t : std::min(n, t);
+    strip_qr().declare(space, rows, cols);
+    space.count(double_bytes(8, cols));  // lengths, and what estimates of conditions take
+    space.count(float_bytes(rows, d));
+    declare_triangular(space, cols, d);
+  }
+
   /// Solves share right-hand sides among `threads`, too.
   float_qr(const const_matrix_ref& x, double lambda, const executor_ref& threads = {})
       : is_wide_(!(lambda > 0) && x.rows() < x.cols()),

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/detail/triangular_vector.hpp"
@@ -17,34 +18,44 @@ namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
 
+/// What a `free_block` of t columns works in.
+struct free_block_buffers {
+  Eigen::VectorXd inverse_length;
+  Eigen::VectorXd right;
+  Eigen::MatrixXd factor;
+  std::vector<index_t> free;
+
+  void declare(workspace& space, index_t t) {
+    space.add_vectors(t, inverse_length, right);
+    space.add(factor, t, t);
+    space.reserve(free, t);
+  }
+};
+
 /// Factors S G_FF S + shift·I = L Lᵀ for a set F of columns, S = diag(G)^-½ (a unit diagonal: the
 /// best scaling up to √t, van der Sluis 1969), and solves with it. Allocates t × t doubles once.
 class free_block {
  public:
   explicit free_block(const Eigen::MatrixXd& gram, const executor_ref& threads = {})
-      : gram_(gram),
-        inverse_length_(gram.cols()),
-        right_(gram.cols()),
-        factor_(gram.rows(), gram.cols()),
-        threads_(threads) {
+      : gram_(gram), threads_(threads) {
+    make_room(own_, gram.cols());
     for (index_t j = 0; j < gram.cols(); ++j) {
-      inverse_length_[j] = gram(j, j) > 0 ? 1 / std::sqrt(gram(j, j)) : 0.0;
+      own_.inverse_length[j] = gram(j, j) > 0 ? 1 / std::sqrt(gram(j, j)) : 0.0;
     }
-    free_.reserve(static_cast<std::size_t>(gram.cols()));
   }
 
   /// Whether column j is longer than 0; others must stay out of F.
-  [[nodiscard]] bool alive(index_t j) const { return inverse_length_[j] > 0; }
+  [[nodiscard]] bool alive(index_t j) const { return own_.inverse_length[j] > 0; }
   [[nodiscard]] int factorizations() const noexcept { return factorizations_; }
 
   /// Factors for the columns `wanted`; nothing to do where they and the shift are those of the last
   /// call. False: not positive definite even with this shift.
   bool factor(const std::vector<index_t>& wanted, double shift) {
-    if (factored_ && shift == shift_ && wanted == free_) return true;
-    free_ = wanted;
+    if (factored_ && shift == shift_ && wanted == own_.free) return true;
+    own_.free = wanted;
     shift_ = shift;
     ++factorizations_;
-    const auto size = static_cast<index_t>(free_.size());
+    const auto size = static_cast<index_t>(own_.free.size());
     gather(size, shift);
     factored_ = try_factor(size);
     deficient_ = deficient_ || !factored_ || smallest_pivot_sq(size) < shift + 1e-11;
@@ -57,17 +68,17 @@ class free_block {
   /// step_F = −(G_FF + shift·diag(G_FF))⁻¹ gradient_F; the others stay as they are. Cost 2·|F|².
   void newton_step(const Eigen::VectorXd& gradient, Eigen::VectorXd& step) {
     assert(factored_);
-    const auto size = static_cast<index_t>(free_.size());
+    const auto size = static_cast<index_t>(own_.free.size());
     for (index_t a = 0; a < size; ++a) {
-      const index_t j = free_[static_cast<std::size_t>(a)];
-      right_[a] = -gradient[j] * inverse_length_[j];
+      const index_t j = own_.free[static_cast<std::size_t>(a)];
+      own_.right[a] = -gradient[j] * own_.inverse_length[j];
     }
     // The lower triangle by columns is the upper one by rows.
-    solve_transposed(factor_.data(), factor_.rows(), size, right_.data());
-    solve_upper(factor_.data(), factor_.rows(), size, right_.data());
+    solve_transposed(own_.factor.data(), own_.factor.rows(), size, own_.right.data());
+    solve_upper(own_.factor.data(), own_.factor.rows(), size, own_.right.data());
     for (index_t a = 0; a < size; ++a) {
-      const index_t j = free_[static_cast<std::size_t>(a)];
-      step[j] = right_[a] * inverse_length_[j];
+      const index_t j = own_.free[static_cast<std::size_t>(a)];
+      step[j] = own_.right[a] * own_.inverse_length[j];
     }
   }
 
@@ -75,13 +86,13 @@ class free_block {
   void gather(index_t size, double shift) {
     over_rows(threads_, size, size, [&](index_t first, index_t count) noexcept {
       for (index_t a = first; a < first + count; ++a) {
-        const index_t column = free_[static_cast<std::size_t>(a)];
-        const double scale = inverse_length_[column];
+        const index_t column = own_.free[static_cast<std::size_t>(a)];
+        const double scale = own_.inverse_length[column];
         for (index_t b = a; b < size; ++b) {
-          const index_t row = free_[static_cast<std::size_t>(b)];
-          factor_(b, a) = gram_(row, column) * scale * inverse_length_[row];
+          const index_t row = own_.free[static_cast<std::size_t>(b)];
+          own_.factor(b, a) = gram_(row, column) * scale * own_.inverse_length[row];
         }
-        factor_(a, a) = 1 + shift;
+        own_.factor(a, a) = 1 + shift;
       }
     });
   }
@@ -89,21 +100,18 @@ class free_block {
   bool try_factor(index_t size) {
     if (size == 0) return true;
     // The lower triangle by columns is the upper one by rows.
-    return factor_upper(factor_.data(), factor_.rows(), size, threads_);
+    return factor_upper(own_.factor.data(), own_.factor.rows(), size, threads_);
   }
 
   [[nodiscard]] double smallest_pivot_sq(index_t size) const {
     if (size == 0) return 1;
-    double pivot = factor_(0, 0);
-    for (index_t j = 1; j < size; ++j) pivot = std::min(pivot, factor_(j, j));
+    double pivot = own_.factor(0, 0);
+    for (index_t j = 1; j < size; ++j) pivot = std::min(pivot, own_.factor(j, j));
     return pivot * pivot;
   }
 
   const Eigen::MatrixXd& gram_;
-  Eigen::VectorXd inverse_length_;
-  Eigen::VectorXd right_;
-  Eigen::MatrixXd factor_;
-  std::vector<index_t> free_;
+  free_block_buffers own_;
   executor_ref threads_;
   double shift_ = 0;
   int factorizations_ = 0;

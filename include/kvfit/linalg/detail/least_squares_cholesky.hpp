@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/row_sweep.hpp"
 #include "kvfit/linalg/detail/solve_toward.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
@@ -53,16 +54,20 @@ class shifted_factor {
  public:
   explicit shifted_factor(const executor_ref& threads = {}) : threads_(threads) {}
 
+  /// Of `size` equations.
+  void declare(workspace& space, index_t size) {
+    space.add(factor_, size, size);
+    space.add_vectors(size, length_, inverse_);
+  }
+
   /// Reads the lower triangle of `gram`. False: not positive definite in this arithmetic.
   [[nodiscard]] bool compute(const Eigen::MatrixXd& gram, double lambda) {
     const index_t size = gram.rows();
-    length_.resize(size);
-    inverse_.resize(size);
+    make_room(*this, size);
     for (index_t j = 0; j < size; ++j) {
       length_[j] = power_of_two(std::sqrt(gram(j, j) + lambda));
       inverse_[j] = 1 / length_[j];
     }
-    factor_.resize(size, size);
     over_rows(threads_, size, size, [&](index_t first, index_t count) noexcept {
       // Columns of the lower triangle: rows of the upper one.
       for (index_t j = first; j < first + count; ++j) {

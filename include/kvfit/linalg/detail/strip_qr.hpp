@@ -32,13 +32,20 @@ namespace detail {
 /// Cost 2·n·t² − 2/3·t³ flops; allocates (n + t)·t floats and O(n + t).
 class strip_qr {
  public:
-  strip_qr(index_t rows, index_t cols)
-      : rows_(rows),
-        columns_(rows, cols),
-        r_(kvfit::matrix::Zero(cols, cols)),
-        t_(kvfit::matrix::Zero((cols + strip_width - 1) / strip_width * strip_width, strip_width)),
-        panel_(rows, panel_width) {
+  strip_qr() = default;
+  strip_qr(index_t rows, index_t cols) {
     assert(rows >= cols);
+    make_room(*this, rows, cols);
+    std::fill_n(r_.data(), r_.size(), 0.0F);
+    std::fill_n(t_.data(), t_.size(), 0.0F);
+  }
+
+  void declare(workspace& space, index_t rows, index_t cols) {
+    rows_ = rows;
+    columns_.declare(space, rows, cols);
+    space.add(r_, cols, cols);
+    space.add(t_, (cols + strip_width - 1) / strip_width * strip_width, strip_width);
+    space.add(panel_, rows, panel_width);
   }
 
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
@@ -324,7 +331,7 @@ class strip_qr {
     return out;
   }
 
-  index_t rows_;
+  index_t rows_ = 0;
   strips<float> columns_;
   kvfit::matrix r_;
   kvfit::matrix t_;      // of each strip, 48 × 48, one below the other

@@ -11,6 +11,7 @@
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/product.hpp"
 
@@ -30,11 +31,15 @@ inline constexpr index_t strip_rows = 512;
 template <class Scalar>
 class strips {
  public:
-  /// Allocates capacity × cols numbers (cols rounded up to whole strips).
-  strips(index_t capacity, index_t cols)
-      : capacity_(capacity),
-        cols_(cols),
-        data_(((cols + strip_width - 1) / strip_width) * capacity, strip_width) {}
+  strips() = default;
+  strips(index_t capacity, index_t cols) { make_room(*this, capacity, cols); }
+
+  /// Of capacity × cols numbers, cols rounded up to whole strips.
+  void declare(workspace& space, index_t capacity, index_t cols) {
+    capacity_ = capacity;
+    cols_ = cols;
+    space.add(data_, many_times((cols + strip_width - 1) / strip_width, capacity), strip_width);
+  }
 
   [[nodiscard]] index_t cols() const noexcept { return cols_; }
   [[nodiscard]] index_t width(index_t first) const noexcept {
@@ -57,8 +62,8 @@ class strips {
   }
 
  private:
-  index_t capacity_;
-  index_t cols_;
+  index_t capacity_ = 0;
+  index_t cols_ = 0;
   matrix_of<Scalar> data_;
 };
 

@@ -200,6 +200,15 @@ template <class Scalar>
   return factor_upper(corner, stride, rest, threads);
 }
 
+/// What a factor or a solve of `size` equations and `cols` right-hand sides works in, at most.
+inline void declare_triangular(workspace& space, index_t size, index_t cols) {
+  if (size <= triangle_base) return;
+  const index_t half = halved(size);
+  const index_t capacity = std::min(half, strip_rows);
+  strips<double>().declare(space, capacity, std::max(half, size - half));
+  strips<double>().declare(space, capacity, cols);
+}
+
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg

@@ -37,15 +37,23 @@
   KVFIT_SIMDGROUP_KERNEL(#kernel_name "_" query_name "_" key_name,     \
                          kernel_name<query, key, simdgroup_sums>)
 
-/// A kernel that is a template of the types of queries and keys and of its tiles: NAME_QUERIES_KEYS
-/// for fp32, fp16 and bf16 of each.
-#define KVFIT_FOR_ALL_TYPES(kernel_name)                      \
-  KVFIT_FOR_TYPES(kernel_name, "fp32", float, "fp32", float)  \
-  KVFIT_FOR_TYPES(kernel_name, "fp32", float, "fp16", half)   \
-  KVFIT_FOR_TYPES(kernel_name, "fp32", float, "bf16", bfloat) \
+/// Queries of other types than fp32: a host that hands over fp32 alone spares their instances.
+#ifndef KVFIT_QUERIES_ARE_FP32
+#define KVFIT_FOR_SHORT_QUERIES(kernel_name)                  \
   KVFIT_FOR_TYPES(kernel_name, "fp16", half, "fp32", float)   \
   KVFIT_FOR_TYPES(kernel_name, "fp16", half, "fp16", half)    \
   KVFIT_FOR_TYPES(kernel_name, "fp16", half, "bf16", bfloat)  \
   KVFIT_FOR_TYPES(kernel_name, "bf16", bfloat, "fp32", float) \
   KVFIT_FOR_TYPES(kernel_name, "bf16", bfloat, "fp16", half)  \
   KVFIT_FOR_TYPES(kernel_name, "bf16", bfloat, "bf16", bfloat)
+#else
+#define KVFIT_FOR_SHORT_QUERIES(kernel_name)
+#endif
+
+/// A kernel that is a template of the types of queries and keys and of its tiles: NAME_QUERIES_KEYS
+/// for fp32, fp16 and bf16 of each.
+#define KVFIT_FOR_ALL_TYPES(kernel_name)                      \
+  KVFIT_FOR_TYPES(kernel_name, "fp32", float, "fp32", float)  \
+  KVFIT_FOR_TYPES(kernel_name, "fp32", float, "fp16", half)   \
+  KVFIT_FOR_TYPES(kernel_name, "fp32", float, "bf16", bfloat) \
+  KVFIT_FOR_SHORT_QUERIES(kernel_name)

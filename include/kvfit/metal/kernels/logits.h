@@ -94,10 +94,11 @@ struct logit_tiles {
 
   /// Writes the logits of all queries against the keys from `first_key` on, as many as the tile
   /// takes; −∞ for keys from `end` on. NaN stands where a product, times the scale, is not finite,
-  /// whether hidden or not. Rows that the bias hides are not read. Begins and ends with a barrier.
+  /// whether hidden or not. Rows that the bias hides are not read. Ends with a barrier, and has one
+  /// before it writes anything but biases and positions of keys: whoever reads these after a call
+  /// needs a barrier of its own before the next.
   void make(constant logit_arguments& rule, int first_key, int end) {
     const int keys = metal::min(key_tile, end - first_key);
-    threadgroup_barrier(metal::mem_flags::mem_threadgroup);
     if (at.index < keys) {
       const int row = cache_row(rule, first_key + at.index);
       memory.key_bias[at.index] =

@@ -45,6 +45,7 @@ struct value_sums {
 
   /// Adds `keys` keys from `first_key` on, whose weights stand in `tiles.memory.logits`. Rows that
   /// the bias hides are not read. Begins with a barrier; the weights must stay until the next one.
+  /// The keys' biases are not read after its last barrier.
   template <typename Query, typename Key>
   void add(constant value_arguments& rule, device const Key* values,
            thread const logit_tiles<Query, Key, Sums>& tiles, int first_key, int keys) {

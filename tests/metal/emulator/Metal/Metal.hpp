@@ -7,12 +7,15 @@
 /// makes calls fail on purpose; `live_objects()` tells what was not released.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <limits>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,6 +37,9 @@ struct failure_plan {
   std::int64_t command_buffer_code = 1;   ///< MTLCommandBufferError of that fault; 2 is a time-out
   std::size_t max_buffer_length = std::size_t{1} << 40;
   bool simdgroup_matrices = true;  ///< the device is of family Apple7
+  bool unified_memory = true;
+  std::uint32_t threads_per_group = 1024;  ///< that pipelines allow at most
+  bool shared_pages = true;                ///< memory of the caller can become a buffer
 };
 
 /// What has happened since reset().
@@ -52,9 +58,13 @@ struct device_log {
   static device_log all;
   return all;
 }
-[[nodiscard]] inline std::int64_t& live_objects() {
-  static std::int64_t n = 0;
+/// Objects alive, of any thread.
+[[nodiscard]] inline std::atomic<std::int64_t>& object_count() {
+  static std::atomic<std::int64_t> n = 0;
   return n;
+}
+[[nodiscard]] inline std::int64_t live_objects() {
+  return object_count();
 }
 
 }  // namespace metal_emulator
@@ -69,7 +79,7 @@ enum StringEncoding : UInteger { ASCIIStringEncoding = 1, UTF8StringEncoding = 4
 /// An object with a count of its owners.
 class Object {
  public:
-  Object() { ++metal_emulator::live_objects(); }
+  Object() { ++metal_emulator::object_count(); }
   Object(const Object&) = delete;
   Object& operator=(const Object&) = delete;
   void release() {
@@ -78,7 +88,7 @@ class Object {
   [[nodiscard]] UInteger retainCount() const { return owners_; }
 
  protected:
-  virtual ~Object() { --metal_emulator::live_objects(); }
+  virtual ~Object() { --metal_emulator::object_count(); }
   UInteger owners_ = 1;
 };
 
@@ -102,7 +112,7 @@ class AutoreleasePool : public Referencing<AutoreleasePool> {
   }
   void drain() { release(); }
   static AutoreleasePool*& current() {
-    static AutoreleasePool* innermost = nullptr;
+    thread_local AutoreleasePool* innermost = nullptr;
     return innermost;
   }
   void add(Object* object) { objects_.push_back(object); }
@@ -222,6 +232,7 @@ enum DataType : NS::UInteger {
   DataTypeUInt = 33,
   DataTypeBool = 53
 };
+enum DispatchType : NS::UInteger { DispatchTypeSerial = 0, DispatchTypeConcurrent = 1 };
 enum BarrierScope : NS::UInteger { BarrierScopeBuffers = 1 };
 enum LanguageVersion : NS::UInteger { LanguageVersion3_0 = 196608, LanguageVersion3_1 = 196609 };
 enum CommandBufferStatus : NS::UInteger {
@@ -321,14 +332,17 @@ class ComputePipelineState : public NS::Referencing<ComputePipelineState> {
  public:
   const metal_emulator::kernel* which = nullptr;
   std::map<unsigned, std::vector<std::byte>> constants;
-  [[nodiscard]] NS::UInteger maxTotalThreadsPerThreadgroup() const { return which->max_threads; }
+  [[nodiscard]] NS::UInteger maxTotalThreadsPerThreadgroup() const {
+    return std::min<NS::UInteger>(which->max_threads, metal_emulator::failures().threads_per_group);
+  }
   [[nodiscard]] NS::UInteger threadExecutionWidth() const { return metal_emulator::simd_width; }
 };
 
 /// Records commands; they run when their buffer is committed.
 class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
  public:
-  explicit ComputeCommandEncoder(CommandBuffer* owner) : owner_(owner) {}
+  ComputeCommandEncoder(CommandBuffer* owner, DispatchType type)
+      : owner_(owner), is_concurrent_(type == DispatchTypeConcurrent) {}
   void setComputePipelineState(const ComputePipelineState* state) { pipeline_ = state; }
   void setBuffer(const Buffer* b, NS::UInteger offset, NS::UInteger index) {
     const auto i = static_cast<unsigned>(index);
@@ -353,7 +367,9 @@ class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
            threads);
   }
   void dispatchThreads(Size grid, Size threads) { record(grid, threads); }
-  void memoryBarrier(BarrierScope) {}  // dispatches run one after the other
+  /// Dispatches run one after the other in any case; those of a concurrent encoder between two
+  /// barriers must not depend on each other.
+  void memoryBarrier(BarrierScope) { ++interval_; }
   void endEncoding() { ended = true; }
   bool ended = false;
 
@@ -373,6 +389,8 @@ class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
   void record(Size grid, Size threads);
 
   CommandBuffer* owner_;
+  bool is_concurrent_;
+  std::uint64_t interval_ = 0;  // between barriers
   const ComputePipelineState* pipeline_ = nullptr;
   metal_emulator::launch next_;
   std::map<unsigned, std::shared_ptr<passed>> bytes_;
@@ -383,7 +401,10 @@ using HandlerFunction = std::function<void(CommandBuffer*)>;
 class CommandBuffer : public NS::Referencing<CommandBuffer> {
  public:
   ComputeCommandEncoder* computeCommandEncoder() {
-    return (new ComputeCommandEncoder(this))->autorelease();
+    return computeCommandEncoder(DispatchTypeSerial);
+  }
+  ComputeCommandEncoder* computeCommandEncoder(DispatchType type) {
+    return (new ComputeCommandEncoder(this, type))->autorelease();
   }
   void addCompletedHandler(const HandlerFunction& f) { handlers_.push_back(f); }
   /// Runs all that was encoded.
@@ -395,6 +416,7 @@ class CommandBuffer : public NS::Referencing<CommandBuffer> {
     if (fails) {
       fail(plan.command_buffer_code, "a fault that was asked for");
     } else {
+      used_memory used;
       for (const recorded& r : commands_) {
         ++done.dispatches;
         const metal_emulator::outcome run = metal_emulator::run(r.what, done.how);
@@ -402,6 +424,15 @@ class CommandBuffer : public NS::Referencing<CommandBuffer> {
         if (!run.ok()) {
           done.last_fault = run.error;
           fail(CommandBufferErrorPageFault, run.error.message);
+          break;
+        }
+        const std::string conflict = used.take(r.what, run.cost, r.interval, r.is_concurrent);
+        if (!conflict.empty()) {
+          done.last_fault = {};
+          done.last_fault.kind = metal_emulator::fault_kind::race;
+          done.last_fault.kernel = r.what.name;
+          done.last_fault.message = conflict;
+          fail(CommandBufferErrorPageFault, conflict);
           break;
         }
       }
@@ -420,6 +451,43 @@ class CommandBuffer : public NS::Referencing<CommandBuffer> {
   struct recorded {
     metal_emulator::launch what;
     std::map<unsigned, std::shared_ptr<void>> bytes;  // alive until the command has run
+    std::uint64_t interval = 0;
+    bool is_concurrent = false;
+  };
+  /// Buffers that dispatches between two barriers have read and written.
+  class used_memory {
+   public:
+    /// Adds those of a dispatch that has run; says what it shares with one it may run beside.
+    std::string take(const metal_emulator::launch& what, const metal_emulator::counts& cost,
+                     std::uint64_t interval, bool is_concurrent) {
+      if (!is_concurrent || interval != interval_) {
+        written_.clear();
+        read_.clear();
+      }
+      interval_ = interval;
+      std::string conflict;
+      for (const auto& [index, traffic] : cost.buffers) {
+        const auto bound = what.buffers.find(index);
+        if (bound == what.buffers.end() || bound->second == nullptr) continue;
+        const auto* memory = bound->second;
+        if ((traffic.stores > 0 && (written_.count(memory) + read_.count(memory)) > 0) ||
+            (traffic.loads > 0 && written_.count(memory) > 0)) {
+          conflict = what.name + " and a dispatch beside it use buffer(" + std::to_string(index) +
+                     "), one of them writing, without a barrier between";
+        }
+      }
+      for (const auto& [index, traffic] : cost.buffers) {
+        const auto bound = what.buffers.find(index);
+        if (bound == what.buffers.end() || bound->second == nullptr) continue;
+        if (traffic.stores > 0) written_.insert(bound->second);
+        if (traffic.loads > 0) read_.insert(bound->second);
+      }
+      return conflict;
+    }
+
+   private:
+    std::uint64_t interval_ = 0;
+    std::set<const metal_emulator::allocation*> written_, read_;
   };
   void fail(std::int64_t code, const std::string& text) {
     status_ = CommandBufferStatusError;
@@ -455,7 +523,7 @@ inline void ComputeCommandEncoder::record(Size grid, Size threads) {
   }
   what.grid = extent_of(grid);
   what.threads = extent_of(threads);
-  CommandBuffer::recorded r{std::move(what), {}};
+  CommandBuffer::recorded r{std::move(what), {}, interval_, is_concurrent_};
   for (const auto& [index, held] : bytes_) r.bytes[index] = held;
   owner_->commands_.push_back(std::move(r));
 }
@@ -473,7 +541,7 @@ class Device : public NS::Referencing<Device> {
   [[nodiscard]] bool supportsFamily(GPUFamily) const {
     return metal_emulator::failures().simdgroup_matrices;
   }
-  [[nodiscard]] bool hasUnifiedMemory() const { return true; }
+  [[nodiscard]] bool hasUnifiedMemory() const { return metal_emulator::failures().unified_memory; }
   [[nodiscard]] NS::UInteger maxBufferLength() const {
     return metal_emulator::failures().max_buffer_length;
   }
@@ -507,6 +575,7 @@ class Device : public NS::Referencing<Device> {
   Buffer* newBuffer(void* memory, NS::UInteger length, ResourceOptions, std::nullptr_t) {
     constexpr std::uintptr_t page = 16384;  // of Apple silicon
     if (reinterpret_cast<std::uintptr_t>(memory) % page != 0 || length % page != 0) return nullptr;
+    if (!metal_emulator::failures().shared_pages) return nullptr;
     return may_make(length) ? new Buffer(memory, length) : nullptr;
   }
   CommandQueue* newCommandQueue() {
