@@ -20,7 +20,7 @@ namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
 /// Queries of a block that are scored together.
-inline constexpr index_t ranked_at_once = 384;
+inline constexpr index_t ranked_at_once = 192;
 
 /// What is asked of a score pass for importance alone, not yet pooled.
 inline score_options importance_alone(const score_options& wanted) {
