@@ -334,7 +334,8 @@ TEST_CASE("a batch takes every s-th query of every part, counted through its blo
 TEST_CASE("across lays panels out one after the other, each with its rows side by side",
           "[refine][batch][panel]") {
   const kvfit::matrix from = kvfit_test::random_matrix(500, 3, 1);
-  const kvfit::matrix to = kvfit::refine_detail::across(from);
+  kvfit::matrix to(from.rows(), from.cols());
+  kvfit::refine_detail::across(from, to);
   REQUIRE(to.size() == from.size());
   bool is_right = true;
   for (kvfit::index_t i = 0; i < 500; ++i) {
