@@ -170,8 +170,8 @@ inline compact_options zero_bias(index_t budget) {
   return options;
 }
 
-/// Rows chosen for mass and output together, then moved a little: kvfit's own at the price of OMP,
-/// and what `compact_options{.budget = budget}` says.
+/// Three quarters of the rows by attention, the rest for mass and output together, then moved a
+/// little: kvfit's own, and what `compact_options{.budget = budget}` says.
 inline compact_options joint(index_t budget) {
   return {.budget = budget};
 }
@@ -247,7 +247,7 @@ inline constexpr std::array<preset, 21> all = {{
      gradient_joint},
     {"select_only", "kvfit's selection, copied values, no bias", select_only},
     {"zero_bias", "highest attention, fitted values, no bias (flash-safe)", zero_bias},
-    {"joint", "kvfit's own: rows for mass and output together, moved a little", joint},
+    {"joint", "kvfit's own: rows by attention, and for mass and output, moved a little", joint},
     {"refined", "the same, moved for sixty steps: most faithful, slower", refined},
     {"joint_zero_bias", "joint without biases (flash-safe)", joint_zero_bias},
     {"refined_zero_bias", "refined without biases (flash-safe)", refined_zero_bias},

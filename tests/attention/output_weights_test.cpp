@@ -8,7 +8,8 @@
 namespace kvfit_test {
 
 using kvfit::inverse_lengths;
-using kvfit::relative_output_weights;
+using kvfit::output_weighting;
+using kvfit::output_weights;
 
 namespace {
 
@@ -86,7 +87,7 @@ TEST_CASE("Relative weights are inverse lengths of mean square 1", "[attention][
   CAPTURE(scale);
   const kvfit::matrix output = scale * uneven_outputs();
   const VectorXd lengths = counted_lengths(output);
-  const VectorXd weights = relative_output_weights(output).cast<double>();
+  const VectorXd weights = output_weights(output, output_weighting::relative).cast<double>();
   const auto seen = static_cast<double>((lengths.array() > 0).count());
   CHECK(seen == 38);
   CHECK(weights.squaredNorm() / seen == Approx(1).epsilon(1e-6));
@@ -103,7 +104,7 @@ TEST_CASE("Outputs of one length all weigh 1", "[attention][output_weights]") {
   kvfit::matrix output = random_matrix(20, 5, 12);
   output.rowwise().normalize();
   output *= 30;
-  const kvfit::vector weights = relative_output_weights(output);
+  const kvfit::vector weights = output_weights(output, output_weighting::relative);
   CHECK((weights.array() - 1).abs().maxCoeff() <= 1e-6F);
 }
 
@@ -111,9 +112,9 @@ TEST_CASE("Where no output is seen, every weight is 0", "[attention][output_weig
   const auto rows = GENERATE(as<index_t>{}, 0, 1, 6);
   const kvfit::matrix nothing = kvfit::matrix::Zero(rows, 3);
   REQUIRE(inverse_lengths(nothing).size() == rows);
-  REQUIRE(relative_output_weights(nothing).size() == rows);
+  REQUIRE(output_weights(nothing, output_weighting::relative).size() == rows);
   CHECK(inverse_lengths(nothing).isZero(0.0F));
-  CHECK(relative_output_weights(nothing).isZero(0.0F));
+  CHECK(output_weights(nothing, output_weighting::relative).isZero(0.0F));
 }
 
 TEST_CASE("§9.10 outputs at the ends of fp32 have finite weights of the same mean square",
@@ -122,7 +123,7 @@ TEST_CASE("§9.10 outputs at the ends of fp32 have finite weights of the same me
   CAPTURE(scale);
   const kvfit::matrix output = kvfit::matrix::Constant(4, 128, scale);
   CHECK(inverse_lengths(output).allFinite());
-  const kvfit::vector weights = relative_output_weights(output);
+  const kvfit::vector weights = output_weights(output, output_weighting::relative);
   REQUIRE(weights.allFinite());
   CHECK((weights.array() - 1).abs().maxCoeff() <= 1e-6F);
 }

@@ -9,13 +9,16 @@
 #include <vector>
 
 #include "kvfit/parallel/thread_pool.hpp"
+#include "kvfit/selection/highest_attention.hpp"
 #include "kvfit/selection/target_columns.hpp"
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
 
 using kvfit::errc;
+using kvfit::output_weighting;
 using kvfit::selected_rows;
+using kvfit::selection::highest_attention;
 using kvfit::selection::joint;
 using kvfit_test::head;
 using kvfit_test::hidden_key;
@@ -36,6 +39,13 @@ selected_rows run_joint(const joint& policy, const kvfit::selection_problem& pro
   return *chosen;
 }
 
+/// The search alone, for relative errors, without rows by attention.
+selected_rows search_alone(joint policy, const kvfit::selection_problem& problem) {
+  policy.attention_share = 0;
+  policy.weighting = output_weighting::relative;
+  return run_joint(policy, problem);
+}
+
 /// What `selection::joint` explains, and with what: from its formula, in double.
 struct joint_equation {
   Eigen::MatrixXd columns;  ///< n × T: f_i A_ij
@@ -52,7 +62,8 @@ struct joint_equation {
 };
 
 joint_equation make_joint_equation(const kvfit::kv_block& cache, const kvfit::query_set& queries,
-                                   double mass_weight, const kvfit::logit_rule& rule = {}) {
+                                   double mass_weight, const kvfit::logit_rule& rule = {},
+                                   output_weighting weighting = output_weighting::relative) {
   const auto full = kvfit_test::attend_in_double(queries, cache, rule);
   const kvfit::index_t n = full.output.rows();
   Eigen::VectorXd lengths = full.output.rowwise().norm();
@@ -61,6 +72,7 @@ joint_equation make_joint_equation(const kvfit::kv_block& cache, const kvfit::qu
   Eigen::VectorXd f = Eigen::VectorXd::Zero(n);
   for (kvfit::index_t i = 0; i < n; ++i) {
     if (lengths[i] > 0) f[i] = 1 / std::max(lengths[i], floor);
+    if (weighting == output_weighting::absolute) f[i] = lengths[i] > 0 ? 1 : 0;
   }
   f *= std::sqrt(seen / f.squaredNorm());
   const double sigma = std::sqrt(full.output.squaredNorm() / static_cast<double>(n));
@@ -75,10 +87,12 @@ struct joint_picks {
   double margin = kvfit_test::infinity;  ///< narrowest lead of a pick, as a share of ‖targets‖²
 };
 
-/// Every candidate is fitted together with the picks so far, from scratch.
+/// Every candidate is fitted together with the picks so far, those of `first` to begin with, from
+/// scratch.
 joint_picks joint_in_double(const joint_equation& equation, kvfit::index_t budget,
-                            const std::vector<kvfit::index_t>& open) {
-  joint_picks out;
+                            const std::vector<kvfit::index_t>& open,
+                            const std::vector<kvfit::index_t>& first = {}) {
+  joint_picks out{.positions = first};
   while (static_cast<kvfit::index_t>(out.positions.size()) < budget) {
     double least = kvfit_test::infinity;
     double second = kvfit_test::infinity;
@@ -121,8 +135,8 @@ TEST_CASE("joint selection picks what refitting every candidate from scratch in 
     const scored_head scored(made.cache(), made.queries);
     for (const kvfit::index_t sweep : {1, 4, 16}) {
       INFO("sweep " << sweep);
-      const selected_rows chosen =
-          run_joint({.mass_weight = mass_weight, .sweep = sweep, .sketch = 0}, scored.problem(8));
+      const selected_rows chosen = search_alone(
+          {.mass_weight = mass_weight, .sweep = sweep, .sketch = 0}, scored.problem(8));
       CHECK(chosen.positions == expected.positions);
       CHECK(chosen.weights.empty());
       CHECK(chosen.report.rounds == 8);
@@ -142,8 +156,8 @@ TEST_CASE("the mass weight changes what is picked, and a large one picks for the
   for (std::uint64_t seed = 1; seed <= 8; ++seed) {
     const head made = make_head(seed, small_head);
     const scored_head scored(made.cache(), made.queries);
-    const auto for_output = run_joint({.mass_weight = 0, .sketch = 0}, scored.problem(6));
-    const auto for_mass = run_joint({.mass_weight = 1e6, .sketch = 0}, scored.problem(6));
+    const auto for_output = search_alone({.mass_weight = 0, .sketch = 0}, scored.problem(6));
+    const auto for_mass = search_alone({.mass_weight = 1e6, .sketch = 0}, scored.problem(6));
     differ += for_output.positions != for_mass.positions ? 1 : 0;
     joint_equation equation = make_joint_equation(made.cache(), made.queries, joint{}.mass_weight);
     equation.targets.conservativeResize(Eigen::NoChange, 1);
@@ -160,10 +174,10 @@ TEST_CASE("the mass weight changes what is picked, and a large one picks for the
 TEST_CASE("picks of a budget are the first picks of a larger one", "[selection][joint]") {
   const head made = make_head(3);
   const scored_head scored(made.cache(), made.queries);
-  const auto longest = run_joint({.sketch = 0}, scored.problem(40)).positions;
+  const auto longest = search_alone({.sketch = 0}, scored.problem(40)).positions;
   REQUIRE(longest.size() == 40);
   for (const kvfit::index_t budget : {1, 2, 7, 20, 39}) {
-    const auto fewer = run_joint({.sketch = 0}, scored.problem(budget)).positions;
+    const auto fewer = search_alone({.sketch = 0}, scored.problem(budget)).positions;
     REQUIRE(static_cast<kvfit::index_t>(fewer.size()) == budget);
     CHECK(std::equal(fewer.begin(), fewer.end(), longest.begin()));
   }
@@ -181,9 +195,9 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
     ++compared;
     const scored_head scored(made.cache(), made.queries);
     kvfit::selection_problem problem = scored.problem(8);
-    CHECK_FALSE(run_joint({.sketch = 0}, problem).report.recomputed);
+    CHECK_FALSE(search_alone({.sketch = 0}, problem).report.recomputed);
     problem.memory_cap = 0;
-    const selected_rows anew = run_joint({.sketch = sketch}, problem);
+    const selected_rows anew = search_alone({.sketch = sketch}, problem);
     CHECK(anew.report.recomputed);
     CHECK(anew.positions == expected.positions);
     // Exponentials that the score pass kept serve, too.
@@ -191,7 +205,7 @@ TEST_CASE("making columns anew picks the same rows as storing them", "[selection
     REQUIRE(kept.scores().exponentials.rows() == 24);
     problem = kept.problem(8);
     problem.memory_cap = 0;
-    const selected_rows from_scores = run_joint({.sketch = 0}, problem);
+    const selected_rows from_scores = search_alone({.sketch = 0}, problem);
     CHECK_FALSE(from_scores.report.recomputed);
     CHECK(from_scores.positions == expected.positions);
   }
@@ -211,13 +225,13 @@ TEST_CASE("of equal keys one is chosen, and the budget is filled by importance w
     return std::unique(kinds.begin(), kinds.end()) - kinds.begin();
   };
   for (const kvfit::index_t sweep : {1, 4, 16}) {
-    const selected_rows six = run_joint({.sweep = sweep, .sketch = 0}, scored.problem(6));
+    const selected_rows six = search_alone({.sweep = sweep, .sketch = 0}, scored.problem(6));
     CHECK(distinct_keys(six.positions) == 6);
     CHECK(six.report.filled == 0);
     // Ties go to the earlier row.
     CHECK(*std::max_element(six.positions.begin(), six.positions.end()) == 5);
 
-    const selected_rows ten = run_joint({.sweep = sweep, .sketch = 0}, scored.problem(10));
+    const selected_rows ten = search_alone({.sweep = sweep, .sketch = 0}, scored.problem(10));
     REQUIRE(ten.positions.size() == 10);
     CHECK(std::equal(six.positions.begin(), six.positions.end(), ten.positions.begin()));
     CHECK(ten.report.rounds == 6);
@@ -249,9 +263,10 @@ TEST_CASE("keys hidden by their bias are never chosen, not even to fill the budg
   const auto expected =
       joint_in_double(make_joint_equation(cache, made.queries, joint{}.mass_weight), 6, open);
   REQUIRE(expected.margin >= joint_resolution);
-  CHECK(run_joint({.sketch = 0}, scored.problem(6)).positions == expected.positions);
+  CHECK(search_alone({.sketch = 0}, scored.problem(6)).positions == expected.positions);
   for (const kvfit::index_t sketch : {0, 8}) {
-    std::vector<kvfit::index_t> all = run_joint({.sketch = sketch}, scored.problem(24)).positions;
+    std::vector<kvfit::index_t> all =
+        search_alone({.sketch = sketch}, scored.problem(24)).positions;
     std::sort(all.begin(), all.end());
     CHECK(all == open);
   }
@@ -274,7 +289,7 @@ TEST_CASE("masks count, and queries that see nothing do not", "[selection][joint
     if (expected.margin < joint_resolution) continue;
     ++compared;
     const scored_head scored(cache, made.queries);
-    CHECK(run_joint({.sketch = 0}, scored.problem(8)).positions == expected.positions);
+    CHECK(search_alone({.sketch = 0}, scored.problem(8)).positions == expected.positions);
   }
   CHECK(compared >= 3);
 }
@@ -282,7 +297,7 @@ TEST_CASE("masks count, and queries that see nothing do not", "[selection][joint
 TEST_CASE("one query has one column's worth of rows to choose", "[selection][joint][degenerate]") {
   const head made = make_head(7, {.queries = 1, .keys = 20, .depth = 8, .width = 5});
   const scored_head scored(made.cache(), made.queries);
-  const selected_rows chosen = run_joint({}, scored.problem(4));
+  const selected_rows chosen = search_alone({}, scored.problem(4));
   // Any column explains all of it, so what follows goes by importance.
   CHECK(chosen.positions.size() == 4);
   CHECK(chosen.report.rounds == 1);
@@ -303,9 +318,9 @@ TEST_CASE("folded queries leave a choice nearly as good", "[selection][joint][sk
     const scored_head scored(made.cache(), made.queries);
     const joint_equation equation =
         make_joint_equation(made.cache(), made.queries, joint{}.mass_weight);
-    const auto exact = run_joint({.sketch = 0}, scored.problem(8));
-    const auto folded = run_joint({.sketch = 80}, scored.problem(8));
-    const auto unfolded = run_joint({.sketch = 400}, scored.problem(8));
+    const auto exact = search_alone({.sketch = 0}, scored.problem(8));
+    const auto folded = search_alone({.sketch = 80}, scored.problem(8));
+    const auto unfolded = search_alone({.sketch = 400}, scored.problem(8));
     CHECK(unfolded.positions == exact.positions);
     CHECK(folded.positions.size() == 8);
     const double best = equation.left_by(exact.positions);
@@ -334,6 +349,10 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
   CHECK(field_of({.mass_weight = -1}) == "joint.mass_weight");
   CHECK(field_of({.mass_weight = 1.1e6}) == "joint.mass_weight");
   CHECK(field_of({.mass_weight = std::numeric_limits<double>::quiet_NaN()}) == "joint.mass_weight");
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK(field_of({.attention_share = -0.1}) == "joint.attention_share");
+  CHECK(field_of({.attention_share = 1.1}) == "joint.attention_share");
+  CHECK(field_of({.attention_share = nan}) == "joint.attention_share");
   CHECK(field_of({.sweep = 0}) == "joint.sweep");
   CHECK(field_of({.sweep = 257}) == "joint.sweep");
   CHECK(field_of({.sketch = -1}) == "joint.sketch");
@@ -344,6 +363,137 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
   REQUIRE_FALSE(none);
   CHECK(none.error().code == errc::budget_out_of_range);
   CHECK_FALSE(select(joint{}, scored.problem(25)));
+  const scored_head unranked(made.cache(), made.queries,
+                             wanted_scores(joint{.attention_share = 0}));
+  CHECK(select(joint{.attention_share = 0}, unranked.problem(4)));
+  const auto no_ranks = select(joint{.attention_share = 0.5}, unranked.problem(4));
+  REQUIRE_FALSE(no_ranks);
+  CHECK(no_ranks.error().argument == "importance");
+}
+
+TEST_CASE("a share of the rows is chosen by attention, the rest explain most beside them",
+          "[selection][joint][attention_share]") {
+  const auto weighting = GENERATE(output_weighting::relative, output_weighting::absolute);
+  int compared = 0;
+  int differ = 0;
+  for (std::uint64_t seed = 1; seed <= 8; ++seed) {
+    const head made = make_head(seed, small_head);
+    const scored_head scored(made.cache(), made.queries);
+    const joint_equation equation =
+        make_joint_equation(made.cache(), made.queries, 0.2, {}, weighting);
+    for (const double share : {0.3, 0.5, 0.75}) {
+      const auto count = static_cast<kvfit::index_t>(std::floor(share * 8));
+      const auto first = select(highest_attention{}, scored.problem(count));
+      REQUIRE(first);
+      const auto expected = joint_in_double(equation, 8, rows_up_to(24), first->positions);
+      INFO("seed " << seed << ", share " << share << ", margin " << expected.margin);
+      if (expected.margin < joint_resolution) continue;
+      ++compared;
+      for (const kvfit::index_t sweep : {1, 4}) {  // two and eight rows are taken out at a time
+        for (const kvfit::index_t memory : {kvfit::index_t{0}, kvfit::index_t{1} << 30}) {
+          kvfit::selection_problem problem = scored.problem(8);
+          problem.memory_cap = memory;
+          const selected_rows chosen = run_joint(
+              {.attention_share = share, .weighting = weighting, .sweep = sweep, .sketch = 0},
+              problem);
+          CHECK(chosen.positions == expected.positions);
+          CHECK(chosen.report.rounds == 8 - count);
+        }
+      }
+      const auto without = joint_in_double(equation, 8, rows_up_to(24));
+      differ += without.positions != expected.positions ? 1 : 0;
+    }
+  }
+  CHECK(compared >= 6);
+  CHECK(differ >= 3);
+}
+
+TEST_CASE("a share of 1 chooses the rows of highest attention, and a share of a row none",
+          "[selection][joint][attention_share]") {
+  const head made = make_head(4);
+  const scored_head scored(made.cache(), made.queries);
+  for (const kvfit::index_t budget : {1, 2, 20, 64}) {
+    const auto most = select(highest_attention{}, scored.problem(budget));
+    REQUIRE(most);
+    CHECK(run_joint({.attention_share = 1}, scored.problem(budget)).positions == most->positions);
+  }
+  CHECK(run_joint({.attention_share = 0.99}, scored.problem(1)).positions ==
+        run_joint({.attention_share = 0}, scored.problem(1)).positions);
+  const auto two = run_joint({.attention_share = 0.75}, scored.problem(2)).positions;
+  REQUIRE(two.size() == 2);
+  CHECK(two[0] == select(highest_attention{}, scored.problem(1))->positions[0]);
+  CHECK(two[1] != two[0]);
+}
+
+TEST_CASE("a prior multiplies every score that rows are ranked by", "[selection][joint][prior]") {
+  const head made = make_head(11, small_head);
+  const scored_head scored(made.cache(), made.queries);
+  for (const double share : {0.0, 0.5, 1.0}) {
+    const auto without = run_joint({.attention_share = share, .sketch = 0}, scored.problem(6));
+    joint policy{.attention_share = share, .sketch = 0};
+    policy.prior.assign(24, 3.0F);  // the same for all changes nothing
+    CHECK(run_joint(policy, scored.problem(6)).positions == without.positions);
+    // Rows of 0 are kept only where no others are left.
+    for (const kvfit::index_t row : without.positions) {
+      policy.prior[static_cast<std::size_t>(row)] = 0;
+    }
+    const auto others = run_joint(policy, scored.problem(18)).positions;
+    CHECK(others.size() == 18);
+    for (const kvfit::index_t row : without.positions) {
+      CHECK(std::find(others.begin(), others.end(), row) == others.end());
+    }
+    CHECK(run_joint(policy, scored.problem(24)).positions.size() == 24);
+    // A large factor brings a row in that would not be.
+    policy.prior.assign(24, 1.0F);
+    policy.prior[static_cast<std::size_t>(others.back())] = 1e6F;
+    CHECK(run_joint(policy, scored.problem(6)).positions[0] == others.back());
+  }
+  // Rows of the problem are those from `first_row` on of the caller's.
+  joint policy{.attention_share = 1};
+  policy.prior.assign(29, 1.0F);
+  policy.prior[5 + 7] = 1e6F;
+  kvfit::selection_problem problem = scored.problem(1);
+  problem.first_row = 5;
+  CHECK(run_joint(policy, problem).positions == std::vector<kvfit::index_t>{7});
+}
+
+TEST_CASE("a prior of the wrong length, a negative factor or one that is no number is refused",
+          "[selection][joint][prior][refuse]") {
+  const head made = make_head(11, small_head);
+  const scored_head scored(made.cache(), made.queries);
+  joint policy;
+  policy.prior.assign(23, 1.0F);
+  const auto shorter = select(policy, scored.problem(4));
+  REQUIRE_FALSE(shorter);
+  CHECK(shorter.error().code == errc::shape_mismatch);
+  CHECK(shorter.error().argument == "joint.prior");
+  CHECK(shorter.error().actual == 23);
+  CHECK(shorter.error().expected == 24);
+  policy.prior.assign(24, 1.0F);
+  for (const float bad :
+       {-1.0F, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    policy.prior[3] = bad;
+    const auto chosen = select(policy, scored.problem(4));
+    REQUIRE_FALSE(chosen);
+    CHECK(chosen.error().code == errc::invalid_option);
+    CHECK(chosen.error().actual == 3);
+  }
+}
+
+TEST_CASE("rows that say the same keep their places where attention chooses them",
+          "[selection][joint][attention_share]") {
+  head made = make_head(5, {.queries = 40, .keys = 24, .depth = 8, .width = 5});
+  for (kvfit::index_t j = 3; j < 24; ++j) made.keys.row(j) = made.keys.row(j % 3);
+  const scored_head scored(made.cache(), made.queries);
+  const auto most = select(highest_attention{}, scored.problem(9));
+  REQUIRE(most);
+  const selected_rows chosen =
+      run_joint({.attention_share = 0.75, .sketch = 0}, scored.problem(12));
+  REQUIRE(chosen.positions.size() == 12);
+  CHECK(std::equal(most->positions.begin(), most->positions.end(), chosen.positions.begin()));
+  std::vector<kvfit::index_t> sorted = chosen.positions;
+  std::sort(sorted.begin(), sorted.end());
+  CHECK(std::adjacent_find(sorted.begin(), sorted.end()) == sorted.end());
 }
 
 TEST_CASE("joint selection on several threads chooses the same rows, folded, stored or made anew",
@@ -351,11 +501,12 @@ TEST_CASE("joint selection on several threads chooses the same rows, folded, sto
   // More keys than one thread takes of what a pick leaves.
   const head made = make_head(12, {.queries = 300, .keys = 9000, .depth = 4, .width = 3});
   const scored_head scored(made.cache(), made.queries);
+  const double share = GENERATE(0.0, 0.75);
   for (const kvfit::index_t memory : {kvfit::index_t{0}, kvfit::index_t{1} << 30}) {
     for (const kvfit::index_t sketch : {0, 64}) {
       kvfit::selection_problem problem = scored.problem(12);
       problem.memory_cap = memory;
-      const joint policy{.sketch = sketch};
+      const joint policy{.attention_share = share, .sketch = sketch};
       const auto alone = select(policy, problem);
       REQUIRE(alone);
       for (const int threads : {2, 5}) {
@@ -370,12 +521,14 @@ TEST_CASE("joint selection on several threads chooses the same rows, folded, sto
   }
 }
 
-TEST_CASE("target columns are the relative weights, and outputs over their rms norm",
+TEST_CASE("target columns are the outputs' weights, and outputs over their rms norm",
           "[selection][joint][target]") {
   const head made = make_head(9, {.queries = 150, .keys = 20, .depth = 8, .width = 7});
   const scored_head scored(made.cache(), made.queries);
-  const kvfit::target_columns targets(scored.problem(4), 2.5);
-  const joint_equation equation = make_joint_equation(made.cache(), made.queries, 2.5);
+  const auto weighting = GENERATE(output_weighting::relative, output_weighting::absolute);
+  const kvfit::target_columns targets(scored.problem(4), 2.5, weighting);
+  const joint_equation equation =
+      make_joint_equation(made.cache(), made.queries, 2.5, {}, weighting);
   REQUIRE(targets.columns().rows() == 150);
   REQUIRE(targets.columns().cols() == 8);
   const Eigen::MatrixXd found = targets.columns().cast<double>();

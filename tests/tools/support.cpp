@@ -221,7 +221,7 @@ nlohmann::json read_json(const std::string& path) {
 /// JSON JUDGED_ON HEADS METHOD,METHOD,... RATIO...
 void check_rows(const arguments& given) {
   const nlohmann::json measured = read_json(given[0]);
-  expect(measured.at("format") == "kvfit-eval" && measured.at("version") == 2, "format");
+  expect(measured.at("format") == "kvfit-eval" && measured.at("version") == 3, "format");
   expect(measured.at("library_version") == kvfit::version, "library_version");
   expect(measured.at("captures").size() == 1, "one capture");
   std::set<std::pair<std::string, double>> missing;

@@ -203,6 +203,38 @@ setting bias_lower() {
   return made;
 }
 
+/// Of output errors in everything that weighs them: joint selection, refinement, value fit.
+setting output_weights() {
+  using kvfit::output_weighting;
+  const std::map<std::string, output_weighting> among = {{"relative", output_weighting::relative},
+                                                         {"absolute", output_weighting::absolute}};
+  setting made = choice<output_weighting>("output_weighting",
+                                          "how errors of outputs count, wherever they are weighed",
+                                          among, refining(&kvfit::refinement::weighting),
+                                          "options.refine.weighting", "kvfit::output_weighting::");
+  made.apply = [among](method_options& to, const std::string& text) {
+    const output_weighting chosen = among.at(text);
+    auto* const rows = to.selection.get_if<selection::joint>();
+    auto* const fit = to.values.get_if<values::least_squares>();
+    if (rows == nullptr && fit == nullptr) return false;
+    if (rows != nullptr) rows->weighting = chosen;
+    if (fit != nullptr) fit->weighting = chosen;
+    to.refine.weighting = chosen;
+    return true;
+  };
+  made.in_code = [](const std::string& text) {
+    const std::string value = " = kvfit::output_weighting::" + text + ";";
+    return "options.refine.weighting" + value +
+           "\nif (auto* rows = options.selection.get_if<kvfit::selection::joint>()) "
+           "rows->weighting" +
+           value +
+           "\nif (auto* fit = options.values.get_if<kvfit::values::least_squares>()) "
+           "fit->weighting" +
+           value;
+  };
+  return made;
+}
+
 // ---- The table ----------------------------------------------------------------------------------
 std::vector<setting> make_settings() {
   using options = compact_options;
@@ -223,6 +255,9 @@ std::vector<setting> make_settings() {
       number("mass_weight", "weight of the mass beside the output in joint selection", 0, 1e6,
              of(&options::selection, &selection::joint::mass_weight),
              std::string(joint_code) + "mass_weight"),
+      number("attention_share", "share of the rows that joint selection chooses by attention", 0, 1,
+             of(&options::selection, &selection::joint::attention_share),
+             std::string(joint_code) + "attention_share"),
       number("sketch", "rows that joint selection folds the queries onto, 0 for none", 0, 1e9,
              of(&options::selection, &selection::joint::sketch),
              std::string(joint_code) + "sketch"),
@@ -279,6 +314,7 @@ std::vector<setting> make_settings() {
       number("gradient_improvement", "of the loss: what is not more is too little", 0, 1e6,
              descending(&kvfit::gradient_keys::improvement),
              "options.gradient.get_if<kvfit::gradient_keys>()->improvement"),
+      output_weights(),
       bias_lower(),
       number("cross_validate_below", "the ridge is cross-validated below this many queries a key",
              0, 1e6, of(&options::values, &values::least_squares::cross_validate_below),

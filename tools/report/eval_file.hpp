@@ -10,7 +10,7 @@
 namespace kvfit_tool {
 
 /// Of the format.
-inline constexpr int eval_version = 2;
+inline constexpr int eval_version = 3;
 
 /// Numbers that are not finite become null.
 std::string to_json(const evaluation& measured);

@@ -39,8 +39,12 @@ class metric_table {
   }
 
   [[nodiscard]] std::string text(const metric& left, const metric& right) const {
+    return text({&left, &right});
+  }
+
+  [[nodiscard]] std::string text(const std::vector<const metric*>& shown) const {
     std::string out(name_width_, ' ');
-    for (const metric* each : {&left, &right}) {
+    for (const metric* each : shown) {
       std::string title = each->title;
       title.resize(std::max(title.size(), ratios_.size() * cell_width - 2), ' ');
       out += "    " + title;
@@ -48,14 +52,14 @@ class metric_table {
     out.erase(out.find_last_not_of(' ') + 1);
     out += "\n" + std::string("method") +
            std::string(name_width_ - std::min(name_width_, std::size_t{6}), ' ');
-    for (int half = 0; half < 2; ++half) {
+    for (std::size_t part = 0; part < shown.size(); ++part) {
       out += "  ";
       for (const double ratio : ratios_) out += padded(ratio_text(ratio) + "x", cell_width);
     }
     out += "\n";
     for (const std::string& method : methods_) {
       out += method + std::string(name_width_ - method.size(), ' ');
-      for (const metric* each : {&left, &right}) {
+      for (const metric* each : shown) {
         out += "  ";
         for (const double ratio : ratios_) out += padded(cell(*each, method, ratio), cell_width);
       }
@@ -137,6 +141,10 @@ std::string to_table(const evaluation& measured) {
   const metric output = {"output error", [](const score_row& row) {
                            return three_digits(row.output_error.mean) + mark(row);
                          }};
+  const metric weighted = {"output error, queries by the length of their output",
+                           [](const score_row& row) {
+                             return three_digits(row.weighted_output_error.mean) + mark(row);
+                           }};
   const metric mass = {"mass error", [](const score_row& row) {
                          return three_digits(row.mass_error.mean) + mark(row);
                        }};
@@ -172,7 +180,7 @@ std::string to_table(const evaluation& measured) {
     const metric_table table(rows);
     if (!out.empty()) out += "\n";
     out += heading(capture, rows, measured.threads) + "\n" + table.text(output, mass) + "\n" +
-           table.text(cosine, time);
+           table.text(cosine, time) + "\n" + table.text({&weighted});
     const auto compared = std::find_if(
         rows.begin(), rows.end(), [](const score_row* row) { return row->against.has_value(); });
     if (compared == rows.end()) continue;

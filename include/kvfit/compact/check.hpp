@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kvfit/attention/check.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_options.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/tied_values.hpp"
@@ -99,6 +99,12 @@ inline result<void> check_compaction(const kv_block& cache, const query_set& que
     return ok;
   }
   if (const auto ok = check_named_rows(cache, options.protect); !ok) return ok;
+  const auto* const rows = options.selection.get_if<selection::joint>();
+  const auto factors = rows == nullptr ? index_t{0} : static_cast<index_t>(rows->prior.size());
+  if (factors != 0 && factors != cache.keys.rows()) {
+    return error{errc::shape_mismatch, "joint.prior", factors, cache.keys.rows(),
+                 "one factor for each row of the cache"};
+  }
   if (options.tied_values_from) return check_tied_rows(cache, *options.tied_values_from);
   return {};
 }

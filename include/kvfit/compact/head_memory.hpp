@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "kvfit/compact/all_importance.hpp"
 #include "kvfit/compact/decided_refinement.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
@@ -43,6 +44,8 @@ class head_memory {
       : options_(options),
         fit_(parts.fit),
         judge_(parts.judge),
+        given_(parts.given),
+        given_block_(parts.given_block),
         adds_(adds),
         t_(fit_.budget),
         at_once_(panels_at_once),
@@ -62,6 +65,12 @@ class head_memory {
     {
       const workspace::phase before_weights(space);
       declare_scores(space, fit_, wanted_);
+      if (wanted_.importance != importance_kind::none && wanted_.window == 0 &&
+          fit_.queries < given_) {
+        const bool ranks_judge =
+            fit_.queries + judge_.queries == given_ && wanted_.pooling == pooling_kind::none;
+        declare_ranking(space, fit_, ranks_judge ? judge_.largest_block : given_block_, wanted_);
+      }
       choose(space);
       weigh(space);
     }
@@ -197,6 +206,8 @@ class head_memory {
   const compact_options& options_;
   head_sizes fit_;
   head_sizes judge_;
+  index_t given_;
+  index_t given_block_;
   bool adds_;
   index_t t_;
   index_t at_once_;  // panels of queries, one for each thread

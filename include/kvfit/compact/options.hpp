@@ -19,10 +19,11 @@ namespace kvfit {
 
 /// Which of the given queries are fitted on, and which judge.
 struct query_use {
-  /// Share of the queries kept from the fit to judge it, in [0, 0.5]; 0: none.
+  /// Share of the queries kept from the fit to judge it, in [0, 0.5]; 0: none. Rows ranked by their
+  /// attention are ranked by all queries, held out or not, but where a window says which.
   double held_out = 0.0625;
   /// Fits take this many queries for each row kept, ≥ 0, or `at_least` where that is more, evenly
-  /// spread over those that are given and not held out. 0: all of them.
+  /// spread over those that are given and not held out. 0: all of them. Ranks are by all.
   index_t per_row = 48;
   index_t at_least = 1280;  ///< ≥ 1
 };

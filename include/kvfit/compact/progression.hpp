@@ -86,8 +86,8 @@ class progression {
 
   /// The rows that the selection picks for the budget of `plan` beside the protected rows `kept`,
   /// in its order.
-  result<std::vector<index_t>> order_of_choice(memory_plan& plan, const row_order& order,
-                                               std::span<const index_t> kept) const {
+  result<selected_rows> order_of_choice(memory_plan& plan, const row_order& order,
+                                        std::span<const index_t> kept) const {
     compact_options& options = plan.options;
     options.budget -= protected_;
     const open_rows where = open_stretch(options.protect, order, cache_.keys.rows());
@@ -104,7 +104,19 @@ class progression {
     auto chosen = stages::select(head, *full);
     if (!chosen) return chosen.error();
     for (index_t& row : chosen->positions) row += where.first;
-    return std::move(chosen->positions);
+    return chosen;
+  }
+
+  /// The first `count` rows in the order of choice; of those chosen by attention and of the others
+  /// as many as their part of all.
+  [[nodiscard]] std::vector<index_t> first_rows(index_t count) const {
+    const auto all = static_cast<index_t>(order_.positions.size());
+    const index_t most = order_.report.by_attention;
+    const index_t by_attention = most * count / all;
+    const auto begin = order_.positions.begin();
+    std::vector<index_t> rows(begin, begin + by_attention);
+    rows.insert(rows.end(), begin + most, begin + most + count - by_attention);
+    return rows;
   }
 
   /// Whether every part can keep to its part of the cap.
@@ -118,12 +130,11 @@ class progression {
   }
 
   result<compacted> fit(const progressive_memory& memory, index_t budget) const {
-    const index_t open = std::min(budget - protected_, static_cast<index_t>(order_.size()));
+    const index_t open =
+        std::min(budget - protected_, static_cast<index_t>(order_.positions.size()));
     const bool is_ordered = budget < visible_ && open > 0;
     const auto options = memory.for_fit(
-        is_ordered ? asked(open + protected_, {order_.begin(), order_.begin() + open})
-                   : asked(budget),
-        budget);
+        is_ordered ? asked(open + protected_, first_rows(open)) : asked(budget), budget);
     if (!options) return options.error();
     return compact_checked(cache_, queries_, *options, stop_, {});
   }
@@ -135,7 +146,7 @@ class progression {
   stop_when stop_;
   index_t visible_ = 0;
   index_t protected_ = 0;
-  std::vector<index_t> order_;
+  selected_rows order_;
 };
 
 }  // namespace KVFIT_ISA

@@ -64,14 +64,20 @@ inline double fitted_share(const compact_options& options, index_t queries, inde
 /// Both parts of a split.
 struct split_sizes {
   head_sizes fit;
-  head_sizes judge;  ///< 0 queries where none are held out
-  double views = 0;  ///< bytes that a `query_split` holds
+  head_sizes judge;         ///< 0 queries where none are held out
+  index_t given = 0;        ///< queries in all
+  index_t given_block = 0;  ///< of the longest block
+  double views = 0;         ///< bytes that a `query_split` holds
 };
 
 /// The sizes after `split_queries(…, fraction, share)`; `head`: T, d_k, d_v, t and the like.
 inline split_sizes part_sizes(const head_sizes& head, std::span<const index_t> query_rows,
                               double fraction, double share) {
-  split_sizes parts{head, head, 0};
+  split_sizes parts{head, head, 0, 0, 0};
+  for (const index_t rows : query_rows) {
+    parts.given += rows;
+    parts.given_block = std::max(parts.given_block, rows);
+  }
   parts.fit.queries = parts.fit.blocks = parts.fit.largest_block = 0;
   parts.judge.queries = parts.judge.blocks = parts.judge.largest_block = 0;
   const auto take = [](head_sizes& part, const row_run& run) {

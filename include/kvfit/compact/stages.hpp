@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kvfit/attention/score_by.hpp"
+#include "kvfit/compact/all_importance.hpp"
 #include "kvfit/compact/check.hpp"
 #include "kvfit/compact/compact_attention.hpp"
 #include "kvfit/compact/decided_refinement.hpp"
@@ -72,7 +73,7 @@ inline namespace KVFIT_ISA {
 
 /// Full attention of the queries that are fitted on (a share of those not held out, `query_use`):
 /// y_i = Σ_j exp(s_ij), o_i = Σ_j exp(s_ij) v_j / y_i, and what the selection wants of it. Where
-/// none of them sees a key, of all queries.
+/// none of them sees a key, of all queries. Importance is that under all queries given.
 ///
 /// Errors: `all_masked` where no query sees a key; those of `score_pass`. Cost: n T (d_k + d_v);
 /// holds what `score_pass` does, n × T exponentials within `memory.selection` where wanted.
@@ -87,17 +88,19 @@ inline namespace KVFIT_ISA {
     if (of.known != nullptr && n == of.queries.rows() && of.known->are_of(n, width)) {
       out.fitted = detail::scores_from(*of.known, width);
     } else {
-      auto scores = detail::score_by(options.score_by, part.beside(of.cache), part.set(),
-                                     options.rule,
-                                     detail::fit_scores(options, of.threads.threads()),
-                                     part.origins, of.stop, of.threads);
+      auto scores = detail::score_by(
+          options.score_by, part.beside(of.cache), part.set(), options.rule,
+          detail::fit_scores(options, of.threads.threads()), part.origins, of.stop, of.threads);
       if (!scores) return scores.error();
       out.fitted = std::move(*scores);
     }
     const vector& max = out.fitted.max;
     out.masked_queries =
         std::count(max.data(), max.data() + n, -std::numeric_limits<float>::infinity());
-    if (out.masked_queries < n) return out;
+    if (out.masked_queries < n) {
+      if (const auto ok = detail::rank_by_all(of, out); !ok) return ok.error();
+      return out;
+    }
     if (!is_first || n == of.queries.rows()) {
       return error{errc::all_masked, "queries", 0, n, "no query sees any key"};
     }

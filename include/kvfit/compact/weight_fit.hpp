@@ -18,6 +18,7 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/problem.hpp"
+#include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/softmax.hpp"
 
 namespace kvfit::detail {
@@ -170,6 +171,11 @@ class weight_fit {
     streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
     vector correlation;
     mass_columns(streamed, mass_weighting::relative).correlate(missing, correlation);
+    const auto* const rows = of_.options.selection.get_if<selection::joint>();
+    if (rows != nullptr && !rows->prior.empty()) {
+      simd::multiply_each(correlation.data(), rows->prior.data() + problem_.first_row,
+                          correlation.size());
+    }
     std::vector<index_t> candidates;
     for (index_t row = 0; row < problem_.cache.keys.rows(); ++row) {
       const bool is_free = is_taken[static_cast<std::size_t>(row)] == 0;

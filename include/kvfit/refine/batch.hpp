@@ -12,7 +12,7 @@
 
 #include "kvfit/attention/output_weights.hpp"
 #include "kvfit/attention/row_logits.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/workspace.hpp"
@@ -94,7 +94,8 @@ struct every {
 /// the compact keys come from, whose masks and positions they keep.
 inline refine_batch make_batch(std::span<const scored_part> parts, const every& taken,
                                const kv_block& cache, const logit_rule& rule,
-                               std::span<const index_t> rows) {
+                               std::span<const index_t> rows,
+                               output_weighting weighting = output_weighting::relative) {
   index_t n = 0;
   for (const scored_part& one : parts) n += taken.count(one.scores->max.size());
   const index_t depth = cache.keys.cols();
@@ -133,7 +134,7 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
     }
   }
   for (index_t k = 0; k < batch.queries.size(); ++k) batch.queries.data()[k] *= scale;
-  batch.inverse_length = inverse_lengths(output);
+  batch.inverse_length = inverse_lengths(output, weighting);
   refine_detail::across(batch.queries, batch.queries_across);
   refine_detail::across(output, batch.output_across);
   for (index_t i = 0; i < n; ++i) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/output_weighting.hpp"
 #include "kvfit/attention/rope.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/refuse_number.hpp"
@@ -18,8 +19,8 @@ namespace kvfit {
 /// Compact keys are free vectors, not only rows of K. From the chosen rows, L-BFGS steps on keys
 /// and biases lower
 ///
-///     J = output_weight · mean_i ‖o_i − ô_i‖² / ‖o_i‖²  +  mass_weight · mean_i h(ŷ_i / y_i − 1),
-///     h(x) = √(x² + s²) − s,   s = mass_softness
+///     J = output_weight · mean_i f_i² ‖o_i − ô_i‖²  +  mass_weight · mean_i h(ŷ_i / y_i − 1),
+///     h(x) = √(x² + s²) − s,   s = mass_softness,   f by `weighting`
 ///
 /// values being fitted anew at every point (docs/algorithm.md, Refinement), or, where they are tied
 /// to keys, moving with them. Without the first term
@@ -36,7 +37,9 @@ struct refinement {
   /// step is always taken. Line searches may go a little beyond; full attention over made sets is
   /// not counted. 0: no limit.
   double work = 0;
-  double output_weight = 1;     ///< ≥ 0
+  double output_weight = 1;  ///< ≥ 0
+  /// f_i = 1/‖o_i‖ (errors count relative to the outputs), or 1 over the outputs' rms norm.
+  output_weighting weighting = output_weighting::relative;
   double mass_weight = 0.6;     ///< ≥ 0
   double mass_softness = 0.05;  ///< > 0: smaller mass errors count by their square
   bool fits_bias = true;        ///< false: biases stay as they are (for kernels without one)

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
@@ -179,7 +179,7 @@ class refiner : private refiner_buffers {
     std::vector<scored_part> parts{{&fit_, &scores_}};
     for (const scored_set& set : sets_) parts.push_back({&set.queries.part, &set.scores});
     batch_ = make_batch(parts, {.first = batches_++ % stride(), .stride = stride()}, cache_, rule_,
-                        rows_);
+                        rows_, settings_.weighting);
     return {};
   }
 

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <limits>
 
 #include "kvfit/core/config.hpp"
@@ -14,6 +16,7 @@
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
+#include "kvfit/selection/ranking.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
 
@@ -25,14 +28,22 @@ inline index_t folded_rows(const selection::joint& policy, index_t budget) noexc
   return policy.sketch > 0 ? std::max(policy.sketch, 5 * budget) : 0;
 }
 
+/// The prior must have a factor for each row of the problem.
+inline result<void> check_prior(const selection::joint& policy, const selection_problem& problem) {
+  const auto given = static_cast<index_t>(policy.prior.size());
+  const index_t needed = problem.first_row + problem.cache.keys.rows();
+  if (given == 0 || given >= needed) return {};
+  return error{errc::shape_mismatch, "joint.prior", given, needed, "one factor for each row"};
+}
+
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
 
 namespace kvfit::selection {
 inline namespace KVFIT_ISA {
 
-inline score_options wanted_scores(const selection::joint&) {
-  return {.importance = importance_kind::none,
+inline score_options wanted_scores(const selection::joint& policy) {
+  return {.importance = policy.attention_share > 0 ? importance_kind::rms : importance_kind::none,
           .keep_exponentials = std::numeric_limits<index_t>::max()};
 }
 
@@ -41,9 +52,20 @@ inline result<void> check_settings(const selection::joint& policy) {
     return kvfit::detail::refuse_number("joint.mass_weight", policy.mass_weight,
                                         "must be in [0, 1e6]");
   }
+  if (!(policy.attention_share >= 0 && policy.attention_share <= 1)) {
+    return kvfit::detail::refuse_number("joint.attention_share", policy.attention_share,
+                                        "must be in [0, 1]");
+  }
   if (policy.sweep < 1 || policy.sweep > 256) {
     return error{errc::invalid_option, "joint.sweep", policy.sweep, policy.sweep < 1 ? 1 : 256,
                  "must be in 1 ... 256"};
+  }
+  for (std::size_t row = 0; row < policy.prior.size(); ++row) {
+    const float factor = policy.prior[row];
+    if (factor >= 0 && std::isfinite(factor)) continue;
+    return error{errc::invalid_option, "joint.prior", static_cast<index_t>(row), error::none,
+                 "the one at this place must be finite and not negative, is " +
+                     kvfit::detail::number_text(factor)};
   }
   if (policy.sketch < 0) {
     return error{errc::invalid_option, "joint.sketch", policy.sketch, 0, "must not be negative"};
@@ -51,17 +73,26 @@ inline result<void> check_settings(const selection::joint& policy) {
   return {};
 }
 
-/// Runs the search. Weights are left to the bias fit. Cost: n · T · (1 + d_v) multiply-adds to
-/// begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key examined (two to four a pick), n
-/// counted after folding. Memory: the exponentials as for `omp`,
-/// T · (1 + d_v + 7 sweep + max(sketch, 5 t)) + r · (t + 5 sweep) + n · (1 + d_v) floats beside, r
-/// the rows after folding.
+/// Keeps rows by attention and searches for the others. Weights are left to the bias fit. Cost: n ·
+/// T · (1 + d_v) multiply-adds to begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key
+/// examined (two to four a pick), n counted after folding; n · T a row by attention. Memory: the
+/// exponentials as for `omp`, T · (1 + d_v + 7 sweep + max(sketch, 5 t)) + r · (t + 5 sweep) + n ·
+/// (1 + d_v) floats beside, r the rows after folding.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
-  if (const auto ok = check_problem(problem); !ok) return ok.error();
+  const auto ok =
+      policy.attention_share > 0 ? check_ranked_problem(problem) : check_problem(problem);
+  if (!ok) return ok.error();
+  if (const auto sized = detail::check_prior(policy, problem); !sized) return sized.error();
+  if (detail::rows_by_attention(policy, problem.budget) == problem.budget) {
+    const vector ranks = detail::times_prior(problem.scores->importance, policy, problem.first_row);
+    selected_rows chosen{.positions = highest_rows(problem, ranks.data(), problem.budget)};
+    chosen.report.by_attention = static_cast<index_t>(chosen.positions.size());
+    return chosen;
+  }
   const index_t folded = detail::folded_rows(policy, problem.budget);
-  return detail::joint_search(problem, policy.mass_weight, policy.sweep, folded).run();
+  return detail::joint_search(problem, policy, folded).run();
 }
 
 /// What `select` holds, its result included.
@@ -78,11 +109,24 @@ inline void declare(workspace& space, const selection::joint& policy, const head
   if (folds) sketch_buffers().declare(space, sizes.queries, keys, rows);
   space.count(static_cast<double>(keys));  // which keys are open
   detail::joint_buffers().declare(space, keys, rows, targets, sweep);
+  space.count(float_bytes(keys));  // scores times the prior
   detail::picked_basis().declare(space, sizes.budget, rows);
   space.count(grown_bytes(double_bytes(sizes.budget)));
   {
     const workspace::phase starting(space);
     space.count(float_bytes(2, rows, targets));
+  }
+  if (detail::rows_by_attention(policy, sizes.budget) > 0) {
+    const index_t many = 2 * sweep;  // taken at a time
+    const workspace::phase taking(space);
+    space.count(float_bytes(rows, targets) + double_bytes(sizes.budget));
+    selection::best_rows().declare(space, sizes.budget);
+    space.count(float_bytes(5, many, rows) + float_bytes(many, sizes.budget + targets) +
+                float_bytes(many, keys));
+    if (!folds) {
+      space.count(float_bytes(many, rows));
+      mass_columns::declare_columns(space, sizes, many);
+    }
   }
   {
     const workspace::phase looking(space);

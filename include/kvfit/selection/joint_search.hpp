@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/picked_basis.hpp"
+#include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
@@ -25,6 +27,19 @@
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
+
+/// How many rows are chosen by attention alone.
+inline index_t rows_by_attention(const selection::joint& policy, index_t budget) noexcept {
+  return static_cast<index_t>(std::floor(policy.attention_share * static_cast<double>(budget)));
+}
+
+/// `scores` of the rows of a problem times their prior.
+inline vector times_prior(const vector& scores, const selection::joint& policy, index_t first_row) {
+  vector out = scores;
+  if (policy.prior.empty()) return out;
+  simd::multiply_each(out.data(), policy.prior.data() + first_row, out.size());
+  return out;
+}
 
 /// What a `joint_search` keeps for all keys.
 class joint_buffers {
@@ -78,13 +93,15 @@ class joint_buffers {
 /// and G itself is brought up to date once a sweep, in one product of matrices.
 class joint_search : private joint_buffers {
  public:
-  /// Fields of the policy, and the rows that its `sketch` folds the queries onto (0: none).
-  joint_search(const selection_problem& problem, double mass_weight, index_t sweep, index_t folded)
+  /// The policy, which must outlive this, and the rows that its `sketch` folds the queries onto (0:
+  /// none).
+  joint_search(const selection_problem& problem, const selection::joint& policy, index_t folded)
       : problem_(problem),
-        targets_(problem, mass_weight),
+        policy_(policy),
+        targets_(problem, policy.mass_weight, policy.weighting),
         full_(problem, mass_weighting::relative, &targets_.row_weights()),
         columns_(full_, folded, problem.memory_cap),
-        sweep_(std::min(sweep, columns_.keys())),
+        sweep_(std::min(policy.sweep, columns_.keys())),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
     for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
@@ -94,6 +111,7 @@ class joint_search : private joint_buffers {
 
   result<selected_rows> run() {
     start();
+    if (const auto ok = take_most_attended(); !ok) return ok.error();
     while (size() < problem_.budget) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
       const index_t best = best_open();
@@ -111,8 +129,8 @@ class joint_search : private joint_buffers {
       }
     }
     if (size() < problem_.budget) {
-      out_.report.filled =
-          selection::fill_by_importance(problem_, norms_, is_open_, out_.positions);
+      out_.report.filled = selection::fill_by_importance(
+          problem_, times_prior(norms_, policy_, problem_.first_row), is_open_, out_.positions);
     }
     return std::move(out_);
   }
@@ -135,9 +153,69 @@ class joint_search : private joint_buffers {
     }
     columns_.squared_norms(norms_);
     residual_norm_sq_ = norms_;
-    columns_.correlate(columns_.fold(targets_.columns()), correlation_);
+    folded_targets_ = columns_.fold(targets_.columns());
+    columns_.correlate(folded_targets_, correlation_);
+    if (rows_by_attention(policy_, problem_.budget) == 0) folded_targets_ = {};
     measure_correlation();
     basis_ = picked_basis(problem_.budget, columns_.rows());
+  }
+
+  /// The rows of most attention, as many at a time as there are slots: what they explain is taken
+  /// out of G and of all columns in one product for them all.
+  result<void> take_most_attended() {
+    const index_t count = rows_by_attention(policy_, problem_.budget);
+    if (count == 0) return {};
+    const std::vector<index_t> most = [&] {
+      const vector ranks = times_prior(problem_.scores->importance, policy_, problem_.first_row);
+      return selection::highest_rows(problem_, ranks.data(), count);
+    }();
+    for (std::size_t first = 0; first < most.size(); first += slots_.size()) {
+      if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
+      take_together({most.data() + first, std::min(slots_.size(), most.size() - first)});
+    }
+    folded_targets_ = {};
+    out_.report.by_attention = size();
+    measure_correlation();
+    return {};
+  }
+
+  void take_together(std::span<const index_t> rows) {
+    matrix added = columns_.columns(rows);
+    basis_.project_out(added, problem_.threads);
+    index_t many = 0;  // of the rows that are not what others are already
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      const index_t row = rows[k];
+      out_.positions.push_back(row);
+      is_open_[static_cast<std::size_t>(row)] = 0;
+      float* const column = row_of(added, static_cast<index_t>(k));
+      for (int pass = 0; pass < 2; ++pass) {
+        for (index_t before = 0; before < many; ++before) {
+          const float* const other = row_of(added, before);
+          simd::subtract_scaled(column, simd::dot32(other, column, added.cols()), other,
+                                added.cols());
+        }
+      }
+      const double left = simd::squared_norm(column, added.cols());
+      if (!(left > static_cast<double>(dependent) * static_cast<double>(norms_[row]))) continue;
+      basis_.append(column, static_cast<float>(1 / std::sqrt(left)));
+      std::copy_n(basis_.last(), added.cols(), row_of(added, many++));
+    }
+    if (many == 0) return;
+    matrix orthonormal(many, added.cols());
+    std::copy_n(added.data(), orthonormal.size(), orthonormal.data());
+    matrix explained(many, targets());  // along a new direction nothing has been taken out yet
+    simd::multiply({orthonormal.data(), orthonormal.cols(), 1}, {folded_targets_.data(), targets()},
+                   {explained.data(), targets()}, many, targets(), orthonormal.cols());
+    matrix products;
+    columns_.correlate(transposed(orthonormal), products);
+    over_keys([&](index_t first, index_t count) noexcept {
+      simd::multiply({row_of(products, first), many, 1}, {explained.data(), targets()},
+                     {row_of(correlation_, first), targets()}, count, targets(), many,
+                     simd::product_mode::subtract);
+      for (index_t j = first; j < first + count; ++j) {
+        residual_norm_sq_[j] -= simd::dot32(row_of(products, j), row_of(products, j), many);
+      }
+    });
   }
 
   /// 1 + d_v.
@@ -163,7 +241,10 @@ class joint_search : private joint_buffers {
     if (is_open_[static_cast<std::size_t>(j)] == 0 ||
         !(residual_norm_sq_[j] > dependent * norms_[j]))
       return 0;
-    return score_[j] / residual_norm_sq_[j];
+    const float gained = score_[j] / residual_norm_sq_[j];
+    return policy_.prior.empty()
+               ? gained
+               : gained * policy_.prior[static_cast<std::size_t>(problem_.first_row + j)];
   }
 
   /// Ties go to the earlier row; −1 where no key explains anything.
@@ -315,7 +396,9 @@ class joint_search : private joint_buffers {
   }
 
   selection_problem problem_;
+  const selection::joint& policy_;
   target_columns targets_;
+  matrix folded_targets_;  // until the rows of most attention are taken
   mass_columns full_;
   sketched_columns columns_;
   index_t sweep_;

@@ -8,27 +8,37 @@
 #include <vector>
 
 #include "kvfit/attention/mass_weighting.hpp"
+#include "kvfit/attention/output_weighting.hpp"
 #include "kvfit/attention/score_options.hpp"
 #include "kvfit/core/index.hpp"
 
 namespace kvfit::selection {
 
-/// Each pick is the key that, fitted together with those before it, leaves least of
+/// The ⌊attention_share · t⌋ keys of the largest rms attention, ties to the earlier row; then each
+/// pick is the key that, fitted together with those before it, leaves least of
 ///
 ///     min_{w, U} Σ_i f_i² [ μ² (1 − Σ_{j∈S} A_ij w_j)² + ‖o_i − Σ_{j∈S} A_ij u_j‖² / σ² ]
 ///
-/// A the attention weights of the full cache, o its outputs, f_i ∝ 1/‖o_i‖, σ the outputs' rms
-/// norm: w explains the mass and u_j = w_j c_j (the weighted values) the output, whose errors count
-/// relative to its length, as those of mass then do (docs/algorithm.md, Joint selection).
-/// Orthogonal least squares over 1 + d_v targets.
+/// A the attention weights of the full cache, o its outputs, f by `weighting`, σ the outputs' rms
+/// norm: w explains the mass and u_j = w_j c_j (the weighted values) the output (docs/algorithm.md,
+/// Joint selection). Orthogonal least squares over 1 + d_v targets.
 struct joint {
   double mass_weight = 0.2;  ///< μ ≥ 0: 0 chooses for the output alone
+  /// Share of the rows chosen by attention alone, in [0, 1]. Least squares give few rows to what
+  /// few queries ask for; attention keeps the row that one query looks at.
+  double attention_share = 0.75;
+  /// f_i ∝ 1/‖o_i‖ (errors count relative to the outputs), or 1.
+  output_weighting weighting = output_weighting::relative;
   /// Keys whose columns are examined in one sweep, 1 … 256. Picks do not depend on it but for
   /// rounding; speed does.
   index_t sweep = 16;
   /// Rows that the n queries are folded onto for the choice alone (see `sketched_columns`):
   /// max(sketch, 5 t), all of them where that is n or more. 0: never fold.
   index_t sketch = 384;
+  /// What the caller knows of rows (boilerplate, reasoning, a system prompt): a factor for each row
+  /// of the cache, finite and ≥ 0, on every score it is ranked by. A row of 0 is kept only where
+  /// the budget has room for all others. Empty: 1 each.
+  std::vector<float> prior = {};
 };
 
 /// While fewer than `limit` rows are chosen: this many a round, refit every so many rounds.

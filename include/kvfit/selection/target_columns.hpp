@@ -22,16 +22,16 @@ class target_columns {
   void declare(workspace& space, index_t queries, index_t width) {
     space.add(weights_, queries);
     space.add(columns_, queries, 1 + width);
-    const workspace::phase weighting(space);
+    const workspace::phase weighing(space);
     space.count(float_bytes(queries) + double_bytes(queries));
   }
 
-  target_columns(const selection_problem& problem, double mass_weight) {
+  target_columns(const selection_problem& problem, double mass_weight, output_weighting weighting) {
     const matrix& output = problem.scores->output;
     const index_t n = output.rows();
     const index_t width = output.cols();
     allocate_buffers(*this, n, width);
-    weights_ = relative_output_weights(output);
+    weights_ = output_weights(output, weighting);
     const double squares = simd::squared_norm(output.data(), output.size());
     const double rms = std::sqrt(squares / static_cast<double>(std::max<index_t>(n, 1)));
     const float scale = rms > 0 ? static_cast<float>(1 / rms) : 0.0F;

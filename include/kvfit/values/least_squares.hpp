@@ -122,7 +122,7 @@ inline result<values_fit> fit_values(const values::least_squares& policy,
   const bool is_relative = policy.weighting == output_weighting::relative;
   vector factors;
   if (is_relative) {
-    factors = relative_output_weights(y);
+    factors = output_weights(y, output_weighting::relative);
   } else {
     factors.resize(y.rows());
     std::fill_n(factors.data(), y.rows(), 1.0F);

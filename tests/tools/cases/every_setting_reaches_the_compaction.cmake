@@ -11,7 +11,7 @@ set(tried
   "default held_out=0.5" "omp keys_per_round=8" "omp refit_interval=16" "default bias_lower=1"
   "default ridge=0.1" "default storage=bf16" "default bias_storage=bf16" "omp norm_power=0.5"
   "omp precision=bf16" "zero_bias ridge=0.1" "default mass_weight=2" "default sketch=0"
-  "topk window=16" "default queries_per_row=4" "default reweightings=2" "default refine_steps=2"
+  "default attention_share=0.3" "topk window=16" "default queries_per_row=4" "default reweightings=2" "default refine_steps=2"
   "default refine_work=0.1" "default refine_mass_weight=2" "default refine_mass_softness=1"
   "default refine_sets=2" "gradient_mass gradient_steps=9" "gradient_joint gradient_steps=9")
 foreach(one IN LISTS tried)

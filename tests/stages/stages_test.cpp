@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compact/entry_point.hpp"
+#include "kvfit/compact.hpp"
 #include "kvfit/compact/progressive.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
@@ -17,6 +18,14 @@ using kvfit::errc;
 namespace stages = kvfit::stages;
 
 namespace {
+
+kvfit::compacted whole_call(const kvfit::kv_block& cache, const kvfit::query_set& queries,
+                            const kvfit::compact_options& options) {
+  auto fitted = kvfit::compact(cache, queries, options);
+  INFO((fitted ? "fitted" : fitted.error().message()));
+  REQUIRE(fitted);
+  return std::move(*fitted);
+}
 
 /// All stages by hand, as a reader of kvfit/compact/stages.hpp would compose them, with the guard
 /// that `compact()` has: rows as they were where moved ones judge worse at the end.
@@ -67,7 +76,7 @@ TEST_CASE("stages composed by hand give the bytes of compact, for every preset",
     CAPTURE(preset.name);
     kvfit::compact_options options = shortened(preset, 12);
     options.storage = {.rows = kvfit::dtype::bf16, .bias = kvfit::dtype::fp16};
-    const kvfit::compacted whole = compacted_head(cache, made.queries, options);
+    const kvfit::compacted whole = whole_call(cache, made.queries, options);
     kvfit::thread_pool pool(2);
     for (const kvfit::executor_ref& threads : {kvfit::executor_ref(), kvfit::executor_ref(pool)}) {
       const auto hand = by_hand(
@@ -194,7 +203,7 @@ TEST_CASE("where only queries held out see any key, a progressive call orders ro
   for (std::size_t i = 0; i < budgets.size(); ++i) {
     kvfit::compact_options alone = options;
     alone.budget = budgets[i];
-    const kvfit::compacted own = compacted_head(cache, made.queries, alone);
+    const kvfit::compacted own = whole_call(cache, made.queries, alone);
     CHECK((*all)[i].positions == own.positions);
   }
 }

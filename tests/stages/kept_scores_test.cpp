@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: MIT
-// Among the tests of compact, which are compiled header-only: what is kept is kept between a plan
-// and fits that the same file compiles.
 #include "kvfit/cache/kept_scores.hpp"
 
 #include <algorithm>
@@ -50,7 +48,7 @@ kvfit::compacted_cache fitted_by(const cache_case& given, const cache_plan& plan
                                         });
   INFO((all ? "fitted" : all.error().message()));
   REQUIRE(all);
-  return kvfit::detail::assemble(given.view, plan.tasks, heads);
+  return kvfit::detail::assemble(given.view, {}, plan.tasks, heads);
 }
 
 std::ptrdiff_t kept(const cache_plan& plan) {
@@ -169,7 +167,8 @@ TEST_CASE("under a cap, as many scores are kept as leave the heads under way the
     for (const auto& head : heads) results += head.report.report.memory.result;
     // The plan's scores were there before.
     CHECK(fitting + kept(plan) * own <= *options.memory + results + lists);
-    CHECK(kvfit_test::same_cache(kvfit::detail::assemble(given.view, plan.tasks, heads), wanted));
+    CHECK(
+        kvfit_test::same_cache(kvfit::detail::assemble(given.view, {}, plan.tasks, heads), wanted));
   }
   CHECK(counts[0] == 0);
   CHECK(counts[1] == 2);
