@@ -12,6 +12,7 @@
 #include "cli/method_options.hpp"
 #include "cli/without_bad_alloc.hpp"
 #include "kvfit/attention/attend.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/cache/rolling.hpp"
 #include "kvfit/compact.hpp"
