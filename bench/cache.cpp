@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "kvfit/cache/compact_cache.hpp"
+#include "kvfit/compact.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "kvfit/view/store.hpp"

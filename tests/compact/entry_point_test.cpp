@@ -7,6 +7,7 @@
 
 #include "compact/entry_point.hpp"
 #include "kvfit/attention/attend.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/parallel/external_executor.hpp"
 #include "kvfit/parallel/thread_pool.hpp"

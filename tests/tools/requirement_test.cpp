@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "requirement.hpp"
+#include "measure/requirement.hpp"
 
 #include <limits>
 #include <string>

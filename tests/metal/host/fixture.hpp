@@ -15,6 +15,7 @@
 #define KVFIT_METAL
 #endif
 #include "kvfit/attention/attend.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/attention/fidelity.hpp"
 #include "kvfit/io/capture.hpp"
 #include "kvfit/metal/executor.hpp"
