@@ -389,7 +389,7 @@ TEST_CASE("a share of the rows is chosen by attention, the rest explain most bes
       INFO("seed " << seed << ", share " << share << ", margin " << expected.margin);
       if (expected.margin < joint_resolution) continue;
       ++compared;
-      for (const kvfit::index_t sweep : {1, 4}) {  // two and eight rows are taken out at a time
+      for (const kvfit::index_t sweep : {1, 4}) {  // one and four rows are taken out at a time
         for (const kvfit::index_t memory : {kvfit::index_t{0}, kvfit::index_t{1} << 30}) {
           kvfit::selection_problem problem = scored.problem(8);
           problem.memory_cap = memory;

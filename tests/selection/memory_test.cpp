@@ -61,6 +61,8 @@ TEST_CASE("a selection holds no more than it lists, nor much less, whatever its 
   check_memory(kvfit::selection::omp{}, true, 0.02F);
   check_memory(kvfit::selection::omp{.keys_per_round = 4, .refit_interval = 2}, true, 0);
   check_memory(kvfit::selection::joint{}, true);
+  check_memory(kvfit::selection::joint{.attention_share = 0}, true);
+  check_memory(kvfit::selection::joint{.attention_share = 0.75, .sketch = 0}, true);
   check_memory(kvfit::selection::highest_attention{}, false);
   check_memory(kvfit::selection::random{3}, false);
 }

@@ -28,8 +28,9 @@ inline namespace KVFIT_ISA {
 ///
 /// The first t rows of `highest_attention` are the t it would choose alone, from the same queries;
 /// those of `omp` too where k = 1, but for rows that were dropped on the way; of others they are
-/// near. Dead keys are not replaced, for the rows are given; in the place of weights that come with
-/// a selection (`bias::from_selection`) stand those of `bias::nnls`.
+/// near, and those of `joint` keep its share by attention. Dead keys are not replaced, for the rows
+/// are given; in the place of weights that come with a selection (`bias::from_selection`) stand
+/// those of `bias::nnls`.
 ///
 /// budgets: each as `compact_options::budget`, in any order; `options.budget` is not used.
 /// `options.memory.cap` caps the whole call, all results included: the selection does with less in

@@ -117,7 +117,7 @@ inline void declare(workspace& space, const selection::joint& policy, const head
     space.count(float_bytes(2, rows, targets));
   }
   if (detail::rows_by_attention(policy, sizes.budget) > 0) {
-    const index_t many = 2 * sweep;  // taken at a time
+    const index_t many = sweep;  // taken at a time
     const workspace::phase taking(space);
     space.count(float_bytes(rows, targets) + double_bytes(sizes.budget));
     selection::best_rows().declare(space, sizes.budget);

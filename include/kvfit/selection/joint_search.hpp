@@ -160,7 +160,7 @@ class joint_search : private joint_buffers {
     basis_ = picked_basis(problem_.budget, columns_.rows());
   }
 
-  /// The rows of most attention, as many at a time as there are slots: what they explain is taken
+  /// The rows of most attention, `sweep` at a time: what they explain is taken
   /// out of G and of all columns in one product for them all.
   result<void> take_most_attended() {
     const index_t count = rows_by_attention(policy_, problem_.budget);
@@ -169,9 +169,10 @@ class joint_search : private joint_buffers {
       const vector ranks = times_prior(problem_.scores->importance, policy_, problem_.first_row);
       return selection::highest_rows(problem_, ranks.data(), count);
     }();
-    for (std::size_t first = 0; first < most.size(); first += slots_.size()) {
+    const auto together = static_cast<std::size_t>(sweep_);
+    for (std::size_t first = 0; first < most.size(); first += together) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
-      take_together({most.data() + first, std::min(slots_.size(), most.size() - first)});
+      take_together({most.data() + first, std::min(together, most.size() - first)});
     }
     folded_targets_ = {};
     out_.report.by_attention = size();
