@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// The score pass: output, mass and rms importance of full attention.
 #include "fixture.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/attention/score_pass.hpp"
 
 namespace kvfit::bench {

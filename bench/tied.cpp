@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "kvfit/attention/attend.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/io/capture.hpp"
 #include "kvfit/presets.hpp"

@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 
 namespace kvfit::bench {
 namespace {

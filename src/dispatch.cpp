@@ -8,8 +8,8 @@
 #include <array>
 #include <cstddef>
 
-#include "kvfit/compact/compiled_entry_points.hpp"
 #include "kvfit/core/active_isa.hpp"
+#include "kvfit/core/compiled_entry_points.hpp"
 #include "paths.hpp"
 
 #define KVFIT_DECLARE(path) \

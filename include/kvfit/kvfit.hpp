@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kvfit/attention/attend.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/attention/state.hpp"

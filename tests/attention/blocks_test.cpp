@@ -2,7 +2,7 @@
 #include <numeric>
 
 #include "attention/samples.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 
 namespace kvfit_test {
 

@@ -4,7 +4,7 @@
 #include <cstdlib>
 
 #include "attention/samples.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/attention/state.hpp"
 #include "kvfit/parallel/thread_pool.hpp"

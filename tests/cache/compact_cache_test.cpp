@@ -10,6 +10,8 @@
 
 #include "cache/cache_case.hpp"
 #include "kvfit/attention/attend.hpp"
+#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/compact.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "support/catch.hpp"
 

@@ -8,7 +8,8 @@
 
 #include "cache/cache_case.hpp"
 #include "kvfit/attention/attend.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
+#include "kvfit/compact.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "support/catch.hpp"
 

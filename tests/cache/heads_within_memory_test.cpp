@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cache/cache_case.hpp"
+#include "kvfit/attention/score_pass.hpp"
 #include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/parallel/serial.hpp"
 #include "support/allocations.hpp"

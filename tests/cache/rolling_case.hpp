@@ -8,7 +8,7 @@
 
 #include "cache/cache_case.hpp"
 #include "kvfit/attention/attend.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/cache/rolling.hpp"
 #include "kvfit/parallel/serial.hpp"
 #include "selection/heads.hpp"

@@ -5,14 +5,20 @@
 #include <vector>
 
 #include "cache/cache_case.hpp"
+#include "kvfit/attention/score_pass.hpp"
 #include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/cache/compact_chunks.hpp"
+#include "kvfit/cache/global_ranking.hpp"
 #include "kvfit/cache/queries_of_layer.hpp"
 #include "kvfit/cache/rolling.hpp"
 #include "kvfit/cache/shared_positions.hpp"
 #include "kvfit/cache/zero_bias_refit.hpp"
+#include "kvfit/compact.hpp"
+#include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/queries/held_out_judge.hpp"
 #include "kvfit/queries/refit_by_layers.hpp"
+#include "kvfit/selection/highest_attention.hpp"
 #include "support/catch.hpp"
 
 namespace kvfit_test {

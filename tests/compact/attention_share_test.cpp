@@ -6,12 +6,10 @@
 #include <vector>
 
 #include "compact/entry_point.hpp"
-#include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/compact/progressive.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "kvfit/selection/highest_attention.hpp"
-#include "support/allocations.hpp"
 #include "support/catch.hpp"
 
 using namespace kvfit_test;

@@ -7,7 +7,7 @@
 #include <string>
 
 #include "kvfit/attention/attend.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/core/active_isa.hpp"
 #include "kvfit/parallel/thread_pool.hpp"

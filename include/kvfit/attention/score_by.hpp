@@ -4,7 +4,8 @@
 
 #include <span>
 
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/result_memory.hpp"
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/score_request.hpp"
 #include "kvfit/core/config.hpp"
 
@@ -20,25 +21,8 @@ inline result<attention_scores> score_by(const score_runner& runner, const kv_bl
                                          const stop_when& stop, const executor_ref& threads) {
   if (runner.run != nullptr) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
-    const index_t n = queries.rows();
-    const index_t keys = cache.keys.rows();
     attention_scores scores;
-    for (vector* of : {&scores.max, &scores.mass, &scores.log_mass}) of->resize(n);
-    scores.output.resize(n, cache.values.cols());
-    score_target to{.max = scores.max.data(),
-                    .mass = scores.mass.data(),
-                    .log_mass = scores.log_mass.data(),
-                    .output = scores.output.data()};
-    if (options.importance != importance_kind::none) {
-      scores.importance.resize(keys);
-      to.importance = scores.importance.data();
-    }
-    if (float_bytes(n, keys) <= static_cast<double>(options.keep_exponentials)) {
-      scores.exponentials.resize(keys, n);
-      scores.shift.resize(n);
-      to.exponentials = scores.exponentials.data();
-      to.shift = scores.shift.data();
-    }
+    const score_target to = allocate_scores(&scores, sizes_of_head(cache, queries), options);
     const auto is_done =
         runner.run(runner.owner, {cache, queries, rule, options, origins, stop, to});
     if (!is_done) return is_done.error();

@@ -10,6 +10,7 @@
 #include "kvfit/attention/logits.hpp"
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/panel.hpp"
+#include "kvfit/attention/result_memory.hpp"
 #include "kvfit/attention/score_options.hpp"
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/core/config.hpp"
@@ -19,23 +20,7 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// Whether a score pass of these sizes keeps the exponentials.
-inline bool keeps_exponentials(const head_sizes& sizes, const score_options& options) noexcept {
-  return float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(options.keep_exponentials);
-}
-
-/// What a score pass returns.
-inline void declare_scores(workspace& space, attention_scores& scores, const head_sizes& sizes,
-                           const score_options& options) {
-  space.add_vectors(sizes.queries, scores.max, scores.mass, scores.log_mass);
-  space.add(scores.output, sizes.queries, sizes.width);
-  if (options.importance != importance_kind::none) space.add(scores.importance, sizes.keys);
-  if (!keeps_exponentials(sizes, options)) return;
-  space.add(scores.exponentials, sizes.keys, sizes.queries);
-  space.add(scores.shift, sizes.queries);
-}
-
-/// The same, to count it.
+/// What a score pass returns, to count it.
 inline void declare_scores(workspace& space, const head_sizes& sizes,
                            const score_options& options) {
   attention_scores none;
@@ -82,14 +67,8 @@ inline void declare_score_checked(workspace& space, const head_sizes& of,
   space.count(static_cast<double>(at_once) * (panel.most() + panel_overhead));
 }
 
-}  // namespace KVFIT_ISA
-}  // namespace kvfit::detail
-
-namespace kvfit {
-inline namespace KVFIT_ISA {
-
-/// Bytes that `score_pass` holds at most, its result included; `options.memory` is not used.
-inline double score_pass_bytes(const head_sizes& sizes, const score_options& options) {
+/// Bytes that `score_pass` holds at most, its checks among it.
+inline double checked_scores_bytes(const head_sizes& sizes, const score_options& options) {
   workspace space;
   space.count(small_bytes);
   {
@@ -97,15 +76,9 @@ inline double score_pass_bytes(const head_sizes& sizes, const score_options& opt
     declare_check(space, sizes);
   }
   const workspace::phase passing(space);
-  detail::declare_score_checked(space, sizes, options);
+  declare_score_checked(space, sizes, options);
   return space.most();
 }
-
-}  // namespace KVFIT_ISA
-}  // namespace kvfit
-
-namespace kvfit::detail {
-inline namespace KVFIT_ISA {
 
 /// `options` with which a pass for `sizes` keeps to `options.memory`, or `memory_cap_exceeded` with
 /// the least it needs.
@@ -114,16 +87,16 @@ inline result<score_options> score_options_within(const head_sizes& sizes,
   if (!options.memory) return options;
   const auto cap = static_cast<double>(*options.memory);
   score_options now = options;
-  double least = score_pass_bytes(sizes, now);
+  double least = checked_scores_bytes(sizes, now);
   if (least <= cap) return now;
   now.panels_at_once = 1;
-  least = score_pass_bytes(sizes, now);
+  least = checked_scores_bytes(sizes, now);
   if (least <= cap) return now;
   now.keep_exponentials = 0;
   head_sizes cut = sizes;
   cut.panel = options.panel;
   for (now.panel = largest_panel(cut, sizes.keys); now.panel > 0; now.panel /= 2) {
-    const double bytes = score_pass_bytes(sizes, now);
+    const double bytes = checked_scores_bytes(sizes, now);
     if (bytes <= cap) return now;
     least = std::min(least, bytes);
   }

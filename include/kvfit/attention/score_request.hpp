@@ -8,21 +8,11 @@
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/attention/score_options.hpp"
+#include "kvfit/attention/score_target.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/stop.hpp"
 
 namespace kvfit {
-
-/// Where the numbers of `attention_scores` are to be written: memory of the asker, row-major.
-struct score_target {
-  float* max = nullptr;           ///< n
-  float* mass = nullptr;          ///< n
-  float* log_mass = nullptr;      ///< n
-  float* output = nullptr;        ///< n × d_v
-  float* importance = nullptr;    ///< T; null: not asked for
-  float* exponentials = nullptr;  ///< T × n; null: not asked for
-  float* shift = nullptr;         ///< n, with `exponentials`
-};
 
 /// Inputs and options that were checked; `options.memory`, `panel` and `precision` may be ignored.
 struct score_request {

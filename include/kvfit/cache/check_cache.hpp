@@ -9,25 +9,13 @@
 #include <utility>
 #include <vector>
 
-#include "kvfit/attention/check.hpp"
 #include "kvfit/cache/cache_view.hpp"
+#include "kvfit/cache/head_task.hpp"
 #include "kvfit/cache/heads.hpp"
 #include "kvfit/cache/queries_of_layer.hpp"
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/finite.hpp"
 #include "kvfit/core/result.hpp"
-
-namespace kvfit {
-
-/// One KV head that is to be compacted: its cache, the queries of its group, its layer's rule.
-struct head_task {
-  head_id id;
-  std::size_t layer = 0;  ///< place in `cache_view::layers`
-  kv_block block;
-  std::vector<query_block> queries;  ///< of its group, in the order of `queries_of_layer`
-  index_t visible = 0;               ///< rows that no bias hides
-};
-
-}  // namespace kvfit
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {

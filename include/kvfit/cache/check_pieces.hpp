@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "kvfit/attention/check.hpp"
 #include "kvfit/attention/row_order.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"

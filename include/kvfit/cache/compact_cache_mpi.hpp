@@ -10,9 +10,10 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/cache/assemble.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/cache_view.hpp"
-#include "kvfit/cache/compact_cache.hpp"
+#include "kvfit/cache/compact_tasks.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/mpi/rank_exchange.hpp"
 #include "kvfit/core/config.hpp"

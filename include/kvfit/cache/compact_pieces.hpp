@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/attention/check.hpp"
+#include "kvfit/cache/assemble.hpp"
 #include "kvfit/cache/check_pieces.hpp"
 #include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/cache/rope.hpp"

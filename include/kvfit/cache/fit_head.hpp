@@ -6,23 +6,13 @@
 
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/check_cache.hpp"
-#include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/compacted_head.hpp"
 #include "kvfit/cache/head_options.hpp"
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/exact_rows.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
-
-namespace kvfit {
-
-/// One head's compact cache and how it came about.
-struct compacted_head {
-  compacted rows;
-  head_report report;  ///< its `report` is that of `rows`
-};
-
-}  // namespace kvfit
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {

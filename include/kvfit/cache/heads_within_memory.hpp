@@ -78,8 +78,9 @@ inline result<score_options> ranking_within_memory(const head_task& task, score_
   return detail::score_options_within(sizes_of_head(task.block, query_set(task.queries)), wanted);
 }
 
-/// The most that a head takes to be ranked; its importance, 4 bytes a row, is a result. `memory_cap_exceeded`, with the head's name, where one
-/// score pass takes more than the cap; `failed_at`, if given, is told that head's place.
+/// The most that a head takes to be ranked; its importance, 4 bytes a row, is a result.
+/// `memory_cap_exceeded`, with the head's name, where one score pass takes more than the cap;
+/// `failed_at`, if given, is told that head's place.
 inline result<index_t> largest_ranking(std::span<const head_task> tasks,
                                        const score_options& wanted, const cache_options& options,
                                        index_t* failed_at = nullptr) {
@@ -91,8 +92,8 @@ inline result<index_t> largest_ranking(std::span<const head_task> tasks,
       if (failed_at != nullptr) *failed_at = static_cast<index_t>(h);
       return in_head(own.error(), task.id);
     }
-    largest = std::max(largest,
-                       score_pass_bytes(sizes_of_head(task.block, query_set(task.queries)), *own));
+    largest = std::max(
+        largest, checked_scores_bytes(sizes_of_head(task.block, query_set(task.queries)), *own));
   }
   return whole_bytes(largest);
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kvfit/cache/check_cache.hpp"
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/cache/refit.hpp"

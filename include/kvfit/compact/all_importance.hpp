@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kvfit/attention/score_by.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/stage_values.hpp"
 #include "kvfit/core/config.hpp"
@@ -20,7 +20,7 @@ namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
 /// Queries of a block that are scored together.
-inline constexpr index_t ranked_at_once = 384;
+inline constexpr index_t ranked_at_once = 192;
 
 /// What is asked of a score pass for importance alone, not yet pooled.
 inline score_options importance_alone(const score_options& wanted) {
@@ -59,8 +59,8 @@ class importance_sums {
                                   : is_mean  ? sum / count_
                                              : std::sqrt(sum / count_));
     }
-    vector raw;
-    pool(out, wanted_.pooling, wanted_.pooling_width, raw);
+    vector raw(out.size());
+    pool(out.data(), wanted_.pooling, wanted_.pooling_width, raw);
     return out;
   }
 

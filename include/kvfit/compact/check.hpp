@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kvfit/attention/check.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_options.hpp"
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/protected_rows.hpp"
 #include "kvfit/compact/tied_values.hpp"

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <vector>
 
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/attention/row_logits.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/compact/compacted.hpp"

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "kvfit/compact/compacted.hpp"
-#include "kvfit/compact/compiled_entry_points.hpp"
+#include "kvfit/core/compiled_entry_points.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"

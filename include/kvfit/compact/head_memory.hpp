@@ -67,7 +67,9 @@ class head_memory {
       declare_scores(space, fit_, wanted_);
       if (wanted_.importance != importance_kind::none && wanted_.window == 0 &&
           fit_.queries < given_) {
-        declare_ranking(space, fit_, given_block_, wanted_);
+        const bool ranks_judge =
+            fit_.queries + judge_.queries == given_ && wanted_.pooling == pooling_kind::none;
+        declare_ranking(space, fit_, ranks_judge ? judge_.largest_block : given_block_, wanted_);
       }
       choose(space);
       weigh(space);

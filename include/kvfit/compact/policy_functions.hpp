@@ -12,7 +12,7 @@
 #include "kvfit/values/any_values.hpp"
 
 #if defined(KVFIT_COMPILED)
-#include "kvfit/compact/compiled_entry_points.hpp"
+#include "kvfit/core/compiled_entry_points.hpp"
 #else
 #include "kvfit/bias/nnls.hpp"
 #include "kvfit/selection/joint.hpp"

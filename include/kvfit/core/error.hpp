@@ -33,11 +33,11 @@ enum class errc : std::uint8_t {
   cancelled,             ///< the caller asked to stop
   policy_threw,          ///< a caller's own policy threw on one of several machines
   communication_failed,  ///< machines could not talk: the library's own code is `actual`
-  untied_values,  ///< a value is not the number of its key that it should be: row `actual`, column
-                  ///< `expected` of the values
-  no_device,      ///< the system offers no GPU that kvfit can use
-  shader_failed,  ///< a shader does not compile, or the GPU can't run it; `detail` says why
-  device_fault,   ///< the GPU ended work with a fault: the system's own code is `actual`
+  untied_values,   ///< a value is not the number of its key that it should be: row `actual`, column
+                   ///< `expected` of the values
+  no_device,       ///< the system offers no GPU that kvfit can use
+  shader_failed,   ///< a shader does not compile, or the GPU can't run it; `detail` says why
+  device_fault,    ///< the GPU ended work with a fault: the system's own code is `actual`
   device_timeout,  ///< the system ended work of the GPU because it took too long
 };
 

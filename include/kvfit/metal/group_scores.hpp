@@ -13,8 +13,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/metal/guarded_device.hpp"
-#include "kvfit/metal/run_compact.hpp"
 #include "kvfit/metal/score.hpp"
+#include "kvfit/metal/score_runner.hpp"
 
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {

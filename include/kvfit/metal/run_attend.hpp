@@ -13,7 +13,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/metal/attend.hpp"
-#include "kvfit/metal/executor.hpp"
+#include "kvfit/metal/device_executor.hpp"
 
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {

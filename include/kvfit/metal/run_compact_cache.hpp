@@ -9,10 +9,16 @@
 #include <utility>
 #include <vector>
 
+#include "kvfit/cache/assemble.hpp"
 #include "kvfit/cache/compact_cache.hpp"
+#include "kvfit/cache/fit_head.hpp"
+#include "kvfit/cache/head_options.hpp"
+#include "kvfit/cache/heads_within_memory.hpp"
+#include "kvfit/cache/over_heads.hpp"
+#include "kvfit/compact.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
-#include "kvfit/metal/executor.hpp"
+#include "kvfit/metal/device_executor.hpp"
 #include "kvfit/metal/group_scores.hpp"
 #include "kvfit/metal/run_compact.hpp"
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "kvfit/attention/attend.hpp"
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 #include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/check_layer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"

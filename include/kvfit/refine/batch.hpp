@@ -12,7 +12,7 @@
 
 #include "kvfit/attention/output_weights.hpp"
 #include "kvfit/attention/row_logits.hpp"
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/workspace.hpp"

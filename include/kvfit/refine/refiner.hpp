@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "kvfit/attention/score_pass.hpp"
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/split.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"

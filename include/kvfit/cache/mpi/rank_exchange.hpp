@@ -12,12 +12,12 @@
 #include <vector>
 
 #include "kvfit/cache/cache_options.hpp"
+#include "kvfit/cache/cache_plan.hpp"
 #include "kvfit/cache/exchange.hpp"
 #include "kvfit/cache/fit_head.hpp"
 #include "kvfit/cache/mpi/digest.hpp"
 #include "kvfit/cache/mpi/join_shards.hpp"
 #include "kvfit/cache/over_heads.hpp"
-#include "kvfit/cache/plan_cache.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"

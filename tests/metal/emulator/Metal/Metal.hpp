@@ -39,7 +39,7 @@ struct failure_plan {
   bool simdgroup_matrices = true;  ///< the device is of family Apple7
   bool unified_memory = true;
   std::uint32_t threads_per_group = 1024;  ///< that pipelines allow at most
-  bool shared_pages = true;  ///< memory of the caller can become a buffer
+  bool shared_pages = true;                ///< memory of the caller can become a buffer
 };
 
 /// What has happened since reset().

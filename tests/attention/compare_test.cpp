@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "kvfit/attention/fidelity.hpp"
+#include "kvfit/attention/compare.hpp"
 
 #include "attention/samples.hpp"
 

@@ -15,12 +15,16 @@ struct gradient_functions;   // refine/any_gradient.hpp
 
 namespace kvfit::compiled {
 
-struct compact_entry_points;  // compact/compiled.hpp
+struct attention_entry_points;  // attention/compiled.hpp
+struct compact_entry_points;    // compact/compiled.hpp
+struct cache_entry_points;      // cache/compiled.hpp
 
 /// One instruction set's code.
 struct entry_points {
   std::string_view isa;
+  const attention_entry_points* attention = nullptr;
   const compact_entry_points* compact = nullptr;
+  const cache_entry_points* cache = nullptr;
   /// The policies that kvfit knows, in the order of `any_selection` and its like.
   std::span<const selection_functions* const> selections = {};
   std::span<const bias_functions* const> biases = {};
