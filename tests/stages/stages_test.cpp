@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/compact/stages.hpp"
 
+#include <cstdint>
 #include <limits>
 #include <string_view>
 #include <utility>
@@ -64,8 +65,7 @@ kvfit::compact_options shortened(const kvfit::presets::preset& preset, kvfit::in
 
 }  // namespace
 
-TEST_CASE("stages composed by hand give the bytes of compact, for every preset",
-          "[compact][stages]") {
+TEST_CASE("stages composed by hand give the bytes of compact, for every preset", "[stages]") {
   const head made = make_head(11, {.queries = 300, .keys = 90, .depth = 8, .width = 6});
   std::vector<float> bias(90, 0.0F);
   bias[40] = hidden_key;
@@ -95,7 +95,7 @@ TEST_CASE("stages composed by hand give the bytes of compact, for every preset",
   }
 }
 
-TEST_CASE("a stage changes nothing that it does not get by value", "[compact][stages]") {
+TEST_CASE("a stage changes nothing that it does not get by value", "[stages]") {
   const head made = make_head(12, {.queries = 200, .keys = 60});
   const kvfit::compact_options options{.budget = 9};
   const stages::problem head{.cache = made.cache(), .queries = made.queries, .options = options};
@@ -129,7 +129,7 @@ TEST_CASE("a stage changes nothing that it does not get by value", "[compact][st
   CHECK_FALSE(kept->start);
 }
 
-TEST_CASE("the stages refuse what they would pass over", "[compact][stages]") {
+TEST_CASE("the stages refuse what they would pass over", "[stages]") {
   const head made = make_head(13, {.queries = 40, .keys = 30});
   const auto refusal = [&](const kvfit::compact_options& options) {
     const auto ok =
@@ -151,8 +151,7 @@ TEST_CASE("the stages refuse what they would pass over", "[compact][stages]") {
   CHECK(refusal(options).code == errc::budget_out_of_range);
 }
 
-TEST_CASE("scores that are known stand in for a score pass over the same queries",
-          "[compact][stages]") {
+TEST_CASE("scores that are known stand in for a score pass over the same queries", "[stages]") {
   const head made = make_head(14, {.queries = 80, .keys = 50});
   for (const double held_out : {0.0, 0.25}) {
     kvfit::compact_options options = kvfit::presets::highest_attention(7);
@@ -176,18 +175,23 @@ TEST_CASE("scores that are known stand in for a score pass over the same queries
 }
 
 TEST_CASE("biases that compact does not move are not moved by a progressive call either",
-          "[compact][stages][progressive]") {
-  const head made = make_head(1, {.queries = 320, .keys = 64, .depth = 8, .width = 6});
+          "[stages][progressive]") {
   const kvfit::compact_options options{.bias = kvfit::bias::zero{}};
   const std::vector<kvfit::index_t> budgets = {10};
-  const auto all = kvfit::compact_progressive(made.cache(), made.queries, options, budgets);
-  REQUIRE(all);
-  CHECK((*all)[0].report.refinement.kept_steps > 0);
-  CHECK((*all)[0].bias.isZero(0));
+  int moved = 0;
+  for (std::uint64_t seed = 1; seed <= 12; ++seed) {
+    CAPTURE(seed);
+    const head made = make_head(seed, {.queries = 320, .keys = 64, .depth = 8, .width = 6});
+    const auto all = kvfit::compact_progressive(made.cache(), made.queries, options, budgets);
+    REQUIRE(all);
+    moved += (*all)[0].report.refinement.kept_steps > 0 ? 1 : 0;
+    CHECK((*all)[0].bias.isZero(0));
+  }
+  CHECK(moved > 0);  // keys were
 }
 
 TEST_CASE("where only queries held out see any key, a progressive call orders rows by all queries",
-          "[compact][stages][progressive]") {
+          "[stages][progressive]") {
   const head made = make_head(15, {.queries = 64, .keys = 40, .depth = 6, .width = 5});
   // Every eighth query is held out, and only these see a key.
   kvfit::matrix mask = kvfit::matrix::Constant(64, 40, -std::numeric_limits<float>::infinity());
