@@ -300,7 +300,9 @@ TEST_CASE("a cache from C has the bytes of C++'s at any number of threads", "[c]
                          .heads = {{.keys = one.keys, .values = one.values},
                                    {.keys = two.keys, .values = two.values}}});
   view.layers.push_back({.number = 5, .kind = kvfit::layer_kind::sliding});
-  const kvfit::cache_queries cpp_queries = {{.layer = 4, .heads = {one.queries, two.queries}}};
+  const kvfit::query_block one_asked(one.queries);
+  const kvfit::query_block two_asked(two.queries);
+  const kvfit::cache_queries cpp_queries = {{.layer = 4, .heads = {one_asked, two_asked}}};
   const auto expected = kvfit::compact_cache(
       view, cpp_queries, {.budget = 40, .shares = kvfit::budgets::global_ranking{}},
       kvfit::serial{});

@@ -122,7 +122,7 @@ composition honest(index_t budget) {
   composition options;
   options.budget = budget;
   options.selection.choose = [](const kvfit::selection_problem& problem) {
-    return select(kvfit::selection::joint{}, problem);
+    return select(kvfit::selection::joint{.attention_share = 0}, problem);
   };
   options.bias.fit = honest_bias;
   options.values.fit = honest_values;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cache/cache_case.hpp"
+#include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/cache/compact_cache_mpi.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "mpi/world.hpp"

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "kvfit/attention/attend.hpp"
+#include "kvfit/attention/attend_blocks.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
