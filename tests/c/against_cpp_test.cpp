@@ -155,7 +155,7 @@ TEST_CASE("errors of C carry code, argument, sizes and sentence of C++'s", "[c]"
   CHECK(error.expected == expected.error().expected);
   CHECK(error.message == expected.error().message());
   CHECK(small == nullptr);
-  for (int number = 0; number < 20; ++number) {
+  for (int number = 0; number < 24; ++number) {
     const auto of_cpp = static_cast<kvfit::errc>(number);
     CHECK(std::string(kvfit_code_name(number + 1)) == kvfit::name(of_cpp));
   }

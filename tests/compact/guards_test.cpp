@@ -636,7 +636,9 @@ TEST_CASE("O: keys that a gradient method moves out of their storage are refused
 TEST_CASE("O: biases that are not fitted are not moved by a refinement left open",
           "[compact][guard][refine][zero_bias]") {
   const head made = make_head(1, {.queries = 320, .keys = 64, .depth = 8, .width = 6});
-  kvfit::compact_options options{.budget = 10, .bias = kvfit::bias::zero{}};
+  const kvfit::compact_options options{.budget = 10,
+                                       .selection = kvfit::selection::joint{.attention_share = 0},
+                                       .bias = kvfit::bias::zero{}};
   const compacted c = compacted_head(made.cache(), made.queries, options);
   CHECK(c.report.refinement.kept_steps > 0);
   CHECK(c.bias.isZero(0));

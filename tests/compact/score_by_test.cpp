@@ -53,7 +53,7 @@ TEST_CASE("A runner of the caller's runs the score passes of a compaction, or le
     runner = {answer};
     const auto found = kvfit::compact(keys, values, queries, options);
     REQUIRE(found);
-    CHECK(runner.calls == 2);  // queries fitted on, and those held out
+    CHECK(runner.calls == 3);  // queries fitted on, and those held out: to rank rows, and to judge
     CHECK(found->positions == wanted->positions);
     CHECK(found->keys == wanted->keys);
     CHECK(found->bias == wanted->bias);

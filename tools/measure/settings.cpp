@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "cli/method_options.hpp"
+#include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/core/settings.hpp"
 
 namespace kvfit_tool {

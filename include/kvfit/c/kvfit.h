@@ -81,6 +81,10 @@ enum kvfit_code {
   KVFIT_POLICY_THREW = 18,
   KVFIT_COMMUNICATION_FAILED = 19,
   KVFIT_UNTIED_VALUES = 20,
+  KVFIT_NO_DEVICE = 21,
+  KVFIT_SHADER_FAILED = 22,
+  KVFIT_DEVICE_FAULT = 23,
+  KVFIT_DEVICE_TIMEOUT = 24,
   /** An exception that no code names; `message` has its text. */
   KVFIT_UNEXPECTED = 1000
 };

@@ -12,9 +12,12 @@ inline namespace KVFIT_ISA {
 
 /// Refuses settings outside their documented ranges with `invalid_option`, before anything is
 /// computed. A policy P that can be misset has its own `result<void> check_settings(const P&)`
-/// beside it; any other is accepted by this one.
+/// beside it; any other is accepted by this one. Handles are not: those who check them include
+/// compact/policy_functions.hpp.
 template <class Policy>
-result<void> check_settings(const Policy&) {
+requires(!requires(const Policy& policy) {
+  policy.functions();
+}) result<void> check_settings(const Policy&) {
   return {};
 }
 
