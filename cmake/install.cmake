@@ -64,7 +64,9 @@ if(KVFIT_C)
   install(FILES include/kvfit/c/kvfit.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kvfit/c
     COMPONENT kvfit_c)
   if(KVFIT_WHEEL)
-    install(TARGETS kvfit_c LIBRARY DESTINATION . COMPONENT kvfit_wheel EXCLUDE_FROM_ALL)
+    install(TARGETS kvfit_c
+      LIBRARY DESTINATION . COMPONENT kvfit_wheel EXCLUDE_FROM_ALL
+      RUNTIME DESTINATION . COMPONENT kvfit_wheel EXCLUDE_FROM_ALL)
   endif()
   install(EXPORT kvfit_c_targets NAMESPACE kvfit:: FILE kvfit_cConfig.cmake
     DESTINATION ${c_dir} COMPONENT kvfit_c)

@@ -12,6 +12,7 @@ else NumPy arrays (memoryviews without NumPy). Errors are `KvfitError`s with cod
 from __future__ import annotations
 
 import ctypes
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,7 @@ class CompactedHead:
     positions: Any  #: t original row numbers
     key_positions: Any  #: t: where the keys stand
     report: Report
+    next_position: int  #: where the row behind the original ones stands
     outcome: str = "fitted"  #: or identity, empty, fallback
 
 
@@ -101,7 +103,7 @@ class CompactedLayer:
 class CompactedCache:
     """What `compact_cache` returns."""
 
-    def __init__(self, handle: _library.Handle, like_torch: bool) -> None:
+    def __init__(self, handle: _library.Handle, like_torch: bool, next_position: int | None = None) -> None:
         self._handle = handle
         got = _library.library.kvfit_cache_get(handle.pointer).contents
         self.rows: int = got.rows
@@ -109,7 +111,7 @@ class CompactedCache:
         self.fallbacks: int = got.fallbacks
         self.skipped: list[int] = [got.skipped[i] for i in range(got.skipped_count)]
         self.layers: list[CompactedLayer] = [
-            _layer(got.layers[i], handle, like_torch) for i in range(got.layer_count)
+            _layer(got.layers[i], handle, like_torch, next_position) for i in range(got.layer_count)
         ]
 
 
@@ -133,7 +135,7 @@ def _head_arrays(
     }
 
 
-def _layer(of: _library.LayerResult, owner: Any, like_torch: bool) -> CompactedLayer:
+def _layer(of: _library.LayerResult, owner: Any, like_torch: bool, next_position: int | None) -> CompactedLayer:
     heads = []
     for h in range(of.head_count):
         first, end = of.offsets[h], of.offsets[h + 1]
@@ -142,6 +144,7 @@ def _layer(of: _library.LayerResult, owner: Any, like_torch: bool) -> CompactedL
             CompactedHead(
                 **_head_arrays(of, first, end - first, owner, like_torch),
                 report=_report(said.report.contents),
+                next_position=said.rows_before if next_position is None else next_position,
                 outcome=_OUTCOMES[said.outcome],
             )
         )
@@ -158,10 +161,11 @@ def _options(preset: str, given: dict[str, Option]) -> _library.Handle:
         key = name.encode()
         if isinstance(value, str):
             _library.call("kvfit_options_set_word", pointer, key, value.encode())
-        elif isinstance(value, (int, float)):
-            if isinstance(value, int) and abs(value) > 2**53:
-                raise OverflowError(f"{name}: {value} is beyond 2^53")
-            _library.call("kvfit_options_set", pointer, key, float(value))
+        elif hasattr(value, "__float__") or hasattr(value, "__index__"):
+            number = operator.index(value) if hasattr(value, "__index__") else float(value)
+            if isinstance(number, int) and abs(number) > 2**53:
+                raise OverflowError(f"{name}: {number} is beyond 2^53")
+            _library.call("kvfit_options_set", pointer, key, float(number))
         else:
             numbers = [int(number) for number in value]
             array = (ctypes.c_int64 * len(numbers))(*numbers)
@@ -217,6 +221,10 @@ def _query_views(queries: Any) -> list[_arrays.View]:
 
 
 def _call(threads: int, deadline: float | None, progress: Callable[[int, int], None] | None, held: _Inputs) -> Any:
+    if deadline is not None and not deadline > 0:
+        raise ValueError(f"deadline: {deadline}, must be above 0 seconds")
+    if not 0 <= threads < 2**31:
+        raise ValueError(f"threads: {threads}")
     how = _library.Call(struct_size=ctypes.sizeof(_library.Call), threads=threads, deadline=deadline or 0)
     if progress is not None:
         function = held.keep(_library.PROGRESS(lambda _, done, count: progress(done, count)))
@@ -251,10 +259,13 @@ def compact(
     rows = key_view.shape[0]
     if bias is not None:
         block.bias = held.bias(bias, rows, "bias")
+    placed = [] if positions is None else [int(position) for position in positions]
     if positions is not None:
-        block.positions = held.positions(positions, rows, "positions")
+        block.positions = held.positions(placed, rows, "positions")
     views = _query_views(queries)
     asked = (_library.Queries * len(views))(*[held.queries(v, query_position, "queries") for v in views])
+    if "budget" in (options or {}):
+        raise ValueError("budget: is an argument, not among the options")
     made = _options(preset, {"budget": budget, **(options or {})})
     out = ctypes.c_void_p()
     _library.call(
@@ -271,6 +282,7 @@ def compact(
     return CompactedHead(
         **_head_arrays(got, 0, got.rows, owner, _arrays.is_torch(keys)),
         report=_report(got.report.contents),
+        next_position=1 + max(placed) if placed else rows,
         outcome="identity" if got.report.contents.is_identity else "fitted",
     )
 
@@ -303,7 +315,7 @@ def attend(
             places = [int(position) for position in one.key_positions]
             part.positions = held.positions(places, len(places), name + "positions")
             part.bias = held.bias(one.bias, len(places), name + "bias")
-            following = max([following, *(place + 1 for place in places)])
+            following = max(following, one.next_position)
         else:
             keys, values = one
             key_view = _arrays.view(keys, name + "keys")
@@ -402,6 +414,8 @@ def compact_cache(
         if not ratio >= 1:
             raise ValueError(f"ratio: {ratio}, must be at least 1")
         budget = max(round(total / ratio), 1)
+    if "cache.budget" in (options or {}):
+        raise ValueError("cache.budget: is the argument budget, not among the options")
     made = _options(preset, {"cache.budget": budget, **(options or {})})
     out = ctypes.c_void_p()
     _library.call(
@@ -452,4 +466,4 @@ def load_state(path: str, *, fingerprint: str | None = None, torch: bool = False
     if torch:
         __import__("torch")
     _library.call("kvfit_state_load", str(path).encode(), expected, ctypes.byref(out), ctypes.byref(position))
-    return CompactedCache(_library.Handle(out, "kvfit_cache_free"), torch), position.value
+    return CompactedCache(_library.Handle(out, "kvfit_cache_free"), torch, position.value), position.value

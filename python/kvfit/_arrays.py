@@ -56,6 +56,8 @@ class View:
             raise ValueError(f"{name}: has {len(self.shape)} dimensions, not 2")
         rows, cols = self.shape
         row_stride, col_stride = self.strides
+        if self.address % _BYTES[self.type] != 0:
+            raise ValueError(f"{name}: is not aligned; copy it")
         # One row, or one column, has no stride of its own, and some libraries say 0 or 1.
         col_stride = col_stride if cols > 1 else 1
         row_stride = row_stride if rows > 1 else max(cols * col_stride, 1)
@@ -104,6 +106,8 @@ def _row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _of_interface(array: Any, name: str) -> View:
     said = array.__array_interface__
+    if not isinstance(said.get("data"), tuple) or said.get("mask") is not None:
+        raise TypeError(f"{name}: its __array_interface__ has no plain address")
     order, kind = said["typestr"][0], _INTERFACE_TYPES.get(said["typestr"][1:])
     if kind is None or order not in ("|", "=", "<" if sys.byteorder == "little" else ">"):
         raise TypeError(f"{name}: must be fp32 or fp16 in this machine's byte order, is {said['typestr']}")
@@ -116,7 +120,15 @@ def _of_interface(array: Any, name: str) -> View:
         raise ValueError(f"{name}: a stride is no multiple of the element")
     else:
         steps = tuple(s // size for s in strides)
-    return View(said["data"][0], kind, shape, steps, array)
+    return View(said["data"][0], kind, shape, steps, (array, said))
+
+
+def _of_buffer(array: memoryview, name: str) -> View:
+    """What this library gives out where there is no NumPy."""
+    if array.format != "f" or not array.c_contiguous or array.readonly:
+        raise TypeError(f"{name}: a memoryview must be of contiguous, writable fp32")
+    address = ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.nbytes else 0
+    return View(address, _FP32, tuple(array.shape), _row_major(tuple(array.shape)), array)
 
 
 def view(array: Any, name: str) -> View:
@@ -125,6 +137,8 @@ def view(array: Any, name: str) -> View:
         return _of_interface(array, name)
     if hasattr(array, "__dlpack__"):
         return _of_dlpack(array, name)
+    if isinstance(array, memoryview):
+        return _of_buffer(array, name)
     raise TypeError(f"{name}: has neither __dlpack__ nor __array_interface__ ({type(array).__name__})")
 
 

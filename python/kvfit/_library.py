@@ -21,11 +21,14 @@ class KvfitError(Exception):
     """
 
     def __init__(self, code: str, argument: str, actual: int | None, expected: int | None, message: str) -> None:
-        super().__init__(message)
+        super().__init__(code, argument, actual, expected, message)
         self.code = code
         self.argument = argument
         self.actual = actual
         self.expected = expected
+
+    def __str__(self) -> str:
+        return self.args[-1]
 
 
 class Error(ctypes.Structure):
@@ -48,6 +51,7 @@ class Rows(ctypes.Structure):
         ("row_stride", c_int64),
         ("col_stride", c_int64),
         ("type", c_int32),
+        ("reserved", c_int32),
         ("scales", c_void_p),
         ("list", c_void_p),
         ("list_memory", c_int64),
@@ -84,6 +88,7 @@ class Queries(ctypes.Structure):
         ("alibi_slope", c_float),
         ("has_sink", c_int32),
         ("sink_logit", c_float),
+        ("reserved", c_int32),
     ]
 
 
@@ -93,6 +98,7 @@ class Rule(ctypes.Structure):
         ("scale", c_float),
         ("soft_cap", c_float),
         ("causal", c_int32),
+        ("reserved", c_int32),
         ("window", c_int64),
     ]
 
@@ -101,9 +107,11 @@ class Call(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_size_t),
         ("threads", c_int32),
+        ("reserved", c_int32),
         ("parallel_for", c_void_p),
         ("pool", c_void_p),
         ("pool_threads", c_int32),
+        ("reserved_too", c_int32),
         ("cancel", c_void_p),
         ("deadline", c_double),
         ("progress", c_void_p),
@@ -154,6 +162,7 @@ class Layer(ctypes.Structure):
         ("struct_size", c_size_t),
         ("number", c_int64),
         ("kind", c_int32),
+        ("reserved", c_int32),
         ("heads", POINTER(Block)),
         ("head_count", c_size_t),
         ("rule", c_void_p),
@@ -271,7 +280,12 @@ def _load() -> ctypes.CDLL:
     )
 
 
+VERSION = (0, 2)  # whose structs these are; before 1.0 another minor version has others
+
 library = _load()
+library.kvfit_version.restype = c_char_p
+if tuple(int(part) for part in library.kvfit_version().split(b".")[:2]) != VERSION:
+    raise ImportError(f"kvfit_c is version {library.kvfit_version().decode()}, this package needs {VERSION[0]}.{VERSION[1]}")
 for _name, _arguments in _CALLS.items():
     _function = getattr(library, _name)
     _function.argtypes = [*_arguments, POINTER(Error)]

@@ -69,7 +69,11 @@ def options_hold() -> None:
     assert np.array_equal(small.keys, small.keys.astype(np.float16).astype(np.float32))
     groups = np.stack([queries, queries[::-1]])
     assert kvfit.compact(keys, values, groups, budget=30).report.judged_queries == 8
-    assert kvfit.compact(keys, values, queries, budget=300).outcome == "identity"
+    assert kvfit.compact(keys, values, queries, budget=np.int64(300)).outcome == "identity"
+    with raises(ValueError):
+        kvfit.compact(keys, values, queries, budget=30, options={"budget": 40})
+    with raises(ValueError):
+        kvfit.compact(keys, values, queries, budget=30, deadline=0)
 
 
 def live_rows() -> None:

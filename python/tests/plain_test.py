@@ -34,6 +34,20 @@ def compacts() -> None:
     assert small.report.judged_queries > 0 and small.outcome == "fitted"
 
 
+def attends() -> None:
+    "results can be attended over, and live rows stand behind all that were there"
+    small = kvfit.compact(keys, values, queries, budget=40)
+    assert small.next_position == 200
+    output, mass = kvfit.attend(queries, [small, (Matrix(3, 16, 5), Matrix(3, 8, 6))])
+    hidden, less = kvfit.attend(
+        queries, [small, (Matrix(3, 16, 5), Matrix(3, 8, 6))], causal=True, query_position=136
+    )
+    assert output.shape == (64, 8)
+    alone, own = kvfit.attend(queries, [small])
+    # The last query stands at 199: it sees all compact rows and no live one.
+    assert abs(less[63] - own[63]) < 1e-6 and mass[63] > less[63]
+
+
 def outlives() -> None:
     "an array outlives the result that it came from"
     bias = kvfit.compact(keys, values, queries, budget=10).bias
@@ -61,4 +75,4 @@ def knows_itself() -> None:
     assert kvfit.version().count(".") == 2 and kvfit.instruction_set()
 
 
-run([compacts, outlives, refuses, knows_itself])
+run([compacts, attends, outlives, refuses, knows_itself])

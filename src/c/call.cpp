@@ -21,6 +21,7 @@ kvfit::result<call_setup> read_call(const kvfit_call* given, bool may_cancel, bo
   if (given == nullptr) return setup;
   const auto read = read_struct(given, "call");
   if (!read) return read.error();
+  if (read->reserved_too != 0) return refuse("call.reserved_too", read->reserved_too, "must be 0");
   if (read->threads < 0) return refuse("call.threads", read->threads, "must not be negative");
   if (read->pool_threads < 0) {
     return refuse("call.pool_threads", read->pool_threads, "must not be negative");

@@ -27,7 +27,8 @@ kvfit::result<Struct> read_struct(const Struct* given, const std::string& name) 
   static_assert(std::is_trivially_copyable_v<Struct> && offsetof(Struct, struct_size) == 0);
   if (given == nullptr) return kvfit::error{kvfit::errc::null_data, name};
   const std::size_t size = given->struct_size;
-  if (size <= sizeof size || size > (1U << 16U)) {
+  // Fields that come after the first release need the size of that release here.
+  if (size < sizeof(Struct) || size > (1U << 16U) || size % alignof(Struct) != 0) {
     return kvfit::error{kvfit::errc::invalid_option, name + ".struct_size",
                         static_cast<int64_t>(size), static_cast<int64_t>(sizeof(Struct)),
                         "must be the size of the struct"};
@@ -42,6 +43,12 @@ kvfit::result<Struct> read_struct(const Struct* given, const std::string& name) 
   Struct read{};
   std::memcpy(&read, given, std::min(size, sizeof(Struct)));
   read.struct_size = sizeof(Struct);
+  if constexpr (requires { read.reserved; }) {
+    if (read.reserved != 0) {
+      return kvfit::error{kvfit::errc::invalid_option, name + ".reserved", read.reserved, 0,
+                          "must be 0"};
+    }
+  }
   return read;
 }
 

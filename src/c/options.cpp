@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "options.hpp"
 
+#include <cfloat>
 #include <cmath>
 #include <kvfit/presets.hpp>
 #include <optional>
@@ -52,7 +53,10 @@ result<void> put(double& to, double value, std::string_view) {
   return {};
 }
 
-result<void> put(float& to, double value, std::string_view) {
+result<void> put(float& to, double value, std::string_view name) {
+  if (std::isfinite(value) && std::abs(value) > static_cast<double>(FLT_MAX)) {
+    return refuse_value(name, "must fit fp32");
+  }
   to = static_cast<float>(value);
   return {};
 }

@@ -54,13 +54,26 @@ int32_t kvfit_rolling_restore(const kvfit_options* options, const kvfit_cache* b
   return kvfit_c::guarded(error, [&]() -> result<void> {
     if (const auto ok = kvfit_c::need(options, "options"); !ok) return ok;
     if (const auto ok = kvfit_c::need(out, "out"); !ok) return ok;
+    constexpr int64_t largest = kvfit::detail::largest_position;
+    for (const auto& [name, number] :
+         {std::pair{"length", length}, std::pair{"live_first", live_first},
+          std::pair{"next_position", next_position}}) {
+      if (number >= 0 && number <= largest) continue;
+      return kvfit::error{errc::invalid_option, name, number, largest,
+                          "must not be negative, and within 2^53"};
+    }
     kvfit::rolling_state saved;
     if (block != nullptr) saved.block = block->own;
     saved.length = length;
     saved.live_first = live_first;
     saved.next_position = next_position;
-    if (live_first >= 0 && length > live_first) {
+    if (length > live_first) {
       if (const auto ok = kvfit_c::need(live_positions, "live_positions"); !ok) return ok;
+      for (int64_t i = 0; i < length - live_first; ++i) {
+        if (live_positions[i] >= 0 && live_positions[i] <= next_position) continue;
+        return kvfit::error{errc::invalid_position, "live_positions", live_positions[i],
+                            next_position, "row " + std::to_string(i)};
+      }
       saved.live_positions = runs_of(live_positions, length - live_first);
     }
     auto made = kvfit::rolling_cache::make(kvfit_c::rolling_options_of(*options), std::move(saved));

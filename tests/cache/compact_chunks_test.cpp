@@ -436,6 +436,9 @@ TEST_CASE("pieces that do not make one text are refused before any is compacted"
   options.head.protect.first = 1;
   CHECK(cause(nothing, options).argument == "protect");
   options = chunk_options();
+  options.head.selection = kvfit::selection::joint{.prior = std::vector<float>(8, 1.0F)};
+  CHECK(cause(nothing, options).argument == "joint.prior");
+  options = chunk_options();
   options.shares = kvfit::budgets::rows{};
   CHECK(cause(nothing, options).argument == "shares");
   options = chunk_options();

@@ -548,6 +548,8 @@ TEST_CASE("settings and counts that no round could keep are refused", "[cache][r
   CHECK(field([](auto& o) { o.trigger = index_t{1} << 50U; }) == "trigger");
   CHECK(field([](auto& o) { o.cache.budget = 8; }) == "cache.budget");
   CHECK(field([](auto& o) { o.cache.head.protect.last = 1; }) == "cache.head.protect");
+  CHECK(field([](auto& o) { o.cache.head.selection = kvfit::selection::joint{.prior = {1.0F}}; }) ==
+        "joint.prior");
   rolling_cache roll = rolling_of(quick_rounds(50, 24));
   CHECK_FALSE(roll.append(-1));
   CHECK_FALSE(roll.append(std::numeric_limits<index_t>::max()));

@@ -340,6 +340,23 @@ TEST_CASE("O: judges that see nothing leave the judgement to the queries fitted 
   }
 }
 
+TEST_CASE("O: a caller's count of rows by attention is not taken on trust",
+          "[compact][guard][policy]") {
+  const head made = make_head(2);
+  composition options = honest(4);
+  for (const index_t count : {-1, 5}) {
+    options.selection.choose = [&](const kvfit::selection_problem&) {
+      kvfit::selected_rows chosen{.positions = {1, 2, 3, 4}};
+      chosen.report.by_attention = count;
+      return kvfit::result<kvfit::selected_rows>(chosen);
+    };
+    const auto c = kvfit::compact(made.cache(), made.queries, options.all());
+    REQUIRE_FALSE(c);
+    CHECK(c.error().code == errc::shape_mismatch);
+    CHECK(c.error().actual == count);
+  }
+}
+
 TEST_CASE("O: a caller's values of another shape are refused", "[compact][guard][policy]") {
   const head made = make_head(2);
   composition options = honest(8);

@@ -117,7 +117,7 @@ TEST_CASE("errors of a cache come through the library as they are header-only",
 
 TEST_CASE("what takes heads of a cache may refuse one, through the library as well",
           "[compiled][compact_cache]") {
-  const cache_case given({{.number = 0}});
+  const cache_case given(std::vector<layer_sizes>{{.number = 0}});
   const kvfit::cache_options options = linked_options(20);
   const auto plan = kvfit::plan_cache(given.view, given.queries, options, kvfit::serial{});
   REQUIRE(plan);
@@ -144,7 +144,7 @@ TEST_CASE("what takes heads of a cache may refuse one, through the library as we
 
 TEST_CASE("a caller's own policy is run for the heads of a cache, called from the library",
           "[compiled][compact_cache]") {
-  const cache_case given({{.number = 0}});
+  const cache_case given(std::vector<layer_sizes>{{.number = 0}});
   kvfit::cache_options options = linked_options(20);
   options.shares = kvfit::budgets::uniform{};
   options.head.selection = header_only::omp();

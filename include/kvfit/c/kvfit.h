@@ -25,9 +25,12 @@
  *
  * - Structs begin with their size, which the caller sets. Zero is the default of every other field.
  *   A later version may add fields at the end: those that a caller's struct lacks are taken as zero,
- *   those that the library lacks must be zero. In an array all elements have the same size.
- * - Every call that can fail returns KVFIT_OK or a code, fills `error` where that is not NULL, and
- *   then writes nothing else. No exception leaves the library.
+ *   those that the library lacks must be zero, and so must `reserved` ones. In an array all elements
+ *   have the same size. Structs that the library gives out in arrays (layers, blocks, reports) do not
+ *   grow while the number in the library's name stays.
+ * - Every call that can fail returns KVFIT_OK or a code. A failed one fills `error` where that is not
+ *   NULL and writes nothing else (but for `count` of kvfit_plan_cache). No exception leaves the
+ *   library. Data must be aligned as its type asks.
  * - Inputs are read where they lie, and must stay until the call returns. Results belong to the
  *   object that they were got from; nothing of it changes until it is freed. `*_free` takes NULL.
  * - Objects may be used by several threads as long as none changes or frees them. A kvfit_rolling
@@ -92,6 +95,7 @@ enum kvfit_code {
 /** Marks a size of an error that does not apply. */
 #define KVFIT_NO_SIZE INT64_MIN
 
+/** Filled as far as struct_size reaches, which must be set: with 0 nothing is written. */
 typedef struct kvfit_error {
   size_t struct_size;
   int32_t code;       /**< kvfit_code */
@@ -129,6 +133,7 @@ typedef struct kvfit_scales {
   size_t struct_size;
   const void *data;
   int32_t type;         /**< KVFIT_FP32 or KVFIT_FP16 */
+  int32_t reserved;
   int64_t group;        /**< columns that share a scale; 0: 32 */
   int64_t row_stride;   /**< 0: all rows share their scales */
   int64_t group_stride; /**< 0: 1, or nothing where one group is the row */
@@ -136,7 +141,8 @@ typedef struct kvfit_scales {
   int64_t row_group;    /**< consecutive slots that share a scale; 0: 1 */
 } kvfit_scales;
 
-/** Decodes memory row `row` to `out`, all its columns. Any thread, more than once; a pure function. */
+/** Decodes memory row `row` to `out`, all its columns. Any thread, more than once; a pure function,
+ *  which must not throw. */
 typedef void (*kvfit_decode)(const void *data, int64_t row, float *out);
 
 /**
@@ -154,6 +160,7 @@ typedef struct kvfit_rows {
   int64_t row_stride; /**< 0: cols, where col_stride is 1 */
   int64_t col_stride; /**< 0: 1 */
   int32_t type;       /**< kvfit_type */
+  int32_t reserved;
   const kvfit_scales *scales;
   const int64_t *list;   /**< `rows` numbers of memory rows, in any order */
   int64_t list_memory;   /**< memory rows there are, with `list` */
@@ -188,6 +195,7 @@ typedef struct kvfit_queries {
   float alibi_slope;
   int32_t has_sink; /**< of kvfit_attend alone: whether `sink_logit` is meant */
   float sink_logit;
+  int32_t reserved;
 } kvfit_queries;
 
 /** How logits are made: `logit_rule`. */
@@ -196,6 +204,7 @@ typedef struct kvfit_rule {
   float scale;    /**< 0: 1/sqrt(d_k) */
   float soft_cap; /**< 0: none */
   int32_t causal; /**< 0 or 1 */
+  int32_t reserved;
   int64_t window; /**< 0: none */
 } kvfit_rule;
 
@@ -205,6 +214,7 @@ typedef struct kvfit_rope {
   double base;         /**< 0: 10000 */
   int64_t dims;        /**< 0: all */
   int32_t interleaved; /**< 0: pairs i and i + dims/2; 1: 2i and 2i + 1 */
+  int32_t reserved;
 } kvfit_rope;
 
 /* ---- Options ------------------------------------------------------------------------------------ */
@@ -255,11 +265,13 @@ typedef struct kvfit_call {
   /** Threads that kvfit starts for this call, with the calling one; 0 or 1: none. Not beside
    *  `parallel_for`. */
   int32_t threads;
+  int32_t reserved;
   /** The caller's own threads: must call body(context, i) once for each i in [0, count), on any
    *  thread, and return after the last has ended. It may be called from within a body. */
   void (*parallel_for)(void *pool, int64_t count, void (*body)(void *context, int64_t i), void *context);
   void *pool;
   int32_t pool_threads; /**< bodies that `parallel_for` runs at once; 0: as many as the machine has */
+  int32_t reserved_too;
   const kvfit_cancel *cancel;
   double deadline; /**< seconds from the beginning of the call, > 0; 0: none */
   /** Of calls over several heads: called after each, never by two threads at once. */
@@ -344,6 +356,7 @@ typedef struct kvfit_layer {
   size_t struct_size;
   int64_t number;           /**< the engine's own; layers ascend by it */
   int32_t kind;             /**< kvfit_layer_kind */
+  int32_t reserved;
   const kvfit_block *heads; /**< one a KV head */
   size_t head_count;
   const kvfit_rule *rule;     /**< where it is not that of the options; or NULL */
@@ -474,13 +487,15 @@ KVFIT_API void kvfit_rolling_abandon(kvfit_rolling *rolling);
  *  until kvfit_round_run has returned. */
 KVFIT_API int32_t kvfit_rolling_begin(kvfit_rolling *rolling, const kvfit_layer *live,
                                       size_t layer_count, kvfit_round **out, kvfit_error *error);
-/** Compacts. An error leaves the rolling cache as it was; `call->cancel` must be NULL. */
+/** Compacts; `call->cancel` must be NULL. Where queries or call are refused, nothing has run, and the
+ *  round may run again. After any other error the rolling cache is as it was, and busy until
+ *  kvfit_rolling_apply, which returns that error, or kvfit_rolling_abandon. */
 KVFIT_API int32_t kvfit_round_run(kvfit_round *round, const kvfit_layer_queries *queries,
                                   size_t query_count, const kvfit_call *call, kvfit_error *error);
 /** Ends a run early, from any thread. */
 KVFIT_API void kvfit_round_cancel(const kvfit_round *round);
 KVFIT_API void kvfit_round_free(kvfit_round *round);
-/** Makes the outcome of a round that has run the compact block. *rows: the live rows that it took,
+/** Makes the outcome of a round that has run the compact block, or ends a round whose run failed. *rows: the live rows that it took,
  *  the first so many, which must not be attended to any more. */
 KVFIT_API int32_t kvfit_rolling_apply(kvfit_rolling *rolling, const kvfit_round *round, int64_t *rows,
                                       kvfit_error *error);

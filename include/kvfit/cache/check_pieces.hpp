@@ -81,6 +81,11 @@ class piece_check {
       return error{errc::invalid_option, "protect", std::max(protect.first, protect.last), 0,
                    "of chunks: what is to stay lies outside them"};
     }
+    if (const auto* rows = options_.head.selection.get_if<selection::joint>();
+        rows != nullptr && !rows->prior.empty()) {
+      return error{errc::invalid_option, "joint.prior", static_cast<index_t>(rows->prior.size()), 0,
+                   "of chunks: its factors are those of one cache's rows"};
+    }
     if (std::holds_alternative<budgets::rows>(options_.shares)) {
       return error{errc::invalid_option, "shares", error::none, error::none,
                    "rows head by head are no plan for chunks, which have budgets of their own"};

@@ -31,8 +31,12 @@ template <executor E, class Take>
 result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
                            const cache_options& options, E&& how, Take&& take, const watch& by,
                            index_t* failed_at = nullptr) {
-  std::vector<char> is_known;
-  for (const known_scores& of : plan.known) is_known.push_back(of.max.empty() ? 0 : 1);
+  // A plan whose tasks were changed has no scores that belong to them.
+  const bool has_known = plan.known.size() == plan.tasks.size();
+  std::vector<char> is_known(plan.tasks.size(), 0);
+  for (std::size_t h = 0; has_known && h < is_known.size(); ++h) {
+    is_known[h] = plan.known[h].max.empty() ? 0 : 1;
+  }
   const auto at_once = heads_within_memory(cache, plan.tasks, plan.rows, options, failed_at,
                                            kept_bytes(is_known, plan.tasks));
   if (!at_once) return at_once.error();
@@ -43,7 +47,7 @@ result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
         const auto place = static_cast<std::size_t>(i);
         const head_task& task = plan.tasks[place];
         const auto own = head_options(options, cache.layers[task.layer], plan.rows[place]);
-        const known_scores* known = plan.known.empty() ? nullptr : &plan.known[place];
+        const known_scores* known = has_known ? &plan.known[place] : nullptr;
         auto head = fit_head(task, own, options.fallback, by.stop(), known);
         if (!head) return head.error();
         const std::lock_guard<std::mutex> guard(taking);

@@ -57,6 +57,11 @@ inline namespace KVFIT_ISA {
     return refuse("cache.head.protect", std::max(head.protect.first, head.protect.last), 0,
                   "must be empty: sinks and recent rows set it");
   }
+  if (const auto* rows = head.selection.get_if<selection::joint>();
+      rows != nullptr && !rows->prior.empty()) {
+    return refuse("joint.prior", static_cast<index_t>(rows->prior.size()), 0,
+                  "must be empty: every round has other rows");
+  }
   if (options.cache.budget != 0) {
     return refuse("cache.budget", options.cache.budget, 0, "must be 0: the target sets it");
   }

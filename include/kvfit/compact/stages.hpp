@@ -127,6 +127,11 @@ inline namespace KVFIT_ISA {
     return error{errc::shape_mismatch, "selection policy's weights",
                  static_cast<index_t>(chosen->weights.size()), kept, "one for each position"};
   }
+  const index_t by_attention = chosen->report.by_attention;
+  if (by_attention < 0 || by_attention > kept) {
+    return error{errc::shape_mismatch, "selection policy's report.by_attention", by_attention, kept,
+                 "rows chosen by attention, of all"};
+  }
   std::vector<index_t> ascending = chosen->positions;
   std::sort(ascending.begin(), ascending.end());
   index_t last = -1;

@@ -37,7 +37,8 @@ struct joint {
   index_t sketch = 384;
   /// What the caller knows of rows (boilerplate, reasoning, a system prompt): a factor for each row
   /// of the cache, finite and ≥ 0, on every score it is ranked by. A row of 0 is kept only where
-  /// the budget has room for all others. Empty: 1 each.
+  /// the budget holds all others. Empty: 1 each. Chunks and rolling rounds refuse one: their rows
+  /// are others.
   std::vector<float> prior = {};
 };
 

@@ -39,7 +39,7 @@ class best_rows {
     most_ = static_cast<std::size_t>(std::max<index_t>(most, 0));
     is_full_ = false;
     rows_.clear();
-    allocate_buffers(*this, most);
+    allocate_buffers(*this, static_cast<index_t>(most_));
   }
 
   void declare(workspace& space, index_t most) { space.reserve(rows_, 2, most); }
