@@ -55,9 +55,11 @@ TEST_CASE("A runner of the caller's runs the score passes of a compaction, or le
     REQUIRE(found);
     CHECK(runner.calls == 3);  // queries fitted on, and those held out: to rank rows, and to judge
     CHECK(found->positions == wanted->positions);
-    CHECK(found->keys == wanted->keys);
-    CHECK(found->bias == wanted->bias);
-    CHECK(found->values == wanted->values);
+    // A pass by this file's instruction set may round otherwise than the library's own.
+    const float most = answer == own_runner::answer::left ? 0.0F : 1e-3F;
+    CHECK((found->keys - wanted->keys).cwiseAbs().maxCoeff() <= most);
+    CHECK((found->bias - wanted->bias).cwiseAbs().maxCoeff() <= most);
+    CHECK((found->values - wanted->values).cwiseAbs().maxCoeff() <= most);
   }
   runner = {own_runner::answer::failed};
   const auto failed = kvfit::compact(keys, values, queries, options);
