@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "kvfit/attention/score_panels.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/compact.hpp"
 #include "support/catch.hpp"
