@@ -413,6 +413,20 @@ TEST_CASE("a fitted value beyond its storage falls back to copies, bad input nev
   REQUIRE(by_all);
   CHECK(by_all->positions == own->positions);  // whatever is fitted on, all queries rank
 
+  // Rows of factor 0 are no copies either.
+  std::vector<float> prior(static_cast<std::size_t>(given.view.layers[0].heads[0].keys.rows()), 1);
+  for (const kvfit::index_t row : own->positions) prior[static_cast<std::size_t>(row)] = 0;
+  auto others = options;
+  others.skip = {given.view.layers[1].number};
+  others.head.selection = kvfit::selection::joint{.prior = prior};
+  const auto copies = compact_cache(given.view, given.queries, others);
+  REQUIRE(copies);
+  REQUIRE(copies->layers[0].heads[0].outcome == head_outcome::fallback);
+  for (kvfit::index_t j = 0; j < copies->layers[0].rows(0); ++j) {
+    const kvfit::index_t row = copies->layers[0].positions[static_cast<std::size_t>(j)];
+    CHECK(prior[static_cast<std::size_t>(row)] == 1);
+  }
+
   large(3, 3) = std::numeric_limits<float>::infinity();
   CHECK_FALSE(compact_cache(given.view, given.queries, options));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include "compact/entry_point.hpp"
@@ -147,5 +148,29 @@ TEST_CASE("a prior is one factor for each row of the cache, and holds for slots 
   check_sound(others, made.cache(), 24);
   for (const index_t row : without.positions) {
     if (row > 1) CHECK_FALSE(has_row(others, row));
+  }
+}
+
+TEST_CASE("a row of factor 0 comes behind rows that no query sees",
+          "[compact][attention_share][prior]") {
+  const head made = make_head(14, share_shape);
+  kvfit::matrix mask = kvfit::matrix::Zero(320, 96);
+  mask.leftCols(60).setConstant(-std::numeric_limits<float>::infinity());
+  const std::vector<kvfit::row_view> masks = {mask};
+  kvfit::kv_block cache = made.cache();
+  cache.masks = masks;
+  std::vector<float> prior(96, 1.0F);
+  std::fill_n(prior.begin(), 10, 0.0F);
+  for (const double share : {0.0, 0.5, 0.75, 1.0}) {
+    CAPTURE(share);
+    // 36 rows are seen; 14 of the 50 that are neither seen nor forbidden fill the rest.
+    const compacted kept =
+        compacted_head(cache, made.queries, shared(50, {.attention_share = share, .prior = prior}));
+    CHECK(kept.positions.size() == 50);
+    for (index_t row = 0; row < 10; ++row) CHECK_FALSE(has_row(kept, row));
+    // All others are kept before them.
+    const compacted more =
+        compacted_head(cache, made.queries, shared(88, {.attention_share = share, .prior = prior}));
+    for (index_t row = 10; row < 96; ++row) CHECK(has_row(more, row));
   }
 }

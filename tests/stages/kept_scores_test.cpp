@@ -100,6 +100,43 @@ TEST_CASE("a head that a global ranking has scored is not scored again", "[cache
   CHECK(again - once >= 80);
 }
 
+TEST_CASE("a plan's scores serve no fit that asks for another pass", "[cache][ranking]") {
+  const cache_case given({{.number = 0}, {.number = 3, .rows = 96}}, 150);
+  const auto check = [&](const auto& change) {
+    cache_options options = ranked(*kvfit::presets::find("topk"), 60);
+    cache_plan plan = plan_of(given, options, kvfit::serial{});
+    REQUIRE(kept(plan) == 4);
+    change(options);
+    const kvfit::compacted_cache found = fitted_by(given, plan, options);
+    plan.known.clear();
+    CHECK(kvfit_test::same_cache(found, fitted_by(given, plan, options)));
+  };
+  check([](cache_options& o) { o.head.rule.scale = 0.7F; });
+  check([](cache_options& o) { o.head.rule.soft_cap = 2.0F; });
+  check([](cache_options& o) {
+    o.head.selection =
+        kvfit::selection::highest_attention{.importance = kvfit::importance_kind::max};
+  });
+  check([](cache_options& o) { o.head.queries.held_out = 0.25; });
+  // Nor a plan with heads taken out of it.
+  const cache_options options = ranked(*kvfit::presets::find("topk"), 60);
+  cache_plan plan = plan_of(given, options, kvfit::serial{});
+  plan.tasks.erase(plan.tasks.begin());
+  plan.rows.erase(plan.rows.begin());
+  const auto all = kvfit::compact_heads(
+      given.view, plan, options, kvfit::serial{},
+      [&](std::size_t place, kvfit::compacted_head&& head) -> kvfit::result<void> {
+        const kvfit::head_task& task = plan.tasks[place];
+        auto asked = options.head;
+        asked.budget = plan.rows[place];
+        const auto own = kvfit::compact(task.block, kvfit::query_set(task.queries), asked);
+        REQUIRE(own);
+        CHECK(head.rows.positions == own->positions);
+        return {};
+      });
+  CHECK(all);
+}
+
 TEST_CASE("scores are kept only where the fit would begin with the very pass that ranked",
           "[cache][ranking]") {
   const cache_case given({{.number = 0}}, 90);

@@ -165,7 +165,7 @@ TEST_CASE("scores that are known stand in for a score pass over the same queries
     CHECK(same_numbers(known->output, own->fitted.output) == (held_out == 0));
     known->importance.setZero();  // to be told from one's own
     known->importance[49] = 1;
-    const kvfit::known_scores kept = kvfit::detail::known_from(*known);
+    const kvfit::known_scores kept = kvfit::detail::known_from(*known, {}, {});
     head.known = &kept;
     const auto taken = stages::score(head);
     REQUIRE(taken);

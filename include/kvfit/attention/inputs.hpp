@@ -27,6 +27,7 @@ struct logit_rule {
   float soft_cap = 0;               ///< 0: none; otherwise > 0
   bool causal = false;              ///< keys after the query's position are hidden
   index_t window = 0;  ///< 0: none; otherwise the number of positions a query sees back
+  friend bool operator==(const logit_rule&, const logit_rule&) = default;
 };
 
 /// The queries of one query head. Several heads that share one KV head (GQA) are several blocks.

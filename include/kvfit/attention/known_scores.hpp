@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "kvfit/attention/head_sizes.hpp"
+#include "kvfit/attention/inputs.hpp"
+#include "kvfit/attention/score_options.hpp"
 #include "kvfit/attention/scores.hpp"
 #include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
@@ -15,8 +17,10 @@
 namespace kvfit {
 
 /// `attention_scores` without exponentials, in memory that every file may free, whatever its
-/// instruction set. Empty: nothing is known.
+/// instruction set, and what they were computed by. Empty: nothing is known.
 struct known_scores {
+  logit_rule rule = {};
+  score_options made = {};
   std::vector<float> max;         ///< n
   std::vector<float> mass;        ///< n
   std::vector<float> log_mass;    ///< n
@@ -36,12 +40,18 @@ struct known_scores {
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-inline known_scores known_from(const attention_scores& scores) {
+inline known_scores known_from(const attention_scores& scores, const logit_rule& rule,
+                               const score_options& made) {
   const auto copied = [](const auto& of) {
     return std::vector<float>(of.data(), of.data() + of.size());
   };
-  return {copied(scores.max), copied(scores.mass), copied(scores.log_mass), copied(scores.output),
-          copied(scores.importance)};
+  return {.rule = rule,
+          .made = made,
+          .max = copied(scores.max),
+          .mass = copied(scores.mass),
+          .log_mass = copied(scores.log_mass),
+          .output = copied(scores.output),
+          .importance = copied(scores.importance)};
 }
 
 /// The same the other way; `known.are_of(…, width)`.

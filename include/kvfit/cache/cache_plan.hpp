@@ -14,8 +14,8 @@ namespace kvfit {
 struct cache_plan {
   std::vector<head_task> tasks;  ///< refer to what the view and the queries refer to
   std::vector<index_t> rows;     ///< t_h, one a task, 0 … `head_task::visible`
-  /// Full attention of each task that a ranking has computed and its fit begins with; empty for the
-  /// others, or none at all.
+  /// One a task, or none at all: full attention that a ranking has computed of the cache as it was,
+  /// and that the task's fit begins with where its options ask for the same; empty for the others.
   std::vector<known_scores> known = {};
 };
 

@@ -47,7 +47,10 @@ result<void> compact_tasks(const cache_view& cache, const cache_plan& plan,
         const auto place = static_cast<std::size_t>(i);
         const head_task& task = plan.tasks[place];
         const auto own = head_options(options, cache.layers[task.layer], plan.rows[place]);
+        // Other options than those that were planned with may ask for another pass.
         const known_scores* known = has_known ? &plan.known[place] : nullptr;
+        if (known != nullptr && !(known->rule == own.rule && repeats_pass(task, own, known->made)))
+          known = nullptr;
         auto head = fit_head(task, own, options.fallback, by.stop(), known);
         if (!head) return head.error();
         const std::lock_guard<std::mutex> guard(taking);

@@ -10,6 +10,7 @@
 #include "kvfit/compact/options.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/selection/highest_attention.hpp"
+#include "kvfit/selection/joint.hpp"
 #include "kvfit/values/copy.hpp"
 
 namespace kvfit::detail {
@@ -32,6 +33,10 @@ inline compact_options head_options(const cache_options& options, const cache_la
 inline compact_options copying(const compact_options& options) {
   compact_options asked = options;
   asked.selection = selection::highest_attention{};
+  if (const auto* joint = options.selection.get_if<selection::joint>();
+      joint != nullptr && !joint->prior.empty()) {
+    asked.selection = selection::joint{.attention_share = 1, .prior = joint->prior};
+  }
   asked.bias = bias::zero{};
   asked.values = values::copy{};
   asked.refine = {.steps = 0};

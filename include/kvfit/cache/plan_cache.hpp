@@ -28,7 +28,7 @@ inline namespace KVFIT_ISA {
 /// `options.memory` has space for, and 4 bytes a row. Where the fits would begin with that very
 /// pass (a selection by the same importance, all queries fitted on), the plan keeps what it gave, 4
 /// bytes · (n (d_v + 3) + T) a head, so that no head is scored twice; under `options.memory` as
-/// many of them as leave room for the heads under way.
+/// many of them as leave memory for the heads under way.
 template <executor E>
 [[nodiscard]] result<cache_plan> plan_cache(const cache_view& cache, const cache_queries& queries,
                                             const cache_options& options, E&& how,

@@ -63,9 +63,9 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
         const head_task& task = tasks[static_cast<std::size_t>(i)];
         const auto within = ranking_within_memory(task, wanted, options);
         if (!within) return in_head(within.error(), task.id);
-        const auto scores =
-            score_by(options.head.score_by, task.block, query_set(task.queries),
-                     cache.layers[task.layer].rule.value_or(rule), *within, {}, by.stop(), {});
+        const logit_rule asked = cache.layers[task.layer].rule.value_or(rule);
+        const auto scores = score_by(options.head.score_by, task.block, query_set(task.queries),
+                                     asked, *within, {}, by.stop(), {});
         if (!scores) return in_head(scores.error(), task.id);
         auto& own = importance[static_cast<std::size_t>(i)];
         own.reserve(static_cast<std::size_t>(task.visible));
@@ -73,7 +73,7 @@ result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& ca
           if (!task.block.is_hidden(j)) own.push_back(scores->importance[j]);
         }
         const auto h = static_cast<std::size_t>(i);
-        if (is_kept[h] != 0) (*known)[h] = known_from(*scores);
+        if (is_kept[h] != 0) (*known)[h] = known_from(*scores, asked, *within);
         return {};
       },
       failed_at);

@@ -76,7 +76,8 @@ inline result<void> add_importance_of(const stages::problem& of, const kv_block&
                                       const query_set& queries, const score_options& alone,
                                       importance_sums& sums) {
   const auto blocks = queries.blocks();
-  for (std::size_t b = 0; b < blocks.size(); ++b) {
+  index_t before = 0;  // rows of the blocks before
+  for (std::size_t b = 0; b < blocks.size(); before += blocks[b++].rows.rows()) {
     const index_t rows = blocks[b].rows.rows();
     for (index_t first = 0; first < rows; first += ranked_at_once) {
       const index_t count = std::min(ranked_at_once, rows - first);
@@ -89,15 +90,19 @@ inline result<void> add_importance_of(const stages::problem& of, const kv_block&
       beside.masks = masks;
       const auto scores = score_by(of.options.score_by, beside, some, of.options.rule, alone, {},
                                    of.stop, of.threads);
-      if (!scores) return scores.error();
+      if (!scores) {
+        error cause = scores.error();
+        if (cause.code == errc::non_finite) cause.actual += before + first;
+        return cause;
+      }
       sums.add(scores->importance, count);
     }
   }
   return {};
 }
 
-/// Makes the importance in `full`, that of the queries fitted on, that under all queries: a row
-/// that one query alone looks at is not lost for this one's being held out or left out of the fit.
+/// Makes the importance in `full`, that of the queries fitted on, that under all queries, so that a
+/// row which only a query held out or left out attends to can be chosen.
 /// Where importance is that of a window nothing is changed. Cost: a score pass over the queries
 /// held out where all others are fitted on and nothing is pooled, else over all.
 inline result<void> rank_by_all(const stages::problem& of, stages::scored& full) {

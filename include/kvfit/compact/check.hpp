@@ -33,6 +33,13 @@ inline result<void> check_options(const compact_options& options, index_t rows, 
                                   index_t width) {
   if (const auto ok = check_handles(options); !ok) return ok;
   if (const auto ok = check_settings(options.selection); !ok) return ok;
+  if (const auto* joint = options.selection.get_if<selection::joint>(); joint != nullptr) {
+    const auto factors = static_cast<index_t>(joint->prior.size());
+    if (factors != 0 && factors != rows) {
+      return error{errc::shape_mismatch, "joint.prior", factors, rows,
+                   "one factor for each row of the cache"};
+    }
+  }
   if (const auto ok = check_score_options(fit_scores(options)); !ok) return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;
   if (const auto ok = check_settings(options.values); !ok) return ok;
@@ -99,12 +106,6 @@ inline result<void> check_compaction(const kv_block& cache, const query_set& que
     return ok;
   }
   if (const auto ok = check_named_rows(cache, options.protect); !ok) return ok;
-  const auto* const rows = options.selection.get_if<selection::joint>();
-  const auto factors = rows == nullptr ? index_t{0} : static_cast<index_t>(rows->prior.size());
-  if (factors != 0 && factors != cache.keys.rows()) {
-    return error{errc::shape_mismatch, "joint.prior", factors, cache.keys.rows(),
-                 "one factor for each row of the cache"};
-  }
   if (options.tied_values_from) return check_tied_rows(cache, *options.tied_values_from);
   return {};
 }

@@ -26,7 +26,7 @@ struct memory_plan {
   memory_report report;
 };
 
-/// Looks for options of no more than `cap` bytes; see `planned_memory`.
+/// Searches options of no more than `cap` bytes; see `planned_memory`.
 class memory_planner {
  public:
   /// Both must outlive this, and be sound.
@@ -59,7 +59,7 @@ class memory_planner {
   }
 
  private:
-  /// Room for what is small, and what an allocator adds to every block.
+  /// For what is small, and what an allocator adds to every block.
   static constexpr double small_change = 256.0 * 1024;
   static constexpr index_t least_batch = 512;
   static constexpr index_t least_queries = 256;
@@ -67,7 +67,7 @@ class memory_planner {
   /// Bytes of the whole call under `options`.
   [[nodiscard]] double bytes(const compact_options& options) const {
     workspace space;
-    space.count(small_change);
+    space.count(small_change + lists_of_options());
     declare_beside(space);
     if (!keeps_all_) {
       const workspace::phase fitting(space);
@@ -80,6 +80,15 @@ class memory_planner {
       }
     }
     return space.most();
+  }
+
+  /// Copies of options: the plan's, what it searches by, a head's own of a cache, and the
+  /// library's.
+  [[nodiscard]] double lists_of_options() const {
+    const auto* joint = given_.selection.get_if<selection::joint>();
+    const auto factors = joint == nullptr ? index_t{0} : static_cast<index_t>(joint->prior.size());
+    const auto named = static_cast<index_t>(given_.protect.rows.size());
+    return 4 * (float_bytes(factors) + double_bytes(named));
   }
 
   /// Reading the inputs, finding protected rows; and rows kept as they are, gathered and put into

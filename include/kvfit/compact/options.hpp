@@ -90,12 +90,14 @@ struct compact_options {
   /// looked at. Refinement moves a row's one vector in both roles; with 0 steps rows are copied and
   /// the bias alone is fitted (docs/algorithm.md, Tied values).
   std::optional<index_t> tied_values_from = {};
-  /// Of the score pass over the queries fitted on, and of `budgets::global_ranking`'s. Queries held
-  /// out and those that refinement makes are scored in fp32. With AVX-512 BF16 a score pass in bf16
-  /// takes 0.7 of the time and one in three products 1.6 of it; compactions of many rows lose up to
-  /// 4 % in bf16, and nothing in three products (docs/performance.md).
+  /// Of the score pass over the queries fitted on, of passes that only rank rows, and of
+  /// `budgets::global_ranking`'s. Queries held out judge in fp32, as do those that refinement
+  /// makes. With AVX-512 BF16 a score pass in bf16 takes 0.7 of the time and one in three
+  /// products 1.6 of it; compactions of many rows lose up to 4 % in bf16, and nothing in three
+  /// products (docs/performance.md).
   precision_kind precision = precision_kind::fp32;
-  /// Who runs the score passes over the queries fitted on and those held out: by default the CPU.
+  /// Who runs the score passes over the queries fitted on, those held out, and those that only rank
+  /// rows, 192 of a block at a time: by default the CPU.
   score_runner score_by = {};
 };
 

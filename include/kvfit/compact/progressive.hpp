@@ -22,9 +22,9 @@ namespace kvfit {
 inline namespace KVFIT_ISA {
 
 /// Compacts one head to each of `budgets` rows with one run of the selection, at the largest of
-/// them that is below T: a smaller budget takes the first rows in the order of choice
-/// (arXiv:2602.16284, where a greedy order is cut to any smaller t), and fits biases, keys and
-/// values to those anew.
+/// them that is below T: a smaller budget takes the first rows in the order of choice, of `joint`
+/// the first ones by attention and the first of the others (arXiv:2602.16284, where a greedy order
+/// is cut to any smaller t), and fits biases, keys and values to those anew.
 ///
 /// The first t rows of `highest_attention` are the t it would choose alone, from the same queries;
 /// those of `omp` too where k = 1, but for rows that were dropped on the way; of others they are

@@ -51,9 +51,11 @@ struct memory_report {
 /// Everything describes the result that is returned, and the rows that were open to selection
 /// (protected rows are exact and left out).
 struct compact_report {
-  bool is_identity = false;          ///< the budget holds every row: nothing was fitted
-  fidelity train;                    ///< on the queries fitted on
-  std::optional<fidelity> held_out;  ///< on the queries held out, if any
+  bool is_identity = false;  ///< the budget holds every row: nothing was fitted
+  fidelity train;            ///< on the queries fitted on
+  /// On the queries held out, if any. Nothing is fitted to them; where rows are ranked by
+  /// attention, theirs counts, too.
+  std::optional<fidelity> held_out;
   double mass_residual = 0;  ///< √(Σ_i (ŷ_i / y_i − 1)² / n) over the queries fitted on
 
   selection_report selection;

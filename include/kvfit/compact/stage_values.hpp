@@ -46,7 +46,9 @@ struct problem {
 /// Queries fitted on and held out, and full attention of the former.
 struct scored {
   query_split parts;
-  attention_scores fitted;     ///< of `parts.fit`, with what the selection wants
+  /// Of `parts.fit`, with what the selection wants; importance is that under all queries, those
+  /// left out of the fit and held out included, but where a window says which.
+  attention_scores fitted;
   index_t masked_queries = 0;  ///< those of `parts.fit` that see no key
 };
 

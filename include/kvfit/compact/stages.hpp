@@ -65,6 +65,10 @@ inline namespace KVFIT_ISA {
   };
   if (!of.options.protect.is_empty()) return refuse("protect", "stages fit rows and keep none");
   if (of.options.memory.cap) return refuse("memory.cap", "stages plan no memory");
+  const auto* joint = of.options.selection.get_if<selection::joint>();
+  if (joint != nullptr && !joint->prior.empty() && of.first_row != 0) {
+    return refuse("joint.prior", "counts rows from 0, and `first_row` is not 0");
+  }
   if (isa_tag::links_library && !of.options.gradient.holds<no_gradient>()) {
     return refuse("gradient", "its matrices can't be handed to kvfit::compiled");
   }
@@ -75,8 +79,9 @@ inline namespace KVFIT_ISA {
 /// y_i = Σ_j exp(s_ij), o_i = Σ_j exp(s_ij) v_j / y_i, and what the selection wants of it. Where
 /// none of them sees a key, of all queries. Importance is that under all queries given.
 ///
-/// Errors: `all_masked` where no query sees a key; those of `score_pass`. Cost: n T (d_k + d_v);
-/// holds what `score_pass` does, n × T exponentials within `memory.selection` where wanted.
+/// Errors: `all_masked` where no query sees a key; those of `score_pass`. Cost: n T (d_k + d_v),
+/// and where rows are ranked the same for the queries held out and left out (`rank_by_all`); holds
+/// what `score_pass` does, n × T exponentials within `memory.selection` where wanted.
 [[nodiscard]] inline result<scored> score(const problem& of) {
   const compact_options& options = of.options;
   const double share = detail::fitted_share(options, of.queries.rows(), options.budget);

@@ -30,7 +30,7 @@ constexpr double grown_bytes(double bytes) noexcept {
   return 3 * bytes;
 }
 
-/// Room for what is small in a call, and for what an allocator adds to every block.
+/// For what is small in a call, and for what an allocator adds to every block.
 inline constexpr double small_bytes = 32768;
 
 /// So many bytes as a whole number: the largest there is, nearly, where they are more.

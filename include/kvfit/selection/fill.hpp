@@ -2,6 +2,7 @@
 /// Uses up what a greedy selection leaves of its budget.
 #pragma once
 
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -24,7 +25,8 @@ struct fill_buffers {
 };
 
 /// Appends the rows of largest importance that are not among `positions` until these fill the
-/// budget; rows that are not `open` only where no others are left. Returns how many were appended.
+/// budget; rows that are not `open` only where no others are left, and rows of importance −∞ behind
+/// all. Returns how many were appended.
 inline index_t fill_by_importance(const selection_problem& problem, const vector& importance,
                                   std::span<const char> open, std::vector<index_t>& positions) {
   const auto before = positions.size();
@@ -32,11 +34,15 @@ inline index_t fill_by_importance(const selection_problem& problem, const vector
   allocate_buffers(own, static_cast<index_t>(open.size()), problem.budget);
   std::vector<char>& is_chosen = own.is_chosen;
   for (const index_t row : positions) is_chosen[static_cast<std::size_t>(row)] = 1;
-  for (const bool are_open : {true, false}) {
+  enum class kind { open, closed, last };
+  for (const kind wanted : {kind::open, kind::closed, kind::last}) {
     own.best.restart(problem.budget - static_cast<index_t>(positions.size()));
     for (index_t row = 0; row < importance.size(); ++row) {
       const auto at = static_cast<std::size_t>(row);
-      if (is_chosen[at] != 0 || (open[at] != 0) != are_open || !problem.may_keep(row)) continue;
+      const kind own_kind = importance[row] == -std::numeric_limits<float>::infinity() ? kind::last
+                            : open[at] != 0                                            ? kind::open
+                                            : kind::closed;
+      if (is_chosen[at] != 0 || own_kind != wanted || !problem.may_keep(row)) continue;
       own.best.offer(row, static_cast<double>(importance[row]));
     }
     for (const ranked_row& one : own.best.sorted()) positions.push_back(one.row);

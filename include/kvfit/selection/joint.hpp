@@ -43,8 +43,10 @@ namespace kvfit::selection {
 inline namespace KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::joint& policy) {
+  // Where attention alone chooses, no search needs them.
+  const bool searches = policy.attention_share < 1;
   return {.importance = policy.attention_share > 0 ? importance_kind::rms : importance_kind::none,
-          .keep_exponentials = std::numeric_limits<index_t>::max()};
+          .keep_exponentials = searches ? std::numeric_limits<index_t>::max() : 0};
 }
 
 inline result<void> check_settings(const selection::joint& policy) {
@@ -76,7 +78,7 @@ inline result<void> check_settings(const selection::joint& policy) {
 /// Keeps rows by attention and searches for the others. Weights are left to the bias fit. Cost: n ·
 /// T · (1 + d_v) multiply-adds to begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key
 /// examined (two to four a pick), n counted after folding; n · T a row by attention. Memory: the
-/// exponentials as for `omp`, T · (1 + d_v + 7 sweep + max(sketch, 5 t)) + r · (t + 5 sweep) + n ·
+/// exponentials as for `omp`, T · (1 + d_v + 8 sweep + max(sketch, 5 t)) + r · (t + 7 sweep) + n ·
 /// (1 + d_v) floats beside, r the rows after folding.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
@@ -85,7 +87,7 @@ inline result<selected_rows> select(const selection::joint& policy,
       policy.attention_share > 0 ? check_ranked_problem(problem) : check_problem(problem);
   if (!ok) return ok.error();
   if (const auto sized = detail::check_prior(policy, problem); !sized) return sized.error();
-  if (detail::rows_by_attention(policy, problem.budget) == problem.budget) {
+  if (policy.attention_share == 1) {
     const vector ranks = detail::times_prior(problem.scores->importance, policy, problem.first_row);
     selected_rows chosen{.positions = highest_rows(problem, ranks.data(), problem.budget)};
     chosen.report.by_attention = static_cast<index_t>(chosen.positions.size());
@@ -98,6 +100,11 @@ inline result<selected_rows> select(const selection::joint& policy,
 /// What `select` holds, its result included.
 inline void declare(workspace& space, const selection::joint& policy, const head_sizes& sizes) {
   const index_t keys = sizes.keys;
+  if (policy.attention_share == 1) {
+    space.count(float_bytes(keys));  // scores times the prior
+    selection::highest_rows_buffers().declare(space, std::min(sizes.budget, keys));
+    return;
+  }
   const index_t targets = 1 + sizes.width;
   const index_t sweep = std::min(policy.sweep, keys);
   const index_t folded = detail::folded_rows(policy, sizes.budget);
@@ -129,7 +136,7 @@ inline void declare(workspace& space, const selection::joint& policy, const head
     }
   }
   {
-    const workspace::phase looking(space);
+    const workspace::phase examining(space);
     space.count(static_cast<double>(keys) + grown_bytes(double_bytes(2, sweep)));
     selection::best_rows().declare(space, sweep);
     selection::best_rows().declare(space, sweep);

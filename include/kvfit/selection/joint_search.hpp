@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
@@ -33,11 +34,15 @@ inline index_t rows_by_attention(const selection::joint& policy, index_t budget)
   return static_cast<index_t>(std::floor(policy.attention_share * static_cast<double>(budget)));
 }
 
-/// `scores` of the rows of a problem times their prior.
+/// `scores` of the rows of a problem times their prior; −∞ where that is 0, behind every row that
+/// no query sees.
 inline vector times_prior(const vector& scores, const selection::joint& policy, index_t first_row) {
   vector out = scores;
   if (policy.prior.empty()) return out;
-  simd::multiply_each(out.data(), policy.prior.data() + first_row, out.size());
+  const float* const factors = policy.prior.data() + first_row;
+  for (index_t row = 0; row < out.size(); ++row) {
+    out[row] = factors[row] > 0 ? out[row] * factors[row] : -std::numeric_limits<float>::infinity();
+  }
   return out;
 }
 
@@ -55,8 +60,8 @@ class joint_buffers {
     space.add(correlation_of_, slots, targets);
     space.add_matrices(keys, slots, products_, shared_);
     space.add(fresh_, keys, sweep);
-    // As many picks may wait as there are slots to pick from.
-    space.add(waiting_, keys, slots);
+    // As many picks may be pending as there are slots to pick from.
+    space.add(along_pending_, keys, slots);
     space.add(explained_, slots, targets);
   }
 
@@ -71,8 +76,8 @@ class joint_buffers {
   matrix products_;             // T × slots: AᵀP⊥a
   matrix shared_;               // T × slots: H
   matrix fresh_;                // T × newcomers
-  matrix waiting_;              // T × waits: their z
-  matrix explained_;            // waits × (1 + d_v): their g
+  matrix along_pending_;        // T × pending picks: their z
+  matrix explained_;            // pending picks × (1 + d_v): their g
   std::vector<float> along_;    // slots: z of each slot's key
   std::vector<float> change_;   // slots: of a slot's H for each z_j
 };
@@ -125,7 +130,7 @@ class joint_search : private joint_buffers {
         pick(slot);
       } else {  // afresh, in which another may turn out to be the best
         bring_up_to_date();
-        look_at_most_promising();
+        examine_most_promising();
       }
     }
     if (size() < problem_.budget) {
@@ -148,7 +153,7 @@ class joint_search : private joint_buffers {
   void start() {
     allocate_buffers(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.rows(),
                      targets_.columns().cols(), sweep_);
-    for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &waiting_, &explained_}) {
+    for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &along_pending_, &explained_}) {
       std::fill_n(one->data(), one->size(), 0.0F);
     }
     columns_.squared_norms(norms_);
@@ -160,8 +165,8 @@ class joint_search : private joint_buffers {
     basis_ = picked_basis(problem_.budget, columns_.rows());
   }
 
-  /// The rows of most attention, `sweep` at a time: what they explain is taken
-  /// out of G and of all columns in one product for them all.
+  /// The rows of most attention, `sweep` at a time: what they explain is taken out of G and of all
+  /// columns in one product for them all.
   result<void> take_most_attended() {
     const index_t count = rows_by_attention(policy_, problem_.budget);
     if (count == 0) return {};
@@ -267,11 +272,11 @@ class joint_search : private joint_buffers {
     return found == slots_.end() ? -1 : static_cast<index_t>(found - slots_.begin());
   }
 
-  /// G of all keys, from the picks that wait.
+  /// G of all keys, from the pending picks.
   void bring_up_to_date() {
     if (pending_ == 0) return;
     over_keys([&](index_t first, index_t count) noexcept {
-      simd::multiply({row_of(waiting_, first), slots(), 1}, {explained_.data(), targets()},
+      simd::multiply({row_of(along_pending_, first), slots(), 1}, {explained_.data(), targets()},
                      {row_of(correlation_, first), targets()}, count, targets(), pending_,
                      simd::product_mode::subtract);
     });
@@ -279,9 +284,9 @@ class joint_search : private joint_buffers {
     measure_correlation();
   }
 
-  /// Looks at the `sweep` keys that explain most now and have no slot; they take the slots of those
+  /// Examines the `sweep` keys that explain most now and have no slot; they take the slots of those
   /// that explain least.
-  void look_at_most_promising() {
+  void examine_most_promising() {
     std::vector<char> has_slot(is_open_.size(), 0);
     for (const index_t key : slots_) {
       if (key >= 0) has_slot[static_cast<std::size_t>(key)] = 1;
@@ -347,7 +352,7 @@ class joint_search : private joint_buffers {
     const double length_sq = simd::squared_norm(column, orthogonal_.cols());
     const auto length = static_cast<float>(std::sqrt(length_sq));
     is_open_[static_cast<std::size_t>(row)] = 0;
-    if (!(length * length > dependent * norms_[row])) return;  // a rounding's worth, after all
+    if (!(length * length > dependent * norms_[row])) return;  // what is left of it is rounding
     const float scale = 1 / length;
     basis_.append(column, scale);
     scale_into(row_of(explained_, pending_), scale, row_of(correlation_of_, slot), targets());
@@ -378,7 +383,7 @@ class joint_search : private joint_buffers {
                     float* shared = row_of(shared_, j);
                     const float z = products[slot] * scale;
                     const float overlap = shared[slot] * scale;
-                    row_of(waiting_, j)[pending_] = z;
+                    row_of(along_pending_, j)[pending_] = z;
                     // Fused by name, or each compiled copy of this might round as it likes.
                     const float lost = std::fma(z, squares, -2 * overlap);
                     score_[j] = std::max(0.0F, std::fma(z, lost, score_[j]));

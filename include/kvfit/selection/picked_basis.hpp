@@ -39,7 +39,7 @@ inline matrix transposed(const matrix& m) {
 class picked_basis {
  public:
   picked_basis() = default;
-  /// Room for `capacity` rows of n numbers.
+  /// Memory for `capacity` rows of n numbers.
   picked_basis(index_t capacity, index_t n) { allocate_buffers(*this, capacity, n); }
 
   void declare(workspace& space, index_t capacity, index_t n) { space.add(rows_, capacity, n); }

@@ -38,7 +38,8 @@ struct joint {
   /// What the caller knows of rows (boilerplate, reasoning, a system prompt): a factor for each row
   /// of the cache, finite and ≥ 0, on every score it is ranked by. A row of 0 is kept only where
   /// the budget holds all others. Empty: 1 each. Chunks and rolling rounds refuse one: their rows
-  /// are others.
+  /// are others. Budgets by a ranking of all heads, and positions that heads share, are ranked
+  /// without it.
   std::vector<float> prior = {};
 };
 

@@ -49,7 +49,7 @@ struct selection_report {
   int refits = 0;       ///< weight fits within the selection
   index_t dropped = 0;  ///< keys taken out again for a weight under the cutoff
   index_t filled = 0;   ///< keys added by importance because mass was already explained
-  /// Keys chosen by attention before any round, the first of the list.
+  /// Keys chosen by attention before any round, the first of the list as the selection gave it.
   index_t by_attention = 0;
   /// The memory cap forbade storing n × T numbers at any precision: each round made them anew.
   bool recomputed = false;

@@ -98,7 +98,7 @@ class rank_exchange final : public head_exchange {
     if (ok) ok = ranks_.check_same(call.value(), "options");
     std::vector<std::vector<index_t>> outlines;
     digest shape;
-    const auto look = [&](index_t&) -> result<void> {
+    const auto read_shard = [&](index_t&) -> result<void> {
       outlines.resize(static_cast<std::size_t>(ranks_.size()));
       auto& outline = outlines[static_cast<std::size_t>(ranks_.rank())];
       outline = outline_of(cache, queries);
@@ -110,7 +110,7 @@ class rank_exchange final : public head_exchange {
       deal(tasks, {});
       return {};
     };
-    if (ok) ok = step(look);
+    if (ok) ok = step(read_shard);
     if (ok) {
       ok =
           is_shard_ ? ranks_.share(std::span(outlines)) : ranks_.check_same(shape.value(), "cache");

@@ -55,10 +55,10 @@ struct logit_tiles {
   long query_rows[query_tile / staged_rows];
 
   /// Needs a barrier before anything else reads what it has written.
-  void start(constant logit_arguments& rule, logit_inputs<Query, Key> inputs, logit_memory room,
+  void start(constant logit_arguments& rule, logit_inputs<Query, Key> inputs, logit_memory given,
              thread_place place, int first) {
     from = inputs;
-    memory = room;
+    memory = given;
     at = place;
     first_query = first;
     queries = metal::min(query_tile, rule.queries - first);
