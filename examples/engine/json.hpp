@@ -25,7 +25,7 @@ inline kvfit::result<nlohmann::json> parse_json(std::string_view text, const std
   if (text.find('\0') != std::string_view::npos) return malformed("holds a NUL byte");
   std::vector<std::set<std::string>> names;  // of the objects that are open
   std::string twin;
-  const auto look = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
+  const auto note_names = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
     using event_t = nlohmann::json::parse_event_t;
     if (event == event_t::object_start) names.emplace_back();
     if (event == event_t::object_end) names.pop_back();
@@ -35,7 +35,7 @@ inline kvfit::result<nlohmann::json> parse_json(std::string_view text, const std
     }
     return true;
   };
-  nlohmann::json made = nlohmann::json::parse(text, look, false);
+  nlohmann::json made = nlohmann::json::parse(text, note_names, false);
   if (made.is_discarded()) return malformed("is no JSON");
   if (!twin.empty()) return malformed(twin);
   return made;

@@ -587,7 +587,7 @@ TEST_CASE("O: frequencies, sinks and rows that a state has no room for ask for n
     bytes file = *saved;
     std::memcpy(&file[place], &columns, 4);
     seal_again(file);
-    CHECK(holds(kvfit::read_state(file).error().detail, "numbers: more than the file has room"));
+    CHECK(holds(kvfit::read_state(file).error().detail, "numbers: more than the file can hold"));
   }
 }
 

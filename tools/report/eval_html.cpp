@@ -8,8 +8,8 @@
 #include "report/eval_output.hpp"
 #include "report/eval_panels.hpp"
 #include "report/svg_heat_map.hpp"
-#include "report/svg_look.hpp"
 #include "report/svg_plot.hpp"
+#include "report/svg_style.hpp"
 #include "report/svg_text.hpp"
 
 namespace kvfit_tool {

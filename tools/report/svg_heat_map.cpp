@@ -7,7 +7,7 @@
 #include <cstdio>
 
 #include "report/svg_axis.hpp"
-#include "report/svg_look.hpp"
+#include "report/svg_style.hpp"
 #include "report/svg_text.hpp"
 
 namespace kvfit_tool {

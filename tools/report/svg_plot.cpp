@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "report/svg_axis.hpp"
-#include "report/svg_look.hpp"
+#include "report/svg_style.hpp"
 #include "report/svg_text.hpp"
 
 namespace kvfit_tool {
@@ -54,7 +54,7 @@ struct measures {
 // ---- Labels beside the lines' ends
 struct end_label {
   std::string text;
-  svg::look as;
+  svg::label_style as;
   double x;  // where the line ends
   double line_y;
   double text_y;
@@ -146,12 +146,12 @@ std::string draw_frame(const plot_panel& panel, const svg::axis& x, const svg::a
 }
 
 /// Lines first and marks after them, so that no line crosses a mark.
-std::string draw_lines(const plot_panel& panel, const svg::looks& style, const svg::axis& x,
+std::string draw_lines(const plot_panel& panel, const svg::label_styles& style, const svg::axis& x,
                        const svg::axis& y, std::vector<end_label>& labels) {
   std::string strokes;
   std::string marks;
   for (const plot_line& line : panel.lines) {
-    const svg::look& as = style[line.label];
+    const svg::label_style& as = style[line.label];
     std::string path;
     end_label label{line.label, as, 0, 0, 0};
     bool is_broken = true;  // after a place that can't be drawn a new stroke starts
@@ -240,8 +240,8 @@ std::string draw_notes(const plot_panel& panel, const svg::axis& x, const svg::a
   return out;
 }
 
-std::string draw_panel(const plot_panel& panel, const svg::looks& style, const measures& sizes,
-                       double panel_left, double panel_top) {
+std::string draw_panel(const plot_panel& panel, const svg::label_styles& style,
+                       const measures& sizes, double panel_left, double panel_top) {
   const double left = panel_left + left_room;
   const double top = panel_top + above;
   const double bottom = top + sizes.axes_height;
@@ -269,7 +269,7 @@ std::string draw_panel(const plot_panel& panel, const svg::looks& style, const m
 
 std::string to_svg(const plot& drawn, bool is_part_of_a_page) {
   std::size_t widest = 1;
-  svg::looks style;
+  svg::label_styles style;
   for (const auto& row : drawn.rows) {
     widest = std::max(widest, row.size());
     for (const plot_panel& panel : row) {

@@ -39,7 +39,7 @@ class state_parts {
     return malformed_state(name_, std::move(what));
   }
   [[nodiscard]] error too_many(const char* what) const {
-    return refuse(std::string(what) + ": more than the file has room for");
+    return refuse(std::string(what) + ": more than the file can hold");
   }
 
   [[nodiscard]] bool may_hold(std::uint64_t count, std::uint64_t bytes_each) const noexcept {

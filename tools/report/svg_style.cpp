@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "report/svg_look.hpp"
+#include "report/svg_style.hpp"
 
 #include <array>
 
@@ -34,9 +34,9 @@ constexpr std::string_view dark_ground = "#15181d";
 
 }  // namespace
 
-void looks::add(std::string_view label, bool is_baseline) {
+void label_styles::add(std::string_view label, bool is_baseline) {
   if (find(label) != nullptr) return;
-  look made;
+  label_style made;
   if (is_baseline) {
     made = {baseline_colour.light, baseline_dashes[baselines_ % baseline_dashes.size()], baselines_,
             "sb"};
@@ -49,28 +49,28 @@ void looks::add(std::string_view label, bool is_baseline) {
   known_.emplace_back(label, made);
 }
 
-const look& looks::operator[](std::string_view label) const {
+const label_style& label_styles::operator[](std::string_view label) const {
   return *find(label);
 }
 
-const look* looks::find(std::string_view label) const {
+const label_style* label_styles::find(std::string_view label) const {
   for (const auto& [name, as] : known_) {
     if (name == label) return &as;
   }
   return nullptr;
 }
 
-std::string stroke_of(const look& as) {
+std::string stroke_of(const label_style& as) {
   return attribute("class", as.name + "-stroke") + attribute("stroke", as.colour);
 }
 
-std::string fill_of(const look& as, std::string_view more_classes) {
+std::string fill_of(const label_style& as, std::string_view more_classes) {
   const std::string classes =
       as.name + "-fill" + (more_classes.empty() ? "" : " " + std::string(more_classes));
   return attribute("class", classes) + attribute("fill", as.colour);
 }
 
-std::string mark_at(double x, double y, const look& as, std::string_view title) {
+std::string mark_at(double x, double y, const label_style& as, std::string_view title) {
   const auto point = [&](double dx, double dy) { return number(x + dx) + "," + number(y + dy); };
   const std::string said = title.empty() ? std::string() : "<title>" + escaped(title) + "</title>";
   const auto element = [&](const std::string& name, const std::string& shape) {

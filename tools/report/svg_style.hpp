@@ -17,32 +17,32 @@ inline constexpr std::string_view grid_ink = "#e3e6ea";
 inline constexpr std::string_view ground = "#ffffff";
 
 /// How a line is drawn.
-struct look {
+struct label_style {
   std::string_view colour;
   std::string_view dashes;  ///< empty: solid
   std::size_t mark = 0;
   std::string name;  ///< "s0", "s1", …, "sb" for baselines: the colour, for style sheets
 };
 
-/// Looks by label, in the order in which labels are added.
-class looks {
+/// Styles by label, in the order in which labels are added.
+class label_styles {
  public:
   void add(std::string_view label, bool is_baseline);
-  [[nodiscard]] const look& operator[](std::string_view label) const;
+  [[nodiscard]] const label_style& operator[](std::string_view label) const;
 
  private:
-  [[nodiscard]] const look* find(std::string_view label) const;
-  std::vector<std::pair<std::string, look>> known_;
+  [[nodiscard]] const label_style* find(std::string_view label) const;
+  std::vector<std::pair<std::string, label_style>> known_;
   std::size_t baselines_ = 0;
   std::size_t others_ = 0;
 };
 
 /// Attributes that draw, or fill, in that colour; style sheets can override them.
-std::string stroke_of(const look& as);
-std::string fill_of(const look& as, std::string_view more_classes = {});
+std::string stroke_of(const label_style& as);
+std::string fill_of(const label_style& as, std::string_view more_classes = {});
 
 /// A filled circle, square, triangle or diamond; `title` is read on hover.
-std::string mark_at(double x, double y, const look& as, std::string_view title = {});
+std::string mark_at(double x, double y, const label_style& as, std::string_view title = {});
 
 /// CSS that swaps all these colours for ones that can be read on dark ground ("#15181d").
 std::string dark_style();
