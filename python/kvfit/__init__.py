@@ -220,15 +220,32 @@ def _query_views(queries: Any) -> list[_arrays.View]:
     return [view.part(g) for g in range(view.shape[0])] if len(view.shape) == 3 else [view]
 
 
-def _call(threads: int, deadline: float | None, progress: Callable[[int, int], None] | None, held: _Inputs) -> Any:
+def _call(
+    threads: int,
+    deadline: float | None,
+    progress: Callable[[int, int], None] | None,
+    running: _library.Running,
+    held: _Inputs,
+) -> Any:
     if deadline is not None and not deadline > 0:
         raise ValueError(f"deadline: {deadline}, must be above 0 seconds")
     if not 0 <= threads < 2**31:
         raise ValueError(f"threads: {threads}")
-    how = _library.Call(struct_size=ctypes.sizeof(_library.Call), threads=threads, deadline=deadline or 0)
+    how = _library.Call(
+        struct_size=ctypes.sizeof(_library.Call),
+        threads=threads,
+        deadline=deadline or 0,
+        cancel=running.cancel.pointer,
+    )
     if progress is not None:
-        function = held.keep(_library.PROGRESS(lambda _, done, count: progress(done, count)))
-        how.progress = ctypes.cast(function, ctypes.c_void_p)
+
+        def tell(_: int, done: int, count: int) -> None:
+            try:
+                progress(done, count)
+            except BaseException as cause:  # a callback of C can't raise: the call ends, and then it is raised
+                running.stop(cause)
+
+        how.progress = ctypes.cast(held.keep(_library.PROGRESS(tell)), ctypes.c_void_p)
     return ctypes.byref(held.keep(how))
 
 
@@ -251,7 +268,7 @@ def compact(
     keys: T × d_k and values: T × d_v; queries: n × d_k, [G, n, d_k] or a list, rotated already. bias: T numbers on
     the input's logits. positions: where the keys stand, and `query_position` where the first query does, for rules
     that use positions. options: by the names in kvfit/c/kvfit.h, as {"storage.rows": "fp16", "protect.first": 4}.
-    deadline: seconds from now. Releases the interpreter's lock while it works.
+    deadline: seconds from now. Releases the interpreter's lock while it works; Ctrl-C ends it.
     """
     held = _Inputs()
     key_view, value_view = _arrays.view(keys, "keys"), _arrays.view(values, "values")
@@ -267,14 +284,14 @@ def compact(
     if "budget" in (options or {}):
         raise ValueError("budget: is an argument, not among the options")
     made = _options(preset, {"budget": budget, **(options or {})})
-    out = ctypes.c_void_p()
-    _library.call(
+    out, running = ctypes.c_void_p(), _library.Running()
+    running.call(
         "kvfit_compact",
         ctypes.byref(block),
         asked,
         len(views),
         made.pointer,
-        _call(threads, deadline, None, held),
+        _call(threads, deadline, None, running, held),
         ctypes.byref(out),
     )
     owner = _library.Handle(out, "kvfit_compacted_free")
@@ -366,7 +383,8 @@ def compact_cache(
 
     keys, values: one [B, H, T, D] a layer; queries: one [B, G·H, n, D] a layer, query heads of one KV head one
     after the other (GQA). ratio: how many times smaller; or budget: rows of all heads together. Each of the B · H
-    heads is compacted on its own. options: besides those of `compact`, as {"cache.shares": "pyramid"}.
+    heads is compacted on its own. progress(done, count) is told of each head; what it raises ends the call, as
+    Ctrl-C does. options: besides those of `compact`, as {"cache.shares": "pyramid"}.
     """
     if not len(keys) == len(values) == len(queries):
         raise ValueError(f"keys, values and queries of {len(keys)}, {len(values)} and {len(queries)} layers")
@@ -417,15 +435,15 @@ def compact_cache(
     if "cache.budget" in (options or {}):
         raise ValueError("cache.budget: is the argument budget, not among the options")
     made = _options(preset, {"cache.budget": budget, **(options or {})})
-    out = ctypes.c_void_p()
-    _library.call(
+    out, running = ctypes.c_void_p(), _library.Running()
+    running.call(
         "kvfit_compact_cache",
         (_library.Layer * len(layers))(*layers),
         len(layers),
         (_library.LayerQueries * len(asks))(*asks),
         len(asks),
         made.pointer,
-        _call(threads, deadline, progress, held),
+        _call(threads, deadline, progress, running, held),
         ctypes.byref(out),
     )
     return CompactedCache(

@@ -8,6 +8,7 @@ import ctypes.util
 import os
 import pathlib
 import sys
+import threading
 from ctypes import POINTER, c_char, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t, c_void_p
 
 NO_SIZE = -(2**63)
@@ -252,6 +253,7 @@ _CALLS = {
         POINTER(Call),
         POINTER(c_void_p),
     ],
+    "kvfit_cancel_make": [POINTER(c_void_p)],
     "kvfit_state_save": [c_char_p, c_void_p, POINTER(StateInfo)],
     "kvfit_state_load": [c_char_p, c_char_p, POINTER(c_void_p), POINTER(c_int64)],
 }
@@ -299,7 +301,13 @@ library.kvfit_compacted_result.argtypes = [c_void_p]
 library.kvfit_compacted_result.restype = POINTER(Result)
 library.kvfit_cache_get.argtypes = [c_void_p]
 library.kvfit_cache_get.restype = POINTER(CacheResult)
-for _name in ("kvfit_options_free", "kvfit_compacted_free", "kvfit_cache_free"):
+for _name in (
+    "kvfit_options_free",
+    "kvfit_compacted_free",
+    "kvfit_cache_free",
+    "kvfit_cancel_free",
+    "kvfit_cancel_request",
+):
     getattr(library, _name).argtypes = [c_void_p]
     getattr(library, _name).restype = None
 
@@ -334,3 +342,39 @@ class Handle:
         free = getattr(self, "_free", None)
         if free is not None:
             free(self.pointer)
+
+
+class Running:
+    """One long call: ends early where the interpreter is interrupted, or where a callback raised."""
+
+    def __init__(self) -> None:
+        pointer = c_void_p()
+        call("kvfit_cancel_make", ctypes.byref(pointer))
+        self.cancel = Handle(pointer, "kvfit_cancel_free")
+        self._raised: BaseException | None = None
+
+    def stop(self, cause: BaseException | None = None) -> None:
+        self._raised = self._raised or cause
+        library.kvfit_cancel_request(self.cancel.pointer)
+
+    def call(self, name: str, *arguments: object) -> None:
+        """As `call`. On the main thread the library works on another one, for signals are handled there."""
+        if threading.current_thread() is not threading.main_thread():
+            self._work(name, *arguments)
+        else:
+            worker = threading.Thread(target=self._work, args=(name, *arguments))
+            worker.start()
+            try:
+                worker.join()
+            except BaseException:  # Ctrl-C, most often
+                self.stop()
+                worker.join()  # what the library reads must stay until it has ended
+                raise
+        if self._raised is not None:
+            raise self._raised
+
+    def _work(self, name: str, *arguments: object) -> None:
+        try:
+            call(name, *arguments)
+        except BaseException as cause:
+            self._raised = self._raised or cause

@@ -31,7 +31,7 @@ def numbers(count: int, seed: int) -> list[float]:
 
 
 @contextlib.contextmanager
-def raises(kind: type[Exception], **fields: object) -> Iterator[None]:
+def raises(kind: type[BaseException], **fields: object) -> Iterator[None]:
     try:
         yield
     except kind as cause:

@@ -2,6 +2,7 @@
 """kvfit on NumPy arrays."""
 
 import os
+import signal
 import tempfile
 
 from checks import need, numbers, raises, run
@@ -113,4 +114,29 @@ def caches() -> None:
         kvfit.compact_cache(k, v, [one[:, :3] for one in q], ratio=10)
 
 
-run([is_close, layouts, options_hold, live_rows, caches])
+def interrupted() -> None:
+    "Ctrl-C, and what a callback raises, end a call early; nothing is lost"
+    k, v, q = (matrix(1, 8, 3000, 32, seed=50), matrix(1, 8, 3000, 32, seed=60), matrix(1, 8, 2000, 32, seed=70))
+    seen = []
+
+    def first_head(done: int, count: int) -> None:
+        seen.append(done)
+        raise RuntimeError("mine")
+
+    with raises(RuntimeError):
+        kvfit.compact_cache([k], [v], [q], ratio=10, progress=first_head)
+    assert seen == [1]
+    seen.clear()
+
+    def ask(done: int, count: int) -> None:
+        seen.append(done)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with raises(KeyboardInterrupt):
+        kvfit.compact_cache([k], [v], [q], ratio=10, progress=ask)
+    assert 1 <= len(seen) < 8
+    small = kvfit.compact_cache([k[:, :1, :200]], [v[:, :1, :200]], [q[:, :1, :200]], ratio=10)
+    assert small.rows == 20
+
+
+run([interrupted, is_close, layouts, options_hold, live_rows, caches])
