@@ -34,14 +34,15 @@ inline index_t fill_by_importance(const selection_problem& problem, const vector
   allocate_buffers(own, static_cast<index_t>(open.size()), problem.budget);
   std::vector<char>& is_chosen = own.is_chosen;
   for (const index_t row : positions) is_chosen[static_cast<std::size_t>(row)] = 1;
-  enum class kind { open, closed, last };
-  for (const kind wanted : {kind::open, kind::closed, kind::last}) {
+  enum class row_kind { is_open, is_closed, comes_last };
+  for (const row_kind wanted : {row_kind::is_open, row_kind::is_closed, row_kind::comes_last}) {
     own.best.restart(problem.budget - static_cast<index_t>(positions.size()));
     for (index_t row = 0; row < importance.size(); ++row) {
       const auto at = static_cast<std::size_t>(row);
-      const kind own_kind = importance[row] == -std::numeric_limits<float>::infinity() ? kind::last
-                            : open[at] != 0                                            ? kind::open
-                                            : kind::closed;
+      const row_kind own_kind = importance[row] == -std::numeric_limits<float>::infinity()
+                                    ? row_kind::comes_last
+                                : open[at] != 0 ? row_kind::is_open
+                                                : row_kind::is_closed;
       if (is_chosen[at] != 0 || own_kind != wanted || !problem.may_keep(row)) continue;
       own.best.offer(row, static_cast<double>(importance[row]));
     }
