@@ -11,6 +11,7 @@
 #include "compiled/header_only.hpp"
 #include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/cache/shared_positions.hpp"
+#include "kvfit/core/active_isa.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
