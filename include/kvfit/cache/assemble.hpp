@@ -18,7 +18,7 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// Puts the heads of one layer one after the other, and lets go of each when it has been copied.
+/// Puts the heads of one layer one after the other, and frees each when it has been copied.
 inline compacted_layer stack_heads(std::span<compacted_head> heads) {
   compacted_layer layer;
   layer.number = heads.front().report.id.layer;
@@ -59,7 +59,7 @@ void add_sums(std::span<const compacted_head> heads, Sums& to) {
   }
 }
 
-/// The heads of `tasks`, layer after layer of `cache`, each of which is let go of when it has been
+/// The heads of `tasks`, layer after layer of `cache`, each of which is freed when it has been
 /// copied; the layers that are not compacted are listed as skipped.
 inline compacted_cache assemble(const cache_view& cache, std::span<const index_t> skip,
                                 std::span<const head_task> tasks, std::span<compacted_head> heads) {
