@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Seeded heads that look like attention: what the benchmarks run on.
+/// Seeded heads with the structure of attention: what the benchmarks run on.
 #pragma once
 
 #include <algorithm>

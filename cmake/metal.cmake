@@ -1,4 +1,4 @@
-# kvfit::metal: shaders for Apple GPUs, as text in a header, so that no file is looked for at run time.
+# kvfit::metal: shaders for Apple GPUs, as text in a header, so that no file is read at run time.
 # On Apple, when asked for; elsewhere only what tests/metal needs is defined.
 include(${CMAKE_CURRENT_LIST_DIR}/flatten_shader.cmake)
 

@@ -45,7 +45,7 @@ int main() {
         outcome.emplace(round->run(last.queries, kvfit::serial{}));
       });
     }
-    // An engine would look whether the worker is done; here it gets 100 tokens' time.
+    // An engine would ask whether the worker is done; here it gets the time of 100 tokens.
     if (roll->is_busy() && token + 1 - (round->taken().first + round->taken().rows) == 64 + 100) {
       worker.join();
       const auto gone = roll->apply(*outcome);

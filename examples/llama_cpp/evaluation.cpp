@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 namespace llama_cpp {
@@ -13,17 +12,6 @@ namespace {
 
 using kvfit::errc;
 using kvfit::error;
-
-double share(double sum, index_t count) {
-  return count == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(count);
-}
-
-/// ln p of a row of logits.
-Eigen::RowVectorXd log_softmax(const matrix& logits, index_t row) {
-  const Eigen::RowVectorXd wide = logits.row(row).cast<double>();
-  const double most = wide.maxCoeff();
-  return wide.array() - (most + std::log((wide.array() - most).exp().sum()));
-}
 
 kvfit::cache_queries queries_of(const prepared_document& document) {
   kvfit::cache_queries all;
@@ -45,53 +33,23 @@ index_t rows_at(index_t rows, double ratio) {
 
 }  // namespace
 
-void spoken::add(const spoken& more) {
-  tokens += more.tokens;
-  kl += more.kl;
-  loss += more.loss;
-  agreed += more.agreed;
-  right += more.right;
-  passages += more.passages;
-}
-
 double row::kl() const {
-  return share(text.kl, text.tokens);
+  return text.mean_kl();
 }
 double row::top1() const {
-  return share(static_cast<double>(text.agreed), text.tokens);
+  return text.top1();
 }
 double row::recall() const {
-  return share(static_cast<double>(answers.right), answers.passages);
+  return answers.recall();
 }
 double row::answer_kl() const {
-  return share(answers.kl, answers.tokens);
+  return answers.mean_kl();
 }
 double row::seconds_each() const {
-  return share(seconds, documents);
+  return llama::mean_of(seconds, documents);
 }
 double row::perplexity_change(const row& full) const {
-  return std::expm1(share(text.loss - full.text.loss, text.tokens));
-}
-
-spoken compare(const passage& of, const matrix& full, const matrix& compact) {
-  spoken said{.passages = 1};
-  bool is_right = true;
-  for (index_t i = 0; i < full.rows(); ++i) {
-    const Eigen::RowVectorXd p = log_softmax(full, i);
-    const Eigen::RowVectorXd q = log_softmax(compact, i);
-    const token target = of.targets[static_cast<std::size_t>(i)];
-    index_t expected = 0;
-    index_t chosen = 0;
-    p.maxCoeff(&expected);
-    q.maxCoeff(&chosen);
-    ++said.tokens;
-    said.kl += (p.array().exp() * (p - q).array()).sum();
-    said.loss -= q[target];
-    said.agreed += chosen == expected ? 1 : 0;
-    is_right = is_right && chosen == target;
-  }
-  said.right = is_right ? 1 : 0;
-  return said;
+  return std::expm1(llama::mean_of(text.loss - full.text.loss, text.tokens));
 }
 
 result<prepared_document> prepare(session& model, const document& of, const evaluation_plan& plan) {
@@ -142,15 +100,15 @@ result<kvfit::compacted_cache> compact(session& model, const prepared_document& 
   return kvfit::compact_cache(*cache, queries_of(document), asked, pool);
 }
 
-result<spoken> read_passages(session& model, const prepared_document& document) {
+result<llama::said_figures> read_passages(session& model, const prepared_document& document) {
   const auto length = static_cast<index_t>(document.of->prefix.size());
-  spoken said;
+  llama::said_figures said;
   for (std::size_t p = 0; p < document.of->passages.size(); ++p) {
     const passage& each = document.of->passages[p];
     const auto logits = model.read(each.tokens, length, each.first_row);
     model.forget_from(length);
     if (!logits) return logits.error();
-    said.add(compare(each, document.logits[p], *logits));
+    said.add(llama::compare(each.targets, document.logits[p], *logits));
   }
   return said;
 }
@@ -176,7 +134,7 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
       cause.argument = each.name + ": " + cause.argument;
       return cause;
     };
-    const auto add = [&](row& to, const spoken& more, double seconds) {
+    const auto add = [&](row& to, const llama::said_figures& more, double seconds) {
       (each.is_recall ? to.answers : to.text).add(more);
       to.seconds += seconds;
       ++to.documents;
@@ -184,9 +142,9 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
     };
     const auto ready = prepare(model, each, plan);
     if (!ready) return in_document(ready.error());
-    spoken full;
+    llama::said_figures full;
     for (std::size_t p = 0; p < each.passages.size(); ++p) {
-      full.add(compare(each.passages[p], ready->logits[p], ready->logits[p]));
+      full.add(llama::compare(each.passages[p].targets, ready->logits[p], ready->logits[p]));
     }
     add(rows[0], full, 0);
     if (const auto ok = model.load(ready->full); !ok) return in_document(ok.error());
@@ -202,10 +160,10 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
         const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
         const auto ok = model.put_back(ready->full, *small, plan.with_bias);
         if (!ok) return in_document(ok.error());
-        const auto spoke = read_passages(model, *ready);
-        if (!spoke) return in_document(spoke.error());
+        const auto read = read_passages(model, *ready);
+        if (!read) return in_document(read.error());
         rows[place].copied += small->fallbacks;
-        add(rows[place++], *spoke, took.count());
+        add(rows[place++], *read, took.count());
       }
     }
     model.tap().set_biases({});

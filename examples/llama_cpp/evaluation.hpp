@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-/// What a model says over compact caches, held against what it says over full ones.
+/// What a model says over compact caches, compared with what it says over full ones.
 #pragma once
 
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "engine/said.hpp"
 #include "kvfit/cache/cache_options.hpp"
 #include "kvfit/cache/compact_cache.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
@@ -15,24 +16,12 @@
 
 namespace llama_cpp {
 
-/// Sums over the tokens of passages.
-struct spoken {
-  index_t tokens = 0;
-  double kl = 0;       ///< Σ KL(full ‖ compact), nats
-  double loss = 0;     ///< Σ −ln p(target)
-  index_t agreed = 0;  ///< most likely tokens that are the full cache's
-  index_t right = 0;   ///< passages whose targets all are the most likely tokens
-  index_t passages = 0;
-
-  void add(const spoken& more);
-};
-
 /// What one method leaves of the model at one ratio; NaN where nothing was measured.
 struct row {
   std::string method;  ///< "full", "put_back" (the state saved and loaded, unchanged) or a preset's
   double ratio = 1;
-  spoken text = {};
-  spoken answers = {};
+  llama::said_figures text = {};
+  llama::said_figures answers = {};
   double seconds = 0;  ///< of all compactions, on the pool's threads
   index_t documents = 0;
   index_t copied = 0;  ///< heads whose method failed and whose rows were copied, over all documents
@@ -45,9 +34,6 @@ struct row {
   /// Perplexity on continuations over the full cache's, less 1.
   [[nodiscard]] double perplexity_change(const row& full) const;
 };
-
-/// KL, losses and choices of `compact` against `full`: logits of a passage's scored rows.
-spoken compare(const passage& of, const matrix& full, const matrix& compact);
 
 enum class query_text {
   repeat,   ///< the prefix once more, word for word, behind itself
@@ -87,7 +73,7 @@ result<kvfit::compacted_cache> compact(session& model, const prepared_document& 
                                        const evaluation_plan& plan, kvfit::thread_pool& pool);
 
 /// Reads all passages behind what the cache holds.
-result<spoken> read_passages(session& model, const prepared_document& document);
+result<llama::said_figures> read_passages(session& model, const prepared_document& document);
 
 /// Rows: the full cache, the state put back unchanged, then each method at each ratio. `said` is
 /// told about each document and row that is done.

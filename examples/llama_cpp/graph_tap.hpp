@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Looks into llama.cpp's attention while it is computed: takes queries out, adds biases.
+/// Reads queries out of llama.cpp's attention while it is computed, and adds biases.
 #pragma once
 
 #include <ggml.h>

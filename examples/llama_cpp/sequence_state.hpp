@@ -47,7 +47,7 @@ struct sequence_state {
   [[nodiscard]] index_t cells() const noexcept { return static_cast<index_t>(positions.size()); }
 };
 
-/// Finds out what the bytes say; every size is held against what is left of them, and nothing may
+/// Finds out what the bytes say; every size is compared with what is left of them, and nothing may
 /// be left over.
 ///
 /// Errors: `unsupported_file` for a LLAMA_STATE_SEQ_VERSION other than 4, types other than fp32,

@@ -112,10 +112,10 @@ result<std::vector<token>> session::tokens_of(std::string_view text, bool is_sta
   std::size_t first = 0;
   if (is_start && llama_vocab_get_add_bos(vocab())) tokens[first++] = llama_vocab_bos(vocab());
   const auto size = static_cast<std::int32_t>(text.size());
-  const auto room = static_cast<std::int32_t>(tokens.size() - first);
+  const auto space = static_cast<std::int32_t>(tokens.size() - first);
   const auto count =
-      llama_tokenize(vocab(), text.data(), size, tokens.data() + first, room, false, false);
-  if (count < 0) return error{errc::invalid_option, "text", -count, room, "tokens"};
+      llama_tokenize(vocab(), text.data(), size, tokens.data() + first, space, false, false);
+  if (count < 0) return error{errc::invalid_option, "text", -count, space, "tokens"};
   tokens.resize(first + static_cast<std::size_t>(count));
   return tokens;
 }
@@ -124,9 +124,9 @@ std::string session::text_of(std::span<const token> tokens) const {
   std::string text(tokens.size() * 8 + 16, '\0');
   const auto count = static_cast<std::int32_t>(tokens.size());
   for (;;) {
-    const auto room = static_cast<std::int32_t>(text.size());
+    const auto space = static_cast<std::int32_t>(text.size());
     const auto size =
-        llama_detokenize(vocab(), tokens.data(), count, text.data(), room, true, false);
+        llama_detokenize(vocab(), tokens.data(), count, text.data(), space, true, false);
     text.resize(static_cast<std::size_t>(size < 0 ? -size : size));
     if (size >= 0) return text;
   }

@@ -133,7 +133,7 @@ inline compact_options snapkv(index_t budget) {
                                                        .window = 32});
 }
 
-/// KVzip (arXiv:2505.23416), head by head: the largest attention that any query pays. Its queries
+/// KVzip (arXiv:2505.23416), head by head: the largest attention that any query gives. Its queries
 /// are those of a repetition of the text.
 inline compact_options kvzip(index_t budget) {
   return evicting(budget, selection::highest_attention{.importance = importance_kind::max});
@@ -176,8 +176,9 @@ inline compact_options joint(index_t budget) {
   return {.budget = budget};
 }
 
-/// The same rows moved for sixty steps, or as many as 64 score passes pay for: the most faithful.
-/// Give `refine.rotation` where you can: queries moved to other positions keep it from overfitting.
+/// The same rows moved for sixty steps, or as many as take the time of 64 score passes: the most
+/// faithful. Give `refine.rotation` where you can: queries moved to other positions keep it from
+/// overfitting.
 inline compact_options refined(index_t budget) {
   compact_options options = joint(budget);
   options.queries.per_row = 0;

@@ -92,7 +92,7 @@ def _of_dlpack(array: Any, name: str) -> View:
         strides = tuple(tensor.strides[i] for i in range(tensor.ndim))
     else:
         strides = _row_major(shape)
-    # The capsule, not consumed, lets go of the memory when it is collected.
+    # The capsule, not consumed, frees the memory when it is collected.
     return View((tensor.data or 0) + tensor.byte_offset, kind, shape, strides, (array, capsule))
 
 

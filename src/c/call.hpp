@@ -59,7 +59,8 @@ struct call_setup {
   kvfit::watch by;
 };
 
-// `may_cancel`, `may_report`: whether the call looks at a wish and at progress; others refuse them.
+// `may_cancel`, `may_report`: whether the call uses a wish to cancel and progress; others refuse
+// them.
 kvfit::result<call_setup> read_call(const kvfit_call* given, bool may_cancel, bool may_report);
 
 }  // namespace kvfit_c

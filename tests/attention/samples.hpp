@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What the tests of attention/ share: random inputs, and results held against the oracle.
+/// What the tests of attention/ share: random inputs, and results compared with the oracle.
 #pragma once
 
 #include <Eigen/Core>

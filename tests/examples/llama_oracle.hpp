@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// A Llama forward pass in double precision, written for reading: no cache, no tiles, its own
-/// decoding of the weights. What examples/engine computes in fp32 is held against this.
+/// decoding of the weights. What examples/engine computes in fp32 is compared with this.
 #pragma once
 
 #include <Eigen/Core>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// States and results held against the set-up of the engine that reads them.
+// States and results compared with the set-up of the engine that reads them.
 #include <cmath>
 #include <functional>
 #include <limits>

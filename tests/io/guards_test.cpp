@@ -452,7 +452,7 @@ TEST_CASE("O: many rows of a result are written as few are", "[io][guards]") {
   }
 }
 
-// ---- What a file is held against
+// ---- What a file is compared with
 // -----------------------------------------------------------------
 
 TEST_CASE("O: rotations are held against each other in every number of every scaling",

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/forward.hpp"
+#include "engine/said.hpp"
 #include "engine/tokenizer.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
@@ -75,7 +76,7 @@ matrix read(session& model, const llama_cpp::passage& of, kvfit::index_t positio
 }
 
 double kl(const llama_cpp::passage& of, const matrix& p, const matrix& q) {
-  const auto said = llama_cpp::compare(of, p, q);
+  const auto said = llama::compare(of.targets, p, q);
   return said.kl / static_cast<double>(said.tokens);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// Attention in double precision, written for reading: formulas as they stand in the headers, no
-/// tiles, no shortcuts. What kvfit computes in fp32 is held against this.
+/// tiles, no shortcuts. What kvfit computes in fp32 is compared with this.
 #pragma once
 
 #include <Eigen/Core>

@@ -23,7 +23,7 @@ namespace kvfit_tool {
 
 namespace {
 
-/// What rows are held against: another row, or a reference; nothing where `against` is empty.
+/// What rows are compared with: another row, or a reference; nothing where `against` is empty.
 struct comparing {
   std::string against;
   std::optional<reference> published = {};

@@ -48,7 +48,7 @@ struct spread {
   std::size_t worst_head = 0;  ///< place in `score_row::heads`
 };
 
-/// A row's errors held against another method's on the same heads.
+/// A row's errors compared with another method's on the same heads.
 struct comparison {
   std::string name;  ///< whose
   /// Geometric means over heads of error / the other's error.

@@ -12,7 +12,7 @@ namespace kvfit_tool {
 struct evaluation;         // evaluation.hpp
 struct engine_evaluation;  // engine_eval.hpp
 
-/// Of a row of captures. Those of `against` are there only where rows are held against another.
+/// Of a row of captures. Those of `against` are there only where rows are compared with another.
 std::vector<std::string> capture_figures(bool with_against);
 /// Of a row of `--engine`.
 std::vector<std::string> engine_figures();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Reference queries parted into those a candidate may be fitted on and those that judge it.
+/// Reference queries split into those a candidate may be fitted on and those that judge it.
 #pragma once
 
 #include <vector>

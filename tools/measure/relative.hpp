@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Rows' errors held against those of one method on the same heads.
+/// Rows' errors compared with those of one method on the same heads.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace kvfit_tool {
 
-/// What is held against: a method's errors at one ratio, head by head.
+/// What is compared with: a method's errors at one ratio, head by head.
 struct baseline_errors {
   std::string name;
   std::vector<double> output_error;

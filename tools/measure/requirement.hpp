@@ -10,7 +10,7 @@
 
 namespace kvfit_tool {
 
-/// How a figure is held against a limit.
+/// How a figure is compared with a limit.
 enum class relation : std::uint8_t { at_most, less, at_least, more };
 
 /// "output_error <= 0.4".

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
 #include <utility>
 
-#include "engine/json.hpp"
 #include "kvfit/core/version.hpp"
 #include "measure/settings.hpp"
 #include "measure/sweep.hpp"
 #include "report/eval_file.hpp"
+#include "report/read_json.hpp"
 
 namespace kvfit_tool {
 
@@ -149,10 +147,7 @@ kvfit::result<evaluation> read_evaluation(const std::filesystem::path& path) {
   const auto fail = [&](kvfit::errc code, const std::string& why) {
     return kvfit::error{code, path.string(), kvfit::error::none, kvfit::error::none, why};
   };
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) return fail(kvfit::errc::file_unreadable, "can't be opened");
-  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  const auto parsed = llama::parse_json(text, path.string());
+  const auto parsed = read_json(path);
   if (!parsed) return parsed.error();
   const json& file = *parsed;
   if (!file.is_object() || file.value("format", json()) != "kvfit-eval") {

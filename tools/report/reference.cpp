@@ -5,13 +5,12 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <stdexcept>
 
-#include "engine/json.hpp"
+#include "report/read_json.hpp"
 
 namespace kvfit_tool {
 
@@ -91,13 +90,7 @@ baseline_errors baseline_from(const json& what, const std::string& name, const s
 }  // namespace
 
 kvfit::result<reference> read_reference(const std::filesystem::path& path) {
-  const auto fail = [&](kvfit::errc code, const std::string& why) {
-    return kvfit::error{code, path.string(), kvfit::error::none, kvfit::error::none, why};
-  };
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) return fail(kvfit::errc::file_unreadable, "can't be opened");
-  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-  const auto parsed = llama::parse_json(text, path.string());
+  const auto parsed = read_json(path);
   if (!parsed) return parsed.error();
   const json& file = *parsed;
   try {
@@ -113,7 +106,8 @@ kvfit::result<reference> read_reference(const std::filesystem::path& path) {
     }
     return read;
   } catch (const std::exception& wrong) {
-    return fail(kvfit::errc::malformed_file, wrong.what());
+    return kvfit::error{kvfit::errc::malformed_file, path.string(), kvfit::error::none,
+                        kvfit::error::none, wrong.what()};
   }
 }
 

@@ -229,7 +229,7 @@ class logit_source {
   }
 
   /// Products become logits. Returns the first query whose scaled product is not finite, where that
-  /// is to be looked for: before the rest of the rule, for a soft cap would bend an infinite
+  /// is to be searched for: before the rest of the rule, for a soft cap would bend an infinite
   /// product into a common one, and −∞ would pass for a hidden key.
   index_t apply_rule(const query_panel& panel, const query_block& block, const tile& rows,
                      bool is_doubtful) {

@@ -100,7 +100,7 @@ typedef struct kvfit_error {
   size_t struct_size;
   int32_t code;       /**< kvfit_code */
   int64_t actual;     /**< the size or place found, or KVFIT_NO_SIZE */
-  int64_t expected;   /**< what it was held against, or KVFIT_NO_SIZE */
+  int64_t expected;   /**< what it was compared with, or KVFIT_NO_SIZE */
   char argument[96];  /**< which argument, option or file; cut where it is longer */
   char message[416];  /**< all of it as one line; cut where it is longer */
 } kvfit_error;
@@ -221,7 +221,7 @@ typedef struct kvfit_rope {
 
 /**
  * What a compaction is asked, of one head, a cache, or a rolling cache. Names are those of the C++
- * structs; what a call does not use it does not look at.
+ * structs; a call does not read what it does not use.
  *
  * numbers  budget, rule.scale, rule.soft_cap, rule.causal, rule.window, queries.held_out,
  *          queries.per_row, queries.at_least, protect.first, protect.last, memory.cap,

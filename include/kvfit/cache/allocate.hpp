@@ -23,7 +23,7 @@ namespace kvfit::budgets {
 /// By measured curves, one a head in the order of the heads (`cache/influence.hpp` measures them).
 struct influence {
   std::vector<influence_curve> curves;
-  /// Set: exact for curves that are not convex, at its price. Else `plan_by_water_filling`.
+  /// Set: exact for curves that are not convex, at a higher cost. Else `plan_by_water_filling`.
   std::optional<dynamic_programming> exact = {};
 };
 

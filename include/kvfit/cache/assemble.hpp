@@ -18,7 +18,7 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// Puts the heads of one layer one after the other, and lets go of each when it has been copied.
+/// Puts the heads of one layer one after the other, and frees each when it has been copied.
 inline compacted_layer stack_heads(std::span<compacted_head> heads) {
   compacted_layer layer;
   layer.number = heads.front().report.id.layer;
@@ -49,16 +49,22 @@ inline compacted_layer stack_heads(std::span<compacted_head> heads) {
   return layer;
 }
 
-/// The heads of `tasks`, layer after layer of `cache`, each of which is let go of when it has been
+/// Adds heads to the sums of a `compacted_cache` or of a `ranked_cache`.
+template <class Sums>
+void add_sums(std::span<const compacted_head> heads, Sums& to) {
+  for (const compacted_head& head : heads) {
+    to.rows_before += head.report.rows_before;
+    to.rows += head.report.rows;
+    to.fallbacks += head.report.outcome == head_outcome::fallback ? 1 : 0;
+  }
+}
+
+/// The heads of `tasks`, layer after layer of `cache`, each of which is freed when it has been
 /// copied; the layers that are not compacted are listed as skipped.
 inline compacted_cache assemble(const cache_view& cache, std::span<const index_t> skip,
                                 std::span<const head_task> tasks, std::span<compacted_head> heads) {
   compacted_cache out;
-  for (const compacted_head& head : heads) {
-    out.rows_before += head.report.rows_before;
-    out.rows += head.report.rows;
-    out.fallbacks += head.report.outcome == head_outcome::fallback ? 1 : 0;
-  }
+  add_sums(heads, out);
   for (std::size_t place = 0, first = 0; place < cache.layers.size(); ++place) {
     std::size_t end = first;
     while (end < heads.size() && tasks[end].layer == place) ++end;

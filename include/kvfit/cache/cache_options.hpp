@@ -34,7 +34,7 @@ using any_budget = std::variant<budgets::uniform, budgets::pyramid, budgets::giv
 /// overflows, a fitted value does not fit its storage). Input that is wrong is always an error.
 enum class head_fallback : std::uint8_t {
   none,  ///< the whole call fails with that head's error, and nothing is returned
-  /// The rows that queries look at most, or the last ones where no query sees any, are kept with
+  /// The rows that queries attend to most, or the last ones where no query sees any, are kept with
   /// their values and biases as they are; the head's report and the result's count say so.
   copies,
 };
@@ -45,7 +45,7 @@ enum class head_fallback : std::uint8_t {
 ///     asked.head.storage.rows = dtype::fp16;
 struct cache_options {
   /// Σ t_h ≥ 1 over all heads that are compacted; as many rows as there are or more keep
-  /// everything. Not looked at under `budgets::rows`.
+  /// everything. Not used under `budgets::rows`.
   index_t budget = 0;
   /// How each head is compacted. Its own `budget` is not used; its rule and rotation hold for
   /// layers without their own. What `protect` names by number is so in every head; rows are shared

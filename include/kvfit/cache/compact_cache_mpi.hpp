@@ -47,12 +47,8 @@ inline ranked_cache assemble_ranked(const rank_exchange& of, const cache_plan& p
                                     std::span<const index_t> skip, bool has_all_rows,
                                     std::vector<compacted_head>& heads) {
   ranked_cache out;
-  for (const compacted_head& head : heads) {
-    out.heads.push_back(head.report);
-    out.rows_before += head.report.rows_before;
-    out.rows += head.report.rows;
-    out.fallbacks += head.report.outcome == head_outcome::fallback ? 1 : 0;
-  }
+  for (const compacted_head& head : heads) out.heads.push_back(head.report);
+  add_sums(heads, out);
   out.ranks = of.owners();
   if (has_all_rows) {
     out.cache = assemble(of.cache(), skip, plan.tasks, heads);

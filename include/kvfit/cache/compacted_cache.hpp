@@ -25,7 +25,7 @@ enum class head_outcome : std::uint8_t {
   fallback,  ///< the method failed with `head_report::cause`: rows copied, with their own biases
 };
 
-/// One head's part of the result, in words and numbers.
+/// One head's part of the result: sizes, outcome and report.
 struct head_report {
   head_id id;
   index_t rows_before = 0;  ///< T_h

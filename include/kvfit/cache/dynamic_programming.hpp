@@ -15,10 +15,12 @@
 #include "kvfit/cache/influence_curve.hpp"
 #include "kvfit/cache/row_bounds.hpp"
 #include "kvfit/cache/water_filling.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
 
 namespace kvfit {
 
@@ -40,23 +42,29 @@ struct budget_grid {
   index_t steps = 0;
 };
 
-/// Bytes that `minimise_on_grid` takes; no more than 63 bits can tell.
-inline index_t grid_bytes(std::size_t heads, index_t steps) noexcept {
-  constexpr index_t limit = std::numeric_limits<index_t>::max();
-  const index_t each = static_cast<index_t>(heads) * static_cast<index_t>(sizeof(std::uint32_t)) +
-                       3 * static_cast<index_t>(sizeof(double));
-  return steps >= limit / each ? limit : (steps + 1) * each;
-}
+/// What `minimise_on_grid` holds. A column stands for the steps that the heads so far take.
+struct grid_tables {
+  std::vector<double> best;
+  std::vector<double> next;
+  std::vector<double> losses;          ///< of one head
+  std::vector<std::uint32_t> choices;  ///< heads × columns
+
+  void declare(workspace& space, index_t heads, index_t columns) {
+    space.add(best, columns);
+    space.add(next, columns);
+    space.add(losses, columns);
+    space.add(choices, heads, columns);
+  }
+};
 
 /// Steps of each head that minimise Σ f_h(least_h + k_h · step) where Σ k_h = steps.
 inline std::vector<index_t> minimise_on_grid(std::span<const influence_curve> curves,
                                              std::span<const row_bounds> bounds,
                                              const budget_grid& grid) {
   const auto columns = static_cast<std::size_t>(grid.steps) + 1;
-  std::vector<double> best(columns);  // of the heads so far, by how many steps they take
-  std::vector<double> next(columns);
-  std::vector<double> losses(columns);
-  std::vector<std::uint32_t> choices(curves.size() * columns);
+  grid_tables tables;
+  allocate_buffers(tables, static_cast<index_t>(curves.size()), grid.steps + 1);
+  auto& [best, next, losses, choices] = tables;
   index_t first = 0;  // of the columns that the heads so far can take
   index_t last = 0;
   index_t to_come = 0;
@@ -130,7 +138,10 @@ inline result<influence_plan> plan_on_grid(std::span<const influence_curve> curv
     left -= b.least;
   }
   grid.steps = std::min(left / options.step, reach);
-  const index_t needed = grid_bytes(curves.size(), grid.steps);
+  const index_t columns = std::min(grid.steps, std::numeric_limits<index_t>::max() - 1) + 1;
+  workspace space;
+  grid_tables().declare(space, static_cast<index_t>(curves.size()), columns);
+  const index_t needed = whole_bytes(space.most());
   if (needed > options.memory) {
     return error{errc::memory_cap_exceeded, "dynamic_programming", needed, options.memory,
                  "bytes; a larger step needs less"};

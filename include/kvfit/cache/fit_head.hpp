@@ -35,7 +35,7 @@ inline result<compacted> keep_last(const kv_block& cache, const compact_options&
   return out;
 }
 
-/// Rows of the cache with their own values and biases: those most looked at, or the last.
+/// Rows of the cache with their own values and biases: the most attended ones, or the last.
 inline result<compacted> keep_copies(const head_task& task, const compact_options& options,
                                      const stop_when& stop) {
   auto kept = compact(task.block, query_set(task.queries), options, stop);

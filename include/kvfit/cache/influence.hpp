@@ -41,8 +41,8 @@ inline namespace KVFIT_ISA {
 /// nothing of what later layers make of it, unless `settings.weight` does. A budget that keeps
 /// every row costs 0.
 ///
-/// budgets: rows, ≥ 1, strictly ascending, protected rows included; `options.budget` is not looked
-/// at. options: those of the compactions to come, with `held_out` above 0.
+/// budgets: rows, ≥ 1, strictly ascending, protected rows included; `options.budget` is not used.
+/// options: those of the compactions to come, with `held_out` above 0.
 /// Errors: `empty_input` for no budget; `invalid_option` for budgets out of order, settings out of
 /// range or no held-out share, and where there are too few queries to hold any out; those of
 /// `compact`, whose cap holds here too, and `cancelled` once `stop` is due. Cost: one `compact` a

@@ -25,7 +25,7 @@ namespace kvfit {
 struct round_watch {
   /// As of `watch`: called after each head with 1, 2, …, count.
   std::function<void(index_t done, index_t count)> progress = {};
-  /// Looked at before each head and within it, as often as `compact` looks: the outcome is then
+  /// Read before each head and within it, as often as `compact` reads it: the outcome is then
   /// `cancelled`, and heads that were done are dropped with it. The round may be run again under a
   /// later one, as long as it is neither applied nor abandoned.
   std::optional<std::chrono::steady_clock::time_point> deadline = {};

@@ -34,7 +34,7 @@ inline namespace KVFIT_ISA {
 /// no bias is better off with rows chosen for it (`presets::joint_zero_bias`).
 ///
 /// layer, fitted, queries, options: as for `refit_layer`; the bias policy of the options is not
-/// looked at. Errors: those of `check_layer` and `refit_layer`; `shape_mismatch` where `fitted` is
+/// used. Errors: those of `check_layer` and `refit_layer`; `shape_mismatch` where `fitted` is
 /// not of this layer; `invalid_option` "bias" (row) where the cache itself has a bias on a row that
 /// was kept, which no zero can stand for. Cost: that of `refit_layer`. Same input, same bytes.
 ///

@@ -87,7 +87,7 @@ struct compact_options {
   /// so that the result can be stored where the keys were. Bits must agree in every row of the
   /// input, and do in every row of the result. Nothing fits values then: `values` must be its
   /// default or `copy`, which mean the same here, `gradient` none, and `keep_better_values` is not
-  /// looked at. Refinement moves a row's one vector in both roles; with 0 steps rows are copied and
+  /// used. Refinement moves a row's one vector in both roles; with 0 steps rows are copied and
   /// the bias alone is fitted (docs/algorithm.md, Tied values).
   std::optional<index_t> tied_values_from = {};
   /// Of the score pass over the queries fitted on, of passes that only rank rows, and of

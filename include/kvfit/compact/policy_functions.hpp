@@ -76,7 +76,7 @@ namespace kvfit {
 inline namespace KVFIT_ISA {
 
 // Templates, so that nothing else is turned into a handle on the way here: a caller's own policy is
-// looked for by these very names.
+// found by these names.
 
 template <std::same_as<any_selection> P>
 score_options wanted_scores(const P& policy) {

@@ -137,7 +137,7 @@ inline result<compacted> compact_beside(const kv_block& cache, const query_set& 
     if (fitted) cause.actual += count_below(fitted->positions, row);
     return cause;
   }
-  if (sees_none) {  // no query looks at any but the protected rows: no other is worth a slot
+  if (sees_none) {  // queries attend to protected rows alone: no other row is kept
     exact.report.masked_queries = queries.rows();
     return exact;
   }

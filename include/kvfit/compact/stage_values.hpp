@@ -28,7 +28,7 @@ inline namespace KVFIT_ISA {
 struct problem {
   kv_block cache;                  ///< T rows; those whose bias is −∞ are never kept
   query_set queries;               ///< n rows
-  const compact_options& options;  ///< `protect` and `memory.cap` are not looked at
+  const compact_options& options;  ///< `protect` and `memory.cap` are not used
   /// Row 0 of `cache` is this row of the caller's.
   index_t first_row = 0;
   /// Rows, ascending by the caller's numbers, that stay beside those of `cache` as they are: the

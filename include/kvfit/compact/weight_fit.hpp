@@ -168,7 +168,7 @@ class weight_fit {
     std::vector<char> is_taken = banned_;
     for (const index_t row : chosen_.positions) is_taken[static_cast<std::size_t>(row)] = 1;
     selection_problem streamed = problem_;
-    streamed.memory_cap = 0;  // one correlation does not pay for storing n × T numbers
+    streamed.memory_cap = 0;  // for one correlation, storing n × T numbers saves nothing
     vector correlation;
     mass_columns(streamed, mass_weighting::relative).correlate(missing, correlation);
     const auto* const rows = of_.options.selection.get_if<selection::joint>();

@@ -127,7 +127,7 @@ struct error {
   std::string argument;
   /// The size or place found; its meaning stands beside each code.
   std::int64_t actual = none;
-  /// The size or limit it was held against.
+  /// The size or limit it was compared with.
   std::int64_t expected = none;
   /// One more sentence where the sizes do not say it all.
   std::string detail;

@@ -39,7 +39,7 @@ inline constexpr std::array<std::string_view, 3> later_entries = {"next_position
                                                                   "fingerprint"};
 
 /// Whether the name of an entry or tensor that no schema knows tells of what makes logits. "cap" is
-/// looked for as a word or the end of one, or every "capture" would be refused.
+/// searched for as a word or the end of one, or every "capture" would be refused.
 inline bool tells_of_attention(std::string_view full) {
   std::string text;
   for (const char c : full) text += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;

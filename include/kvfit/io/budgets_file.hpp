@@ -210,7 +210,7 @@ inline std::string budgets_text(std::span<const head_share> shares) {
                                                      std::span<const head_share> shares) {
   return io_detail::catch_exceptions(errc::file_unwritable, [&]() -> result<void> {
     const std::string text = io_detail::budgets_text(shares);
-    // The reader is the judge of what may be written.
+    // The reader decides what may be written.
     const auto sized = io_detail::check_budgets_size(text.size(), "shares");
     const auto parsed = io_detail::parse_budgets(text, "shares");
     if (!sized || !parsed) {

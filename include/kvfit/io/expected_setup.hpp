@@ -37,7 +37,7 @@ struct expected_attention {
   std::optional<rope> rotation = {};
 };
 
-/// What a file is held against as it is read; by default nothing.
+/// What a file is compared with as it is read; by default nothing.
 struct expected_setup {
   std::optional<std::string> fingerprint = {};  ///< of the model
   std::vector<expected_attention> layers = {};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The rotation of rows in words, as the metadata of captures and results has it (docs/formats.md).
+/// The rotation of rows as text, as the metadata of captures and results has it (docs/formats.md).
 #pragma once
 
 #include <cstddef>

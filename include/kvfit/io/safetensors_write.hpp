@@ -117,7 +117,7 @@ template <class Fill>
     });
 
     const std::string header = io_detail::header_text(ordered, metadata);
-    // The reader is the judge of what may be written.
+    // The reader decides what may be written.
     const bool too_long = header.size() > max_safetensors_header;
     const auto parsed = io_detail::parse_safetensors_header(header, data_size, path.string());
     if (too_long || !parsed) {

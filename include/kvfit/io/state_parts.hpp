@@ -24,7 +24,7 @@ inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
-/// Every size is held against the bytes that are left before memory is asked for.
+/// Every size is compared with the bytes that are left before memory is allocated.
 template <class Source>
 class state_parts {
  public:

@@ -64,7 +64,7 @@ inline double_matrix residual_moment(const const_matrix_ref& m, const kvfit::vec
 
 /// Both from the Gram matrix in fp32: its Cholesky factor, then corrections by it whose residuals
 /// are in double (Björck 1987), until they are small. False where the columns, scaled alike, are
-/// too near to dependent for that, or too few for it to pay.
+/// too near to dependent for that, or too few for it to save time.
 inline bool start_by_gram(const const_matrix_ref& m, const kvfit::vector& y,
                           const executor_ref& threads, gradient_start& out) {
   if (m.cols() < smallest_float_system || is_nearly_square(m)) return false;

@@ -12,7 +12,8 @@ namespace kvfit::metal {
 
 /// Multiply-adds from which a stage runs on the GPU: 0 always, `never` never. Results differ
 /// between the two by rounding alone. The defaults follow from arithmetic (docs/metal.md, From
-/// which sizes the GPU pays); `./dev bench metal` prints the sizes at which a machine breaks even.
+/// which sizes the GPU is faster); `./dev bench metal` prints the sizes at which a machine breaks
+/// even.
 struct placement {
   static constexpr double never = std::numeric_limits<double>::infinity();
 

@@ -269,7 +269,7 @@ inline namespace KVFIT_ISA {
 /// cache and only the rows kept are copied, so that memory is known before.
 ///
 /// context: the tokens that the cache was made of, which `context` and `repeat` read; others don't
-/// look at it. cache: full, or compact where an iteration asks what the compact model asks.
+/// use it. cache: full, or compact where an iteration asks what the compact model asks.
 /// Queries are those of global layers, after the engine's rotation, never rescaled. All layers and
 /// heads have the same tokens.
 ///

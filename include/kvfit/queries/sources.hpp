@@ -17,7 +17,7 @@ namespace kvfit::sources {
 /// The queries with which the context itself was read (context-prefill): one prefill.
 struct context {
   index_t first = 0;  ///< tokens before this one are read but not sampled
-  /// True: each query stands where its token stands, so that under a causal rule it is held against
+  /// True: each query stands where its token stands, so that under a causal rule it sees
   /// the keys before it. False, as published: all of them are moved behind the context, by one
   /// distance, and see every key.
   bool is_causal = true;

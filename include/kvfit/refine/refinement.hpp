@@ -29,7 +29,7 @@ namespace kvfit {
 /// those fitted on): neither error greater, and ε_output √ε_mass less.
 struct refinement {
   /// Of L-BFGS, ≥ 0; 0 keeps rows as they are. None given: seven within the work of 1.3 score
-  /// passes where the selection is `joint` and values are fitted (the price of OMP, and the best
+  /// passes where the selection is `joint` and values are fitted (the cost of OMP, and the best
   /// there is for it); thirty within eight where values are tied to keys; else 0.
   std::optional<int> steps = {};
   /// No batch begins with more steps than can be evaluated once each within the multiply-adds of

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Keeps the keys that queries drawn from a Gaussian are expected to look at most.
+/// Keeps the keys that queries drawn from a Gaussian are expected to attend to most.
 #pragma once
 
 #include <Eigen/Core>

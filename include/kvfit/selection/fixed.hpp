@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Selections that do not look at attention: first, last, random and given rows. Baselines, and for
+/// Selections that do not use attention: first, last, random and given rows. Baselines, and for
 /// engines that have chosen already.
 #pragma once
 

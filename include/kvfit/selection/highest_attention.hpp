@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Keeps the keys that queries look at most (docs/algorithm.md, Selection).
+/// Keeps the keys that queries attend to most (docs/algorithm.md, Selection).
 #pragma once
 
 #include <algorithm>

@@ -228,7 +228,7 @@ class omp_search : private omp_buffers {
     return dropped;
   }
 
-  /// Uses up the budget with the most looked-at rows left, when the mass needs no more keys.
+  /// Uses up the budget with the most attended rows left, when the mass needs no more keys.
   void fill() {
     out_.report.filled = selection::fill_by_importance(problem_, problem_.scores->importance,
                                                        is_open_, out_.positions);

@@ -53,7 +53,7 @@ struct ranking_buffers {
 /// little; the ranking is that of examining all keys, in fp32.
 ///
 /// Every key carries an upper bound of its c_j (`correlation_bounds`). The best of the round before
-/// are examined first and set a mark; of the others only those whose bound reaches it. To look at
+/// are examined first and set a mark; of the others only those whose bound reaches it. To examine
 /// a key is to take its product with r in bf16, where `half_columns` are worth it and within the
 /// cap, and then c_j is known up to
 ///
@@ -63,7 +63,7 @@ struct ranking_buffers {
 /// precision are all made anew.
 class residual_ranking {
  public:
-  /// `rounds`: calls of `best` to be expected, for columns in bf16 pay for themselves only after
+  /// `rounds`: calls of `best` to be expected, for columns in bf16 save time only after
   /// some.
   residual_ranking(mass_columns& columns, double norm_power, bool absolute, index_t rounds)
       : columns_(columns), is_absolute_(absolute) {

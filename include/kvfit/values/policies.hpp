@@ -16,8 +16,8 @@ inline constexpr index_t cross_validated_at_most = 512;
 /// `output_weighting`.
 ///
 /// Solved in values/least_squares.hpp. C₀ is 0 as published, or the kept rows' own values: then
-/// whatever the queries do not determine (fewer queries than keys, keys that none of them looks at)
-/// stays as it was instead of going to 0.
+/// whatever the queries do not determine (fewer queries than keys, keys that none of them attends
+/// to) stays as it was instead of going to 0.
 struct least_squares {
   linalg::least_squares_method method = linalg::least_squares_method::ranked;
   linalg::ridge_mode ridge_scaling = linalg::ridge_mode::none;

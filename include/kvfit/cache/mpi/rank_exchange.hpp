@@ -57,22 +57,18 @@ struct sent_report {
   index_t rows_before = 0;
   index_t rows = 0;
   head_outcome outcome = head_outcome::fitted;
-  bool has_cause = false;
-  wire_error cause;
+  std::optional<wire_error> cause;
   compact_report report;
 
   sent_report() = default;
   explicit sent_report(const head_report& of)
-      : rows_before(of.rows_before),
-        rows(of.rows),
-        outcome(of.outcome),
-        has_cause(of.cause.has_value()),
-        cause(of.cause ? wire_error(*of.cause) : wire_error()),
-        report(of.report) {}
+      : rows_before(of.rows_before), rows(of.rows), outcome(of.outcome), report(of.report) {
+    if (of.cause) cause.emplace(*of.cause);
+  }
 
   [[nodiscard]] head_report received(const head_id& id) const {
     head_report out{id, rows_before, rows, outcome, {}, report};
-    if (has_cause) out.cause = cause.received();
+    if (cause) out.cause = cause->received();
     return out;
   }
 };

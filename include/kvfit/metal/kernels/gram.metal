@@ -17,7 +17,7 @@ using namespace metal;
 
 using namespace kvfit::kernels;
 
-static_assert(sum_tile * right_stride <= key_tile * sum_stride, "one room for B either way");
+static_assert(sum_tile * right_stride <= key_tile * sum_stride, "one buffer holds B either way");
 
 template <template <int> class Sums>
 [[kernel]] void gram(device const float* left [[buffer(0)]],

@@ -30,7 +30,7 @@ struct product_tile {
   int col(int k) const { return run.col(k); }
   float get(int k) const { return sums[k].value(); }
 
-  /// `IsGram`: B is Aᵀ, and `b` not looked at.
+  /// `IsGram`: B is Aᵀ, and `b` is not used.
   template <bool IsGram>
   void make(constant product_arguments& rule, device const float* a, device const float* b,
             device const float* factors, threadgroup float* left, threadgroup float* right,
