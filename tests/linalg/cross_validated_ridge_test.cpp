@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/linalg/cross_validated_ridge.hpp"
 
-#include <Eigen/Cholesky>
 #include <cmath>
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 #include "support/linalg_oracle.hpp"
 #include "support/random_matrix.hpp"
 
@@ -15,16 +15,17 @@ namespace {
 
 /// V(λ) from its definition, H as a matrix.
 double criterion(const Eigen::MatrixXd& x, const Eigen::MatrixXd& y, double lambda) {
-  Eigen::MatrixXd gram = x.transpose() * x;
+  Eigen::MatrixXd gram = oracle::transposed_product(x, x);
   gram.diagonal().array() += lambda;
-  const Eigen::MatrixXd hat = x * gram.ldlt().solve(x.transpose());
+  const Eigen::MatrixXd hat = oracle::product(x, oracle::solve_by_ldlt(gram, x.transpose()));
   const auto n = static_cast<double>(x.rows());
-  return n * (y - hat * y).squaredNorm() / std::pow(n - hat.trace(), 2);
+  return n * std::pow(oracle::residual_norm(hat, y, y) / (n - hat.trace()), 2);
 }
 
 kvfit::matrix noisy(const kvfit::matrix& x, Eigen::Index d, double noise, std::uint64_t seed) {
   const kvfit::matrix truth = kvfit_test::random_matrix(x.cols(), d, seed, 1);
-  return x * truth + kvfit_test::random_matrix(x.rows(), d, seed + 1, static_cast<float>(noise));
+  return oracle::product_in_float(x, truth) +
+         kvfit_test::random_matrix(x.rows(), d, seed + 1, static_cast<float>(noise));
 }
 
 }  // namespace

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/linalg/gradient_start.hpp"
 
-#include <Eigen/SVD>
 #include <limits>
 
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 #include "support/linalg_oracle.hpp"
 
 using namespace kvfit::linalg;
@@ -20,14 +20,16 @@ TEST_CASE("gradient steps start from least squares and know the largest singular
   const kvfit::matrix m = oracle::exponentials(n, t, 1, 50);
   const kvfit::vector y = oracle::exponentials(n, 3 * t, 1, 51).rowwise().sum();
   const gradient_start start = find_gradient_start(m, y);
-  const Eigen::MatrixXd exact = m.cast<double>();
-  const Eigen::VectorXd sigma = Eigen::JacobiSVD<Eigen::MatrixXd>(exact).singularValues();
+  const Eigen::MatrixXd exact = oracle::to_double(m);
+  const Eigen::VectorXd target = y.cast<double>();
+  const Eigen::VectorXd sigma = oracle::singular_values(exact);
   INFO(n << " x " << t << ", condition " << sigma[0] / sigma[sigma.size() - 1]);
   CHECK(start.sigma <= sigma[0] * (1 + 1e-6));
   CHECK(start.sigma >= sigma[0] * (1 - 1e-5));
   REQUIRE(start.weights.size() == t);
-  const Eigen::VectorXd truth = exact.completeOrthogonalDecomposition().solve(y.cast<double>());
-  CHECK((exact * (start.weights - truth)).norm() <= 1e-4 * y.cast<double>().norm());
+  const Eigen::VectorXd truth = oracle::solve_by_orthogonal(exact, target);
+  CHECK(oracle::residual_norm(exact, start.weights, oracle::product(exact, truth)) <=
+        1e-4 * target.norm());
 }
 
 TEST_CASE("gradient steps start as near to least squares as double goes, where columns allow it",
@@ -36,12 +38,14 @@ TEST_CASE("gradient steps start as near to least squares as double goes, where c
   const auto t = GENERATE(64, 150);
   const kvfit::matrix m = oracle::exponentials(n, t, 3, 52);
   const kvfit::vector y = oracle::exponentials(n, 2 * t, 3, 53).rowwise().sum();
-  const Eigen::MatrixXd exact = m.cast<double>();
-  const Eigen::VectorXd truth = exact.householderQr().solve(y.cast<double>());
+  const Eigen::MatrixXd exact = oracle::to_double(m);
+  const Eigen::VectorXd target = y.cast<double>();
+  const Eigen::VectorXd truth = oracle::solve_by_qr(exact, target);
   gradient_start start;
   INFO(n << " x " << t);
   REQUIRE(detail::start_by_gram(m, y, {}, start));
-  CHECK((exact * (start.weights - truth)).norm() <= 1e-6 * (exact * truth).norm());
+  const Eigen::MatrixXd image = oracle::product(exact, truth);
+  CHECK(oracle::residual_norm(exact, start.weights, image) <= 1e-6 * image.norm());
   const gradient_start found = find_gradient_start(m, y);
   CHECK(found.weights == start.weights);
   CHECK(found.sigma == start.sigma);
@@ -55,10 +59,12 @@ TEST_CASE("columns that nearly coincide are left to QR", "[linalg][gradient_star
   gradient_start none;
   REQUIRE_FALSE(detail::start_by_gram(m, y, {}, none));
   const gradient_start start = find_gradient_start(m, y);
-  const Eigen::MatrixXd exact = m.cast<double>();
-  const Eigen::VectorXd truth = exact.colPivHouseholderQr().solve(y.cast<double>());
-  CHECK((exact * (start.weights - truth)).norm() <= 1e-4 * y.cast<double>().norm());
-  const double sigma = Eigen::JacobiSVD<Eigen::MatrixXd>(exact).singularValues()[0];
+  const Eigen::MatrixXd exact = oracle::to_double(m);
+  const Eigen::VectorXd target = y.cast<double>();
+  const Eigen::VectorXd truth = oracle::solve_by_pivoted_qr(exact, target);
+  CHECK(oracle::residual_norm(exact, start.weights, oracle::product(exact, truth)) <=
+        1e-4 * target.norm());
+  const double sigma = oracle::singular_values(exact)[0];
   CHECK(start.sigma <= sigma * (1 + 1e-6));
   CHECK(start.sigma >= sigma * (1 - 1e-5));
   m.col(3).setZero();

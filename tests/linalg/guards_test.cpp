@@ -15,30 +15,28 @@
 #include "kvfit/linalg/solve_positive_definite.hpp"
 #include "kvfit/linalg/triangular_condition.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 #include "support/linalg_oracle.hpp"
 
 using namespace kvfit::linalg;
+using oracle::product_in_float;
+using oracle::relative_error;
 
 namespace {
 
 constexpr double beyond = std::numeric_limits<double>::infinity();
 
-double relative(const Eigen::MatrixXd& found, const Eigen::MatrixXd& wanted) {
-  return (found - wanted).norm() / wanted.norm();
-}
-
 /// Orthonormal columns times lengths that fall from 1 to 1/condition.
 kvfit::matrix conditioned(Eigen::Index n, Eigen::Index t, double condition, std::uint64_t seed) {
-  const Eigen::MatrixXd left = oracle::gaussian(n, t, seed).cast<double>();
-  const Eigen::MatrixXd right = oracle::gaussian(t, t, seed + 1).cast<double>();
-  const Eigen::MatrixXd u =
-      Eigen::HouseholderQR<Eigen::MatrixXd>(left).householderQ() * Eigen::MatrixXd::Identity(n, t);
-  const Eigen::MatrixXd v = Eigen::HouseholderQR<Eigen::MatrixXd>(right).householderQ();
+  const Eigen::MatrixXd left = oracle::to_double(oracle::gaussian(n, t, seed));
+  const Eigen::MatrixXd right = oracle::to_double(oracle::gaussian(t, t, seed + 1));
+  const Eigen::MatrixXd u = oracle::orthonormal_columns(left);
+  const Eigen::MatrixXd v = oracle::orthonormal_columns(right);
   Eigen::VectorXd lengths(t);
   for (Eigen::Index k = 0; k < t; ++k) {
     lengths[k] = std::pow(condition, -static_cast<double>(k) / static_cast<double>(t - 1));
   }
-  return (u * lengths.asDiagonal() * v.transpose()).cast<float>();
+  return oracle::to_float(oracle::scaled_product(u, lengths, v));
 }
 
 }  // namespace
@@ -145,7 +143,8 @@ TEST_CASE("O: steps out of all numbers leave the best weights before", "[linalg]
 TEST_CASE("O: rows of zeros do not count in cross-validation", "[linalg][guard]") {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     const kvfit::matrix x = oracle::gaussian(7, 6, seed);
-    const kvfit::matrix y = 2 * oracle::gaussian(7, 2, seed + 50) + x * oracle::gaussian(6, 2, 9);
+    const kvfit::matrix y =
+        2 * oracle::gaussian(7, 2, seed + 50) + product_in_float(x, oracle::gaussian(6, 2, 9));
     kvfit::matrix more_x = kvfit::matrix::Zero(20, 6);
     kvfit::matrix more_y = kvfit::matrix::Zero(20, 2);
     more_x.topRows(7) = x;
@@ -165,25 +164,26 @@ TEST_CASE("O: no rounding chooses among ridges that are equally good", "[linalg]
 TEST_CASE("O: a column of zeros does not spoil the choice of a ridge", "[linalg][guard]") {
   kvfit::matrix x = oracle::gaussian(20, 6, 7);
   x.col(3).setZero();
-  const kvfit::matrix y = 3 * oracle::gaussian(20, 2, 8) + x * oracle::gaussian(6, 2, 9);
+  const kvfit::matrix y =
+      3 * oracle::gaussian(20, 2, 8) + product_in_float(x, oracle::gaussian(6, 2, 9));
   CHECK(cross_validated_ridge(x, y) > 0);
 }
 
 TEST_CASE("O: columns that fp32 squares can't tell apart are solved in double", "[linalg][guard]") {
   // ε₃₂ κ² is 6: the factor in fp32 would say nothing.
   const kvfit::matrix x = conditioned(300, 80, 1e4, 10);
-  const kvfit::matrix y = x * oracle::gaussian(80, 3, 11);
+  const kvfit::matrix y = product_in_float(x, oracle::gaussian(80, 3, 11));
   const auto fit = least_squares(x, y, {.method = least_squares_method::cholesky});
-  const Eigen::MatrixXd truth = x.cast<double>().householderQr().solve(y.cast<double>());
-  CHECK(relative(fit.coefficients.cast<double>(), truth) < 1e-3);
+  const Eigen::MatrixXd truth = oracle::solve_by_qr(oracle::to_double(x), oracle::to_double(y));
+  CHECK(relative_error(oracle::to_double(fit.coefficients), truth) < 1e-3);
 }
 
 TEST_CASE("O: moments beyond fp32 are solved for all the same", "[linalg][guard]") {
   const kvfit::matrix x = oracle::gaussian(400, 70, 12);
-  const kvfit::matrix y = 5e36F * (x * oracle::gaussian(70, 2, 13));
+  const kvfit::matrix y = 5e36F * product_in_float(x, oracle::gaussian(70, 2, 13));
   const auto fit = least_squares(x, y, {.method = least_squares_method::cholesky});
-  const Eigen::MatrixXd truth = x.cast<double>().householderQr().solve(y.cast<double>());
-  CHECK(relative(fit.coefficients.cast<double>(), truth) < 1e-4);
+  const Eigen::MatrixXd truth = oracle::solve_by_qr(oracle::to_double(x), oracle::to_double(y));
+  CHECK(relative_error(oracle::to_double(fit.coefficients), truth) < 1e-4);
 }
 
 TEST_CASE("O: dependence that no pivot shows is found by the condition", "[linalg][guard]") {
@@ -205,12 +205,12 @@ TEST_CASE("O: a ridge that is lost in rounding is raised, and said to be", "[lin
   kvfit::matrix x = oracle::gaussian(60, 20, 15);
   x.rightCols(10) = x.leftCols(10);
   x.col(19) = x.col(3) - x.col(4);
-  const kvfit::matrix y = x * oracle::gaussian(20, 2, 16);
+  const kvfit::matrix y = product_in_float(x, oracle::gaussian(20, 2, 16));
   const auto fit = least_squares(
       x, y, {.method = least_squares_method::cholesky, .mode = ridge_mode::fixed, .ridge = 1e-40});
   CHECK(fit.report.status == least_squares_status::rank_deficient);
   CHECK(fit.coefficients.cwiseAbs().maxCoeff() < 100);
-  CHECK((x * fit.coefficients - y).norm() < 1e-2F * y.norm());
+  CHECK((product_in_float(x, fit.coefficients) - y).norm() < 1e-2F * y.norm());
   if (fit.report.escalated) CHECK(fit.report.lambda > 1e-40);
 }
 
@@ -221,7 +221,7 @@ TEST_CASE("O: a ridge is scaled by columns too where all of them cancel", "[lina
   x << a, -a;
   const auto fit = least_squares(x, a, {.method = least_squares_method::cholesky});
   CHECK(fit.report.lambda < 1e-12);
-  CHECK((x * fit.coefficients - a).norm() < 1e-3F * a.norm());
+  CHECK((product_in_float(x, fit.coefficients) - a).norm() < 1e-3F * a.norm());
 }
 
 TEST_CASE("O: systems that even a ridge leaves ill-conditioned lose what is noise",
@@ -282,9 +282,8 @@ TEST_CASE("O: a growing fit of columns that nearly depend is corrected by its ow
   REQUIRE(fit.rank() == t);
   Eigen::VectorXd weights;
   fit.solve_into(weights);
-  const Eigen::VectorXd truth =
-      m.cast<double>().colPivHouseholderQr().solve(y.cast<double>()).eval();
-  CHECK(relative(weights, truth) < 1e-8);
+  const Eigen::VectorXd truth = oracle::solve_by_pivoted_qr(oracle::to_double(m), y.cast<double>());
+  CHECK(relative_error(weights, truth) < 1e-8);
 }
 
 TEST_CASE("O: a condition is never below the ratio of its pivots", "[linalg][guard]") {

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/linalg/least_squares.hpp"
 
-#include <Eigen/SVD>
+#include <Eigen/Core>
 #include <limits>
 #include <optional>
 
 #include "kvfit/linalg/published_least_squares.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 #include "support/linalg_oracle.hpp"
 
 using namespace kvfit::linalg;
+using oracle::product_in_float;
+using oracle::residual_norm;
+using oracle::to_double;
 using method = least_squares_method;
 using tier = least_squares_tier;
 using status = least_squares_status;
@@ -35,11 +39,21 @@ kvfit::matrix softmax_rows(Eigen::Index n, Eigen::Index t, float spread, std::ui
 }
 
 double difference(const kvfit::matrix& found, const Eigen::MatrixXd& truth) {
-  return (found.cast<double>() - truth).norm() / std::max(truth.norm(), 1e-300);
+  return oracle::relative_error(to_double(found), truth);
+}
+
+/// ‖found − expected‖ ≤ tolerance · min(‖found‖, ‖expected‖), in fp32.
+bool is_near(const kvfit::matrix& found, const kvfit::matrix& expected, float tolerance) {
+  return found.isApprox(expected, tolerance);
+}
+
+/// The smallest C with X C as near to Y as possible, without singular values below `tolerance`.
+Eigen::MatrixXd minimum_norm(const kvfit::matrix& x, const kvfit::matrix& y, double tolerance) {
+  return oracle::solve_by_svd(to_double(x), to_double(y), tolerance);
 }
 
 double spectral_norm(const kvfit::matrix& x) {
-  return Eigen::JacobiSVD<Eigen::MatrixXd>(x.cast<double>()).singularValues()[0];
+  return oracle::singular_values(to_double(x))[0];
 }
 
 }  // namespace
@@ -50,12 +64,12 @@ TEST_CASE("every method agrees with the long double normal equations", "[linalg]
   const kvfit::matrix x = softmax_rows(80, 12, 2, 1);
   const kvfit::matrix y = oracle::gaussian(80, 5, 2);
   const auto fit = solve(x, y, how);
-  CHECK(difference(fit.coefficients, oracle::least_squares(x, y).cast<double>()) < 1e-6);
+  CHECK(difference(fit.coefficients, oracle::least_squares(x, y)) < 1e-6);
   CHECK(fit.report.status == status::solved);
   CHECK(fit.report.rank == 12);
   CHECK(fit.report.lambda == 0);
   CHECK_FALSE(fit.report.escalated);
-  const auto sigma = Eigen::JacobiSVD<Eigen::MatrixXd>(x.cast<double>()).singularValues();
+  const Eigen::VectorXd sigma = oracle::singular_values(to_double(x));
   CHECK(fit.report.condition <= sigma[0] / sigma[11] * 1.001);
   CHECK(fit.report.condition >= sigma[0] / sigma[11] / 3);
 }
@@ -81,8 +95,8 @@ TEST_CASE("n < t gives the exact fit of smallest norm", "[linalg][least_squares]
   const kvfit::matrix x = oracle::gaussian(9, 30, 7);
   const kvfit::matrix y = oracle::gaussian(9, 4, 8);
   const auto fit = solve(x, y, how);
-  CHECK((x * fit.coefficients - y).norm() < 1e-5F * y.norm());
-  CHECK(difference(fit.coefficients, oracle::minimum_norm(x, y, 1e-9)) < 1e-6);
+  CHECK((product_in_float(x, fit.coefficients) - y).norm() < 1e-5F * y.norm());
+  CHECK(difference(fit.coefficients, minimum_norm(x, y, 1e-9)) < 1e-6);
   CHECK(fit.report.rank == 9);
   CHECK(fit.report.status == status::rank_deficient);
 }
@@ -98,7 +112,7 @@ TEST_CASE("§9.9 dependent columns get the answer of smallest norm", "[linalg][l
   const auto fit = least_squares(x, y);
   CHECK(fit.report.status == status::rank_deficient);
   CHECK(fit.report.rank == 7);
-  CHECK(difference(fit.coefficients, oracle::minimum_norm(x, y, 1e-6)) < 1e-4);
+  CHECK(difference(fit.coefficients, minimum_norm(x, y, 1e-6)) < 1e-4);
 
   // Cholesky holds them small by a ridge, and says how large; fp32 noise keeps a tenth of its say.
   const auto ridged = least_squares(x, y, {.method = method::cholesky});
@@ -106,7 +120,7 @@ TEST_CASE("§9.9 dependent columns get the answer of smallest norm", "[linalg][l
   CHECK(ridged.report.escalated);
   CHECK(ridged.report.lambda > 0);
   CHECK(ridged.report.rank == 7);
-  CHECK(difference(ridged.coefficients, oracle::minimum_norm(x, y, 1e-6)) < 1e-2);
+  CHECK(difference(ridged.coefficients, minimum_norm(x, y, 1e-6)) < 1e-2);
 }
 
 TEST_CASE("§9.9 coefficients stay bounded by what the data supports", "[linalg][least_squares]") {
@@ -147,7 +161,7 @@ TEST_CASE("every method solves the ridge problem it was given", "[linalg][least_
   CHECK(fit.report.status == status::solved);
   CHECK_FALSE(fit.report.escalated);
   const auto truth = oracle::least_squares(x, y, fit.report.lambda);
-  CHECK(difference(fit.coefficients, truth.cast<double>()) < 1e-5);
+  CHECK(difference(fit.coefficients, truth) < 1e-5);
 }
 
 TEST_CASE("§9.11 a fixed ridge is used as given, on small systems too", "[linalg][least_squares]") {
@@ -157,14 +171,15 @@ TEST_CASE("§9.11 a fixed ridge is used as given, on small systems too", "[linal
     const auto fit =
         least_squares(x, y, {.method = how, .mode = ridge_mode::fixed, .ridge = 1e-10});
     CHECK(fit.report.lambda == 1e-10);
-    CHECK(difference(fit.coefficients, oracle::least_squares(x, y, 1e-10L).cast<double>()) < 1e-5);
+    CHECK(difference(fit.coefficients, oracle::least_squares(x, y, 1e-10L)) < 1e-5);
   }
   // Without a ridge there is none: the residual is the true one.
   for (const auto how : {method::ranked, method::cholesky}) {
     const auto fit = least_squares(x, y, {.method = how});
     const auto truth = oracle::least_squares(x, y);
-    const double best = (x.cast<double>() * truth.cast<double>() - y.cast<double>()).norm();
-    CHECK((x * fit.coefficients - y).cast<double>().norm() <= best * 1.00001);
+    const double best = residual_norm(to_double(x), truth, to_double(y));
+    const kvfit::matrix residual = product_in_float(x, fit.coefficients) - y;
+    CHECK(to_double(residual).norm() <= best * 1.00001);
   }
 }
 
@@ -177,14 +192,14 @@ TEST_CASE("a ridge toward a start stays there where the data says nothing",
   const kvfit::matrix start = oracle::gaussian(6, 3, 21);
   const least_squares_options options{.method = how, .mode = ridge_mode::fixed, .ridge = 0.5};
   const auto fit = least_squares(x, y, options, start);
-  CHECK(fit.coefficients.row(2).isApprox(start.row(2)));
-  const kvfit::matrix rest = y - x * start;
-  const kvfit::matrix expected = start + oracle::least_squares(x, rest, 0.5L).cast<float>();
-  CHECK(fit.coefficients.isApprox(expected, 1e-4F));
+  CHECK(is_near(fit.coefficients.row(2), start.row(2), 1e-5F));
+  const kvfit::matrix rest = y - product_in_float(x, start);
+  const kvfit::matrix expected = start + oracle::to_float(oracle::least_squares(x, rest, 0.5L));
+  CHECK(is_near(fit.coefficients, expected, 1e-4F));
   // A ridge that drowns the data leaves the start.
   const auto drowned =
       least_squares(x, y, {.method = how, .mode = ridge_mode::fixed, .ridge = 1e12}, start);
-  CHECK(drowned.coefficients.isApprox(start, 1e-5F));
+  CHECK(is_near(drowned.coefficients, start, 1e-5F));
 }
 
 TEST_CASE("§9.9 norms of 1e±18, one row and one column give finite coefficients",
@@ -198,14 +213,15 @@ TEST_CASE("§9.9 norms of 1e±18, one row and one column give finite coefficient
     const auto fit = solve(scale * x, y, how);
     CHECK(fit.report.finite);
     CHECK(fit.report.status == status::solved);
-    CHECK((scale * fit.coefficients).isApprox(plain.coefficients, 1e-4F));
+    CHECK(is_near(scale * fit.coefficients, plain.coefficients, 1e-4F));
   }
   const auto row = solve(x.topRows(1), y.topRows(1), how);
   CHECK(row.coefficients.allFinite());
-  CHECK((x.topRows(1) * row.coefficients).isApprox(y.topRows(1), 1e-4F));
+  CHECK(is_near(product_in_float(x.topRows(1), row.coefficients), y.topRows(1), 1e-4F));
   const auto column = solve(x.leftCols(1), y, how);
-  CHECK(column.coefficients.isApprox(x.leftCols(1).transpose() * y / x.leftCols(1).squaredNorm(),
-                                     1e-4F));
+  const kvfit::matrix first = x.leftCols(1);
+  CHECK(is_near(column.coefficients, product_in_float(first.transpose(), y) / first.squaredNorm(),
+                1e-4F));
 }
 
 TEST_CASE("§9.10 a singular matrix and a zero matrix give finite coefficients and a status",
@@ -224,7 +240,7 @@ TEST_CASE("§9.10 a singular matrix and a zero matrix give finite coefficients a
   CHECK(fit.report.status == status::rank_deficient);
   if (how != published) {
     CHECK(fit.report.rank == 1);
-    CHECK(difference(fit.coefficients, oracle::minimum_norm(flat, y, 1e-6)) < 1e-4);
+    CHECK(difference(fit.coefficients, minimum_norm(flat, y, 1e-6)) < 1e-4);
   }
 }
 
@@ -288,20 +304,22 @@ TEST_CASE("large systems agree with QR in double, whichever way they go",
   for (Eigen::Index j = 0; j < t; ++j) x.col(j) *= std::exp2(static_cast<float>(j % 7));
   const kvfit::matrix y = oracle::gaussian(n, 5, 30);
   const auto fit = solve(x, y, how);
-  const Eigen::MatrixXd exact = x.cast<double>();
+  const Eigen::MatrixXd exact = to_double(x);
   Eigen::MatrixXd truth;
   if (n >= t) {
-    truth = exact.householderQr().solve(y.cast<double>());
+    truth = oracle::solve_by_qr(exact, to_double(y));
   } else {
-    truth = exact.transpose() * (exact * exact.transpose()).llt().solve(y.cast<double>());
+    const Eigen::MatrixXd squares = oracle::product(exact, exact.transpose());
+    truth = oracle::transposed_product(exact, oracle::solve_by_cholesky(squares, to_double(y)));
   }
   // Squaring x costs the fp32 Gram matrix of `cholesky` the square of the condition number.
   const double allowed = how == method::ranked ? 1e-5 : 1e-3;
   INFO("n " << n << ", t " << t << ", tier " << name(fit.report.tier) << ", condition "
             << fit.report.condition);
   CHECK_FALSE(fit.report.escalated);
-  const Eigen::MatrixXd image = exact * fit.coefficients.cast<double>();
-  CHECK((image - exact * truth).norm() < (how == method::ranked ? 1e-6 : 1e-4) * y.norm());
+  const double off =
+      residual_norm(exact, to_double(fit.coefficients), oracle::product(exact, truth));
+  CHECK(off < (how == method::ranked ? 1e-6 : 1e-4) * y.norm());
   CHECK(difference(fit.coefficients, truth) < allowed);
   if (how == method::ranked && n == 700) {
     CHECK(fit.report.tier == tier::cholesky);
@@ -325,12 +343,9 @@ TEST_CASE("large ill-conditioned systems get a ridge that keeps them bounded",
   CHECK((fit.coefficients.topRows(20) - fit.coefficients.bottomRows(20)).norm() <
         1e-5F * fit.coefficients.topRows(20).norm());
   const kvfit::matrix base = x.leftCols(t - 20);
-  const double best =
-      (base.cast<double>() * base.cast<double>().householderQr().solve(y.cast<double>()).eval() -
-       y.cast<double>())
-          .norm();
-  CHECK((x.cast<double>() * fit.coefficients.cast<double>() - y.cast<double>()).norm() <
-        1.001 * best);
+  const Eigen::MatrixXd truth = oracle::solve_by_qr(to_double(base), to_double(y));
+  const double best = residual_norm(to_double(base), truth, to_double(y));
+  CHECK(residual_norm(to_double(x), to_double(fit.coefficients), to_double(y)) < 1.001 * best);
 }
 
 TEST_CASE("§9.11 systems that double can solve get no ridge, whatever their shape",
@@ -339,19 +354,16 @@ TEST_CASE("§9.11 systems that double can solve get no ridge, whatever their sha
   const auto t = GENERATE(as<Eigen::Index>{}, 200, 511, 512);
   const double condition = GENERATE(1e2, 2e4);
   const auto orthonormal = [](Eigen::Index rows, Eigen::Index cols, std::uint64_t seed) {
-    const Eigen::MatrixXd any = oracle::gaussian(rows, cols, seed).cast<double>();
-    return Eigen::MatrixXd(any.householderQr().householderQ() *
-                           Eigen::MatrixXd::Identity(rows, cols));
+    return oracle::orthonormal_columns(to_double(oracle::gaussian(rows, cols, seed)));
   };
   const Eigen::VectorXd sigma =
       Eigen::VectorXd::LinSpaced(t, 0, -std::log(condition)).array().exp();
   const kvfit::matrix x =
-      (orthonormal(n, t, 41) * sigma.asDiagonal() * orthonormal(t, t, 42).transpose())
-          .cast<float>();
+      oracle::to_float(oracle::scaled_product(orthonormal(n, t, 41), sigma, orthonormal(t, t, 42)));
   const kvfit::matrix y = oracle::gaussian(n, 3, 43);
-  const Eigen::MatrixXd exact = x.cast<double>();
-  const Eigen::MatrixXd truth = exact.householderQr().solve(y.cast<double>());
-  const double best = (exact * truth - y.cast<double>()).norm();
+  const Eigen::MatrixXd exact = to_double(x);
+  const Eigen::MatrixXd truth = oracle::solve_by_qr(exact, to_double(y));
+  const double best = residual_norm(exact, truth, to_double(y));
   for (const auto how : {method::ranked, method::cholesky}) {
     const auto fit = least_squares(x, y, {.method = how});
     INFO("t " << t << ", tier " << name(fit.report.tier) << ", condition " << fit.report.condition);
@@ -359,7 +371,7 @@ TEST_CASE("§9.11 systems that double can solve get no ridge, whatever their sha
     CHECK(fit.report.lambda == 0);
     CHECK(fit.report.status == status::solved);
     CHECK(fit.report.rank == t);
-    CHECK((exact * fit.coefficients.cast<double>() - y.cast<double>()).norm() < best * (1 + 1e-5));
+    CHECK(residual_norm(exact, to_double(fit.coefficients), to_double(y)) < best * (1 + 1e-5));
     CHECK(difference(fit.coefficients, truth) < (how == method::ranked ? 1e-4 : 0.1));
   }
 }
@@ -370,7 +382,7 @@ TEST_CASE("Cholesky does not lose numbers near the ends of fp32", "[linalg][leas
   const kvfit::matrix x = plain * unit;
   const kvfit::matrix y = oracle::gaussian(200, 4, 45) * unit;
   const auto fit = least_squares(x, y, {.method = method::cholesky});
-  const Eigen::MatrixXd truth = x.cast<double>().householderQr().solve(y.cast<double>());
+  const Eigen::MatrixXd truth = oracle::solve_by_qr(to_double(x), to_double(y));
   CHECK(fit.report.status == status::solved);
   CHECK(difference(fit.coefficients, truth) < 1e-4);
 }

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/linalg/power_iteration.hpp"
 
-#include <Eigen/SVD>
 #include <limits>
 
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
 #include "kvfit/linalg/triangular_condition.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 #include "support/linalg_oracle.hpp"
 
 using namespace kvfit::linalg;
 
 TEST_CASE("power iteration approaches the largest singular value from below", "[linalg][power]") {
   const kvfit::matrix m = oracle::exponentials(120, 40, 2, 1);
-  const double truth = Eigen::JacobiSVD<Eigen::MatrixXd>(m.cast<double>()).singularValues()[0];
+  const double truth = oracle::singular_values(oracle::to_double(m))[0];
   double before = 0;
   for (const int rounds : {0, 1, 3, 10, 50}) {
     const power_estimate estimate = largest_singular_value(m, {.rounds = rounds});
@@ -65,10 +65,9 @@ TEST_CASE("§9.10 power iteration of NaN reports it, and huge norms stay finite"
 TEST_CASE("a triangular factor's condition is estimated from below, within a factor of three",
           "[linalg][condition]") {
   for (const std::uint64_t seed : {1U, 2U, 3U}) {
-    Eigen::MatrixXd r = oracle::gaussian(30, 30, seed).cast<double>();
+    Eigen::MatrixXd r = oracle::to_double(oracle::gaussian(30, 30, seed));
     r.diagonal().array() += 3;
-    const Eigen::MatrixXd upper = r.triangularView<Eigen::Upper>();
-    const Eigen::VectorXd sigma = Eigen::JacobiSVD<Eigen::MatrixXd>(upper).singularValues();
+    const Eigen::VectorXd sigma = oracle::singular_values(oracle::upper_triangle(r));
     const double truth = sigma[0] / sigma[29];
     const double found = triangular_condition(kvfit::double_matrix(r));
     INFO("true " << truth << ", estimated " << found);
