@@ -1,0 +1,33 @@
+include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
+set(engine ${SOURCE}/examples/data/tinybooks)
+set(measure eval --engine ${engine} --documents 1 --ratios 20)
+run(0 ${KVFIT} ${measure} --methods snapkv,kvzip,last --json rows.json
+  --settings repeat:uniform:kvzip+snapkv,repeat:global:kvzip+last,repeat:adakv:snapkv)
+figure(count rows.json rows)
+set(labels "")
+foreach(place 0 1 2 3 4 5)
+  figure(label rows.json rows ${place} method)
+  figure(kl_${place} rows.json rows ${place} kl)
+  figure(recall_${place} rows.json rows ${place} recall)
+  figure(answer_kl_${place} rows.json rows ${place} answer_kl)
+  string(APPEND labels "${label}|")
+endforeach()
+check("${labels}" STREQUAL "full|snapkv|kvzip|kvzip global|last global|snapkv adakv|")
+foreach(place 0 1 2)
+  figure(budgets_${place} rows.json settings ${place} budgets)
+endforeach()
+check("${budgets_0} ${budgets_1} ${budgets_2}" STREQUAL "uniform global adakv")
+# One head of twelve copies: one threshold over all gives it more rows than its own share.
+check(answer_kl_3 LESS answer_kl_2)
+check(NOT kl_5 EQUAL kl_1)
+check(out MATCHES "rows a head: global")
+
+# Where every row is kept, nothing is lost, whoever ranks.
+foreach(budgets global adakv)
+  run(0 ${KVFIT} eval --engine ${engine} --documents 1 --ratios 1 --methods kvzip --budgets ${budgets}
+    --require "kvzip@1: kl < 1e-6, off_context_kl < 1e-6, recall >= 1")
+endforeach()
+foreach(budgets global adakv)
+  run(2 ${KVFIT} ${measure} --methods kvzip --rolling kvzip --budgets ${budgets})
+  check(err MATCHES "several rounds: ${budgets}")
+endforeach()
