@@ -45,8 +45,9 @@ error in(const document& of, error cause) {
 struct prepared {
   const document* of = nullptr;
   kvfit::prefilled prefix;
-  kvfit::cache_view full = {};                     ///< refers to `prefix`
-  std::vector<kvfit::reference_queries> queries;   ///< one a setting
+  kvfit::cache_view full = {};  ///< refers to `prefix`
+  /// One a setting; settings of one source share them.
+  std::vector<std::shared_ptr<const kvfit::reference_queries>> queries;
   std::vector<kvfit::reference_queries> of_first;  ///< of the prefix's first half, for two rounds
   std::vector<double> query_seconds;
   std::vector<matrix> logits;  ///< a passage each, of its scored rows
@@ -92,6 +93,56 @@ kvfit::cache_view part_of(const kvfit::cache_view& full, index_t first, index_t 
   return part;
 }
 
+/// The first setting that has the queries of setting `s`.
+std::size_t first_of_source(const engine_plan& plan, std::size_t s) {
+  std::size_t first = 0;
+  while (plan.settings[first].queries != plan.settings[s].queries) ++first;
+  return first;
+}
+
+/// Makes the queries of one setting, or takes those that are made already.
+kvfit::result<void> ask_whole(const measurement& with, const asked_text& text, prepared& made,
+                              std::size_t s) {
+  if (const std::size_t first = first_of_source(with.plan, s); first < s) {
+    made.queries[s] = made.queries[first];
+    made.query_seconds[s] = made.query_seconds[first];
+    return {};
+  }
+  const auto& on = with.measured_on;
+  const auto place = std::find(on.begin(), on.end(), made.of) - on.begin();
+  if (place < std::ssize(with.known[s])) {
+    made_queries& known = with.known[s][static_cast<std::size_t>(place)];
+    made.queries[s] = std::make_shared<const kvfit::reference_queries>(std::move(known.queries));
+    made.query_seconds[s] = known.seconds;
+    return {};
+  }
+  const auto start = std::chrono::steady_clock::now();
+  auto queries = gather(with.read, made.of->prefix, kvfit::prefix_of(made.prefix.cache), text,
+                        *with.plan.settings[s].queries);
+  if (!queries) return queries.error();
+  made.queries[s] = std::make_shared<const kvfit::reference_queries>(std::move(*queries));
+  made.query_seconds[s] = seconds_since(start);
+  return {};
+}
+
+/// Makes the queries of the prefix's first half, where a row of the setting takes two rounds.
+kvfit::result<void> ask_half(const measurement& with, const asked_text& text, prepared& made,
+                             std::size_t s) {
+  const bool has_rounds =
+      std::any_of(with.plan.rows.begin(), with.plan.rows.end(),
+                  [s](const engine_row_plan& row) { return row.setting == s && row.rounds > 1; });
+  if (!has_rounds) return {};
+  const index_t half = made.length() / 2;
+  const auto before = kvfit::prefix_of(part_of(made.full, 0, half), with.read.layers(), half);
+  if (!before) return before.error();
+  asked_text first = text;
+  first.tokens = text.tokens.first(static_cast<std::size_t>(half));
+  auto of_first = gather(with.read, first.tokens, *before, first, *with.plan.settings[s].queries);
+  if (!of_first) return of_first.error();
+  made.of_first[s] = std::move(*of_first);
+  return {};
+}
+
 /// Makes the queries of all settings that rows of the plan use.
 kvfit::result<void> ask(const measurement& with, const asked_text& text, prepared& made) {
   const std::size_t settings = with.plan.settings.size();
@@ -99,33 +150,8 @@ kvfit::result<void> ask(const measurement& with, const asked_text& text, prepare
   made.of_first.resize(settings);
   made.query_seconds.assign(settings, 0);
   for (std::size_t s = 0; s < settings; ++s) {
-    const query_source& source = *with.plan.settings[s].queries;
-    const auto& on = with.measured_on;
-    const auto place = std::find(on.begin(), on.end(), made.of) - on.begin();
-    if (place < std::ssize(with.known[s])) {
-      made_queries& known = with.known[s][static_cast<std::size_t>(place)];
-      made.queries[s] = std::move(known.queries);
-      made.query_seconds[s] = known.seconds;
-    } else {
-      const auto start = std::chrono::steady_clock::now();
-      auto queries =
-          gather(with.read, made.of->prefix, kvfit::prefix_of(made.prefix.cache), text, source);
-      if (!queries) return queries.error();
-      made.queries[s] = std::move(*queries);
-      made.query_seconds[s] = seconds_since(start);
-    }
-    const bool has_rounds =
-        std::any_of(with.plan.rows.begin(), with.plan.rows.end(),
-                    [s](const engine_row_plan& row) { return row.setting == s && row.rounds > 1; });
-    if (!has_rounds) continue;
-    const index_t half = made.length() / 2;
-    const auto before = kvfit::prefix_of(part_of(made.full, 0, half), with.read.layers(), half);
-    if (!before) return before.error();
-    asked_text first = text;
-    first.tokens = text.tokens.first(static_cast<std::size_t>(half));
-    auto of_first = gather(with.read, first.tokens, *before, first, source);
-    if (!of_first) return of_first.error();
-    made.of_first[s] = std::move(*of_first);
+    if (const auto ok = ask_whole(with, text, made, s); !ok) return ok;
+    if (const auto ok = ask_half(with, text, made, s); !ok) return ok;
   }
   return {};
 }
@@ -210,7 +236,7 @@ kvfit::result<small_cache> compact_whole(const measurement& with, const prepared
   const index_t length = at.length();
   const index_t each = budget_at(length, row.ratio);
   const auto heads = heads_with(at.full, [&](std::size_t) { return length; });
-  const kvfit::cache_queries queries = at.queries[row.setting].view();
+  const kvfit::cache_queries queries = at.queries[row.setting]->view();
   const auto compact = [&]() -> kvfit::result<kvfit::compacted_cache> {
     if (const auto within = ranking_of(setting.budgets)) {
       const index_t total = each * static_cast<index_t>(heads.size());
@@ -258,7 +284,7 @@ kvfit::result<small_cache> compact_twice(const measurement& with, const prepared
   rows = rows_for(heads_with(first, [&](std::size_t h) { return held[h] + at.length() - half; }),
                   at.length(), each, setting, curves);
   if (!rows) return rows.error();
-  auto again = compact_again(*block, live.view(), half, at.queries[row.setting].view(), plan,
+  auto again = compact_again(*block, live.view(), half, at.queries[row.setting]->view(), plan,
                              std::move(*rows));
   if (!again) return again.error();
   made.block = std::move(*again);
