@@ -165,8 +165,10 @@ result<void> set_shares(kvfit::any_budget& to, std::string_view name, std::strin
     to = kvfit::budgets::pyramid{};
   } else if (value == "global_ranking") {
     to = kvfit::budgets::global_ranking{};
+  } else if (value == "layer_ranking") {
+    to = kvfit::budgets::layer_ranking{};
   } else {
-    return refuse_value(name, "must be uniform, pyramid or global_ranking");
+    return refuse_value(name, "must be uniform, pyramid, global_ranking or layer_ranking");
   }
   return {};
 }

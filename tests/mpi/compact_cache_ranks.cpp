@@ -65,6 +65,7 @@ std::vector<any_budget> every_budget() {
           curves,
           exact,
           kvfit::budgets::global_ranking{},
+          kvfit::budgets::layer_ranking{},
           kvfit::budgets::rows{{7, 0, 200, 1, 12, 5, 40}}};
 }
 

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -104,6 +106,69 @@ TEST_CASE("a head's influence is what the model says once that head alone is com
       }
     }
   }
+}
+
+TEST_CASE("influence is judged on the tokens that count, each by its weight",
+          "[queries][influence]") {
+  const tiny_engine model;
+  const tiny_text text(model, 24);
+  const kvfit::cache_view full = text.full.cache.view();
+  const std::vector<kvfit::token> running = model.text(7, 1);
+  const std::vector<kvfit::token> question = model.text(6, 2);
+  const std::vector<kvfit::token> begun(question.begin(), question.begin() + 4);
+  const std::vector<index_t> grid = {5};
+  const auto losses = [&](const std::vector<kvfit::judged_text>& texts) {
+    const auto curves = measure_model_influence(
+        text.read, full, 24, std::span<const kvfit::judged_text>(texts), grid,
+        [&](const head_id& head, index_t rows) -> kvfit::result<kvfit::compacted> {
+          return first_rows(full.layers[static_cast<std::size_t>(head.layer)]
+                                .heads[static_cast<std::size_t>(head.head)],
+                            rows);
+        });
+    REQUIRE(curves);
+    std::vector<double> all;
+    for (const auto& curve : *curves) all.push_back(curve.points[0].loss);
+    return all;
+  };
+  const auto of_text = losses({{.tokens = running}});
+  const auto of_question = losses({{.tokens = question}});
+  const auto of_begun = losses({{.tokens = begun}});
+  const auto of_end = losses({{.tokens = question, .first = 4}});
+  const auto of_both =
+      losses({{.tokens = running}, {.tokens = question, .first = 4, .weight = 3.5}});
+  for (std::size_t h = 0; h < of_text.size(); ++h) {
+    CHECK(of_end[h] ==
+          Approx((6 * of_question[h] - 4 * of_begun[h]) / 2).epsilon(1e-3).margin(1e-7));
+    CHECK(of_both[h] == Approx((of_text[h] + of_end[h]) / 2).epsilon(1e-9));  // 7 · 1 and 2 · 3.5
+    CHECK(of_both[h] != of_text[h]);
+  }
+}
+
+TEST_CASE("a judging text's first token and weight must be within their ranges",
+          "[queries][influence]") {
+  const tiny_engine model;
+  const tiny_text text(model, 12);
+  const kvfit::cache_view full = text.full.cache.view();
+  const std::vector<index_t> grid = {2};
+  const auto refused = [&](index_t first, double weight) {
+    const std::vector<kvfit::judged_text> texts = {
+        {.tokens = model.text(4, 1), .first = first, .weight = weight}};
+    const auto curves = measure_model_influence(
+        text.read, full, 12, std::span<const kvfit::judged_text>(texts), grid,
+        [&](const head_id&, index_t) -> kvfit::result<kvfit::compacted> {
+          FAIL("nothing is compacted before texts are checked");
+          return kvfit::compacted{};
+        });
+    REQUIRE_FALSE(curves);
+    CHECK(curves.error().code == kvfit::errc::invalid_option);
+    return curves.error().argument;
+  };
+  CHECK(refused(-1, 1) == "first");
+  CHECK(refused(4, 1) == "first");
+  CHECK(refused(0, -1) == "weight");
+  CHECK(refused(0, std::numeric_limits<double>::quiet_NaN()) == "weight");
+  CHECK(refused(0, std::numeric_limits<double>::infinity()) == "weight");
+  CHECK(refused(0, 0) == "weight");
 }
 
 TEST_CASE("what is wrong with a measurement of influence is an error", "[queries][influence]") {
@@ -206,12 +271,28 @@ TEST_CASE("texts are held out whole or by their middle, and leave no query behin
   REQUIRE(fewer);
   CHECK(fewer->judge.size() == 2);
 
+  const auto named = kvfit::hold_out_texts(
+      *all, {.stretch = 10, .every = 4, .most = 1, .named = {4, 2}});  // questions 3 and 1
+  REQUIRE(named);
+  REQUIRE(named->judge.size() == 4);
+  CHECK(named->judge[1] == questions[0]);
+  CHECK(named->judge[2] == questions[3]);
+  CHECK(named->judge[3] == questions[1]);
+  CHECK(named->fit.rows() == all->rows() - 10 - 5 - 5 - 5);
+  const auto the_same = kvfit::hold_out_texts(*all, {.stretch = 10, .named = {1}});
+  REQUIRE(the_same);  // named, and so none of those drawn
+  CHECK(the_same->judge.back() == questions[0]);
+  CHECK(std::count(the_same->judge.begin(), the_same->judge.end(), questions[0]) == 1);
+
   const auto code = [&](const kvfit::text_hold_out& how) {
     return kvfit::hold_out_texts(*all, how).error().code;
   };
   CHECK(code({.stretch = 0}) == kvfit::errc::invalid_option);
   CHECK(code({.every = 1}) == kvfit::errc::invalid_option);
   CHECK(code({.most = 0}) == kvfit::errc::invalid_option);
+  CHECK(code({.named = {all->readings.size()}}) == kvfit::errc::invalid_option);
+  CHECK(code({.named = {2, 2}}) == kvfit::errc::invalid_option);
+  CHECK(code({.named = {all->readings.size() - 1}}) == kvfit::errc::invalid_option);  // the context
   const auto unread = kvfit::gather_queries(text.read, text.tokens, text.prefix,
                                             kvfit::sources::cache_keys{}, {.budget = 20});
   REQUIRE(unread);

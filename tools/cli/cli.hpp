@@ -18,9 +18,13 @@ namespace kvfit_tool {
 struct typed_methods {
   std::vector<std::string> names;
   std::vector<std::string> settings;
-  std::string budgets = "uniform";         ///< of `compact`
-  std::vector<std::string> rolling = {};   ///< of `eval --engine`
-  std::vector<std::string> required = {};  ///< of `eval`
+  std::string budgets = "uniform";        ///< of `compact`
+  std::vector<std::string> rolling = {};  ///< of `eval --engine`
+  /// Of `eval --engine`: as many names in both, or one of either.
+  std::vector<std::string> engine_queries = {"repeat"};
+  std::vector<std::string> engine_budgets = {"uniform"};
+  std::vector<std::string> engine_settings = {};  ///< "SOURCE:BUDGETS[:METHOD+...]", in their place
+  std::vector<std::string> required = {};         ///< of `eval`
 };
 
 CLI::App* add_compact(CLI::App& app, compact_arguments& to, typed_methods& typed);

@@ -37,8 +37,82 @@ std::string check_queries(const std::string& name) {
   return "unknown source of queries \"" + name + "\"; there are " + names;
 }
 
+constexpr const char* budget_names = "uniform|measured|measured_facts|global|adakv|FILE.json";
+
+constexpr const char* about_budgets =
+    "with --engine: who shares rows out among heads: uniform; measured: by what the model says "
+    "when one head alone is compacted; measured_facts: the same, judged on answers that the "
+    "context has as much as on text; global: by one ranking of the keys of all heads, a row a head "
+    "at least (KVzip: method kvzip with queries of a repeat); adakv: by one ranking a layer, a "
+    "fifth of the uniform rows a head at least (Ada-SnapKV: method snapkv); or a file of shares "
+    "(docs/formats.md). Rankings are by what the method ranks keys by, else by the maximum "
+    "attention";
+
+/// "SOURCE:BUDGETS[:METHOD+METHOD...]". Returns what is wrong, or nothing.
+std::string parse_pair(const std::string& text, engine_pair& to) {
+  const std::size_t first = text.find(':');
+  if (first == std::string::npos) {
+    return "\"" + text + "\" is not of the form SOURCE:BUDGETS[:METHOD+METHOD...]";
+  }
+  const std::size_t second = text.find(':', first + 1);
+  to.queries = text.substr(0, first);
+  to.budgets = text.substr(first + 1, second == std::string::npos ? second : second - first - 1);
+  if (std::string wrong = check_queries(to.queries); !wrong.empty()) return wrong;
+  if (to.budgets.empty()) return "\"" + text + "\" names no budgets";
+  if (second == std::string::npos) return {};
+  for (std::size_t at = second + 1;;) {
+    const std::size_t end = std::min(text.find('+', at), text.size());
+    to.methods.push_back(text.substr(at, end - at));
+    if (std::string wrong = check_method(to.methods.back()); !wrong.empty()) return wrong;
+    if (end == text.size()) return {};
+    at = end + 1;
+  }
+}
+
+std::string check_pair(const std::string& text) {
+  engine_pair ignored;
+  return parse_pair(text, ignored);
+}
+
+/// Queries, budgets, and which methods are run with which of them.
+void add_settings(CLI::App& command, typed_methods& typed, CLI::Option* engine) {
+  std::string sources;
+  for (const query_source& each : query_sources()) {
+    sources += "; " + std::string(each.name) + ": " + std::string(each.summary);
+  }
+  CLI::Option* const queries =
+      command
+          .add_option("--queries", typed.engine_queries,
+                      "with --engine: where reference queries are from" + sources +
+                          ". Several, or several budgets: all methods are run with each pair")
+          ->delimiter(',')
+          ->allow_extra_args(false)
+          ->check(CLI::Validator(check_queries, ""))
+          ->type_name("SOURCE,...")
+          ->capture_default_str()
+          ->needs(engine);
+  CLI::Option* const budgets = command.add_option("--budgets", typed.engine_budgets, about_budgets)
+                                   ->delimiter(',')
+                                   ->allow_extra_args(false)
+                                   ->type_name(std::string(budget_names) + ",...")
+                                   ->capture_default_str()
+                                   ->needs(engine);
+  command
+      .add_option("--settings", typed.engine_settings,
+                  "with --engine, in place of --queries and --budgets: pairs of both, and which of "
+                  "the methods are run with each; without methods, all. The full cross costs time: "
+                  "\"repeat:uniform:h2o+omp,repeat:global:kvzip,mixture:measured:default\"")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(CLI::Validator(check_pair, ""))
+      ->type_name("SOURCE:BUDGETS[:METHOD+...],...")
+      ->needs(engine)
+      ->excludes(queries)
+      ->excludes(budgets);
+}
+
 /// What a model is asked for, beside what captures are.
-void add_engine(CLI::App& command, engine_arguments& to, std::vector<std::string>& rolling) {
+void add_engine(CLI::App& command, engine_arguments& to, typed_methods& typed) {
   CLI::Option* const engine =
       command
           .add_option("--engine", to.folder,
@@ -55,32 +129,9 @@ void add_engine(CLI::App& command, engine_arguments& to, std::vector<std::string
       ->type_name("N")
       ->capture_default_str()
       ->needs(engine);
-  std::string sources;
-  for (const query_source& each : query_sources()) {
-    sources += "; " + std::string(each.name) + ": " + std::string(each.summary);
-  }
+  add_settings(command, typed, engine);
   command
-      .add_option("--queries", to.queries,
-                  "with --engine: where reference queries are from" + sources +
-                      ". Several, or several budgets: all methods are run with each pair")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->check(CLI::Validator(check_queries, ""))
-      ->type_name("SOURCE,...")
-      ->capture_default_str()
-      ->needs(engine);
-  command
-      .add_option("--budgets", to.budgets,
-                  "with --engine: who shares rows out among heads: uniform; measured: by what the "
-                  "model says when one head alone is compacted; or a file of shares "
-                  "(docs/formats.md)")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->type_name("uniform|measured|FILE.json,...")
-      ->capture_default_str()
-      ->needs(engine);
-  command
-      .add_option("--rolling", rolling,
+      .add_option("--rolling", typed.rolling,
                   "with --engine: methods to measure besides with the prefix compacted in two "
                   "rounds, each as half of it has come")
       ->delimiter(',')
@@ -166,19 +217,70 @@ std::vector<row_name> rows_of(const eval_arguments& arguments) {
 
 std::vector<row_name> rows_of(const engine_arguments& arguments) {
   std::vector<row_name> rows;
-  for (std::size_t s = 0; s < arguments.queries.size(); ++s) {
-    const std::string& queries = arguments.queries[s];
-    const std::string& budgets = arguments.budgets[s];
+  const engine_pair& first = arguments.pairs.front();
+  for (const engine_pair& pair : arguments.pairs) {
     for (const int rounds : {1, 2}) {
       for (const candidate& what : rounds == 1 ? arguments.candidates : arguments.rolling) {
+        if (!pair.runs(what.method)) continue;
         const std::string label =
-            label_of(what, queries == arguments.queries.front() ? "" : queries,
-                     budgets == arguments.budgets.front() ? "" : budgets, rounds);
+            label_of(what, pair.queries == first.queries ? "" : pair.queries,
+                     pair.budgets == first.budgets ? "" : pair.budgets, rounds);
         for (const double ratio : arguments.ratios) rows.push_back({what.method, label, ratio});
       }
     }
   }
   return rows;
+}
+
+/// Queries and budgets as they were typed, in pairs.
+std::vector<engine_pair> pairs_of(typed_methods& typed) {
+  std::vector<engine_pair> pairs;
+  for (const std::string& text : typed.engine_settings) parse_pair(text, pairs.emplace_back());
+  if (!pairs.empty()) return pairs;
+  const std::size_t count = std::max(typed.engine_queries.size(), typed.engine_budgets.size());
+  for (std::vector<std::string>* const names : {&typed.engine_queries, &typed.engine_budgets}) {
+    if (names->size() == 1) names->resize(count, names->front());
+    if (names->size() == count) continue;
+    throw CLI::ValidationError("--queries, --budgets", "one of either, or as many of both");
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    pairs.push_back({typed.engine_queries[i], typed.engine_budgets[i]});
+  }
+  return pairs;
+}
+
+/// Refuses pairs named twice, methods that no pair runs or that are none of those named, and
+/// rankings of several rounds.
+void check_pairs(const std::vector<engine_pair>& pairs, const typed_methods& typed) {
+  const auto is_among = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    for (std::size_t k = 0; k < i; ++k) {
+      if (pairs[i].queries != pairs[k].queries || pairs[i].budgets != pairs[k].budgets) continue;
+      throw CLI::ValidationError("--queries, --budgets, --settings", "a pair is named twice");
+    }
+    refuse_repeats(pairs[i].methods, "--settings");
+    for (const std::string& name : pairs[i].methods) {
+      if (is_among(typed.names, name) || is_among(typed.rolling, name)) continue;
+      throw CLI::ValidationError("--settings", name + " is not among the methods");
+    }
+    if (pairs[i].budgets != "global" && pairs[i].budgets != "adakv") continue;
+    for (const std::string& name : typed.rolling) {
+      if (!pairs[i].runs(name)) continue;
+      throw CLI::ValidationError(
+          "--rolling", "no rows are ranked over heads in several rounds: " + pairs[i].budgets);
+    }
+  }
+  for (const auto* names : {&typed.names, &typed.rolling}) {
+    for (const std::string& name : *names) {
+      if (std::any_of(pairs.begin(), pairs.end(),
+                      [&](const engine_pair& pair) { return pair.runs(name); })) {
+        continue;
+      }
+      throw CLI::ValidationError("--settings", "no pair runs " + name);
+    }
+  }
 }
 
 /// What rows are held against, where nothing or something that is there was named.
@@ -241,7 +343,7 @@ CLI::App* add_eval(CLI::App& app, eval_arguments& to, engine_arguments& engine,
                    "hold them against figures published in this file (docs/formats.md)")
       ->type_name("FILE.json");
   add_required(*command, typed.required);
-  add_engine(*command, engine, typed.rolling);
+  add_engine(*command, engine, typed);
   add_seed(*command, to.seed);
   add_threads(*command, to.threads);
   command->footer(
@@ -257,21 +359,11 @@ void finish_eval(eval_arguments& arguments, engine_arguments& engine, typed_meth
   if (!is_engine && arguments.captures.empty()) throw CLI::RequiredError("captures or --engine");
   if (typed.names.empty()) typed.names = is_engine ? engine_methods() : capture_methods();
   if (is_engine) {
-    refuse_own_input(engine.budgets, {arguments.json, arguments.svg});
-    const std::size_t settings = std::max(engine.queries.size(), engine.budgets.size());
-    for (std::vector<std::string>* const names : {&engine.queries, &engine.budgets}) {
-      if (names->size() == 1) names->resize(settings, names->front());
-      if (names->size() == settings) continue;
-      throw CLI::ValidationError("--queries, --budgets", "one of either, or as many of both");
-    }
-    for (std::size_t i = 0; i < settings; ++i) {
-      for (std::size_t k = 0; k < i; ++k) {
-        if (engine.queries[i] != engine.queries[k] || engine.budgets[i] != engine.budgets[k]) {
-          continue;
-        }
-        throw CLI::ValidationError("--queries, --budgets", "a pair is named twice");
-      }
-    }
+    engine.pairs = pairs_of(typed);
+    std::vector<std::string> files;
+    for (const engine_pair& pair : engine.pairs) files.push_back(pair.budgets);
+    refuse_own_input(files, {arguments.json, arguments.svg});
+    check_pairs(engine.pairs, typed);
     for (const std::string& name : typed.rolling) engine.rolling.push_back({.method = name});
     refuse_repeats(typed.rolling, "--rolling");
     refuse_repeats(arguments.ratios, "--ratios");

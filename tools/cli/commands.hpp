@@ -2,6 +2,7 @@
 /// The tool's commands, their arguments already checked. Each returns an exit code.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -49,20 +50,28 @@ struct eval_arguments {
 
 int run_eval(const eval_arguments& arguments);
 
+/// Where queries are from and who shares rows out: the setting of a run of methods.
+struct engine_pair {
+  std::string queries;
+  std::string budgets;                    ///< uniform, measured, ... or a file of shares
+  std::vector<std::string> methods = {};  ///< run with it; empty: all
+
+  [[nodiscard]] bool runs(const std::string& method) const {
+    return methods.empty() || std::find(methods.begin(), methods.end(), method) != methods.end();
+  }
+};
+
 /// `kvfit eval --engine`.
 struct engine_arguments {
   std::string folder;  ///< of a model and its documents; empty: captures are evaluated instead
   std::vector<candidate> candidates;
   std::vector<double> ratios;
-  std::int64_t documents = 0;  ///< of each kind; 0: all
-  /// Where queries are from and who shares rows out, one pair a run of all methods: as many names
-  /// in both, or one.
-  std::vector<std::string> queries = {"repeat"};
-  std::vector<std::string> budgets = {"uniform"};  ///< uniform, measured or a file of shares
-  std::vector<candidate> rolling;                  ///< to be measured in two rounds, too
-  std::string json;                                ///< empty: not written
-  std::string svg;                                 ///< empty: not written
-  std::vector<requirement> requirements;           ///< each about a row that is measured
+  std::int64_t documents = 0;             ///< of each kind; 0: all
+  std::vector<engine_pair> pairs;         ///< at least one
+  std::vector<candidate> rolling;         ///< to be measured in two rounds, too
+  std::string json;                       ///< empty: not written
+  std::string svg;                        ///< empty: not written
+  std::vector<requirement> requirements;  ///< each about a row that is measured
   std::uint64_t seed = 0;
   int threads = 0;
 };

@@ -42,24 +42,23 @@ int run_engine_eval(const engine_arguments& arguments) {
                    .documents = arguments.documents,
                    .stop = stop,
                    .seed = arguments.seed};
-  for (std::size_t i = 0; i < arguments.queries.size(); ++i) {
+  for (const engine_pair& pair : arguments.pairs) {
     engine_setting& setting = plan.settings.emplace_back();
-    setting.queries = find_query_source(arguments.queries[i]);
-    const std::string& budgets = arguments.budgets[i];
-    if (budgets == "uniform") continue;
-    if (budgets == "measured") {
-      setting.budgets = engine_budgets::measured;
+    setting.queries = find_query_source(pair.queries);
+    if (const auto named = find_budgets(pair.budgets)) {
+      setting.budgets = *named;
       continue;
     }
-    auto shares = kvfit::read_budgets_file(budgets);
-    if (!shares) return fail(budgets, shares.error());
+    auto shares = kvfit::read_budgets_file(pair.budgets);
+    if (!shares) return fail(pair.budgets, shares.error());
     setting.budgets = engine_budgets::given;
-    setting.file = budgets;
+    setting.file = pair.budgets;
     setting.shares = std::move(*shares);
   }
   for (std::size_t s = 0; s < plan.settings.size(); ++s) {
     for (const int rounds : {1, 2}) {
       for (const candidate& what : rounds == 1 ? arguments.candidates : arguments.rolling) {
+        if (!arguments.pairs[s].runs(what.method)) continue;
         for (const double ratio : arguments.ratios) plan.rows.push_back({what, ratio, s, rounds});
       }
     }

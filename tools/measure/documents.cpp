@@ -53,13 +53,46 @@ std::vector<document> stretches_of(const std::string& name, const std::vector<to
   return made;
 }
 
+/// The beginning of a continuation, to be read behind the prefix of another text.
+passage beginning_of(const passage& continuation, kvfit::index_t tokens) {
+  const std::size_t count = std::min(static_cast<std::size_t>(tokens), continuation.tokens.size());
+  passage made = continuation;
+  made.tokens.resize(count);
+  made.targets.resize(count);
+  made.kind = passage_kind::off_context;
+  return made;
+}
+
+/// Gives every stretch a passage of the next text that has stretches.
+void add_off_context(std::vector<std::vector<document>>& books, kvfit::index_t tokens) {
+  for (std::size_t b = 0; b < books.size(); ++b) {
+    for (std::size_t step = 1; step < books.size(); ++step) {
+      const std::vector<document>& next = books[(b + step) % books.size()];
+      if (next.empty()) continue;
+      for (std::size_t i = 0; i < books[b].size(); ++i) {
+        books[b][i].passages.push_back(
+            beginning_of(next[i % next.size()].passages.front(), tokens));
+      }
+      break;
+    }
+  }
+}
+
 /// Question and answer as one passage: the answer's tokens are predicted from the question's last.
 passage passage_of(const std::vector<token>& question, const std::vector<token>& answer) {
   passage made{.tokens = question,
                .first_row = static_cast<kvfit::index_t>(question.size()) - 1,
-               .targets = answer};
+               .targets = answer,
+               .kind = passage_kind::answer};
   made.tokens.insert(made.tokens.end(), answer.begin(), answer.end() - 1);
   return made;
+}
+
+/// Where `answer` stands first in `prefix`, as a share of its length.
+std::optional<double> depth_of(const std::vector<token>& answer, const std::vector<token>& prefix) {
+  const auto found = std::search(prefix.begin(), prefix.end(), answer.begin(), answer.end());
+  if (found == prefix.end()) return std::nullopt;
+  return static_cast<double>(found - prefix.begin()) / static_cast<double>(prefix.size());
 }
 
 const json* field(const json& from, const char* key) {
@@ -132,6 +165,7 @@ kvfit::result<std::vector<document>> read_recall(const std::filesystem::path& pa
       const auto answer = tokenizer.encode(a->get_ref<const std::string&>());
       if (question.empty() || answer.empty()) return malformed("a question or answer is empty");
       one.passages.push_back(passage_of(question, answer));
+      one.passages.back().depth = depth_of(answer, one.prefix);
     }
     made.push_back(std::move(one));
   }
@@ -151,6 +185,7 @@ kvfit::result<std::vector<document>> read_documents(const std::filesystem::path&
     books.push_back(stretches_of(path.stem().string(), tokenizer.encode(*text), bos, plan));
     longest = std::max(longest, books.back().size());
   }
+  add_off_context(books, plan.off_context);
   std::vector<document> all;
   for (std::size_t i = 0; i < longest; ++i) {
     for (std::vector<document>& book : books) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "cli/without_bad_alloc.hpp"
@@ -42,8 +43,76 @@ double seconds_from(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+/// A reading that asks for what the prefix has, and the first token of its answer.
+struct answered_question {
+  std::size_t reading = 0;
+  index_t answer = 0;
+};
+
+/// Questions of the queries whose answers, as the model gave them, stand word for word in the
+/// prefix: those of words that are no names have none there.
+std::vector<answered_question> facts_of(const kvfit::reference_queries& queries,
+                                        const asked_text& text) {
+  const std::vector<llama::token> mark = text.tokenizer->encode(end_of_question);
+  std::vector<answered_question> facts;
+  for (std::size_t r = 0; r < queries.readings.size(); ++r) {
+    const kvfit::query_reading& reading = queries.readings[r];
+    const auto& tokens = reading.tokens;
+    const auto asked = std::search(tokens.begin(), tokens.end(), mark.begin(), mark.end());
+    if (!reading.is_after_cache || asked == tokens.end()) continue;
+    const auto answer = asked + std::ssize(mark);
+    if (answer == tokens.end()) continue;
+    const auto there = std::search(text.tokens.begin(), text.tokens.end(), answer, tokens.end());
+    if (there != text.tokens.end()) facts.push_back({r, answer - tokens.begin()});
+  }
+  return facts;
+}
+
+/// Queries to fit on, and what judges.
+struct judging {
+  kvfit::reference_queries fit;
+  std::vector<kvfit::judged_text> texts;
+};
+
+kvfit::result<judging> part_queries(const kvfit::reference_queries& queries, const asked_text& text,
+                                    budget_judges judged) {
+  constexpr std::size_t most = 6;
+  kvfit::text_hold_out how;
+  std::vector<index_t> answers;
+  if (judged == budget_judges::text_and_facts) {
+    const std::vector<answered_question> facts = facts_of(queries, text);
+    for (std::size_t i = 0; i < facts.size() && answers.size() < most; i += 2) {
+      how.named.push_back(facts[i].reading);
+      answers.push_back(facts[i].answer);
+    }
+  }
+  auto parts = kvfit::hold_out_texts(queries, how);
+  if (!parts) return parts.error();
+  judging made{std::move(parts->fit), {}};
+  const std::size_t running = parts->judge.size() - answers.size();
+  double tokens = 0;
+  double said = 0;  // tokens of answers, each predicted from the one before it
+  for (std::size_t i = 0; i < parts->judge.size(); ++i) {
+    std::vector<llama::token>& read = parts->judge[i];
+    if (i < running) {
+      tokens += static_cast<double>(read.size());
+      made.texts.push_back({.tokens = std::move(read)});
+      continue;
+    }
+    read.pop_back();  // nothing is to be said after the answer
+    const index_t first = answers[i - running] - 1;
+    said += static_cast<double>(read.size()) - static_cast<double>(first);
+    made.texts.push_back({.tokens = std::move(read), .first = first});
+  }
+  for (std::size_t i = running; i < made.texts.size() && running > 0; ++i) {
+    made.texts[i].weight = tokens / said;
+  }
+  return made;
+}
+
 kvfit::result<measured_document> measure_one(const llama::model& engine, const document& of,
                                              const asked_text& text, const query_source& source,
+                                             budget_judges judged,
                                              const std::function<bool()>& step) {
   const auto read = kvfit::make_reader(engine);
   if (!read) return read.error();
@@ -54,7 +123,7 @@ kvfit::result<measured_document> measure_one(const llama::model& engine, const d
   if (!queries) return queries.error();
   const double asking = seconds_from(start);
   start = std::chrono::steady_clock::now();
-  const auto parts = kvfit::hold_out_texts(*queries);
+  const auto parts = part_queries(*queries, text, judged);
   if (!parts) return parts.error();
   const auto length = static_cast<index_t>(of.prefix.size());
   std::vector<index_t> grid;
@@ -67,7 +136,7 @@ kvfit::result<measured_document> measure_one(const llama::model& engine, const d
   }
   const kvfit::cache_view full = prefix->cache.view();
   auto curves = kvfit::measure_model_influence(
-      *read, full, length, parts->judge, grid,
+      *read, full, length, std::span<const kvfit::judged_text>(parts->texts), grid,
       [&](const kvfit::head_id& head, index_t rows) -> kvfit::result<kvfit::compacted> {
         if (!step()) return error{errc::cancelled, "budgets", 0, error::none, {}};
         const auto layer = static_cast<std::size_t>(head.layer);
@@ -110,7 +179,8 @@ kvfit::index_t measuring_steps(const llama::model& engine, std::size_t documents
 kvfit::result<share_curves> measure_curves(const llama::model& engine,
                                            const std::vector<const document*>& on,
                                            const std::vector<asked_text>& texts,
-                                           const query_source& source, kvfit::thread_pool& pool,
+                                           const query_source& source, budget_judges judged,
+                                           kvfit::thread_pool& pool,
                                            const std::function<bool()>& step) {
   std::vector<std::optional<kvfit::result<measured_document>>> measured(on.size());
   std::mutex mutex;
@@ -120,8 +190,9 @@ kvfit::result<share_curves> measure_curves(const llama::model& engine,
   };
   pool.run(static_cast<index_t>(on.size()), [&](index_t i) noexcept {
     const auto at = static_cast<std::size_t>(i);
-    measured[at].emplace(without_bad_alloc(
-        "budgets", [&] { return measure_one(engine, *on[at], texts[at], source, one_at_a_time); }));
+    measured[at].emplace(without_bad_alloc("budgets", [&] {
+      return measure_one(engine, *on[at], texts[at], source, judged, one_at_a_time);
+    }));
   });
   share_curves mean{.shares = measured_shares, .losses = {}, .queries = {}};
   for (std::size_t d = 0; d < on.size(); ++d) {

@@ -2,6 +2,7 @@
 /// Rows for the heads of a model, by what the model says when one of them alone is compacted.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -39,6 +40,15 @@ asked_text asked_of(const document& of, const std::vector<document>& all,
 /// How often `measure_curves` calls `step`.
 kvfit::index_t measuring_steps(const llama::model& engine, std::size_t documents);
 
+/// What the model's predictions are judged on while one head is compact.
+enum class budget_judges : std::uint8_t {
+  text,  ///< texts of the queries, every token alike
+  /// Those, and answers that stand word for word in the prefix: every second of them, six at most;
+  /// the mean on answers' tokens counts as much as the mean on the texts'. Text alone where no
+  /// answer stands there.
+  text_and_facts,
+};
+
 /// Measures them on the prefixes of some documents, by `default`, fitted roughly, with queries of
 /// `source`: the mean of the documents' curves. Passages are not used; what judges are texts
 /// that the queries' other texts were fitted without. `step` is called after every head at every
@@ -46,7 +56,8 @@ kvfit::index_t measuring_steps(const llama::model& engine, std::size_t documents
 kvfit::result<share_curves> measure_curves(const llama::model& engine,
                                            const std::vector<const document*>& on,
                                            const std::vector<asked_text>& texts,
-                                           const query_source& source, kvfit::thread_pool& pool,
+                                           const query_source& source, budget_judges judged,
+                                           kvfit::thread_pool& pool,
                                            const std::function<bool()>& step);
 
 }  // namespace kvfit_tool

@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <utility>
 
 #include "cli/without_bad_alloc.hpp"
@@ -26,6 +27,14 @@ using kvfit::error;
 using kvfit::index_t;
 using kvfit::matrix;
 
+/// All but those of a file.
+constexpr std::pair<std::string_view, engine_budgets> named_budgets[] = {
+    {"uniform", engine_budgets::uniform},
+    {"measured", engine_budgets::measured},
+    {"measured_facts", engine_budgets::measured_facts},
+    {"global", engine_budgets::global},
+    {"adakv", engine_budgets::adakv}};
+
 error in(const document& of, error cause) {
   cause.argument = cause.argument.empty() ? of.name : of.name + ": " + cause.argument;
   return cause;
@@ -36,12 +45,13 @@ error in(const document& of, error cause) {
 struct prepared {
   const document* of = nullptr;
   kvfit::prefilled prefix;
-  kvfit::cache_view full = {};                     ///< refers to `prefix`
-  std::vector<kvfit::reference_queries> queries;   ///< one a setting
+  kvfit::cache_view full = {};  ///< refers to `prefix`
+  /// One a setting; settings of one source share them.
+  std::vector<std::shared_ptr<const kvfit::reference_queries>> queries;
   std::vector<kvfit::reference_queries> of_first;  ///< of the prefix's first half, for two rounds
   std::vector<double> query_seconds;
   std::vector<matrix> logits;  ///< a passage each, of its scored rows
-  said_figures said;
+  said_parts said;
 
   [[nodiscard]] index_t length() const { return static_cast<index_t>(of->prefix.size()); }
 };
@@ -56,13 +66,6 @@ struct measurement {
   std::vector<std::vector<made_queries>>& known;
 };
 
-/// ln p of a row of logits.
-Eigen::RowVectorXd log_softmax(const matrix& logits, index_t row) {
-  const Eigen::RowVectorXd wide = logits.row(row).cast<double>();
-  const double most = wide.maxCoeff();
-  return wide.array() - (most + std::log((wide.array() - most).exp().sum()));
-}
-
 /// Logits of the scored rows of a passage read behind `past`.
 kvfit::result<matrix> read_passage(const model_reader& read, const passage& of,
                                    const kvfit::cache_prefix& past) {
@@ -71,28 +74,6 @@ kvfit::result<matrix> read_passage(const model_reader& read, const passage& of,
   if (!hidden) return hidden.error();
   const matrix scored = hidden->middleRows(of.first_row, static_cast<index_t>(of.targets.size()));
   return read.model().logits(scored);
-}
-
-/// What was said against what should be, and against what the full cache says.
-said_figures compare(const passage& of, const matrix& full, const matrix& compact) {
-  said_figures said{.passages = 1};
-  bool is_right = true;
-  for (index_t i = 0; i < full.rows(); ++i) {
-    const Eigen::RowVectorXd p = log_softmax(full, i);
-    const Eigen::RowVectorXd q = log_softmax(compact, i);
-    const llama::token target = of.targets[static_cast<std::size_t>(i)];
-    index_t expected = 0;
-    index_t chosen = 0;
-    p.maxCoeff(&expected);
-    q.maxCoeff(&chosen);
-    ++said.tokens;
-    said.kl += (p.array().exp() * (p - q).array()).sum();
-    said.loss -= q[target];
-    said.agreed += chosen == expected ? 1 : 0;
-    is_right = is_right && chosen == target;
-  }
-  said.right = is_right ? 1 : 0;
-  return said;
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -112,6 +93,56 @@ kvfit::cache_view part_of(const kvfit::cache_view& full, index_t first, index_t 
   return part;
 }
 
+/// The first setting that has the queries of setting `s`.
+std::size_t first_of_source(const engine_plan& plan, std::size_t s) {
+  std::size_t first = 0;
+  while (plan.settings[first].queries != plan.settings[s].queries) ++first;
+  return first;
+}
+
+/// Makes the queries of one setting, or takes those that are made already.
+kvfit::result<void> ask_whole(const measurement& with, const asked_text& text, prepared& made,
+                              std::size_t s) {
+  if (const std::size_t first = first_of_source(with.plan, s); first < s) {
+    made.queries[s] = made.queries[first];
+    made.query_seconds[s] = made.query_seconds[first];
+    return {};
+  }
+  const auto& on = with.measured_on;
+  const auto place = std::find(on.begin(), on.end(), made.of) - on.begin();
+  if (place < std::ssize(with.known[s])) {
+    made_queries& known = with.known[s][static_cast<std::size_t>(place)];
+    made.queries[s] = std::make_shared<const kvfit::reference_queries>(std::move(known.queries));
+    made.query_seconds[s] = known.seconds;
+    return {};
+  }
+  const auto start = std::chrono::steady_clock::now();
+  auto queries = gather(with.read, made.of->prefix, kvfit::prefix_of(made.prefix.cache), text,
+                        *with.plan.settings[s].queries);
+  if (!queries) return queries.error();
+  made.queries[s] = std::make_shared<const kvfit::reference_queries>(std::move(*queries));
+  made.query_seconds[s] = seconds_since(start);
+  return {};
+}
+
+/// Makes the queries of the prefix's first half, where a row of the setting takes two rounds.
+kvfit::result<void> ask_half(const measurement& with, const asked_text& text, prepared& made,
+                             std::size_t s) {
+  const bool has_rounds =
+      std::any_of(with.plan.rows.begin(), with.plan.rows.end(),
+                  [s](const engine_row_plan& row) { return row.setting == s && row.rounds > 1; });
+  if (!has_rounds) return {};
+  const index_t half = made.length() / 2;
+  const auto before = kvfit::prefix_of(part_of(made.full, 0, half), with.read.layers(), half);
+  if (!before) return before.error();
+  asked_text first = text;
+  first.tokens = text.tokens.first(static_cast<std::size_t>(half));
+  auto of_first = gather(with.read, first.tokens, *before, first, *with.plan.settings[s].queries);
+  if (!of_first) return of_first.error();
+  made.of_first[s] = std::move(*of_first);
+  return {};
+}
+
 /// Makes the queries of all settings that rows of the plan use.
 kvfit::result<void> ask(const measurement& with, const asked_text& text, prepared& made) {
   const std::size_t settings = with.plan.settings.size();
@@ -119,33 +150,8 @@ kvfit::result<void> ask(const measurement& with, const asked_text& text, prepare
   made.of_first.resize(settings);
   made.query_seconds.assign(settings, 0);
   for (std::size_t s = 0; s < settings; ++s) {
-    const query_source& source = *with.plan.settings[s].queries;
-    const auto& on = with.measured_on;
-    const auto place = std::find(on.begin(), on.end(), made.of) - on.begin();
-    if (place < std::ssize(with.known[s])) {
-      made_queries& known = with.known[s][static_cast<std::size_t>(place)];
-      made.queries[s] = std::move(known.queries);
-      made.query_seconds[s] = known.seconds;
-    } else {
-      const auto start = std::chrono::steady_clock::now();
-      auto queries =
-          gather(with.read, made.of->prefix, kvfit::prefix_of(made.prefix.cache), text, source);
-      if (!queries) return queries.error();
-      made.queries[s] = std::move(*queries);
-      made.query_seconds[s] = seconds_since(start);
-    }
-    const bool has_rounds =
-        std::any_of(with.plan.rows.begin(), with.plan.rows.end(),
-                    [s](const engine_row_plan& row) { return row.setting == s && row.rounds > 1; });
-    if (!has_rounds) continue;
-    const index_t half = made.length() / 2;
-    const auto before = kvfit::prefix_of(part_of(made.full, 0, half), with.read.layers(), half);
-    if (!before) return before.error();
-    asked_text first = text;
-    first.tokens = text.tokens.first(static_cast<std::size_t>(half));
-    auto of_first = gather(with.read, first.tokens, *before, first, source);
-    if (!of_first) return of_first.error();
-    made.of_first[s] = std::move(*of_first);
+    if (const auto ok = ask_whole(with, text, made, s); !ok) return ok;
+    if (const auto ok = ask_half(with, text, made, s); !ok) return ok;
   }
   return {};
 }
@@ -163,7 +169,7 @@ kvfit::result<std::unique_ptr<prepared>> prepare(const measurement& with, const 
   for (const passage& each : of.passages) {
     auto logits = read_passage(with.read, each, full);
     if (!logits) return logits.error();
-    made->said.add(compare(each, *logits, *logits));
+    made->said.add(each, compare(each, *logits, *logits));
     made->logits.push_back(std::move(*logits));
   }
   return made;
@@ -171,7 +177,7 @@ kvfit::result<std::unique_ptr<prepared>> prepare(const measurement& with, const 
 
 /// One document under one candidate at one ratio.
 struct item_score {
-  said_figures said;
+  said_parts said;
   double seconds = 0;
 };
 
@@ -205,6 +211,18 @@ kvfit::result<std::vector<index_t>> rows_for(const std::vector<kvfit::head_rows>
   return kvfit::allocate(heads, total, by, {.at_least = least});
 }
 
+budget_judges judged_by(engine_budgets budgets) {
+  return budgets == engine_budgets::measured_facts ? budget_judges::text_and_facts
+                                                   : budget_judges::text;
+}
+
+/// Which keys are ranked together to share rows out; none: no ranking does.
+std::optional<ranked_together> ranking_of(engine_budgets budgets) {
+  if (budgets == engine_budgets::global) return ranked_together::all_heads;
+  if (budgets == engine_budgets::adakv) return ranked_together::heads_of_a_layer;
+  return std::nullopt;
+}
+
 /// A cache to read on over, and what it was made of.
 struct small_cache {
   std::shared_ptr<const kvfit::compacted_cache> block;
@@ -216,10 +234,19 @@ kvfit::result<small_cache> compact_whole(const measurement& with, const prepared
   const engine_setting& setting = with.plan.settings[row.setting];
   const auto start = std::chrono::steady_clock::now();
   const index_t length = at.length();
-  auto rows = rows_for(heads_with(at.full, [&](std::size_t) { return length; }), length,
-                       budget_at(length, row.ratio), setting, with.curves[row.setting]);
-  if (!rows) return rows.error();
-  auto small = compact_all(at.full, at.queries[row.setting].view(), plan, std::move(*rows));
+  const index_t each = budget_at(length, row.ratio);
+  const auto heads = heads_with(at.full, [&](std::size_t) { return length; });
+  const kvfit::cache_queries queries = at.queries[row.setting]->view();
+  const auto compact = [&]() -> kvfit::result<kvfit::compacted_cache> {
+    if (const auto within = ranking_of(setting.budgets)) {
+      const index_t total = each * static_cast<index_t>(heads.size());
+      return compact_ranked(at.full, queries, plan, *within, total);
+    }
+    auto rows = rows_for(heads, length, each, setting, with.curves[row.setting]);
+    if (!rows) return rows.error();
+    return compact_all(at.full, queries, plan, std::move(*rows));
+  };
+  auto small = compact();
   if (!small) return small.error();
   return small_cache{std::make_shared<const kvfit::compacted_cache>(std::move(*small)),
                      seconds_since(start)};
@@ -257,7 +284,7 @@ kvfit::result<small_cache> compact_twice(const measurement& with, const prepared
   rows = rows_for(heads_with(first, [&](std::size_t h) { return held[h] + at.length() - half; }),
                   at.length(), each, setting, curves);
   if (!rows) return rows.error();
-  auto again = compact_again(*block, live.view(), half, at.queries[row.setting].view(), plan,
+  auto again = compact_again(*block, live.view(), half, at.queries[row.setting]->view(), plan,
                              std::move(*rows));
   if (!again) return again.error();
   made.block = std::move(*again);
@@ -278,19 +305,30 @@ kvfit::result<item_score> score(const measurement& with, const prepared& at,
     const passage& each = at.of->passages[p];
     const auto logits = read_passage(with.read, each, *past);
     if (!logits) return logits.error();
-    made.said.add(compare(each, at.logits[p], *logits));
+    made.said.add(each, compare(each, at.logits[p], *logits));
   }
   return made;
 }
 
-void add_to(engine_row& row, const document& of, const said_figures& said, double seconds) {
-  (of.is_recall ? row.answers : row.text).add(said);
+void add_to(engine_row& row, const said_parts& said, double seconds) {
+  row.said.add(said);
   row.seconds += seconds;
   ++row.documents;
 }
 
 double share(double sum, index_t count) {
   return count == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(count);
+}
+
+/// A ranking is of one round.
+kvfit::result<void> check_rounds(const engine_plan& plan) {
+  for (const engine_row_plan& row : plan.rows) {
+    const engine_setting& setting = plan.settings[row.setting];
+    if (row.rounds == 1 || !ranking_of(setting.budgets)) continue;
+    return error{errc::invalid_option, "rounds", row.rounds, 1,
+                 "no rows are ranked over heads in several rounds: " + setting.budgets_name()};
+  }
+  return {};
 }
 
 /// Every ratio leaves every document a row.
@@ -344,45 +382,47 @@ std::string label_in(const engine_plan& plan, const engine_row_plan& row) {
 
 }  // namespace
 
-std::string engine_setting::budgets_name() const {
-  if (budgets == engine_budgets::given) return file;
-  return budgets == engine_budgets::measured ? "measured" : "uniform";
+std::optional<engine_budgets> find_budgets(std::string_view name) {
+  const auto found = std::find_if(std::begin(named_budgets), std::end(named_budgets),
+                                  [&](const auto& each) { return each.first == name; });
+  if (found == std::end(named_budgets)) return std::nullopt;
+  return found->second;
 }
 
-void said_figures::add(const said_figures& more) {
-  tokens += more.tokens;
-  kl += more.kl;
-  loss += more.loss;
-  agreed += more.agreed;
-  right += more.right;
-  passages += more.passages;
+std::string engine_setting::budgets_name() const {
+  const auto found = std::find_if(std::begin(named_budgets), std::end(named_budgets),
+                                  [&](const auto& each) { return each.second == budgets; });
+  return found == std::end(named_budgets) ? file : std::string(found->first);
 }
 
 double engine_row::kl() const {
-  return share(text.kl, text.tokens);
+  return said.text.mean_kl();
 }
 double engine_row::top1() const {
-  return share(static_cast<double>(text.agreed), text.tokens);
+  return said.text.top1();
 }
 double engine_row::recall() const {
-  return share(static_cast<double>(answers.right), answers.passages);
+  return said.answers.recall();
 }
 double engine_row::answer_kl() const {
-  return share(answers.kl, answers.tokens);
+  return said.answers.mean_kl();
+}
+double engine_row::off_context_kl() const {
+  return said.off_context.mean_kl();
 }
 double engine_row::seconds_each() const {
   return share(seconds, documents);
 }
 double engine_row::perplexity_change(const engine_row& full) const {
-  return std::expm1(share(text.loss - full.text.loss, text.tokens));
+  return std::expm1(share(said.text.loss - full.said.text.loss, said.text.tokens));
 }
 
 index_t evaluations_of(const llama::model& engine, const std::vector<document>& documents,
                        const engine_plan& plan) {
   const std::vector<const document*> taken = first_of(documents, plan.documents);
-  const auto measured = std::count_if(
-      plan.settings.begin(), plan.settings.end(),
-      [](const engine_setting& each) { return each.budgets == engine_budgets::measured; });
+  const auto measured =
+      std::count_if(plan.settings.begin(), plan.settings.end(),
+                    [](const engine_setting& each) { return needs_curves(each.budgets); });
   return static_cast<index_t>(taken.size() * (1 + plan.rows.size())) +
          measured * measuring_steps(engine, calibrating(taken).size());
 }
@@ -394,6 +434,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
                                           const kvfit::watch& by) {
   const std::vector<const document*> documents = first_of(all_documents, plan.documents);
   if (const auto ok = check_ratios(documents, plan); !ok) return ok.error();
+  if (const auto ok = check_rounds(plan); !ok) return ok.error();
   const auto read = kvfit::make_reader(engine);
   if (!read) return read.error();
   engine_evaluation made;
@@ -423,15 +464,16 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
     engine_setting_facts& facts = made.settings.emplace_back();
     facts.queries = setting.queries->name;
     facts.budgets = setting.budgets_name();
-    if (setting.budgets != engine_budgets::measured) continue;
+    if (!needs_curves(setting.budgets)) continue;
     std::vector<asked_text> texts;
     for (const document* each : on) texts.push_back(text_of(*each));
-    auto measured = measure_curves(engine, on, texts, *setting.queries, pool, [&] {
-      if (by.cancel != nullptr && by.cancel->is_requested()) return false;
-      ++before;
-      if (by.progress) by.progress(before, all);
-      return true;
-    });
+    auto measured =
+        measure_curves(engine, on, texts, *setting.queries, judged_by(setting.budgets), pool, [&] {
+          if (by.cancel != nullptr && by.cancel->is_requested()) return false;
+          ++before;
+          if (by.progress) by.progress(before, all);
+          return true;
+        });
     if (!measured) return measured.error();
     facts.budget_seconds = measured->seconds;
     known[s] = std::move(measured->queries);
@@ -485,7 +527,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
     for (std::size_t d = 0; d < count; ++d) {
       const document& of = *documents[first + d];
       const prepared& at = ***ready[d];
-      add_to(made.full, of, at.said, 0);
+      add_to(made.full, at.said, 0);
       ++(of.is_recall ? made.recall_documents : made.texts);
       made.prefix = std::max(made.prefix, static_cast<index_t>(of.prefix.size()));
       for (std::size_t s = 0; s < plan.settings.size(); ++s) {
@@ -494,7 +536,7 @@ kvfit::result<engine_evaluation> evaluate(const llama::model& engine,
       }
       for (std::size_t r = 0; r < rows; ++r) {
         const item_score& one = **scores[r * count + d];
-        add_to(made.rows[r], of, one.said,
+        add_to(made.rows[r], one.said,
                one.seconds + made.settings[plan.rows[r].setting].budget_seconds /
                                  static_cast<double>(documents.size()));
       }

@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model.hpp"
@@ -17,27 +18,28 @@
 #include "measure/documents.hpp"
 #include "measure/evaluation.hpp"
 #include "measure/query_source.hpp"
+#include "measure/said.hpp"
 
 namespace kvfit_tool {
-
-/// Sums over passages; `kl` and all else divided by their counts are the figures.
-struct said_figures {
-  kvfit::index_t tokens = 0;  ///< distributions compared
-  double kl = 0;              ///< Σ KL(full ‖ compact), nats
-  double loss = 0;            ///< Σ −ln p(target)
-  kvfit::index_t agreed = 0;  ///< most likely tokens that are the full cache's
-  kvfit::index_t right = 0;   ///< passages whose targets all are the most likely tokens
-  kvfit::index_t passages = 0;
-
-  void add(const said_figures& more);
-};
 
 /// Who shares rows out among the model's heads.
 enum class engine_budgets : std::uint8_t {
   uniform,   ///< every head keeps as many of its own
   measured,  ///< by what the model says when one head alone is compacted
-  given,     ///< by a file of shares
+  /// The same, judged on answers that the context has, too (`measure_curves`).
+  measured_facts,
+  given,   ///< by a file of shares
+  global,  ///< by one ranking of the keys of all heads (`compact_ranked`)
+  adakv,   ///< by one ranking a layer, with Ada-KV's safeguard
 };
+
+/// The budgets of that name; none: it may be a file.
+std::optional<engine_budgets> find_budgets(std::string_view name);
+
+/// Whether somebody must measure curves for it.
+constexpr bool needs_curves(engine_budgets budgets) {
+  return budgets == engine_budgets::measured || budgets == engine_budgets::measured_facts;
+}
 
 /// Where queries are from, and who shares rows out.
 struct engine_setting {
@@ -45,7 +47,7 @@ struct engine_setting {
   engine_budgets budgets = engine_budgets::uniform;
   std::string file = {};                       ///< of `given`
   std::vector<kvfit::head_share> shares = {};  ///< of `given`
-  /// "uniform", "measured", the file's name.
+  /// "uniform", "measured", "measured_facts", "global", "adakv", the file's name.
   [[nodiscard]] std::string budgets_name() const;
 };
 
@@ -56,15 +58,16 @@ struct engine_row {
   std::size_t setting = 0;  ///< its place in the plan
   int rounds = 1;           ///< 2: compacted twice, as the text comes
   double ratio = 1;
-  said_figures text = {};     ///< on true continuations
-  said_figures answers = {};  ///< on answers
-  double seconds = 0;         ///< Σ over documents of the time of their compactions, one thread
+  said_parts said = {};
+  double seconds = 0;  ///< Σ over documents of the time of their compactions, one thread
   kvfit::index_t documents = 0;
 
-  [[nodiscard]] double kl() const;            ///< mean on continuations, nats; NaN without texts
-  [[nodiscard]] double top1() const;          ///< share of agreed tokens there
-  [[nodiscard]] double recall() const;        ///< share of right answers; NaN without questions
-  [[nodiscard]] double answer_kl() const;     ///< mean on answers
+  [[nodiscard]] double kl() const;         ///< mean on continuations, nats; NaN without texts
+  [[nodiscard]] double top1() const;       ///< share of agreed tokens there
+  [[nodiscard]] double recall() const;     ///< share of right answers; NaN without questions
+  [[nodiscard]] double answer_kl() const;  ///< mean on answers
+  /// Mean on texts that have nothing to do with the context; NaN without such.
+  [[nodiscard]] double off_context_kl() const;
   [[nodiscard]] double seconds_each() const;  ///< a document
   /// Perplexity on continuations over the full cache's, less 1.
   [[nodiscard]] double perplexity_change(const engine_row& full) const;
@@ -119,10 +122,11 @@ kvfit::index_t evaluations_of(const llama::model& engine, const std::vector<docu
 /// and reads the passages over the result. At ratio r a cache of H heads of T rows keeps
 /// H · floor(T / r) in all, floor(T / r) a head or by the setting's budgets, at least 1. Measured
 /// budgets are measured once, on the prefixes of the first text and the first recall document; the
-/// time that took is spread over the documents and counted in `seconds`. In two rounds, the first
-/// half of the prefix is compacted to that size as soon as it is read, the second half is read over
-/// the result, and both are compacted again (`rolling_cache`). Documents are held as many at a time
-/// as there are threads; figures do not depend on the threads, seconds do.
+/// time that took is spread over the documents and counted in `seconds`. Rankings are made anew for
+/// every document and ratio, of one round alone (`invalid_option` for two). In two rounds, the
+/// first half of the prefix is compacted to that size as soon as it is read, the second half is
+/// read over the result, and both are compacted again (`rolling_cache`). Documents are held as many
+/// at a time as there are threads; figures do not depend on the threads, seconds do.
 ///
 /// Progress counts up to `evaluations_of`. The first error in the order of documents and rows;
 /// `cancelled` after `by.cancel`; `budget_out_of_range` where a ratio leaves no row.

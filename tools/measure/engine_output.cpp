@@ -19,6 +19,7 @@ namespace kvfit_tool {
 namespace {
 
 constexpr std::size_t cell_width = 8;
+constexpr std::size_t depth_width = 11;
 
 /// One figure of a row, and how the table writes it.
 struct figure {
@@ -31,6 +32,12 @@ std::vector<figure> figures_of(const engine_evaluation& measured) {
   std::vector<figure> all;
   if (measured.texts > 0) {
     all.push_back({"KL to full, nats", [](const engine_row& row) { return row.kl(); }});
+  }
+  if (measured.full.said.off_context.passages > 0) {
+    all.push_back(
+        {"KL off context, nats", [](const engine_row& row) { return row.off_context_kl(); }});
+  }
+  if (measured.texts > 0) {
     all.push_back({"perplexity change, %",
                    [&](const engine_row& row) { return row.perplexity_change(measured.full); },
                    true});
@@ -44,12 +51,17 @@ std::vector<figure> figures_of(const engine_evaluation& measured) {
   return all;
 }
 
-std::string cell(const figure& of, const engine_row& row) {
-  const double value = of.of(row);
-  if (!of.is_share || !std::isfinite(value)) return three_digits(value);
+/// A share in per cent.
+std::string share_cell(double value) {
+  if (!std::isfinite(value)) return three_digits(value);
   char text[32];
   std::snprintf(text, sizeof text, "%.1f", 100 * value);
   return text;
+}
+
+std::string cell(const figure& of, const engine_row& row) {
+  const double value = of.of(row);
+  return of.is_share ? share_cell(value) : three_digits(value);
 }
 
 std::string right_aligned(const std::string& text, std::size_t width) {
@@ -106,13 +118,19 @@ std::string heading(const engine_evaluation& measured) {
     }
     out += "\n";
   }
-  const said_figures& text = measured.full.text;
+  const said_figures& text = measured.full.said.text;
   if (measured.texts > 0) {
     const double loss = text.loss / static_cast<double>(text.tokens);
     out += "Full cache: perplexity " + three_digits(std::exp(loss)) + " on " +
            counted(text.tokens, "token") + " after " + counted(measured.texts, "text") + ".\n";
   }
-  const said_figures& answers = measured.full.answers;
+  const said_figures& off = measured.full.said.off_context;
+  if (off.passages > 0) {
+    out += "Off context: " + counted(off.tokens, "token") +
+           " of other texts, read behind these; perplexity " +
+           three_digits(std::exp(off.loss / static_cast<double>(off.tokens))) + ".\n";
+  }
+  const said_figures& answers = measured.full.said.answers;
   if (measured.recall_documents > 0) {
     out += "Full cache: " + std::to_string(answers.right) + " of " +
            counted(answers.passages, "question") + " about " +
@@ -121,8 +139,56 @@ std::string heading(const engine_evaluation& measured) {
   return out;
 }
 
+/// Recall and KL on answers by the part of the context in which the fact stands: a line a row.
+std::string depth_table(const engine_evaluation& measured, std::size_t name_width) {
+  const auto& full = measured.full.said.by_depth;
+  if (std::all_of(full.begin(), full.end(), [](const auto& part) { return part.passages == 0; })) {
+    return "";
+  }
+  std::string counts;
+  std::string quarters;
+  for (std::size_t i = 0; i < depths; ++i) {
+    counts += (i == 0 ? "" : ", ") + std::to_string(full[i].passages);
+    quarters += right_aligned("quarter " + std::to_string(i + 1), depth_width);
+  }
+  std::string out =
+      "\nBy the quarter of the context that has the fact (questions: " + counts + ")\n";
+  const std::string before(name_width + 2 + cell_width, ' ');
+  out += before + "  " + left_aligned("answers right, %", depths * depth_width) +
+         "  KL on answers, nats\n";
+  out += left_aligned("method", name_width) + "  " + right_aligned("ratio", cell_width) + "  " +
+         quarters + "  " + quarters + "\n";
+  for (const std::string& label : labels_of(measured)) {
+    for (const double ratio : ratios_of(measured)) {
+      const engine_row* const row = row_at(measured, label, ratio);
+      if (row == nullptr) continue;
+      out += left_aligned(label, name_width) + "  " +
+             right_aligned(ratio_text(ratio) + "x", cell_width) + "  ";
+      for (const said_figures& part : row->said.by_depth) {
+        out += right_aligned(share_cell(part.recall()), depth_width);
+      }
+      out += "  ";
+      for (const said_figures& part : row->said.by_depth) {
+        out += right_aligned(three_digits(part.mean_kl()), depth_width);
+      }
+      out += "\n";
+    }
+  }
+  return out;
+}
+
 nlohmann::ordered_json number(double value) {
   return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json();
+}
+
+nlohmann::ordered_json by_depth(const engine_row& row) {
+  auto parts = nlohmann::ordered_json::array();
+  for (const said_figures& part : row.said.by_depth) {
+    parts.push_back({{"questions", part.passages},
+                     {"recall", number(part.recall())},
+                     {"answer_kl", number(part.mean_kl())}});
+  }
+  return parts;
 }
 
 nlohmann::ordered_json of(const engine_row& row, const engine_evaluation& measured) {
@@ -136,6 +202,8 @@ nlohmann::ordered_json of(const engine_row& row, const engine_evaluation& measur
           {"recall", number(row.recall())},
           {"seconds", number(row.seconds_each())},
           {"answer_kl", number(row.answer_kl())},
+          {"off_context_kl", number(row.off_context_kl())},
+          {"by_depth", by_depth(row)},
           {"queries", setting.queries},
           {"budgets", setting.budgets},
           {"rounds", row.rounds}};
@@ -202,15 +270,15 @@ std::string to_table(const engine_evaluation& measured) {
       out += "\n";
     }
   }
-  return out;
+  return out + depth_table(measured, name_width);
 }
 
 std::string to_plot(const engine_evaluation& measured) {
   plot drawn;
   drawn.title = "What a model says over compact caches, against the full one";
   drawn.subtitle = counted(measured.texts, "text") + " with " +
-                   counted(measured.full.text.tokens, "token") + " continued; " +
-                   counted(measured.full.answers.passages, "question") + " about " +
+                   counted(measured.full.said.text.tokens, "token") + " continued; " +
+                   counted(measured.full.said.answers.passages, "question") + " about " +
                    counted(measured.recall_documents, "document") + ". Dashed: rows evicted.";
   drawn.rows.emplace_back();
   if (measured.texts > 0) {
@@ -222,12 +290,23 @@ std::string to_plot(const engine_evaluation& measured) {
     drawn.rows.back().push_back(panel(measured, "Recall of facts", "share of answers right", true,
                                       [](const engine_row& row) { return row.recall(); }));
   }
+  std::vector<plot_panel> below;
+  if (measured.full.said.off_context.passages > 0) {
+    below.push_back(panel(measured, "Off context: next token of another text",
+                          "mean KL(full ‖ compact), nats", false,
+                          [](const engine_row& row) { return row.off_context_kl(); }));
+  }
+  if (measured.recall_documents > 0) {
+    below.push_back(panel(measured, "Next token, on answers", "mean KL(full ‖ compact), nats",
+                          false, [](const engine_row& row) { return row.answer_kl(); }));
+  }
+  if (!below.empty()) drawn.rows.push_back(std::move(below));
   return to_svg(drawn);
 }
 
 std::string to_json(const engine_evaluation& measured) {
   using json = nlohmann::ordered_json;
-  const said_figures& text = measured.full.text;
+  const said_figures& text = measured.full.said.text;
   json out = {{"format", "kvfit-engine-eval"},
               {"version", engine_eval_version},
               {"library_version", kvfit::version},
@@ -235,8 +314,9 @@ std::string to_json(const engine_evaluation& measured) {
               {"settings", json::array()},
               {"texts", measured.texts},
               {"text_tokens", text.tokens},
+              {"off_context_tokens", measured.full.said.off_context.tokens},
               {"recall_documents", measured.recall_documents},
-              {"questions", measured.full.answers.passages},
+              {"questions", measured.full.said.answers.passages},
               {"prefix", measured.prefix},
               {"perplexity", number(std::exp(text.loss / static_cast<double>(text.tokens)))},
               {"seed", measured.seed},

@@ -86,6 +86,8 @@ constexpr engine_figure of_engines[] = {
     {"recall", [](const engine_row& row, const engine_row&) { return row.recall(); }},
     {"seconds", [](const engine_row& row, const engine_row&) { return row.seconds_each(); }},
     {"answer_kl", [](const engine_row& row, const engine_row&) { return row.answer_kl(); }},
+    {"off_context_kl",
+     [](const engine_row& row, const engine_row&) { return row.off_context_kl(); }},
 };
 
 }  // namespace

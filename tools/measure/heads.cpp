@@ -221,6 +221,27 @@ kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache
       cache, queries, {.head = *head, .shares = kvfit::budgets::rows{std::move(rows)}}, alone);
 }
 
+kvfit::result<kvfit::compacted_cache> compact_ranked(const kvfit::cache_view& cache,
+                                                     const kvfit::cache_queries& queries,
+                                                     const head_plan& plan, ranked_together within,
+                                                     kvfit::index_t total) {
+  const auto head = options_of(plan);
+  if (!head) return head.error();
+  const auto* own = head->selection.get_if<kvfit::selection::highest_attention>();
+  const auto by =
+      own != nullptr
+          ? *own
+          : kvfit::selection::highest_attention{.importance = kvfit::importance_kind::max};
+  kvfit::cache_options options{.budget = total, .head = *head};
+  if (within == ranked_together::all_heads) {
+    options.shares = kvfit::budgets::global_ranking{.by = by};
+  } else {
+    options.shares = kvfit::budgets::layer_ranking{.by = by};
+  }
+  kvfit::thread_pool alone(1);
+  return kvfit::compact_cache(cache, queries, options, alone);
+}
+
 kvfit::result<std::shared_ptr<const kvfit::compacted_cache>> compact_again(
     std::shared_ptr<const kvfit::compacted_cache> block, const kvfit::cache_view& live,
     kvfit::index_t first_live, const kvfit::cache_queries& queries, const head_plan& plan,

@@ -128,6 +128,20 @@ kvfit::result<kvfit::compacted_cache> compact_all(const kvfit::cache_view& cache
                                                   const head_plan& plan,
                                                   std::vector<kvfit::index_t> rows);
 
+/// Which keys are ranked together where rows are shared out by a ranking.
+enum class ranked_together : std::uint8_t {
+  all_heads,         ///< `budgets::global_ranking`: one threshold, a row a head at least
+  heads_of_a_layer,  ///< `budgets::layer_ranking`, its safeguard as published
+};
+
+/// The same with `total` rows in all, by a ranking: by what the method itself ranks keys by, where
+/// it keeps the highest (kvzip the maximum attention, h2o the mean, ...); by the maximum attention,
+/// KVzip's rule, for all other methods.
+kvfit::result<kvfit::compacted_cache> compact_ranked(const kvfit::cache_view& cache,
+                                                     const kvfit::cache_queries& queries,
+                                                     const head_plan& plan, ranked_together within,
+                                                     kvfit::index_t total);
+
 /// Goes on with a rolling cache: `live` has come, and one round takes all of it. None before the
 /// first round. Returns the block.
 kvfit::result<std::shared_ptr<const kvfit::compacted_cache>> compact_again(

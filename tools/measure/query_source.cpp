@@ -47,8 +47,8 @@ kvfit::result<kvfit::sources::self_study> questions(const asked_text& text) {
                                    .limits = {.tokens = 6, .stop = text.stops},
                                    .draw = kvfit::make_sampler(kvfit::greedy{})};
   for (const std::string& word : capitalised_words(*words)) {
-    asked.prompts.push_back(
-        text.tokenizer->encode(" Question: What is the secret number of " + word + "? Answer:"));
+    asked.prompts.push_back(text.tokenizer->encode(" Question: What is the secret number of " +
+                                                   word + end_of_question));
   }
   return asked;
 }

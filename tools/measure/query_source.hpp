@@ -21,6 +21,9 @@ struct asked_text {
   std::vector<std::vector<llama::token>> others = {};  ///< texts of other documents
 };
 
+/// How a question of `self_study` ends; the model's answer follows.
+inline constexpr const char* end_of_question = "? Answer:";
+
 /// One way to make reference queries of a prefix.
 struct query_source {
   std::string_view name;

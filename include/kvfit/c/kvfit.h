@@ -231,7 +231,8 @@ typedef struct kvfit_rope {
  *          cache.memory (cache_options); rolling.trigger, rolling.target, rolling.sinks,
  *          rolling.recent (rolling_options). Yes and no are 1 and 0.
  * words    storage.rows, storage.bias: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2; precision: fp32, bf16x3,
- *          bf16; cache.shares: uniform, pyramid, global_ranking; cache.fallback: none, copies
+ *          bf16; cache.shares: uniform, pyramid, global_ranking,
+ *          layer_ranking; cache.fallback: none, copies
  * lists    protect.rows, selection.rows (the rows to keep), cache.skip (layers), cache.rows (rows of
  *          each head, instead of shares)
  */

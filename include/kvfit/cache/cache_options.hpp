@@ -9,6 +9,7 @@
 
 #include "kvfit/cache/allocate.hpp"
 #include "kvfit/cache/global_ranking.hpp"
+#include "kvfit/cache/layer_ranking.hpp"
 #include "kvfit/cache/row_bounds.hpp"
 #include "kvfit/cache/shares.hpp"
 #include "kvfit/compact/options.hpp"
@@ -27,8 +28,9 @@ struct rows {
 namespace kvfit {
 
 /// Any way to share rows out among heads; the first is the default.
-using any_budget = std::variant<budgets::uniform, budgets::pyramid, budgets::given,
-                                budgets::influence, budgets::global_ranking, budgets::rows>;
+using any_budget =
+    std::variant<budgets::uniform, budgets::pyramid, budgets::given, budgets::influence,
+                 budgets::global_ranking, budgets::rows, budgets::layer_ranking>;
 
 /// What becomes of a head whose method fails on the way (no query sees a key of it, a product
 /// overflows, a fitted value does not fit its storage). Input that is wrong is always an error.

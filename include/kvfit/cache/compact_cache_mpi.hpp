@@ -91,7 +91,7 @@ inline namespace KVFIT_ISA {
 /// their own heads first, so a wish to stop is best expressed on all. Same input, same bytes, for
 /// any number of ranks and threads, on machines of one kind.
 ///
-/// Messages besides a few numbers: reports (about 1.3 KB a head), under `budgets::global_ranking` 4
+/// Messages besides a few numbers: reports (about 1.3 KB a head), under a budget that ranks keys 4
 /// bytes a row of the cache, and the compact rows where they are gathered. Holds on each rank what
 /// the serial call holds for its own heads, the reports, and all compact rows where they are
 /// gathered.

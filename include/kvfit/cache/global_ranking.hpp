@@ -20,7 +20,10 @@ namespace kvfit::budgets {
 
 /// Each head gets as many rows as it has among the Σ t_h most important keys of all heads (global
 /// highest attention, arXiv:2602.16284), within its bounds. A key's importance is made of attention
-/// weights, which sum to 1 for each query of each head, and so can be compared between heads.
+/// weights, which sum to 1 for each query of each head, and so can be compared between heads. By
+/// the maximum, {.by = {.importance = importance_kind::max}}, with queries of a repeat, it is
+/// KVzip's one threshold over all heads (arXiv:2505.23416); `head_limits::at_least` is the fewest
+/// rows that a head keeps below it.
 ///
 /// With `selection::highest_attention` of the same settings, fitted on all queries, the rows kept
 /// are that ranking's, and no head is scored twice (`plan_cache`).

@@ -24,11 +24,11 @@ inline namespace KVFIT_ISA {
 ///
 /// Errors: those of `tasks_of`, of the budget policy and of `compact`'s checks, these with the
 /// head's name in front ("L3H1: keys"); `cancelled`. Cost: one read of all inputs; under
-/// `budgets::global_ranking` a score pass of every head besides, as many at a time as
-/// `options.memory` has space for, and 4 bytes a row. Where the fits would begin with that very
-/// pass (a selection by the same importance, all queries fitted on), the plan keeps what it gave, 4
-/// bytes · (n (d_v + 3) + T) a head, so that no head is scored twice; under `options.memory` as
-/// many of them as leave memory for the heads under way.
+/// `budgets::global_ranking` and `layer_ranking` a score pass of every head besides, as many at a
+/// time as `options.memory` has space for, and 4 bytes a row. Where the fits would begin with that
+/// very pass (a selection by the same importance, all queries fitted on), the plan keeps what it
+/// gave, 4 bytes · (n (d_v + 3) + T) a head, so that no head is scored twice; under
+/// `options.memory` as many of them as leave memory for the heads under way.
 template <executor E>
 [[nodiscard]] result<cache_plan> plan_cache(const cache_view& cache, const cache_queries& queries,
                                             const cache_options& options, E&& how,

@@ -31,15 +31,15 @@
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// Importance of the keys of each head that may be kept, under `budgets::global_ranking`. Makes
-/// `known`, where given, what the fits need not compute again.
+/// Importance of the keys of each head that may be kept, under a policy that ranks
+/// them (`ranking_of`). Makes `known`, where given, what the fits need not compute again.
 template <executor E>
 result<std::vector<std::vector<float>>> importance_of_tasks(const cache_view& cache,
                                                             std::span<const head_task> tasks,
                                                             const cache_options& options, E&& how,
                                                             const watch& by, index_t* failed_at,
                                                             std::vector<known_scores>* known) {
-  score_options wanted = wanted_scores(std::get<budgets::global_ranking>(options.shares).by);
+  score_options wanted = wanted_scores(*ranking_of(options.shares));
   wanted.precision = options.head.precision;
   const auto largest = largest_ranking(tasks, wanted, options, failed_at);
   if (!largest) return largest.error();

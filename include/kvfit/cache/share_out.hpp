@@ -79,6 +79,13 @@ inline result<std::vector<index_t>> given_rows(const std::vector<index_t>& each,
   return rows;
 }
 
+/// What a policy ranks keys by; null for policies that rank none.
+inline const selection::highest_attention* ranking_of(const any_budget& shares) noexcept {
+  if (const auto* all = std::get_if<budgets::global_ranking>(&shares)) return &all->by;
+  if (const auto* layer = std::get_if<budgets::layer_ranking>(&shares)) return &layer->by;
+  return nullptr;
+}
+
 /// Refuses budgets before any key is read. True where the policy ranks keys and not all can be
 /// kept: `share_out` then needs their importance.
 inline result<bool> check_shares(std::span<const head_rows> heads, const cache_options& options) {
@@ -91,9 +98,12 @@ inline result<bool> check_shares(std::span<const head_rows> heads, const cache_o
   const auto bounds = bounds_of_tasks(heads, options);
   if (!bounds) return bounds.error();
   if (const auto ok = check_total(*bounds, options.budget); !ok) return ok.error();
-  const auto* ranking = std::get_if<budgets::global_ranking>(&options.shares);
+  const auto* ranking = ranking_of(options.shares);
   if (ranking == nullptr) return false;
-  if (const auto ok = check_settings(ranking->by); !ok) return ok.error();
+  if (const auto ok = check_settings(*ranking); !ok) return ok.error();
+  if (const auto* layer = std::get_if<budgets::layer_ranking>(&options.shares)) {
+    if (const auto ok = check_safeguard(layer->safeguard); !ok) return ok.error();
+  }
   return true;
 }
 
@@ -117,6 +127,8 @@ inline result<std::vector<index_t>> share_out(std::span<const head_rows> heads,
           return given_rows(policy.each, heads, options);
         } else if constexpr (std::is_same_v<Policy, budgets::global_ranking>) {
           return rank_globally(importance, *bounds, options.budget);
+        } else if constexpr (std::is_same_v<Policy, budgets::layer_ranking>) {
+          return rank_in_layers(importance, heads, *bounds, options.budget, policy.safeguard);
         } else {
           return allocate_within(heads, *bounds, options.budget, policy);
         }

@@ -22,11 +22,15 @@ struct text_hold_out {
   index_t stretch = 64;  ///< ≥ 1 tokens: longer texts judge by so many from their middle
   index_t every = 4;     ///< ≥ 2: of the others one in so many judges, whole
   index_t most = 6;      ///< ≥ 1 texts of either length, evenly spread
+  /// Readings that judge besides, whole, by their places in `reference_queries::readings`: texts
+  /// that the caller knows to matter, such as questions whose answers the context has.
+  std::vector<std::size_t> named = {};
 };
 
 struct held_out_texts {
-  reference_queries fit;                  ///< no query of a text, or stretch, that judges
-  std::vector<std::vector<token>> judge;  ///< to be read after the cache, each by itself
+  reference_queries fit;  ///< no query of a text, or stretch, that judges
+  /// To be read after the cache, each by itself; those named come last, in their order.
+  std::vector<std::vector<token>> judge;
 };
 
 }  // namespace kvfit
@@ -43,7 +47,8 @@ inline namespace KVFIT_ISA {
 ///     auto curves = kvfit::measure_model_influence(*read, cache, length, parts->judge, grid,
 ///     compact);
 ///
-/// Errors: `invalid_option` for settings out of range; `empty_input` where no text judges, or no
+/// Errors: `invalid_option` for settings out of range, and for a name that is no text after the
+/// cache or stands twice; `empty_input` where no text judges, or no
 /// query is left to fit on; those of `hold_out` for the set. Copies the rows fitted on.
 [[nodiscard]] inline result<held_out_texts> hold_out_texts(const reference_queries& queries,
                                                            const text_hold_out& how = {}) {
@@ -60,28 +65,43 @@ inline namespace KVFIT_ISA {
     std::vector<char> judges(static_cast<std::size_t>(queries.rows()), 0);
     std::vector<std::size_t> long_ones;
     std::vector<std::size_t> short_ones;
+    std::vector<char> is_named(queries.readings.size(), 0);
+    for (const std::size_t r : how.named) {
+      if (r < is_named.size() && is_named[r] == 0 && queries.readings[r].is_after_cache) {
+        is_named[r] = 1;
+        continue;
+      }
+      return error{errc::invalid_option, "named", static_cast<index_t>(r),
+                   static_cast<index_t>(queries.readings.size()),
+                   "must be readings after the cache, each once"};
+    }
     for (std::size_t r = 0; r < queries.readings.size(); ++r) {
       const query_reading& reading = queries.readings[r];
-      if (!reading.is_after_cache) continue;
+      if (!reading.is_after_cache || is_named[r] != 0) continue;
       const bool is_long = static_cast<index_t>(reading.tokens.size()) > how.stretch;
       (is_long ? long_ones : short_ones).push_back(r);
     }
+    const auto let_judge = [&](const query_reading& reading, index_t first, index_t end) {
+      parts.judge.emplace_back(reading.tokens.begin() + first, reading.tokens.begin() + end);
+      for (std::size_t i = 0; i < reading.rows.size(); ++i) {
+        if (reading.rows[i] < first || reading.rows[i] >= end) continue;
+        judges[static_cast<std::size_t>(reading.first_row) + i] = 1;
+      }
+    };
     const auto take = [&](const std::vector<std::size_t>& texts, index_t count) {
       const auto all = static_cast<index_t>(texts.size());
       for (const index_t which : sample_rows(all, count, sampling::stride, 0)) {
         const query_reading& reading = queries.readings[texts[static_cast<std::size_t>(which)]];
         const auto length = static_cast<index_t>(reading.tokens.size());
         const index_t first = std::max<index_t>(0, (length - how.stretch) / 2);
-        const index_t end = std::min(length, first + how.stretch);
-        parts.judge.emplace_back(reading.tokens.begin() + first, reading.tokens.begin() + end);
-        for (std::size_t i = 0; i < reading.rows.size(); ++i) {
-          if (reading.rows[i] < first || reading.rows[i] >= end) continue;
-          judges[static_cast<std::size_t>(reading.first_row) + i] = 1;
-        }
+        let_judge(reading, first, std::min(length, first + how.stretch));
       }
     };
     take(long_ones, std::min(how.most, static_cast<index_t>(long_ones.size())));
     take(short_ones, std::min(how.most, static_cast<index_t>(short_ones.size()) / how.every));
+    for (const std::size_t r : how.named) {
+      let_judge(queries.readings[r], 0, static_cast<index_t>(queries.readings[r].tokens.size()));
+    }
     std::vector<index_t> fit;
     for (index_t row = 0; row < queries.rows(); ++row) {
       if (judges[static_cast<std::size_t>(row)] == 0) fit.push_back(row);

@@ -18,6 +18,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
+#include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/queries/cache_prefix.hpp"
 #include "kvfit/queries/live_cache.hpp"
@@ -29,6 +30,13 @@ namespace kvfit {
 template <class F>
 concept head_compaction = requires(F& compact, const head_id& head, index_t rows) {
   { compact(head, rows) } -> std::same_as<result<compacted>>;
+};
+
+/// A text that judges, and how much what the model says of it counts.
+struct judged_text {
+  std::vector<token> tokens;
+  index_t first = 0;  ///< what is said after earlier tokens does not count, 0 ≤ first < length
+  double weight = 1;  ///< of each token that counts, finite, ≥ 0
 };
 
 }  // namespace kvfit
@@ -48,10 +56,10 @@ inline matrix log_softmax(const matrix& logits) {
   return out;
 }
 
-/// Σ over rows of KL(p ‖ q), nats.
-inline double divergence(const matrix& log_p, const matrix& log_q) {
+/// Σ over rows from `first` on of KL(p ‖ q), nats.
+inline double divergence(const matrix& log_p, const matrix& log_q, index_t first) {
   double sum = 0;
-  for (index_t i = 0; i < log_p.rows(); ++i) {
+  for (index_t i = first; i < log_p.rows(); ++i) {
     const Eigen::ArrayXd p = log_p.row(i).cast<double>().transpose();
     const Eigen::ArrayXd q = log_q.row(i).cast<double>().transpose();
     sum += (p.exp() * (p - q)).sum();
@@ -61,6 +69,8 @@ inline double divergence(const matrix& log_p, const matrix& log_q) {
 
 /// A text over the full cache: hidden states as they enter every layer, and what the model says.
 struct full_reading {
+  index_t first = 0;
+  double weight = 1;
   std::vector<matrix> entering;
   matrix log_probabilities;
 };
@@ -72,11 +82,13 @@ class influence_measurement {
                         std::span<const index_t> grid)
       : read_(read), prefix_(std::move(prefix)), grid_(grid) {}
 
-  result<void> read_full(std::span<const std::vector<token>> texts) {
-    for (const std::vector<token>& text : texts) {
-      auto hidden = read_.embed(text, prefix_.positions);
+  result<void> read_full(std::span<const judged_text> texts) {
+    for (const judged_text& text : texts) {
+      auto hidden = read_.embed(text.tokens, prefix_.positions);
       if (!hidden) return hidden.error();
       full_reading& made = readings_.emplace_back();
+      made.first = text.first;
+      made.weight = text.weight;
       live_cache live(read_.shapes(), prefix_.positions);
       for (index_t l = 0; l < read_.layers(); ++l) {
         made.entering.push_back(*hidden);
@@ -85,7 +97,7 @@ class influence_measurement {
       auto said = says(*hidden);
       if (!said) return said.error();
       made.log_probabilities = std::move(*said);
-      tokens_ += hidden->rows();
+      weight_ += text.weight * static_cast<double>(hidden->rows() - text.first);
     }
     return {};
   }
@@ -135,19 +147,37 @@ class influence_measurement {
         ok = said.error();
         break;
       }
-      sum += divergence(text.log_probabilities, *said);
+      sum += text.weight * divergence(text.log_probabilities, *said, text.first);
     }
     std::swap(blocks, before);
     if (!ok) return ok.error();
-    return sum / static_cast<double>(tokens_);
+    return sum / weight_;
   }
 
   const reader<E, X>& read_;
   cache_prefix prefix_;
   std::span<const index_t> grid_;
   std::vector<full_reading> readings_;
-  index_t tokens_ = 0;
+  double weight_ = 0;
 };
+
+inline result<void> check_judging(std::span<const judged_text> texts) {
+  if (texts.empty()) return error{errc::empty_input, "texts", 0, error::none, {}};
+  bool counts = false;
+  for (const judged_text& text : texts) {
+    const auto length = static_cast<index_t>(text.tokens.size());
+    if (text.first < 0 || (length > 0 && text.first >= length)) {
+      return error{errc::invalid_option, "first", text.first, length,
+                   "must be a place within its text"};
+    }
+    if (!(text.weight >= 0 && std::isfinite(text.weight))) {
+      return refuse_number("weight", text.weight, "must be finite and not negative");
+    }
+    counts = counts || text.weight > 0;
+  }
+  if (counts) return {};
+  return error{errc::invalid_option, "weight", error::none, error::none, "all are 0"};
+}
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
@@ -160,13 +190,15 @@ inline namespace KVFIT_ISA {
 ///
 ///     f_h(t) = mean over tokens of the texts of KL(full ‖ head h at t rows), nats
 ///
-/// of the next token's distribution. It is what `measure_influence` can only stand in for: a head
-/// that copies shows its worth in what is said, whatever its own errors are. The paper measures
-/// changes of the answer's log-perplexity so (arXiv:2602.16284, influence curves), once per model.
-/// Heads are measured one by one, and what they lose together is taken for the sum.
+/// of the next token's distribution; the mean is weighted where texts say so. It is what
+/// `measure_influence` can only stand in for: a head that copies shows its worth in what is said,
+/// whatever its own errors are. The paper measures changes of the answer's log-perplexity so
+/// (arXiv:2602.16284, influence curves), once per model. Heads are measured one by one, and what
+/// they lose together is taken for the sum.
 ///
 /// full: the cache, all layers of the engine, its next token at `positions`. texts: what is read
-/// after it; such as will be asked, and none that the heads are fitted on. grid: rows, ≥ 1,
+/// after it; such as will be asked, and none that the heads are fitted on. Few tokens that matter,
+/// such as answers, count beside many others by their weight. grid: rows, ≥ 1,
 /// strictly ascending; a head's own length (loss 0) ends every curve, and budgets from there on are
 /// left out. compact_head: `result<compacted>(const head_id&, index_t rows)`, which must not keep
 /// what it is given.
@@ -178,16 +210,16 @@ inline namespace KVFIT_ISA {
 ///     asked.shares = kvfit::budgets::influence{*curves};
 ///
 /// Errors: `empty_input` for no text, budget or global layer; `invalid_option` for budgets out of
-/// order; those of `prefix_of`, `reader::embed` and `reader::run` (`cancelled` among them), and of
-/// `compact_head`. Cost: heads × grid compactions, and as many readings of the texts from the
-/// head's layer on. Memory: a state a token and layer, a number a token and word of the vocabulary.
-/// Same input, same bytes, whoever runs the heads.
+/// order, and for a text's first token or weight out of range; those of `prefix_of`,
+/// `reader::embed` and `reader::run` (`cancelled` among them), and of `compact_head`. Cost: heads ×
+/// grid compactions, and as many readings of the texts from the head's layer on. Memory: a state a
+/// token and layer, a number a token and word of the vocabulary. Same input, same bytes, whoever
+/// runs the heads.
 template <engine E, executor X, head_compaction Compact>
 [[nodiscard]] result<std::vector<influence_curve>> measure_model_influence(
     const reader<E, X>& read, const cache_view& full, index_t positions,
-    std::span<const std::vector<token>> texts, std::span<const index_t> grid,
-    Compact&& compact_head) {
-  if (texts.empty()) return error{errc::empty_input, "texts", 0, error::none, {}};
+    std::span<const judged_text> texts, std::span<const index_t> grid, Compact&& compact_head) {
+  if (const auto ok = detail::check_judging(texts); !ok) return ok.error();
   if (grid.empty()) return error{errc::empty_input, "grid", 0, error::none, {}};
   for (std::size_t i = 0; i < grid.size(); ++i) {
     const index_t before = i > 0 ? grid[i - 1] : 0;
@@ -213,6 +245,21 @@ template <engine E, executor X, head_compaction Compact>
         if (curves.empty())
           return error{errc::empty_input, "layers", 0, error::none, "no global one"};
         return curves;
+      });
+}
+
+/// The same, every token of every text alike.
+template <engine E, executor X, head_compaction Compact>
+[[nodiscard]] result<std::vector<influence_curve>> measure_model_influence(
+    const reader<E, X>& read, const cache_view& full, index_t positions,
+    std::span<const std::vector<token>> texts, std::span<const index_t> grid,
+    Compact&& compact_head) {
+  return detail::catch_bad_alloc(
+      "measure_model_influence", [&]() -> result<std::vector<influence_curve>> {
+        std::vector<judged_text> alike;
+        for (const std::vector<token>& text : texts) alike.push_back({.tokens = text});
+        return measure_model_influence(read, full, positions, std::span<const judged_text>(alike),
+                                       grid, compact_head);
       });
 }
 

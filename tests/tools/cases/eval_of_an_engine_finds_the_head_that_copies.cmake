@@ -52,6 +52,19 @@ endforeach()
 figure(seconds rows.json settings 1 budget_seconds)
 check(seconds_3 GREATER_EQUAL seconds)
 
+# Judged on answers besides, too, the head that copies gets the most rows, and no fewer than by text alone.
+run(0 ${KVFIT} eval --engine short --methods last --ratios 4 --json facts.json --queries self_study,mixture
+  --budgets measured_facts)
+foreach(setting 0 1)
+  figure(budgets facts.json settings ${setting} budgets)
+  check("${budgets}" STREQUAL "measured_facts")
+  figure(by_facts facts.json settings ${setting} shares_at_20 11)
+  foreach(head RANGE 10)
+    figure(share facts.json settings ${setting} shares_at_20 ${head})
+    check(share LESS by_facts)
+  endforeach()
+endforeach()
+
 # Of the context's own queries none comes from a text that could judge.
 run(1 ${KVFIT} eval --engine short --methods last --ratios 4 --queries context --budgets measured)
 check(err MATCHES "empty_input.*readings")

@@ -2,7 +2,7 @@ include(${CMAKE_CURRENT_LIST_DIR}/../run.cmake)
 foreach(threads 1 3)
   run(0 ${KVFIT} eval --engine ${SOURCE}/examples/data/tinybooks --documents 2 --methods h2o --ratios 40
     --threads ${threads} --json rows.json)
-  foreach(name kl ppl_change top1 recall answer_kl)
+  foreach(name kl ppl_change top1 recall answer_kl off_context_kl)
     figure(${name} rows.json rows 1 ${name})
     string(APPEND figures_${threads} "${${name}} ")
   endforeach()

@@ -71,8 +71,13 @@ class digest {
     add(by.exact);
     if (with_lists) add(by.curves);
   }
-  void add_shares(const budgets::global_ranking& by, bool) noexcept {
-    add(by.by.importance, by.by.pooling, by.by.pooling_width, by.by.window);
+  void add_ranking(const selection::highest_attention& by) noexcept {
+    add(by.importance, by.pooling, by.pooling_width, by.window);
+  }
+  void add_shares(const budgets::global_ranking& by, bool) noexcept { add_ranking(by.by); }
+  void add_shares(const budgets::layer_ranking& by, bool) noexcept {
+    add_ranking(by.by);
+    add(by.safeguard);
   }
   void add_shares(const budgets::rows& by, bool with_lists) noexcept {
     if (with_lists) add(by.each);
