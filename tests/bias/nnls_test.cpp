@@ -13,6 +13,7 @@
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
+#include "support/dense.hpp"
 
 using kvfit::errc;
 using kvfit::mass_weighting;
@@ -63,7 +64,7 @@ class kept_rows {
       : scored_(head.cache(), head.queries), rows_(rows), head_(head) {
     const auto equation =
         kvfit_test::make_mass_equation(head.cache(), head.queries, {}, mass_weighting::absolute);
-    columns_ = equation.columns_of(rows).cast<float>();
+    columns_ = oracle::to_float(equation.columns_of(rows));
   }
 
   [[nodiscard]] kvfit::bias_problem problem() const { return {&columns_, &scored_.scores(), {}}; }
@@ -90,7 +91,8 @@ class kept_rows {
   /// Mean over queries of |Σ_j Φ_ij w_j − y_i| / y_i.
   [[nodiscard]] double relative_error(const Eigen::VectorXd& w) const {
     const auto [m, y] = in_double(mass_weighting::relative);
-    return (m * w - y).cwiseAbs().mean();
+    const Eigen::VectorXd missing = oracle::product(m, w) - y;
+    return missing.cwiseAbs().mean();
   }
 
  private:
@@ -103,9 +105,7 @@ class kept_rows {
 /// How far least-squares weights may move when columns come in fp32: entries are off by a share of
 /// some 1e-5 (16 terms · 2⁻²⁴ · logits of 10), which the condition number magnifies.
 double weight_error(const Eigen::MatrixXd& m, const Eigen::VectorXd& w) {
-  const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> squares(m.transpose() * m,
-                                                               Eigen::EigenvaluesOnly);
-  const Eigen::VectorXd ascending = squares.eigenvalues();
+  const Eigen::VectorXd ascending = oracle::eigenvalues(oracle::transposed_product(m, m));
   return 1e-5 * std::sqrt(ascending[ascending.size() - 1] / ascending[0]) * w.norm();
 }
 
@@ -273,8 +273,8 @@ TEST_CASE("a query that sees nothing has no say in the weights", "[bias][nnls]")
   const auto masked =
       fit_by({.solver = solver}, kvfit::bias_problem{&columns, &scored.scores(), {}});
   REQUIRE(masked);
-  const double error =
-      (to_vector(masked->weights) - without.fit({.solver = solver}).weights).cwiseAbs().maxCoeff();
+  const double error = oracle::largest_difference(to_vector(masked->weights),
+                                                  without.fit({.solver = solver}).weights);
   INFO("weights differ by " << error);
   CHECK(error < 1e-4 * to_vector(masked->weights).maxCoeff());
 }

@@ -10,6 +10,7 @@
 #include "kvfit/attention/attend.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 
 using kvfit::dtype;
 using kvfit::errc;
@@ -25,17 +26,17 @@ kvfit_test::MatrixXd run_kernel(const kvfit::row_view& queries, const kvfit::kv_
                                 Logit&& logit) {
   const auto q = kvfit_test::to_double(queries);
   const auto k = kvfit_test::to_double(block.keys);
-  kvfit_test::MatrixXd s = q * k.transpose();
+  kvfit_test::MatrixXd s = oracle::product(q, k.transpose());
   for (kvfit::index_t i = 0; i < s.rows(); ++i) {
     for (kvfit::index_t j = 0; j < s.cols(); ++j) s(i, j) = logit(s(i, j), j);
     s.row(i) = (s.row(i).array() - s.row(i).maxCoeff()).exp();
     s.row(i) /= s.row(i).sum();
   }
-  return s * kvfit_test::to_double(block.values);
+  return oracle::product(s, kvfit_test::to_double(block.values));
 }
 
 double far(const kvfit_test::MatrixXd& a, const kvfit::matrix& b) {
-  return (a - b.cast<double>()).cwiseAbs().maxCoeff();
+  return oracle::largest_difference(a, oracle::to_double(b));
 }
 
 /// A layer of two heads with biases made up, the second one row shorter.

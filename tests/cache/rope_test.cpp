@@ -9,6 +9,7 @@
 
 #include "kvfit/attention/attend.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 #include "support/random_matrix.hpp"
 
 namespace kvfit_test {
@@ -51,7 +52,7 @@ kvfit::matrix prefilled(const kvfit::matrix& plain, const rope& how,
 double largest_difference(const kvfit::matrix& a, const kvfit::matrix& b) {
   REQUIRE(a.rows() == b.rows());
   REQUIRE(a.cols() == b.cols());
-  return (a.cast<double>() - b.cast<double>()).cwiseAbs().maxCoeff();
+  return oracle::largest_difference(oracle::to_double(a), oracle::to_double(b));
 }
 
 /// A compact block whose contents do not matter.

@@ -11,6 +11,7 @@
 #include "kvfit/presets.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
+#include "support/dense.hpp"
 
 using namespace kvfit_test;
 using kvfit::compact_options;
@@ -248,11 +249,12 @@ TEST_CASE("results are rounded to their storage types, and values fitted with th
       logits.col(j) = all.col(row).array() + static_cast<double>(bias[j]);
       own.row(j) = made.values.row(row).cast<double>();
     }
-    return fitted_values(softmax(logits), softmax(all) * made.values.cast<double>(), own);
+    const Eigen::MatrixXd output = oracle::product(softmax(all), oracle::to_double(made.values));
+    return fitted_values(softmax(logits), output, own);
   };
-  const Eigen::MatrixXd found = fitted.values.cast<double>();
-  const double as_stored = (found - values_under(fitted.bias)).norm() / found.norm();
-  const double as_fitted = (found - values_under(exact.bias)).norm() / found.norm();
+  const Eigen::MatrixXd found = oracle::to_double(fitted.values);
+  const double as_stored = oracle::relative_error(values_under(fitted.bias), found);
+  const double as_fitted = oracle::relative_error(values_under(exact.bias), found);
   INFO("values off by " << as_stored << " from those under the stored bias, by " << as_fitted
                         << " from those under the exact one");
   CHECK(as_stored < 1e-4);

@@ -20,6 +20,7 @@
 #include "kvfit/view/store.hpp"
 #include "kvfit/view/writable_view.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 
 using namespace kvfit_test;
 using kvfit::compact_options;
@@ -314,8 +315,8 @@ TEST_CASE("G: DeepSeek's shape: 16 query heads on one latent of 576, values its 
   constexpr index_t asked = 24;  // queries a head
   // Latents of low rank, as a projection leaves them, and what the rotation adds.
   const kvfit::matrix basis = random_matrix(12, depth, 1, 0.4F);
-  const kvfit::matrix latents =
-      random_matrix(rows, 12, 2) * basis + random_matrix(rows, depth, 3, 0.1F);
+  const kvfit::matrix latents = oracle::product_in_float(random_matrix(rows, 12, 2), basis) +
+                                random_matrix(rows, depth, 3, 0.1F);
   // As an engine has it: one tensor in fp16, values a view of its first columns.
   std::vector<kvfit::fp16> memory(static_cast<std::size_t>(rows * depth));
   const kvfit::row_view keys(kvfit::row_memory{.data = memory.data(),
@@ -330,8 +331,9 @@ TEST_CASE("G: DeepSeek's shape: 16 query heads on one latent of 576, values its 
   for (index_t h = 0; h < heads; ++h) {
     const auto seed = static_cast<std::uint64_t>(10 + h);
     const kvfit::matrix turn = random_matrix(12, 12, seed, 0.2F);
-    asking.push_back(random_matrix(asked, 12, seed + 100) * turn * basis);
-    unseen.push_back(random_matrix(asked, 12, seed + 200) * turn * basis);
+    const kvfit::matrix head_basis = oracle::product_in_float(turn, basis);
+    asking.push_back(oracle::product_in_float(random_matrix(asked, 12, seed + 100), head_basis));
+    unseen.push_back(oracle::product_in_float(random_matrix(asked, 12, seed + 200), head_basis));
   }
   const std::vector<kvfit::query_block> blocks(asking.begin(), asking.end());
   const std::vector<kvfit::query_block> test(unseen.begin(), unseen.end());

@@ -13,6 +13,7 @@
 #include "refine/refine_case.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 
 namespace {
 
@@ -63,16 +64,17 @@ class naive_objective {
       if (mass > 0) x.row(i) /= mass;
     }
     const MatrixXd fx = f_.asDiagonal() * x;
-    const MatrixXd start = of_.original.cast<double>();
-    MatrixXd gram = fx.transpose() * fx;
+    const MatrixXd start = oracle::to_double(of_.original);
+    MatrixXd gram = oracle::transposed_product(fx, fx);
     out.ridge = ridge < 0 ? 1e-6 * gram.trace() / static_cast<double>(gram.rows()) : ridge;
     gram.diagonal().array() += out.ridge;
-    out.values =
-        start + gram.ldlt().solve(fx.transpose() * (f_.asDiagonal() * full_.output - fx * start));
+    const MatrixXd target = f_.asDiagonal() * full_.output;
+    const MatrixXd rest = target - oracle::product(fx, start);
+    out.values = start + oracle::solve_by_ldlt(gram, oracle::transposed_product(fx, rest));
     if (settings_.output_weight > 0) {
-      out.penalty =
-          settings_.output_weight * out.ridge * (out.values - start).squaredNorm() / seen_;
-      out.output = (f_.asDiagonal() * (full_.output - x * out.values)).squaredNorm() / seen_;
+      out.penalty = settings_.output_weight * out.ridge *
+                    std::pow(oracle::distance(out.values, start), 2) / seen_;
+      out.output = std::pow(oracle::residual_norm(fx, out.values, target), 2) / seen_;
     }
     out.total = settings_.output_weight * out.output + settings_.mass_weight * out.mass;
     return out;
@@ -105,15 +107,14 @@ void check_objective(const refine_case& of, kvfit::objective_settings settings) 
   const auto value = objective(of.keys, of.bias, keys_gradient, bias_gradient);
 
   const naive_objective naive(of, settings);
-  const MatrixXd keys = of.keys.cast<double>();
+  const MatrixXd keys = oracle::to_double(of.keys);
   const VectorXd bias = of.bias.cast<double>();
   const auto expected = naive.at(keys, bias);
   CHECK(value.total == Approx(expected.total).epsilon(1e-4));
   CHECK(value.mass == Approx(expected.mass).epsilon(1e-4).margin(1e-6));
   CHECK(value.output == Approx(expected.output).epsilon(1e-4).margin(1e-12));
   if (settings.output_weight > 0) {
-    CHECK((objective.values().cast<double>() - expected.values).norm() <=
-          1e-3 * expected.values.norm());
+    CHECK(oracle::relative_error(oracle::to_double(objective.values()), expected.values) <= 1e-3);
   }
 
   constexpr double h = 1e-4;
@@ -145,8 +146,8 @@ void check_objective(const refine_case& of, kvfit::objective_settings settings) 
   REQUIRE(keys_gradient.rows() == 6);
   REQUIRE(keys_gradient.cols() == 8);
   REQUIRE(bias_gradient.size() == 6);
-  const auto share_off = [](const auto& found, const auto& wanted) {
-    return (found.template cast<double>() - wanted).norm() / wanted.norm();
+  const auto share_off = [](const kvfit::matrix& found, const MatrixXd& wanted) {
+    return oracle::relative_error(oracle::to_double(found), wanted);
   };
   INFO("gradients off by shares of " << share_off(keys_gradient, by_keys) << " (keys) and "
                                      << share_off(bias_gradient, by_bias) << " (bias)");
@@ -310,8 +311,8 @@ TEST_CASE("a batch takes every s-th query of every part, counted through its blo
     const kvfit::index_t i = is_second ? taken[k] - 277 : taken[k];
     const kvfit::matrix& from = is_second ? others : of.made.queries;
     const auto& of_part = is_second ? *second_scores : *scores;
-    CHECK((batch.queries.row(at).cast<double>() - scale * from.row(i).cast<double>()).norm() <
-          1e-5);
+    CHECK(oracle::distance(oracle::to_double(batch.queries.row(at)),
+                           scale * oracle::to_double(from.row(i))) < 1e-5);
     CHECK(batch.log_mass[at] == of_part.log_mass[i]);
     const bool sees = of_part.log_mass[i] > -std::numeric_limits<float>::infinity();
     CHECK(batch.sees[at] == (sees ? 1.0F : 0.0F));
@@ -321,13 +322,13 @@ TEST_CASE("a batch takes every s-th query of every part, counted through its blo
       const auto found = static_cast<double>(batch.added_across(l, at));
       CHECK((found == expected || std::abs(found - expected) < 1e-5));
     }
-    const double length = of_part.output.row(i).cast<double>().norm();
+    const MatrixXd whole = oracle::to_double(of_part.output.row(i));
+    const double length = whole.norm();
     const double square = static_cast<double>(batch.inverse_length[at]) *
                           static_cast<double>(batch.inverse_length[at]);
     if (sees) CHECK(static_cast<double>(batch.inverse_length[at]) <= 1.00001 / length);
-    CHECK((batch.weighted_output.row(at).cast<double>() -
-           square * of_part.output.row(i).cast<double>())
-              .norm() <= 1e-5 * std::max(1.0, square * length));
+    CHECK(oracle::distance(oracle::to_double(batch.weighted_output.row(at)), square * whole) <=
+          1e-5 * std::max(1.0, square * length));
   }
 }
 

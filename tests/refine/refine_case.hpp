@@ -13,6 +13,7 @@
 #include "selection/heads.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 
 namespace kvfit_test {
 
@@ -101,9 +102,9 @@ class moved_logits {
   }
 
   [[nodiscard]] MatrixXd operator()(const MatrixXd& keys, const VectorXd& bias) const {
-    const MatrixXd queries = of_.made.queries.cast<double>();
+    const MatrixXd queries = oracle::to_double(of_.made.queries);
     const double scale = of_.rule.scale ? static_cast<double>(*of_.rule.scale) : 1 / std::sqrt(8.0);
-    MatrixXd logits = scale * queries * keys.transpose();
+    MatrixXd logits = scale * oracle::product(queries, keys.transpose());
     const auto cap = static_cast<double>(of_.rule.soft_cap);
     if (cap > 0) logits = (logits / cap).unaryExpr([](double x) { return std::tanh(x); }) * cap;
     logits += added_;

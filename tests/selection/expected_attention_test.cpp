@@ -14,6 +14,7 @@
 #include "selection/heads.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
+#include "support/dense.hpp"
 
 using kvfit::query_block;
 using kvfit::selection::expected_attention;
@@ -32,7 +33,7 @@ Eigen::VectorXd log_scores_in_double(const std::vector<Eigen::MatrixXd>& heads,
   for (std::size_t h = 0; h < heads.size(); ++h) {
     Eigen::VectorXd logits(keys.rows());
     for (kvfit::index_t j = 0; j < keys.rows(); ++j) {
-      const Eigen::VectorXd products = scale * heads[h] * keys.row(j).transpose();
+      const Eigen::VectorXd products = scale * oracle::product(heads[h], keys.row(j).transpose());
       const double mean = products.mean();
       logits[j] = mean + 0.5 * (products.array() - mean).square().mean() + bias[j];
     }

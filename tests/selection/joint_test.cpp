@@ -14,6 +14,7 @@
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
+#include "support/dense.hpp"
 
 using kvfit::errc;
 using kvfit::output_weighting;
@@ -56,8 +57,8 @@ struct joint_equation {
     for (std::size_t k = 0; k < rows.size(); ++k) {
       some.col(static_cast<kvfit::index_t>(k)) = columns.col(rows[k]);
     }
-    const Eigen::MatrixXd fitted = some.completeOrthogonalDecomposition().solve(targets);
-    return (targets - some * fitted).squaredNorm();
+    const Eigen::MatrixXd fitted = oracle::solve_by_orthogonal(some, targets);
+    return std::pow(oracle::residual_norm(some, fitted, targets), 2);
   }
 };
 
@@ -531,8 +532,8 @@ TEST_CASE("target columns are the outputs' weights, and outputs over their rms n
       make_joint_equation(made.cache(), made.queries, 2.5, {}, weighting);
   REQUIRE(targets.columns().rows() == 150);
   REQUIRE(targets.columns().cols() == 8);
-  const Eigen::MatrixXd found = targets.columns().cast<double>();
-  CHECK((found - equation.targets).norm() <= 1e-5 * equation.targets.norm());
-  CHECK((found.col(0) / 2.5 - targets.row_weights().cast<double>()).norm() <=
-        1e-5 * targets.row_weights().cast<double>().norm());
+  const Eigen::MatrixXd found = oracle::to_double(targets.columns());
+  CHECK(oracle::relative_error(found, equation.targets) <= 1e-5);
+  const Eigen::VectorXd row_weights = targets.row_weights().cast<double>();
+  CHECK(oracle::relative_error(found.col(0) / 2.5, row_weights) <= 1e-5);
 }

@@ -7,6 +7,7 @@
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
+#include "support/dense.hpp"
 
 using kvfit::mass_columns;
 using kvfit::mass_weighting;
@@ -63,7 +64,7 @@ TEST_CASE("the mass equation's columns, norms, products and target are the oracl
   // and sums of up to 100 of them in fp32 add 100 · 2⁻²⁴ at worst.
   constexpr double relative = 1e-4;
   const std::vector<kvfit::index_t> some = {60, 0, 9, 31};
-  const Eigen::MatrixXd found = columns.columns(some).cast<double>().transpose();
+  const Eigen::MatrixXd found = oracle::to_double(columns.columns(some).transpose());
   const Eigen::MatrixXd wanted = expected.columns_of(some);
   const double column_error =
       ((found - wanted).cwiseAbs() - relative * wanted.cwiseAbs()).maxCoeff();
@@ -83,12 +84,13 @@ TEST_CASE("the mass equation's columns, norms, products and target are the oracl
   kvfit::vector norms;
   columns.norms(norms);
   const Eigen::VectorXd wanted_norms = expected.columns.colwise().norm();
-  CHECK((norms.cast<double>() - wanted_norms).cwiseAbs().maxCoeff() <=
+  CHECK(oracle::largest_difference(norms.cast<double>(), wanted_norms) <=
         relative * wanted_norms.maxCoeff());
 
   kvfit::vector agreement;
   columns.correlate(columns.target(), agreement);
-  const Eigen::VectorXd wanted_agreement = expected.columns.transpose() * expected.target;
+  const Eigen::VectorXd wanted_agreement =
+      oracle::transposed_product(expected.columns, expected.target);
   const double error = (agreement.cast<double>() - wanted_agreement)
                            .cwiseQuotient(wanted_agreement.cwiseMax(1e-30))
                            .cwiseAbs()

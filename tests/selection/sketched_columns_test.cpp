@@ -10,6 +10,7 @@
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
+#include "support/dense.hpp"
 
 namespace {
 
@@ -26,7 +27,7 @@ Eigen::MatrixXd sketch_in_double(kvfit::index_t rows, kvfit::index_t queries) {
 }
 
 double share_off(const kvfit::matrix& found, const Eigen::MatrixXd& expected) {
-  return (found.cast<double>() - expected).norm() / expected.norm();
+  return oracle::relative_error(oracle::to_double(found), expected);
 }
 
 }  // namespace
@@ -52,7 +53,7 @@ TEST_CASE("sketched columns are those of a sketch formed explicitly in double",
   const auto equation = kvfit_test::make_mass_equation(made.cache(), made.queries, {},
                                                        kvfit::mass_weighting::relative);
   const Eigen::MatrixXd sketch = sketch_in_double(rows, 100);
-  const Eigen::MatrixXd expected = sketch * equation.columns;  // rows × T
+  const Eigen::MatrixXd expected = oracle::product(sketch, equation.columns);  // rows × T
 
   CHECK(share_off(sketched.columns(kvfit_test::rows_up_to(131)), expected.transpose()) < 1e-5);
   const std::vector<kvfit::index_t> some = {130, 0, 64, 7, 7};
@@ -69,7 +70,7 @@ TEST_CASE("sketched columns are those of a sketch formed explicitly in double",
 
   const kvfit::matrix targets = kvfit_test::random_matrix(100, 3, 4);
   const kvfit::matrix folded = sketched.fold(targets);
-  const Eigen::MatrixXd expected_fold = sketch * targets.cast<double>();
+  const Eigen::MatrixXd expected_fold = oracle::product(sketch, oracle::to_double(targets));
   REQUIRE(folded.rows() == rows);
   CHECK(share_off(folded, expected_fold) < 1e-5);
 
@@ -77,7 +78,7 @@ TEST_CASE("sketched columns are those of a sketch formed explicitly in double",
   sketched.correlate(folded, products);
   REQUIRE(products.rows() == 131);
   REQUIRE(products.cols() == 3);
-  CHECK(share_off(products, expected.transpose() * expected_fold) < 2e-5);
+  CHECK(share_off(products, oracle::transposed_product(expected, expected_fold)) < 2e-5);
 }
 
 TEST_CASE("a sketch keeps inner products of columns within a few / sqrt(rows)",
@@ -88,13 +89,13 @@ TEST_CASE("a sketch keeps inner products of columns within a few / sqrt(rows)",
   kvfit::mass_columns full(scored.problem(10), kvfit::mass_weighting::relative);
   const auto equation = kvfit_test::make_mass_equation(made.cache(), made.queries, {},
                                                        kvfit::mass_weighting::relative);
-  const Eigen::MatrixXd exact = equation.columns.transpose() * equation.columns;
+  const Eigen::MatrixXd exact = oracle::transposed_product(equation.columns, equation.columns);
   double before = kvfit_test::infinity;
   for (const kvfit::index_t rows : {25, 400}) {
     kvfit::sketched_columns sketched(full, rows, no_cap);
     const Eigen::MatrixXd columns =
-        sketched.columns(kvfit_test::rows_up_to(60)).cast<double>().transpose();
-    const Eigen::MatrixXd kept = columns.transpose() * columns;
+        oracle::to_double(sketched.columns(kvfit_test::rows_up_to(60)).transpose());
+    const Eigen::MatrixXd kept = oracle::transposed_product(columns, columns);
     double worst = 0;
     double squares = 0;
     for (kvfit::index_t a = 0; a < 60; ++a) {
@@ -146,5 +147,6 @@ TEST_CASE("nothing is folded where that saves nothing or does not fit, and all g
   kvfit::matrix products;
   plain.correlate(targets, products);
   REQUIRE(products.cols() == 3);
-  CHECK(share_off(products, equation.columns.transpose() * targets.cast<double>()) < 1e-5);
+  CHECK(share_off(products,
+                  oracle::transposed_product(equation.columns, oracle::to_double(targets))) < 1e-5);
 }

@@ -19,7 +19,7 @@
 namespace kvfit_test {
 
 /// What one number of memory is worth, from the definition of its type.
-namespace oracle {
+namespace decoded {
 
 inline float fp8(unsigned bits, int exponent_bits, int fraction_bits) {
   const int bias = (1 << (exponent_bits - 1)) - 1;
@@ -88,7 +88,7 @@ inline float number(const std::vector<std::byte>& memory, kvfit::dtype type, kvf
   }
 }
 
-}  // namespace oracle
+}  // namespace decoded
 
 /// How rows lie: after each other; as one of three heads; by number; in pages; all of it with rows
 /// or with columns contiguous, and seen directly or transposed.
@@ -289,7 +289,7 @@ class stored_rows {
     const index_t in_page = table_.empty() ? at : at % page;
     const index_t of_page = table_.empty() ? 0 : at / page * page_stride_;
     const index_t number = first_number_ + of_page + in_page * row_stride_ + c * col_stride_;
-    const float x = oracle::number(bytes_, how_.type, number);
+    const float x = decoded::number(bytes_, how_.type, number);
     if (how_.scales == arrangement::scaling::none) return x;
     if (how_.scales == arrangement::scaling::shared) return x * shared_scale();
     const index_t row_group = memory_.scales.row_group;

@@ -13,6 +13,7 @@
 #include "selection/heads.hpp"
 #include "support/catch.hpp"
 #include "support/compact_oracle.hpp"
+#include "support/dense.hpp"
 
 using kvfit::errc;
 using kvfit::output_weighting;
@@ -36,8 +37,8 @@ struct sample {
       kept_logits.col(j) = logits.col(j * 64 / t);
       original.row(j) = head.values.row(j * 64 / t);
     }
-    weights = kvfit_test::softmax(kept_logits).cast<float>();
-    output = (kvfit_test::softmax(logits) * all).cast<float>();
+    weights = oracle::to_float(kvfit_test::softmax(kept_logits));
+    output = oracle::to_float(oracle::product(kvfit_test::softmax(logits), all));
   }
 
   [[nodiscard]] kvfit::values_problem problem() const { return {&weights, &output, &original}; }
@@ -56,9 +57,13 @@ struct sample {
     return *fitted;
   }
 
-  [[nodiscard]] Eigen::MatrixXd x() const { return weights.cast<double>(); }
-  [[nodiscard]] Eigen::MatrixXd y() const { return output.cast<double>(); }
-  [[nodiscard]] Eigen::MatrixXd own() const { return original.cast<double>(); }
+  [[nodiscard]] Eigen::MatrixXd x() const { return oracle::to_double(weights); }
+  [[nodiscard]] Eigen::MatrixXd y() const { return oracle::to_double(output); }
+  [[nodiscard]] Eigen::MatrixXd own() const { return oracle::to_double(original); }
+  /// ‖X C − Y‖.
+  [[nodiscard]] double residual(const Eigen::MatrixXd& c) const {
+    return oracle::residual_norm(x(), c, y());
+  }
   [[nodiscard]] Eigen::MatrixXd zero() const {
     return Eigen::MatrixXd::Zero(original.rows(), original.cols());
   }
@@ -71,7 +76,7 @@ struct sample {
 /// Both solve in double from the same fp32 numbers; the result is rounded
 /// to fp32 once.
 void check_close(const kvfit::matrix& found, const Eigen::MatrixXd& expected, double relative) {
-  const double error = (found.cast<double>() - expected).norm() / expected.norm();
+  const double error = oracle::relative_error(oracle::to_double(found), expected);
   INFO("values off by a share of " << error << ", allowed " << relative);
   CHECK(error < relative);
 }
@@ -88,13 +93,14 @@ Eigen::VectorXd relative_factors(const Eigen::MatrixXd& y) {
 /// ‖f_i (x_i C − y_i)‖ for every row.
 Eigen::VectorXd row_errors(const sample& made, const Eigen::VectorXd& factors,
                            const Eigen::MatrixXd& values) {
-  return factors.cwiseProduct((made.x() * values - made.y()).rowwise().norm());
+  const Eigen::MatrixXd missing = oracle::product(made.x(), values) - made.y();
+  return factors.cwiseProduct(missing.rowwise().norm());
 }
 
 /// Outputs that some values explain but for a little, and every 16th row for a lot.
 sample with_outliers(std::uint64_t seed) {
   sample made(seed, 10, 160);
-  made.output = made.weights * made.original +
+  made.output = oracle::product_in_float(made.weights, made.original) +
                 kvfit_test::random_matrix(160, made.output.cols(), seed + 50, 0.02F);
   const kvfit::matrix wrong = kvfit_test::random_matrix(160, made.output.cols(), seed + 51, 3);
   for (kvfit::index_t i = 0; i < 160; i += 16) made.output.row(i) += wrong.row(i);
@@ -116,8 +122,8 @@ TEST_CASE("fitted values are the oracle's least squares, by each method",
     check_close(fit.values, kvfit_test::fitted_values(made.x(), made.y(), made.zero()), 1e-6);
     CHECK(fit.report.status == least_squares_status::solved);
     CHECK(fit.report.rank == 16);
-    const double residual = (made.x() * fit.values.cast<double>() - made.y()).norm();
-    const double of_copies = (made.x() * made.own() - made.y()).norm();
+    const double residual = made.residual(oracle::to_double(fit.values));
+    const double of_copies = made.residual(made.own());
     INFO("residual " << residual << ", of copies " << of_copies);
     CHECK(residual < 0.8 * of_copies);
   }
@@ -174,8 +180,7 @@ TEST_CASE("a ridge pulls toward 0 or toward the original, scaled as asked",
   double lambda = ridge;
   if (mode == ridge_mode::frobenius) lambda *= made.x().squaredNorm() / 16;
   if (mode == ridge_mode::spectral) {
-    const Eigen::MatrixXd squares = made.x().transpose() * made.x();
-    lambda *= squares.selfadjointView<Eigen::Lower>().eigenvalues().maxCoeff();
+    lambda *= std::pow(oracle::singular_values(made.x())[0], 2);
   }
   INFO("lambda " << fit.report.lambda << ", expected " << lambda);
   CHECK(fit.report.lambda == Approx(lambda).epsilon(1e-3));  // ‖X‖₂ to about four digits
@@ -185,8 +190,8 @@ TEST_CASE("a ridge pulls toward 0 or toward the original, scaled as asked",
   const auto plain = made.fit({.method = method,
                                .toward_original = toward_original,
                                .weighting = output_weighting::absolute});
-  const double pulled = (fit.values.cast<double>() - toward).norm();
-  const double free = (plain.values.cast<double>() - toward).norm();
+  const double pulled = oracle::distance(oracle::to_double(fit.values), toward);
+  const double free = oracle::distance(oracle::to_double(plain.values), toward);
   INFO("distance " << pulled << " with ridge, " << free << " without");
   CHECK(pulled < 0.97 * free);
 }
@@ -203,7 +208,7 @@ TEST_CASE("§9.9 fewer queries than keys: what they do not determine stays as it
   const auto ours = made.fit({});
   CHECK(ours.report.status == least_squares_status::rank_deficient);
   // The six outputs are met, the change is the smallest that does it.
-  const double residual = (made.x() * ours.values.cast<double>() - made.y()).norm();
+  const double residual = made.residual(oracle::to_double(ours.values));
   INFO("residual " << residual << " of " << made.y().norm());
   CHECK(residual < 1e-5 * made.y().norm());
   check_close(ours.values, kvfit_test::fitted_values(made.x(), made.y(), made.own()), 1e-5);
@@ -211,11 +216,13 @@ TEST_CASE("§9.9 fewer queries than keys: what they do not determine stays as it
   const auto published = made.fit({.toward_original = false});
   check_close(published.values, kvfit_test::fitted_values(made.x(), made.y(), made.zero()), 1e-5);
   // What no query can see is the part orthogonal to all rows of X.
-  const Eigen::MatrixXd seen =
-      made.x().transpose() * made.x().transpose().completeOrthogonalDecomposition().pseudoInverse();
+  const Eigen::MatrixXd rows = made.x().transpose();
+  const Eigen::MatrixXd inverse =
+      oracle::solve_by_orthogonal(rows, Eigen::MatrixXd::Identity(20, 20));
+  const Eigen::MatrixXd seen = oracle::product(rows, inverse);
   const auto unseen_change = [&](const kvfit::matrix& values) {
-    const Eigen::MatrixXd change = (values - made.original).cast<double>();
-    return (change - seen * change).norm();
+    const Eigen::MatrixXd change = oracle::to_double(values - made.original);
+    return oracle::residual_norm(seen, change, change);
   };
   INFO("unseen part moved by " << unseen_change(ours.values) << ", as published by "
                                << unseen_change(published.values));
@@ -243,9 +250,8 @@ TEST_CASE("§9.9 duplicate keys: rank loss is reported, values stay finite and t
   const auto fit = made.fit({.method = method, .weighting = output_weighting::absolute});
   INFO("rank " << fit.report.rank << ", condition " << fit.report.condition);
   CHECK(fit.report.status == least_squares_status::rank_deficient);
-  const double residual = (made.x() * fit.values.cast<double>() - made.y()).norm();
-  const double best =
-      (made.x() * kvfit_test::fitted_values(made.x(), made.y(), made.own()) - made.y()).norm();
+  const double residual = made.residual(oracle::to_double(fit.values));
+  const double best = made.residual(kvfit_test::fitted_values(made.x(), made.y(), made.own()));
   INFO("residual " << residual << ", best " << best);
   CHECK(residual < 1.01 * best);
   CHECK(fit.values.cwiseAbs().maxCoeff() < 100 * made.original.cwiseAbs().maxCoeff());
@@ -277,10 +283,10 @@ TEST_CASE("relative weighting is the oracle's least squares of rows over the len
   least_squares published = policy;
   published.weighting = output_weighting::absolute;
   const auto absolute = made.fit(published);
-  CHECK((absolute.values.cast<double>() - expected).norm() > 0.01 * expected.norm());
-  const double relative_error = row_errors(made, factors, fit.values.cast<double>()).norm();
+  CHECK(oracle::relative_error(oracle::to_double(absolute.values), expected) > 0.01);
+  const double relative_error = row_errors(made, factors, oracle::to_double(fit.values)).norm();
   if (ridge == 0) {
-    CHECK(relative_error < row_errors(made, factors, absolute.values.cast<double>()).norm());
+    CHECK(relative_error < row_errors(made, factors, oracle::to_double(absolute.values)).norm());
   }
 }
 
@@ -339,7 +345,7 @@ TEST_CASE("reweighted fits are the oracle's: rows over the root of their last er
   }
   check_close(fit.values, expected, 1e-4);
   const Eigen::MatrixXd once = solve(factors);
-  CHECK((expected - once).norm() > 1e-2 * once.norm());
+  CHECK(oracle::relative_error(expected, once) > 1e-2);
 }
 
 TEST_CASE("reweightings lower the mean error where some outputs are outliers, not the mean square",
@@ -350,12 +356,12 @@ TEST_CASE("reweightings lower the mean error where some outputs are outliers, no
     const Eigen::VectorXd factors = weighting == output_weighting::relative
                                         ? relative_factors(made.y())
                                         : Eigen::VectorXd(Eigen::VectorXd::Ones(160));
-    const Eigen::MatrixXd squares = made.fit({.weighting = weighting}).values.cast<double>();
+    const Eigen::MatrixXd squares = oracle::to_double(made.fit({.weighting = weighting}).values);
     const Eigen::VectorXd of_squares = row_errors(made, factors, squares);
     double before = of_squares.mean();
     for (const int reweightings : {1, 3, 10}) {
-      const Eigen::MatrixXd robust =
-          made.fit({.weighting = weighting, .reweightings = reweightings}).values.cast<double>();
+      const Eigen::MatrixXd robust = oracle::to_double(
+          made.fit({.weighting = weighting, .reweightings = reweightings}).values);
       const Eigen::VectorXd errors = row_errors(made, factors, robust);
       INFO("seed " << seed << ", " << reweightings << " reweightings: mean error " << errors.mean()
                    << " after " << before);
@@ -364,7 +370,7 @@ TEST_CASE("reweightings lower the mean error where some outputs are outliers, no
       if (reweightings == 10) {
         CHECK(errors.mean() < 0.98 * of_squares.mean());
         // The values behind the outputs come out, which the outliers had hidden.
-        CHECK((robust - made.own()).norm() < 0.5 * (squares - made.own()).norm());
+        CHECK(oracle::distance(robust, made.own()) < 0.5 * oracle::distance(squares, made.own()));
       }
       before = errors.mean();
     }
@@ -421,14 +427,15 @@ TEST_CASE("where queries are few, the ridge is cross-validated, of the rows as w
   const auto fit = made.fit_as_is({.toward_original = toward_original, .weighting = weighting});
   Eigen::VectorXd factors = Eigen::VectorXd::Ones(40);
   if (weighting == output_weighting::relative) factors = relative_factors(made.y());
-  const kvfit::matrix x = (factors.asDiagonal() * made.x()).cast<float>();
+  const Eigen::MatrixXd scaled = factors.asDiagonal() * made.x();
+  const kvfit::matrix x = oracle::to_float(scaled);
   Eigen::MatrixXd wanted = factors.asDiagonal() * made.y();
-  if (toward_original) wanted -= x.cast<double>() * made.own();
-  const double lambda = kvfit::linalg::cross_validated_ridge(x, wanted.cast<float>());
+  if (toward_original) wanted -= oracle::product(oracle::to_double(x), made.own());
+  const double lambda = kvfit::linalg::cross_validated_ridge(x, oracle::to_float(wanted));
   CHECK(lambda > 0);
   CHECK(fit.report.lambda == Approx(lambda).epsilon(1e-4));
   const Eigen::MatrixXd expected =
-      kvfit_test::fitted_values(x.cast<double>(), factors.asDiagonal() * made.y(),
+      kvfit_test::fitted_values(oracle::to_double(x), factors.asDiagonal() * made.y(),
                                 toward_original ? made.own() : made.zero(), lambda);
   check_close(fit.values, expected, 1e-4);
 }
@@ -458,14 +465,13 @@ TEST_CASE("a cross-validated ridge brings values nearer to the truth on most noi
   for (std::uint64_t seed = 31; seed < 51; ++seed) {
     sample made(seed, 24, 30);
     const Eigen::MatrixXd truth = made.own();
-    made.output = made.weights * made.original +
+    made.output = oracle::product_in_float(made.weights, made.original) +
                   kvfit_test::random_matrix(30, made.output.cols(), seed + 100, 0.1F);
     const auto with = made.fit_as_is({.toward_original = false});
     const auto without = made.fit({.toward_original = false});
-    nearer +=
-        (with.values.cast<double>() - truth).norm() < (without.values.cast<double>() - truth).norm()
-            ? 1
-            : 0;
+    const double off_with = oracle::distance(oracle::to_double(with.values), truth);
+    const double off_without = oracle::distance(oracle::to_double(without.values), truth);
+    nearer += off_with < off_without ? 1 : 0;
   }
   INFO(nearer << " of 20 nearer");
   CHECK(nearer >= 18);

@@ -149,7 +149,7 @@ TEST_CASE("Scales of fp8 by number, transposed and in steps are those of the num
   const auto listed = kvfit::make_listed_view(memory, rows);
   REQUIRE(listed);
   const auto value = [&](index_t r, index_t c) {
-    return oracle::e4m3(bytes[static_cast<std::size_t>(r * 8 + c)]) *
+    return decoded::e4m3(bytes[static_cast<std::size_t>(r * 8 + c)]) *
            scales[static_cast<std::size_t>(r)];
   };
   CHECK(wrong_elements(*listed, [&](index_t r, index_t c) {

@@ -25,7 +25,7 @@ using kvfit::writable_view;
 float nearest_fp8(dtype type, float x) {
   const bool is_e4m3 = type == dtype::fp8_e4m3;
   const auto value = [&](unsigned bits) {
-    return is_e4m3 ? oracle::e4m3(bits) : oracle::e5m2(bits);
+    return is_e4m3 ? decoded::e4m3(bits) : decoded::e5m2(bits);
   };
   unsigned best = 0;
   for (unsigned bits = 1; bits <= (is_e4m3 ? 0x7EU : 0x7BU); ++bits) {
