@@ -38,7 +38,7 @@ wrong("named twice" --methods last --settings repeat:uniform:last+last)
 wrong("named twice" --methods last --settings repeat:uniform,repeat:uniform:last)
 wrong("--settings" --methods last --settings repeat:uniform --queries repeat)
 wrong("--settings" --methods last --settings repeat:uniform --budgets uniform)
-wrong("last context of last context@40 is not measured" --methods last,h2o --settings repeat:uniform:last,context:uniform:h2o
+wrong("last context. of last context@40 is not measured" --methods last,h2o --settings repeat:uniform:last,context:uniform:h2o
   --require "h2o@40: kl < 1" --require "last context@40: kl < 1")
 run(2 ${KVFIT} eval small --settings repeat:uniform)
 run(1 ${KVFIT} ${measure} --methods last --settings repeat:no_such_file.json)
