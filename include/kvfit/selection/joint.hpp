@@ -77,7 +77,8 @@ inline result<void> check_settings(const selection::joint& policy) {
 
 /// Keeps rows by attention and searches for the others. Weights are left to the bias fit. Cost: n ·
 /// T · (1 + d_v) multiply-adds to begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key
-/// examined (two to four a pick), n counted after folding; n · T a row by attention. Memory: the
+/// examined (two to four a pick), n counted after folding; n · T a row by attention, of which 96
+/// share a reading of the columns. Memory: the
 /// exponentials as for `omp`, T · (1 + d_v + 8 sweep + max(sketch, 5 t)) + r · (t + 7 sweep) + n ·
 /// (1 + d_v) floats beside, r the rows after folding.
 inline result<selected_rows> select(const selection::joint& policy,
@@ -119,22 +120,18 @@ inline void declare(workspace& space, const selection::joint& policy, const head
   space.count(float_bytes(keys));  // scores times the prior
   detail::picked_basis().declare(space, sizes.budget, rows);
   space.count(grown_bytes(double_bytes(sizes.budget)));
-  {
-    const workspace::phase starting(space);
-    space.count(float_bytes(2, rows, targets));
-  }
-  if (detail::rows_by_attention(policy, sizes.budget) > 0) {
-    const index_t many = sweep;  // taken at a time
+  const index_t attended = detail::rows_by_attention(policy, sizes.budget);
+  if (attended > 0) {
     const workspace::phase taking(space);
-    space.count(float_bytes(rows, targets) + double_bytes(sizes.budget));
-    selection::best_rows().declare(space, sizes.budget);
-    space.count(float_bytes(5, many, rows) + float_bytes(many, sizes.budget + targets) +
-                float_bytes(many, keys));
-    if (!folds) {
-      space.count(float_bytes(many, rows));
-      mass_columns::declare_columns(space, sizes, many);
-    }
+    selection::highest_rows_buffers().declare(space, attended);
+    detail::declare_span(space, sizes, folds, rows, attended);
   }
+  {
+    const workspace::phase starting(space);  // targets, across, and what is left of them
+    space.count(float_bytes(attended > 0 ? 3 : 2, rows, targets) + float_bytes(attended, targets) +
+                float_bytes(rows));
+  }
+  detail::declare_explained(space, keys, rows, attended);
   {
     const workspace::phase examining(space);
     space.count(static_cast<double>(keys) + grown_bytes(double_bytes(2, sweep)));

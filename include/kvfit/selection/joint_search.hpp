@@ -13,6 +13,7 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
+#include "kvfit/selection/attended_rows.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/picked_basis.hpp"
@@ -117,6 +118,7 @@ class joint_search : private joint_buffers {
   result<selected_rows> run() {
     start();
     if (const auto ok = take_most_attended(); !ok) return ok.error();
+    if (const auto ok = begin_search(); !ok) return ok.error();
     while (size() < problem_.budget) {
       if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok.error();
       const index_t best = best_open();
@@ -141,9 +143,6 @@ class joint_search : private joint_buffers {
   }
 
  private:
-  /// Below this share of its column's norm², what is left of a key is rounding.
-  static constexpr float dependent = 1e-5F;
-
   [[nodiscard]] index_t size() const noexcept {
     return static_cast<index_t>(out_.positions.size());
   }
@@ -158,70 +157,38 @@ class joint_search : private joint_buffers {
     }
     columns_.squared_norms(norms_);
     residual_norm_sq_ = norms_;
-    folded_targets_ = columns_.fold(targets_.columns());
-    columns_.correlate(folded_targets_, correlation_);
-    if (rows_by_attention(policy_, problem_.budget) == 0) folded_targets_ = {};
-    measure_correlation();
     basis_ = picked_basis(problem_.budget, columns_.rows());
   }
 
-  /// The rows of most attention, `sweep` at a time: what they explain is taken out of G and of all
-  /// columns in one product for them all.
+  /// The rows of most attention.
   result<void> take_most_attended() {
     const index_t count = rows_by_attention(policy_, problem_.budget);
     if (count == 0) return {};
-    const std::vector<index_t> most = [&] {
+    {
       const vector ranks = times_prior(problem_.scores->importance, policy_, problem_.first_row);
-      return selection::highest_rows(problem_, ranks.data(), count);
-    }();
-    const auto together = static_cast<std::size_t>(sweep_);
-    for (std::size_t first = 0; first < most.size(); first += together) {
-      if (const auto ok = check_stop(problem_.stop, "selection"); !ok) return ok;
-      take_together({most.data() + first, std::min(together, most.size() - first)});
+      out_.positions = selection::highest_rows(problem_, ranks.data(), count);
     }
-    folded_targets_ = {};
+    out_.positions.reserve(static_cast<std::size_t>(problem_.budget));
+    for (const index_t row : out_.positions) is_open_[static_cast<std::size_t>(row)] = 0;
     out_.report.by_attention = size();
-    measure_correlation();
-    return {};
+    return span_columns(columns_, out_.positions, norms_, basis_, problem_.stop);
   }
 
-  void take_together(std::span<const index_t> rows) {
-    matrix added = columns_.columns(rows);
-    basis_.project_out(added, problem_.threads);
-    index_t many = 0;  // of the rows that are not what others are already
-    for (std::size_t k = 0; k < rows.size(); ++k) {
-      const index_t row = rows[k];
-      out_.positions.push_back(row);
-      is_open_[static_cast<std::size_t>(row)] = 0;
-      float* const column = row_of(added, static_cast<index_t>(k));
-      for (int pass = 0; pass < 2; ++pass) {
-        for (index_t before = 0; before < many; ++before) {
-          const float* const other = row_of(added, before);
-          simd::subtract_scaled(column, simd::dot32(other, column, added.cols()), other,
-                                added.cols());
-        }
-      }
-      const double left = simd::squared_norm(column, added.cols());
-      if (!(left > static_cast<double>(dependent) * static_cast<double>(norms_[row]))) continue;
-      basis_.append(column, static_cast<float>(1 / std::sqrt(left)));
-      std::copy_n(basis_.last(), added.cols(), row_of(added, many++));
-    }
-    if (many == 0) return;
-    matrix orthonormal(many, added.cols());
-    std::copy_n(added.data(), orthonormal.size(), orthonormal.data());
-    matrix explained(many, targets());  // along a new direction nothing has been taken out yet
-    simd::multiply({orthonormal.data(), orthonormal.cols(), 1}, {folded_targets_.data(), targets()},
-                   {explained.data(), targets()}, many, targets(), orthonormal.cols());
-    matrix products;
-    columns_.correlate(transposed(orthonormal), products);
-    over_keys([&](index_t first, index_t count) noexcept {
-      simd::multiply({row_of(products, first), many, 1}, {explained.data(), targets()},
-                     {row_of(correlation_, first), targets()}, count, targets(), many,
-                     simd::product_mode::subtract);
-      for (index_t j = first; j < first + count; ++j) {
-        residual_norm_sq_[j] -= simd::dot32(row_of(products, j), row_of(products, j), many);
-      }
-    });
+  /// What the keys explain beside the rows of most attention.
+  result<void> begin_search() {
+    columns_.correlate(left_targets(), correlation_);
+    measure_correlation();
+    return subtract_explained(columns_, basis_, problem_.stop, residual_norm_sq_);
+  }
+
+  /// What the basis leaves of the targets.
+  [[nodiscard]] matrix left_targets() const {
+    matrix left = columns_.fold(targets_.columns());
+    if (basis_.size() == 0) return left;
+    matrix across = transposed(left);
+    left = {};
+    basis_.project_out(across, problem_.threads);
+    return transposed(across);
   }
 
   /// 1 + d_v.
@@ -245,7 +212,7 @@ class joint_search : private joint_buffers {
   /// What a key would explain: ‖G_j‖² / ‖P⊥a_j‖².
   [[nodiscard]] float gain(index_t j) const {
     if (is_open_[static_cast<std::size_t>(j)] == 0 ||
-        !(residual_norm_sq_[j] > dependent * norms_[j]))
+        !(residual_norm_sq_[j] > dependent_share * norms_[j]))
       return 0;
     const float gained = score_[j] / residual_norm_sq_[j];
     return policy_.prior.empty()
@@ -352,7 +319,8 @@ class joint_search : private joint_buffers {
     const double length_sq = simd::squared_norm(column, orthogonal_.cols());
     const auto length = static_cast<float>(std::sqrt(length_sq));
     is_open_[static_cast<std::size_t>(row)] = 0;
-    if (!(length * length > dependent * norms_[row])) return;  // what is left of it is rounding
+    if (!(length * length > dependent_share * norms_[row]))
+      return;  // what is left of it is rounding
     const float scale = 1 / length;
     basis_.append(column, scale);
     scale_into(row_of(explained_, pending_), scale, row_of(correlation_of_, slot), targets());
@@ -404,7 +372,6 @@ class joint_search : private joint_buffers {
   selection_problem problem_;
   const selection::joint& policy_;
   target_columns targets_;
-  matrix folded_targets_;  // until the rows of most attention are taken
   mass_columns full_;
   sketched_columns columns_;
   index_t sweep_;

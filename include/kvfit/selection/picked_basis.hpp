@@ -52,6 +52,14 @@ class picked_basis {
   /// The row appended last.
   [[nodiscard]] const float* last() const noexcept { return row_of(rows_, size_ - 1); }
 
+  [[nodiscard]] index_t size() const noexcept { return size_; }
+  /// Copies of `count` rows from number `first` on.
+  [[nodiscard]] matrix rows(index_t first, index_t count) const {
+    matrix out(count, rows_.cols());
+    std::copy_n(row_of(rows_, first), out.size(), out.data());
+    return out;
+  }
+
   /// Takes from the rows of `added` (m × n) what the basis explains of them; twice, for
   /// orthogonality to rounding. Cost 4 · m · n · size multiply-adds.
   void project_out(matrix& added, const executor_ref& threads) const {

@@ -54,6 +54,7 @@ class sketched_columns {
   /// The length of a column.
   [[nodiscard]] index_t rows() const noexcept { return is_folded() ? rows_ : full_.queries(); }
   [[nodiscard]] index_t keys() const noexcept { return full_.keys(); }
+  [[nodiscard]] const executor_ref& threads() const noexcept { return full_.threads(); }
 
   /// `targets` (n × m) folded as the columns are: rows() × m.
   [[nodiscard]] matrix fold(const matrix& targets) const {

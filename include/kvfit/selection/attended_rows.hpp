@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+/// What rows that are chosen beforehand explain of all others.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <span>
+
+#include "kvfit/core/config.hpp"
+#include "kvfit/core/matrix.hpp"
+#include "kvfit/core/result.hpp"
+#include "kvfit/core/workspace.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
+#include "kvfit/parallel/stop.hpp"
+#include "kvfit/selection/mass_columns.hpp"
+#include "kvfit/selection/picked_basis.hpp"
+#include "kvfit/selection/sketched_columns.hpp"
+#include "kvfit/simd/accumulate.hpp"
+#include "kvfit/simd/dot.hpp"
+#include "kvfit/simd/double_vectors.hpp"
+
+namespace kvfit::detail {
+inline namespace KVFIT_ISA {
+
+/// Below this share of its column's norm², what is left of a key is rounding.
+inline constexpr float dependent_share = 1e-5F;
+
+/// Columns that are made orthonormal together: whole registers, in three of which a product is
+/// fastest.
+inline constexpr index_t spanned_at_once = 48;
+
+/// Appends to `basis` what the columns of `rows` span beside it, in their order; columns that are
+/// what others are already add nothing. `norm_sq`: T squared norms of all columns. `cancelled`
+/// where `stop` is due. Cost n · |rows| · (4 size + 4 `spanned_at_once`) multiply-adds, n the
+/// length of a column and size what the basis has come to.
+inline result<void> span_columns(const sketched_columns& columns, std::span<const index_t> rows,
+                                 const vector& norm_sq, picked_basis& basis,
+                                 const stop_when& stop) {
+  constexpr auto together = static_cast<std::size_t>(spanned_at_once);
+  for (std::size_t first = 0; first < rows.size(); first += together) {
+    if (const auto ok = check_stop(stop, "selection"); !ok) return ok;
+    const auto some = rows.subspan(first, std::min(together, rows.size() - first));
+    matrix added = columns.columns(some);
+    basis.project_out(added, columns.threads());
+    const index_t length = added.cols();
+    index_t many = 0;  // of the rows that are not what others are already
+    for (std::size_t k = 0; k < some.size(); ++k) {
+      float* const column = row_of(added, static_cast<index_t>(k));
+      for (int pass = 0; pass < 2; ++pass) {
+        for (index_t before = 0; before < many; ++before) {
+          const float* const other = row_of(added, before);
+          simd::subtract_scaled(column, simd::dot32(other, column, length), other, length);
+        }
+      }
+      const double left = simd::squared_norm(column, length);
+      if (!(left > static_cast<double>(dependent_share) * static_cast<double>(norm_sq[some[k]]))) {
+        continue;
+      }
+      basis.append(column, static_cast<float>(1 / std::sqrt(left)));
+      std::copy_n(basis.last(), length, row_of(added, many++));
+    }
+  }
+  return {};
+}
+
+/// What `span_columns` holds for `count` rows, where columns have `length` rows and those of
+/// `sizes` are folded or not.
+inline void declare_span(workspace& space, const head_sizes& sizes, bool folds, index_t length,
+                         index_t count) {
+  const index_t many = std::min(spanned_at_once, count);
+  const workspace::phase spanning(space);
+  space.count(float_bytes(3, many, length) + float_bytes(many, sizes.budget));
+  if (!folds) mass_columns::declare_columns(space, sizes, many);
+}
+
+/// Products with the basis that are made together.
+inline constexpr index_t explained_at_once = 96;
+
+/// out_j −= what the basis explains of ‖a_j‖², for all T keys. `cancelled` where `stop` is due.
+/// Cost n · T · size of the basis, in products wide enough to read the columns seldom.
+inline result<void> subtract_explained(sketched_columns& columns, const picked_basis& basis,
+                                       const stop_when& stop, vector& out) {
+  matrix products;
+  for (index_t first = 0; first < basis.size(); first += explained_at_once) {
+    if (const auto ok = check_stop(stop, "selection"); !ok) return ok;
+    const index_t many = std::min(explained_at_once, basis.size() - first);
+    columns.correlate(transposed(basis.rows(first, many)), products);
+    over_pieces(columns.threads(), columns.keys(), mass_columns::piece,
+                [&](index_t from, index_t count) noexcept {
+                  for (index_t j = from; j < from + count; ++j) {
+                    const float* const row = row_of(products, j);
+                    out[j] -= simd::dot32(row, row, many);
+                  }
+                });
+  }
+  return {};
+}
+
+/// What `subtract_explained` holds for `keys` keys of `length` rows and a basis of `count`.
+inline void declare_explained(workspace& space, index_t keys, index_t length, index_t count) {
+  const index_t many = std::min(explained_at_once, count);
+  const workspace::phase subtracting(space);
+  space.count(float_bytes(many, keys) + float_bytes(2, many, length) + float_bytes(length));
+}
+
+}  // namespace KVFIT_ISA
+}  // namespace kvfit::detail
