@@ -24,7 +24,7 @@ using kvfit::bench::now;
 using kvfit::bench::status_megabytes;
 
 /// What the allocator was asked for. One thread.
-struct ledger {
+struct allocation_record {
   static constexpr std::size_t big = std::size_t{1} << 20;  // blocks worth naming
   struct block {
     void* at = nullptr;
@@ -74,7 +74,7 @@ struct ledger {
   std::size_t events_used = 0;
 };
 
-constinit ledger book;
+constinit allocation_record record;
 
 }  // namespace
 
@@ -90,26 +90,26 @@ void __libc_free(void*);
 
 void* malloc(std::size_t size) {
   void* at = __libc_malloc(size);
-  book.take(at);
+  record.take(at);
   return at;
 }
 
 void* calloc(std::size_t count, std::size_t size) {
   void* at = __libc_calloc(count, size);
-  book.take(at);
+  record.take(at);
   return at;
 }
 
 void* realloc(void* old, std::size_t size) {
-  book.give(old);
+  record.give(old);
   void* at = __libc_realloc(old, size);
-  book.take(at == nullptr && size != 0 ? old : at);
+  record.take(at == nullptr && size != 0 ? old : at);
   return at;
 }
 
 void* memalign(std::size_t alignment, std::size_t size) {
   void* at = __libc_memalign(alignment, size);
-  book.take(at);
+  record.take(at);
   return at;
 }
 
@@ -123,7 +123,7 @@ int posix_memalign(void** out, std::size_t alignment, std::size_t size) {
 }
 
 void free(void* at) {
-  book.give(at);
+  record.give(at);
   __libc_free(at);
 }
 }
@@ -161,17 +161,17 @@ bool measure(const char* title, const kvfit::bench::head& head,
              const kvfit::compact_options& options) {
   malloc_trim(0);
   kvfit::bench::forget_peak();
-  book.blocks = {};
-  book.events_used = 0;
+  record.blocks = {};
+  record.events_used = 0;
   const double resident = status_megabytes("VmRSS");
-  book.peak_of_big = 0;
-  const std::size_t live = book.live;
-  book.peak = live;
-  book.is_open = true;
+  record.peak_of_big = 0;
+  const std::size_t live = record.live;
+  record.peak = live;
+  record.is_open = true;
   const double start = now();
   const auto fitted = kvfit::compact(head.keys, head.values, head.queries, options);
-  book.is_open = false;
-  const std::size_t peak = book.peak;
+  record.is_open = false;
+  const std::size_t peak = record.peak;
   const double peak_resident = status_megabytes("VmHWM");
   if (!fitted) {
     std::printf("%s: %s\n", title, fitted.error().message().c_str());
@@ -182,10 +182,11 @@ bool measure(const char* title, const kvfit::bench::head& head,
   const double touched = peak_resident - resident;
   const auto stages = stages_of(fitted->report.seconds);
   std::array<double, 6> peaks{};
-  for (std::size_t k = 0; k < book.events_used; ++k) {
-    double& highest = peaks[stage_at(stages, book.events[k].when - start)];
-    highest = std::max(
-        highest, (static_cast<double>(book.events[k].live) - static_cast<double>(live)) / megabyte);
+  for (std::size_t k = 0; k < record.events_used; ++k) {
+    double& highest = peaks[stage_at(stages, record.events[k].when - start)];
+    highest =
+        std::max(highest, (static_cast<double>(record.events[k].live) - static_cast<double>(live)) /
+                              megabyte);
   }
   std::printf("%s: %.2f s, output error %.4f on the fitted queries\n", title,
               fitted->report.seconds.total, fitted->report.train.output_error);
@@ -216,7 +217,7 @@ bool measure(const char* title, const kvfit::bench::head& head,
   for (std::size_t k = 0; k < stages.size(); ++k)
     std::printf("  %s %.1f", stages[k].name, peaks[k]);
   std::printf("  MB\n  blocks of 1 MB and more at the peak:\n");
-  for (const auto& block : book.at_peak) {
+  for (const auto& block : record.at_peak) {
     if (block.at == nullptr) continue;
     const double when = block.when - start;
     std::printf("    %6.1f MB since %.2f s (%s)\n", static_cast<double>(block.bytes) / megabyte,

@@ -248,7 +248,7 @@ TEST_CASE("§9.19 a round that fails, is cancelled, late or abandoned changes no
   growing_text text(100);
   rolling_options options = quick_rounds(50, 24);
   rolling_cache roll = half_compacted(text, options);
-  const unchanged book(roll);
+  const unchanged before(roll);
   const auto view = text.live(roll);
   const auto outcome_of = [&](const auto& act) {
     const auto round = roll.begin(view);
@@ -257,7 +257,7 @@ TEST_CASE("§9.19 a round that fails, is cancelled, late or abandoned changes no
     REQUIRE_FALSE(outcome.cache());
     const auto applied = roll.apply(outcome);
     REQUIRE_FALSE(applied);
-    book.check();
+    before.check();
     return applied.error();
   };
 
@@ -322,7 +322,7 @@ TEST_CASE("§9.19 a round that fails, is cancelled, late or abandoned changes no
   REQUIRE(good.cache());
   roll.abandon();
   CHECK(roll.apply(good).error().code == errc::cancelled);
-  book.check();
+  before.check();
   const auto next = roll.begin(view);
   REQUIRE(next);
   CHECK(roll.apply(good).error().code == errc::cancelled);
@@ -333,7 +333,7 @@ TEST_CASE("§9.19 a round that fails, is cancelled, late or abandoned changes no
   CHECK(roll.apply(outcome).error().code == errc::cancelled);
 }
 
-TEST_CASE("§9.35 taking tokens back keeps the book straight", "[cache][rolling]") {
+TEST_CASE("§9.35 tokens taken back are gone from counts and positions", "[cache][rolling]") {
   const growing_text text(120);
   const rolling_options options = quick_rounds(50, 24);
   rolling_cache roll = half_compacted(text, options);  // 60 compact, 40 live
@@ -384,7 +384,7 @@ TEST_CASE("§9.35 taking tokens back keeps the book straight", "[cache][rolling]
   CHECK(roll.block()->layers[0].positions.front() == 0);
 }
 
-TEST_CASE("§9.20 a fork and a restored book go on as the original does", "[cache][rolling]") {
+TEST_CASE("§9.20 a fork and a restored cache go on as the original does", "[cache][rolling]") {
   const growing_text text(120);
   const rolling_options options = quick_rounds(50, 24);
   rolling_cache roll = half_compacted(text, options);
@@ -487,12 +487,12 @@ TEST_CASE("views that are not the text's live rows are refused", "[cache][rollin
   const growing_text text(100);
   const rolling_options options = quick_rounds(50, 24);
   rolling_cache roll = half_compacted(text, options);
-  const unchanged book(roll);
+  const unchanged before(roll);
   const auto cause = [&](const kvfit::cache_view& view) {
     const auto round = roll.begin(view);
     REQUIRE_FALSE(round);
     CHECK_FALSE(roll.is_busy());
-    book.check();
+    before.check();
     return round.error();
   };
   const auto sound = text.live(roll);

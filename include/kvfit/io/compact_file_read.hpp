@@ -223,7 +223,7 @@ inline result<compact_file> read_compact_file(result<safetensors_file> read,
   for (const compact_layer& layer : made.layers) {
     said.push_back({layer.number, layer.heads.front().keys.cols(), &layer.rule});
   }
-  if (auto ok = hold_against(made.info.fingerprint, said, expected); !ok) return ok.error();
+  if (auto ok = check_against(made.info.fingerprint, said, expected); !ok) return ok.error();
   made.info.storage = made.layers.front().heads.front().keys.type();
   return made;
 }

@@ -217,8 +217,8 @@ inline result<void> hold_layer(const said_of_layer& said, const expected_attenti
 
 /// What a file says against what is asked of it. `unsupported_file` naming the field that differs,
 /// with both values; `missing_entry` for what the file does not say, or a layer that it lacks.
-inline result<void> hold_against(std::string_view fingerprint, std::span<const said_of_layer> said,
-                                 const expected_setup& expected) {
+inline result<void> check_against(std::string_view fingerprint, std::span<const said_of_layer> said,
+                                  const expected_setup& expected) {
   if (expected.fingerprint && *expected.fingerprint != fingerprint) {
     if (fingerprint.empty()) {
       return error{errc::missing_entry, "fingerprint", error::none, error::none,

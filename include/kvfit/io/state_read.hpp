@@ -269,7 +269,8 @@ class state_reader {
 };
 
 /// A state that was read, against what is asked of it.
-inline result<cache_state> held_against(result<cache_state> read, const expected_setup& expected) {
+inline result<cache_state> checked_against(result<cache_state> read,
+                                           const expected_setup& expected) {
   if (!read) return read;
   std::vector<said_of_layer> said;
   for (std::size_t l = 0; l < read->cache.layers.size(); ++l) {
@@ -277,7 +278,7 @@ inline result<cache_state> held_against(result<cache_state> read, const expected
     said.push_back({layer.number, layer.keys.cols(),
                     read->info.rules.empty() ? nullptr : &read->info.rules[l]});
   }
-  if (auto ok = hold_against(read->info.fingerprint, said, expected); !ok) return ok.error();
+  if (auto ok = check_against(read->info.fingerprint, said, expected); !ok) return ok.error();
   return read;
 }
 
@@ -294,7 +295,7 @@ inline result<cache_state> read_state_file(const std::filesystem::path& path,
   file->stream.seekg(0);
   if (const auto ok = check_sum(stream_source(file->stream), size, name); !ok) return ok.error();
   file->stream.seekg(0);
-  return held_against(state_reader(stream_source(file->stream), size, name).run(), expected);
+  return checked_against(state_reader(stream_source(file->stream), size, name).run(), expected);
 }
 
 inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes,
@@ -305,7 +306,7 @@ inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes,
   std::memcpy(&header, bytes.data(), sizeof header);
   if (const auto ok = check_header(header, bytes.size(), name); !ok) return ok.error();
   if (const auto ok = check_sum(span_source(bytes), bytes.size(), name); !ok) return ok.error();
-  return held_against(state_reader(span_source(bytes), bytes.size(), name).run(), expected);
+  return checked_against(state_reader(span_source(bytes), bytes.size(), name).run(), expected);
 }
 
 }  // namespace io_detail
