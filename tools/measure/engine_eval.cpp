@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -169,7 +168,7 @@ kvfit::result<std::unique_ptr<prepared>> prepare(const measurement& with, const 
   for (const passage& each : of.passages) {
     auto logits = read_passage(with.read, each, full);
     if (!logits) return logits.error();
-    made->said.add(each, compare(each, *logits, *logits));
+    made->said.add(each, llama::compare(each.targets, *logits, *logits));
     made->logits.push_back(std::move(*logits));
   }
   return made;
@@ -305,7 +304,7 @@ kvfit::result<item_score> score(const measurement& with, const prepared& at,
     const passage& each = at.of->passages[p];
     const auto logits = read_passage(with.read, each, *past);
     if (!logits) return logits.error();
-    made.said.add(each, compare(each, at.logits[p], *logits));
+    made.said.add(each, llama::compare(each.targets, at.logits[p], *logits));
   }
   return made;
 }
@@ -314,10 +313,6 @@ void add_to(engine_row& row, const said_parts& said, double seconds) {
   row.said.add(said);
   row.seconds += seconds;
   ++row.documents;
-}
-
-double share(double sum, index_t count) {
-  return count == 0 ? std::numeric_limits<double>::quiet_NaN() : sum / static_cast<double>(count);
 }
 
 /// A ranking is of one round.
@@ -411,10 +406,10 @@ double engine_row::off_context_kl() const {
   return said.off_context.mean_kl();
 }
 double engine_row::seconds_each() const {
-  return share(seconds, documents);
+  return llama::mean_of(seconds, documents);
 }
 double engine_row::perplexity_change(const engine_row& full) const {
-  return std::expm1(share(said.text.loss - full.said.text.loss, said.text.tokens));
+  return std::expm1(llama::mean_of(said.text.loss - full.said.text.loss, said.text.tokens));
 }
 
 index_t evaluations_of(const llama::model& engine, const std::vector<document>& documents,
