@@ -251,6 +251,36 @@ TEST_CASE("Exponentials are kept where they fit the bytes allowed, not otherwise
   CHECK(kept(0) == 0);
 }
 
+TEST_CASE("A score pass without outputs equals the one with them to the bit",
+          "[attention][score_pass]") {
+  const index_t n = 130;
+  const index_t keys = 700;
+  const auto precision = GENERATE(kvfit::precision_kind::fp32, kvfit::precision_kind::bf16);
+  const sample head(n, keys, 24, 40);
+  std::vector<float> bias(static_cast<std::size_t>(keys), 0.0F);  // shifts are raised on the way
+  for (index_t j = 256; j < keys; ++j) bias[static_cast<std::size_t>(j)] = j < 512 ? 20.0F : 60.0F;
+  for (const importance_kind kind : every_kind) {
+    for (const index_t kept : {index_t{0}, 4 * n * keys}) {
+      const kv_block cache{.keys = head.keys, .values = head.values, .bias = bias};
+      kvfit::score_options options{
+          .importance = kind, .keep_exponentials = kept, .precision = precision};
+      const auto with = score_pass(cache, head.queries, {}, options);
+      options.outputs = false;
+      const auto without = score_pass(cache, head.queries, {}, options);
+      REQUIRE(with);
+      REQUIRE(without);
+      CHECK(with->output.rows() == n);
+      CHECK(without->output.size() == 0);
+      CHECK(same_bytes(without->max, with->max));
+      CHECK(same_bytes(without->mass, with->mass));
+      CHECK(same_bytes(without->log_mass, with->log_mass));
+      CHECK(same_bytes(without->importance, with->importance));
+      CHECK(same_bytes(without->exponentials, with->exponentials));
+      CHECK(same_bytes(without->shift, with->shift));
+    }
+  }
+}
+
 TEST_CASE("Mean importance adds up to 1", "[attention][score_pass]") {
   const sample head(70, 300, 16, 8);
   const auto scores =

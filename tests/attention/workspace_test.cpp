@@ -121,6 +121,18 @@ TEST_CASE("score_pass_bytes and attend_bytes are never below what is taken, nor 
         CHECK(is_done);
         CHECK(held <= estimate);
         if (n * keys > 100000) CHECK(estimate <= 1.5 * held);
+        kvfit::score_options bare = options;
+        bare.outputs = false;
+        const auto held_bare =
+            static_cast<double>(count_allocations([&] {
+                                  is_done =
+                                      kvfit::score_pass(cache, head.queries, {}, bare).has_value();
+                                }).peak_bytes);
+        const double estimate_bare = kvfit::score_pass_bytes(sizes, bare);
+        CAPTURE(held_bare, estimate_bare);
+        CHECK(held_bare <= estimate_bare);
+        CHECK(estimate_bare < estimate);
+        if (n * keys > 100000) CHECK(estimate_bare <= 1.5 * held_bare);
       }
       const std::vector<kvfit::kv_block> blocks = {cache, cache};
       bool is_done = false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/refine/objective.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -9,11 +10,13 @@
 
 #include "kvfit/attention/score_pass.hpp"
 #include "kvfit/attention/split.hpp"
+#include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "refine/refine_case.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
 #include "support/dense.hpp"
+#include "support/random_matrix.hpp"
 
 namespace {
 
@@ -232,6 +235,59 @@ TEST_CASE("values fitted alone are those fitted on the way", "[refine][objective
   CHECK(alone.fit(of.keys, of.bias));
   CHECK(alone.values() == on_the_way.values());
   CHECK((alone.values() - of.original).norm() > 0.01F * of.original.norm());
+}
+
+TEST_CASE("the objective on several threads is the same to the bit, values and gradients too",
+          "[refine][objective][threads]") {
+  // Enough for threads to be woken: no product is below two million multiply-adds.
+  constexpr kvfit::index_t kept = 230;
+  constexpr kvfit::index_t queries = 500;
+  const kvfit::matrix q = kvfit_test::random_matrix(queries, 64, 1);
+  const kvfit::matrix keys = kvfit_test::random_matrix(400, 64, 2);
+  const kvfit::matrix values = kvfit_test::random_matrix(400, 64, 3);
+  const kvfit::kv_block cache{.keys = keys, .values = values};
+  kvfit::logit_rule rule;
+  rule.soft_cap = GENERATE(0.0F, 5.0F);
+  const bool is_tied = GENERATE(false, true);
+  kvfit::query_part part;
+  part.blocks.push_back(kvfit::query_block(q));
+  part.origins.emplace_back();
+  const auto scores = kvfit::score_pass(cache, part.set(), rule);
+  REQUIRE(scores);
+  std::vector<kvfit::index_t> rows(kept);
+  for (std::size_t k = 0; k < rows.size(); ++k) rows[k] = static_cast<kvfit::index_t>(k);
+  const kvfit::matrix moved = keys.topRows(kept);
+  const kvfit::matrix original = values.topRows(kept);
+  kvfit::vector bias(kept);
+  std::fill_n(bias.data(), kept, 0.5F);
+  const kvfit::scored_part one{&part, &*scores};
+  const auto batch = kvfit::make_batch(std::span(&one, 1), {}, cache, rule, rows);
+  kvfit::objective_settings settings{.soft_cap = rule.soft_cap};
+  if (is_tied) settings.tied_from = 0;
+  struct point {
+    kvfit::objective_value value;
+    kvfit::matrix values;
+    kvfit::matrix keys_gradient;
+    kvfit::vector bias_gradient;
+  };
+  const auto at = [&](const kvfit::executor_ref& threads) {
+    kvfit::attention_objective objective(settings, original, threads);
+    objective.use(batch);
+    point out;
+    out.value = objective(moved, bias, out.keys_gradient, out.bias_gradient);
+    out.values = objective.values();
+    return out;
+  };
+  const point alone = at({});
+  REQUIRE(std::isfinite(alone.value.total));
+  for (const int threads : {2, 3}) {
+    kvfit::thread_pool pool(threads);
+    const point shared = at(pool);
+    CHECK(shared.value.total == alone.value.total);
+    CHECK(shared.values == alone.values);
+    CHECK(shared.keys_gradient == alone.keys_gradient);
+    CHECK(shared.bias_gradient == alone.bias_gradient);
+  }
 }
 
 TEST_CASE("keys that overflow give an infinite objective and no values",

@@ -69,9 +69,13 @@ inline void declare_panel(workspace& space, const head_sizes& sizes, bool has_me
 /// equal exponentials. Workspace: T × panel_rows(T) floats, unless the caller gives memory for E.
 class attention_panel {
  public:
+  /// `has_outputs`: false leaves them out, and values unread.
   attention_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule,
-                  precision_kind precision = precision_kind::fp32)
-      : cache_(cache), logits_(cache, queries, rule, {}, precision), product_(precision) {}
+                  precision_kind precision = precision_kind::fp32, bool has_outputs = true)
+      : cache_(cache),
+        logits_(cache, queries, rule, {}, precision),
+        product_(precision),
+        has_outputs_(has_outputs) {}
 
   /// Computes `part`. E goes to memory of the caller where given: key j's row to
   /// `memory + j · stride`. `non_finite` (row of the query) where a product of query and key, or a
@@ -93,7 +97,8 @@ class attention_panel {
     logits_.begin(part);
     index_t overflow = part.count;
     for (index_t first = 0; first < logits_.keys(); first += logit_source::key_tile) {
-      overflow = std::min(overflow, logits_.fill_tile(part, first, memory, stride, &cache_.values));
+      overflow = std::min(overflow, logits_.fill_tile(part, first, memory, stride,
+                                                      has_outputs_ ? &cache_.values : nullptr));
       take_tile(first, std::min(logit_source::key_tile, logits_.keys() - first), part.count);
     }
     if (overflow < part.count) {
@@ -125,14 +130,14 @@ class attention_panel {
     if (shift(i) == max(i)) return sum(i);
     return sum(i) * std::exp(static_cast<double>(shift(i)) - static_cast<double>(max(i)));
   }
-  /// Row i of the attention output, d_v numbers; 0 where every key is hidden. Writable, for merging
-  /// states.
+  /// Row i of the attention output, d_v numbers (none without outputs); 0 where every key is
+  /// hidden. Writable, for merging states.
   [[nodiscard]] float* output(index_t i) noexcept { return own_.output.data() + i * width(); }
 
  private:
   static constexpr float headroom = 16;  // e¹⁶ = 9e6 leaves fp32 enough for any T and sane values
 
-  [[nodiscard]] index_t width() const noexcept { return cache_.values.cols(); }
+  [[nodiscard]] index_t width() const noexcept { return has_outputs_ ? cache_.values.cols() : 0; }
 
   void reserve(index_t most, bool has_memory) {
     if (most <= reserved_ && (has_memory || has_own_)) return;
@@ -152,6 +157,7 @@ class attention_panel {
     raise_shifts(first, queries);
     simd::exp_shifted_columns(tile, exponentials_.stride, count, queries, own_.shift.data(),
                               own_.sum.data());
+    if (!has_outputs_) return;
     const float_tile v =
         detail::load_visible_rows(cache_.values, cache_.bias, first, count, own_.values.data());
     product_.take_right(v.data, v.stride, count, width());
@@ -214,6 +220,7 @@ class attention_panel {
   kv_block cache_;
   logit_source logits_;
   tile_product product_;
+  bool has_outputs_;
   simd::row_target exponentials_;
   index_t reserved_ = 0;  // queries that there is memory for
   bool has_own_ = false;  // and for E

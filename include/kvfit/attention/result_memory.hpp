@@ -48,7 +48,7 @@ inline bool keeps_exponentials(const head_sizes& sizes, const score_options& opt
 inline void declare_scores(workspace& space, attention_scores& scores, const head_sizes& sizes,
                            const score_options& options) {
   space.add_vectors(sizes.queries, scores.max, scores.mass, scores.log_mass);
-  space.add(scores.output, sizes.queries, sizes.width);
+  if (options.outputs) space.add(scores.output, sizes.queries, sizes.width);
   if (options.importance != importance_kind::none) space.add(scores.importance, sizes.keys);
   if (!keeps_exponentials(sizes, options)) return;
   space.add(scores.exponentials, sizes.keys, sizes.queries);
@@ -82,7 +82,7 @@ inline score_target allocate_scores(void* owner, const head_sizes& sizes,
   return {.max = out.max.data(),
           .mass = out.mass.data(),
           .log_mass = out.log_mass.data(),
-          .output = out.output.data(),
+          .output = options.outputs ? out.output.data() : nullptr,
           .importance = is_ranked ? out.importance.data() : nullptr,
           .exponentials = is_kept ? out.exponentials.data() : nullptr,
           .shift = is_kept ? out.shift.data() : nullptr};

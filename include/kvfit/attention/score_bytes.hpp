@@ -58,6 +58,7 @@ inline void declare_score_checked(workspace& space, const head_sizes& of,
   const index_t rows = panel_rows(sizes.keys, sizes.panel);
   const index_t at_once = std::min(options.panels_at_once, sizes.queries / rows + sizes.blocks);
   declare_scores(space, sizes, options);
+  if (!options.outputs) sizes.width = 0;  // of what a panel holds
   score_buffers().declare(space, sizes.keys, at_once, largest_panel(sizes, sizes.keys), options);
   panel_list().declare(space, sizes.queries, sizes.blocks, rows);
   space.count(double_bytes(sizes.blocks));

@@ -33,6 +33,9 @@ struct score_options {
   /// Bytes: `attention_scores::exponentials` is kept where its n · T floats take no more. A
   /// selection that needs them all then need not make them again.
   index_t keep_exponentials = 0;
+  /// Whether outputs are computed; without them `attention_scores::output` is empty, no value is
+  /// read, and the pass costs n · T · d_k. All else is the same to the bit.
+  bool outputs = true;
   /// Importance counts the `window` queries of every query block at the largest positions, its
   /// observation window, of those at one position the later rows; 0: all of them.
   index_t window = 0;

@@ -58,8 +58,8 @@ struct scored_panel {
   result<void> outcome = {};
 
   scored_panel(const kv_block& cache, const query_set& queries, const logit_rule& rule,
-               precision_kind precision)
-      : panel(cache, queries, rule, precision) {}
+               const score_options& options)
+      : panel(cache, queries, rule, options.precision, options.outputs) {}
 };
 
 /// Takes the attention weights A_ij = exp(s_ij − shift_i) · scale_i of a panel's observed queries
@@ -101,7 +101,9 @@ inline result<void> score_panel(scored_panel& at, const score_target& scores, in
     scores.max[row] = at.panel.max(i);
     scores.mass[row] = static_cast<float>(at.panel.mass(i));
     scores.log_mass[row] = static_cast<float>(at.panel.log_mass(i));
-    std::copy_n(at.panel.output(i), width, scores.output + row * width);
+    if (scores.output != nullptr) {
+      std::copy_n(at.panel.output(i), width, scores.output + row * width);
+    }
     if (is_kept) scores.shift[row] = at.panel.shift(i);
     const bool counts = at.observed.empty() || at.observed[static_cast<std::size_t>(i)] != 0;
     at.scale[i] = counts && at.panel.sum(i) > 0 ? static_cast<float>(1.0 / at.panel.sum(i)) : 0.0F;
@@ -134,7 +136,7 @@ inline result<void> score_into(const scores_owner& into, const kv_block& cache,
   own.declare(space, keys, at_once, longest, options);
   std::vector<double>& importance = own.importance;
   std::vector<scored_panel> group(static_cast<std::size_t>(at_once),
-                                  scored_panel(cache, queries, rule, options.precision));
+                                  scored_panel(cache, queries, rule, options));
   for (index_t k = 0; k < at_once; ++k) {
     group[static_cast<std::size_t>(k)].scale = own.scales.data() + k * longest;
   }

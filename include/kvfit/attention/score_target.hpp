@@ -9,7 +9,7 @@ struct score_target {
   float* max = nullptr;           ///< n
   float* mass = nullptr;          ///< n
   float* log_mass = nullptr;      ///< n
-  float* output = nullptr;        ///< n × d_v
+  float* output = nullptr;        ///< n × d_v; null: not asked for
   float* importance = nullptr;    ///< T; null: not asked for
   float* exponentials = nullptr;  ///< T × n; null: not asked for
   float* shift = nullptr;         ///< n, with `exponentials`

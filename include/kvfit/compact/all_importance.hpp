@@ -22,9 +22,11 @@ inline namespace KVFIT_ISA {
 /// Queries of a block that are scored together.
 inline constexpr index_t ranked_at_once = 192;
 
-/// What is asked of a score pass for importance alone, not yet pooled.
-inline score_options importance_alone(const score_options& wanted) {
+/// What is asked of a score pass for importance alone, not yet pooled. Whoever else runs passes is
+/// asked for outputs, too, as it is in every other pass.
+inline score_options importance_alone(const score_options& wanted, const score_runner& runner) {
   return {.importance = wanted.importance,
+          .outputs = runner.run != nullptr,
           .precision = wanted.precision,
           .panels_at_once = wanted.panels_at_once};
 }
@@ -103,15 +105,15 @@ inline result<void> add_importance_of(const stages::problem& of, const kv_block&
 
 /// Makes the importance in `full`, that of the queries fitted on, that under all queries, so that a
 /// row which only a query held out or left out attends to can be chosen.
-/// Where importance is that of a window nothing is changed. Cost: a score pass over the queries
-/// held out where all others are fitted on and nothing is pooled, else over all.
+/// Where importance is that of a window nothing is changed. Cost: n T d_k for the n queries
+/// held out where all others are fitted on and nothing is pooled, else for all.
 inline result<void> rank_by_all(const stages::problem& of, stages::scored& full) {
   const score_options wanted = fit_scores(of.options, of.threads.threads());
   const index_t fitted = full.fitted.max.size();
   if (wanted.importance == importance_kind::none || wanted.window > 0) return {};
   if (fitted == of.queries.rows()) return {};
   importance_sums sums(wanted);
-  const score_options alone = importance_alone(wanted);
+  const score_options alone = importance_alone(wanted, of.options.score_by);
   const index_t held_out = full.parts.judge.set().rows();
   if (fitted + held_out == of.queries.rows() && wanted.pooling == pooling_kind::none) {
     sums.add(full.fitted.importance, fitted);
@@ -127,13 +129,13 @@ inline result<void> rank_by_all(const stages::problem& of, stages::scored& full)
 
 /// What `rank_by_all` holds beside the scores; `largest`: rows of the longest block of queries.
 inline void declare_ranking(workspace& space, head_sizes sizes, index_t largest,
-                            const score_options& wanted) {
+                            const score_options& wanted, const score_runner& runner) {
   const workspace::phase ranking(space);
   sizes.queries = sizes.largest_block = std::min(largest, ranked_at_once);
   sizes.blocks = 1;
   sizes.has_exponentials = false;
   space.count(double_bytes(sizes.keys) + float_bytes(3, sizes.keys));
-  declare_score_checked(space, sizes, importance_alone(wanted));
+  declare_score_checked(space, sizes, importance_alone(wanted, runner));
 }
 
 }  // namespace KVFIT_ISA

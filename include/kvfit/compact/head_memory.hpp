@@ -69,7 +69,8 @@ class head_memory {
           fit_.queries < given_) {
         const bool ranks_judge =
             fit_.queries + judge_.queries == given_ && wanted_.pooling == pooling_kind::none;
-        declare_ranking(space, fit_, ranks_judge ? judge_.largest_block : given_block_, wanted_);
+        declare_ranking(space, fit_, ranks_judge ? judge_.largest_block : given_block_, wanted_,
+                        options_.score_by);
       }
       choose(space);
       weigh(space);

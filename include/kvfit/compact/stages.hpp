@@ -217,7 +217,7 @@ inline namespace KVFIT_ISA {
   if (*moves.steps == 0) return out;
   const matrix original = gather_rows(of.cache.values, out.rows.positions);
   refiner moving(moves, of.cache, options.rule, full.parts.fit, full.fitted, out.rows.positions,
-                 original, options.tied_values_from, of.stop);
+                 original, options.tied_values_from, of.stop, of.threads);
   auto kept = detail::refine_with_rollback(moving, of, full, out.rows);
   if (!kept) return kept.error();
   out.rows.report.refinement = moving.report();

@@ -29,15 +29,16 @@ inline double_matrix product(const double_matrix& a, bool is_transposed, const d
 /// upper triangle, which alone is read. False where A is not finite or, to rounding, not positive
 /// definite; `system` then is of no use any more.
 ///
-/// Cost t³/3 + 2 t² width flops; allocates up to 256 (t + width) numbers.
+/// Cost t³/3 + 2 t² width flops, shared by `threads` (same bytes); allocates up to 256 (t + width)
+/// numbers.
 [[nodiscard]] inline bool solve_positive_definite(double_matrix& system, index_t first,
-                                                  index_t width) {
+                                                  index_t width, const executor_ref& threads = {}) {
   const index_t t = system.rows();
   double* upper = system.data();
   const index_t stride = system.cols();
-  if (!detail::factor_upper(upper, stride, t)) return false;
-  detail::solve_transposed(upper, stride, t, upper + first, stride, width);
-  detail::solve_upper(upper, stride, t, upper + first, stride, width);
+  if (!detail::factor_upper(upper, stride, t, threads)) return false;
+  detail::solve_transposed(upper, stride, t, upper + first, stride, width, threads);
+  detail::solve_upper(upper, stride, t, upper + first, stride, width, threads);
   return true;
 }
 

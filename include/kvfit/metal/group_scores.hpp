@@ -75,7 +75,7 @@ struct kept_request {
       std::copy_n(from, n, out);
       from += n;
     }
-    std::copy_n(from, n * width, to.output);
+    if (to.output != nullptr) std::copy_n(from, n * width, to.output);
     if (to.importance != nullptr) {
       std::copy_n(from + n * width, static_cast<std::size_t>(cache.keys.rows()), to.importance);
     }

@@ -68,7 +68,9 @@ class score_job {
     std::copy_n(from.max.as<float>(), from.queries, to.max);
     std::copy_n(from.mass.as<float>(), from.queries, to.mass);
     std::copy_n(from.log_mass.as<float>(), from.queries, to.log_mass);
-    std::copy_n(from.outputs.as<float>(), from.queries * from.width, to.output);
+    if (to.output != nullptr) {
+      std::copy_n(from.outputs.as<float>(), from.queries * from.width, to.output);
+    }
     if (to.importance != nullptr) {
       std::copy_n(importance_.as<float>(), request_.cache.keys.rows(), to.importance);
     }

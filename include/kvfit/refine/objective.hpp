@@ -14,6 +14,7 @@
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/product.hpp"
@@ -109,9 +110,10 @@ class objective_buffers {
 class attention_objective : private objective_buffers {
  public:
   /// `original`: C₀, t × d_v (where values are tied, its size alone counts). It and every batch
-  /// must outlive this.
-  attention_objective(const objective_settings& settings, const matrix& original)
-      : settings_(settings), original_(original) {}
+  /// must outlive this. `threads` share the rows of every product: same bytes.
+  attention_objective(const objective_settings& settings, const matrix& original,
+                      const executor_ref& threads = {})
+      : settings_(settings), original_(original), threads_(threads) {}
 
   void use(const refine_batch& batch) {
     batch_ = &batch;
@@ -150,6 +152,16 @@ class attention_objective : private objective_buffers {
   /// The weights of a panel: rows() × count, rows `count` apart.
   [[nodiscard]] float* weights(index_t first) noexcept { return weights_.data() + first * rows(); }
 
+  /// `body(first, count)` for pieces of all t rows, on all threads; `operations` are those of all.
+  template <class Body>
+  void over_rows(double operations, Body&& body) const {
+    over_pieces(threads_.for_work(operations), rows(), row_piece, body);
+  }
+  static constexpr index_t row_piece = 96;  ///< whole tiles of a product
+  [[nodiscard]] double operations(index_t a, index_t b) const noexcept {
+    return static_cast<double>(rows()) * static_cast<double>(a) * static_cast<double>(b);
+  }
+
   /// X and M.
   void attend(const matrix& keys, const vector& bias) {
     for (index_t first = 0; first < queries(); first += refine_panel) {
@@ -159,18 +171,23 @@ class attention_objective : private objective_buffers {
 
   void attend_panel(const matrix& keys, const vector& bias, index_t first, index_t count) {
     float* const x = weights(first);
-    simd::multiply({keys.data(), keys.cols(), 1},
-                   {batch_->queries_across.data() + first * keys.cols(), count}, {x, count}, rows(),
-                   count, keys.cols());
-    if (settings_.soft_cap > 0) {
-      simd::soft_cap(x, slopes_.data() + first * rows(), settings_.soft_cap, rows() * count);
-    }
+    const index_t depth = keys.cols();
     const matrix& added = batch_->added_across;
-    for (index_t l = 0; l < rows(); ++l) {
-      float* const row = x + l * count;
-      if (added.size() > 0) simd::add_each(row, added.data() + l * added.cols() + first, count);
-      simd::scale_and_add(row, 1, bias[l], count);
-    }
+    over_rows(operations(count, depth), [&](index_t from, index_t many) noexcept {
+      float* const part = x + from * count;
+      simd::multiply({keys.data() + from * depth, depth, 1},
+                     {batch_->queries_across.data() + first * depth, count}, {part, count}, many,
+                     count, depth);
+      if (settings_.soft_cap > 0) {
+        simd::soft_cap(part, slopes_.data() + first * rows() + from * count, settings_.soft_cap,
+                       many * count);
+      }
+      for (index_t l = from; l < from + many; ++l) {
+        float* const row = x + l * count;
+        if (added.size() > 0) simd::add_each(row, added.data() + l * added.cols() + first, count);
+        simd::scale_and_add(row, 1, bias[l], count);
+      }
+    });
     double* const mass = relative_mass_.data() + first;
     std::fill_n(mass, count, 0.0);
     simd::exp_shifted_columns(x, count, rows(), count, batch_->log_mass.data() + first, mass);
@@ -216,7 +233,7 @@ class attention_objective : private objective_buffers {
           row[columns - width + k] += lambda * static_cast<double>(known[k]);
         }
       }
-      if (!linalg::solve_positive_definite(system_, columns - width, width)) continue;
+      if (!linalg::solve_positive_definite(system_, columns - width, width, threads_)) continue;
       values_.resize(t, width);
       for (index_t l = 0; l < t; ++l) {
         const double* const row = system_.data() + (l + 1) * columns - width;
@@ -261,14 +278,16 @@ class attention_objective : private objective_buffers {
       factors_[i] = inverse * inverse;
     }
     simd::transpose_scaled(x, count, factors_.data(), count, t, weighted_.data(), square);
-    simd::multiply({x, count, 1}, {batch_->weighted_output.data() + first * width, width},
-                   {sums_.data() + square, columns}, t, width, count, mode);
-    for (index_t top = 0; top < t; top += moment_strip) {
+    const double work = operations(count, t / 2 + width);
+    over_pieces(threads_.for_work(work), t, moment_strip, [&](index_t top, index_t many) noexcept {
       const index_t from = whole_registers(top);
+      float* const sums = sums_.data() + top * columns;
+      simd::multiply({x + top * count, count, 1},
+                     {batch_->weighted_output.data() + first * width, width},
+                     {sums + square, columns}, many, width, count, mode);
       simd::multiply({x + top * count, count, 1}, {weighted_.data() + from, square},
-                     {sums_.data() + top * columns + from, columns},
-                     std::min(moment_strip, t - top), square - from, count, mode);
-    }
+                     {sums + from, columns}, many, square - from, count, mode);
+    });
   }
 
   objective_value differentiate(matrix& keys_gradient, vector& bias_gradient) {
@@ -311,15 +330,19 @@ class attention_objective : private objective_buffers {
       pull_[i] +=
           static_cast<float>(settings_.mass_weight * sees * (mass - 1) / root * mass / seen);
     }
-    for (index_t l = 0; l < t; ++l) {
-      float* const row = slope_.data() + l * count;
-      bias_gradient[l] += simd::add_then_multiply(row, pull_.data(), x + l * count, count);
-      if (settings_.soft_cap > 0) {
-        simd::multiply_each(row, slopes_.data() + first * t + l * count, count);
+    over_rows(operations(count, depth), [&](index_t from, index_t many) noexcept {
+      for (index_t l = from; l < from + many; ++l) {
+        float* const row = slope_.data() + l * count;
+        bias_gradient[l] += simd::add_then_multiply(row, pull_.data(), x + l * count, count);
+        if (settings_.soft_cap > 0) {
+          simd::multiply_each(row, slopes_.data() + first * t + l * count, count);
+        }
       }
-    }
-    simd::multiply({slope_.data(), count, 1}, {batch_->queries.data() + first * depth, depth},
-                   {keys_gradient.data(), depth}, t, depth, count, simd::product_mode::add);
+      simd::multiply({slope_.data() + from * count, count, 1},
+                     {batch_->queries.data() + first * depth, depth},
+                     {keys_gradient.data() + from * depth, depth}, many, depth, count,
+                     simd::product_mode::add);
+    });
   }
 
   /// A panel's share of the output error; the errors' slopes along the logits, before they are
@@ -328,7 +351,12 @@ class attention_objective : private objective_buffers {
     const index_t t = rows();
     const index_t width = original_.cols();
     const float* output = batch_->output_across.data() + first * width;
-    simd::multiply({values_.data(), 1, width}, {x, count}, {error_.data(), count}, width, count, t);
+    constexpr index_t some_columns = 16;  // of the values: rows of the product
+    over_pieces(threads_.for_work(operations(count, width)), width, some_columns,
+                [&](index_t from, index_t many) noexcept {
+                  simd::multiply({values_.data() + from, 1, width}, {x, count},
+                                 {error_.data() + from * count, count}, many, count, t);
+                });
     // g = factor (o − ô), with ‖o − ô‖² and (o − ô)·o beside.
     const auto factor = static_cast<float>(-2 * settings_.output_weight / seen);
     const float* const inverse = batch_->inverse_length.data() + first;
@@ -340,8 +368,10 @@ class attention_objective : private objective_buffers {
       pull_[i] -= factors_[i] * (along_[i] - squares_[i]);
       sum += static_cast<double>(inverse[i] * inverse[i] * squares_[i]);
     }
-    simd::multiply({values_.data(), width, 1}, {error_.data(), count}, {slope_.data(), count}, t,
-                   count, width);
+    over_rows(operations(count, width), [&](index_t from, index_t many) noexcept {
+      simd::multiply({values_.data() + from * width, width, 1}, {error_.data(), count},
+                     {slope_.data() + from * count, count}, many, count, width);
+    });
     return sum;
   }
 
@@ -357,6 +387,7 @@ class attention_objective : private objective_buffers {
 
   objective_settings settings_;
   const matrix& original_;
+  executor_ref threads_;
   const refine_batch* batch_ = nullptr;
 };
 

@@ -18,6 +18,7 @@
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/lbfgs.hpp"
+#include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/objective.hpp"
@@ -70,11 +71,12 @@ class refiner : private refiner_buffers {
   /// `settings` with steps; none: 0. `fit`: the queries fitted on and their `scores`;
   /// `rows`: the cache's rows that the keys start from. All must outlive this. Once `stop` is due,
   /// checked before every evaluation of J, `step` ends with `cancelled`. `tied_from`: the keys'
-  /// first column that is a value; none: values are fitted.
+  /// first column that is a value; none: values are fitted. `threads` share what an evaluation is
+  /// made of: same bytes.
   refiner(const refinement& settings, const kv_block& cache, const logit_rule& rule,
           const query_part& fit, const attention_scores& scores, const std::vector<index_t>& rows,
           const matrix& original, const std::optional<index_t>& tied_from = {},
-          const stop_when& stop = {})
+          const stop_when& stop = {}, const executor_ref& threads = {})
       : settings_(settings),
         cache_(cache),
         rule_(rule),
@@ -85,7 +87,7 @@ class refiner : private refiner_buffers {
         stop_(stop),
         objective_({settings.output_weight, settings.mass_weight, settings.mass_softness,
                     rule.soft_cap, tied_from},
-                   original) {}
+                   original, threads) {}
 
   /// Puts the point where it starts.
   void start(const matrix& keys, const vector& bias) {
