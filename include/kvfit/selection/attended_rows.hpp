@@ -75,7 +75,7 @@ inline void declare_span(workspace& space, const head_sizes& sizes, bool folds, 
 }
 
 /// Products with the basis that are made together.
-inline constexpr index_t explained_at_once = 96;
+inline constexpr index_t explained_at_once = 48;
 
 /// out_j −= what the basis explains of ‖a_j‖², for all T keys. `cancelled` where `stop` is due.
 /// Cost n · T · size of the basis, in products wide enough to read the columns seldom.
