@@ -125,7 +125,7 @@ TEST_CASE(
   }
   kvfit::index_t least = 0;
   bool is_lowered = false;
-  for (kvfit::index_t cap = free_peak;; cap -= cap / 16) {
+  for (kvfit::index_t cap = free_peak;; cap -= cap / 4) {
     options.memory.cap = cap;
     const auto all = measure(peak);
     CAPTURE(cap, peak);

@@ -78,9 +78,8 @@ inline result<void> check_settings(const selection::joint& policy) {
 /// Keeps rows by attention and searches for the others. Weights are left to the bias fit. Cost: n ·
 /// T · (1 + d_v) multiply-adds to begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key
 /// examined (two to four a pick), n counted after folding; n · T a row by attention, of which 48
-/// share a reading of the columns. Memory: the
-/// exponentials as for `omp`, T · (1 + d_v + 8 sweep + max(sketch, 5 t)) + r · (t + 7 sweep) + n ·
-/// (1 + d_v) floats beside, r the rows after folding.
+/// share a reading of the columns. Memory: the exponentials as for `omp`, T · (1 + d_v + 8 sweep +
+/// max(sketch, 5 t)) + r · (t + 7 sweep) + n · (1 + d_v) floats beside, r the rows after folding.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
