@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "kvfit/attention/attend.hpp"
+#include "kvfit/attention/check.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/metal/attention_parts.hpp"
+#include "kvfit/view/check.hpp"
 
 namespace kvfit::metal {
 

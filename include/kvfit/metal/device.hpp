@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "kvfit/core/config.hpp"
+#include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/metal/kernels/shared/tile_sizes.h"
 #include "kvfit/metal/sources.hpp"
