@@ -11,7 +11,7 @@ set(tried
   "default held_out=0.5" "omp keys_per_round=8" "omp refit_interval=16" "default bias_lower=1"
   "default ridge=0.1" "default storage=bf16" "default bias_storage=bf16" "omp norm_power=0.5"
   "omp precision=bf16" "zero_bias ridge=0.1" "default mass_weight=2" "default sketch=0"
-  "default attention_share=0.3" "topk window=16" "default queries_per_row=4" "default reweightings=2" "default refine_steps=2"
+  "default attention_share=0.3" "topk window=16" "default reweightings=2" "default refine_steps=2"
   "default refine_work=0.1" "default refine_mass_weight=2" "default refine_mass_softness=1"
   "default refine_sets=2" "gradient_mass gradient_steps=9" "gradient_joint gradient_steps=9")
 foreach(one IN LISTS tried)
@@ -22,6 +22,13 @@ foreach(one IN LISTS tried)
   measure(after --methods ${method} --set ${setting})
   check(NOT before STREQUAL after)
 endforeach()
+# Queries for each row are seen where they are more than the least number, which is seen where it is
+# more than they are.
+measure(many --methods default --set queries_at_least=1)
+measure(few --methods default --set queries_at_least=1 --set queries_per_row=4)
+measure(least --methods default --set queries_at_least=1024 --set queries_per_row=4)
+check(NOT many STREQUAL few)
+check(NOT least STREQUAL few)
 # Few steps are enough to see how they are made.
 foreach(setting gradient_optimiser=lbfgs gradient_rate=0.1 gradient_least_share=1
     gradient_mass_weight=1 gradient_penalty=1 "gradient_improvement=1000;--set;gradient_patience=3")
