@@ -25,7 +25,7 @@ struct query_use {
   /// Fits take this many queries for each row kept, ≥ 0, or `at_least` where that is more, evenly
   /// spread over those that are given and not held out. 0: all of them. Ranks are by all.
   index_t per_row = 48;
-  index_t at_least = 4096;  ///< ≥ 1
+  index_t at_least = 16384;  ///< ≥ 1
 };
 
 /// How the caller will store the result: it is rounded to these types, and what is fitted later
