@@ -498,7 +498,7 @@ result<void> put_curves(kvfit_options& to, numbers values, std::string_view name
     if (const auto ok = put(head, values[i], name); !ok) return ok;
     if (const auto ok = put(point.rows, values[i + 1], name); !ok) return ok;
     const auto heads = static_cast<int64_t>(influence.curves.size());
-    if (head != heads && head != heads - 1) {
+    if (head < 0 || (head != heads && head != heads - 1)) {
       return error{errc::invalid_option, name, head, heads,
                    "heads must follow one another from 0 on"};
     }

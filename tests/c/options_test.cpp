@@ -450,6 +450,9 @@ TEST_CASE("lists of another form, and numbers that a field does not hold, change
   CHECK(kvfit_options_set_numbers(options, "cache.given", two, 2, nullptr) != KVFIT_OK);
   CHECK(kvfit_options_set_numbers(options, "cache.given", half_head, 3, nullptr) != KVFIT_OK);
   CHECK(kvfit_options_set_numbers(options, "cache.curves", gap, 6, nullptr) != KVFIT_OK);
+  const double before_the_first[] = {-1, 1, 1};
+  CHECK(kvfit_options_set_numbers(options, "cache.curves", before_the_first, 3, nullptr) ==
+        KVFIT_INVALID_OPTION);
   CHECK(kvfit_options_set_numbers(options, "cache.curves", nullptr, 3, nullptr) == KVFIT_NULL_DATA);
   CHECK(kvfit_options_set_numbers(options, "cache.curves", two, SIZE_MAX, nullptr) ==
         KVFIT_INVALID_OPTION);
