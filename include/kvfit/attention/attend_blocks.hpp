@@ -18,6 +18,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/workspace.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -226,3 +228,5 @@ inline result<void> attend_blocks(const query_set& queries, std::span<const kv_b
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

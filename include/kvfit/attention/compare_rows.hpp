@@ -10,6 +10,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -70,3 +72,5 @@ inline fidelity compare_rows(const matrix& output, const vector& log_mass, const
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

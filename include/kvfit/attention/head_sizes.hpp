@@ -8,6 +8,8 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/precision.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Sizes alone. Types and layouts of the inputs don't matter: rows are converted tile by tile.
@@ -47,3 +49,5 @@ inline head_sizes sizes_of_head(const kv_block& cache, const query_set& queries)
 }
 
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -20,6 +20,8 @@
 #include "kvfit/view/check.hpp"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -315,3 +317,5 @@ class logit_source {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -13,6 +13,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/workspace.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Row i of a block is row first + i · step of the caller's block number `block`.
@@ -137,3 +139,5 @@ inline bool are_last(std::span<const char> flags, std::span<const query_block> b
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

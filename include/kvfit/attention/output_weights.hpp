@@ -13,6 +13,8 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -74,3 +76,5 @@ inline vector output_weights(const matrix& output, output_weighting weighting) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

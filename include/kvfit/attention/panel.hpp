@@ -17,6 +17,8 @@
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/view/check.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -229,3 +231,5 @@ class attention_panel {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

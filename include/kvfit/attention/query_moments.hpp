@@ -15,6 +15,8 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Of n queries q_i: μ = (1/n) Σ q_i and Σ = (1/n) Σ (q_i − μ)(q_i − μ)ᵀ.
@@ -83,3 +85,5 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

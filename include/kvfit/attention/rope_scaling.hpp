@@ -16,6 +16,8 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::rope_scaling {
 
 /// Frequencies by base alone. "NTK-aware" scaling is no more than another base.
@@ -166,3 +168,5 @@ inline std::vector<double> scaled_frequencies(const any_rope_scaling& scaling, d
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

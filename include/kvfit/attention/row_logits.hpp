@@ -12,6 +12,8 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/transpose.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -100,3 +102,5 @@ inline matrix row_logits(const kv_block& cache, const query_set& queries, const 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

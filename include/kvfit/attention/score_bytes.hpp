@@ -17,6 +17,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/workspace.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -107,3 +109,5 @@ inline result<score_options> score_options_within(const head_sizes& sizes,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

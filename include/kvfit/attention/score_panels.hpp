@@ -23,6 +23,8 @@
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/simd/dot.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -219,3 +221,5 @@ inline result<void> check_and_score(const kv_block& cache, const query_set& quer
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

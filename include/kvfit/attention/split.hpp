@@ -12,6 +12,8 @@
 #include "kvfit/attention/origin.hpp"
 #include "kvfit/core/config.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -112,3 +114,5 @@ inline query_split split_queries(const query_set& queries, std::span<const row_v
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

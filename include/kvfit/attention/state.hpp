@@ -12,6 +12,8 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// What one query knows of the keys it has seen: with logits s_j,
@@ -99,3 +101,5 @@ inline void merge(attention_state& into, const attention_state& from) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -21,6 +21,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -227,3 +229,5 @@ class piece_check {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -15,6 +15,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/progress.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -91,3 +93,5 @@ template <executor E>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

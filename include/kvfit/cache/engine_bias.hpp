@@ -35,6 +35,8 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// In which type and shape, and before which scale, a kernel wants the bias.
@@ -225,3 +227,5 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

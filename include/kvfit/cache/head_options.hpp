@@ -13,6 +13,8 @@
 #include "kvfit/selection/joint.hpp"
 #include "kvfit/values/copy.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -46,3 +48,5 @@ inline compact_options copying(const compact_options& options) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

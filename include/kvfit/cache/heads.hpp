@@ -14,6 +14,8 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// A KV head of a cache. Layer numbers may have gaps, as where only global layers are compacted.
@@ -81,3 +83,5 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -16,6 +16,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -113,3 +115,5 @@ inline index_t checks_within_memory(std::span<const head_task> tasks,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -17,6 +17,8 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// One measurement. The unit of the loss is the caller's, the same for all heads.
@@ -164,3 +166,5 @@ inline std::vector<influence_point> convex_envelope(const influence_curve& curve
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

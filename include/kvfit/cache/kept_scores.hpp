@@ -15,6 +15,8 @@
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/core/config.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -72,3 +74,5 @@ inline index_t kept_bytes(std::span<const char> is_kept, std::span<const head_ta
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

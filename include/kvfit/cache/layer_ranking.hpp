@@ -20,6 +20,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/selection/highest_attention.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::budgets {
 
 /// Each layer gets the rows that `uniform` gives its heads together; within it each head gets as
@@ -94,3 +96,5 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -19,6 +19,8 @@
 #include <exception>
 #endif
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -106,3 +108,5 @@ result<void> over_heads(E&& how, index_t count, index_t at_once, const watch& by
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -18,6 +18,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// The heads of one layer, all `length` rows long: head h owns rows h · length to
@@ -203,3 +205,5 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -12,6 +12,8 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Rows of a text whose positions follow a rule: row i of the run stands at first + i · step.
@@ -125,3 +127,5 @@ inline result<void> check_runs(std::span<const position_run> runs, index_t rows,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -19,6 +19,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Queries with memory of their own: what a round running elsewhere can be given.
@@ -235,3 +237,5 @@ class recent_queries {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -25,6 +25,8 @@
 #include "kvfit/parallel/progress.hpp"
 #include "kvfit/selection/fixed.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -156,3 +158,5 @@ result<void> refit_tasks(const cache_layer& layer, std::span<const std::vector<i
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

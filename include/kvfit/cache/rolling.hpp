@@ -18,6 +18,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -330,3 +332,5 @@ class rolling_cache {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

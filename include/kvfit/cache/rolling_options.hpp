@@ -10,6 +10,8 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Lengths are rows a head, on average over the heads that are compacted: as memory counts them.
@@ -70,3 +72,5 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -17,6 +17,8 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Limits that hold for every head of a cache.
@@ -104,3 +106,5 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

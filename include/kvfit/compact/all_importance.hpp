@@ -16,6 +16,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/workspace.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -140,3 +142,5 @@ inline void declare_ranking(workspace& space, head_sizes sizes, index_t largest,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -17,6 +17,8 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -93,3 +95,5 @@ inline fidelity judged_errors(const stages::problem& of, const stages::targets& 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

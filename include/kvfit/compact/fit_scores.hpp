@@ -9,6 +9,8 @@
 #include "kvfit/compact/policy_functions.hpp"
 #include "kvfit/core/config.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -24,3 +26,5 @@ inline score_options fit_scores(const compact_options& options, index_t panels_a
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

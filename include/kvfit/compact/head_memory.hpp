@@ -16,6 +16,8 @@
 #include "kvfit/refine/refiner.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -218,3 +220,5 @@ class head_memory {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -20,6 +20,8 @@
 #include "kvfit/parallel/stop.hpp"
 #include "kvfit/selection/fixed.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -151,3 +153,5 @@ class progression {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -15,6 +15,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/workspace.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -71,3 +73,5 @@ class progressive_memory {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -13,6 +13,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/workspace.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -153,3 +155,5 @@ inline open_rows open_stretch(const protection& asked, const row_order& order,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

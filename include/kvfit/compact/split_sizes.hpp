@@ -16,6 +16,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// The sizes of what `compact` is given.
@@ -98,3 +100,5 @@ inline split_sizes part_sizes(const head_sizes& head, std::span<const index_t> q
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -21,6 +21,8 @@
 #include "kvfit/simd/accumulate.hpp"
 #include "kvfit/simd/softmax.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -205,3 +207,5 @@ class weight_fit {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

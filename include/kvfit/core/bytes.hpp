@@ -7,6 +7,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -46,3 +48,5 @@ constexpr index_t many_times(index_t a, index_t b) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -9,6 +9,8 @@
 
 #include "kvfit/core/config.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// What was wrong. Every code is about the caller's input or the machine's means; numerical trouble
@@ -200,3 +202,5 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

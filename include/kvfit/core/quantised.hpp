@@ -19,6 +19,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/element.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Elements of a block of q8_0 or q4_0.
@@ -150,3 +152,5 @@ inline float of_byte(dtype type, std::uint8_t byte) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

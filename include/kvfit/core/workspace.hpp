@@ -11,6 +11,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -129,3 +131,5 @@ void allocate_buffers(Buffers& buffers, const Sizes&... sizes) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -29,6 +29,8 @@
 #include "kvfit/io/safetensors_read.hpp"
 #include "kvfit/view/row_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -249,3 +251,5 @@ inline result<capture> read_capture(result<safetensors_file> read) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -16,6 +16,8 @@
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -201,3 +203,5 @@ inline result<void> check_compact_layer(const compact_layer& layer, const compac
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -14,6 +14,8 @@
 #include "kvfit/io/attention_rule.hpp"
 #include "kvfit/view/row_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// The compact cache of one KV head, without owning it. It may have no rows.
@@ -75,3 +77,5 @@ inline std::size_t first_bad_position(std::span<const index_t> positions, index_
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

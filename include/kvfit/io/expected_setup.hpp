@@ -22,6 +22,8 @@
 #include "kvfit/io/attention_rule_check.hpp"
 #include "kvfit/io/shown_name.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Most bytes of a model's fingerprint: the 64 digits of a SHA-256 fit.
@@ -246,3 +248,5 @@ inline result<void> check_against(std::string_view fingerprint, std::span<const 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

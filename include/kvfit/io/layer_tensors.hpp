@@ -22,6 +22,8 @@
 #include "kvfit/io/tensor_view.hpp"
 #include "kvfit/view/row_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -213,3 +215,5 @@ inline row_view rows_of(const tensor_view& tensor, index_t first, index_t count)
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -21,6 +21,8 @@
 #include "kvfit/io/shown_name.hpp"
 #include "kvfit/io/tensor_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// The text-to-text map `__metadata__`.
@@ -324,3 +326,5 @@ inline result<safetensors_header> parse_safetensors_header(std::string_view text
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

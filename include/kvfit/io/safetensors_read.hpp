@@ -23,6 +23,8 @@
 #include "kvfit/io/safetensors_header.hpp"
 #include "kvfit/io/tensor_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Frees what `tensor_bytes` holds.
@@ -158,3 +160,5 @@ result<safetensors_file> load_safetensors(Source source, std::uint64_t size,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -15,6 +15,8 @@
 #include "kvfit/io/expected_setup.hpp"
 #include "kvfit/io/state_layout.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -156,3 +158,5 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

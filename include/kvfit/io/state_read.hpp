@@ -28,6 +28,8 @@
 #include "kvfit/io/state_parts.hpp"
 #include "kvfit/io/state_rule.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -340,3 +342,5 @@ inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

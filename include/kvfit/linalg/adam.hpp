@@ -12,6 +12,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/workspace.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -131,3 +133,5 @@ class adam {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -10,6 +10,8 @@
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 
 /// Weights inside the box, always finite, and how good they are.
@@ -65,3 +67,5 @@ inline void count_bounds(const Eigen::VectorXd& weights, const box& bounds,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -16,6 +16,8 @@
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -116,3 +118,5 @@ inline void declare_bounded_nnls(workspace& space, index_t t) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

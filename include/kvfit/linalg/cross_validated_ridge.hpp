@@ -18,6 +18,8 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -185,3 +187,5 @@ inline void declare_cross_validated_ridge(workspace& space, index_t n, index_t t
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

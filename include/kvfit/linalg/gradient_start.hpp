@@ -15,6 +15,8 @@
 #include "kvfit/linalg/published_least_squares.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -151,3 +153,5 @@ inline void declare_gradient_start(workspace& space, index_t n, index_t t) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

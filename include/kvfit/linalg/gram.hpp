@@ -15,6 +15,8 @@
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/linalg/matrix_ref.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -273,3 +275,5 @@ inline void declare_normal_equations(workspace& space, index_t n, index_t t) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

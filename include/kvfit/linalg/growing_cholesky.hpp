@@ -16,6 +16,8 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -308,3 +310,5 @@ class growing_cholesky {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

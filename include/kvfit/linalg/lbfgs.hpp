@@ -14,6 +14,8 @@
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -155,3 +157,5 @@ class lbfgs {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

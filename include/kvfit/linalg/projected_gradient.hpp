@@ -16,6 +16,8 @@
 #include "kvfit/linalg/power_iteration.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -118,3 +120,5 @@ struct projected_gradient_options {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -15,6 +15,8 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -80,3 +82,5 @@ inline void declare_published_least_squares(workspace& space, index_t n, index_t
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

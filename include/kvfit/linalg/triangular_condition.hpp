@@ -11,6 +11,8 @@
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -66,3 +68,5 @@ template <class Scalar>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

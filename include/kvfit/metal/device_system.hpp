@@ -17,6 +17,8 @@
 #include "kvfit/metal/kernels/shared/factor_arguments.h"
 #include "kvfit/metal/kernels/shared/product_arguments.h"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::metal {
 
 /// Columns that a factor takes at most; more belong to the CPU.
@@ -233,3 +235,5 @@ class device_system {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
+
+#include "kvfit/core/restore_min_max.hpp"

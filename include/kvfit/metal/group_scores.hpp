@@ -16,6 +16,8 @@
 #include "kvfit/metal/score.hpp"
 #include "kvfit/metal/score_runner.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {
 
@@ -179,3 +181,5 @@ class group_scores {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -21,6 +21,8 @@
 #include "kvfit/metal/kernels/shared/attention_arguments.h"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::metal {
 
 /// Counts in kernels are below this.
@@ -276,3 +278,5 @@ inline result<placed_head> place_head(device& on, const kv_block& cache, const q
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
+
+#include "kvfit/core/restore_min_max.hpp"

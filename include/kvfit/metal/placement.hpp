@@ -8,6 +8,8 @@
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/core/index.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::metal {
 
 /// Multiply-adds from which a stage runs on the GPU: 0 always, `never` never. Results differ
@@ -45,3 +47,5 @@ inline double attention_device_bytes(const query_set& queries, const kv_block& c
 }
 
 }  // namespace kvfit::metal
+
+#include "kvfit/core/restore_min_max.hpp"

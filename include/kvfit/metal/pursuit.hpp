@@ -18,6 +18,8 @@
 #include "kvfit/metal/kernels/shared/pursuit_arguments.h"
 #include "kvfit/selection/omp.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {
 
@@ -208,3 +210,5 @@ class device_columns {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
+
+#include "kvfit/core/restore_min_max.hpp"

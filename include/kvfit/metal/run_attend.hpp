@@ -15,6 +15,8 @@
 #include "kvfit/metal/attend.hpp"
 #include "kvfit/metal/device_executor.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {
 
@@ -111,3 +113,5 @@ inline bool takes_attention(const placement& from, std::span<const checked_atten
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
+
+#include "kvfit/core/restore_min_max.hpp"

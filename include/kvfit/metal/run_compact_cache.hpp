@@ -22,6 +22,8 @@
 #include "kvfit/metal/group_scores.hpp"
 #include "kvfit/metal/run_compact.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {
 
@@ -138,3 +140,5 @@ template <kvfit::executor E>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -9,6 +9,8 @@
 
 #include "kvfit/parallel/executor.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Refers to an executor that outlives it, or to none: then items run one after the other, on the
@@ -97,3 +99,5 @@ void over_pieces(const executor_ref& how, index_t count, index_t most, Body&& bo
 }
 
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -29,6 +29,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/wire_error.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -224,3 +226,5 @@ class mpi_ranks {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

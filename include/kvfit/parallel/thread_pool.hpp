@@ -17,6 +17,8 @@
 #include <exception>
 #endif
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -152,3 +154,5 @@ static_assert(executor<thread_pool>);
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

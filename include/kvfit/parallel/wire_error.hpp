@@ -13,6 +13,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/error.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -63,3 +65,5 @@ static_assert(std::is_trivially_copyable_v<wire_error>);
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

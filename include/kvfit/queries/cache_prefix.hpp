@@ -24,6 +24,8 @@
 #include "kvfit/queries/engine.hpp"
 #include "kvfit/queries/live_cache.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// A cache to read on from, by reference: full rows, compact ones, or both one after the other.
@@ -269,3 +271,5 @@ inline result<void> check_prefix(const cache_prefix& prefix, std::span<const lay
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

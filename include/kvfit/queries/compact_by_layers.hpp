@@ -22,6 +22,8 @@
 #include "kvfit/queries/reader.hpp"
 #include "kvfit/queries/reference_queries.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Compacts one layer with the queries given, all heads of it: `compact_layer(layer, queries)`.
@@ -253,3 +255,5 @@ template <engine E, executor X, layer_compaction Compact>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -25,6 +25,8 @@
 #include "kvfit/queries/subsample.hpp"
 #include "kvfit/queries/synthetic_rows.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 struct gather_options {
@@ -310,3 +312,5 @@ template <engine E, executor X>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -16,6 +16,8 @@
 #include "kvfit/queries/reader.hpp"
 #include "kvfit/queries/sampler.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// When a text ends of itself.
@@ -99,3 +101,5 @@ template <engine E, executor X>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -15,6 +15,8 @@
 #include "kvfit/queries/reference_queries.hpp"
 #include "kvfit/queries/subsample.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Which texts judge.
@@ -119,3 +121,5 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

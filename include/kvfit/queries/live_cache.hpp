@@ -15,6 +15,8 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/queries/engine.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -121,3 +123,5 @@ class live_cache {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -22,6 +22,8 @@
 #include "kvfit/queries/layer_attention.hpp"
 #include "kvfit/queries/live_cache.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 struct read_options {
@@ -289,3 +291,5 @@ template <engine E>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

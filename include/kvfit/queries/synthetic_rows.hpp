@@ -22,6 +22,8 @@
 #include "kvfit/queries/subsample.hpp"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -104,3 +106,5 @@ inline void draw_rows(const sources::random_vectors& source, const row_range& to
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

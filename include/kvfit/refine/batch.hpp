@@ -19,6 +19,8 @@
 #include "kvfit/simd/transpose.hpp"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -161,3 +163,5 @@ inline void declare_batch(workspace& space, const head_sizes& sizes, index_t tak
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -17,6 +17,8 @@
 #include "kvfit/refine/matching_loss.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -120,3 +122,5 @@ inline gradient_report descend_gradient(const gradient_keys& settings, const voi
 }
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -20,6 +20,8 @@
 #include "kvfit/simd/softmax.hpp"
 #include "kvfit/simd/transpose.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -237,3 +239,5 @@ class matching_loss : private matching_buffers {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

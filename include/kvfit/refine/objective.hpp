@@ -24,6 +24,8 @@
 #include "kvfit/simd/transpose.hpp"
 #include "kvfit/view/check.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -393,3 +395,5 @@ class attention_objective : private objective_buffers {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -27,6 +27,8 @@
 #include "kvfit/simd/double_vectors.hpp"
 #include "kvfit/simd/product.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -371,3 +373,5 @@ inline void declare_refiner(workspace& space, const refinement& settings, const 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

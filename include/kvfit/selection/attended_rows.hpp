@@ -20,6 +20,8 @@
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -106,3 +108,5 @@ inline void declare_explained(workspace& space, index_t keys, index_t length, in
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -24,6 +24,8 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -230,3 +232,5 @@ static_assert(selection_policy<selection::expected_attention>);
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::selection
+
+#include "kvfit/core/restore_min_max.hpp"

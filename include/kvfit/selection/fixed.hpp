@@ -13,6 +13,8 @@
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -136,3 +138,5 @@ static_assert(selection_policy<selection::first> && selection_policy<selection::
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::selection
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -13,6 +13,8 @@
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/half_dot.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -103,3 +105,5 @@ inline bool may_hold_halves(index_t queries, index_t keys, bool has_floats,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

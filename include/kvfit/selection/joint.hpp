@@ -20,6 +20,8 @@
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -155,3 +157,5 @@ static_assert(selection_policy<selection::joint>);
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::selection
+
+#include "kvfit/core/restore_min_max.hpp"

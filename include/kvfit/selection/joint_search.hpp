@@ -27,6 +27,8 @@
 #include "kvfit/simd/double_vectors.hpp"
 #include "kvfit/simd/product.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -383,3 +385,5 @@ class joint_search : private joint_buffers {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -17,6 +17,8 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -288,3 +290,5 @@ class mass_columns {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

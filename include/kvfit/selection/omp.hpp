@@ -23,6 +23,8 @@
 #include "kvfit/selection/residual_ranking.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -336,3 +338,5 @@ static_assert(selection_policy<selection::omp>);
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::selection
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -12,6 +12,8 @@
 #include "kvfit/attention/score_options.hpp"
 #include "kvfit/core/index.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::selection {
 
 /// The ⌊attention_share · t⌋ keys of the largest rms attention, ties to the earlier row; then each
@@ -130,3 +132,5 @@ struct given {
 };
 
 }  // namespace kvfit::selection
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -17,6 +17,8 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// One head, scored, from which `budget` rows are to be kept.
@@ -137,3 +139,5 @@ constexpr bool refines_by_default(const S&) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

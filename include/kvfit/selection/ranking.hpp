@@ -12,6 +12,8 @@
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/selection/problem.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::selection {
 inline namespace KVFIT_ISA {
 
@@ -107,3 +109,5 @@ std::vector<index_t> highest_rows(const selection_problem& problem, const Number
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::selection
+
+#include "kvfit/core/restore_min_max.hpp"

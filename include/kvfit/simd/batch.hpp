@@ -14,10 +14,13 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <xsimd/xsimd.hpp>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+
+#include "kvfit/core/undefine_min_max.hpp"  // xsimd has no such pair
+
+#include <xsimd/xsimd.hpp>
 
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
@@ -188,3 +191,5 @@ inline float sum(batch x) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
+
+#include "kvfit/core/restore_min_max.hpp"

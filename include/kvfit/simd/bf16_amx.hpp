@@ -11,6 +11,8 @@
 
 #include "kvfit/simd/product.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -235,3 +237,5 @@ void multiply_by_amx(const basic_left_factor<std::uint32_t>& a,
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
+
+#include "kvfit/core/restore_min_max.hpp"

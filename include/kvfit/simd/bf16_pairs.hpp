@@ -21,6 +21,8 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/convert.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
 
@@ -187,3 +189,5 @@ inline void pack_row_pairs(const float* x, index_t stride, index_t rows, index_t
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
+
+#include "kvfit/core/restore_min_max.hpp"

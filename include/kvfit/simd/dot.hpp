@@ -8,6 +8,8 @@
 
 #include "kvfit/simd/batch.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
 
@@ -85,3 +87,5 @@ batch sum_lanes(const float* x, const float* y, index_t n, Step step) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -10,6 +10,8 @@
 
 #include "kvfit/simd/batch64.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
 
@@ -86,3 +88,5 @@ inline void scale(double* y, double a, index_t n) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -8,6 +8,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::simd {
 
 /// `bytes` bytes from `data` on that the caller will read soon. Only a hint: no result depends on
@@ -52,3 +54,5 @@ class fetcher {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
+
+#include "kvfit/core/restore_min_max.hpp"

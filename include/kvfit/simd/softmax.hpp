@@ -10,6 +10,8 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/exp.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
 
@@ -107,3 +109,5 @@ inline void exp_shifted_columns(float* x, index_t stride, index_t rows, index_t 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -19,6 +19,8 @@
 #include "kvfit/values/policies.hpp"
 #include "kvfit/values/problem.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::values {
 inline namespace KVFIT_ISA {
 
@@ -183,3 +185,5 @@ static_assert(values_policy<values::least_squares>);
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::values
+
+#include "kvfit/core/restore_min_max.hpp"

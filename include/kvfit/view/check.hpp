@@ -12,6 +12,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/load.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -65,3 +67,5 @@ inline result<void> check_view(const row_view& view, std::string_view argument) 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -11,6 +11,8 @@
 #include "kvfit/simd/convert.hpp"
 #include "kvfit/view/row_memory.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -186,3 +188,5 @@ inline void decode_part(const row_memory& memory, stepped rows, stepped cols,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

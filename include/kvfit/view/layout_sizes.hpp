@@ -12,6 +12,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/make_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// What shares a scale in a cache of int8 or fp8, and so where the scales lie.
@@ -209,3 +211,5 @@ result<group_scales> scales_of(const row_memory& memory, index_t page_stride,
 }  // namespace detail
 
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -11,6 +11,8 @@
 #include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -120,3 +122,5 @@ inline matrix gather_rows(const row_view& view, std::span<const index_t> rows) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

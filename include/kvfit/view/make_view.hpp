@@ -11,6 +11,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/row_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// How a pool is cut into pages.
@@ -252,3 +254,5 @@ inline result<row_view> make_paged_view(const row_memory& memory, std::span<cons
 }
 
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -8,6 +8,8 @@
 
 #include "kvfit/core/matrix.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 /// Rows one after the other, by a list of numbers, or in pages by a block table.
@@ -82,3 +84,5 @@ class row_map {
 };
 
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -23,6 +23,8 @@
 #include "kvfit/view/store_target.hpp"
 #include "kvfit/view/writable_view.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -264,3 +266,5 @@ class row_store : private store_target {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -16,6 +16,8 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/row_memory.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit {
 
 namespace detail {
@@ -249,3 +251,5 @@ result<row_view> make_view(Range&& elements, index_t rows, index_t cols) {
 }
 
 }  // namespace kvfit
+
+#include "kvfit/core/restore_min_max.hpp"

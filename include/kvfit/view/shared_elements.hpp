@@ -13,6 +13,8 @@
 #include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_map.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -98,3 +100,5 @@ inline std::optional<row_pair> shared_elements(const element_rows& of) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -18,6 +18,8 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -139,3 +141,5 @@ inline result<joined_heads> join_shards(std::span<const std::vector<index_t>> ou
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
+
+#include "kvfit/core/restore_min_max.hpp"

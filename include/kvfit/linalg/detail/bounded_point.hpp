@@ -13,6 +13,8 @@
 #include "kvfit/linalg/gram.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -98,3 +100,5 @@ struct bounded_point {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -16,6 +16,8 @@
 #include "kvfit/linalg/triangular_condition.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -174,3 +176,5 @@ class float_qr {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

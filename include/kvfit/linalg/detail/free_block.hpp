@@ -14,6 +14,8 @@
 #include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -122,3 +124,5 @@ class free_block {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

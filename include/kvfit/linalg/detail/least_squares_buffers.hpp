@@ -8,6 +8,8 @@
 #include "kvfit/linalg/detail/least_squares_cholesky.hpp"
 #include "kvfit/linalg/gram.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -62,3 +64,5 @@ struct least_squares_sizes {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -19,6 +19,8 @@
 #include "kvfit/linalg/triangular_condition.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -316,3 +318,5 @@ inline double_matrix solve_by_cholesky(const const_matrix_ref& x, const const_ma
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -12,6 +12,8 @@
 #include "kvfit/linalg/least_squares_options.hpp"
 #include "kvfit/linalg/solve_positive_definite.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -85,3 +87,5 @@ constexpr bool may_truncate(index_t size, bool has_ridge) noexcept {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -15,6 +15,8 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/batch64.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -191,3 +193,5 @@ inline void multiply_each(const float* x, const float* factors, index_t size, fl
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -16,6 +16,8 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/linalg/power_iteration.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -164,3 +166,5 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

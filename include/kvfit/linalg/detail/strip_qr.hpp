@@ -16,6 +16,8 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/product.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -341,3 +343,5 @@ class strip_qr {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

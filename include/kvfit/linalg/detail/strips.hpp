@@ -15,6 +15,8 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/product.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -133,3 +135,5 @@ void multiply_strips(const strips<Scalar>& a, const strips<Scalar>& b, index_t c
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -15,6 +15,8 @@
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -201,3 +203,5 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

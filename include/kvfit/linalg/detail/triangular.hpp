@@ -12,6 +12,8 @@
 #include "kvfit/linalg/detail/strips.hpp"
 #include "kvfit/simd/product.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -212,3 +214,5 @@ inline void declare_triangular(workspace& space, index_t size, index_t cols) {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"

@@ -15,6 +15,8 @@
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
+#include "kvfit/core/undefine_min_max.hpp"
+
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -125,3 +127,5 @@ inline void multiply_symmetric(const double* u, index_t stride, index_t size, co
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
+
+#include "kvfit/core/restore_min_max.hpp"
