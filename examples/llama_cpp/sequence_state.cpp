@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -25,7 +26,11 @@ using kvfit::error;
 
 constexpr int known_version = 4;
 constexpr std::size_t header_size = 8;  // magic and sequence
-constexpr std::size_t grid_size = 8;    // two positions of a cell
+constexpr std::size_t grid_size = 12;   // two more positions of a cell, and its token
+
+std::size_t cell_size(bool has_grid) {
+  return 12 + (has_grid ? grid_size : 0);
+}
 
 /// Whether ggml turns it into fp32 and back.
 bool is_known(std::int32_t type) {
@@ -106,13 +111,13 @@ ggml_type read_type(byte_reader& from) {
 }
 
 void read_cells(byte_reader& from, bool has_grid, std::uint32_t cells, state_cache& to) {
-  const std::size_t cell_size = 12 + (has_grid ? grid_size : 0);
-  if (cells > from.left() / cell_size) from.malformed("fewer bytes than cells need");
+  if (cells > from.left() / cell_size(has_grid)) from.malformed("fewer bytes than cells need");
+  to.records = from.at();
   for (std::uint32_t c = 0; c < cells && !from.cause(); ++c) {
     const auto position = static_cast<index_t>(from.read<std::int32_t>());
     if (from.read<std::uint32_t>() != 1) from.unsupported("cells of several sequences");
     if (has_grid) from.skip(1, grid_size);
-    to.sequence = from.read<std::int32_t>();
+    static_cast<void>(from.read<std::int32_t>());
     if (position < 0) {
       from.fail({errc::invalid_position, "cells", static_cast<index_t>(c), position,
                  "positions must not be negative"});
@@ -246,17 +251,22 @@ void put(std::vector<std::byte>& to, Number value) {
   to.insert(to.end(), first, first + sizeof value);
 }
 
-void put_cells(std::vector<std::byte>& to, bool has_grid, std::int32_t sequence, index_t cells,
-               index_t first_position) {
-  for (index_t c = 0; c < cells; ++c) {
-    const auto position = static_cast<std::int32_t>(first_position + c);
-    put(to, position);
-    put(to, std::uint32_t{1});
-    if (has_grid) {  // a token of text stands at the same place on all axes
-      put(to, position);
-      put(to, position);
-    }
-    put(to, sequence);
+/// The last `cells` cells by position, as they are written: for what reads on, all of them are
+/// before it.
+void put_cells(std::vector<std::byte>& to, const sequence_state& like, index_t cells) {
+  const state_cache& cache = like.global;
+  std::vector<std::size_t> order(cache.positions.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return cache.positions[a] < cache.positions[b];
+  });
+  order.erase(order.begin(), order.end() - static_cast<std::ptrdiff_t>(cells));
+  std::sort(order.begin(), order.end());
+  const std::size_t size = cell_size(like.form.has_grid);
+  for (const std::size_t cell : order) {
+    const auto first =
+        like.bytes.begin() + static_cast<std::ptrdiff_t>(cache.records + cell * size);
+    to.insert(to.end(), first, first + static_cast<std::ptrdiff_t>(size));
   }
 }
 
@@ -287,10 +297,9 @@ void put_layers(std::vector<std::byte>& to, const state_cache& like, index_t cel
   }
 }
 
-/// Metadata as `like` has them, for cells at the positions given; keys and values 0. What stands
-/// behind the global layers' cache is copied.
-std::vector<std::byte> blank_like(const sequence_state& like, index_t cells,
-                                  index_t first_position) {
+/// Metadata as `like` has them, for fewer cells; keys and values 0. What stands behind the global
+/// layers' cache is copied.
+std::vector<std::byte> blank_like(const sequence_state& like, index_t cells) {
   std::vector<std::byte> bytes(like.bytes.begin(),
                                like.bytes.begin() + static_cast<std::ptrdiff_t>(header_size));
   put(bytes, static_cast<std::uint32_t>(like.global.streams));
@@ -298,7 +307,7 @@ std::vector<std::byte> blank_like(const sequence_state& like, index_t cells,
     const bool is_here = s == like.global.stream;
     put(bytes, static_cast<std::uint32_t>(is_here ? cells : 0));
     if (!is_here) continue;
-    put_cells(bytes, like.form.has_grid, like.global.sequence, cells, first_position);
+    put_cells(bytes, like, cells);
     put_layers(bytes, like.global, cells);
   }
   bytes.insert(bytes.end(), like.bytes.begin() + static_cast<std::ptrdiff_t>(like.global.end),
@@ -440,9 +449,10 @@ result<sequence_state> compact_state(const sequence_state& full,
   for (const kvfit::compacted_layer& layer : compact.layers) {
     for (std::size_t h = 0; h < layer.heads.size(); ++h) cells = std::max(cells, layer.rows(h));
   }
-  const index_t end = full.end_position();
-  if (cells > end) return error{errc::shape_mismatch, "cells", cells, end, "more than positions"};
-  auto state = read_state(blank_like(full, cells, end - cells), full.form);
+  if (cells > full.cells()) {
+    return error{errc::shape_mismatch, "cells", cells, full.cells(), "more than there were"};
+  }
+  auto state = read_state(blank_like(full, cells), full.form);
   if (!state) return state;
   for (std::size_t l = 0; l < compact.layers.size(); ++l) {
     const kvfit::compacted_layer& layer = compact.layers[l];

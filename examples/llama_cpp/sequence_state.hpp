@@ -34,9 +34,9 @@ struct layer_place {
 
 /// One attention cache: that of the global layers, or that of the layers with a window.
 struct state_cache {
-  index_t streams = 1;  ///< of the context
-  index_t stream = 0;   ///< the one that the sequence has its cells in
-  std::int32_t sequence = 0;
+  index_t streams = 1;              ///< of the context
+  index_t stream = 0;               ///< the one that the sequence has its cells in
+  std::size_t records = 0;          ///< byte where the cells' own records start
   std::vector<index_t> positions;   ///< of each cell
   bool is_transposed = false;       ///< values: [width, cells] instead of [cells, width]
   std::uint32_t turned_keys = 0;    ///< as llama.cpp writes them: how far numbers were mixed before
@@ -51,7 +51,7 @@ struct state_cache {
 struct state_form {
   bool has_windows = false;  ///< a second cache: that of the layers with a window
   bool has_tail = false;     ///< behind the caches, the states of recurrent layers
-  bool has_grid = false;     ///< cells have two more positions each (M-RoPE)
+  bool has_grid = false;     ///< cells have two more positions and their token each (M-RoPE)
 };
 
 /// The bytes, and what they were found to say, all numbers of 32 bits but where said otherwise:
@@ -64,7 +64,8 @@ struct state_form {
 /// and a cache:
 ///
 ///     streams; of each: cells, and unless it has none
-///     a cell:   position, sequences (1), two more positions (M-RoPE alone), sequence
+///     a cell:   position, sequences (1), two more positions and token (M-RoPE alone),
+///               sequence
 ///     is V transposed, layers, numbers of keys that were mixed (quantised caches), of values
 ///     a layer's K:   type, bytes a cell (64 bits), cells · bytes
 ///     a layer's V:   as K; transposed: type, bytes a number, width, width · cells · bytes;
@@ -117,10 +118,10 @@ result<state_rows> rows_of(const sequence_state& state, const state_cache& cache
 /// the states of recurrent layers stay byte for byte.
 ///
 /// Keys keep the rotation that they have. A row that is the original one keeps its bytes, quantised
-/// ones, too; others are quantised as ggml does. Cells are said to stand at the last positions
-/// before `full` ends, so that what is read next stands where it always would have and sees all of
-/// them: llama.cpp uses a cell's position for causality and for ALiBi, which `session::put_back`
-/// makes up for.
+/// ones, too; others are quantised as ggml does. Cells are said to stand where the last ones of
+/// `full` did, so that what is read next stands where it always would have and sees all of them:
+/// llama.cpp uses a cell's position for causality and for ALiBi, which `session::put_back` makes up
+/// for.
 ///
 /// Errors: `shape_mismatch` where layers, heads or widths differ; `storage_overflow` for a number
 /// that the cache's type can't hold; those of `read_state`.

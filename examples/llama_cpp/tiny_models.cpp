@@ -10,6 +10,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -107,7 +108,9 @@ class description {
 using describe = void (*)(description& to);
 
 void plain(description& to) {
-  to.without(".bias").without("rope_freqs");
+  to.without("attn_q.bias").without("attn_k.bias").without("attn_v.bias").without("attn_qkv.bias");
+  to.without("attn_output.bias").without("ffn_gate.bias").without("ffn_up.bias");
+  to.without("ffn_down.bias").without("norm.bias").without("rope_freqs");
 }
 
 void experts(description& to) {
@@ -149,7 +152,8 @@ const std::array recipes = {
            }},
     recipe{{"gemma3", "gemma3", "windows, norms of queries and keys"},
            [](description& to) { to.layers(6).number("attention.sliding_window", window); }},
-    recipe{{"qwen2", "qwen2", "biases of queries, keys and values"}, [](description&) {}},
+    recipe{{"qwen2", "qwen2", "biases of queries, keys and values"},
+           [](description& to) { to.number("embedding_length", 256); }},
     recipe{{"qwen3", "qwen3", "norms of queries and keys"}, plain},
     recipe{{"gpt-oss", "gpt-oss", "windows, sinks, experts"},
            [](description& to) {
@@ -158,11 +162,14 @@ const std::array recipes = {
            }},
     recipe{{"cohere2", "cohere2", "windows, global layers without rotation"},
            [](description& to) {
-             to.number("attention.sliding_window", window).real("logit_scale", 0.25F);
+             to.number("embedding_length", 256);
+             to.number("attention.sliding_window", window).real("logit_scale", 1).layers(8);
            }},
     recipe{{"smollm3", "smollm3", "every fourth layer without rotation"}, plain},
     recipe{{"mpt", "mpt", "ALiBi"},
            [](description& to) {
+             to.number("embedding_length", 256);
+             to.number("attention.head_count_kv", 4);
              plain(to);
              to.real("attention.max_alibi_bias", 8).real("attention.clamp_kqv", 30);
            }},
@@ -179,11 +186,13 @@ const std::array recipes = {
            }},
     recipe{{"phi3", "phi3", "queries, keys and values made as one"},
            [](description& to) {
+             to.number("embedding_length", 256);
              plain(to);
              to.without("rope_factors").number("attention.sliding_window", 0);
            }},
     recipe{{"qwen2vl", "qwen2vl", "M-RoPE"},
            [](description& to) {
+             to.number("embedding_length", 256);
              to.numbers("rope.dimension_sections", {8, 12, 12, 0});
            }},
     recipe{{"qwen3vl", "qwen3vl", "interleaved M-RoPE"},
@@ -197,7 +206,11 @@ const std::array recipes = {
              to.real("attention.scale", 0.2F).real("embedding_scale", 2);
              to.real("residual_scale", 0.5F).real("logit_scale", 2);
            }},
-    recipe{{"olmo2", "olmo2", "norms over all queries and keys at once"}, plain},
+    recipe{{"olmo2", "olmo2", "norms over all queries and keys at once"},
+           [](description& to) {
+             plain(to);
+             to.number("embedding_length", 256);
+           }},
     recipe{{"qwen3moe", "qwen3moe", "experts"},
            [](description& to) {
              plain(to);
@@ -205,8 +218,10 @@ const std::array recipes = {
            }},
     recipe{{"jamba", "jamba", "hybrid: every second layer a Mamba"},
            [](description& to) {
+             to.number("embedding_length", 256);
              plain(to);
              ssm(to);
+             to.number("ssm.inner_size", 512);
              to.numbers("attention.head_count_kv", {0, 2, 0, 2}).without("ffn_gate_inp");
            }},
     recipe{{"falcon-h1", "falcon-h1", "hybrid: attention and Mamba 2 in each layer"},
@@ -223,6 +238,7 @@ const std::array recipes = {
            }},
     recipe{{"lfm2", "lfm2", "hybrid: every second layer a short convolution"},
            [](description& to) {
+             to.number("embedding_length", 256);
              plain(to);
              to.number("shortconv.l_cache", 3).numbers("attention.head_count_kv", {0, 2, 0, 2});
            }},
@@ -355,6 +371,10 @@ void take_tensor(ggml_tensor* tensor, void* to) {
   }
 }
 
+void only_errors(ggml_log_level level, const char* text, void*) {
+  if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+}
+
 void add_tensor(gguf_context* file, ggml_context* memory, const made_tensor& from) {
   int axes = 4;
   while (axes > 1 && from.sizes[static_cast<std::size_t>(axes - 1)] == 1) --axes;
@@ -381,6 +401,7 @@ result<void> write_tiny_model(std::string_view name, const std::filesystem::path
     return error{errc::invalid_option, "name", error::none, error::none,
                  "no tiny model \"" + std::string(name) + "\""};
   }
+  llama_log_set(only_errors, nullptr);
   llama_backend_init();
   description described(found->model.architecture);
   found->put(described);

@@ -207,12 +207,14 @@ struct text_case {
   explicit text_case(session& model) {
     one.name = "random";
     one.prefix = tokens(length, 0);
-    auto next = tokens(96, 7);
-    llama_cpp::passage passage;
-    passage.targets.assign(next.begin() + 1, next.end());
-    next.pop_back();
-    passage.tokens = std::move(next);
-    one.passages.push_back(std::move(passage));
+    for (const unsigned seed : {7U, 8U, 9U, 10U}) {
+      auto next = tokens(96, seed);
+      llama_cpp::passage passage;
+      passage.targets.assign(next.begin() + 1, next.end());
+      next.pop_back();
+      passage.tokens = std::move(next);
+      one.passages.push_back(std::move(passage));
+    }
     auto made = llama_cpp::prepare(model, one, {});
     if (!made) FAIL(made.error().message());
     ready = std::move(*made);
