@@ -36,14 +36,13 @@ kvfit::cache_queries queries_of(const prepared_document& document, const graph_t
   return all;
 }
 
-/// Rows are rounded to the cache's type while they are fitted, where each number stands alone.
-/// Blocks are rounded when they are written: rows kept as they are keep their bytes.
+/// Rows are rounded to the cache's type while they are fitted, where keys and values have one and
+/// each number stands alone. Others are rounded when they are written: rows kept as they are keep
+/// their bytes.
 kvfit::dtype storage_of(const session_options& options) {
-  for (const ggml_type type : {options.keys, options.values}) {
-    if (type == GGML_TYPE_F16) return kvfit::dtype::fp16;
-    if (type == GGML_TYPE_BF16) return kvfit::dtype::bf16;
-  }
-  return kvfit::dtype::fp32;
+  if (options.keys != options.values) return kvfit::dtype::fp32;
+  if (options.keys == GGML_TYPE_F16) return kvfit::dtype::fp16;
+  return options.keys == GGML_TYPE_BF16 ? kvfit::dtype::bf16 : kvfit::dtype::fp32;
 }
 
 index_t rows_at(index_t rows, double ratio) {

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: MIT
 // The llama.cpp adaptor on tiny models of many architectures: the graph that each of them has, with
 // random weights. What is checked of one is checked of all.
+#include <ggml.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <limits>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/said.hpp"
 #include "kvfit/cache/compacted_cache.hpp"
+#include "kvfit/cache/rope.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "llama_cpp/architectures.hpp"
 #include "llama_cpp/evaluation.hpp"
@@ -34,6 +38,8 @@ std::filesystem::path model_file(const std::string& name) {
   const auto folder = std::filesystem::temp_directory_path() / "kvfit_tiny_models";
   std::filesystem::create_directories(folder);
   const auto path = folder / (name + ".gguf");
+  static std::set<std::string> written;
+  if (!written.insert(name).second) return path;
   if (const auto ok = llama_cpp::write_tiny_model(name, path); !ok) FAIL(ok.error().message());
   return path;
 }
@@ -122,6 +128,17 @@ Eigen::RowVectorXd attended(const Eigen::RowVectorXf& query, const kvfit::kv_blo
   return out / mass;
 }
 
+/// Queries as ggml's kernels read them: rounded to the type that they multiply the keys' with.
+Eigen::RowVectorXf rounded(const Eigen::RowVectorXf& query, ggml_type keys) {
+  if (keys == GGML_TYPE_F32) return query;
+  const ggml_type type = ggml_blck_size(keys) == 1 ? keys : GGML_TYPE_Q8_0;
+  std::vector<std::byte> bytes(ggml_row_size(type, query.size()));
+  ggml_quantize_chunk(type, query.data(), bytes.data(), 0, 1, query.size(), nullptr);
+  Eigen::RowVectorXf made(query.size());
+  ggml_get_type_traits(type)->to_float(bytes.data(), made.data(), made.size());
+  return made;
+}
+
 const kvfit::cache_layer* layer_of(const llama_cpp::state_rows& rows, index_t number) {
   for (const kvfit::cache_layer& layer : rows.view.layers) {
     if (layer.number == number) return &layer;
@@ -182,9 +199,12 @@ double recomputed(session& model, const llama_cpp::layer_captures& queries,
       for (const index_t i : asked) {
         // What a window no longer needs may be gone from its cache.
         if (is_window && i != asked.back()) continue;
+        // A layer whose biases a fused kernel can't add was computed by the adaptor, in fp32.
+        const bool is_kernel = !rule.is_fused || is_window || compact == nullptr;
+        const Eigen::RowVectorXf query = queries[c].heads[h].row(i);
         const auto expected =
-            attended(queries[c].heads[h].row(i), layer->heads[kv], rule, static_cast<index_t>(h),
-                     first_position + i, is_window ? window : 0, seen);
+            attended(is_kernel ? rounded(query, rule.keys->type) : query, layer->heads[kv], rule,
+                     static_cast<index_t>(h), first_position + i, is_window ? window : 0, seen);
         const double difference =
             (outputs[c].heads[h].row(i).cast<double>() - expected).norm() / expected.norm();
         worst = std::max(worst, difference);
@@ -301,4 +321,280 @@ TEST_CASE("architectures: attention recomputed, put back unchanged, at all rows,
   DYNAMIC_SECTION(name << ", fp16, fused") {
     check_all(name, fused(), 5e-3);
   }
+}
+
+TEST_CASE("quantised caches: read and written in their own types", "[llama_cpp][quantised]") {
+  struct kind {
+    ggml_type keys;
+    ggml_type values;
+    bool is_flash;
+    double limit;  // the kernel rounds queries to its own blocks
+  };
+  const kind each = GENERATE(kind{GGML_TYPE_Q8_0, GGML_TYPE_F16, false, 5e-3},
+                             kind{GGML_TYPE_Q4_0, GGML_TYPE_F16, false, 5e-3},
+                             kind{GGML_TYPE_BF16, GGML_TYPE_BF16, false, 5e-3},
+                             kind{GGML_TYPE_Q8_0, GGML_TYPE_Q8_0, true, 5e-3},
+                             kind{GGML_TYPE_Q4_0, GGML_TYPE_Q4_0, true, 5e-3},
+                             kind{GGML_TYPE_Q4_1, GGML_TYPE_Q4_1, true, 5e-3},
+                             kind{GGML_TYPE_Q5_0, GGML_TYPE_Q5_0, true, 5e-3},
+                             kind{GGML_TYPE_Q5_1, GGML_TYPE_Q5_1, true, 5e-3},
+                             kind{GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_NL, true, 5e-3});
+  const std::string name = GENERATE("llama", "gemma3");
+  DYNAMIC_SECTION(name << ", keys " << ggml_type_name(each.keys) << ", values "
+                       << ggml_type_name(each.values)) {
+    check_all(name,
+              {.cells = 1024,
+               .threads = 2,
+               .is_flash = each.is_flash,
+               .keys = each.keys,
+               .values = each.values},
+              each.limit);
+  }
+}
+
+TEST_CASE("a row that a compact cache keeps has the bytes that it had, in blocks, too",
+          "[llama_cpp][quantised]") {
+  auto model = open("llama", {.cells = 1024,
+                              .threads = 2,
+                              .is_flash = true,
+                              .keys = GGML_TYPE_Q5_1,
+                              .values = GGML_TYPE_IQ4_NL});
+  text_case text(*model);
+  const auto evicted = text.compact(*model, "h2o", 4);
+  const auto state = llama_cpp::compact_state(text.ready.full, evicted);
+  REQUIRE(state);
+  for (std::size_t l = 0; l < evicted.layers.size(); ++l) {
+    const auto& layer = evicted.layers[l];
+    const auto& before = text.ready.full.global.layers[l];
+    const auto& after = state->global.layers[l];
+    for (const bool is_key : {true, false}) {
+      const std::size_t row = ggml_row_size(is_key ? before.key_type : before.value_type, 128);
+      for (std::size_t h = 0; h < 2; ++h) {
+        for (index_t j = 0; j < layer.rows(h); ++j) {
+          const auto origin = static_cast<std::size_t>(
+              layer.positions[static_cast<std::size_t>(layer.offsets[h] + j)]);
+          const std::byte* const was = text.ready.full.bytes.data() +
+                                       (is_key ? before.keys : before.values) + origin * row +
+                                       h * row / 2;
+          const std::byte* const is = state->bytes.data() + (is_key ? after.keys : after.values) +
+                                      static_cast<std::size_t>(j) * row + h * row / 2;
+          REQUIRE(std::memcmp(was, is, row / 2) == 0);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("several sequences: one is compacted, the others stay byte for byte",
+          "[llama_cpp][sequences]") {
+  const bool is_unified = GENERATE(false, true);
+  const bool is_flash = GENERATE(false, true);
+  const std::string name = GENERATE("llama", "gemma3", "jamba");
+  CAPTURE(is_unified, is_flash, name);
+  auto model = open(name, {.cells = 2048,
+                           .threads = 2,
+                           .is_flash = is_flash,
+                           .sequences = 3,
+                           .is_unified = is_unified});
+  // Sequences that take turns, so that none has its cells beside each other in a shared cache.
+  for (index_t part = 0; part < 4; ++part) {
+    for (index_t sequence = 0; sequence < 3; ++sequence) {
+      read(*model, tokens(60, static_cast<unsigned>(10 * part + sequence)), 60 * part, sequence);
+    }
+  }
+  const auto first = saved(*model, 0);
+  const auto last = saved(*model, 2);
+  const auto full = saved(*model, 1);
+  REQUIRE(full.cells() == 240);
+
+  // Compacted for its own last tokens' queries.
+  model->tap().start_capture(1);
+  read(*model, tokens(60, 31), 240, 1);
+  llama_cpp::prepared_document ready;
+  ready.full = full;
+  ready.queries = model->tap().take_queries();
+  ready.query_position = 240;
+  kvfit::thread_pool pool(2);
+  const auto small = llama_cpp::compact(*model, ready, method("default"), 4, {}, pool);
+  if (!small) FAIL(small.error().message());
+  const auto ok = model->put_back(full, *small, true, 1);
+  if (!ok) FAIL(ok.error().message());
+  const auto compact = saved(*model, 1);
+  CHECK(compact.cells() < 100);
+  CHECK(saved(*model, 0).bytes == first.bytes);
+  CHECK(saved(*model, 2).bytes == last.bytes);
+
+  // What it says is what it says alone in a cache of its own.
+  const matrix together = read(*model, tokens(20, 41), 240, 1);
+  CHECK(saved(*model, 0).bytes == first.bytes);
+  auto alone = open(name, {.cells = 2048,
+                           .threads = 2,
+                           .is_flash = is_flash,
+                           .sequences = 3,
+                           .is_unified = is_unified});
+  read(*alone, tokens(8, 0), 0, 1);
+  REQUIRE(alone->put_back(full, *small, true, 1));
+  const matrix by_itself = read(*alone, tokens(20, 41), 240, 1);
+  CHECK((together - by_itself).norm() < 2e-3 * by_itself.norm());
+
+  // And another one says what it would have said.
+  const matrix other = read(*model, tokens(20, 43), 240, 2);
+  REQUIRE(alone->load(last, 2));
+  const matrix other_by_itself = read(*alone, tokens(20, 43), 240, 2);
+  CHECK((other - other_by_itself).norm() < 2e-3 * other_by_itself.norm());
+}
+
+TEST_CASE("fused attention stays the kernel's own where a layer has no bias",
+          "[llama_cpp][fused]") {
+  auto model = open("qwen3", fused());
+  text_case text(*model);
+  auto small = text.compact(*model, "default", 4, {.with_bias = false});
+  REQUIRE(model->put_back(text.ready.full, small, false));
+  const matrix kernel = read(*model, tokens(20, 5), length);
+  REQUIRE(model->put_back(text.ready.full, small, true));
+  CHECK(is_same(read(*model, tokens(20, 5), length), kernel));
+
+  // A bias in the last layer changes it, and what comes before stays the kernel's.
+  model->tap().start_capture(1, true);
+  REQUIRE(model->rewind());
+  read(*model, tokens(20, 5), length);
+  static_cast<void>(model->tap().take_queries());
+  const auto before = model->tap().take_outputs();
+  small.layers.back().bias.setConstant(0.5F);
+  REQUIRE(model->put_back(text.ready.full, small, true));
+  model->tap().start_capture(1, true);
+  const matrix biased = read(*model, tokens(20, 5), length);
+  static_cast<void>(model->tap().take_queries());
+  const auto after = model->tap().take_outputs();
+  CHECK_FALSE(is_same(biased, kernel));
+  REQUIRE(before.size() == 4);
+  for (std::size_t l = 0; l < 4; ++l) {
+    for (std::size_t h = 0; h < 4; ++h) {
+      CAPTURE(l, h);
+      CHECK(is_same(before[l].heads[h], after[l].heads[h]) == (l < 3));
+    }
+  }
+}
+
+TEST_CASE("rotations read from the graph move keys to where they would have been made",
+          "[llama_cpp][rotation]") {
+  const std::string name = GENERATE("llama", "llama3", "llama_yarn", "llama_linear", "gemma3",
+                                    "qwen3", "gptneox", "phi3", "cohere2");
+  CAPTURE(name);
+  auto model = open(name, fp32());
+  read(*model, tokens(40, 0), 0);
+  const auto near = saved(*model);
+  REQUIRE(model->forget_from(0));
+  read(*model, tokens(40, 0), 500);
+  const auto far = saved(*model);
+  const auto& rule = model->tap().layers()[0];
+  REQUIRE(rule.rotation);
+  // The first layer's keys depend on nothing but token and position.
+  const auto keys_of = [&](const llama_cpp::sequence_state& state) {
+    auto rows = rows_in(*model, state, state.global);
+    auto windows = rows_in(*model, state, state.windows);
+    const auto* layer = layer_of(rows, 0);
+    if (layer == nullptr) layer = layer_of(windows, 0);
+    REQUIRE(layer != nullptr);
+    matrix keys(layer->heads[0].keys.rows(), layer->heads[0].keys.cols());
+    for (index_t i = 0; i < keys.rows(); ++i) {
+      for (index_t d = 0; d < keys.cols(); ++d) keys(i, d) = layer->heads[0].keys(i, d);
+    }
+    return keys;
+  };
+  const matrix made = keys_of(far);
+  const matrix unmoved = keys_of(near);
+  const auto moved = kvfit::moved_keys(unmoved, *rule.rotation, 500);
+  REQUIRE(moved);
+  CHECK((*moved - made).norm() < 1e-3 * made.norm());
+}
+
+TEST_CASE(
+    "layers without rotation, and with several positions, have none that keys could be moved by",
+    "[llama_cpp][rotation]") {
+  auto alternating = open("smollm3", fp32());
+  read(*alternating, tokens(8, 0), 0);
+  CHECK(alternating->tap().layers()[2].rotation);
+  CHECK_FALSE(alternating->tap().layers()[3].rotation);
+  auto several = open("qwen2vl", fp32());
+  read(*several, tokens(8, 0), 0);
+  CHECK_FALSE(several->tap().layers()[0].rotation);
+}
+
+TEST_CASE("rules of attention are read from the graph", "[llama_cpp][architectures]") {
+  const bool is_flash = GENERATE(false, true);
+  const auto first_rule = [&](const std::string& name) {
+    auto model = open(name, is_flash ? fused() : fp32());
+    read(*model, tokens(8, 0), 0);
+    return model->tap().layers()[0];
+  };
+  const auto capped = first_rule("gemma2");
+  CHECK(capped.soft_cap == Approx(5));
+  CHECK(capped.scale == Approx(1));  // Gemma 2 scales its queries
+  const auto sunk = first_rule("gpt-oss");
+  CHECK(sunk.sinks.size() == 4);
+  CHECK(sunk.scale == Approx(0.125));
+  const auto alibi = first_rule("mpt");
+  CHECK(alibi.alibi == 8);
+  CHECK(alibi.slope(0) == Approx(0.25));
+  CHECK(alibi.slope(3) == Approx(1.0 / 256));
+  CHECK(first_rule("granite").scale == Approx(0.2));
+  auto shared = open("gemma3n", is_flash ? fused() : fp32());
+  read(*shared, tokens(8, 0), 0);
+  CHECK(shared->tap().layers()[18].readers > 1);
+}
+
+TEST_CASE("what can't be right is refused by name", "[llama_cpp][architectures]") {
+  const auto refusal = [](const std::string& name) {
+    const auto made = session::open(model_file(name), {});
+    REQUIRE_FALSE(made);
+    CHECK(made.error().code == errc::unsupported_file);
+    return made.error().message();
+  };
+  CHECK(refusal("mamba").find("architecture mamba") != std::string::npos);
+  CHECK(refusal("mamba").find("recurrent") != std::string::npos);
+  CHECK(refusal("deepseek2").find("MLA") != std::string::npos);
+  CHECK(refusal("baichuan").find("architecture baichuan (was not tried") != std::string::npos);
+
+  // ALiBi needs biases: cells do not stand where their keys do.
+  auto model = open("mpt", fused());
+  text_case text(*model);
+  const auto small = text.compact(*model, "default", 4, {.with_bias = false});
+  const auto ok = model->put_back(text.ready.full, small, false);
+  REQUIRE_FALSE(ok);
+  CHECK(ok.error().code == errc::invalid_option);
+
+  // Recurrent layers do not go back a part of the way.
+  auto hybrid = open("jamba", fp32());
+  read(*hybrid, tokens(40, 0), 0);
+  CHECK_FALSE(hybrid->forget_from(20));
+}
+
+TEST_CASE("a state's form must be its model's", "[llama_cpp][architectures]") {
+  auto model = open("gemma3", fp32());
+  read(*model, tokens(100, 0), 0);
+  const auto state = saved(*model);
+  REQUIRE(state.form.has_windows);
+  REQUIRE(state.global.layers.size() == 1);
+  REQUIRE(state.windows.layers.size() == 5);
+  CHECK(state.global.layers[0].number == 5);
+  const auto code = [&](const llama_cpp::state_form& form) {
+    const auto made = llama_cpp::read_state(state.bytes, form);
+    REQUIRE_FALSE(made);
+    return made.error().code;
+  };
+  CHECK(code({}) == errc::malformed_file);  // bytes left over
+  CHECK(code({.has_windows = true, .has_tail = true}) == errc::malformed_file);
+  for (std::size_t size = state.global.end; size < state.bytes.size(); size += 4999) {
+    CHECK_FALSE(llama_cpp::read_state(
+        {state.bytes.begin(), state.bytes.begin() + static_cast<std::ptrdiff_t>(size)},
+        state.form));
+  }
+  auto hybrid = open("jamba", fp32());
+  read(*hybrid, tokens(100, 0), 0);
+  const auto mixed = saved(*hybrid);
+  CHECK(mixed.form.has_tail);
+  CHECK(mixed.tail() > 0);
+  CHECK(mixed.global.layers.size() == 2);
+  CHECK(mixed.global.layers[0].number == 1);
 }
