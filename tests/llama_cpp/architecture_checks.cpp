@@ -51,10 +51,10 @@ std::unique_ptr<session> open(const std::string& name, const session_options& op
 }
 
 session_options fp32() {
-  return {.cells = 1024, .threads = 2, .keys = GGML_TYPE_F32, .values = GGML_TYPE_F32};
+  return {.cells = 1024, .threads = 1, .keys = GGML_TYPE_F32, .values = GGML_TYPE_F32};
 }
 session_options fused() {
-  return {.cells = 1024, .threads = 2, .is_flash = true};
+  return {.cells = 1024, .threads = 1, .is_flash = true};
 }
 
 /// Tokens of a text that repeats itself, so that there is something to attend to.
@@ -273,10 +273,16 @@ void check_all(const std::string& name, const session_options& options, double l
   auto outputs = model->tap().take_outputs();
   CHECK(recomputed(*model, queries, outputs, 0, {0, 1, 150, length - 1}, nullptr) < limit);
 
-  // A cache put back unchanged says the same, bit for bit.
-  REQUIRE(model->load(saved(*model)));
-  const auto state = saved(*model);
-  const matrix before = read(*model, tokens(40, 3), length);
+  // A cache put back unchanged says the same, bit for bit. Where there are windows, llama.cpp puts
+  // their rows into other cells, and so sums in another order, the first time.
+  auto state = saved(*model);
+  matrix before = read(*model, tokens(40, 3), length);
+  if (state.form.has_windows) {
+    REQUIRE(model->load(state));
+    const matrix once = read(*model, tokens(40, 3), length);
+    CHECK((once - before).norm() < (options.is_flash ? 2e-2 : 1e-5) * before.norm());
+    before = once;
+  }
   REQUIRE(model->load(state));
   CHECK(saved(*model).bytes == state.bytes);
   CHECK(is_same(read(*model, tokens(40, 3), length), before));
@@ -344,7 +350,7 @@ TEST_CASE("quantised caches: read and written in their own types", "[llama_cpp][
                        << ggml_type_name(each.values)) {
     check_all(name,
               {.cells = 1024,
-               .threads = 2,
+               .threads = 1,
                .is_flash = each.is_flash,
                .keys = each.keys,
                .values = each.values},
@@ -355,7 +361,7 @@ TEST_CASE("quantised caches: read and written in their own types", "[llama_cpp][
 TEST_CASE("a row that a compact cache keeps has the bytes that it had, in blocks, too",
           "[llama_cpp][quantised]") {
   auto model = open("llama", {.cells = 1024,
-                              .threads = 2,
+                              .threads = 1,
                               .is_flash = true,
                               .keys = GGML_TYPE_Q5_1,
                               .values = GGML_TYPE_IQ4_NL});
@@ -392,7 +398,7 @@ TEST_CASE("several sequences: one is compacted, the others stay byte for byte",
   const std::string name = GENERATE("llama", "gemma3", "jamba");
   CAPTURE(is_unified, is_flash, name);
   auto model = open(name, {.cells = 2048,
-                           .threads = 2,
+                           .threads = 1,
                            .is_flash = is_flash,
                            .sequences = 3,
                            .is_unified = is_unified});
@@ -428,7 +434,7 @@ TEST_CASE("several sequences: one is compacted, the others stay byte for byte",
   const matrix together = read(*model, tokens(20, 41), 240, 1);
   CHECK(saved(*model, 0).bytes == first.bytes);
   auto alone = open(name, {.cells = 2048,
-                           .threads = 2,
+                           .threads = 1,
                            .is_flash = is_flash,
                            .sequences = 3,
                            .is_unified = is_unified});
