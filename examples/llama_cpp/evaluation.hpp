@@ -56,7 +56,7 @@ struct evaluation_plan {
 struct prepared_document {
   const document* of = nullptr;
   sequence_state full;
-  layer_heads queries;
+  layer_captures queries;
   index_t query_position = 0;
   index_t query_step = 1;
   std::vector<matrix> logits;  ///< a passage each

@@ -38,12 +38,14 @@ KL to the full cache, perplexity, first choices, answers right.
   --continuation N     tokens behind it (512)
   --methods A,B        of `kvfit methods` (default)
   --ratios R,S         rows before over rows after (5,20)
-  --bias exact|none    exact: added to q·k of every head; none: fused attention, methods fitted
-                       without biases (exact)
+  --bias exact|none    exact: biases of every head; none: fused attention, methods fitted without
+                       biases (exact)
+  --flash on|off       fused attention; with biases, layers that have some are computed anew (off)
   --shares NAME        rows among heads: uniform, pyramid or global (uniform)
   --asked NAME         reference queries: repeat or context (repeat)
   --queries N          tokens at most whose queries are kept (1024)
-  --cache TYPE         fp16, fp32 or bf16 (fp16)
+  --cache TYPE         f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl (f16)
+  --keys TYPE          of keys alone; --values TYPE of values; blocks of values need --flash on
   --copy-failed yes|no rows of heads whose method fails are copied, and counted (no)
   --threads N          (2)
   --generate N         say N tokens behind each text, full and compact (0)
@@ -59,7 +61,9 @@ struct arguments {
   index_t continuation = 512;
   index_t generate = 0;
   int threads = 2;
-  kvfit::dtype cache = kvfit::dtype::fp16;
+  ggml_type keys = GGML_TYPE_F16;
+  ggml_type values = GGML_TYPE_F16;
+  bool is_flash = false;
   llama_cpp::evaluation_plan plan;
   std::string json;
 };
@@ -116,10 +120,12 @@ bool read_shares(std::string_view name, arguments& to) {
   return true;
 }
 
-bool read_cache(std::string_view name, arguments& to) {
-  for (const auto type : {kvfit::dtype::fp32, kvfit::dtype::fp16, kvfit::dtype::bf16}) {
-    if (name != kvfit::name(type)) continue;
-    to.cache = type;
+/// ggml's name of a type; whether a cache can be of it, the session tells.
+bool read_type(std::string_view name, ggml_type& to) {
+  for (int type = 0; type < GGML_TYPE_COUNT; ++type) {
+    const char* const known = ggml_type_name(static_cast<ggml_type>(type));
+    if (known == nullptr || name != known) continue;
+    to = static_cast<ggml_type>(type);
     return true;
   }
   return false;
@@ -144,7 +150,10 @@ bool read_option(std::string_view option, std::string_view value, arguments& to)
   if (option == "--methods") return read_methods(value, to);
   if (option == "--ratios") return read_ratios(value, to);
   if (option == "--shares") return read_shares(value, to);
-  if (option == "--cache") return read_cache(value, to);
+  if (option == "--cache") return read_type(value, to.keys) && read_type(value, to.values);
+  if (option == "--keys") return read_type(value, to.keys);
+  if (option == "--values") return read_type(value, to.values);
+  if (option == "--flash") return choice(true, false, to.is_flash, "on", "off");
   if (option == "--bias") return choice(true, false, to.plan.with_bias, "exact", "none");
   if (option == "--copy-failed") return choice(true, false, to.plan.copies_failed, "yes", "no");
   if (option == "--asked") {
@@ -199,7 +208,7 @@ result<std::string> continuation(llama_cpp::session& model, const llama_cpp::doc
     next = static_cast<llama_cpp::token>(chosen);
     if (model.ends(next)) break;
   }
-  model.forget_from(length);
+  if (const auto ok = model.rewind(); !ok) return ok.error();
   return model.text_of(said);
 }
 
@@ -222,7 +231,7 @@ result<void> generate(llama_cpp::session& model, const llama_cpp::document& of,
                   said->c_str());
     }
   }
-  model.tap().set_biases({});
+  model.tap().clear_biases();
   return {};
 }
 
@@ -262,10 +271,12 @@ bool write_json(const std::vector<row>& rows, const arguments& given) {
 
 result<void> run(const arguments& given) {
   const index_t most = 2 * given.context + given.continuation;
-  auto model = llama_cpp::session::open(given.model, {.cells = std::max<index_t>(most, 4096),
-                                                      .threads = given.threads,
-                                                      .is_flash = !given.plan.with_bias,
-                                                      .cache = given.cache});
+  auto model =
+      llama_cpp::session::open(given.model, {.cells = std::max<index_t>(most, 4096),
+                                             .threads = given.threads,
+                                             .is_flash = given.is_flash || !given.plan.with_bias,
+                                             .keys = given.keys,
+                                             .values = given.values});
   if (!model) return model.error();
   const auto documents = read_documents(**model, given);
   if (!documents) return documents.error();
