@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Every page, and where the navigation has it. README.md is the first page.
 NAVIGATION = [
     ("Start", ["docs/quickstart.md", "docs/concepts.md", "docs/choosing.md", "docs/installing.md", "docs/faq.md"]),
-    ("Guides", ["docs/engines.md", "docs/queries.md", "docs/layouts.md", "docs/extending.md", "docs/metal.md",
+    ("Guides", ["docs/engines.md", "docs/queries.md", "docs/layouts.md", "docs/extending.md", "docs/tool.md", "docs/metal.md",
                 "examples/llama_cpp/README.md"]),
     ("Facts", ["docs/results.md", "docs/performance.md", "bench/README.md", "docs/algorithm.md", "docs/formats.md",
                "docs/architecture.md", "docs/requirements.md"]),
