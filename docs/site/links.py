@@ -25,8 +25,8 @@ WEB = re.compile(r"^https?://[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+
 SKIPPED = {"build", "node_modules", "__pycache__"}
 
 
-def without_code(text):
-    """The text with code blocks and code spans blanked: every character keeps its place."""
+def without_blocks(text):
+    """The text with code blocks blanked: every character keeps its place."""
     lines, fence = [], None
     for line in text.split("\n"):
         mark = FENCE.match(line)
@@ -39,9 +39,27 @@ def without_code(text):
             lines.append(" " * len(line))
         else:
             lines.append(line)
-    blank = lambda m: re.sub(r"[^\n]", " ", m.group(0))  # noqa: E731
+    return "\n".join(lines)
+
+
+def code_spans(text):
+    """Matches of CODE outside of blocks, with what to add to their places."""
+    place = 0
     # A span ends with its paragraph: a lone backtick must not swallow the links behind it.
-    return "\n\n".join(CODE.sub(blank, paragraph) for paragraph in "\n".join(lines).split("\n\n"))
+    for paragraph in re.split(r"(\n\s*\n)", without_blocks(text)):
+        for match in CODE.finditer(paragraph):
+            yield place, match
+        place += len(paragraph)
+
+
+def without_code(text):
+    """The text with code blocks and code spans blanked: every character keeps its place."""
+    out = list(without_blocks(text))
+    for place, match in code_spans(text):
+        for at in range(place + match.start(), place + match.end()):
+            if out[at] != "\n":
+                out[at] = " "
+    return "".join(out)
 
 
 def slug(heading):
