@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Turns results/quality.json into tables and plots: quality.py
+"""Turns results/quality.json into tables and plots: quality.py [--check]
 
 Tables of README.md, docs/results.md, docs/choosing.md and bench/README.md, plots of docs/algorithm.md.
 
 The JSON is what `kvfit eval CAPTURES --methods … --ratios 10,20,50 --reference REFERENCE.json --json` writes. Errors
 are those of held-out queries over the published AM-OMP's on the same head, geometric means over all heads.
-Plots need matplotlib; without it the tables alone are made.
+Plots need matplotlib; without it the tables alone are made. --check writes nothing, and fails where a table is not that
+of the JSON.
 """
 
 import collections
 import json
 import math
 import pathlib
+import sys
 
 try:
     import matplotlib
@@ -113,10 +115,16 @@ def means(rows):
 
 
 def put_between(path, name, text):
+    """Whether the table was the same before."""
     start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     old = path.read_text(encoding="utf-8")
     head, rest = old.split(start)
-    path.write_text(f"{head}{start}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    new = f"{head}{start}\n{text}\n{end}{rest.split(end)[1]}"
+    if "--check" not in sys.argv:
+        path.write_text(new, encoding="utf-8")
+    elif new != old:
+        print(f"{path}: the table \"{name}\" is not that of bench/results/quality.json: run bench/quality.py")
+    return new == old
 
 
 def save(figure, name):
@@ -175,10 +183,14 @@ def errors_by_head(rows):
 
 def main():
     rows = read(here / "results" / "quality.json")
-    put_between(here.parent / "README.md", "short fidelity", short_table(rows))
-    put_between(here.parent / "docs" / "results.md", "fidelity", table(rows))
-    put_between(here.parent / "docs" / "choosing.md", "choosing", choosing(rows))
-    put_between(here / "README.md", "means", means(rows))
+    same = [
+        put_between(here.parent / "README.md", "short fidelity", short_table(rows)),
+        put_between(here.parent / "docs" / "results.md", "fidelity", table(rows)),
+        put_between(here.parent / "docs" / "choosing.md", "choosing", choosing(rows)),
+        put_between(here / "README.md", "means", means(rows)),
+    ]
+    if "--check" in sys.argv:
+        sys.exit(not all(same))
     if plt is None:
         print("quality.py: no matplotlib: plots are left as they are")
         return

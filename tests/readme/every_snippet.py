@@ -6,6 +6,8 @@ import pathlib
 import sys
 
 sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "docs/site"))
+import links  # noqa: E402
 import pages  # noqa: E402
 
 CODE = ("cpp", "c", "python", "sh", "cmake")
@@ -28,10 +30,8 @@ def listed():
 
 def main():
     known, there, faults = listed(), {}, []
-    for path in sorted(pages.ROOT.rglob("*.md")):
+    for path in links.markdown_files(pages.ROOT):
         page = str(path.relative_to(pages.ROOT))
-        if page.startswith(("build/", ".")) or "/build/" in page or page.startswith("tests/"):
-            continue
         counts = {}
         for _, language, line, _ in pages.blocks(page):
             if language not in CODE + NO_CODE:
@@ -42,7 +42,8 @@ def main():
     faults += [f"{key[0]}:{line}: block {key[2]} of {key[1]} is run by nothing: name it in tests/readme/snippets.txt"
                for key, line in there.items() if not known.get(key)]
     faults += [f"snippets.txt: {' '.join(map(str, key))}: there is no such block" for key in known if key not in there]
-    print("\n".join(faults))
+    if faults:
+        print("\n".join(faults))
     not_run = sum(how.startswith("not run") for how in known.values())
     print(f"{len(there)} blocks of code, {len(there) - not_run} run, {not_run} not run for reasons named; "
           f"{len(faults)} faults")
