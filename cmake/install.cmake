@@ -4,14 +4,17 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-# Parts that `--component NAME` installs: kvfit (headers), kvfit_compiled, kvfit_tool, and what the
-# .deb has in its own form, kvfit_licence and kvfit_man.
+# Parts that `--component NAME` installs: kvfit (headers), kvfit_compiled, kvfit_c (the C library),
+# kvfit_c_dev (its header, and how it is found), kvfit_tool, and what the .deb has in its own form,
+# kvfit_licence and kvfit_man.
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME kvfit)
 set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/kvfit)
 set(compiled_dir ${CMAKE_INSTALL_LIBDIR}/cmake/kvfit_compiled)
 
 install(DIRECTORY include/kvfit DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h*"
   PATTERN "kvfit/c" EXCLUDE)
+install(FILES ${kvfit_metal_generated}/kvfit/metal/sources.hpp
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kvfit/metal)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT kvfit_licence)
 
 # ---- CMake: one set of targets for each optional dependency, so that who does not ask for it needs
@@ -41,6 +44,7 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kvfitConfigVersion.
 install(FILES
   ${CMAKE_CURRENT_BINARY_DIR}/kvfitConfig.cmake
   ${CMAKE_CURRENT_BINARY_DIR}/kvfitConfigVersion.cmake
+  cmake/kvfitMetal.cmake cmake/metal_cpp.cpp
   DESTINATION ${package_dir})
 
 if(KVFIT_COMPILED)
@@ -58,22 +62,22 @@ endif()
 if(KVFIT_C)
   set(c_dir ${CMAKE_INSTALL_LIBDIR}/cmake/kvfit_c)
   install(TARGETS kvfit_c EXPORT kvfit_c_targets
-    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT kvfit_c
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT kvfit_c NAMELINK_COMPONENT kvfit_c_dev
     RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT kvfit_c
-    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT kvfit_c)
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT kvfit_c_dev)
   install(FILES include/kvfit/c/kvfit.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kvfit/c
-    COMPONENT kvfit_c)
+    COMPONENT kvfit_c_dev)
   if(KVFIT_WHEEL)
     install(TARGETS kvfit_c
       LIBRARY DESTINATION . COMPONENT kvfit_wheel EXCLUDE_FROM_ALL
       RUNTIME DESTINATION . COMPONENT kvfit_wheel EXCLUDE_FROM_ALL)
   endif()
   install(EXPORT kvfit_c_targets NAMESPACE kvfit:: FILE kvfit_cConfig.cmake
-    DESTINATION ${c_dir} COMPONENT kvfit_c)
+    DESTINATION ${c_dir} COMPONENT kvfit_c_dev)
   write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/kvfit_cConfigVersion.cmake
     COMPATIBILITY SameMinorVersion)
   install(FILES ${CMAKE_CURRENT_BINARY_DIR}/kvfit_cConfigVersion.cmake
-    DESTINATION ${c_dir} COMPONENT kvfit_c)
+    DESTINATION ${c_dir} COMPONENT kvfit_c_dev)
 endif()
 
 # ---- pkg-config -----------------------------------------------------------------------------------
@@ -109,7 +113,11 @@ if(KVFIT_COMPILED)
     "kvfit = ${PROJECT_VERSION}" "-DKVFIT_COMPILED" "-L\${libdir} -lkvfit_compiled")
 endif()
 if(KVFIT_C)
-  kvfit_pc(kvfit-c kvfit_c ${CMAKE_INSTALL_LIBDIR} lib "kvfit for C" "" "-I\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}"
+  set(c_include ${CMAKE_INSTALL_INCLUDEDIR})
+  if(NOT IS_ABSOLUTE ${c_include})
+    set(c_include "\${prefix}/${c_include}")
+  endif()
+  kvfit_pc(kvfit-c kvfit_c_dev ${CMAKE_INSTALL_LIBDIR} lib "kvfit for C" "" "-I${c_include}"
     "-L\${libdir} -lkvfit_c")
 endif()
 

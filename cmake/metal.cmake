@@ -1,5 +1,6 @@
-# kvfit::metal: shaders for Apple GPUs, as text in a header, so that no file is read at run time.
-# On Apple, when asked for; elsewhere only what tests/metal needs is defined.
+# kvfit::metal: shaders for Apple GPUs, as text in a header, so that no file is read at run time. On
+# Apple, when asked for, it needs Apple's metal-cpp and links Metal; elsewhere it is the headers alone, and
+# kvfit::metal::find_availability() says that it was not built.
 include(${CMAKE_CURRENT_LIST_DIR}/flatten_shader.cmake)
 
 option(KVFIT_METAL "Offer kvfit::metal, which needs Apple's metal-cpp" OFF)
@@ -40,6 +41,13 @@ inline constexpr shader_source sources[] = {
 ]])
 endfunction()
 
+# Installed, the same target is put together where it is used (kvfitMetal.cmake).
+set(kvfit_metal_generated ${PROJECT_BINARY_DIR}/metal)
+kvfit_embed_shaders(${kvfit_metal_generated}/kvfit/metal/sources.hpp)
+add_library(kvfit_metal INTERFACE)
+add_library(kvfit::metal ALIAS kvfit_metal)
+target_include_directories(kvfit_metal INTERFACE ${kvfit_metal_generated})
+target_link_libraries(kvfit_metal INTERFACE kvfit)
 if(KVFIT_METAL)
   if(NOT APPLE)
     message(FATAL_ERROR "kvfit: KVFIT_METAL is ON, and this is not an Apple system")
@@ -48,16 +56,6 @@ if(KVFIT_METAL)
   if(NOT kvfit_metal_cpp)
     message(FATAL_ERROR "kvfit: metal-cpp was not found; name its directory by KVFIT_METAL_CPP")
   endif()
-  set(generated ${PROJECT_BINARY_DIR}/metal)
-  kvfit_embed_shaders(${generated}/kvfit/metal/sources.hpp)
-  # metal-cpp wants its implementation in one unit of a program.
-  file(CONFIGURE OUTPUT ${generated}/metal_cpp.cpp @ONLY CONTENT
-    "#define NS_PRIVATE_IMPLEMENTATION\n#define MTL_PRIVATE_IMPLEMENTATION\n#include <Metal/Metal.hpp>\n")
-  add_library(kvfit_metal STATIC ${generated}/metal_cpp.cpp)
-  add_library(kvfit::metal ALIAS kvfit_metal)
-  set_target_properties(kvfit_metal PROPERTIES EXPORT_NAME metal)
-  target_compile_definitions(kvfit_metal PUBLIC KVFIT_METAL)
-  target_include_directories(kvfit_metal SYSTEM PUBLIC ${kvfit_metal_cpp})
-  target_include_directories(kvfit_metal PUBLIC ${generated})
-  target_link_libraries(kvfit_metal PUBLIC kvfit "-framework Foundation" "-framework Metal")
+  include(${CMAKE_CURRENT_LIST_DIR}/kvfitMetal.cmake)
+  kvfit_link_metal(kvfit_metal ${kvfit_metal_cpp} ${CMAKE_CURRENT_LIST_DIR}/metal_cpp.cpp)
 endif()

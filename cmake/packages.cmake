@@ -20,7 +20,7 @@ if(NOT KVFIT_DPKG_DEB OR NOT KVFIT_GZIP)
   return()
 endif()
 
-# ---- Debian: libkvfit-dev, libkvfit-compiled-dev, kvfit -------------------------------------------
+# ---- Debian: libkvfit-dev, libkvfit-compiled-dev, libkvfit-c0.2, libkvfit-c-dev, kvfit ------------
 set(CPACK_GENERATOR TGZ DEB)
 set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_COMPONENTS_GROUPING ONE_PER_GROUP)
@@ -77,6 +77,22 @@ if(KVFIT_COMPILED)
 compile in a tenth of the time.")
   set(CPACK_DEBIAN_KVFIT_COMPILED_PACKAGE_DEPENDS
     "libkvfit-dev (= ${PROJECT_VERSION}-${CPACK_DEBIAN_PACKAGE_RELEASE})")
+endif()
+
+if(KVFIT_C)
+  # Named by its soname, as Debian asks, so that two versions can stand side by side.
+  set(kvfit_soname ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  kvfit_deb(kvfit_c libkvfit-c${kvfit_soname} "fits a small KV cache to a big one (C library)"
+    "${kvfit_text}\n.\nThis package has the shared library for C and for languages that call C.")
+  set(CPACK_DEBIAN_KVFIT_C_PACKAGE_SECTION libs)
+  set(CPACK_DEBIAN_KVFIT_C_PACKAGE_SHLIBDEPS ON)
+  set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+  set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS_POLICY ">=")
+  kvfit_deb(kvfit_c_dev libkvfit-c-dev "fits a small KV cache to a big one (C library, development)"
+    "${kvfit_text}\n.\nThis package has what programs for the C library are compiled with. They need\n\
+neither C++20 nor Eigen.")
+  set(CPACK_DEBIAN_KVFIT_C_DEV_PACKAGE_DEPENDS
+    "libkvfit-c${kvfit_soname} (= ${PROJECT_VERSION}-${CPACK_DEBIAN_PACKAGE_RELEASE})")
 endif()
 
 if(TARGET kvfit_tool)

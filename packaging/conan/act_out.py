@@ -276,6 +276,14 @@ def main(work, asked):
             f"-Dkvfit_DIR={work / 'config'}")
         run("cmake", "--build", build)
         run(build / "test_package")
+    for name, values in (("with_c", {"header_only": True}), ("with_c", {"header_only": False, "with_io": False})):
+        recipe.options = options_of(recipe_class, [f"{name}=True"] + [f"{k}={v}" for k, v in values.items()])
+        recipe.info = Info(recipe.options)
+        try:
+            recipe.validate()
+        except InvalidConfiguration:
+            continue
+        raise SystemExit(f"the recipe takes {name} beside {values}")
     print(f"conan: the recipe of kvfit {recipe.version} is as it should be")
 
 

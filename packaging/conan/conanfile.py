@@ -21,9 +21,14 @@ class KvfitConan(ConanFile):
     topics = ("kv-cache", "attention", "transformer", "compression")
     package_type = "library"
     settings = "os", "arch", "compiler", "build_type"
-    # header_only=False adds kvfit::compiled, a static library.
-    options = {"header_only": [True, False], "shared": [False], "with_io": [True, False]}
-    default_options = {"header_only": True, "shared": False, "with_io": True}
+    # header_only=False adds kvfit::compiled, a static library; with_c kvfit::c, a shared one, besides.
+    options = {
+        "header_only": [True, False],
+        "shared": [False],
+        "with_c": [True, False],
+        "with_io": [True, False],
+    }
+    default_options = {"header_only": True, "shared": False, "with_c": False, "with_io": True}
 
     @property
     def _root(self):
@@ -56,6 +61,8 @@ class KvfitConan(ConanFile):
         check_min_cppstd(self, 20)
         if not self.info.options.get_safe("header_only", True) and is_msvc(self):
             raise ConanInvalidConfiguration("kvfit::compiled is for g++ and clang++; set header_only")
+        if self.options.with_c and (self.options.header_only or not self.options.with_io):
+            raise ConanInvalidConfiguration("with_c needs header_only=False and with_io=True")
 
     def generate(self):
         toolchain = CMakeToolchain(self)
@@ -65,10 +72,12 @@ class KvfitConan(ConanFile):
             "KVFIT_BUILD_EXAMPLES": False,
             "KVFIT_BUILD_TESTS": False,
             "KVFIT_BUILD_TOOLS": False,
+            "KVFIT_C": bool(self.options.with_c),
             "KVFIT_COMPILED": not self.options.header_only,
             "KVFIT_CPACK": False,
             "KVFIT_INSTALL": True,
             "KVFIT_IO": bool(self.options.with_io),
+            "KVFIT_METAL": False,
             "KVFIT_MPI": "OFF",
         })
         toolchain.generate()
@@ -112,3 +121,7 @@ class KvfitConan(ConanFile):
             compiled.libdirs = ["lib"]
             compiled.libs = ["kvfit_compiled"]
             compiled.defines = ["KVFIT_COMPILED"]
+        if self.options.with_c:
+            c = component("c", "kvfit::c", "kvfit-c", [])
+            c.libdirs = ["lib"]
+            c.libs = ["kvfit_c"]

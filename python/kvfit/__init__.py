@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,17 +26,19 @@ __all__ = [
     "CompactedLayer",
     "KvfitError",
     "Report",
+    "Rope",
     "attend",
     "compact",
     "compact_cache",
     "instruction_set",
     "load_state",
+    "option_names",
     "save_state",
     "version",
 ]
 
 Number = int | float | bool
-Option = Number | str | Sequence[int]
+Option = Number | str | Sequence[int] | Sequence[float]
 
 
 def version() -> str:
@@ -47,6 +49,81 @@ def version() -> str:
 def instruction_set() -> str:
     """The instruction set that compactions run on."""
     return _library.library.kvfit_instruction_set().decode()
+
+
+def option_names() -> list[str]:
+    """The names that `options` takes: those of kvfit/c/kvfit.h."""
+    return list(_library.option_kinds)
+
+
+_SCALINGS = {None: 0, "linear": 1, "yarn": 2, "llama3": 3, "given": 4}
+_HF_SCALINGS: dict[str, dict[str, str]] = {
+    "default": {},
+    "linear": {"factor": "factor"},
+    "yarn": {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_positions",
+        "beta_fast": "fast",
+        "beta_slow": "slow",
+    },
+    "llama3": {
+        "factor": "factor",
+        "original_max_position_embeddings": "original_positions",
+        "low_freq_factor": "low",
+        "high_freq_factor": "high",
+    },
+}
+# Of YaRN: they multiply queries and keys once, when these are made, and are no part of a rotation.
+_HF_ATTENTION = ("attention_factor", "mscale", "mscale_all_dim")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """How a model turned its keys (RoPE). 0 is the default of every number.
+
+    scaling: None, "linear" (factor), "yarn" (factor, original_positions, fast, slow, rounds), "llama3" (factor,
+    original_positions, low, high) or "given" (frequencies). What a scaling does not use is refused.
+    """
+
+    base: float = 0  #: 0: 10000
+    dims: int = 0  #: leading elements that turn; 0: all
+    interleaved: bool = False  #: pairs 2i and 2i + 1 instead of i and i + dims/2
+    scaling: str | None = None
+    factor: float = 0
+    original_positions: float = 0
+    fast: float = 0
+    slow: float = 0
+    rounds: bool = True  #: of yarn: bounds of its ramp are rounded
+    low: float = 0
+    high: float = 0
+    frequencies: Sequence[float] = ()  #: radians a position, one a pair of elements
+
+    @classmethod
+    def from_hf(
+        cls, rope_theta: float, rope_scaling: Mapping[str, Any] | None = None, *, dims: int = 0
+    ) -> Rope:
+        """Of a Hugging Face configuration's `rope_theta` and `rope_scaling`.
+
+        ValueError for a type or an entry that is not known: "dynamic" and "longrope" turn keys at frequencies
+        that depend on the text's length.
+        """
+        given = dict(rope_scaling or {})
+        base = float(given.pop("rope_theta", rope_theta))
+        old, new = given.pop("type", None), given.pop("rope_type", None)
+        kind = new or old or "default"
+        if kind not in _HF_SCALINGS:
+            raise ValueError(f"rope_scaling: type {kind!r} is none of {', '.join(_HF_SCALINGS)}")
+        fields: dict[str, Any] = {}
+        if kind == "yarn":
+            fields["rounds"] = bool(given.pop("truncate", True))
+            for name in _HF_ATTENTION:
+                given.pop(name, None)
+        for name, value in given.items():
+            if name not in _HF_SCALINGS[kind]:
+                raise ValueError(f"rope_scaling: {name!r} is no entry of type {kind!r}")
+            if value is not None:
+                fields[_HF_SCALINGS[kind][name]] = float(value)
+        return cls(base=base, dims=dims, scaling=None if kind == "default" else kind, **fields)
 
 
 @dataclass(frozen=True)
@@ -151,25 +228,33 @@ def _layer(of: _library.LayerResult, owner: Any, like_torch: bool, next_position
     return CompactedLayer(of.number, heads)
 
 
-def _options(preset: str, given: dict[str, Option]) -> _library.Handle:
+def _set_option(pointer: ctypes.c_void_p, name: str, value: Option) -> None:
+    key, kind = name.encode(), _library.option_kinds.get(name)
+    if isinstance(value, str):
+        _library.call("kvfit_options_set_word", pointer, key, value.encode())
+    elif kind == _library.NUMBERS:
+        reals = [float(number) for number in value]
+        _library.call("kvfit_options_set_numbers", pointer, key, (ctypes.c_double * len(reals))(*reals), len(reals))
+    elif kind == _library.LIST or isinstance(value, (list, tuple)):
+        wholes = [operator.index(number) for number in value]
+        _library.call("kvfit_options_set_list", pointer, key, (ctypes.c_int64 * len(wholes))(*wholes), len(wholes))
+    else:
+        number = operator.index(value) if hasattr(value, "__index__") else float(value)
+        if isinstance(number, int) and abs(number) > 2**53:
+            raise OverflowError(f"{name}: {number} is beyond 2^53")
+        _library.call("kvfit_options_set", pointer, key, float(number))
+
+
+def _options(preset: str, given: Mapping[str, Option], rotation: Rope | None, held: _Inputs) -> _library.Handle:
     pointer = ctypes.c_void_p()
     _library.call("kvfit_options_make", preset.encode(), ctypes.byref(pointer))
     handle = _library.Handle(pointer, "kvfit_options_free")
-    for name, value in given.items():
-        if value is None:
-            continue
-        key = name.encode()
-        if isinstance(value, str):
-            _library.call("kvfit_options_set_word", pointer, key, value.encode())
-        elif hasattr(value, "__float__") or hasattr(value, "__index__"):
-            number = operator.index(value) if hasattr(value, "__index__") else float(value)
-            if isinstance(number, int) and abs(number) > 2**53:
-                raise OverflowError(f"{name}: {number} is beyond 2^53")
-            _library.call("kvfit_options_set", pointer, key, float(number))
-        else:
-            numbers = [int(number) for number in value]
-            array = (ctypes.c_int64 * len(numbers))(*numbers)
-            _library.call("kvfit_options_set_list", pointer, key, array, len(numbers))
+    # Words first: they choose what the numbers are of.
+    for name, value in sorted(given.items(), key=lambda one: not isinstance(one[1], str)):
+        if value is not None:
+            _set_option(pointer, name, value)
+    if rotation is not None:
+        _library.call("kvfit_options_set_rotation", pointer, held.rope(rotation))
     return handle
 
 
@@ -205,6 +290,32 @@ class _Inputs:
         if view.shape != (rows,) or view.type != 0 or (rows > 1 and view.strides != (1,)):
             raise ValueError(f"{name}: must be {rows} contiguous fp32 numbers")
         return view.address
+
+    def rope(self, of: Rope) -> Any:
+        if of.scaling not in _SCALINGS:
+            known = ", ".join(repr(one) for one in _SCALINGS)
+            raise ValueError(f"rotation.scaling: {of.scaling!r} is none of {known}")
+        each = [float(one) for one in of.frequencies]
+        return ctypes.pointer(
+            self.keep(
+                _library.Rope(
+                    struct_size=ctypes.sizeof(_library.Rope),
+                    base=of.base,
+                    dims=of.dims,
+                    interleaved=int(of.interleaved),
+                    scaling=_SCALINGS[of.scaling],
+                    unrounded=int(not of.rounds),
+                    factor=of.factor,
+                    original_positions=of.original_positions,
+                    fast=of.fast,
+                    slow=of.slow,
+                    low=of.low,
+                    high=of.high,
+                    frequencies=self.keep((ctypes.c_double * len(each))(*each)) if each else None,
+                    frequency_count=len(each),
+                )
+            )
+        )
 
     def queries(self, view: _arrays.View, first: int, name: str) -> _library.Queries:
         return _library.Queries(
@@ -261,13 +372,15 @@ def compact(
     query_position: int = 0,
     threads: int = 0,
     deadline: float | None = None,
-    options: dict[str, Option] | None = None,
+    rotation: Rope | None = None,
+    options: Mapping[str, Option] | None = None,
 ) -> CompactedHead:
     """Replaces T keys and values of one head by `budget` that give nearly the same attention.
 
     keys: T × d_k and values: T × d_v; queries: n × d_k, [G, n, d_k] or a list, rotated already. bias: T numbers on
     the input's logits. positions: where the keys stand, and `query_position` where the first query does, for rules
-    that use positions. options: by the names in kvfit/c/kvfit.h, as {"storage.rows": "fp16", "protect.first": 4}.
+    that use positions. options: by the names in kvfit/c/kvfit.h, as {"storage.rows": "fp16", "protect.first": 4};
+    words are set before numbers and lists. rotation: how keys were turned, which refinement may use.
     deadline: seconds from now. Releases the interpreter's lock while it works; Ctrl-C ends it.
     """
     held = _Inputs()
@@ -283,7 +396,7 @@ def compact(
     asked = (_library.Queries * len(views))(*[held.queries(v, query_position, "queries") for v in views])
     if "budget" in (options or {}):
         raise ValueError("budget: is an argument, not among the options")
-    made = _options(preset, {"budget": budget, **(options or {})})
+    made = _options(preset, {"budget": budget, **(options or {})}, rotation, held)
     out, running = ctypes.c_void_p(), _library.Running()
     running.call(
         "kvfit_compact",
@@ -377,19 +490,24 @@ def compact_cache(
     threads: int = 0,
     deadline: float | None = None,
     progress: Callable[[int, int], None] | None = None,
-    options: dict[str, Option] | None = None,
+    rotation: Rope | Sequence[Rope | None] | None = None,
+    options: Mapping[str, Option] | None = None,
 ) -> CompactedCache:
     """Compacts every head of every layer of a cache in Hugging Face's shape.
 
     keys, values: one [B, H, T, D] a layer; queries: one [B, G·H, n, D] a layer, query heads of one KV head one
     after the other (GQA). ratio: how many times smaller; or budget: rows of all heads together. Each of the B · H
     heads is compacted on its own. progress(done, count) is told of each head; what it raises ends the call, as
-    Ctrl-C does. options: besides those of `compact`, as {"cache.shares": "pyramid"}.
+    Ctrl-C does. rotation: how keys were turned, of all layers or one a layer, which refinement may use.
+    options: besides those of `compact`, as {"cache.shares": "pyramid"}.
     """
     if not len(keys) == len(values) == len(queries):
         raise ValueError(f"keys, values and queries of {len(keys)}, {len(values)} and {len(queries)} layers")
     if (ratio is None) == (budget is None):
         raise ValueError("give either ratio or budget")
+    turned = [rotation] * len(keys) if rotation is None or isinstance(rotation, Rope) else list(rotation)
+    if len(turned) != len(keys):
+        raise ValueError(f"rotation: {len(turned)} for {len(keys)} layers")
     held = _Inputs()
     layers, asks, total = [], [], 0
     for number, (k, v, q) in enumerate(zip(keys, values, queries)):
@@ -418,6 +536,7 @@ def compact_cache(
                 number=number,
                 heads=held.keep((_library.Block * len(blocks))(*blocks)),
                 head_count=len(blocks),
+                rotation=None if turned[number] is None else held.rope(turned[number]),
             )
         )
         asks.append(
@@ -434,7 +553,7 @@ def compact_cache(
         budget = max(round(total / ratio), 1)
     if "cache.budget" in (options or {}):
         raise ValueError("cache.budget: is the argument budget, not among the options")
-    made = _options(preset, {"cache.budget": budget, **(options or {})})
+    made = _options(preset, {"cache.budget": budget, **(options or {})}, None, held)
     out, running = ctypes.c_void_p(), _library.Running()
     running.call(
         "kvfit_compact_cache",

@@ -158,6 +158,26 @@ class Result(ctypes.Structure):
     ]
 
 
+class Rope(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("base", c_double),
+        ("dims", c_int64),
+        ("interleaved", c_int32),
+        ("reserved", c_int32),
+        ("scaling", c_int32),
+        ("unrounded", c_int32),
+        ("factor", c_double),
+        ("original_positions", c_double),
+        ("fast", c_double),
+        ("slow", c_double),
+        ("low", c_double),
+        ("high", c_double),
+        ("frequencies", POINTER(c_double)),
+        ("frequency_count", c_int64),
+    ]
+
+
 class Layer(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -166,8 +186,8 @@ class Layer(ctypes.Structure):
         ("reserved", c_int32),
         ("heads", POINTER(Block)),
         ("head_count", c_size_t),
-        ("rule", c_void_p),
-        ("rotation", c_void_p),
+        ("rule", POINTER(Rule)),
+        ("rotation", POINTER(Rope)),
     ]
 
 
@@ -242,6 +262,8 @@ _CALLS = {
     "kvfit_options_set": [c_void_p, c_char_p, c_double],
     "kvfit_options_set_word": [c_void_p, c_char_p, c_char_p],
     "kvfit_options_set_list": [c_void_p, c_char_p, POINTER(c_int64), c_size_t],
+    "kvfit_options_set_numbers": [c_void_p, c_char_p, POINTER(c_double), c_size_t],
+    "kvfit_options_set_rotation": [c_void_p, POINTER(Rope)],
     "kvfit_compact": [POINTER(Block), POINTER(Queries), c_size_t, c_void_p, POINTER(Call), POINTER(c_void_p)],
     "kvfit_attend": [POINTER(Queries), c_size_t, POINTER(Block), c_size_t, POINTER(Rule), c_int64, c_void_p, c_void_p],
     "kvfit_compact_cache": [
@@ -297,6 +319,8 @@ for _name in ("kvfit_version", "kvfit_instruction_set"):
     getattr(library, _name).restype = c_char_p
 library.kvfit_code_name.argtypes = [c_int32]
 library.kvfit_code_name.restype = c_char_p
+library.kvfit_option_name.argtypes = [c_size_t, POINTER(c_int32)]
+library.kvfit_option_name.restype = c_char_p
 library.kvfit_compacted_result.argtypes = [c_void_p]
 library.kvfit_compacted_result.restype = POINTER(Result)
 library.kvfit_cache_get.argtypes = [c_void_p]
@@ -329,6 +353,19 @@ def call(name: str, *arguments: object) -> None:
 
 def code_name(code: int) -> str:
     return library.kvfit_code_name(code).decode()
+
+
+NUMBER, WORD, LIST, NUMBERS = range(4)
+
+
+def _option_kinds() -> dict[str, int]:
+    kinds, kind = {}, c_int32()
+    while (name := library.kvfit_option_name(len(kinds), ctypes.byref(kind))) is not None:
+        kinds[name.decode()] = kind.value
+    return kinds
+
+
+option_kinds = _option_kinds()  # every option's name, and what it takes
 
 
 class Handle:

@@ -139,4 +139,67 @@ def interrupted() -> None:
     assert small.rows == 20
 
 
-run([interrupted, is_close, layouts, options_hold, live_rows, caches])
+def rotations() -> None:
+    "refinement takes how keys were turned, scalings included; a scaling takes its own settings alone"
+    more = {"refine.sets": 1, "refine.steps": 3}
+    k, v, q = matrix(1, 2, 200, 16, seed=80), matrix(1, 2, 200, 8, seed=81), matrix(1, 2, 100, 16, seed=82)
+
+    def keys_of(rotation):
+        small = kvfit.compact_cache([k, k], [v, v], [q, q], ratio=10, rotation=rotation, options=more)
+        return np.concatenate([head.keys for layer in small.layers for head in layer.heads])
+
+    llama = kvfit.Rope.from_hf(
+        500000.0,
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    )
+    assert llama == kvfit.Rope(500000.0, scaling="llama3", factor=8, low=1, high=4, original_positions=64)
+    plain, scaled = keys_of(kvfit.Rope(500000.0)), keys_of(llama)
+    assert np.isfinite(scaled).all() and not np.array_equal(plain, scaled)
+    half = keys_of([kvfit.Rope(500000.0), llama])
+    assert np.array_equal(half[: len(half) // 2], plain[: len(half) // 2])
+    assert np.array_equal(half[len(half) // 2 :], scaled[len(half) // 2 :])
+    yarn = kvfit.Rope.from_hf(
+        10000.0, {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "attention_factor": 1.1}
+    )
+    assert yarn.scaling == "yarn" and not np.array_equal(keys_of(yarn), keys_of(kvfit.Rope()))
+    given = kvfit.Rope(scaling="given", frequencies=[10000.0 ** (-i / 8) for i in range(8)])
+    assert np.array_equal(keys_of(given), keys_of(kvfit.Rope()))
+    one = kvfit.compact(k[0, 0], v[0, 0], q[0, 0], budget=20, rotation=llama, options=more)
+    assert np.array_equal(one.keys, kvfit.compact(k[0, 0], v[0, 0], q[0, 0], budget=20, rotation=llama, options=more).keys)
+    with raises(kvfit.KvfitError, argument="layers[0].rotation.high"):
+        keys_of(kvfit.Rope(scaling="linear", factor=2, high=4))
+    with raises(ValueError):
+        kvfit.Rope.from_hf(10000.0, {"type": "dynamic", "factor": 2.0})
+    with raises(ValueError):
+        kvfit.Rope.from_hf(10000.0, {"type": "linear", "factor": 2.0, "beta_fast": 2})
+    with raises(ValueError):
+        keys_of([llama])
+
+
+def ways_to_share() -> None:
+    "rows are shared out by every name of the C library, lists of numbers too"
+    k, v, q = matrix(1, 2, 100, 16, seed=90), matrix(1, 2, 100, 8, seed=91), matrix(1, 2, 40, 16, seed=92)
+
+    def rows_of(**options):
+        named = {name.replace("__", "."): value for name, value in options.items()}
+        small = kvfit.compact_cache([k], [v], [q], budget=20, options=named)
+        return [len(head.bias) for head in small.layers[0].heads]
+
+    assert rows_of(cache__given=[0, 0, 0.25, 0, 1, 0.75]) == [5, 15]
+    assert rows_of(cache__rows=[3, 9]) == [3, 9]
+    assert rows_of(cache__safeguard=1, cache__shares="layer_ranking") == [10, 10]
+    assert sum(rows_of(cache__curves=[0, 5, 1, 0, 15, 0, 1, 5, 9, 1, 15, 0])) == 20
+    assert {"cache.given", "selection.prior", "budget"} <= set(kvfit.option_names())
+    prior = np.ones(100)
+    prior[50:] = 0
+    small = kvfit.compact(k[0, 0], v[0, 0], q[0, 0], budget=20, options={"selection.prior": prior})
+    assert max(small.positions) < 50
+
+
+run([interrupted, is_close, layouts, options_hold, live_rows, caches, rotations, ways_to_share])

@@ -127,16 +127,95 @@ kvfit::result<kvfit::logit_rule> rule_of(const kvfit_rule* given, const std::str
   return rule;
 }
 
+namespace {
+
+// A setting of a scaling as C has it: 0 is its default.
+double number_or(double given, double usual) {
+  return given == 0 ? usual : given;
+}
+
+// Which settings a scaling uses; the others must be zero.
+kvfit::result<void> check_unused(const kvfit_rope& read, const std::string& name) {
+  const bool is_yarn = read.scaling == KVFIT_ROPE_YARN;
+  const bool is_llama = read.scaling == KVFIT_ROPE_LLAMA3;
+  const struct {
+    const char* field;
+    bool is_used;
+    bool is_zero;
+  } fields[] = {
+      {".unrounded", is_yarn, read.unrounded == 0},
+      {".factor", is_yarn || is_llama || read.scaling == KVFIT_ROPE_LINEAR, read.factor == 0},
+      {".original_positions", is_yarn || is_llama, read.original_positions == 0},
+      {".fast", is_yarn, read.fast == 0},
+      {".slow", is_yarn, read.slow == 0},
+      {".low", is_llama, read.low == 0},
+      {".high", is_llama, read.high == 0},
+      {".frequencies", read.scaling == KVFIT_ROPE_GIVEN, read.frequencies == nullptr},
+      {".frequency_count", read.scaling == KVFIT_ROPE_GIVEN, read.frequency_count == 0},
+  };
+  for (const auto& one : fields) {
+    if (one.is_used || one.is_zero) continue;
+    return refuse(name + one.field, kvfit::error::none, kvfit::error::none,
+                  "must be 0: the scaling does not use it");
+  }
+  return {};
+}
+
+kvfit::result<kvfit::any_rope_scaling> scaling_of(const kvfit_rope& read, const std::string& name) {
+  if (read.scaling < KVFIT_ROPE_UNSCALED || read.scaling > KVFIT_ROPE_GIVEN) {
+    return refuse(name + ".scaling", read.scaling, KVFIT_ROPE_GIVEN, "is no scaling");
+  }
+  if (const auto ok = check_unused(read, name); !ok) return ok.error();
+  using namespace kvfit::rope_scaling;
+  if (read.scaling == KVFIT_ROPE_LINEAR) {
+    return kvfit::any_rope_scaling(linear{.factor = number_or(read.factor, linear{}.factor)});
+  }
+  if (read.scaling == KVFIT_ROPE_YARN) {
+    const auto unrounded = yes_or_no(read.unrounded, name + ".unrounded");
+    if (!unrounded) return unrounded.error();
+    return kvfit::any_rope_scaling(yarn{.factor = number_or(read.factor, yarn{}.factor),
+                                        .original_positions = read.original_positions,
+                                        .fast = number_or(read.fast, yarn{}.fast),
+                                        .slow = number_or(read.slow, yarn{}.slow),
+                                        .rounds = !*unrounded});
+  }
+  if (read.scaling == KVFIT_ROPE_LLAMA3) {
+    return kvfit::any_rope_scaling(llama3{
+        .factor = number_or(read.factor, llama3{}.factor),
+        .low = number_or(read.low, llama3{}.low),
+        .high = number_or(read.high, llama3{}.high),
+        .original_positions = number_or(read.original_positions, llama3{}.original_positions)});
+  }
+  if (read.scaling == KVFIT_ROPE_GIVEN) {
+    constexpr int64_t most = int64_t{1} << 24U;  // pairs of elements of a row
+    if (read.frequency_count < 0 || read.frequency_count > most) {
+      return refuse(name + ".frequency_count", read.frequency_count, most,
+                    "must be the pairs of elements that turn");
+    }
+    if (read.frequencies == nullptr) {
+      return kvfit::error{kvfit::errc::null_data, name + ".frequencies"};
+    }
+    return kvfit::any_rope_scaling(
+        given{{read.frequencies, read.frequencies + read.frequency_count}});
+  }
+  return kvfit::any_rope_scaling(none{});
+}
+
+}  // namespace
+
 kvfit::result<kvfit::rope> rope_of(const kvfit_rope* given, const std::string& name) {
   const auto read = read_struct(given, name);
   if (!read) return read.error();
   const auto interleaved = yes_or_no(read->interleaved, name + ".interleaved");
   if (!interleaved) return interleaved.error();
+  auto scaling = scaling_of(*read, name);
+  if (!scaling) return scaling.error();
   kvfit::rope rotation;
   if (read->base != 0) rotation.base = read->base;
   rotation.dims = read->dims;
   rotation.pairing =
       *interleaved ? kvfit::rope_pairing::interleaved : kvfit::rope_pairing::half_split;
+  rotation.scaling = std::move(*scaling);
   return rotation;
 }
 

@@ -20,6 +20,13 @@
 
 namespace kvfit_c {
 
+// What a struct measured when it was first released: callers that were compiled with that lack the
+// fields that have come after it.
+template <class Struct>
+inline constexpr std::size_t first_size = sizeof(Struct);
+template <>
+inline constexpr std::size_t first_size<kvfit_rope> = offsetof(kvfit_rope, scaling);
+
 // The caller's struct, whose fields that are newer than the caller are zero. `invalid_option` for a
 // size that is none, and for fields newer than this library that are not zero.
 template <class Struct>
@@ -27,8 +34,7 @@ kvfit::result<Struct> read_struct(const Struct* given, const std::string& name) 
   static_assert(std::is_trivially_copyable_v<Struct> && offsetof(Struct, struct_size) == 0);
   if (given == nullptr) return kvfit::error{kvfit::errc::null_data, name};
   const std::size_t size = given->struct_size;
-  // Fields that come after the first release need the size of that release here.
-  if (size < sizeof(Struct) || size > (1U << 16U) || size % alignof(Struct) != 0) {
+  if (size < first_size<Struct> || size > (1U << 16U) || size % alignof(Struct) != 0) {
     return kvfit::error{kvfit::errc::invalid_option, name + ".struct_size",
                         static_cast<int64_t>(size), static_cast<int64_t>(sizeof(Struct)),
                         "must be the size of the struct"};

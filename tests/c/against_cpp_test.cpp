@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <kvfit/attention/attend.hpp>
 #include <kvfit/cache/compact_cache.hpp>
+#include <kvfit/cache/plan_cache.hpp>
 #include <kvfit/compact.hpp>
 #include <kvfit/presets.hpp>
 #include <string>
@@ -330,6 +331,145 @@ TEST_CASE("a cache from C has the bytes of C++'s at any number of threads", "[c]
   kvfit_cache* none = nullptr;
   CHECK(kvfit_compact_cache(layers, 2, &queries, 1, options.own, nullptr, &none, &error) != 0);
   CHECK(none == nullptr);
+}
+
+namespace {
+
+/// Two heads of one layer, in C and in C++.
+struct two_heads {
+  c_head one{61}, two{71};
+  kvfit_block blocks[2] = {one.block, two.block};
+  kvfit_queries asked[2] = {one.asked, two.asked};
+  kvfit_layer layer{};
+  kvfit_layer_queries queries{};
+  kvfit::query_block one_asked{one.queries}, two_asked{two.queries};
+  kvfit::cache_view view;
+  kvfit::cache_queries cpp_queries = {{.layer = 0, .heads = {one_asked, two_asked}}};
+
+  two_heads() {
+    two.keys *= 3;  // its attention falls on fewer keys, so that rankings tell them apart
+    layer.struct_size = sizeof layer;
+    layer.heads = blocks;
+    layer.head_count = 2;
+    queries.struct_size = sizeof queries;
+    queries.heads = asked;
+    queries.head_count = 2;
+    view.layers.push_back({.number = 0,
+                           .heads = {{.keys = one.keys, .values = one.values},
+                                     {.keys = two.keys, .values = two.values}}});
+  }
+  two_heads(const two_heads&) = delete;
+  two_heads& operator=(const two_heads&) = delete;
+  ~two_heads() = default;
+};
+
+}  // namespace
+
+TEST_CASE("every way of C to share rows out gives the plan of C++", "[c]") {
+  const two_heads cache;
+  std::vector<std::vector<int64_t>> plans;
+  const auto check = [&](const char* name, const c_options& options,
+                         const kvfit::any_budget& shares) {
+    CAPTURE(name);
+    std::vector<int64_t> rows(2);
+    size_t count = 2;
+    kvfit_error error{};
+    error.struct_size = sizeof error;
+    const int32_t code = kvfit_plan_cache(&cache.layer, 1, &cache.queries, 1, options.own, nullptr,
+                                          rows.data(), &count, &error);
+    INFO(error.message);
+    REQUIRE(code == 0);
+    kvfit::cache_options cpp{.budget = 60, .shares = shares};
+    cpp.limits.at_least = 2;
+    const auto plan = kvfit::plan_cache(cache.view, cache.cpp_queries, cpp, kvfit::serial{});
+    REQUIRE(plan);
+    CHECK(rows == plan->rows);
+    plans.push_back(rows);
+  };
+  const auto asked = [](c_options& options) {
+    options.set("cache.budget", 60);
+    options.set("cache.at_least", 2);
+  };
+  using namespace kvfit::budgets;
+  {
+    c_options options("default");
+    asked(options);
+    check("uniform", options, uniform{});
+    CHECK(plans.back() == std::vector<int64_t>{30, 30});
+    options.word("cache.shares", "global_ranking");
+    options.word("cache.importance", "max");
+    options.word("cache.pooling", "average");
+    options.set("cache.pooling_width", 3);
+    options.set("cache.window", 40);
+    const kvfit::selection::highest_attention by{.importance = kvfit::importance_kind::max,
+                                                 .pooling = kvfit::pooling_kind::average,
+                                                 .pooling_width = 3,
+                                                 .window = 40};
+    check("global_ranking", options, global_ranking{.by = by});
+    CHECK(plans.back() != plans.front());
+  }
+  {
+    c_options options("default");
+    asked(options);
+    options.word("cache.shares", "layer_ranking");
+    check("layer_ranking", options, layer_ranking{});
+    const auto adaptive = plans.back();
+    CHECK(adaptive != plans.front());
+    options.set("cache.safeguard", 1);
+    check("layer_ranking, safeguard 1", options, layer_ranking{.safeguard = 1});
+    CHECK(plans.back() == plans.front());
+  }
+  {
+    c_options options("default");
+    asked(options);
+    const double shares[] = {0, 0, 1, 0, 1, 3};
+    REQUIRE(kvfit_options_set_numbers(options.own, "cache.given", shares, 6, nullptr) == 0);
+    check("given", options, given{.shares = {{{0, 0}, 1}, {{0, 1}, 3}}});
+    CHECK(plans.back() == std::vector<int64_t>{15, 45});
+    const double curves[] = {0, 10, 1, 0, 50, 0, 1, 10, 9, 1, 50, 0};
+    REQUIRE(kvfit_options_set_numbers(options.own, "cache.curves", curves, 12, nullptr) == 0);
+    influence by{.curves = {{.points = {{10, 1}, {50, 0}}}, {.points = {{10, 9}, {50, 0}}}}};
+    check("curves", options, by);
+    CHECK(plans.back()[1] > plans.back()[0]);
+    options.set("cache.exact_step", 2);
+    by.exact = kvfit::dynamic_programming{.step = 2};
+    check("curves, exact", options, by);
+  }
+}
+
+TEST_CASE("a cache whose keys turn by a scaled rotation has from C the bytes of C++", "[c]") {
+  two_heads cache;
+  kvfit_rope turned{};
+  turned.struct_size = sizeof turned;
+  turned.base = 500000;
+  turned.scaling = KVFIT_ROPE_LLAMA3;
+  cache.layer.rotation = &turned;
+  kvfit::rope rotation{.base = 500000, .scaling = kvfit::rope_scaling::llama3{}};
+  c_options options("default");
+  options.set("cache.budget", 40);
+  options.set("refine.sets", 1);
+  options.set("refine.steps", 2);
+  kvfit::cache_options cpp{.budget = 40};
+  cpp.head.refine.sets = 1;
+  cpp.head.refine.steps = 2;
+  const auto keys_of = [&](const kvfit_layer& layer) {
+    kvfit_cache* small = nullptr;
+    REQUIRE(kvfit_compact_cache(&layer, 1, &cache.queries, 1, options.own, nullptr, &small,
+                                nullptr) == 0);
+    const kvfit_layer_result& from_c = kvfit_cache_get(small)->layers[0];
+    const int64_t count = from_c.offsets[2] * from_c.depth;
+    std::vector<float> keys(from_c.keys, from_c.keys + count);
+    kvfit_cache_free(small);
+    return keys;
+  };
+  const std::vector<float> keys = keys_of(cache.layer);
+  cache.view.layers[0].rotation = rotation;
+  const auto expected = kvfit::compact_cache(cache.view, cache.cpp_queries, cpp, kvfit::serial{});
+  REQUIRE(expected);
+  CHECK(same(keys.data(), expected->layers[0].keys));
+  // The scaling makes a difference, so that it was not lost on the way.
+  turned.scaling = KVFIT_ROPE_UNSCALED;
+  CHECK(keys_of(cache.layer) != keys);
 }
 
 TEST_CASE("fields of a call that it does not use are refused", "[c]") {

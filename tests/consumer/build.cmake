@@ -1,4 +1,5 @@
-# Configures, builds and runs the consumer project in one WAY: package, subdirectory or fetch.
+# Configures, builds and runs the consumer project in one WAY: package, subdirectory or fetch; c: the
+# project that is C alone, with find_package(kvfit_c).
 cmake_minimum_required(VERSION 3.22)
 set(build ${WORK}/${WAY}${TYPE})
 file(REMOVE_RECURSE ${build})  # what an earlier run built must not help this one
@@ -9,16 +10,26 @@ if(TOOLCHAIN)
 else()
   list(APPEND arguments -DCMAKE_CXX_COMPILER=${COMPILER})
 endif()
+if(WAY STREQUAL "c")
+  if(NOT "c" IN_LIST PARTS)
+    message("SKIPPED: the component c is not installed")
+    return()
+  endif()
+  set(PROJECT ${PROJECT}/../project_c)
+  set(arguments -DCMAKE_BUILD_TYPE=${TYPE} -DEXPECT_VERSION=${VERSION}
+    -DCMAKE_PREFIX_PATH=${INSTALLED} -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON)
+  if(TOOLCHAIN)
+    list(APPEND arguments -DCMAKE_TOOLCHAIN_FILE=${TOOLCHAIN})
+  endif()
+endif()
 
 if(WAY STREQUAL "package")
   list(APPEND arguments -DCMAKE_PREFIX_PATH=${INSTALLED})
-  if(TYPE STREQUAL "Debug" AND NOT EVERY_PART)  # these once, in Release
-    list(REMOVE_ITEM PARTS compiled io mpi)
-  endif()
 elseif(WAY STREQUAL "subdirectory")
+  list(REMOVE_ITEM PARTS c)  # as kvfit::compiled, and with it
   list(APPEND PARTS compiled)  # linked within the build in any case
   list(APPEND arguments -DKVFIT_SOURCE=${KVFIT_SOURCE})
-else()
+elseif(WAY STREQUAL "fetch")
   # The sources as they are, whether committed or not, under a tag of a repository of their own.
   find_program(GIT git)
   if(NOT GIT)

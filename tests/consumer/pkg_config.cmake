@@ -40,6 +40,19 @@ endif()
 if("compiled" IN_LIST PARTS)
   check(kvfit-compiled isa)
 endif()
+if("c" IN_LIST PARTS)
+  find_program(CC NAMES cc gcc clang)
+  execute_process(COMMAND ${PKG_CONFIG} --cflags --libs kvfit-c
+    OUTPUT_VARIABLE said OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  separate_arguments(said UNIX_COMMAND "${said}")
+  execute_process(COMMAND ${PKG_CONFIG} --variable=libdir kvfit-c
+    OUTPUT_VARIABLE libdir OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  if(CC)
+    execute_process(COMMAND ${CC} -std=c11 ${PROJECT}/../project_c/main.c -o ${WORK}/c.pkg_config ${said}
+      -Wl,-rpath,${libdir} COMMAND_ERROR_IS_FATAL ANY)
+    execute_process(COMMAND ${WORK}/c.pkg_config ${VERSION} COMMAND_ERROR_IS_FATAL ANY)
+  endif()
+endif()
 find_program(MPICXX mpicxx)
 if("mpi" IN_LIST PARTS AND MPICXX)  # built, not run: an MPI has its own way to start programs
   set(ENV{OMPI_CXX} ${COMPILER})

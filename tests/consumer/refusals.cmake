@@ -23,6 +23,12 @@ else()
   list(APPEND cases "compiled||the component compiled .KVFIT_COMPILED. is not installed")
 endif()
 
+if("c" IN_LIST PARTS)
+  list(APPEND cases "c|-DCMAKE_DISABLE_FIND_PACKAGE_kvfit_c=ON|the component c .KVFIT_C.")
+else()
+  list(APPEND cases "c||the component c .KVFIT_C. is not installed")
+endif()
+
 set(source ${WORK}/refusals)
 file(REMOVE_RECURSE ${source})
 file(WRITE ${source}/CMakeLists.txt [[

@@ -43,7 +43,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
+/* Windows: the library exports what is marked, and nothing else. Elsewhere all is hidden but that.
+ * Whoever links the library's objects into his own program defines KVFIT_C_STATIC. */
+#if defined(KVFIT_C_STATIC)
+#define KVFIT_API
+#elif defined(_WIN32)
 #if defined(KVFIT_C_BUILD)
 #define KVFIT_API __declspec(dllexport)
 #else
@@ -208,33 +212,86 @@ typedef struct kvfit_rule {
   int64_t window; /**< 0: none */
 } kvfit_rule;
 
-/** How keys were turned: `rope`, without scaling. */
+/** How frequencies are stretched beyond the trained length: `rope_scaling`. */
+enum kvfit_rope_scaling {
+  KVFIT_ROPE_UNSCALED = 0,
+  KVFIT_ROPE_LINEAR = 1, /**< factor */
+  KVFIT_ROPE_YARN = 2,   /**< factor, original_positions, fast, slow, unrounded */
+  KVFIT_ROPE_LLAMA3 = 3, /**< factor, original_positions, low, high */
+  KVFIT_ROPE_GIVEN = 4   /**< frequencies */
+};
+
+/** How keys were turned: `rope`. What its scaling does not use must be zero. */
 typedef struct kvfit_rope {
   size_t struct_size;
   double base;         /**< 0: 10000 */
   int64_t dims;        /**< 0: all */
   int32_t interleaved; /**< 0: pairs i and i + dims/2; 1: 2i and 2i + 1 */
   int32_t reserved;
+  int32_t scaling;           /**< kvfit_rope_scaling */
+  int32_t unrounded;         /**< 1: bounds of the ramp as they are (GPT-OSS) */
+  double factor;             /**< 0: 1; of llama3 8 */
+  double original_positions; /**< trained length; of yarn > 0; of llama3 0: 8192 */
+  double fast;               /**< 0: 32 */
+  double slow;               /**< 0: 1 */
+  double low;                /**< 0: 1 */
+  double high;               /**< 0: 4 */
+  const double *frequencies; /**< radians a position, one a pair of elements that turn */
+  int64_t frequency_count;
 } kvfit_rope;
 
 /* ---- Options ------------------------------------------------------------------------------------ */
 
 /**
  * What a compaction is asked, of one head, a cache, or a rolling cache. Names are those of the C++
- * structs; a call does not read what it does not use.
+ * structs; a call does not read what it does not use. Settings of a policy are refused where another
+ * is chosen; choosing one sets its defaults.
  *
- * numbers  budget, rule.scale, rule.soft_cap, rule.causal, rule.window, queries.held_out,
- *          queries.per_row, queries.at_least, protect.first, protect.last, memory.cap,
- *          memory.selection, replace_dead_keys, keep_better_values, tied_values_from, refine.steps,
- *          refine.work, refine.mass_weight, refine.sets, refine.seed (compact_options);
- *          cache.budget, cache.last_share, cache.at_least, cache.max_ratio, cache.heads_at_once,
- *          cache.memory (cache_options); rolling.trigger, rolling.target, rolling.sinks,
- *          rolling.recent (rolling_options). Yes and no are 1 and 0.
- * words    storage.rows, storage.bias: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2; precision: fp32, bf16x3,
- *          bf16; cache.shares: uniform, pyramid, global_ranking,
- *          layer_ranking; cache.fallback: none, copies
- * lists    protect.rows, selection.rows (the rows to keep), cache.skip (layers), cache.rows (rows of
- *          each head, instead of shares)
+ * KVFIT_NUMBER (yes and no are 1 and 0)
+ *   budget, rule.scale, rule.soft_cap, rule.causal, rule.window, queries.held_out, queries.per_row,
+ *   queries.at_least, protect.first, protect.last, memory.cap, memory.selection, replace_dead_keys,
+ *   keep_better_values, tied_values_from (compact_options)
+ *   selection.mass_weight, selection.attention_share, selection.sweep, selection.sketch (joint);
+ *   selection.keys_per_round, selection.refit_interval, selection.norm_power, selection.absolute,
+ *   selection.lower, selection.upper, selection.drop_below, selection.drop_passes,
+ *   selection.final_refit (omp); selection.pooling_width, selection.window (highest_attention);
+ *   selection.epsilon (expected_attention); selection.seed (random)
+ *   bias.lower, bias.upper (nnls, projected_gradient); bias.iterations (projected_gradient)
+ *   values.ridge (least_squares, unpivoted_qr); values.cross_validate_below, values.toward_original,
+ *   values.reweightings (least_squares)
+ *   refine.steps, refine.work, refine.output_weight, refine.mass_weight, refine.mass_softness,
+ *   refine.fits_bias, refine.batch, refine.steps_a_batch, refine.sets, refine.sets_at_once,
+ *   refine.spread, refine.seed (refinement)
+ *   gradient.steps, gradient.learning_rate, gradient.least_share, gradient.mass_weight,
+ *   gradient.penalty, gradient.patience, gradient.improvement (gradient_keys)
+ *   cache.budget, cache.at_least, cache.max_ratio, cache.heads_at_once, cache.memory (cache_options);
+ *   cache.last_share (pyramid); cache.pooling_width, cache.window (global_ranking, layer_ranking);
+ *   cache.safeguard (layer_ranking); cache.exact_step, cache.exact_memory (cache.curves: either makes
+ *   the plan exact)
+ *   rolling.trigger, rolling.target, rolling.sinks, rolling.recent (rolling_options)
+ * KVFIT_WORD
+ *   storage.rows, storage.bias: fp32, fp16, bf16, fp8_e4m3, fp8_e5m2
+ *   precision: fp32, bf16x3, bf16
+ *   selection: joint, omp, highest_attention, expected_attention, first, last, random
+ *   selection.weighting: relative, absolute (joint, omp)
+ *   selection.importance: mean, rms, max; selection.pooling: none, average, max (highest_attention)
+ *   bias: nnls, projected_gradient, zero, from_selection; bias.weighting: relative, absolute
+ *   values: least_squares, unpivoted_qr, copy; values.method: ranked, cholesky;
+ *   values.ridge_scaling: none, spectral, frobenius, fixed; values.weighting: relative, absolute
+ *   refine.weighting: relative, absolute
+ *   gradient: none, keys; gradient.loss: log_mass, joint; gradient.optimiser: adam, lbfgs
+ *   cache.shares: uniform, pyramid, global_ranking, layer_ranking
+ *   cache.importance: mean, rms, max; cache.pooling: none, average, max (of either ranking)
+ *   cache.missing: refused, mean (of cache.given)
+ *   cache.fallback: none, copies
+ * KVFIT_LIST (of whole numbers)
+ *   protect.rows; selection.rows (the rows to keep); selection.schedule (threes of limit, keys a
+ *   round, rounds a refit; of omp); cache.skip (layers); cache.rows (rows of each head, instead of
+ *   shares)
+ * KVFIT_NUMBERS
+ *   selection.prior (a factor a row, of joint); cache.given (threes of layer, head and share, instead
+ *   of shares); cache.curves (threes of head, rows and loss, heads counted from 0 in the order of the
+ *   cache: `budgets::influence` instead of shares)
  */
 typedef struct kvfit_options kvfit_options;
 
@@ -249,6 +306,13 @@ KVFIT_API int32_t kvfit_options_set_word(kvfit_options *options, const char *nam
                                          kvfit_error *error);
 KVFIT_API int32_t kvfit_options_set_list(kvfit_options *options, const char *name,
                                          const int64_t *values, size_t count, kvfit_error *error);
+KVFIT_API int32_t kvfit_options_set_numbers(kvfit_options *options, const char *name,
+                                            const double *values, size_t count, kvfit_error *error);
+/** What an option takes. */
+enum kvfit_option_kind { KVFIT_NUMBER = 0, KVFIT_WORD = 1, KVFIT_LIST = 2, KVFIT_NUMBERS = 3 };
+/** All options one after the other, from index 0 on; *kind (may be NULL): kvfit_option_kind. NULL
+ *  behind the last. The text stays. */
+KVFIT_API const char *kvfit_option_name(size_t index, int32_t *kind);
 /** Rotation that refinement may use to move queries to other positions (`refine.rotation`). */
 KVFIT_API int32_t kvfit_options_set_rotation(kvfit_options *options, const kvfit_rope *rotation,
                                              kvfit_error *error);
@@ -496,8 +560,8 @@ KVFIT_API int32_t kvfit_round_run(kvfit_round *round, const kvfit_layer_queries 
 /** Ends a run early, from any thread. */
 KVFIT_API void kvfit_round_cancel(const kvfit_round *round);
 KVFIT_API void kvfit_round_free(kvfit_round *round);
-/** Makes the outcome of a round that has run the compact block, or ends a round whose run failed. *rows: the live rows that it took,
- *  the first so many, which must not be attended to any more. */
+/** Makes the outcome of a round that has run the compact block, or ends a round whose run failed.
+ *  *rows: the live rows that it took, the first so many, which must not be attended to any more. */
 KVFIT_API int32_t kvfit_rolling_apply(kvfit_rolling *rolling, const kvfit_round *round, int64_t *rows,
                                       kvfit_error *error);
 

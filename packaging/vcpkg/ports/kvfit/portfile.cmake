@@ -1,15 +1,21 @@
 # An overlay: it packs the tree that it lies in.
 get_filename_component(SOURCE_PATH "${CMAKE_CURRENT_LIST_DIR}/../../../.." ABSOLUTE)
 
+if("c" IN_LIST FEATURES)
+    # kvfit_c hides all but its own symbols, which an archive can't
+    vcpkg_check_linkage(ONLY_DYNAMIC_LIBRARY)
+endif()
+
 vcpkg_check_features(OUT_FEATURE_OPTIONS FEATURE_OPTIONS
     FEATURES
+        c        KVFIT_C
         compiled KVFIT_COMPILED
         io       KVFIT_IO
         mpi      KVFIT_MPI
         tools    KVFIT_BUILD_TOOLS
 )
 
-if(NOT "compiled" IN_LIST FEATURES)
+if(NOT "compiled" IN_LIST FEATURES AND NOT "c" IN_LIST FEATURES)
     set(VCPKG_BUILD_TYPE release) # header-only, but for the tool
 endif()
 
@@ -22,6 +28,7 @@ vcpkg_cmake_configure(
         -DKVFIT_BUILD_TESTS=OFF
         -DKVFIT_CPACK=OFF
         -DKVFIT_INSTALL=ON
+        -DKVFIT_METAL=OFF
     OPTIONS_DEBUG
         -DKVFIT_BUILD_TOOLS=OFF
 )
@@ -30,6 +37,9 @@ vcpkg_cmake_install()
 vcpkg_cmake_config_fixup(CONFIG_PATH share/cmake/${PORT})
 if("compiled" IN_LIST FEATURES)
     vcpkg_cmake_config_fixup(PACKAGE_NAME kvfit_compiled CONFIG_PATH lib/cmake/kvfit_compiled)
+endif()
+if("c" IN_LIST FEATURES)
+    vcpkg_cmake_config_fixup(PACKAGE_NAME kvfit_c CONFIG_PATH lib/cmake/kvfit_c)
 endif()
 vcpkg_fixup_pkgconfig()
 if("tools" IN_LIST FEATURES)
@@ -41,7 +51,7 @@ file(REMOVE_RECURSE
     "${CURRENT_PACKAGES_DIR}/debug/share"
     "${CURRENT_PACKAGES_DIR}/share/doc"
 )
-if(NOT "compiled" IN_LIST FEATURES)
+if(NOT "compiled" IN_LIST FEATURES AND NOT "c" IN_LIST FEATURES)
     file(REMOVE_RECURSE "${CURRENT_PACKAGES_DIR}/lib")
 endif()
 
