@@ -29,6 +29,7 @@ kvfit::cache_queries queries_of(const prepared_document& document, const graph_t
       kvfit::query_block block(capture.heads[h], document.query_position,
                                seen.slope(static_cast<index_t>(h)));
       block.position_step = document.query_step;
+      if (!document.positions.empty()) block.positions = document.positions;
       if (!seen.sinks.empty()) block.sink_logit = seen.sinks[h];
       layer.heads.push_back(block);
     }
@@ -49,7 +50,42 @@ index_t rows_at(index_t rows, double ratio) {
   return static_cast<index_t>(static_cast<double>(rows) / ratio);
 }
 
+/// Cells that a compact cache takes: all layers share them.
+double longest_head(const kvfit::compacted_cache& cache) {
+  index_t longest = 0;
+  for (const kvfit::compacted_layer& layer : cache.layers) {
+    for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+      longest = std::max(longest, layer.rows(h));
+    }
+  }
+  return static_cast<double>(longest);
+}
+
+std::vector<std::vector<token>> others_of(const document& of, const std::vector<document>& all) {
+  constexpr std::size_t most = 2;
+  std::vector<std::vector<token>> texts;
+  for (const document& other : all) {
+    if (other.is_recall || other.name == of.name || texts.size() == most) continue;
+    if (other.prefix.size() > 1) texts.emplace_back(other.prefix.begin() + 1, other.prefix.end());
+  }
+  return texts;
+}
+
 }  // namespace
+
+std::vector<kvfit::influence_curve> share_curves::of(index_t rows) const {
+  std::vector<kvfit::influence_curve> made;
+  for (const std::vector<double>& head : losses) {
+    kvfit::influence_curve& curve = made.emplace_back();
+    for (std::size_t i = 0; i < shares.size(); ++i) {
+      const auto at = static_cast<index_t>(static_cast<double>(rows) * shares[i]);
+      if (!curve.points.empty() && at <= curve.points.back().rows) continue;
+      curve.points.push_back({at, head[i]});
+    }
+    curve.points.push_back({rows, 0});
+  }
+  return made;
+}
 
 double row::kl() const {
   return text.mean_kl();
@@ -70,7 +106,8 @@ double row::perplexity_change(const row& full) const {
   return std::expm1(llama::mean_of(text.loss - full.text.loss, text.tokens));
 }
 
-result<prepared_document> prepare(session& model, const document& of, const evaluation_plan& plan) {
+result<prepared_document> prepare(session& model, const document& of, const evaluation_plan& plan,
+                                  const std::vector<document>& all) {
   const auto length = static_cast<index_t>(of.prefix.size());
   prepared_document made;
   made.of = &of;
@@ -78,9 +115,10 @@ result<prepared_document> prepare(session& model, const document& of, const eval
       std::max<index_t>(1, (length + plan.queries - 1) / std::max<index_t>(1, plan.queries));
   model.tap().clear_biases();
   if (const auto ok = model.forget_from(0); !ok) return ok.error();
-  if (plan.asked == query_text::context) model.tap().start_capture(made.query_step);
+  if (plan.asked == query_text::mixture) made.query_step = 1;
+  if (plan.asked != query_text::repeat) model.tap().start_capture(made.query_step);
   if (const auto read = model.read(of.prefix, 0, length); !read) return read.error();
-  if (plan.asked == query_text::context) made.queries = model.tap().take_queries();
+  if (plan.asked != query_text::repeat) made.queries = model.tap().take_queries();
   auto full = model.save();
   if (!full) return full.error();
   made.full = std::move(*full);
@@ -90,6 +128,13 @@ result<prepared_document> prepare(session& model, const document& of, const eval
     if (!logits) return logits.error();
     made.logits.push_back(std::move(*logits));
     if (const auto ok = model.rewind(); !ok) return ok.error();
+  }
+  if (plan.asked == query_text::mixture) {
+    auto mixed =
+        ask_mixture(model, of.prefix, std::move(made.queries), others_of(of, all), plan.mixed);
+    if (!mixed) return mixed.error();
+    made.queries = std::move(mixed->captures);
+    made.positions = std::move(mixed->positions);
   }
   if (plan.asked == query_text::repeat) {
     made.query_position = length;
@@ -113,6 +158,9 @@ result<kvfit::compacted_cache> compact(session& model, const prepared_document& 
   }
   const index_t rows = rows_at(document.full.cells(), ratio);
   kvfit::cache_options asked{.budget = heads * rows, .shares = plan.shares};
+  if (plan.measured) {
+    asked.shares = kvfit::budgets::influence{plan.measured->of(document.full.cells())};
+  }
   asked.head = method.make(rows);
   if (!plan.with_bias) asked.head = kvfit::presets::without_bias(asked.head);
   asked.head.storage.rows = storage_of(model.options());
@@ -161,7 +209,7 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
       ++to.documents;
       said(each.name + ": " + to.method);
     };
-    const auto ready = prepare(model, each, plan);
+    const auto ready = prepare(model, each, plan, documents);
     if (!ready) return in_document(ready.error());
     llama::said_figures full;
     for (std::size_t p = 0; p < each.passages.size(); ++p) {
@@ -172,6 +220,8 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
     const auto same = read_passages(model, *ready);
     if (!same) return in_document(same.error());
     add(rows[1], *same, 0);
+    rows[0].cells += 1;
+    rows[1].cells += 1;
     std::size_t place = 2;
     for (const auto& method : plan.methods) {
       for (const double ratio : plan.ratios) {
@@ -184,11 +234,13 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
         const auto read = read_passages(model, *ready);
         if (!read) return in_document(read.error());
         rows[place].copied += small->fallbacks;
+        rows[place].cells += longest_head(*small) / static_cast<double>(ready->full.cells());
         add(rows[place++], *read, took.count());
       }
     }
     model.tap().clear_biases();
   }
+  for (row& each : rows) each.cells /= static_cast<double>(std::max<index_t>(1, each.documents));
   return rows;
 }
 

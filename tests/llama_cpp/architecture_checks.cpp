@@ -280,7 +280,7 @@ void check_all(const std::string& name, const session_options& options, double l
   if (state.form.has_windows) {
     REQUIRE(model->load(state));
     const matrix once = read(*model, tokens(40, 3), length);
-    CHECK((once - before).norm() < (options.is_flash ? 2e-2 : 1e-5) * before.norm());
+    CHECK((once - before).norm() < (options.keys == GGML_TYPE_F32 ? 1e-3 : 2e-2) * before.norm());
     before = once;
   }
   REQUIRE(model->load(state));
@@ -366,6 +366,8 @@ TEST_CASE("a row that a compact cache keeps has the bytes that it had, in blocks
                               .keys = GGML_TYPE_Q5_1,
                               .values = GGML_TYPE_IQ4_NL});
   text_case text(*model);
+  CHECK(text.ready.full.global.turned_keys > 0);  // llama.cpp mixes numbers before it rounds them
+  CHECK(text.ready.full.global.turned_values > 0);
   const auto evicted = text.compact(*model, "h2o", 4);
   const auto state = llama_cpp::compact_state(text.ready.full, evicted);
   REQUIRE(state);
