@@ -64,6 +64,13 @@ def mean(rows, error):
     return math.exp(sum(len(row["heads"]) * math.log(row["against"][error]) for row in rows) / heads)
 
 
+def rms_mean(rows, base):
+    """Geometric mean over all heads of the rms output error over that of `omp`, which is AM-OMP."""
+    error = [head["rms_output_error"] for row in rows for head in row["heads"]]
+    against = [head["rms_output_error"] for row in base for head in row["heads"]]
+    return math.exp(sum(math.log(a / b) for a, b in zip(error, against, strict=True)) / len(error))
+
+
 def milliseconds(rows):
     return sum(row["milliseconds"] * len(row["heads"]) for row in rows) / sum(len(row["heads"]) for row in rows)
 
@@ -90,11 +97,13 @@ def choosing(rows):
 
 def table(rows):
     lines = [
-        "| method | output 10× | 20× | 50× | mass 10× | 20× | 50× | heads worse | ms a head |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| method | output 10× | 20× | 50× | rms output 10× | 20× | 50× | mass 10× | 20× | 50× | heads worse | ms a head |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for method in in_table:
-        cells = [f"{mean(rows[method, r], e):.3g}" for e in ("output_error", "mass_error") for r in ratios]
+        cells = [f"{mean(rows[method, r], 'output_error'):.3g}" for r in ratios]
+        cells += [f"{rms_mean(rows[method, r], rows['omp', r]):.3g}" for r in ratios]
+        cells += [f"{mean(rows[method, r], 'mass_error'):.3g}" for r in ratios]
         cells.append("/".join(str(sum(row["against"]["output_worse"] for row in rows[method, r])) for r in ratios))
         cells.append(" / ".join(f"{milliseconds(rows[method, r]):.3g}" for r in ratios))
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
