@@ -36,7 +36,7 @@ def repository(folder):
 
 def needed(text):
     """Programs that a shell block calls and that may be missing."""
-    return [name for name in ("vcpkg", "conan", "git", "pkg-config", "kvfit") if re.search(rf"^{name} ", text, re.M)]
+    return [name for name in ("vcpkg", "conan", "git", "pkg-config", "kvfit") if re.search(rf"(?:^|\$\(){name} ", text, re.M)]
 
 
 def main(work, page, heading, expected):
