@@ -145,6 +145,7 @@ inline compact_options expected_attention(index_t budget) {
   return evicting(budget, selection::expected_attention{});
 }
 
+/// Prefix truncation; the newest rows; rows drawn at random: baselines.
 inline compact_options first(index_t budget) {
   return evicting(budget, selection::first{});
 }
