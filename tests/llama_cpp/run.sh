@@ -72,12 +72,14 @@ say "kvfit_llama, fused attention without biases"
 # shellcheck disable=SC2086
 in_root /build/examples/llama_cpp/kvfit_llama /build/examples/llama_cpp/tinybooks.gguf $texts \
   --methods default --ratios 5,10,20,50 --threads "$jobs" --bias none --json /rows-none.json
-# A mixture reads and says some thousand tokens one by one: two documents take minutes.
-say "kvfit_llama, queries of a mixture, budgets measured"
-in_root /build/examples/llama_cpp/kvfit_llama /build/examples/llama_cpp/tinybooks.gguf \
-  --text $data/held-0.txt --recall $data/recall.jsonl --documents 1 \
-  --methods h2o,highest_attention,default --ratios 10 --copy-failed yes --threads 1 \
-  --asked mixture --question " Question: What is the secret number of {}? Answer:" \
-  --shares measured --json /rows-measured.json
-cp "$root/rows.json" "$root/rows-none.json" "$root/rows-measured.json" "$folder/"
-say "rows: $folder/rows.json, $folder/rows-none.json, $folder/rows-measured.json"
+# A mixture reads and says some thousand tokens one by one: this takes minutes.
+for flash in off on; do
+  say "kvfit_llama, queries of a mixture, budgets measured, flash attention $flash"
+  in_root /build/examples/llama_cpp/kvfit_llama /build/examples/llama_cpp/tinybooks.gguf \
+    --text $data/held-0.txt --recall $data/recall.jsonl --documents 1 \
+    --methods h2o,highest_attention,default --ratios 10 --copy-failed yes --threads 1 \
+    --asked mixture --question " Question: What is the secret number of {}? Answer:" \
+    --shares measured --flash $flash --json /rows-measured-$flash.json
+done
+cp "$root"/rows*.json "$folder/"
+say "rows: $folder/rows*.json"
