@@ -1,27 +1,47 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Turns results/quality.json into the tables of both READMEs and the plots of docs/algorithm.md: quality.py
+"""Turns results/quality.json into tables and plots: quality.py [--check]
+
+Tables of README.md, docs/results.md, docs/choosing.md and bench/README.md, plots of docs/algorithm.md.
 
 The JSON is what `kvfit eval CAPTURES --methods … --ratios 10,20,50 --reference REFERENCE.json --json` writes. Errors
 are those of held-out queries over the published AM-OMP's on the same head, geometric means over all heads.
-Needs matplotlib.
+Plots need matplotlib; without it the tables alone are made. --check writes nothing, and fails where a table is not that
+of the JSON.
 """
 
 import collections
 import json
 import math
 import pathlib
+import sys
 
-import matplotlib
+try:
+    import matplotlib
 
-matplotlib.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+except ImportError:
+    plt = None
 
 here = pathlib.Path(__file__).parent
 ratios = (10, 20, 50)
 in_table = (
     "first", "last", "random", "topk", "h2o", "snapkv", "kvzip", "expected_attention", "select_only", "zero_bias", "joint_zero_bias", "refined_zero_bias",
     "highest_attention", "gradient_mass", "gradient_joint", "omp_fast", "omp", "joint", "refined",
+)  # fmt: skip
+in_short_table = ("h2o", "snapkv", "kvzip", "highest_attention", "omp_fast", "omp", "joint", "refined")
+# docs/choosing.md: what the reader has, and what to take.
+choices = (
+    ("a bias per key, and the time of OMP: **start here**", "joint"),
+    ("a bias per key, and time: the most faithful", "refined"),
+    ("a bias per key, and little time", "highest_attention"),
+    ("a kernel without a bias", "joint_zero_bias"),
+    ("a kernel without a bias, and time", "refined_zero_bias"),
+    ("a kernel without a bias, and little time", "zero_bias"),
+    ("a cache that must hold its own rows, without a bias", "snapkv"),
+    ("the published method, to compare with", "omp"),
+    ("the same, quicker", "omp_fast"),
 )  # fmt: skip
 colours = {
     "highest_attention": "#9c755f", "gradient_mass": "#bab0ac", "gradient_joint": "#76736f", "omp_fast": "#edc948",
@@ -44,17 +64,46 @@ def mean(rows, error):
     return math.exp(sum(len(row["heads"]) * math.log(row["against"][error]) for row in rows) / heads)
 
 
+def rms_mean(rows, base):
+    """Geometric mean over all heads of the rms output error over that of `omp`, which is AM-OMP."""
+    error = [head["rms_output_error"] for row in rows for head in row["heads"]]
+    against = [head["rms_output_error"] for row in base for head in row["heads"]]
+    return math.exp(sum(math.log(a / b) for a, b in zip(error, against, strict=True)) / len(error))
+
+
 def milliseconds(rows):
     return sum(row["milliseconds"] * len(row["heads"]) for row in rows) / sum(len(row["heads"]) for row in rows)
 
 
+def short_table(rows):
+    lines = [
+        "| method | output 10× | 20× | 50× | mass 10× | 20× | 50× | ms a head, 20× |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for method in in_short_table:
+        cells = [f"{mean(rows[method, r], e):.3g}" for e in ("output_error", "mass_error") for r in ratios]
+        lines.append(f"| `{method}` | " + " | ".join(cells) + f" | {milliseconds(rows[method, 20]):.3g} |")
+    return "\n".join(lines)
+
+
+def choosing(rows):
+    lines = ["| you have | preset | output error, 20× | mass error, 20× | ms a head |", "|---|---|--:|--:|--:|"]
+    for situation, method in choices:
+        cells = [f"{mean(rows[method, 20], e):.3g}" for e in ("output_error", "mass_error")]
+        cells.append(f"{milliseconds(rows[method, 20]):.3g}")
+        lines.append(f"| {situation} | `{method}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def table(rows):
     lines = [
-        "| method | output 10× | 20× | 50× | mass 10× | 20× | 50× | heads worse | ms a head |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| method | output 10× | 20× | 50× | rms output 10× | 20× | 50× | mass 10× | 20× | 50× | heads worse | ms a head |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for method in in_table:
-        cells = [f"{mean(rows[method, r], e):.3g}" for e in ("output_error", "mass_error") for r in ratios]
+        cells = [f"{mean(rows[method, r], 'output_error'):.3g}" for r in ratios]
+        cells += [f"{rms_mean(rows[method, r], rows['omp', r]):.3g}" for r in ratios]
+        cells += [f"{mean(rows[method, r], 'mass_error'):.3g}" for r in ratios]
         cells.append("/".join(str(sum(row["against"]["output_worse"] for row in rows[method, r])) for r in ratios))
         cells.append(" / ".join(f"{milliseconds(rows[method, r]):.3g}" for r in ratios))
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
@@ -75,10 +124,16 @@ def means(rows):
 
 
 def put_between(path, name, text):
+    """Whether the table was the same before."""
     start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     old = path.read_text(encoding="utf-8")
     head, rest = old.split(start)
-    path.write_text(f"{head}{start}\n{text}\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    new = f"{head}{start}\n{text}\n{end}{rest.split(end)[1]}"
+    if "--check" not in sys.argv:
+        path.write_text(new, encoding="utf-8")
+    elif new != old:
+        print(f"{path}: the table \"{name}\" is not that of bench/results/quality.json: run bench/quality.py")
+    return new == old
 
 
 def save(figure, name):
@@ -136,11 +191,20 @@ def errors_by_head(rows):
 
 
 def main():
-    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "kvfit", "font.size": 8})
     rows = read(here / "results" / "quality.json")
+    same = [
+        put_between(here.parent / "README.md", "short fidelity", short_table(rows)),
+        put_between(here.parent / "docs" / "results.md", "fidelity", table(rows)),
+        put_between(here.parent / "docs" / "choosing.md", "choosing", choosing(rows)),
+        put_between(here / "README.md", "means", means(rows)),
+    ]
+    if "--check" in sys.argv:
+        sys.exit(not all(same))
+    if plt is None:
+        print("quality.py: no matplotlib: plots are left as they are")
+        return
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "kvfit", "font.size": 8})
     (here.parent / "docs" / "plots").mkdir(exist_ok=True)
-    put_between(here.parent / "README.md", "fidelity", table(rows))
-    put_between(here / "README.md", "means", means(rows))
     errors_by_ratio(rows)
     error_by_time(rows)
     errors_by_head(rows)

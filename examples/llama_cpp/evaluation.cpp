@@ -13,25 +13,79 @@ namespace {
 using kvfit::errc;
 using kvfit::error;
 
-kvfit::cache_queries queries_of(const prepared_document& document) {
+/// Of the layers that are compacted; those that see a window alone stay as they are.
+kvfit::cache_queries queries_of(const prepared_document& document, const graph_tap& tap,
+                                const kvfit::cache_view& cache) {
   kvfit::cache_queries all;
-  for (std::size_t l = 0; l < document.queries.size(); ++l) {
+  for (const layer_capture& capture : document.queries) {
+    const bool is_compacted =
+        std::any_of(cache.layers.begin(), cache.layers.end(),
+                    [&](const kvfit::cache_layer& l) { return l.number == capture.layer; });
+    if (!is_compacted) continue;
+    const layer_attention& seen = tap.layers()[static_cast<std::size_t>(capture.layer)];
     kvfit::layer_queries& layer = all.emplace_back();
-    layer.layer = static_cast<index_t>(l);
-    for (const matrix& head : document.queries[l]) {
-      kvfit::query_block block(head, document.query_position);
+    layer.layer = capture.layer;
+    for (std::size_t h = 0; h < capture.heads.size(); ++h) {
+      kvfit::query_block block(capture.heads[h], document.query_position,
+                               seen.slope(static_cast<index_t>(h)));
       block.position_step = document.query_step;
+      if (!document.positions.empty()) block.positions = document.positions;
+      if (!seen.sinks.empty()) block.sink_logit = seen.sinks[h];
       layer.heads.push_back(block);
     }
   }
   return all;
 }
 
+/// Rows are rounded to the cache's type while they are fitted, where keys and values have one and
+/// each number stands alone. Others are rounded when they are written: rows kept as they are keep
+/// their bytes.
+kvfit::dtype storage_of(const session_options& options) {
+  if (options.keys != options.values) return kvfit::dtype::fp32;
+  if (options.keys == GGML_TYPE_F16) return kvfit::dtype::fp16;
+  return options.keys == GGML_TYPE_BF16 ? kvfit::dtype::bf16 : kvfit::dtype::fp32;
+}
+
 index_t rows_at(index_t rows, double ratio) {
   return static_cast<index_t>(static_cast<double>(rows) / ratio);
 }
 
+/// Cells that a compact cache takes: all layers share them.
+double longest_head(const kvfit::compacted_cache& cache) {
+  index_t longest = 0;
+  for (const kvfit::compacted_layer& layer : cache.layers) {
+    for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+      longest = std::max(longest, layer.rows(h));
+    }
+  }
+  return static_cast<double>(longest);
+}
+
+std::vector<std::vector<token>> others_of(const document& of, const std::vector<document>& all) {
+  constexpr std::size_t most = 2;
+  std::vector<std::vector<token>> texts;
+  for (const document& other : all) {
+    if (other.is_recall || other.name == of.name || texts.size() == most) continue;
+    if (other.prefix.size() > 1) texts.emplace_back(other.prefix.begin() + 1, other.prefix.end());
+  }
+  return texts;
+}
+
 }  // namespace
+
+std::vector<kvfit::influence_curve> share_curves::of(index_t rows) const {
+  std::vector<kvfit::influence_curve> made;
+  for (const std::vector<double>& head : losses) {
+    kvfit::influence_curve& curve = made.emplace_back();
+    for (std::size_t i = 0; i < shares.size(); ++i) {
+      const auto at = static_cast<index_t>(static_cast<double>(rows) * shares[i]);
+      if (!curve.points.empty() && at <= curve.points.back().rows) continue;
+      curve.points.push_back({at, head[i]});
+    }
+    curve.points.push_back({rows, 0});
+  }
+  return made;
+}
 
 double row::kl() const {
   return text.mean_kl();
@@ -52,24 +106,35 @@ double row::perplexity_change(const row& full) const {
   return std::expm1(llama::mean_of(text.loss - full.text.loss, text.tokens));
 }
 
-result<prepared_document> prepare(session& model, const document& of, const evaluation_plan& plan) {
+result<prepared_document> prepare(session& model, const document& of, const evaluation_plan& plan,
+                                  const std::vector<document>& all) {
   const auto length = static_cast<index_t>(of.prefix.size());
   prepared_document made;
   made.of = &of;
   made.query_step =
       std::max<index_t>(1, (length + plan.queries - 1) / std::max<index_t>(1, plan.queries));
-  model.forget_from(0);
-  if (plan.asked == query_text::context) model.tap().start_capture(made.query_step);
+  model.tap().clear_biases();
+  if (const auto ok = model.forget_from(0); !ok) return ok.error();
+  if (plan.asked == query_text::mixture) made.query_step = 1;
+  if (plan.asked != query_text::repeat) model.tap().start_capture(made.query_step);
   if (const auto read = model.read(of.prefix, 0, length); !read) return read.error();
-  if (plan.asked == query_text::context) made.queries = model.tap().take_queries();
+  if (plan.asked != query_text::repeat) made.queries = model.tap().take_queries();
   auto full = model.save();
   if (!full) return full.error();
   made.full = std::move(*full);
+  if (const auto ok = model.load(made.full); !ok) return ok.error();
   for (const passage& each : of.passages) {
     auto logits = model.read(each.tokens, length, each.first_row);
     if (!logits) return logits.error();
     made.logits.push_back(std::move(*logits));
-    model.forget_from(length);
+    if (const auto ok = model.rewind(); !ok) return ok.error();
+  }
+  if (plan.asked == query_text::mixture) {
+    auto mixed =
+        ask_mixture(model, of.prefix, std::move(made.queries), others_of(of, all), plan.mixed);
+    if (!mixed) return mixed.error();
+    made.queries = std::move(mixed->captures);
+    made.positions = std::move(mixed->positions);
   }
   if (plan.asked == query_text::repeat) {
     made.query_position = length;
@@ -77,7 +142,7 @@ result<prepared_document> prepare(session& model, const document& of, const eval
     const auto read = model.read(of.prefix, length, length);
     made.queries = model.tap().take_queries();
     if (!read) return read.error();
-    model.forget_from(length);
+    if (const auto ok = model.rewind(); !ok) return ok.error();
   }
   return made;
 }
@@ -85,19 +150,23 @@ result<prepared_document> prepare(session& model, const document& of, const eval
 result<kvfit::compacted_cache> compact(session& model, const prepared_document& document,
                                        const kvfit::presets::preset& method, double ratio,
                                        const evaluation_plan& plan, kvfit::thread_pool& pool) {
-  const auto cache = view_of(document.full, model.tap().layers());
+  const auto cache = rows_of(document.full, document.full.global, model.tap().layers());
   if (!cache) return cache.error();
   index_t heads = 0;
-  for (const kvfit::cache_layer& layer : cache->layers) {
+  for (const kvfit::cache_layer& layer : cache->view.layers) {
     heads += static_cast<index_t>(layer.heads.size());
   }
   const index_t rows = rows_at(document.full.cells(), ratio);
   kvfit::cache_options asked{.budget = heads * rows, .shares = plan.shares};
+  if (plan.measured) {
+    asked.shares = kvfit::budgets::influence{plan.measured->of(document.full.cells())};
+  }
   asked.head = method.make(rows);
   if (!plan.with_bias) asked.head = kvfit::presets::without_bias(asked.head);
-  asked.head.storage.rows = model.options().cache;
+  asked.head.storage.rows = storage_of(model.options());
   if (plan.copies_failed) asked.fallback = kvfit::head_fallback::copies;
-  return kvfit::compact_cache(*cache, queries_of(document), asked, pool);
+  const auto queries = queries_of(document, model.tap(), cache->view);
+  return kvfit::compact_cache(cache->view, queries, asked, pool);
 }
 
 result<llama::said_figures> read_passages(session& model, const prepared_document& document) {
@@ -106,8 +175,8 @@ result<llama::said_figures> read_passages(session& model, const prepared_documen
   for (std::size_t p = 0; p < document.of->passages.size(); ++p) {
     const passage& each = document.of->passages[p];
     const auto logits = model.read(each.tokens, length, each.first_row);
-    model.forget_from(length);
     if (!logits) return logits.error();
+    if (const auto ok = model.rewind(); !ok) return ok.error();
     said.add(llama::compare(each.targets, document.logits[p], *logits));
   }
   return said;
@@ -140,7 +209,7 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
       ++to.documents;
       said(each.name + ": " + to.method);
     };
-    const auto ready = prepare(model, each, plan);
+    const auto ready = prepare(model, each, plan, documents);
     if (!ready) return in_document(ready.error());
     llama::said_figures full;
     for (std::size_t p = 0; p < each.passages.size(); ++p) {
@@ -151,6 +220,8 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
     const auto same = read_passages(model, *ready);
     if (!same) return in_document(same.error());
     add(rows[1], *same, 0);
+    rows[0].cells += 1;
+    rows[1].cells += 1;
     std::size_t place = 2;
     for (const auto& method : plan.methods) {
       for (const double ratio : plan.ratios) {
@@ -163,11 +234,13 @@ result<std::vector<row>> evaluate(session& model, const std::vector<document>& d
         const auto read = read_passages(model, *ready);
         if (!read) return in_document(read.error());
         rows[place].copied += small->fallbacks;
+        rows[place].cells += longest_head(*small) / static_cast<double>(ready->full.cells());
         add(rows[place++], *read, took.count());
       }
     }
-    model.tap().set_biases({});
+    model.tap().clear_biases();
   }
+  for (row& each : rows) each.cells /= static_cast<double>(std::max<index_t>(1, each.documents));
   return rows;
 }
 

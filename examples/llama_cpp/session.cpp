@@ -4,27 +4,30 @@
 #include <ggml-backend.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <optional>
 #include <utility>
+
+#include "llama_cpp/architectures.hpp"
 
 namespace llama_cpp {
 
 namespace {
 
-using kvfit::dtype;
 using kvfit::errc;
 using kvfit::error;
 
 constexpr index_t most_at_once = 512;
 
-std::optional<ggml_type> ggml_type_of(dtype type) {
-  if (type == dtype::fp32) return GGML_TYPE_F32;
-  if (type == dtype::fp16) return GGML_TYPE_F16;
-  if (type == dtype::bf16) return GGML_TYPE_BF16;
-  return std::nullopt;
+bool is_cache_type(ggml_type type) {
+  constexpr std::array known = {GGML_TYPE_F32,  GGML_TYPE_F16,  GGML_TYPE_BF16,
+                                GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1,
+                                GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_IQ4_NL};
+  return std::find(known.begin(), known.end(), type) != known.end();
 }
 
 /// llama.cpp tells much while it loads; what went wrong is in the errors.
@@ -32,36 +35,70 @@ void only_errors(ggml_log_level level, const char* text, void*) {
   if (level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
 }
 
-/// Why a model's memory is not what this adaptor knows; null where it is.
-const char* unsupported(const llama_model* model) {
-  if (llama_model_has_encoder(model)) return "an encoder";
-  if (llama_model_is_recurrent(model)) return "a recurrent model";
-  if (llama_model_is_hybrid(model)) return "a hybrid model";
-  if (llama_model_n_swa(model) > 0) return "sliding windows";
+bool has_grid(const llama_model* model) {
   const auto rope = llama_model_rope_type(model);
-  if (rope != LLAMA_ROPE_TYPE_NONE && rope != LLAMA_ROPE_TYPE_NORM &&
-      rope != LLAMA_ROPE_TYPE_NEOX) {
-    return "a rotation by several positions";
+  return rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE;
+}
+
+/// Added to the biases of a head's rows: under ALiBi the kernel takes slope · (p − cell's position)
+/// from a logit, and slope · (p − key's position) is what it should be.
+void add_alibi(const kvfit::compacted_layer& layer, const layer_attention& seen,
+               const state_cache& cache, kvfit::engine_bias& bias) {
+  const index_t group = seen.query_heads / seen.kv_heads;
+  for (index_t q = 0; q < seen.query_heads; ++q) {
+    const auto head = static_cast<std::size_t>(q / group);
+    const double slope = double{seen.slope(q)};
+    for (index_t j = 0; j < layer.rows(head); ++j) {
+      const index_t at = layer.key_positions[static_cast<std::size_t>(layer.offsets[head] + j)];
+      const index_t cell = cache.positions[static_cast<std::size_t>(j)];
+      const auto place = static_cast<std::size_t>(q * bias.columns + j) * sizeof(float);
+      float number = 0;
+      std::memcpy(&number, bias.bytes.data() + place, sizeof number);
+      number += static_cast<float>(slope * static_cast<double>(at - cell) / seen.bias_scale);
+      std::memcpy(bias.bytes.data() + place, &number, sizeof number);
+    }
   }
-  return nullptr;
+}
+
+result<void> check_without_bias(const kvfit::compacted_layer& layer, const layer_attention& seen,
+                                index_t cells) {
+  if (seen.alibi != 0) {
+    return error{errc::invalid_option, "bias", layer.number, error::none,
+                 "ALiBi: cells do not stand where their keys do, and biases make up for it"};
+  }
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+    if (layer.rows(h) == cells) continue;
+    return error{errc::invalid_option, "rows", layer.rows(h), cells,
+                 "heads of different lengths need a bias to hide what they do not fill"};
+  }
+  if (layer.bias.isZero(0)) return {};
+  return error{errc::invalid_option, "bias", layer.number, error::none,
+               "a fitted bias can't be left out: fit without one"};
 }
 
 }  // namespace
 
 result<std::unique_ptr<session>> session::open(const std::filesystem::path& path,
                                                const session_options& options) {
-  const auto type = ggml_type_of(options.cache);
-  if (!type) {
-    return error{errc::invalid_option, "cache", error::none, error::none,
-                 "must be fp32, fp16 or bf16"};
+  if (!is_cache_type(options.keys) || !is_cache_type(options.values)) {
+    return error{errc::invalid_option, "keys, values", error::none, error::none,
+                 "must be f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl"};
   }
-  if (options.is_flash && options.cache == dtype::fp32) {
-    return error{errc::invalid_option, "cache", error::none, error::none,
-                 "the fused kernel reads fp32 keys rounded to fp16"};
+  if (options.is_flash && (options.keys == GGML_TYPE_F32 || options.values == GGML_TYPE_F32)) {
+    return error{errc::invalid_option, "keys, values", error::none, error::none,
+                 "the fused kernel reads fp32 rounded to fp16"};
+  }
+  if (!options.is_flash && ggml_is_quantized(options.values)) {
+    return error{errc::invalid_option, "values", error::none, error::none,
+                 "values in blocks need the fused kernel"};
   }
   constexpr index_t most = 1 << 24;
   if (options.cells < 1 || options.cells > most) {
     return error{errc::invalid_option, "cells", options.cells, most};
+  }
+  constexpr index_t most_sequences = 256;
+  if (options.sequences < 1 || options.sequences > most_sequences) {
+    return error{errc::invalid_option, "sequences", options.sequences, most_sequences};
   }
   if (options.threads < 1) return error{errc::invalid_option, "threads", options.threads, 1};
 
@@ -77,20 +114,20 @@ result<std::unique_ptr<session>> session::open(const std::filesystem::path& path
     return error{errc::file_unreadable, path.string(), error::none, error::none,
                  "llama.cpp does not load it"};
   }
-  if (const char* const why = unsupported(made->model_.get()); why != nullptr) {
-    return error{errc::unsupported_file, path.string(), error::none, error::none, why};
-  }
+  if (const auto ok = check_architecture(made->model_.get()); !ok) return ok.error();
   llama_context_params params = llama_context_default_params();
-  params.n_ctx = static_cast<std::uint32_t>(options.cells);
+  const index_t streams = options.is_unified ? 1 : options.sequences;
+  params.n_ctx = static_cast<std::uint32_t>(options.cells * streams);
   params.n_batch = static_cast<std::uint32_t>(most_at_once);
   params.n_ubatch = static_cast<std::uint32_t>(most_at_once);
-  params.n_seq_max = 1;
+  params.n_seq_max = static_cast<std::uint32_t>(options.sequences);
+  params.kv_unified = options.is_unified;
   params.n_threads = options.threads;
   params.n_threads_batch = options.threads;
   params.flash_attn_type =
       options.is_flash ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-  params.type_k = *type;
-  params.type_v = *type;
+  params.type_k = options.keys;
+  params.type_v = options.values;
   params.cb_eval = graph_tap::on_node;
   params.cb_eval_user_data = &made->tap_;
   params.no_perf = true;
@@ -133,14 +170,14 @@ std::string session::text_of(std::span<const token> tokens) const {
 }
 
 result<void> session::decode(std::span<const token> tokens, index_t position, index_t first_row,
-                             matrix& to, index_t& row) {
+                             index_t sequence, matrix& to, index_t& row) {
   llama_batch one = llama_batch_init(static_cast<std::int32_t>(tokens.size()), 0, 1);
   one.n_tokens = static_cast<std::int32_t>(tokens.size());
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     one.token[i] = tokens[i];
     one.pos[i] = static_cast<llama_pos>(position + static_cast<index_t>(i));
     one.n_seq_id[i] = 1;
-    one.seq_id[i][0] = 0;
+    one.seq_id[i][0] = static_cast<llama_seq_id>(sequence);
     one.logits[i] = static_cast<index_t>(i) >= first_row ? 1 : 0;
   }
   const std::int32_t status = llama_decode(context_.get(), one);
@@ -159,9 +196,13 @@ result<void> session::decode(std::span<const token> tokens, index_t position, in
   return {};
 }
 
-result<matrix> session::read(std::span<const token> tokens, index_t position, index_t first_row) {
+result<matrix> session::read(std::span<const token> tokens, index_t position, index_t first_row,
+                             index_t sequence) {
   const auto count = static_cast<index_t>(tokens.size());
   if (count == 0) return error{errc::empty_input, "tokens", 0};
+  if (sequence < 0 || sequence >= options_.sequences) {
+    return error{errc::invalid_option, "sequence", sequence, options_.sequences - 1};
+  }
   if (position < 0 || first_row < 0 || count > trained_length() - position) {
     return error{errc::invalid_option, "tokens", position + count, trained_length(),
                  "beyond the trained length"};
@@ -176,66 +217,157 @@ result<matrix> session::read(std::span<const token> tokens, index_t position, in
   for (index_t first = 0; first < count; first += batch) {
     const auto part = tokens.subspan(static_cast<std::size_t>(first),
                                      static_cast<std::size_t>(std::min(batch, count - first)));
-    const auto ok = decode(part, position + first, first_row - first, logits, row);
+    const auto ok = decode(part, position + first, first_row - first, sequence, logits, row);
     if (!ok) return ok.error();
   }
   return logits;
 }
 
-void session::forget_from(index_t position) {
-  llama_memory_seq_rm(llama_get_memory(context_.get()), 0, static_cast<llama_pos>(position), -1);
+result<void> session::forget_from(index_t position, index_t sequence) {
+  const auto at = static_cast<llama_pos>(position);
+  if (llama_memory_seq_rm(llama_get_memory(context_.get()), static_cast<llama_seq_id>(sequence), at,
+                          -1)) {
+    return {};
+  }
+  return error{errc::invalid_position, "forget_from", position, error::none,
+               "recurrent layers do not forget a part"};
 }
 
-result<sequence_state> session::save() {
-  std::vector<std::byte> bytes(llama_state_seq_get_size(context_.get(), 0));
+state_form session::form_of(index_t sequence) const {
+  const auto id = static_cast<llama_seq_id>(sequence);
+  const bool is_split =
+      llama_state_seq_get_size_ext(context_.get(), id, LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY) <
+      llama_state_seq_get_size(context_.get(), id);
+  return {.has_windows = is_split && llama_model_n_swa(model_.get()) > 0,
+          .has_tail = is_hybrid(),
+          .has_grid = has_grid(model_.get())};
+}
+
+/// Layers of a state by the tensors of the cache that hold their first key.
+result<void> session::number_layers(sequence_state& state) {
+  struct tensor_bytes {
+    index_t number;
+    const ggml_tensor* tensor;
+    std::vector<std::byte> bytes;
+  };
+  std::vector<tensor_bytes> all;
+  for (std::size_t l = 0; l < tap_.layers().size(); ++l) {
+    const ggml_tensor* const keys = tap_.layers()[l].keys;
+    if (keys == nullptr) continue;
+    all.push_back({static_cast<index_t>(l), keys, std::vector<std::byte>(ggml_nbytes(keys))});
+    ggml_backend_tensor_get(keys, all.back().bytes.data(), 0, all.back().bytes.size());
+  }
+  const auto number = [&](const state_cache& cache, layer_place& place) -> result<void> {
+    const std::size_t row = ggml_row_size(place.key_type, place.key_width);
+    const std::byte* const first = state.bytes.data() + place.keys;
+    index_t found = -1;
+    for (const tensor_bytes& each : all) {
+      if (each.tensor->type != place.key_type || each.tensor->nb[1] != row) continue;
+      const auto cells = static_cast<std::size_t>(each.tensor->ne[1]);
+      const std::size_t start =
+          each.tensor->ne[2] > 1 ? static_cast<std::size_t>(cache.stream) * each.tensor->nb[2] : 0;
+      bool is_there = false;
+      for (std::size_t c = 0; c < cells && !is_there; ++c) {
+        is_there = std::memcmp(each.bytes.data() + start + c * row, first, row) == 0;
+      }
+      if (!is_there) continue;
+      if (found >= 0) {
+        return error{errc::shape_mismatch, "layers", found, each.number,
+                     "two layers of the cache hold the same first key"};
+      }
+      found = each.number;
+    }
+    if (found < 0) {
+      return error{errc::shape_mismatch, "layers", static_cast<index_t>(cache.layers.size()),
+                   static_cast<index_t>(all.size()),
+                   "a layer of the state is in no tensor that was seen in the graph"};
+    }
+    place.number = found;
+    return {};
+  };
+  for (state_cache* const cache : {&state.global, &state.windows}) {
+    for (layer_place& place : cache->layers) {
+      if (const auto ok = number(*cache, place); !ok) return ok;
+    }
+  }
+  return {};
+}
+
+result<sequence_state> session::save(index_t sequence) {
+  const auto id = static_cast<llama_seq_id>(sequence);
+  std::vector<std::byte> bytes(llama_state_seq_get_size(context_.get(), id));
   const std::size_t written = llama_state_seq_get_data(
-      context_.get(), reinterpret_cast<std::uint8_t*>(bytes.data()), bytes.size(), 0);
+      context_.get(), reinterpret_cast<std::uint8_t*>(bytes.data()), bytes.size(), id);
   if (written != bytes.size()) {
     return error{errc::malformed_file, "sequence state", static_cast<index_t>(written),
                  static_cast<index_t>(bytes.size()), "bytes written"};
   }
-  return read_state(std::move(bytes));
+  auto state = read_state(std::move(bytes), form_of(sequence));
+  if (!state) return state;
+  if (const auto ok = number_layers(*state); !ok) return ok.error();
+  return state;
 }
 
-result<void> session::load(const sequence_state& state) {
-  tap_.set_biases({});
-  llama_memory_clear(llama_get_memory(context_.get()), true);
+result<void> session::set_state(const sequence_state& state, index_t sequence) {
+  const auto id = static_cast<llama_seq_id>(sequence);
+  llama_memory_t memory = llama_get_memory(context_.get());
+  if (options_.sequences == 1) llama_memory_clear(memory, true);
+  llama_memory_seq_rm(memory, id, -1, -1);
   const auto* const bytes = reinterpret_cast<const std::uint8_t*>(state.bytes.data());
-  const std::size_t read = llama_state_seq_set_data(context_.get(), bytes, state.bytes.size(), 0);
+  const std::size_t read = llama_state_seq_set_data(context_.get(), bytes, state.bytes.size(), id);
   if (read == state.bytes.size()) return {};
   return error{errc::malformed_file, "sequence state", static_cast<index_t>(read),
                static_cast<index_t>(state.bytes.size()), "bytes that llama.cpp took"};
 }
 
+result<void> session::load(const sequence_state& state, index_t sequence) {
+  tap_.clear_biases(sequence);
+  placed_.erase(sequence);
+  if (const auto ok = set_state(state, sequence); !ok) return ok;
+  placed_.insert_or_assign(sequence, state);
+  return {};
+}
+
+result<void> session::rewind(index_t sequence) {
+  const auto placed = placed_.find(sequence);
+  if (placed == placed_.end()) {
+    return error{errc::invalid_option, "rewind", sequence, error::none, "nothing was put in place"};
+  }
+  const state_form& form = placed->second.form;
+  if (!form.has_tail && !form.has_windows) {
+    return forget_from(placed->second.end_position(), sequence);
+  }
+  tap_.forget_places(sequence);
+  return set_state(placed->second, sequence);
+}
+
 result<void> session::put_back(const sequence_state& full, const kvfit::compacted_cache& compact,
-                               bool with_bias) {
+                               bool with_bias, index_t sequence) {
   const auto small = compact_state(full, compact);
   if (!small) return small.error();
-  std::vector<layer_bias> biases;
+  sequence_bias biases{.stream = small->global.stream, .layers = {}};
   for (std::size_t l = 0; l < compact.layers.size(); ++l) {
     const kvfit::compacted_layer& layer = compact.layers[l];
-    if (!with_bias) {
-      for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-        if (layer.rows(h) == small->cells()) continue;
-        return error{errc::invalid_option, "rows", layer.rows(h), small->cells(),
-                     "heads of different lengths need a bias to hide what they do not fill"};
-      }
-      if (layer.bias.isZero(0)) continue;
-      return error{errc::invalid_option, "bias", layer.number, error::none,
-                   "a fitted bias can't be left out: fit without one"};
-    }
-    if (l >= tap_.layers().size()) {
-      return error{errc::shape_mismatch, "layers", static_cast<index_t>(l),
+    if (layer.number >= static_cast<index_t>(tap_.layers().size())) {
+      return error{errc::shape_mismatch, "layers", layer.number,
                    static_cast<index_t>(tap_.layers().size()), "seen in the graph so far"};
     }
-    const layer_attention& seen = tap_.layers()[l];
+    const layer_attention& seen = tap_.layers()[static_cast<std::size_t>(layer.number)];
+    if (!with_bias) {
+      if (const auto ok = check_without_bias(layer, seen, small->cells()); !ok) return ok;
+      continue;
+    }
     auto bias = kvfit::make_engine_bias(
-        layer, kvfit::bias_layouts::llama_cpp_kq_b(seen.query_heads, small->cells(), seen.scale));
+        layer,
+        kvfit::bias_layouts::llama_cpp_kq_b(seen.query_heads, small->cells(), seen.bias_scale));
     if (!bias) return bias.error();
-    biases.push_back({std::move(*bias), key_bytes(*small, l)});
+    if (seen.alibi != 0) add_alibi(layer, seen, small->global, *bias);
+    biases.layers.push_back({.layer = layer.number,
+                             .bias = std::move(*bias),
+                             .keys = key_bytes(*small, small->global, l)});
   }
-  if (const auto ok = load(*small); !ok) return ok;
-  tap_.set_biases(std::move(biases));
+  if (const auto ok = load(*small, sequence); !ok) return ok;
+  if (with_bias) tap_.set_biases(sequence, std::move(biases));
   return {};
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-/// A model and one sequence of it, over llama.cpp's C API.
+/// A model and some sequences of it, over llama.cpp's C API.
 #pragma once
 
 #include <llama.h>
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,18 +22,19 @@ namespace llama_cpp {
 using token = llama_token;
 
 struct session_options {
-  index_t cells = 4096;                     ///< of the cache, which all layers share
-  int threads = 1;                          ///< ≥ 1
-  bool is_flash = false;                    ///< the fused kernel, which takes no bias
-  kvfit::dtype cache = kvfit::dtype::fp16;  ///< of keys and values: fp32, fp16 or bf16
+  index_t cells = 4096;              ///< of the cache, which all layers and sequences share
+  int threads = 1;                   ///< ≥ 1
+  bool is_flash = false;             ///< the fused kernel, which values in blocks need
+  ggml_type keys = GGML_TYPE_F16;    ///< fp32, fp16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl
+  ggml_type values = GGML_TYPE_F16;  ///< the same; blocks with the fused kernel alone
+  index_t sequences = 1;             ///< numbered from 0
+  bool is_unified = false;           ///< sequences share their cells; else each has a stream
 };
 
-/// A model loaded from a GGUF file, a context of it, and its sequence 0. Runs on the CPU.
+/// A model loaded from a GGUF file and a context of it. Runs on the CPU.
 class session {
  public:
-  /// Errors: `file_unreadable`; `invalid_option`; `unsupported_file` for models whose memory is not
-  /// one attention cache with one position a token: recurrent, hybrid, encoder, sliding windows,
-  /// multi-part rotations.
+  /// Errors: `file_unreadable`; `invalid_option`; `check_architecture`'s.
   static result<std::unique_ptr<session>> open(const std::filesystem::path& path,
                                                const session_options& options);
 
@@ -41,6 +43,8 @@ class session {
   [[nodiscard]] index_t vocabulary() const { return llama_vocab_n_tokens(vocab()); }
   [[nodiscard]] const session_options& options() const noexcept { return options_; }
   [[nodiscard]] graph_tap& tap() noexcept { return tap_; }
+  /// Whether something besides an attention cache remembers what was read.
+  [[nodiscard]] bool is_hybrid() const { return llama_model_is_hybrid(model_.get()); }
 
   /// Tokens of a text; `is_start` puts the model's BOS before it, where it has one. Text that looks
   /// like a control token is text.
@@ -54,26 +58,38 @@ class session {
   ///
   /// Errors: `empty_input`; `invalid_option` for a token outside the vocabulary or beyond the
   /// trained length; the tap's; `out_of_memory` where llama.cpp has no cells left or fails.
-  result<matrix> read(std::span<const token> tokens, index_t position, index_t first_row);
+  result<matrix> read(std::span<const token> tokens, index_t position, index_t first_row,
+                      index_t sequence = 0);
 
-  /// Forgets what stands at `position` and after it.
-  void forget_from(index_t position);
+  /// Forgets what stands at `position` and after it. `invalid_position` where llama.cpp can't:
+  /// recurrent layers, and windows that have moved on (`load` a state from before instead).
+  result<void> forget_from(index_t position, index_t sequence = 0);
 
-  /// The sequence as it stands. Errors: those of `read_state`.
-  result<sequence_state> save();
+  /// The sequence as it stands, each layer of the caches by its number. The state does not tell
+  /// which layer is which: the cache's own tensors do, which must hold the very keys. So something
+  /// must have been read before.
+  ///
+  /// Errors: those of `read_state`; `shape_mismatch` where a layer of the state is that of no
+  /// tensor or of several.
+  result<sequence_state> save(index_t sequence = 0);
 
-  /// Puts a sequence in place of what there is, without biases. `malformed_file` where llama.cpp
-  /// refuses it.
-  result<void> load(const sequence_state& state);
+  /// Puts a sequence in place of what there is of it, without biases. Others stay as they are.
+  /// `malformed_file` where llama.cpp refuses it.
+  result<void> load(const sequence_state& state, index_t sequence = 0);
+
+  /// Back to what was last put in place by `load` or `put_back`, biases and all: what was read
+  /// since is forgotten, by recurrent layers and windows, too. `invalid_option` where nothing was.
+  result<void> rewind(index_t sequence = 0);
 
   /// Puts a compact cache in place of `full`, the state that it was made of, and adds its biases to
-  /// what is read from now on, until `load`. Without them (`with_bias` false, for fused kernels)
-  /// heads must be of one length and biases all 0.
+  /// what the sequence reads from now on, until `load`. Under ALiBi each bias makes up for its
+  /// cell's position, which is not its key's. Without them (`with_bias` false) heads must be of one
+  /// length, biases all 0, and there must be no ALiBi.
   ///
   /// Errors: those of `compact_state`, `make_engine_bias` and `load`; `invalid_option` where a bias
   /// would be needed.
   result<void> put_back(const sequence_state& full, const kvfit::compacted_cache& compact,
-                        bool with_bias);
+                        bool with_bias, index_t sequence = 0);
 
  private:
   struct free_model {
@@ -86,12 +102,16 @@ class session {
   session() = default;
   [[nodiscard]] const llama_vocab* vocab() const { return llama_model_get_vocab(model_.get()); }
   result<void> decode(std::span<const token> tokens, index_t position, index_t first_row,
-                      matrix& to, index_t& row);
+                      index_t sequence, matrix& to, index_t& row);
+  [[nodiscard]] state_form form_of(index_t sequence) const;
+  result<void> number_layers(sequence_state& state);
+  result<void> set_state(const sequence_state& state, index_t sequence);
 
   session_options options_;
   std::unique_ptr<llama_model, free_model> model_;
   graph_tap tap_;  ///< the context calls it, so it must outlive the context
   std::unique_ptr<llama_context, free_context> context_;
+  std::map<index_t, sequence_state> placed_;  ///< what `rewind` goes back to
 };
 
 }  // namespace llama_cpp

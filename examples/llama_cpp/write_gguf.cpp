@@ -4,6 +4,11 @@
 // weights.
 //
 //     write_gguf examples/data/tinybooks tinybooks.gguf
+//
+// With --tiny, writes a model of another architecture with random weights, for tests (its name:
+// see tiny_models.cpp; "all" writes every one into a folder).
+//
+//     write_gguf --tiny gemma3 gemma3.gguf
 #include <ggml.h>
 #include <gguf.h>
 
@@ -23,6 +28,7 @@
 #include "engine/files.hpp"
 #include "engine/tokenizer.hpp"
 #include "engine/weights.hpp"
+#include "llama_cpp/tiny_models.hpp"
 
 namespace {
 
@@ -200,14 +206,26 @@ result<void> write(const std::filesystem::path& folder, const char* path) {
   return {};
 }
 
+result<void> write_tiny(std::string_view name, const std::filesystem::path& path) {
+  if (name != "all") return llama_cpp::write_tiny_model(name, path);
+  for (const llama_cpp::tiny_model& each : llama_cpp::tiny_models()) {
+    const auto file = path / (std::string(each.name) + ".gguf");
+    if (const auto ok = llama_cpp::write_tiny_model(each.name, file); !ok) return ok;
+  }
+  return {};
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 3) {
-    std::fputs("usage: write_gguf FOLDER FILE.gguf\n", stderr);
+  const bool is_tiny = count == 4 && std::string_view(arguments[1]) == "--tiny";
+  if (count != 3 && !is_tiny) {
+    std::fputs("usage: write_gguf FOLDER FILE.gguf\n       write_gguf --tiny NAME FILE.gguf\n",
+               stderr);
     return 2;
   }
-  const auto ok = write(arguments[1], arguments[2]);
+  const auto ok =
+      is_tiny ? write_tiny(arguments[2], arguments[3]) : write(arguments[1], arguments[2]);
   if (ok) return 0;
   std::fprintf(stderr, "write_gguf: %s\n", ok.error().message().c_str());
   return 1;

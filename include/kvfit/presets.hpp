@@ -145,6 +145,7 @@ inline compact_options expected_attention(index_t budget) {
   return evicting(budget, selection::expected_attention{});
 }
 
+/// Prefix truncation; the newest rows; rows drawn at random: baselines.
 inline compact_options first(index_t budget) {
   return evicting(budget, selection::first{});
 }
@@ -170,7 +171,7 @@ inline compact_options zero_bias(index_t budget) {
   return options;
 }
 
-/// Three quarters of the rows by attention, the rest for mass and output together, then moved a
+/// Most of the rows by attention, the rest for mass and output together, then moved a
 /// little: kvfit's own, and what `compact_options{.budget = budget}` says.
 inline compact_options joint(index_t budget) {
   return {.budget = budget};

@@ -28,8 +28,8 @@ TEST_CASE("compare by hand", "[attention][fidelity]") {
   CHECK(f.queries == 3);
   CHECK(f.output_error == Approx((0.1 + std::sqrt(2.0) + 2) / 3).epsilon(rounding));
   CHECK(f.output_error_max == Approx(2).epsilon(rounding));
-  const double lengths = full.rowwise().norm().cast<double>().sum();
-  CHECK(f.weighted_output_error == Approx((0.5 + std::sqrt(2.0) + 4) / lengths).epsilon(1e-6));
+  const double squares = full.cast<double>().squaredNorm();
+  CHECK(f.rms_output_error == Approx(std::sqrt((0.25 + 2 + 16) / squares)).epsilon(1e-6));
   CHECK(f.mass_error ==
         Approx((0 + (std::exp(1.0) - 1) + (1 - std::exp(-2.0))) / 3).epsilon(rounding));
   CHECK(f.mass_error_max == Approx(std::exp(1.0) - 1).epsilon(rounding));
@@ -45,7 +45,7 @@ TEST_CASE("A result compared with itself has no error", "[attention][fidelity]")
   CHECK(f.queries == 9);
   CHECK(f.output_error == 0.0);
   CHECK(f.output_error_max == 0.0);
-  CHECK(f.weighted_output_error == 0.0);
+  CHECK(f.rms_output_error == 0.0);
   CHECK(f.mass_error == 0.0);
   CHECK(f.mass_error_max == 0.0);
   CHECK(f.cosine == Approx(1).epsilon(1e-12));
@@ -100,7 +100,7 @@ TEST_CASE("A query that lost all of its mass has mass error 1, never NaN",
   const fidelity found = compare(nothing, none, y, mass);
   CHECK(found.queries == 1);
   CHECK(found.output_error == 1.0);
-  CHECK(found.weighted_output_error == 1.0);
+  CHECK(found.rms_output_error == 1.0);
   CHECK(found.cosine == 0.0);
   CHECK(found.mass_error == infinity);
 }
@@ -137,7 +137,7 @@ TEST_CASE("K: errors are relative to what is there, however small", "[attention]
     const double lost = scale < 0x1p-120F ? 1e-5 : 1e-12;  // numbers below 2⁻¹²⁶ lose digits
     CHECK(scaled.output_error == Approx(f.output_error).epsilon(lost));
     CHECK(scaled.output_error_max == Approx(f.output_error_max).epsilon(lost));
-    CHECK(scaled.weighted_output_error == Approx(f.weighted_output_error).epsilon(lost));
+    CHECK(scaled.rms_output_error == Approx(f.rms_output_error).epsilon(lost));
     CHECK(scaled.cosine == Approx(f.cosine).epsilon(lost));
     CHECK(scaled.cosine_min == Approx(f.cosine_min).epsilon(lost));
   }
@@ -158,7 +158,7 @@ TEST_CASE("Two outputs of zero agree", "[attention][fidelity]") {
   const fidelity f = compare(zero, mass, zero, mass);
   CHECK(f.queries == 2);
   CHECK(f.output_error == 0.0);
-  CHECK(f.weighted_output_error == 0.0);
+  CHECK(f.rms_output_error == 0.0);
   CHECK(f.cosine == 1.0);
   CHECK(f.cosine_min == 1.0);
 }

@@ -585,7 +585,7 @@ TEST_CASE("O: what refinement keeps is worse neither in output nor in mass",
     const kvfit::fidelity errors =
         kvfit::detail::judged_errors(one.problem(), one.full, one.out, moving.values());
     INFO("seed " << seed);
-    CHECK(errors.output_error <= steps->start_errors.output_error);
+    CHECK(errors.rms_output_error <= steps->start_errors.rms_output_error);
     CHECK(errors.mass_error <= steps->start_errors.mass_error);
   }
   CHECK(kept > 0);
@@ -681,7 +681,7 @@ TEST_CASE("O: refinement keeps the best of its batches, not the last", "[compact
       }
       const kvfit::fidelity errors =
           kvfit::detail::judged_errors(one.problem(), one.full, one.out, moving.values());
-      const double both = errors.output_error * std::sqrt(errors.mass_error);
+      const double both = errors.rms_output_error * std::sqrt(errors.mass_error);
       INFO("seed " << seed << ", " << total << " steps");
       CHECK(both < best);
       best = both;

@@ -66,7 +66,7 @@ void check_not_worse(const compacted& refined, const compacted& plain) {
   // The promise itself: under values as J fits them, the rows have these errors.
   const kvfit::fidelity& start = refined.report.refinement.start;
   CHECK(start.queries == refined.report.held_out->queries);
-  CHECK(refined.report.held_out->output_error <= start.output_error);
+  CHECK(refined.report.held_out->rms_output_error <= start.rms_output_error);
   CHECK(refined.report.held_out->mass_error <= start.mass_error);
 }
 

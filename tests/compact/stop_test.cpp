@@ -54,7 +54,8 @@ TEST_CASE("a wish to stop is heeded in every stage, and one that comes too late 
   };
   example greedy{kvfit::presets::joint(20), {"score pass", "selection", "weights", "refinement"}};
   // A dead key, for its replacement to be met.
-  greedy.options.selection = kvfit::selection::joint{.mass_weight = 0.1, .attention_share = 0};
+  greedy.options.selection = kvfit::selection::joint{
+      .mass_weight = 0.1, .attention_share = 0, .weighting = kvfit::output_weighting::relative};
   greedy.options.memory.selection = 0;  // so that every sweep reads the queries
   greedy.options.refine.steps = 20;
   greedy.options.refine.sets = 2;

@@ -17,7 +17,6 @@
 #include "llama_cpp/evaluation.hpp"
 #include "support/catch.hpp"
 
-using kvfit::dtype;
 using kvfit::errc;
 using kvfit::matrix;
 using llama_cpp::session;
@@ -34,7 +33,7 @@ std::unique_ptr<session> open(const llama_cpp::session_options& options) {
 
 /// fp32 all through, so that what differs from the reference is a mistake and not a rounding.
 std::unique_ptr<session> open_exact() {
-  return open({.cells = 2048, .threads = 2, .cache = dtype::fp32});
+  return open({.cells = 2048, .threads = 2, .keys = GGML_TYPE_F32, .values = GGML_TYPE_F32});
 }
 
 llama_cpp::document text(const session& model, int book, kvfit::index_t prefix,
@@ -71,7 +70,7 @@ matrix read_by_own(const llama_cpp::passage& of, const kvfit::cache_view& past,
 matrix read(session& model, const llama_cpp::passage& of, kvfit::index_t position) {
   const auto logits = model.read(of.tokens, position, 0);
   if (!logits) FAIL(logits.error().message());
-  model.forget_from(position);
+  REQUIRE(model.forget_from(position));
   return *logits;
 }
 
@@ -139,7 +138,8 @@ TEST_CASE("what is taken out of the graph is what attends", "[llama_cpp]") {
   auto model = open({.cells = 1024,
                      .threads = 2,
                      .is_flash = is_flash,
-                     .cache = is_flash ? dtype::fp16 : dtype::fp32});
+                     .keys = is_flash ? GGML_TYPE_F16 : GGML_TYPE_F32,
+                     .values = is_flash ? GGML_TYPE_F16 : GGML_TYPE_F32});
   const auto one = text(*model, 1, 600, 16);  // more than one batch
   model->tap().start_capture(1, true);
   REQUIRE(model->read(one.prefix, 0, 600));
@@ -147,8 +147,8 @@ TEST_CASE("what is taken out of the graph is what attends", "[llama_cpp]") {
   const auto outputs = model->tap().take_outputs();
   const auto state = model->save();
   REQUIRE(state);
-  REQUIRE(state->is_transposed == !is_flash);
-  const auto view = llama_cpp::view_of(*state, model->tap().layers());
+  REQUIRE(state->global.is_transposed == !is_flash);
+  const auto view = llama_cpp::rows_of(*state, state->global, model->tap().layers());
   REQUIRE(view);
   REQUIRE(queries.size() == 6);
   REQUIRE(outputs.size() == 6);
@@ -159,13 +159,13 @@ TEST_CASE("what is taken out of the graph is what attends", "[llama_cpp]") {
     REQUIRE(seen.rotation);
     REQUIRE(seen.rotation->base == 100000);
     REQUIRE(seen.rotation->pairing == kvfit::rope_pairing::interleaved);
-    REQUIRE(queries[l].size() == 4);
+    REQUIRE(queries[l].heads.size() == 4);
     for (std::size_t h = 0; h < 4; ++h) {
-      REQUIRE(queries[l][h].rows() == 600);
+      REQUIRE(queries[l].heads[h].rows() == 600);
       for (const kvfit::index_t i : {0, 511, 512, 599}) {
         const auto expected =
-            attended(queries[l][h].row(i), view->layers[l].heads[h / 2], 0.125, i);
-        const auto difference = (outputs[l][h].row(i).cast<double>() - expected).norm();
+            attended(queries[l].heads[h].row(i), view->view.layers[l].heads[h / 2], 0.125, i);
+        const auto difference = (outputs[l].heads[h].row(i).cast<double>() - expected).norm();
         CAPTURE(l, h, i);
         REQUIRE(difference <= limit * expected.norm());
       }
@@ -179,13 +179,13 @@ TEST_CASE("every second query, evenly over the batches", "[llama_cpp]") {
   model->tap().start_capture(1);
   REQUIRE(model->read(one.prefix, 0, 601));
   const auto all = model->tap().take_queries();
-  model->forget_from(0);
+  REQUIRE(model->forget_from(0));
   model->tap().start_capture(3);
   REQUIRE(model->read(one.prefix, 0, 601));
   const auto some = model->tap().take_queries();
-  REQUIRE(some[5][3].rows() == 201);
+  REQUIRE(some[5].heads[3].rows() == 201);
   for (const kvfit::index_t i : {0, 170, 171, 200}) {
-    REQUIRE(far(some[5][3].row(i), all[5][3].row(3 * i)) == 0);
+    REQUIRE(far(some[5].heads[3].row(i), all[5].heads[3].row(3 * i)) == 0);
   }
 }
 
@@ -215,8 +215,8 @@ TEST_CASE("a state is read as far as it fits, and refused otherwise", "[llama_cp
   const auto state = model->save();
   REQUIRE(state);
   REQUIRE(state->cells() == 20);
-  REQUIRE(state->layers.size() == 6);
-  REQUIRE(state->layers[3].key_width == 128);
+  REQUIRE(state->global.layers.size() == 6);
+  REQUIRE(state->global.layers[3].key_width == 128);
   const auto refused = [&](std::vector<std::byte> bytes) {
     const auto made = llama_cpp::read_state(std::move(bytes));
     REQUIRE_FALSE(made);
@@ -237,15 +237,16 @@ TEST_CASE("a state is read as far as it fits, and refused otherwise", "[llama_cp
   };
   constexpr std::size_t cells = 16;  // behind magic, sequence, streams and their number
   constexpr std::size_t data_start = cells + 20 * 12;
-  REQUIRE(with(8, 2) == errc::unsupported_file);  // streams
-  REQUIRE(with(12, 0) == errc::empty_input);      // cells
+  REQUIRE(with(8, 2) == errc::malformed_file);  // streams: a second one, of which nothing is there
+  REQUIRE(with(8, 0) == errc::malformed_file);
+  REQUIRE(with(12, 0) == errc::empty_input);  // cells
   REQUIRE(with(12, 0xFFFFFFFFU) == errc::malformed_file);
-  REQUIRE(with(cells + 12, 0) == errc::invalid_position);
-  REQUIRE(with(cells + 4, 2) == errc::unsupported_file);               // sequences of a cell
-  REQUIRE(with(data_start, 7) == errc::malformed_file);                // transposed?
-  REQUIRE(with(data_start + 4, 0x7FFFFFFFU) == errc::malformed_file);  // layers
-  REQUIRE(with(data_start + 8, 64) == errc::unsupported_file);         // keys turned
-  REQUIRE(with(data_start + 16, GGML_TYPE_Q8_0) == errc::unsupported_file);
+  REQUIRE(with(cells + 12, 0xFFFFFFFFU) == errc::invalid_position);
+  REQUIRE(with(cells + 4, 2) == errc::unsupported_file);                   // sequences of a cell
+  REQUIRE(with(data_start, 7) == errc::malformed_file);                    // transposed?
+  REQUIRE(with(data_start + 4, 0x7FFFFFFFU) == errc::malformed_file);      // layers
+  REQUIRE(with(data_start + 16, GGML_TYPE_Q8_0) == errc::malformed_file);  // no whole blocks
+  REQUIRE(with(data_start + 16, 0x7FFFFFFFU) == errc::unsupported_file);
   REQUIRE(with(data_start + 20, 0xFFFFFFFFU) == errc::malformed_file);  // bytes a cell
   REQUIRE(with(data_start + 24, 0xFFFFFFFFU) == errc::malformed_file);
 }
@@ -294,12 +295,12 @@ TEST_CASE("a compact cache says in llama.cpp what it says in kvfit's own engine"
       REQUIRE(row);
       stepwise.row(i) = row->row(0);
     }
-    model->forget_from(made.length);
+    REQUIRE(model->forget_from(made.length));
     CHECK(far(stepwise, theirs.topRows(8)) < 2e-3);
 
     // The biases are what makes it so.
     if (std::string(each.name) == "h2o") continue;
-    model->tap().set_biases({});
+    model->tap().clear_biases();
     const matrix without = read(*model, made.next(), made.length);
     CHECK(kl(made.next(), own, without) > 1e-3);
   }
@@ -320,10 +321,12 @@ TEST_CASE("fused attention over a cache fitted without biases", "[llama_cpp]") {
   const auto ragged = made.compact(*model, "default", 10,
                                    {.shares = kvfit::budgets::pyramid{}, .with_bias = false});
   CHECK(model->put_back(made.ready.full, ragged, false).error().code == errc::invalid_option);
+
+  // Layers with a bias are computed anew.
   REQUIRE(model->put_back(made.ready.full, biased, true));
-  const auto refused = model->read(made.next().tokens, made.length, 0);
-  REQUIRE_FALSE(refused);
-  CHECK(refused.error().code == errc::unsupported_file);
+  const matrix with_bias = read(*model, made.next(), made.length);
+  CHECK(kl(made.next(), read_by_own(made.next(), llama::past_of(biased), made.length), with_bias) <
+        1e-5);
 }
 
 TEST_CASE("a bias is added to the keys that it was fitted for, or not at all", "[llama_cpp]") {
@@ -332,20 +335,22 @@ TEST_CASE("a bias is added to the keys that it was fitted for, or not at all", "
   const auto small = made.compact(*model, "default", 8, {});
   const auto state = llama_cpp::compact_state(made.ready.full, small);
   REQUIRE(state);
-  std::vector<llama_cpp::layer_bias> biases;
+  llama_cpp::sequence_bias biases;
   for (std::size_t l = 0; l < small.layers.size(); ++l) {
     auto bias = kvfit::make_engine_bias(
         small.layers[l], kvfit::bias_layouts::llama_cpp_kq_b(4, state->cells(), 0.125F));
     REQUIRE(bias);
-    biases.push_back({std::move(*bias), llama_cpp::key_bytes(*state, l)});
+    biases.layers.push_back({.layer = static_cast<kvfit::index_t>(l),
+                             .bias = std::move(*bias),
+                             .keys = llama_cpp::key_bytes(*state, state->global, l)});
   }
   REQUIRE(model->load(made.ready.full));  // other cells than those of the biases
-  model->tap().set_biases(std::move(biases));
+  model->tap().set_biases(0, std::move(biases));
   const auto refused = model->read(made.next().tokens, made.length, 0);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().code == errc::unsupported_file);
-  model->tap().set_biases({});
-  model->forget_from(made.length);
+  model->tap().clear_biases();
+  REQUIRE(model->forget_from(made.length));
   CHECK(model->read(made.next().tokens, made.length, 0));  // and nothing is left behind
 }
 
@@ -365,7 +370,7 @@ TEST_CASE("what the model loses stays in bounds", "[llama_cpp]") {
   const double at_20 = (*rows)[3].kl();
   CAPTURE(at_5, at_20);
   CHECK(at_5 < 0.12);
-  CHECK(at_20 < 0.22);
+  CHECK(at_20 < 0.3);
   CHECK(at_5 < at_20);
 
   auto fused = open({.cells = 2048, .threads = 2, .is_flash = true});
@@ -377,8 +382,8 @@ TEST_CASE("what the model loses stays in bounds", "[llama_cpp]") {
   CHECK((*zero)[1].kl() < 1e-9);
   CHECK((*zero)[2].kl() > at_5);
   CHECK((*zero)[3].kl() > at_20);
-  CHECK((*zero)[2].kl() < 1.5 * at_5);
-  CHECK((*zero)[3].kl() < 1.5 * at_20);
+  CHECK((*zero)[2].kl() < 2 * at_5);
+  CHECK((*zero)[3].kl() < 2 * at_20);
 }
 
 TEST_CASE("wrong input is told as such", "[llama_cpp]") {
@@ -389,8 +394,13 @@ TEST_CASE("wrong input is told as such", "[llama_cpp]") {
   CHECK(code(session::open(data / "config.json", {})) == errc::file_unreadable);
   CHECK(code(session::open(KVFIT_TINYBOOKS_GGUF, {.cells = 0})) == errc::invalid_option);
   CHECK(code(session::open(KVFIT_TINYBOOKS_GGUF, {.threads = 0})) == errc::invalid_option);
-  CHECK(code(session::open(KVFIT_TINYBOOKS_GGUF, {.cache = dtype::q8_0})) == errc::invalid_option);
-  CHECK(code(session::open(KVFIT_TINYBOOKS_GGUF, {.is_flash = true, .cache = dtype::fp32})) ==
+  CHECK(code(session::open(KVFIT_TINYBOOKS_GGUF, {.keys = GGML_TYPE_Q4_K})) ==
+        errc::invalid_option);
+  CHECK(code(session::open(KVFIT_TINYBOOKS_GGUF, {.values = GGML_TYPE_Q8_0})) ==
+        errc::invalid_option);
+  CHECK(code(session::open(KVFIT_TINYBOOKS_GGUF, {.sequences = 0})) == errc::invalid_option);
+  CHECK(code(session::open(KVFIT_TINYBOOKS_GGUF,
+                           {.is_flash = true, .keys = GGML_TYPE_F32, .values = GGML_TYPE_F32})) ==
         errc::invalid_option);
   auto model = open({.cells = 256});
   const std::vector<llama_cpp::token> tokens(2049, 1);
@@ -399,7 +409,7 @@ TEST_CASE("wrong input is told as such", "[llama_cpp]") {
   const std::vector<llama_cpp::token> unknown = {2048};
   CHECK(code(model->read(unknown, 0, 0)) == errc::invalid_option);
   CHECK(code(model->read(std::span(tokens).first(600), 0, 600)) == errc::out_of_memory);
-  model->forget_from(0);
+  REQUIRE(model->forget_from(0));
   CHECK(code(model->save()) == errc::empty_input);
   CHECK(code(llama_cpp::read_text_document(*model, data / "nothing.txt", 8, 8)) ==
         errc::file_unreadable);

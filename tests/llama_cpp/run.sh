@@ -12,7 +12,7 @@ set -Eeuo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=${1:-$project/build/llama_cpp}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-packages="g++ cmake ninja-build catch2 libeigen3-dev libxsimd-dev nlohmann-json3-dev libllama-dev"
+packages="g++ ccache cmake ninja-build catch2 libeigen3-dev libxsimd-dev nlohmann-json3-dev libllama-dev"
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 say() { printf '\n==> %s\n' "$*"; }
@@ -54,8 +54,8 @@ tar -C "$project" --exclude=./build --exclude='./build-*' --exclude=./.git -cf -
 in_root cmake -S /kvfit -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_CXX_FLAGS=-Wno-maybe-uninitialized \
   -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" -DKVFIT_NATIVE=ON -DKVFIT_MPI=OFF \
-  -DKVFIT_BUILD_TOOLS=OFF -DKVFIT_BUILD_BENCH=OFF -DKVFIT_TEST_ROOMS=llama_cpp \
-  -DKVFIT_WARNINGS_AS_ERRORS=ON
+  -DKVFIT_BUILD_TOOLS=OFF -DKVFIT_BUILD_BENCH=OFF -DKVFIT_TEST_MODULES=llama_cpp \
+  -DKVFIT_COMPILED_ISAS=own -DKVFIT_WARNINGS_AS_ERRORS=ON -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
 in_root cmake --build /build --parallel "$jobs" --target kvfit_llama kvfit_tests_llama_cpp
 
 say "checks"
@@ -72,5 +72,14 @@ say "kvfit_llama, fused attention without biases"
 # shellcheck disable=SC2086
 in_root /build/examples/llama_cpp/kvfit_llama /build/examples/llama_cpp/tinybooks.gguf $texts \
   --methods default --ratios 5,10,20,50 --threads "$jobs" --bias none --json /rows-none.json
-cp "$root/rows.json" "$root/rows-none.json" "$folder/"
-say "rows: $folder/rows.json, $folder/rows-none.json"
+# A mixture reads and says some thousand tokens one by one: this takes minutes.
+for flash in off on; do
+  say "kvfit_llama, queries of a mixture, budgets measured, flash attention $flash"
+  in_root /build/examples/llama_cpp/kvfit_llama /build/examples/llama_cpp/tinybooks.gguf \
+    --text $data/held-0.txt --recall $data/recall.jsonl --documents 1 \
+    --methods h2o,highest_attention,default --ratios 10 --copy-failed yes --threads 1 \
+    --asked mixture --question " Question: What is the secret number of {}? Answer:" \
+    --shares measured --flash $flash --json /rows-measured-$flash.json
+done
+cp "$root"/rows*.json "$folder/"
+say "rows: $folder/rows*.json"

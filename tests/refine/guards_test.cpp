@@ -66,7 +66,8 @@ TEST_CASE("O: values after a step are those of the point that is kept, not of a 
     const refine_case of(seed, 24);
     const kvfit::query_part part = of.part();
     const kvfit::attention_scores scores = scores_of(of, part);
-    kvfit::refiner moving({.steps = 3000}, of.cache(), of.rule, part, scores, of.rows, of.original);
+    kvfit::refiner moving({.steps = 3000, .weighting = kvfit::output_weighting::relative},
+                          of.cache(), of.rule, part, scores, of.rows, of.original);
     moving.start(of.keys, of.bias);
     REQUIRE(moving.step());
     if (moving.report().steps < 3000) ++rejected;

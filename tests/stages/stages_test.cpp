@@ -97,7 +97,8 @@ TEST_CASE("stages composed by hand give the bytes of compact, for every preset",
 
 TEST_CASE("a stage changes nothing that it does not get by value", "[stages]") {
   const head made = make_head(12, {.queries = 200, .keys = 60});
-  const kvfit::compact_options options{.budget = 9};
+  kvfit::compact_options options{.budget = 9};
+  options.queries.held_out = 0;  // what is fitted judges, so that moved keys stay moved
   const stages::problem head{.cache = made.cache(), .queries = made.queries, .options = options};
   auto full = stages::score(head);
   REQUIRE(full);

@@ -270,7 +270,8 @@ TEST_CASE("relative weighting is the oracle's least squares of rows over the len
   const least_squares policy{.method = method,
                              .ridge_scaling = ridge > 0 ? ridge_mode::fixed : ridge_mode::none,
                              .ridge = ridge,
-                             .toward_original = toward_original};
+                             .toward_original = toward_original,
+                             .weighting = output_weighting::relative};
   const auto fit = made.fit(policy);
   const Eigen::VectorXd factors = relative_factors(made.y());
   const Eigen::MatrixXd x = factors.asDiagonal() * made.x();
@@ -295,12 +296,13 @@ TEST_CASE("queries without output do not count under relative weighting",
   sample made(12, 10);
   made.output.row(3).setZero();
   made.output.row(50).setZero();
-  const auto before = made.fit({.reweightings = 2});
+  const least_squares policy{.weighting = output_weighting::relative, .reweightings = 2};
+  const auto before = made.fit(policy);
   made.weights.row(3).setConstant(0.1F);
   made.weights.row(50) = made.weights.row(49);
-  CHECK(made.fit({.reweightings = 2}).values == before.values);
+  CHECK(made.fit(policy).values == before.values);
   made.weights.row(49).setConstant(0.1F);
-  CHECK(made.fit({.reweightings = 2}).values != before.values);
+  CHECK(made.fit(policy).values != before.values);
 }
 
 TEST_CASE("without reweightings and with absolute errors the fit is linalg's, to the byte",

@@ -244,8 +244,7 @@ bool has_test_queries(const kvfit::capture& capture) {
 void summarise(score_row& row) {
   row.label = label_of(row.what);
   row.output_error = spread_over(row.heads, &kvfit::fidelity::output_error, false);
-  row.weighted_output_error =
-      spread_over(row.heads, &kvfit::fidelity::weighted_output_error, false);
+  row.rms_output_error = spread_over(row.heads, &kvfit::fidelity::rms_output_error, false);
   row.mass_error = spread_over(row.heads, &kvfit::fidelity::mass_error, false);
   row.cosine = spread_over(row.heads, &kvfit::fidelity::cosine, true);
   row.milliseconds = 0;

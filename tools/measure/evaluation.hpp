@@ -67,7 +67,7 @@ struct score_row {
   double ratio = 1;
   judged_on on = judged_on::test;  ///< of its heads, the least independent
   spread output_error;
-  spread weighted_output_error;
+  spread rms_output_error;
   spread mass_error;
   spread cosine;            ///< worst: the smallest
   double milliseconds = 0;  ///< mean over heads

@@ -43,7 +43,7 @@ constexpr capture_figure of_captures[] = {
     {"output_error_worst_tenth", [](const score_row& row) { return row.output_error.worst_tenth; }},
     {"mass_error_worst_tenth", [](const score_row& row) { return row.mass_error.worst_tenth; }},
     {"cosine_worst_tenth", [](const score_row& row) { return row.cosine.worst_tenth; }},
-    {"weighted_output_error", [](const score_row& row) { return row.weighted_output_error.mean; }},
+    {"rms_output_error", [](const score_row& row) { return row.rms_output_error.mean; }},
     {"output_error_max",
      [](const score_row& row) { return extreme(row, &kvfit::fidelity::output_error_max, true); }},
     {"mass_error_max",

@@ -60,7 +60,7 @@ head_score head_from(const json& from, judged_on on) {
   head.errors.queries = from.at("queries").get<kvfit::index_t>();
   head.errors.output_error = figure(from, "output_error");
   head.errors.output_error_max = figure(from, "output_error_max");
-  head.errors.weighted_output_error = figure(from, "weighted_output_error");
+  head.errors.rms_output_error = figure(from, "rms_output_error");
   head.errors.mass_error = figure(from, "mass_error");
   head.errors.mass_error_max = figure(from, "mass_error_max");
   head.errors.cosine = figure(from, "cosine");

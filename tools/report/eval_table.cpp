@@ -141,9 +141,8 @@ std::string to_table(const evaluation& measured) {
   const metric output = {"output error", [](const score_row& row) {
                            return three_digits(row.output_error.mean) + mark(row);
                          }};
-  const metric weighted = {"output error, queries by the length of their output",
-                           [](const score_row& row) {
-                             return three_digits(row.weighted_output_error.mean) + mark(row);
+  const metric weighted = {"rms output error", [](const score_row& row) {
+                             return three_digits(row.rms_output_error.mean) + mark(row);
                            }};
   const metric mass = {"mass error", [](const score_row& row) {
                          return three_digits(row.mass_error.mean) + mark(row);

@@ -8,6 +8,7 @@
 
 namespace kvfit {
 
+/// How `attend` goes about its work.
 struct attend_options {
   /// Queries taken together at most, ≥ 0; 0: as many as have 16 MB of logits over the longest
   /// block, from 8 to 96 (`panel_rows`). Fewer take less memory and more time, and change what

@@ -21,7 +21,7 @@ inline fidelity compare_rows(const matrix& output, const vector& log_mass, const
   double output_sum = 0;
   double mass_sum = 0;
   double cosine_sum = 0;
-  double lengths = 0;
+  double squares = 0;
   double missing = 0;
   assert(fitted.rows() == output.rows() && fitted.cols() == output.cols());
   assert(log_mass.size() == output.rows() && fitted_log_mass.size() == output.rows());
@@ -49,8 +49,8 @@ inline fidelity compare_rows(const matrix& output, const vector& log_mass, const
     const double mass_error = std::abs(
         std::expm1(static_cast<double>(fitted_log_mass[i]) - static_cast<double>(log_mass[i])));
     output_sum += output_error;
-    lengths += std::sqrt(full);
-    missing += std::sqrt(difference);
+    squares += full;
+    missing += difference;
     mass_sum += mass_error;
     cosine_sum += cosine;
     f.output_error_max = std::max(f.output_error_max, output_error);
@@ -61,9 +61,9 @@ inline fidelity compare_rows(const matrix& output, const vector& log_mass, const
   if (f.queries > 0) {
     const auto n = static_cast<double>(f.queries);
     f.output_error = output_sum / n;
-    f.weighted_output_error = missing / lengths;  // NaN stays NaN
-    if (missing == 0) f.weighted_output_error = 0;
-    if (missing > 0 && lengths == 0) f.weighted_output_error = 1;
+    f.rms_output_error = std::sqrt(missing / squares);  // NaN stays NaN
+    if (missing == 0) f.rms_output_error = 0;
+    if (missing > 0 && squares == 0) f.rms_output_error = 1;
     f.mass_error = mass_sum / n;
     f.cosine = cosine_sum / n;
   }

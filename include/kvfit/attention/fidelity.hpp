@@ -13,9 +13,10 @@ struct fidelity {
   index_t queries = 0;
   double output_error = 0;      ///< mean of ‖o − ô‖ / ‖o‖
   double output_error_max = 0;  ///< worst query
-  /// Σ ‖o − ô‖ / Σ ‖o‖: queries count by the length of their output, which is long where attention
-  /// is concentrated.
-  double weighted_output_error = 0;
+  /// √(Σ ‖o − ô‖² / Σ ‖o‖²): queries count by the length of their output, which is long where
+  /// attention is concentrated. Ranks settings as what a model says over whole caches does
+  /// (docs/algorithm.md, Output errors).
+  double rms_output_error = 0;
   double mass_error = 0;  ///< mean of |exp(L' − L) − 1|
   double mass_error_max = 0;
   double cosine = 1;  ///< mean of o·ô / (‖o‖ ‖ô‖); 1 where both are zero, 0 where one is

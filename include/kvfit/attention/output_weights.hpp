@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Row weights under which squared errors of outputs count relative to the outputs.
+/// Row weights under which squared errors of outputs count.
 #pragma once
 
 #include <algorithm>

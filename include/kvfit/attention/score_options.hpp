@@ -24,6 +24,7 @@ enum class importance_kind : std::uint8_t {
 /// rows count as zeros.
 enum class pooling_kind : std::uint8_t { none, average, max };
 
+/// What a score pass computes beside mass and output, and in how much memory.
 struct score_options {
   importance_kind importance = importance_kind::rms;
   pooling_kind pooling = pooling_kind::none;

@@ -31,6 +31,7 @@ struct query_part {
   }
 };
 
+/// The queries fitted on and those held out, as views.
 struct query_split {
   query_part fit;
   query_part judge;  ///< empty where nothing is held out

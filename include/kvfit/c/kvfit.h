@@ -382,6 +382,7 @@ typedef struct kvfit_result {
   const kvfit_report *report;
 } kvfit_result;
 
+/** What `kvfit_compact` makes: owns a kvfit_result. */
 typedef struct kvfit_compacted kvfit_compacted;
 
 /** `compact()`. queries: `query_count` blocks, one a query head that reads this KV head. */
@@ -414,6 +415,7 @@ KVFIT_API int32_t kvfit_store_rows(const float *source, int64_t rows, int64_t co
 
 /* ---- A whole cache ------------------------------------------------------------------------------ */
 
+/** Global layers are compacted; the others stay as they are. */
 enum kvfit_layer_kind { KVFIT_GLOBAL = 0, KVFIT_SLIDING = 1, KVFIT_RECURRENT = 2 };
 
 /** `cache_layer`. */
@@ -436,6 +438,7 @@ typedef struct kvfit_layer_queries {
   size_t head_count;
 } kvfit_layer_queries;
 
+/** How a head came to its rows. */
 enum kvfit_outcome {
   KVFIT_FITTED = 0,
   KVFIT_IDENTITY = 1, /**< its budget holds every row */
@@ -443,6 +446,7 @@ enum kvfit_outcome {
   KVFIT_FALLBACK = 3  /**< the method failed, with `cause`: rows copied, with their own biases */
 };
 
+/** What became of one head. */
 typedef struct kvfit_head_report {
   size_t struct_size;
   int64_t layer;
@@ -483,6 +487,7 @@ typedef struct kvfit_cache_result {
   int64_t fallbacks;
 } kvfit_cache_result;
 
+/** What `kvfit_compact_cache` makes: owns a kvfit_cache_result. */
 typedef struct kvfit_cache kvfit_cache;
 
 /** `compact_cache()`: a head is one item of the call's threads. */
@@ -508,6 +513,7 @@ typedef struct kvfit_rolling kvfit_rolling;
 /** One round of it, to be run on any thread. */
 typedef struct kvfit_round kvfit_round;
 
+/** Where a rolling cache stands. */
 typedef struct kvfit_rolling_state {
   size_t struct_size;
   int64_t length;        /**< rows of the text, compacted or live */
@@ -518,6 +524,7 @@ typedef struct kvfit_rolling_state {
   int32_t is_busy;       /**< whether one is under way */
 } kvfit_rolling_state;
 
+/** Of a text that begins. */
 KVFIT_API int32_t kvfit_rolling_make(const kvfit_options *options, kvfit_rolling **out,
                                      kvfit_error *error);
 /** Of a text that was left so: block (may be NULL), and `live_positions` of its live rows. */
@@ -567,6 +574,7 @@ KVFIT_API int32_t kvfit_rolling_apply(kvfit_rolling *rolling, const kvfit_round 
 
 /* ---- Files -------------------------------------------------------------------------------------- */
 
+/** What a saved state says beside the cache. */
 typedef struct kvfit_state_info {
   size_t struct_size;
   int64_t next_position;   /**< at which decoding goes on */

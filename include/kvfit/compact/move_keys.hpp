@@ -55,7 +55,7 @@ inline result<kept_refinement> refine_with_rollback(refiner& moving, const stage
                       round_to_storage(compact.bias, options.storage.bias, "bias").has_value();
     // Without values J is beyond all numbers there.
     if (!fits || values.rows() != compact.keys.rows()) {
-      return {.output_error = std::numeric_limits<double>::infinity()};
+      return {.rms_output_error = std::numeric_limits<double>::infinity()};
     }
     if (options.tied_values_from) {
       const matrix tied = compact.keys.middleCols(*options.tied_values_from, values.cols());
@@ -64,7 +64,7 @@ inline result<kept_refinement> refine_with_rollback(refiner& moving, const stage
     return judged_errors(of, full, compact, values);
   };
   const auto both = [](const fidelity& errors) {
-    return errors.output_error * std::sqrt(errors.mass_error);
+    return errors.rms_output_error * std::sqrt(errors.mass_error);
   };
   while (!moving.is_done()) {
     if (const auto ok = moving.step(); !ok) return ok.error();
@@ -75,7 +75,7 @@ inline result<kept_refinement> refine_with_rollback(refiner& moving, const stage
     compact.keys = moving.keys();
     compact.bias = moving.bias();
     const fidelity now = judge_here(moving.values());
-    if (now.output_error <= start.errors.output_error &&
+    if (now.rms_output_error <= start.errors.rms_output_error &&
         now.mass_error <= start.errors.mass_error && both(now) < both(best.errors)) {
       best = {compact.keys, compact.bias, now};
       kept_steps = moving.report().steps;

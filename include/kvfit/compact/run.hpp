@@ -48,7 +48,7 @@ inline result<compacted> complete(const stages::problem& of, const stages::targe
 inline bool is_worse(const compact_report& report) noexcept {
   const fidelity& start = report.refinement.start;
   const fidelity& now = report.held_out ? *report.held_out : report.train;
-  return !(now.output_error <= start.output_error && now.mass_error <= start.mass_error);
+  return !(now.rms_output_error <= start.rms_output_error && now.mass_error <= start.mass_error);
 }
 
 /// All stages. Keys stay moved only where the finished result judges better: the last fit of values

@@ -286,7 +286,7 @@ inline namespace KVFIT_ISA {
   bool is_copied = held_out.copied.has_value();
   if (may_copy && (is_copied || !held_out.fitted)) {
     const fidelity copied = detail::errors_of(of, full.fitted, fitted.attention, fitted.copies);
-    is_copied = is_copied || !(report.train.output_error <= copied.output_error);
+    is_copied = is_copied || !(report.train.rms_output_error <= copied.rms_output_error);
     if (is_copied) report.train = copied;
   }
   if (is_copied) {

@@ -117,7 +117,7 @@ inline held_out_errors judge_held_out(const stages::problem& of, const stages::t
   if (!may_copy) return out;
   const matrix of_copies = weighted_values(attention.weights, found.copies, of.threads);
   const fidelity copied = errors(of_copies);
-  if (!(fitted.output_error <= copied.output_error) &&  // true for NaN, too
+  if (!(fitted.rms_output_error <= copied.rms_output_error) &&  // true for NaN, too
       !mostly_closer(wanted.output, output, of_copies)) {
     out.copied = copied;
   }

@@ -10,6 +10,7 @@
 
 namespace kvfit::linalg {
 
+/// The solver to begin with.
 enum class least_squares_method : std::uint8_t {
   ranked,    ///< exact in double; minimum norm where n < t or columns depend
   cholesky,  ///< of XᵀX + λI, or of XXᵀ + λI where n < t; in fp32 where its condition allows it
@@ -18,6 +19,7 @@ enum class least_squares_method : std::uint8_t {
 /// λ = ridge × ‖X‖₂², × ‖X‖_F²/t, or × 1, as the published code scales it.
 enum class ridge_mode : std::uint8_t { none, spectral, frobenius, fixed };
 
+/// Settings of `least_squares`.
 struct least_squares_options {
   least_squares_method method = least_squares_method::ranked;
   ridge_mode mode = ridge_mode::none;
@@ -37,6 +39,7 @@ enum class least_squares_tier : std::uint8_t {
   cholesky_dual,  ///< of XXᵀ + λI, n × n
 };
 
+/// What became of the system.
 enum class least_squares_status : std::uint8_t {
   solved,
   rank_deficient,    ///< dependent columns (or n < t): the minimum-norm or regularised answer
@@ -44,6 +47,7 @@ enum class least_squares_status : std::uint8_t {
   non_finite_input,  ///< NaN or infinity in X, Y or C₀: C is 0
 };
 
+/// How the solution was found.
 struct least_squares_report {
   least_squares_status status = least_squares_status::solved;
   least_squares_tier tier = least_squares_tier::none;
@@ -58,6 +62,7 @@ struct least_squares_report {
   bool finite = true;  ///< false with `overflow` and `non_finite_input`; C itself always is finite
 };
 
+/// What `least_squares` returns.
 struct least_squares_fit {
   kvfit::matrix coefficients;  ///< C, t × d
   least_squares_report report;
@@ -80,6 +85,7 @@ constexpr std::string_view name(least_squares_tier tier) noexcept {
   return "unknown";
 }
 
+/// The names as written above.
 constexpr std::string_view name(least_squares_status status) noexcept {
   switch (status) {
     case least_squares_status::solved:

@@ -10,6 +10,7 @@
 
 namespace kvfit::metal {
 
+/// Whether stages can run on a GPU here.
 enum class availability : std::uint8_t {
   available,
   not_built,  ///< this program does not link kvfit::metal, which exists on Apple when asked for

@@ -27,6 +27,7 @@ struct external_executor {
   }
 };
 
+/// The loop is taken by value.
 template <class ParallelFor>
 external_executor(ParallelFor) -> external_executor<ParallelFor>;
 

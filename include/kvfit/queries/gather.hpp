@@ -29,6 +29,7 @@
 
 namespace kvfit {
 
+/// How many queries `gather_queries` takes, and which.
 struct gather_options {
   /// Queries a KV head, ≥ 1: with G query heads each, ⌊budget / G⌋ tokens, whose queries are taken
   /// from every query head alike. Where layers differ in G, the largest counts.

@@ -28,6 +28,7 @@
 
 namespace kvfit {
 
+/// What `held_out_judge` counts.
 struct judge_options {
   double mass = 1;         ///< of the mass error beside the output error, finite, ≥ 0
   bool is_causal = false;  ///< whether queries see only keys that stand before them

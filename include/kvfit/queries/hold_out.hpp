@@ -18,6 +18,7 @@
 
 namespace kvfit {
 
+/// Reference queries in two parts: one to fit to, one to judge on.
 struct held_out_queries {
   reference_queries fit;
   reference_queries judge;

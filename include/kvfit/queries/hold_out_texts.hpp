@@ -29,6 +29,7 @@ struct text_hold_out {
   std::vector<std::size_t> named = {};
 };
 
+/// Reference queries of some texts, and the texts held out.
 struct held_out_texts {
   reference_queries fit;  ///< no query of a text, or stretch, that judges
   /// To be read after the cache, each by itself; those named come last, in their order.

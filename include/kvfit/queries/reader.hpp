@@ -26,6 +26,7 @@
 
 namespace kvfit {
 
+/// How a `reader` runs an engine.
 struct read_options {
   /// Tokens that go through the layers together, ≥ 1. More cost memory: the engine's rows of one
   /// layer, and a panel of logits.

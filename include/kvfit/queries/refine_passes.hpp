@@ -21,6 +21,7 @@
 
 namespace kvfit {
 
+/// How many passes `refine_passes` makes, and when it stops.
 struct pass_options {
   index_t passes = 3;  ///< ≥ 0
   /// A pass that lowers the best loss by less than this part of it is the last. ≥ 0.

@@ -60,6 +60,7 @@ struct random_vectors {
 
 namespace kvfit {
 
+/// Any of the sources.
 using query_source =
     std::variant<sources::context, sources::repeat, sources::texts, sources::self_study,
                  sources::cache_keys, sources::random_vectors>;

@@ -13,6 +13,7 @@
 
 namespace kvfit {
 
+/// Which of the rows obtained are kept.
 enum class sampling : std::uint8_t {
   stride,     ///< as even as whole numbers can be, from the first row to the last
   reservoir,  ///< every set of rows as likely as any other (Vitter 1985, algorithm R)

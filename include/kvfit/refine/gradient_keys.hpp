@@ -24,6 +24,7 @@ enum class gradient_loss : std::uint8_t {
   joint,     ///< over (C1, β, C2), values fitted to begin with and never again
 };
 
+/// What takes the steps.
 enum class gradient_optimiser : std::uint8_t {
   adam,   ///< `linalg/adam.hpp`
   lbfgs,  ///< `linalg/lbfgs.hpp`, for which `learning_rate` and `least_share` mean nothing

@@ -26,7 +26,7 @@ namespace kvfit {
 /// to keys, moving with them. Without the first term
 /// a step costs a third, and outputs gain by their mass alone. The result is taken only
 /// where it judges better than the rows it started from on the queries held out (where none are, on
-/// those fitted on): neither error greater, and ε_output √ε_mass less.
+/// those fitted on): neither the rms output error ε nor the mass error μ greater, and ε √μ less.
 struct refinement {
   /// Of L-BFGS, ≥ 0; 0 keeps rows as they are. None given: seven within the work of 1.3 score
   /// passes where the selection is `joint` and values are fitted (the cost of OMP, and the best
@@ -39,7 +39,7 @@ struct refinement {
   double work = 0;
   double output_weight = 1;  ///< ≥ 0
   /// f_i = 1/‖o_i‖ (errors count relative to the outputs), or 1 over the outputs' rms norm.
-  output_weighting weighting = output_weighting::relative;
+  output_weighting weighting = output_weighting::absolute;
   double mass_weight = 0.6;     ///< ≥ 0
   double mass_softness = 0.05;  ///< > 0: smaller mass errors count by their square
   bool fits_bias = true;        ///< false: biases stay as they are (for kernels without one)
@@ -66,7 +66,7 @@ struct refinement_report {
   int steps = 0;        ///< taken
   int evaluations = 0;  ///< of J and its gradient
   /// Errors of the rows it started from, under values as J has them, on the queries that judge. A
-  /// refined result is never worse on these, in output or mass.
+  /// refined result is never worse on these, in rms output error or mass error.
   fidelity start;
   /// Steps after which the returned keys stood; 0: none judged better, and the rows are returned.
   int kept_steps = 0;

@@ -28,9 +28,9 @@ struct joint {
   double mass_weight = 0.2;  ///< μ ≥ 0: 0 chooses for the output alone
   /// Share of the rows chosen by attention alone, in [0, 1]. Least squares give few rows to what
   /// few queries ask for; attention keeps the row that one query attends to.
-  double attention_share = 0.75;
+  double attention_share = 0.85;
   /// f_i ∝ 1/‖o_i‖ (errors count relative to the outputs), or 1.
-  output_weighting weighting = output_weighting::relative;
+  output_weighting weighting = output_weighting::absolute;
   /// Keys whose columns are examined in one sweep, 1 … 256. Picks do not depend on it but for
   /// rounding; speed does.
   index_t sweep = 16;

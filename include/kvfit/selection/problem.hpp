@@ -46,6 +46,7 @@ struct selection_problem {
   [[nodiscard]] bool may_keep(index_t row) const noexcept { return !cache.is_hidden(row); }
 };
 
+/// What a selection says of its work.
 struct selection_report {
   int rounds = 0;       ///< greedy rounds
   int refits = 0;       ///< weight fits within the selection
@@ -57,6 +58,7 @@ struct selection_report {
   bool recomputed = false;
 };
 
+/// What a selection returns.
 struct selected_rows {
   std::vector<index_t> positions = {};  ///< distinct rows, in the order of choice; at most `budget`
   std::vector<double> weights = {};     ///< one each where the selection fitted weights, else empty

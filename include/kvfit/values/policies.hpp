@@ -28,7 +28,7 @@ struct least_squares {
   /// `cross_validated_at_most`: its cost grows with the cube of the smaller number.
   double cross_validate_below = 16;
   bool toward_original = true;
-  output_weighting weighting = output_weighting::relative;
+  output_weighting weighting = output_weighting::absolute;
   /// Fits more, each with row i of the one before divided by the square root of its error: they
   /// tend from the least mean square to the least mean of the errors, which outliers rule less, ≥
   /// 0.

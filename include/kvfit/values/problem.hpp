@@ -21,6 +21,7 @@ struct values_problem {
   executor_ref threads = {};
 };
 
+/// What a value policy returns.
 struct values_fit {
   matrix values;  ///< t × d_v, finite
   linalg::least_squares_report report = {};
