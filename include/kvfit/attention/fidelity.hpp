@@ -14,8 +14,8 @@ struct fidelity {
   double output_error = 0;      ///< mean of ‖o − ô‖ / ‖o‖
   double output_error_max = 0;  ///< worst query
   /// √(Σ ‖o − ô‖² / Σ ‖o‖²): queries count by the length of their output, which is long where
-  /// attention is concentrated. Ranks settings as what a model says over whole caches does
-  /// (docs/algorithm.md, Output errors).
+  /// attention is concentrated. Nearer to what a model says than the mean (docs/algorithm.md,
+  /// Output errors).
   double rms_output_error = 0;
   double mass_error = 0;  ///< mean of |exp(L' − L) − 1|
   double mass_error_max = 0;

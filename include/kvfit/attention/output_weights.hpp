@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Row weights under which squared errors of outputs count.
+/// Weights of queries under which squared errors of outputs count alike, or relative to outputs.
 #pragma once
 
 #include <algorithm>

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -50,7 +51,7 @@ class progression {
       if (budget < visible_) largest = std::max(largest, budget);
     }
     const progressive_memory memory(sizes, budgets_, largest, options_.memory.cap);
-    if (const auto ok = plan(memory); !ok) return ok.error();
+    if (const auto ok = plan(memory, largest); !ok) return ok.error();
     if (largest > 0) {
       const auto selecting = memory.for_selection(asked(largest));
       if (!selecting) return selecting.error();
@@ -121,13 +122,19 @@ class progression {
     return rows;
   }
 
-  /// Whether every part can keep to its part of the cap.
-  [[nodiscard]] result<void> plan(const progressive_memory& memory) const {
+  /// Whether every part can keep to its part of the cap; else the refusal of the part that needs
+  /// most, so that a cap of what it says is enough for all.
+  [[nodiscard]] result<void> plan(const progressive_memory& memory, index_t largest) const {
+    std::optional<error> refusal;
+    const auto note = [&](const result<compact_options>& part) {
+      if (!part && (!refusal || refusal->actual < part.error().actual)) refusal = part.error();
+    };
+    if (largest > 0) note(memory.for_selection(asked(largest)));
     for (const index_t budget : budgets_) {
-      if (const auto ok = memory.for_fit(asked(budget), budget); !ok) return ok.error();
-      if (budget >= visible_) continue;
-      if (const auto ok = memory.for_fit(asked(budget, {}), budget); !ok) return ok.error();
+      note(memory.for_fit(asked(budget), budget));
+      if (budget < visible_) note(memory.for_fit(asked(budget, {}), budget));
     }
+    if (refusal) return *refusal;
     return {};
   }
 

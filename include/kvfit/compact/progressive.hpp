@@ -35,10 +35,10 @@ inline namespace KVFIT_ISA {
 /// budgets: each as `compact_options::budget`, in any order; `options.budget` is not used.
 /// `options.memory.cap` caps the whole call, all results included: the selection does with less in
 /// the order of `planned_memory`, as `compact` to the largest budget would, and so does each fit
-/// beside the results of the others. Errors: `empty_input` for no budget; those of `compact`,
-/// `memory_cap_exceeded` (bytes of the whole call) before anything is computed, and `cancelled`
-/// once `stop` is due, which is checked as there. Cost: one score pass and one selection, and for
-/// each budget a score pass and the fits. Same input, same bytes.
+/// beside the results of the others. Errors: `empty_input` for no budget; those of `compact`;
+/// `memory_cap_exceeded` before anything is computed, with the least cap that is enough for the
+/// whole call; `cancelled` once `stop` is due, which is checked as there. Cost: one score pass and
+/// one selection, and for each budget a score pass and the fits. Same input, same bytes.
 ///
 ///     const kvfit::index_t wanted[] = {512, 256, 128};
 ///     auto all = kvfit::compact_progressive(cache, queries, options, wanted);  // all->at(2): 128

@@ -26,7 +26,8 @@ namespace kvfit {
 /// to keys, moving with them. Without the first term
 /// a step costs a third, and outputs gain by their mass alone. The result is taken only
 /// where it judges better than the rows it started from on the queries held out (where none are, on
-/// those fitted on): neither the rms output error ε nor the mass error μ greater, and ε √μ less.
+/// those fitted on): neither the rms output error ε_o nor the mass error ε_m greater, and
+/// ε_o √ε_m less.
 struct refinement {
   /// Of L-BFGS, ≥ 0; 0 keeps rows as they are. None given: seven within the work of 1.3 score
   /// passes where the selection is `joint` and values are fitted (the cost of OMP, and the best
