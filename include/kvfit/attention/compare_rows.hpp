@@ -10,8 +10,6 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -53,9 +51,9 @@ inline fidelity compare_rows(const matrix& output, const vector& log_mass, const
     missing += difference;
     mass_sum += mass_error;
     cosine_sum += cosine;
-    f.output_error_max = std::max(f.output_error_max, output_error);
-    f.mass_error_max = std::max(f.mass_error_max, mass_error);
-    f.cosine_min = f.queries == 0 ? cosine : std::min(f.cosine_min, cosine);
+    f.output_error_max = (std::max)(f.output_error_max, output_error);
+    f.mass_error_max = (std::max)(f.mass_error_max, mass_error);
+    f.cosine_min = f.queries == 0 ? cosine : (std::min)(f.cosine_min, cosine);
     ++f.queries;
   }
   if (f.queries > 0) {
@@ -72,5 +70,3 @@ inline fidelity compare_rows(const matrix& output, const vector& log_mass, const
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -8,8 +8,6 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/precision.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// Sizes alone. Types and layouts of the inputs don't matter: rows are converted tile by tile.
@@ -43,11 +41,9 @@ inline head_sizes sizes_of_head(const kv_block& cache, const query_set& queries)
                    .blocks = static_cast<index_t>(queries.blocks().size()),
                    .has_masks = !cache.masks.empty()};
   for (const query_block& block : queries.blocks()) {
-    sizes.largest_block = std::max(sizes.largest_block, block.rows.rows());
+    sizes.largest_block = (std::max)(sizes.largest_block, block.rows.rows());
   }
   return sizes;
 }
 
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -15,8 +15,6 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/view/load.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// Of n queries q_i: μ = (1/n) Σ q_i and Σ = (1/n) Σ (q_i − μ)(q_i − μ)ᵀ.
@@ -50,7 +48,7 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
     std::vector<double> sum(static_cast<std::size_t>(depth), 0.0);
     for (const query_block& block : blocks) {
       for (index_t first = 0; first < block.rows.rows(); first += tile_rows) {
-        const index_t count = std::min(tile_rows, block.rows.rows() - first);
+        const index_t count = (std::min)(tile_rows, block.rows.rows() - first);
         const float_tile rows = load_rows(block.rows, first, count, buffer.data());
         double* to = tile.data();
         for (index_t i = 0; i < count; ++i, to += depth) {
@@ -85,5 +83,3 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

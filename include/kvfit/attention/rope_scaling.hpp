@@ -16,8 +16,6 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::rope_scaling {
 
 /// Frequencies by base alone. "NTK-aware" scaling is no more than another base.
@@ -149,8 +147,8 @@ inline std::vector<double> scaled_frequencies(const any_rope_scaling& scaling, d
       low = std::floor(low);
       high = std::ceil(high);
     }
-    low = std::max(low, 0.0);
-    high = std::min(high, dims - 1);
+    low = (std::max)(low, 0.0);
+    high = (std::min)(high, dims - 1);
     const double width = high == low ? 0.001 : high - low;
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
       const double ramp = std::clamp((static_cast<double>(i) - low) / width, 0.0, 1.0);
@@ -168,5 +166,3 @@ inline std::vector<double> scaled_frequencies(const any_rope_scaling& scaling, d
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

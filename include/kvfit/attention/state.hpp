@@ -12,8 +12,6 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// What one query knows of the keys it has seen: with logits s_j,
@@ -56,7 +54,7 @@ inline void merge(attention_state& into, const attention_state& from) noexcept {
     into.mass = from.mass;
     return;
   }
-  const float max = std::max(into.max, from.max);
+  const float max = (std::max)(into.max, from.max);
   const float mass_into = into.mass * std::exp(into.max - max);
   const float mass_from = from.mass * std::exp(from.max - max);
   const float mass = mass_into + mass_from;
@@ -101,5 +99,3 @@ inline void merge(attention_state& into, const attention_state& from) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

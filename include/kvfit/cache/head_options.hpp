@@ -13,8 +13,6 @@
 #include "kvfit/selection/joint.hpp"
 #include "kvfit/values/copy.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -26,7 +24,7 @@ inline compact_options head_options(const cache_options& options, const cache_la
   if (layer.rule) own.rule = *layer.rule;
   if (layer.rotation) own.refine.rotation = layer.rotation;
   if (options.memory) {
-    own.memory.cap = std::min(*options.memory, own.memory.cap.value_or(*options.memory));
+    own.memory.cap = (std::min)(*options.memory, own.memory.cap.value_or(*options.memory));
   }
   return own;
 }
@@ -48,5 +46,3 @@ inline compact_options copying(const compact_options& options) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

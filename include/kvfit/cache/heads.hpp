@@ -14,8 +14,6 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// A KV head of a cache. Layer numbers may have gaps, as where only global layers are compacted.
@@ -61,14 +59,15 @@ inline namespace KVFIT_ISA {
     ids.reserve(heads.size());
     index_t sum = 0;
     for (const head_rows& h : heads) {
-      const index_t least = std::min({h.id.layer, h.id.head, h.rows});
+      const index_t least = (std::min)({h.id.layer, h.id.head, h.rows});
       if (least < 0) {
         return error{errc::invalid_option, "heads", least, 0,
                      name(h.id) + ": layer, head and rows must not be negative"};
       }
-      if (h.rows > std::numeric_limits<index_t>::max() - sum) {
+      if (h.rows > (std::numeric_limits<index_t>::max)() - sum) {
         return error{errc::budget_out_of_range, "heads", h.rows,
-                     std::numeric_limits<index_t>::max() - sum, "rows of all heads exceed 63 bits"};
+                     (std::numeric_limits<index_t>::max)() - sum,
+                     "rows of all heads exceed 63 bits"};
       }
       sum += h.rows;
       ids.push_back(h.id);
@@ -83,5 +82,3 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

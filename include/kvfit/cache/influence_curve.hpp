@@ -17,8 +17,6 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// One measurement. The unit of the loss is the caller's, the same for all heads.
@@ -121,7 +119,7 @@ inline namespace KVFIT_ISA {
     influence_curve smooth = curve;
     const auto last = static_cast<index_t>(curve.points.size()) - 1;
     for (index_t i = 0; i <= last; ++i) {
-      const index_t reach = std::min({width / 2, i, last - i});
+      const index_t reach = (std::min)({width / 2, i, last - i});
       double sum = 0;
       for (index_t k = i - reach; k <= i + reach; ++k) {
         sum += curve.points[static_cast<std::size_t>(k)].loss;
@@ -166,5 +164,3 @@ inline std::vector<influence_point> convex_envelope(const influence_curve& curve
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

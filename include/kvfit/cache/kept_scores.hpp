@@ -15,8 +15,6 @@
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/core/config.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -51,8 +49,8 @@ inline double kept_bytes(const head_task& task) {
 inline void limit_kept(std::vector<char>& is_kept, std::span<const head_task> tasks,
                        index_t largest, int threads, const cache_options& options) {
   if (!options.memory) return;
-  const index_t under_way = std::min({lanes_of(largest, options), static_cast<index_t>(threads),
-                                      std::max<index_t>(static_cast<index_t>(tasks.size()), 1)});
+  const index_t under_way = (std::min)({lanes_of(largest, options), static_cast<index_t>(threads),
+                                        std::max<index_t>(static_cast<index_t>(tasks.size()), 1)});
   double left = static_cast<double>(*options.memory) -
                 static_cast<double>(under_way) * static_cast<double>(largest);
   for (std::size_t h = 0; h < tasks.size(); ++h) {
@@ -74,5 +72,3 @@ inline index_t kept_bytes(std::span<const char> is_kept, std::span<const head_ta
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

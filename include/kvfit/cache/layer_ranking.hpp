@@ -20,8 +20,6 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/selection/highest_attention.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::budgets {
 
 /// Each layer gets the rows that `uniform` gives its heads together; within it each head gets as
@@ -79,7 +77,7 @@ inline namespace KVFIT_ISA {
         const auto safe = static_cast<index_t>(std::floor(safeguard * static_cast<double>(even)));
         places.push_back(h);
         keys.push_back(std::move(importance[h]));
-        own.push_back({std::max(bounds[h].least, std::min(safe, even)), bounds[h].most});
+        own.push_back({(std::max)(bounds[h].least, (std::min)(safe, even)), bounds[h].most});
         of_layer += even;
         is_done[h] = 1;
       }
@@ -96,5 +94,3 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

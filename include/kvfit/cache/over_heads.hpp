@@ -19,8 +19,6 @@
 #include <exception>
 #endif
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -33,7 +31,7 @@ class first_failure {
   }
 
   /// The lowest place that failed; `nowhere` where none did.
-  static constexpr index_t nowhere = std::numeric_limits<index_t>::max();
+  static constexpr index_t nowhere = (std::numeric_limits<index_t>::max)();
   [[nodiscard]] index_t place() const noexcept { return lowest_; }
 
   void record(index_t place, error cause) noexcept {
@@ -108,5 +106,3 @@ result<void> over_heads(E&& how, index_t count, index_t at_once, const watch& by
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

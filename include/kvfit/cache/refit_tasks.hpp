@@ -25,8 +25,6 @@
 #include "kvfit/parallel/progress.hpp"
 #include "kvfit/selection/fixed.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -127,7 +125,7 @@ inline result<index_t> refits_within_memory(const cache_layer& layer,
     const auto planned = planned_memory(sizes_of(block, query_set(tasks[h].queries)),
                                         refit_options(layer, options, rows[h], *kept));
     if (!planned) return in_head(planned.error(), tasks[h].id);
-    largest = std::max(largest, planned->needed);
+    largest = (std::max)(largest, planned->needed);
   }
   return std::max<index_t>(1, *options.memory.cap / largest);
 }
@@ -158,5 +156,3 @@ result<void> refit_tasks(const cache_layer& layer, std::span<const std::vector<i
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -10,8 +10,6 @@
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/result.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// Lengths are rows a head, on average over the heads that are compacted: as memory counts them.
@@ -56,7 +54,7 @@ inline namespace KVFIT_ISA {
   }
   const auto& head = options.cache.head;
   if (!head.protect.is_empty()) {
-    return refuse("cache.head.protect", std::max(head.protect.first, head.protect.last), 0,
+    return refuse("cache.head.protect", (std::max)(head.protect.first, head.protect.last), 0,
                   "must be empty: sinks and recent rows set it");
   }
   if (const auto* rows = head.selection.get_if<selection::joint>();
@@ -72,5 +70,3 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -17,8 +17,6 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// Limits that hold for every head of a cache.
@@ -60,7 +58,7 @@ inline namespace KVFIT_ISA {
     std::vector<row_bounds> bounds;
     bounds.reserve(heads.size());
     for (const head_rows& h : heads) {
-      const index_t least = std::min(limits.at_least, h.rows);
+      const index_t least = (std::min)(limits.at_least, h.rows);
       // At a ratio of 1 a length beyond 53 bits must not be rounded on its way through a double.
       const index_t cap =
           limits.max_ratio < 1
@@ -86,9 +84,9 @@ inline namespace KVFIT_ISA {
       return error{errc::invalid_option, "bounds", low, high,
                    "of head number " + std::to_string(h) + ": need 0 <= least <= most"};
     }
-    if (high > std::numeric_limits<index_t>::max() - most) {
+    if (high > (std::numeric_limits<index_t>::max)() - most) {
       return error{errc::budget_out_of_range, "bounds", high,
-                   std::numeric_limits<index_t>::max() - most, "their sum exceeds 63 bits"};
+                   (std::numeric_limits<index_t>::max)() - most, "their sum exceeds 63 bits"};
     }
     least += low;
     most += high;
@@ -106,5 +104,3 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -17,8 +17,6 @@
 #include "kvfit/simd/product.hpp"
 #include "kvfit/simd/softmax.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -36,7 +34,7 @@ inline matrix weighted_values(const matrix& weights, const matrix& values,
     if (t == 0) out.middleRows(first, count).setZero();
     for (index_t k = 0; k < t; k += depth) {
       simd::multiply({weights.data() + first * t + k, t, 1}, {values.data() + k * d, d},
-                     {out.data() + first * d, d}, count, d, std::min(depth, t - k),
+                     {out.data() + first * d, d}, count, d, (std::min)(depth, t - k),
                      k == 0 ? simd::product_mode::assign : simd::product_mode::add);
     }
   });
@@ -95,5 +93,3 @@ inline fidelity judged_errors(const stages::problem& of, const stages::targets& 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -16,8 +16,6 @@
 #include "kvfit/refine/refiner.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -143,7 +141,7 @@ class head_memory {
       compare(space);
     }
     declare_sets(space, moves, fit_);
-    const index_t sets = std::min(moves.sets, moves.sets_at_once);
+    const index_t sets = (std::min)(moves.sets, moves.sets_at_once);
     fit_values_to(space, is_tied ? fit_.queries : many_times(1 + sets, fit_.queries),
                   is_tied ? 0 : sets);
     judge(space);
@@ -220,5 +218,3 @@ class head_memory {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -15,8 +15,6 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/core/workspace.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -61,7 +59,7 @@ class progressive_memory {
 
   [[nodiscard]] double result_of(index_t budget) const {
     workspace space;
-    declare_compacted(space, std::min(budget, sizes_.keys), sizes_.depth, sizes_.width);
+    declare_compacted(space, (std::min)(budget, sizes_.keys), sizes_.depth, sizes_.width);
     return space.most();
   }
 
@@ -73,5 +71,3 @@ class progressive_memory {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -9,8 +9,6 @@
 
 #include "kvfit/core/config.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// What was wrong. Every code is about the caller's input or the machine's means; numerical trouble
@@ -122,7 +120,7 @@ namespace kvfit {
 /// One error, compared by code: `fitted.error().code == kvfit::errc::non_finite`.
 struct error {
   /// Marks a size that does not apply.
-  static constexpr std::int64_t none = std::numeric_limits<std::int64_t>::min();
+  static constexpr std::int64_t none = (std::numeric_limits<std::int64_t>::min)();
 
   errc code = errc::invalid_option;
   /// Which argument, tensor or file.
@@ -202,5 +200,3 @@ inline namespace KVFIT_ISA {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -11,8 +11,6 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -91,7 +89,7 @@ class workspace {
   /// Bytes that others allocate: what a function called returns.
   void count(double bytes) noexcept {
     held_ += bytes;
-    most_ = std::max(most_, held_);
+    most_ = (std::max)(most_, held_);
   }
 
   /// Bytes held at most so far.
@@ -131,5 +129,3 @@ void allocate_buffers(Buffers& buffers, const Sizes&... sizes) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -29,8 +29,6 @@
 #include "kvfit/io/safetensors_read.hpp"
 #include "kvfit/view/row_view.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -184,11 +182,11 @@ inline index_t position_behind(const std::vector<capture_layer>& layers) {
   index_t next = 0;
   for (const capture_layer& layer : layers) {
     const auto positions = layer.key_positions();
-    next = std::max(next, positions.empty()
-                              ? layer.rows()
-                              : *std::max_element(positions.begin(), positions.end()) + 1);
+    next = (std::max)(next, positions.empty()
+                                ? layer.rows()
+                                : *std::max_element(positions.begin(), positions.end()) + 1);
   }
-  return std::min(next, index_t{1} << 53U);
+  return (std::min)(next, index_t{1} << 53U);
 }
 
 inline result<capture> read_capture(result<safetensors_file> read) {
@@ -251,5 +249,3 @@ inline result<capture> read_capture(result<safetensors_file> read) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

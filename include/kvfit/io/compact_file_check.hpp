@@ -16,8 +16,6 @@
 #include "kvfit/io/layer_tensors.hpp"
 #include "kvfit/view/load.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -60,7 +58,7 @@ result<void> encode_rows(const row_view& view, dtype storage, const std::string&
   std::vector<float> numbers(static_cast<std::size_t>(rows_at_once * cols));
   std::vector<std::byte> bytes(static_cast<std::size_t>(rows_at_once) * row_bytes);
   for (index_t first = 0; first < view.rows(); first += rows_at_once) {
-    const index_t count = std::min(rows_at_once, view.rows() - first);
+    const index_t count = (std::min)(rows_at_once, view.rows() - first);
     const auto loaded = load_rows(view, first, count, numbers.data());
     for (index_t i = 0; i < count; ++i) {
       const auto ok = encode_row(loaded.data + i * loaded.stride, cols, storage, first + i,
@@ -203,5 +201,3 @@ inline result<void> check_compact_layer(const compact_layer& layer, const compac
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

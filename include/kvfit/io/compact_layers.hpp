@@ -14,8 +14,6 @@
 #include "kvfit/io/attention_rule.hpp"
 #include "kvfit/view/row_view.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// The compact cache of one KV head, without owning it. It may have no rows.
@@ -54,7 +52,7 @@ inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
-inline constexpr index_t max_i32 = std::numeric_limits<std::int32_t>::max();
+inline constexpr index_t max_i32 = (std::numeric_limits<std::int32_t>::max)();
 
 /// Exponent all ones. By bits, so that it survives a consumer's -ffast-math.
 constexpr bool is_infinite_or_nan(float x) noexcept {
@@ -77,5 +75,3 @@ inline std::size_t first_bad_position(std::span<const index_t> positions, index_
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

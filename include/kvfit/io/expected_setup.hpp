@@ -22,8 +22,6 @@
 #include "kvfit/io/attention_rule_check.hpp"
 #include "kvfit/io/shown_name.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// Most bytes of a model's fingerprint: the 64 digits of a SHA-256 fit.
@@ -74,7 +72,7 @@ struct said_of_layer {
 
 /// Numbers that went through other types or another order of operations are the same.
 inline bool is_same(double a, double b) noexcept {
-  const double largest = std::max(std::abs(a), std::abs(b));
+  const double largest = (std::max)(std::abs(a), std::abs(b));
   return a == b || (std::isfinite(largest) && std::abs(a - b) <= 1e-6 * largest);
 }
 
@@ -248,5 +246,3 @@ inline result<void> check_against(std::string_view fingerprint, std::span<const 
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

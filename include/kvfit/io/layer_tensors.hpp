@@ -22,8 +22,6 @@
 #include "kvfit/io/tensor_view.hpp"
 #include "kvfit/view/row_view.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -53,8 +51,8 @@ inline std::optional<double> parse_number(std::string_view text) {
 /// The same where it is positive in fp32, finite and no subnormal.
 inline std::optional<float> parse_positive_float(std::string_view text) {
   const auto number = parse_number(text);
-  if (!number || !(*number >= static_cast<double>(std::numeric_limits<float>::min())) ||
-      !(*number <= static_cast<double>(std::numeric_limits<float>::max()))) {
+  if (!number || !(*number >= static_cast<double>((std::numeric_limits<float>::min)())) ||
+      !(*number <= static_cast<double>((std::numeric_limits<float>::max)()))) {
     return std::nullopt;
   }
   return static_cast<float>(*number);
@@ -215,5 +213,3 @@ inline row_view rows_of(const tensor_view& tensor, index_t first, index_t count)
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -23,8 +23,6 @@
 #include "kvfit/io/safetensors_header.hpp"
 #include "kvfit/io/tensor_view.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// Frees what `tensor_bytes` holds.
@@ -96,7 +94,7 @@ result<safetensors_file> load_safetensors(Source source, std::uint64_t size,
     needed = align_up(needed, size_of(entry.type)) + (entry.end - entry.begin);
   }
   safetensors_file file;
-  const bool fits = needed < std::numeric_limits<std::size_t>::max();
+  const bool fits = needed < (std::numeric_limits<std::size_t>::max)();
   if (fits) {
     const auto bytes = static_cast<std::size_t>(needed == 0 ? 1 : needed);
     file.memory.reset(
@@ -160,5 +158,3 @@ result<safetensors_file> load_safetensors(Source source, std::uint64_t size,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

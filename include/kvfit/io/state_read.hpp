@@ -28,8 +28,6 @@
 #include "kvfit/io/state_parts.hpp"
 #include "kvfit/io/state_rule.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -72,7 +70,7 @@ class state_reader {
       if (auto ok = take_layer(layer, state.info); !ok) return ok.error();
       cache.rows += layer.keys.rows();
       for (const head_report& head : layer.heads) {
-        if (head.rows_before > std::numeric_limits<index_t>::max() - cache.rows_before) {
+        if (head.rows_before > (std::numeric_limits<index_t>::max)() - cache.rows_before) {
           return from_.refuse("rows before compaction exceed 63 bits");
         }
         cache.rows_before += head.rows_before;
@@ -342,5 +340,3 @@ inline result<cache_state> read_state_bytes(std::span<const std::byte> bytes,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

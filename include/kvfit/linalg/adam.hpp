@@ -12,8 +12,6 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/workspace.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -25,7 +23,7 @@ struct adam_options {
   double epsilon = 1e-8;         ///< ε > 0
   /// A run ends after this many values in a row that were not below the mark by more than
   /// `improvement`, ≥ 1. The mark is the last value that was.
-  int patience = std::numeric_limits<int>::max();
+  int patience = (std::numeric_limits<int>::max)();
   double improvement = 0;  ///< ≥ 0
 };
 
@@ -133,5 +131,3 @@ class adam {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -10,8 +10,6 @@
 #include "kvfit/linalg/box.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::linalg {
 
 /// Weights inside the box, always finite, and how good they are.
@@ -41,7 +39,7 @@ inline namespace KVFIT_ISA {
                                          double scale) noexcept {
   double worst = 0;
   for (index_t j = 0; j < weights.size(); ++j) {
-    worst = std::max(worst, kkt_violation(weights[j], gradient[j], bounds));
+    worst = (std::max)(worst, kkt_violation(weights[j], gradient[j], bounds));
   }
   return scale > 0 ? worst / scale : worst;
 }
@@ -51,8 +49,8 @@ inline namespace KVFIT_ISA {
                                       const Eigen::VectorXd& gram_row_sums, const box& bounds) {
   const double from_target = simd::largest_size(moment.data(), moment.size());
   if (!std::isfinite(bounds.lower) || bounds.lower == 0) return from_target;
-  return std::max(from_target, std::abs(bounds.lower) *
-                                   simd::largest_size(gram_row_sums.data(), gram_row_sums.size()));
+  return (std::max)(from_target, std::abs(bounds.lower) * simd::largest_size(gram_row_sums.data(),
+                                                                             gram_row_sums.size()));
 }
 
 /// Counts the weights on either bound into the report.
@@ -67,5 +65,3 @@ inline void count_bounds(const Eigen::VectorXd& weights, const box& bounds,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -16,8 +16,6 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -61,7 +59,7 @@ class growing_cholesky {
   growing_cholesky() = default;
 
   void declare(workspace& space, index_t rows, index_t capacity) {
-    const index_t most = std::min(rows, capacity);
+    const index_t most = (std::min)(rows, capacity);
     space.reserve(place_, most);
     space.add(columns_, capacity, rows);
     space.add(factor_, many_times(most, most + 1) / 2);
@@ -181,7 +179,7 @@ class growing_cholesky {
   /// Counts the `count` columns that lie from `size_` on in.
   void factor_in(index_t count) {
     for (index_t done = 0; done < count; done += block) {
-      const index_t many = std::min(block, count - done);
+      const index_t many = (std::min)(block, count - done);
       multiply_by_others(many);
       for (index_t c = 0; c < many; ++c) count_in(c);
     }
@@ -235,7 +233,7 @@ class growing_cholesky {
       return;
     }
     const index_t k = rank();
-    if (k == std::min(rows(), capacity())) return;  // they span everything
+    if (k == (std::min)(rows(), capacity())) return;  // they span everything
     double* onto = factor_.data() + packed(k);
     for (index_t i = 0; i < k; ++i) onto[i] = products_with(c)[at(i)] / (norms_[at(i)] * norm);
     solve_lower(onto, k);
@@ -310,5 +308,3 @@ class growing_cholesky {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
-
-#include "kvfit/core/restore_min_max.hpp"

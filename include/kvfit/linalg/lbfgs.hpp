@@ -14,8 +14,6 @@
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -44,7 +42,7 @@ struct lbfgs_buffers {
   /// The same with the pairs that at most `steps` steps leave.
   void declare(workspace& space, index_t size, int memory, int steps) {
     declare(space, size);
-    space.count(double_bytes(2 * (std::min(memory, steps) + 1), size));
+    space.count(double_bytes(2 * ((std::min)(memory, steps) + 1), size));
   }
 };
 
@@ -157,5 +155,3 @@ class lbfgs {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -16,8 +16,6 @@
 #include "kvfit/linalg/power_iteration.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -91,7 +89,7 @@ struct projected_gradient_options {
   double sigma = options.sigma.value_or(0.0);
   if (options.iterations > 0 && !options.sigma)
     sigma = largest_singular_value(m, options.power).sigma;
-  const double step = 1.0 / std::max(sigma * sigma, 1e-6);
+  const double step = 1.0 / (std::max)(sigma * sigma, 1e-6);
   Eigen::VectorXd current = out.weights;
   Eigen::VectorXd best_gradient = gradient;
   for (; report.iterations < options.iterations; ++report.iterations) {
@@ -120,5 +118,3 @@ struct projected_gradient_options {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -15,8 +15,6 @@
 #include "kvfit/linalg/matrix_ref.hpp"
 #include "kvfit/simd/double_vectors.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 
@@ -33,7 +31,7 @@ inline double_matrix solve_unpivoted(const const_matrix_ref& x, const const_matr
     if (simd::all_finite(out.data(), out.rows() * out.cols())) {
       report.tier = least_squares_tier::qr_unpivoted;
       report.condition = qr.condition();
-      report.rank = lambda > 0 ? x.cols() : std::min(x.rows(), x.cols());
+      report.rank = lambda > 0 ? x.cols() : (std::min)(x.rows(), x.cols());
       return out;
     }
   }
@@ -82,5 +80,3 @@ inline void declare_published_least_squares(workspace& space, index_t n, index_t
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
-
-#include "kvfit/core/restore_min_max.hpp"

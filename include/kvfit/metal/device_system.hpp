@@ -17,8 +17,6 @@
 #include "kvfit/metal/kernels/shared/factor_arguments.h"
 #include "kvfit/metal/kernels/shared/product_arguments.h"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::metal {
 
 /// Columns that a factor takes at most; more belong to the CPU.
@@ -56,7 +54,7 @@ class device_system {
     constexpr index_t block = 32;
     for (index_t top = 0; top < n; top += block) {
       for (index_t j = 0; j < t; ++j) {
-        for (index_t i = top; i < std::min(top + block, n); ++i) {
+        for (index_t i = top; i < (std::min)(top + block, n); ++i) {
           columns[j * n + i] = x.data()[i * t + j];
         }
       }
@@ -94,7 +92,7 @@ class device_system {
     double least = 1;
     for (index_t j = 0; j < t_; ++j) {
       const auto pivot = static_cast<double>(factor_.as<float>()[j * t_ + j]);
-      least = std::min(least, pivot * pivot / static_cast<double>(gram()[j * t_ + j]));
+      least = (std::min)(least, pivot * pivot / static_cast<double>(gram()[j * t_ + j]));
     }
     return least;
   }
@@ -235,5 +233,3 @@ class device_system {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
-
-#include "kvfit/core/restore_min_max.hpp"

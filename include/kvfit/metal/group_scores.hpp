@@ -16,8 +16,6 @@
 #include "kvfit/metal/score.hpp"
 #include "kvfit/metal/score_runner.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {
 
@@ -141,7 +139,7 @@ class group_scores {
     is_scored_[group] = true;
     std::vector<kept_request*> wanted;
     std::vector<score_request> requests;
-    const std::size_t end = std::min((group + 1) * group_size, slots_.size());
+    const std::size_t end = (std::min)((group + 1) * group_size, slots_.size());
     for (std::size_t i = group * group_size; i < end; ++i) {
       slot_of_head& slot = slots_[i];
       record_(i, score_runner{this, &keep});
@@ -181,5 +179,3 @@ class group_scores {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -21,8 +21,6 @@
 #include "kvfit/metal/kernels/shared/attention_arguments.h"
 #include "kvfit/view/load.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::metal {
 
 /// Counts in kernels are below this.
@@ -112,7 +110,7 @@ inline result<placed_rows> copy_rows(device& on, const row_view& rows,
   if (!memory) return memory.error();
   constexpr index_t piece = 32;
   for (index_t first = 0; first < rows.rows(); first += piece) {
-    const index_t count = std::min(piece, rows.rows() - first);
+    const index_t count = (std::min)(piece, rows.rows() - first);
     float* const to = memory->template as<float>() + first * cols;
     const float_tile tile = detail::load_visible_rows(rows, bias, first, count, to);
     for (index_t i = 0; tile.data != to && i < count; ++i) {
@@ -278,5 +276,3 @@ inline result<placed_head> place_head(device& on, const kv_block& cache, const q
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -18,8 +18,6 @@
 #include "kvfit/metal/kernels/shared/pursuit_arguments.h"
 #include "kvfit/selection/omp.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {
 
@@ -45,7 +43,7 @@ class device_columns {
 
   result<std::span<const index_t>> best(const vector& residual, std::span<const char> open,
                                         index_t count) {
-    count = std::min(count, keys_);
+    count = (std::min)(count, keys_);
     rows_.clear();
     if (count <= 0) return std::span<const index_t>(rows_);
     const std::lock_guard<std::mutex> guard(on_->mutex);
@@ -210,5 +208,3 @@ class device_columns {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
-
-#include "kvfit/core/restore_min_max.hpp"

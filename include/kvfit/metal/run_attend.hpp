@@ -15,8 +15,6 @@
 #include "kvfit/metal/attend.hpp"
 #include "kvfit/metal/device_executor.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {
 
@@ -32,7 +30,7 @@ inline bool takes_attention(const placement& from, std::span<const checked_atten
     }
     if (head.request->queries.rows() >= largest_count) return false;
     if (bytes > static_cast<double>(
-                    head.request->options.memory.value_or(std::numeric_limits<index_t>::max()))) {
+                    head.request->options.memory.value_or((std::numeric_limits<index_t>::max)()))) {
       return false;
     }
   }
@@ -113,5 +111,3 @@ inline bool takes_attention(const placement& from, std::span<const checked_atten
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::metal
-
-#include "kvfit/core/restore_min_max.hpp"

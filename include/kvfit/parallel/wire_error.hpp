@@ -13,8 +13,6 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/error.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -26,7 +24,7 @@ struct sent_text {
 
   sent_text() = default;
   explicit sent_text(std::string_view text) noexcept {
-    std::size_t end = std::min(text.size(), Bytes);
+    std::size_t end = (std::min)(text.size(), Bytes);
     if (end < text.size()) {
       const auto is_within = [](char c) {
         return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;
@@ -65,5 +63,3 @@ static_assert(std::is_trivially_copyable_v<wire_error>);
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -22,8 +22,6 @@
 #include "kvfit/queries/reader.hpp"
 #include "kvfit/queries/reference_queries.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// Compacts one layer with the queries given, all heads of it: `compact_layer(layer, queries)`.
@@ -156,7 +154,7 @@ class layerwise {
     const index_t tokens = text.hidden.rows();
     text.chunks.clear();
     for (index_t from = 0; from < tokens; from += read_.options().chunk) {
-      const index_t count = std::min(read_.options().chunk, tokens - from);
+      const index_t count = (std::min)(read_.options().chunk, tokens - from);
       const matrix part = text.hidden.middleRows(from, count);
       auto rows = read_.project(layer, part, text.reading->position + from);
       if (!rows) return rows.error();
@@ -255,5 +253,3 @@ template <engine E, executor X, layer_compaction Compact>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

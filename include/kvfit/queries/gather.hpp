@@ -25,8 +25,6 @@
 #include "kvfit/queries/subsample.hpp"
 #include "kvfit/queries/synthetic_rows.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// How many queries `gather_queries` takes, and which.
@@ -94,7 +92,7 @@ class gathering {
     index_t bytes = static_cast<index_t>(sizeof(index_t));
     for (const index_t l : layers_) {
       const layer_shape& shape = read_.shape(l);
-      group = std::max(group, shape.query_heads / shape.kv_heads);
+      group = (std::max)(group, shape.query_heads / shape.kv_heads);
       bytes += shape.query_heads * shape.key_size * static_cast<index_t>(sizeof(float));
     }
     bytes_ = bytes;
@@ -313,5 +311,3 @@ template <engine E, executor X>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -16,8 +16,6 @@
 #include "kvfit/queries/reader.hpp"
 #include "kvfit/queries/sampler.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// When a text ends of itself.
@@ -75,7 +73,7 @@ template <engine E, executor X>
   }
   return detail::catch_bad_alloc("generate", [&]() -> result<std::vector<token>> {
     const index_t left = read.model().positions() - live.first_position() - live.rows(0);
-    const index_t most = std::min(limits.tokens, left);
+    const index_t most = (std::min)(limits.tokens, left);
     std::vector<token> text;
     while (static_cast<index_t>(text.size()) < most) {
       const auto columns = static_cast<std::size_t>(logits.cols());
@@ -101,5 +99,3 @@ template <engine E, executor X>
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -15,8 +15,6 @@
 #include "kvfit/core/matrix.hpp"
 #include "kvfit/queries/engine.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -103,7 +101,7 @@ class live_cache {
     assert(more.cols() == memory.cols());
     const index_t needed = rows + more.rows();
     if (memory.rows() < needed) {
-      memory.conservativeResize(std::max(needed, 2 * memory.rows()), memory.cols());
+      memory.conservativeResize((std::max)(needed, 2 * memory.rows()), memory.cols());
     }
     memory.middleRows(rows, more.rows()) = more;
   }
@@ -123,5 +121,3 @@ class live_cache {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -13,8 +13,6 @@
 #include "kvfit/core/refuse_number.hpp"
 #include "kvfit/core/result.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -86,11 +84,9 @@ inline namespace KVFIT_ISA {
 [[nodiscard]] inline std::vector<index_t> rows_there(std::span<const index_t> asked,
                                                      std::span<const index_t> obtained) {
   std::vector<index_t> kept;
-  for (std::size_t i = 0; i < asked.size(); ++i) kept.push_back(std::min(asked[i], obtained[i]));
+  for (std::size_t i = 0; i < asked.size(); ++i) kept.push_back((std::min)(asked[i], obtained[i]));
   return kept;
 }
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -13,8 +13,6 @@
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -40,7 +38,7 @@ inline std::vector<index_t> keepable_rows_as_they_stand(const selection_problem&
 }
 
 inline std::size_t count_kept(const std::vector<index_t>& rows, const selection_problem& problem) {
-  return std::min(rows.size(), static_cast<std::size_t>(problem.budget));
+  return (std::min)(rows.size(), static_cast<std::size_t>(problem.budget));
 }
 
 }  // namespace KVFIT_ISA
@@ -138,5 +136,3 @@ static_assert(selection_policy<selection::first> && selection_policy<selection::
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::selection
-
-#include "kvfit/core/restore_min_max.hpp"

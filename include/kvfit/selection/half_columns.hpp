@@ -13,8 +13,6 @@
 #include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/half_dot.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
@@ -51,7 +49,7 @@ class half_columns {
     norms.resize(keys);
     std::fill_n(norms.data(), keys, 0.0F);
     std::fill_n(lost_.data(), keys, 0.0F);
-    const index_t tail = std::min(words_.cols(), simd::lanes);  // what no number may fill
+    const index_t tail = (std::min)(words_.cols(), simd::lanes);  // what no number may fill
     for (index_t p = 0; p < columns.parts(); ++p) {
       const column_part part = columns.part(p);
       const float* factors = columns.factors().data() + part.first;
@@ -105,5 +103,3 @@ inline bool may_hold_halves(index_t queries, index_t keys, bool has_floats,
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -12,8 +12,6 @@
 #include "kvfit/attention/score_options.hpp"
 #include "kvfit/core/index.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::selection {
 
 /// The ⌊attention_share · t⌋ keys of the largest rms attention, ties to the earlier row; then each
@@ -47,7 +45,7 @@ struct joint {
 
 /// While fewer than `limit` rows are chosen: this many a round, refit every so many rounds.
 struct omp_step {
-  index_t limit = std::numeric_limits<index_t>::max();
+  index_t limit = (std::numeric_limits<index_t>::max)();
   index_t keys_per_round = 1;
   index_t refit_interval = 1;
 };
@@ -81,7 +79,7 @@ struct omp {
 
   /// The paper's progressive schedule.
   static std::vector<omp_step> progressive() {
-    return {{300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<index_t>::max(), 4, 2}};
+    return {{300, 1, 1}, {1500, 2, 2}, {(std::numeric_limits<index_t>::max)(), 4, 2}};
   }
 };
 
@@ -132,5 +130,3 @@ struct given {
 };
 
 }  // namespace kvfit::selection
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -17,8 +17,6 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// One head, scored, from which `budget` rows are to be kept.
@@ -30,7 +28,7 @@ struct selection_problem {
   index_t budget = 0;                        ///< 1 … T
   /// Bytes a selection may spend on storing n × T numbers, those of the score pass among them;
   /// where they do not fit, it recomputes them.
-  index_t memory_cap = std::numeric_limits<index_t>::max();
+  index_t memory_cap = (std::numeric_limits<index_t>::max)();
   /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected or
   /// hidden.
   index_t first_row = 0;
@@ -141,5 +139,3 @@ constexpr bool refines_by_default(const S&) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -18,9 +18,15 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"  // xsimd has no such pair
-
+// xsimd calls functions named min and max. windows.h defines macros of these names, unless NOMINMAX
+// is defined: they are put aside meanwhile. kvfit itself writes (std::min) and (std::max).
+#pragma push_macro("min")
+#pragma push_macro("max")
+#undef min
+#undef max
 #include <xsimd/xsimd.hpp>
+#pragma pop_macro("max")
+#pragma pop_macro("min")
 
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
@@ -191,5 +197,3 @@ inline float sum(batch x) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -8,8 +8,6 @@
 
 #include "kvfit/simd/batch.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
 
@@ -80,12 +78,10 @@ batch sum_lanes(const float* x, const float* y, index_t n, Step step) noexcept {
   constexpr index_t block = 64 * lanes;
   double total = 0.0;
   for (index_t i = 0; i < n; i += block) {
-    total += static_cast<double>(dot32(x + i, y + i, std::min(block, n - i)));
+    total += static_cast<double>(dot32(x + i, y + i, (std::min)(block, n - i)));
   }
   return total;
 }
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -10,8 +10,6 @@
 
 #include "kvfit/simd/batch64.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {
 
@@ -24,7 +22,7 @@ inline namespace KVFIT_ISA {
     b = multiply_add(load(x + i + lanes64), load(y + i + lanes64), b);
   }
   for (; i < n; i += lanes64) {
-    const index_t count = std::min(lanes64, n - i);
+    const index_t count = (std::min)(lanes64, n - i);
     a = multiply_add(load_first(x + i, count, 0.0), load_first(y + i, count, 0.0), a);
   }
   return sum(a + b);
@@ -88,5 +86,3 @@ inline void scale(double* y, double a, index_t n) noexcept {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
-
-#include "kvfit/core/restore_min_max.hpp"

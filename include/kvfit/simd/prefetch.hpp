@@ -8,8 +8,6 @@
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/index.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::simd {
 
 /// `bytes` bytes from `data` on that the caller will read soon. Only a hint: no result depends on
@@ -34,11 +32,11 @@ class fetcher {
   fetcher(const prefetch_range& next, index_t steps, const void* elsewhere) noexcept
       : at_(static_cast<const std::byte*>(next.bytes > 0 ? next.data : elsewhere)),
         left_(std::max<index_t>(next.bytes, 0)),
-        step_(std::min(line, left_ / std::max<index_t>(steps, 1) + 1)) {}
+        step_((std::min)(line, left_ / std::max<index_t>(steps, 1) + 1)) {}
 
   void step() noexcept {
     __builtin_prefetch(at_, 0, 2);
-    const index_t on = std::min(step_, left_);
+    const index_t on = (std::min)(step_, left_);
     at_ += on;
     left_ -= on;
   }
@@ -54,5 +52,3 @@ class fetcher {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::simd
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -12,8 +12,6 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/make_view.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// What shares a scale in a cache of int8 or fp8, and so where the scales lie.
@@ -92,7 +90,7 @@ inline result<void> check_room(dtype type, index_t total, index_t run, std::size
     return refuse_memory("dim", run, block_length, "must be a multiple of the block");
   }
   const index_t units = is_block(type) ? total / block_length : total;
-  constexpr index_t most = std::numeric_limits<index_t>::max();
+  constexpr index_t most = (std::numeric_limits<index_t>::max)();
   if (units > most / static_cast<index_t>(size_of(type))) {
     return refuse_memory("memory", error::none, error::none, "exceeds 64 bits");
   }
@@ -211,5 +209,3 @@ result<group_scales> scales_of(const row_memory& memory, index_t page_stride,
 }  // namespace detail
 
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -11,8 +11,6 @@
 #include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_view.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -101,7 +99,7 @@ struct float_tile {
 /// fetched one by one. No allocation.
 inline simd::prefetch_range memory_of_rows(const row_view& view, index_t first,
                                            index_t count) noexcept {
-  count = std::min(count, view.rows() - first);
+  count = (std::min)(count, view.rows() - first);
   if (count <= 0 || view.empty() || !view.is_plain() || view.col_stride() != 1) return {};
   const index_t stride = view.row_stride();
   if (stride < view.cols() || stride > 2 * view.cols()) return {};
@@ -122,5 +120,3 @@ inline matrix gather_rows(const row_view& view, std::span<const index_t> rows) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -11,8 +11,6 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/row_view.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 /// How a pool is cut into pages.
@@ -41,8 +39,8 @@ class extent {
 
  private:
   void add_product(index_t a, index_t b) noexcept {  // a ≥ 0
-    constexpr index_t most = std::numeric_limits<index_t>::max();
-    if (b == std::numeric_limits<index_t>::min()) {
+    constexpr index_t most = (std::numeric_limits<index_t>::max)();
+    if (b == (std::numeric_limits<index_t>::min)()) {
       fits_ = fits_ && a == 0;
       return;
     }
@@ -254,5 +252,3 @@ inline result<row_view> make_paged_view(const row_memory& memory, std::span<cons
 }
 
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

@@ -16,8 +16,6 @@
 #include "kvfit/core/result.hpp"
 #include "kvfit/view/row_memory.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit {
 
 namespace detail {
@@ -241,7 +239,7 @@ template <std::ranges::contiguous_range Range>
 result<row_view> make_view(Range&& elements, index_t rows, index_t cols) {
   // clang-format on
   const auto length = static_cast<index_t>(std::ranges::size(elements));
-  constexpr index_t most = std::numeric_limits<index_t>::max();
+  constexpr index_t most = (std::numeric_limits<index_t>::max)();
   const bool is_product = rows >= 0 && cols >= 0 && (cols == 0 || rows <= most / cols);
   if (!is_product || rows * cols != length) {
     return error{errc::shape_mismatch, "elements", length, is_product ? rows * cols : error::none,
@@ -251,5 +249,3 @@ result<row_view> make_view(Range&& elements, index_t rows, index_t cols) {
 }
 
 }  // namespace kvfit
-
-#include "kvfit/core/restore_min_max.hpp"

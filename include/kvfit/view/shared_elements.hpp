@@ -13,8 +13,6 @@
 #include "kvfit/view/decode.hpp"
 #include "kvfit/view/row_map.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
@@ -92,7 +90,7 @@ inline std::optional<row_pair> shared_elements(const element_rows& of) {
     const start& b = starts[k];
     if (residue(a.offset) != residue(b.offset)) continue;
     if ((b.offset - a.offset) / step >= of.count) continue;
-    const row_pair pair{std::min(a.row, b.row), std::max(a.row, b.row)};
+    const row_pair pair{(std::min)(a.row, b.row), (std::max)(a.row, b.row)};
     if (!found || pair.second < found->second) found = pair;
   }
   return found;
@@ -100,5 +98,3 @@ inline std::optional<row_pair> shared_elements(const element_rows& of) {
 
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::detail
-
-#include "kvfit/core/restore_min_max.hpp"

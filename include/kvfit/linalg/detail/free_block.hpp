@@ -14,8 +14,6 @@
 #include "kvfit/linalg/detail/triangular.hpp"
 #include "kvfit/linalg/detail/triangular_vector.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -108,7 +106,7 @@ class free_block {
   [[nodiscard]] double smallest_pivot_sq(index_t size) const {
     if (size == 0) return 1;
     double pivot = own_.factor(0, 0);
-    for (index_t j = 1; j < size; ++j) pivot = std::min(pivot, own_.factor(j, j));
+    for (index_t j = 1; j < size; ++j) pivot = (std::min)(pivot, own_.factor(j, j));
     return pivot * pivot;
   }
 
@@ -124,5 +122,3 @@ class free_block {
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
-
-#include "kvfit/core/restore_min_max.hpp"

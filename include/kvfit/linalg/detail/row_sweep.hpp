@@ -15,8 +15,6 @@
 #include "kvfit/simd/batch.hpp"
 #include "kvfit/simd/batch64.hpp"
 
-#include "kvfit/core/undefine_min_max.hpp"
-
 namespace kvfit::linalg {
 inline namespace KVFIT_ISA {
 namespace detail {
@@ -178,7 +176,7 @@ inline void keep_largest(const float* x, index_t size, float* largest) noexcept 
   for (; j + simd::lanes <= size; j += simd::lanes) {
     simd::store(largest + j, taken(simd::load(x + j), simd::load(largest + j)));
   }
-  for (; j < size; ++j) largest[j] = std::max(largest[j], std::abs(x[j]));
+  for (; j < size; ++j) largest[j] = (std::max)(largest[j], std::abs(x[j]));
 }
 
 /// y_j = x_j · factors_j.
@@ -193,5 +191,3 @@ inline void multiply_each(const float* x, const float* factors, index_t size, fl
 }  // namespace detail
 }  // namespace KVFIT_ISA
 }  // namespace kvfit::linalg
-
-#include "kvfit/core/restore_min_max.hpp"
