@@ -29,7 +29,7 @@ inline namespace KVFIT_ISA {
 inline double largest_head_bytes(std::span<const head_task> tasks) {
   double most = 0;
   for (const head_task& task : tasks) {
-    most = std::max(most, attention_device_bytes(query_set(task.queries), task.block));
+    most = (std::max)(most, attention_device_bytes(query_set(task.queries), task.block));
   }
   return most;
 }
@@ -45,9 +45,9 @@ inline compact_options placed_head_options(guarded_device& on, const cache_view&
 /// Whether the caps of `options` hold every head by itself, the device's memory included.
 inline bool fits_cap_alone(guarded_device& on, const cache_view& cache, const cache_plan& plan,
                            const cache_options& options) {
-  constexpr index_t none = std::numeric_limits<index_t>::max();
+  constexpr index_t none = (std::numeric_limits<index_t>::max)();
   const index_t cap =
-      std::min(options.memory.value_or(none), options.head.memory.cap.value_or(none));
+      (std::min)(options.memory.value_or(none), options.head.memory.cap.value_or(none));
   const double device = largest_head_bytes(plan.tasks);
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     const head_task& task = plan.tasks[i];
