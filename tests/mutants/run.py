@@ -167,7 +167,7 @@ class Programs:
         if first is not None:
             base.append(f"-I{first}")
         base += [*self.recipe.flags, f"-I{self.recipe.root}/include", *flags]
-        if self.header is not None:
+        if self.header is not None and source.name != "main.cpp":  # which defines Catch2's own
             base += ["-include", str(self.header)]
         return base + ["-c", str(source)]
 
