@@ -13,6 +13,7 @@
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
+#include "kvfit/selection/candidate_columns.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/picked_basis.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
@@ -77,16 +78,18 @@ inline void declare_span(workspace& space, const head_sizes& sizes, bool folds, 
 /// Products with the basis that are made together.
 inline constexpr index_t explained_at_once = 48;
 
-/// out_j −= what the basis explains of ‖a_j‖², for all T keys. `cancelled` where `stop` is due.
-/// Cost n · T · size of the basis, in products wide enough to read the columns seldom.
-inline result<void> subtract_explained(sketched_columns& columns, const picked_basis& basis,
-                                       const stop_when& stop, vector& out) {
+/// out_j −= what the basis explains of ‖a_j‖², for all columns. `cancelled` where `stop` is due.
+/// Cost: columns · their length · size of the basis, in products wide enough to read columns
+/// seldom.
+inline result<void> subtract_explained(candidate_columns& columns, const picked_basis& basis,
+                                       const executor_ref& threads, const stop_when& stop,
+                                       vector& out) {
   matrix products;
   for (index_t first = 0; first < basis.size(); first += explained_at_once) {
     if (const auto ok = check_stop(stop, "selection"); !ok) return ok;
     const index_t many = (std::min)(explained_at_once, basis.size() - first);
     columns.correlate(transposed(basis.rows(first, many)), products);
-    over_pieces(columns.threads(), columns.keys(), mass_columns::piece,
+    over_pieces(threads, columns.keys(), mass_columns::piece,
                 [&](index_t from, index_t count) noexcept {
                   for (index_t j = from; j < from + count; ++j) {
                     const float* const row = row_of(products, j);

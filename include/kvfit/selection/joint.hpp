@@ -69,6 +69,10 @@ inline result<void> check_settings(const selection::joint& policy) {
                  "the one at this place must be finite and not negative, is " +
                      kvfit::detail::number_text(factor)};
   }
+  if (policy.candidates < 0) {
+    return error{errc::invalid_option, "joint.candidates", policy.candidates, 0,
+                 "must not be negative"};
+  }
   if (policy.sketch < 0) {
     return error{errc::invalid_option, "joint.sketch", policy.sketch, 0, "must not be negative"};
   }
@@ -76,10 +80,11 @@ inline result<void> check_settings(const selection::joint& policy) {
 }
 
 /// Keeps rows by attention and searches for the others. Weights are left to the bias fit. Cost: n ·
-/// T · (1 + d_v) multiply-adds to begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key
-/// examined (two to four a pick), n counted after folding; n · T a row by attention, of which 48
-/// share a reading of the columns. Memory: the exponentials as for `omp`, T · (1 + d_v + 8 sweep +
-/// max(sketch, 5 t)) + r · (t + 7 sweep) + n · (1 + d_v) floats beside, r the rows after folding.
+/// T · (2 + d_v) multiply-adds to begin with, n · r · (2 r + c) for r rows by attention and c
+/// candidates, c · (6 sweep + 1 + d_v) a pick, and n · c a key examined (two to four a pick), n
+/// counted after folding. Memory: the exponentials as for `omp`; T · (1 + d_v), while the
+/// candidates are chosen; c · (n + 1 + d_v + 8 sweep) and n · (t + 7 sweep + 1 + d_v) floats, and
+/// T · max(sketch, 5 t) where queries are folded.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
@@ -110,34 +115,49 @@ inline void declare(workspace& space, const selection::joint& policy, const head
   const index_t folded = detail::folded_rows(policy, sizes.budget);
   const bool folds = folds_columns(folded, sizes.queries, keys, sizes.memory_cap);
   const index_t rows = folds ? folded : sizes.queries;
+  const index_t attended = detail::rows_by_attention(policy, sizes.budget);
+  const index_t candidates = detail::search_candidates(policy, keys, sizes.budget);
   target_columns().declare(space, sizes.queries, sizes.width);
   mass_columns::declare(space, sizes);
   space.count(float_bytes(sizes.queries));
   if (folds) sketch_buffers().declare(space, sizes.queries, keys, rows);
   space.count(static_cast<double>(keys));  // which keys are open
-  detail::joint_buffers().declare(space, keys, rows, targets, sweep);
-  space.count(float_bytes(keys));  // scores times the prior
+  space.count(2 * float_bytes(keys));      // norms, scores times the prior
   detail::picked_basis().declare(space, sizes.budget, rows);
   space.count(grown_bytes(double_bytes(sizes.budget)));
-  const index_t attended = detail::rows_by_attention(policy, sizes.budget);
   if (attended > 0) {
     const workspace::phase taking(space);
     selection::highest_rows_buffers().declare(space, attended);
     detail::declare_span(space, sizes, folds, rows, attended);
   }
   {
-    const workspace::phase starting(space);  // targets, across, and what is left of them
-    space.count(float_bytes(attended > 0 ? 3 : 2, rows, targets) + float_bytes(attended, targets) +
-                float_bytes(rows));
+    const workspace::phase starting(space);  // of all keys
+    space.count(float_bytes(keys, targets));
+    {
+      // Targets, across, and what is left of them.
+      const workspace::phase correlating(space);
+      space.count(float_bytes(attended > 0 ? 3 : 2, rows, targets) +
+                  float_bytes(attended, targets) + float_bytes(rows));
+    }
+    if (candidates < keys) {
+      selection::best_rows().declare(space, candidates);
+      space.count(static_cast<double>(keys) + float_bytes(candidates, targets));
+      detail::candidate_columns::declare(space, sizes, folds, rows, candidates);
+    }
   }
-  detail::declare_explained(space, keys, rows, attended);
+  space.count(float_bytes(candidates, targets));
+  if (candidates < keys) {
+    detail::candidate_columns::declare(space, sizes, folds, rows, candidates);
+  }
+  detail::joint_buffers().declare(space, candidates, rows, targets, sweep);
+  detail::declare_explained(space, candidates, rows, attended);
   {
     const workspace::phase examining(space);
-    space.count(static_cast<double>(keys) + grown_bytes(double_bytes(2, sweep)));
+    space.count(static_cast<double>(candidates) + grown_bytes(double_bytes(2, sweep)));
     selection::best_rows().declare(space, sweep);
     selection::best_rows().declare(space, sweep);
     space.count(float_bytes(3, sweep, rows) + float_bytes(sweep, sizes.budget));
-    if (!folds) mass_columns::declare_columns(space, sizes, sweep);
+    if (!folds && candidates == keys) mass_columns::declare_columns(space, sizes, sweep);
     space.count(float_bytes(2 * sweep, targets));
   }
   fill_buffers().declare(space, keys, sizes.budget);
