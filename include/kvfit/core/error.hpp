@@ -120,7 +120,7 @@ namespace kvfit {
 /// One error, compared by code: `fitted.error().code == kvfit::errc::non_finite`.
 struct error {
   /// Marks a size that does not apply.
-  static constexpr std::int64_t none = std::numeric_limits<std::int64_t>::min();
+  static constexpr std::int64_t none = (std::numeric_limits<std::int64_t>::min)();
 
   errc code = errc::invalid_option;
   /// Which argument, tensor or file.

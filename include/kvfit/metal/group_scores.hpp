@@ -139,7 +139,7 @@ class group_scores {
     is_scored_[group] = true;
     std::vector<kept_request*> wanted;
     std::vector<score_request> requests;
-    const std::size_t end = std::min((group + 1) * group_size, slots_.size());
+    const std::size_t end = (std::min)((group + 1) * group_size, slots_.size());
     for (std::size_t i = group * group_size; i < end; ++i) {
       slot_of_head& slot = slots_[i];
       record_(i, score_runner{this, &keep});

@@ -111,7 +111,7 @@ inline result<placed_rows> copy_rows(device& on, const row_view& rows,
   if (!memory) return memory.error();
   constexpr index_t piece = 32;
   for (index_t first = 0; first < rows.rows(); first += piece) {
-    const index_t count = std::min(piece, rows.rows() - first);
+    const index_t count = (std::min)(piece, rows.rows() - first);
     float* const to = memory->template as<float>() + first * cols;
     const float_tile tile = detail::load_visible_rows(rows, bias, first, count, to);
     for (index_t i = 0; tile.data != to && i < count; ++i) {

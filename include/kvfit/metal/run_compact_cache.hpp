@@ -40,7 +40,7 @@ inline double largest_head_bytes(guarded_device& on, const cache_view& cache,
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     const head_task& task = plan.tasks[i];
     const auto own = placed_head_options(on, cache, options, task, plan.rows[i]);
-    most = std::max(most, score_device_bytes(query_set(task.queries), task.block, own));
+    most = (std::max)(most, score_device_bytes(query_set(task.queries), task.block, own));
   }
   return most;
 }
@@ -48,9 +48,9 @@ inline double largest_head_bytes(guarded_device& on, const cache_view& cache,
 /// Whether the caps of `options` hold every head by itself, the device's memory included.
 inline bool fits_cap_alone(guarded_device& on, const cache_view& cache, const cache_plan& plan,
                            const cache_options& options) {
-  constexpr index_t none = std::numeric_limits<index_t>::max();
+  constexpr index_t none = (std::numeric_limits<index_t>::max)();
   const index_t cap =
-      std::min(options.memory.value_or(none), options.head.memory.cap.value_or(none));
+      (std::min)(options.memory.value_or(none), options.head.memory.cap.value_or(none));
   const double device = largest_head_bytes(on, cache, plan, options);
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     const head_task& task = plan.tasks[i];

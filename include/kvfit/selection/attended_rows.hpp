@@ -40,7 +40,7 @@ inline result<void> span_columns(const sketched_columns& columns, std::span<cons
   constexpr auto together = static_cast<std::size_t>(spanned_at_once);
   for (std::size_t first = 0; first < rows.size(); first += together) {
     if (const auto ok = check_stop(stop, "selection"); !ok) return ok;
-    const auto some = rows.subspan(first, std::min(together, rows.size() - first));
+    const auto some = rows.subspan(first, (std::min)(together, rows.size() - first));
     matrix added = columns.columns(some);
     basis.project_out(added, columns.threads());
     const index_t length = added.cols();
@@ -68,7 +68,7 @@ inline result<void> span_columns(const sketched_columns& columns, std::span<cons
 /// `sizes` are folded or not.
 inline void declare_span(workspace& space, const head_sizes& sizes, bool folds, index_t length,
                          index_t count) {
-  const index_t many = std::min(spanned_at_once, count);
+  const index_t many = (std::min)(spanned_at_once, count);
   const workspace::phase spanning(space);
   space.count(float_bytes(3, many, length) + float_bytes(many, sizes.budget));
   if (!folds) mass_columns::declare_columns(space, sizes, many);
@@ -84,7 +84,7 @@ inline result<void> subtract_explained(sketched_columns& columns, const picked_b
   matrix products;
   for (index_t first = 0; first < basis.size(); first += explained_at_once) {
     if (const auto ok = check_stop(stop, "selection"); !ok) return ok;
-    const index_t many = std::min(explained_at_once, basis.size() - first);
+    const index_t many = (std::min)(explained_at_once, basis.size() - first);
     columns.correlate(transposed(basis.rows(first, many)), products);
     over_pieces(columns.threads(), columns.keys(), mass_columns::piece,
                 [&](index_t from, index_t count) noexcept {
@@ -99,7 +99,7 @@ inline result<void> subtract_explained(sketched_columns& columns, const picked_b
 
 /// What `subtract_explained` holds for `keys` keys of `length` rows and a basis of `count`.
 inline void declare_explained(workspace& space, index_t keys, index_t length, index_t count) {
-  const index_t many = std::min(explained_at_once, count);
+  const index_t many = (std::min)(explained_at_once, count);
   const workspace::phase subtracting(space);
   space.count(float_bytes(many, keys) + float_bytes(2, many, length) + float_bytes(length));
 }

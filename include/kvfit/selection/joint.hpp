@@ -25,7 +25,7 @@ inline namespace KVFIT_ISA {
 
 /// Rows that the queries are folded onto, where they are more; 0: they are not.
 inline index_t folded_rows(const selection::joint& policy, index_t budget) noexcept {
-  return policy.sketch > 0 ? std::max(policy.sketch, 5 * budget) : 0;
+  return policy.sketch > 0 ? (std::max)(policy.sketch, 5 * budget) : 0;
 }
 
 /// The prior must have a factor for each row of the problem.
@@ -46,7 +46,7 @@ inline score_options wanted_scores(const selection::joint& policy) {
   // Where attention alone chooses, no search needs them.
   const bool searches = policy.attention_share < 1;
   return {.importance = policy.attention_share > 0 ? importance_kind::rms : importance_kind::none,
-          .keep_exponentials = searches ? std::numeric_limits<index_t>::max() : 0};
+          .keep_exponentials = searches ? (std::numeric_limits<index_t>::max)() : 0};
 }
 
 inline result<void> check_settings(const selection::joint& policy) {
@@ -102,11 +102,11 @@ inline void declare(workspace& space, const selection::joint& policy, const head
   const index_t keys = sizes.keys;
   if (policy.attention_share == 1) {
     space.count(float_bytes(keys));  // scores times the prior
-    selection::highest_rows_buffers().declare(space, std::min(sizes.budget, keys));
+    selection::highest_rows_buffers().declare(space, (std::min)(sizes.budget, keys));
     return;
   }
   const index_t targets = 1 + sizes.width;
-  const index_t sweep = std::min(policy.sweep, keys);
+  const index_t sweep = (std::min)(policy.sweep, keys);
   const index_t folded = detail::folded_rows(policy, sizes.budget);
   const bool folds = folds_columns(folded, sizes.queries, keys, sizes.memory_cap);
   const index_t rows = folds ? folded : sizes.queries;

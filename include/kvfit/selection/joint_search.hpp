@@ -107,7 +107,7 @@ class joint_search : private joint_buffers {
         targets_(problem, policy.mass_weight, policy.weighting),
         full_(problem, mass_weighting::relative, &targets_.row_weights()),
         columns_(full_, folded, problem.memory_cap),
-        sweep_(std::min(policy.sweep, columns_.keys())),
+        sweep_((std::min)(policy.sweep, columns_.keys())),
         is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
     for (index_t j = 0; j < columns_.keys(); ++j) {
       if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
@@ -354,7 +354,7 @@ class joint_search : private joint_buffers {
                     row_of(along_pending_, j)[pending_] = z;
                     // Fused by name, or each compiled copy of this might round as it likes.
                     const float lost = std::fma(z, squares, -2 * overlap);
-                    score_[j] = std::max(0.0F, std::fma(z, lost, score_[j]));
+                    score_[j] = (std::max)(0.0F, std::fma(z, lost, score_[j]));
                     residual_norm_sq_[j] = std::fma(-z, z, residual_norm_sq_[j]);
                     simd::subtract_scaled(products, z, along_.data(), slots());
                     simd::subtract_scaled(shared, z, change_.data(), slots());

@@ -45,7 +45,7 @@ struct joint {
 
 /// While fewer than `limit` rows are chosen: this many a round, refit every so many rounds.
 struct omp_step {
-  index_t limit = std::numeric_limits<index_t>::max();
+  index_t limit = (std::numeric_limits<index_t>::max)();
   index_t keys_per_round = 1;
   index_t refit_interval = 1;
 };
@@ -79,7 +79,7 @@ struct omp {
 
   /// The paper's progressive schedule.
   static std::vector<omp_step> progressive() {
-    return {{300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<index_t>::max(), 4, 2}};
+    return {{300, 1, 1}, {1500, 2, 2}, {(std::numeric_limits<index_t>::max)(), 4, 2}};
   }
 };
 
