@@ -25,6 +25,11 @@ if(KVFIT_SANITIZE)
   target_link_options(kvfit_strict INTERFACE -fsanitize=${KVFIT_SANITIZE})
 endif()
 
+if(KVFIT_COVERAGE)
+  target_compile_options(kvfit_strict INTERFACE -fprofile-instr-generate -fcoverage-mapping)
+  target_link_options(kvfit_strict INTERFACE -fprofile-instr-generate)
+endif()
+
 add_library(kvfit_native INTERFACE)
 if(KVFIT_NATIVE)
   include(CheckCXXCompilerFlag)
