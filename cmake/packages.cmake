@@ -85,8 +85,8 @@ if(KVFIT_C)
   kvfit_deb(kvfit_c libkvfit-c${kvfit_soname} "fits a small KV cache to a big one (C library)"
     "${kvfit_text}\n.\nThis package has the shared library for C and for languages that call C.")
   set(CPACK_DEBIAN_KVFIT_C_PACKAGE_SECTION libs)
-  set(CPACK_DEBIAN_KVFIT_C_PACKAGE_SHLIBDEPS ON)
-  # Written here: older cpack calls ldconfig by scripts of its own, which Debian has a trigger for.
+  # Not by cpack, which would write scripts that call ldconfig.
+  set(CPACK_PRE_BUILD_SCRIPTS ${kvfit_debian}/shlibdeps.cmake)
   set(kvfit_control ${CMAKE_CURRENT_BINARY_DIR}/debian/kvfit_c)
   file(CONFIGURE OUTPUT ${kvfit_control}/triggers CONTENT "activate-noawait ldconfig\n")
   file(CONFIGURE OUTPUT ${kvfit_control}/shlibs

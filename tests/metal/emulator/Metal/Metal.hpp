@@ -308,9 +308,8 @@ class FunctionConstantValues : public NS::Referencing<FunctionConstantValues> {
   FunctionConstantValues* init() { return this; }
   void setConstantValue(const void* value, DataType type, NS::UInteger index) {
     const std::size_t size = type == DataTypeBool ? 1 : 4;
-    auto& bytes = values[static_cast<unsigned>(index)];
-    bytes.resize(size);
-    std::memcpy(bytes.data(), value, size);
+    const auto* first = static_cast<const std::byte*>(value);
+    values[static_cast<unsigned>(index)].assign(first, first + size);
   }
   std::map<unsigned, std::vector<std::byte>> values;
 };
