@@ -10,6 +10,7 @@ than 95 % of the lines ran. Headers of Metal are left out: they run on an Apple 
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -26,7 +27,7 @@ def read_lcov(lines, include):
     for line in lines:
         key, _, value = line.strip().partition(":")
         if key == "SF":
-            path = pathlib.Path(value)
+            path = pathlib.Path(os.path.normpath(value))
             current = None
             if include in path.parents:
                 current = files.setdefault(str(path.relative_to(include)), ({}, {}))

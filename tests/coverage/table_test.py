@@ -19,7 +19,7 @@ def lcov(file, lines, branches=()):
 class Table(unittest.TestCase):
     def test_a_line_counts_once_and_as_run_where_any_program_ran_it(self):
         text = (lcov("/src/include/kvfit/view/a.hpp", [(1, 0), (2, 5)], [(2, 0, 1), (2, 1, "-")])
-                + lcov("/src/include/kvfit/view/a.hpp", [(1, 3), (2, 0)], [(2, 0, 0), (2, 1, 0)])
+                + lcov("/src/build/../include/kvfit/view/a.hpp", [(1, 3), (2, 0)], [(2, 0, 0), (2, 1, 0)])
                 + lcov("/src/tests/view/a_test.cpp", [(1, 0)])
                 + lcov("/src/include/kvfit/metal/b.hpp", [(1, 0)])
                 + lcov("/src/include/kvfit/presets.hpp", [(7, 0)]))

@@ -6,8 +6,8 @@ usage: run.py [--check] [--jobs N] [--list FILE] [--json FILE] [--build DIR] [NA
 
 faults.txt says which faults, and in its head how they are written. A changed file is put before the
 true one in the compiler's search path, so the sources themselves are never touched. What no fault
-changes is compiled once; of a fault, only the files that include what it changes. Without the fault
-every named test must pass, or the run ends at once.
+changes is compiled once; of a fault, only the files that include what it changes. Without
+the fault a test that caught it must pass, or the run ends.
 
 --check   compiles nothing: every fault still applies, to text that is there exactly once
 NAME...   only faults whose name begins so
@@ -20,6 +20,7 @@ import argparse
 import concurrent.futures
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -33,6 +34,8 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# With a fault, what is undefined ends the program. Without, the sanitizers of ./dev test watch.
+TRAPS = ("-fsanitize=signed-integer-overflow", "-fsanitize-undefined-trap-on-error")
 LIMIT = 120  # seconds that a test may take; one that takes longer has not passed
 
 
@@ -232,6 +235,20 @@ class Programs:
             raise ListError(f"{test}: does not link without a fault\n{why[-3000:]}")
         return out
 
+    def need_sound(self, program, run):
+        """A run of tests must pass without any fault. Once is enough for the same program."""
+        digest = hashlib.sha256(program.read_bytes() + "\0".join(run).encode()).hexdigest()
+        passed = self.recipe.build / "plain" / f"{digest[:16]}.passed"
+        with self.lock:
+            lock = self.objects.setdefault(digest, threading.Lock())
+        with lock:
+            if passed.is_file():
+                return
+            how = run_test(program, run[1:])
+            if how != "passed":
+                raise ListError(f"{' '.join(run)}: {how} without any fault")
+            passed.touch()
+
     def faulty(self, test, fault, folder):
         """The program of a test with a fault in it; no program and why, where it does not compile."""
         changed = folder / fault.file
@@ -249,13 +266,13 @@ class Programs:
             own = [f"-I{source.parent}", *flags] if source == original else flags
             command = self.command(changed if source == original else source, own,
                                    folder / "include")
-            done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True,
-                                  check=False)
+            done = subprocess.run([*command, *TRAPS, "-o", str(out)], capture_output=True,
+                                  text=True, check=False)
             if done.returncode != 0:
                 return None, done.stderr
             objects.append(out)
         if not is_used:
-            raise ListError(f"{fault.name}: nothing of {test} includes {fault.file}")
+            return None, f"nothing of {test} includes {fault.file}"
         program = folder / "program"
         why = self.link(objects, program)
         return (None, why) if why else (program, "")
@@ -278,8 +295,8 @@ def key_of(command, files):
 
 
 def run_test(program, arguments):
-    """"passed", or how it did not."""
-    process = subprocess.Popen([str(program), *arguments, "--warn", "NoTests"],
+    """"passed", or how it did not. Ends at the first failure."""
+    process = subprocess.Popen([str(program), *arguments, "--abort", "--warn", "NoTests"],
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                start_new_session=True)
     try:
@@ -291,9 +308,19 @@ def run_test(program, arguments):
     if process.returncode == 0:
         return "passed"
     if process.returncode < 0:
-        return signal.Signals(-process.returncode).name
-    failed = re.search(rb"(\d+) failed", output)
-    return f"{failed.group(1).decode()} failed" if failed else f"exit code {process.returncode}"
+        by = failed_case(output.decode(errors="replace"))
+        return signal.Signals(-process.returncode).name + (f": {by}" if by else "")
+    return failed_case(output.decode(errors="replace")) or f"exit code {process.returncode}"
+
+
+def failed_case(output):
+    """The name of the test case that Catch2 names first, which it breaks into lines."""
+    rule = "-" * 79
+    found = re.search(rf"{rule}\n(.*?)\n{rule}\n", output, re.DOTALL)
+    if not found:
+        return ""
+    lines = found.group(1).splitlines()
+    return " ".join(itertools.takewhile(lambda line: not line.startswith("  "), lines))
 
 
 def misfits(recipe, faults):
@@ -309,7 +336,7 @@ def misfits(recipe, faults):
     return wrong
 
 
-def judge(programs, fault, folder):
+def judge(programs, made, fault, folder):
     """What became of a fault: caught, survived or does not compile; by which test, how, how long."""
     begin = time.monotonic()
     verdict, by, how = "survived", "", ""
@@ -320,6 +347,7 @@ def judge(programs, fault, folder):
             break
         how = run_test(program, arguments)
         if how != "passed":
+            programs.need_sound(made[test], (test, *arguments))
             verdict, by = "caught", " ".join([test, *arguments])
             break
     subprocess.run(["rm", "-rf", str(folder)], check=True)
@@ -369,17 +397,13 @@ def run(recipe, faults, jobs, json_file=None, say=print):
         list(pool.map(make, tests))
         if wrong:
             raise ListError("\n".join(wrong))
-        runs = list(dict.fromkeys(test for fault in faults for test in fault.tests))
-        for test, how in zip(runs, pool.map(lambda t: run_test(made[t[0]], t[1:]), runs)):
-            if how != "passed":
-                raise ListError(f"{' '.join(test)}: {how} without any fault")
-        say(f"{len(runs)} runs of {len(tests)} test files pass without a fault")
+        say(f"{len(tests)} test files compiled without a fault")
         say(f"{'fault':<52} {'verdict':<17} {'s':>5}  by")
         rows = []
 
         def one(numbered):
             number, fault = numbered
-            return judge(programs, fault, recipe.build / f"fault{number}")
+            return judge(programs, made, fault, recipe.build / f"fault{number}")
 
         for row in pool.map(one, enumerate(faults)):
             rows.append(row)
