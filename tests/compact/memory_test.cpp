@@ -395,7 +395,7 @@ TEST_CASE("recomputing under a cap chooses the rows that storing chooses", "[com
   for (const std::string_view name : {"omp", "joint"}) {
     compact_options options = kvfit::presets::find(name)->make(24);
     const auto stored = try_compact(call.cache, call.queries(), options);
-    options.memory.cap = planned(call, options).wanted / 2;
+    options.memory.cap = planned(call, options).wanted / 3 * 2;
     const auto remade = try_compact(call.cache, call.queries(), options);
     REQUIRE(stored);
     REQUIRE(remade);
