@@ -67,7 +67,7 @@ class Runner(unittest.TestCase):
         self.assertEqual((self.root / "include/planted.hpp").read_text(), HEADER)
 
     def test_a_test_that_fails_without_a_fault_catches_nothing(self):
-        (self.root / "tests/planted/twice_test.cpp").write_text("int main() { return 1; }\n")
+        (self.root / "tests/planted/twice_test.cpp").write_text('#include "planted.hpp"\nint main() { return 1; }\n')
         with self.assertRaisesRegex(mutants.ListError, "without any fault"):
             self.run_all(entry("caught", "  return x + x;", "  return x - x;"))
 
