@@ -319,8 +319,12 @@ def failed_case(output):
     found = re.search(rf"{rule}\n(.*?)\n{rule}\n", output, re.DOTALL)
     if not found:
         return ""
-    lines = found.group(1).splitlines()
-    return " ".join(itertools.takewhile(lambda line: not line.startswith("  "), lines))
+    first, *others = found.group(1).splitlines()
+    # It goes on under what stands behind a colon; sections are two further in.
+    indent = first.find(": ") + 2 if ": " in first else 0
+    goes_on = itertools.takewhile(
+        lambda line: re.match(" *", line).end() == indent, others)
+    return " ".join([first, *map(str.strip, goes_on)])
 
 
 def misfits(recipe, faults):
@@ -400,12 +404,10 @@ def run(recipe, faults, jobs, json_file=None, say=print):
         say(f"{len(tests)} test files compiled without a fault")
         say(f"{'fault':<52} {'verdict':<17} {'s':>5}  by")
         rows = []
-
-        def one(numbered):
-            number, fault = numbered
-            return judge(programs, made, fault, recipe.build / f"fault{number}")
-
-        for row in pool.map(one, enumerate(faults)):
+        waiting = [pool.submit(judge, programs, made, fault, recipe.build / f"fault{number}")
+                   for number, fault in enumerate(faults)]
+        for done in concurrent.futures.as_completed(waiting):
+            row = done.result()
             rows.append(row)
             note = f"{row['by']} ({row['how']})" if row["by"] else row["explained"]
             say(f"{row['name']:<52} {row['verdict']:<17} {row['seconds']:>5}  {note}")
@@ -415,7 +417,8 @@ def run(recipe, faults, jobs, json_file=None, say=print):
                 json_file.parent.mkdir(parents=True, exist_ok=True)
                 json_file.write_text(
                     json.dumps({"summary": summary(rows), "faults": rows}, indent=1) + "\n")
-    return rows
+    order = {fault.name: number for number, fault in enumerate(faults)}
+    return sorted(rows, key=lambda row: order[row["name"]])
 
 
 def main():

@@ -67,7 +67,7 @@ class Runner(unittest.TestCase):
         self.assertEqual((self.root / "include/planted.hpp").read_text(), HEADER)
 
     def test_a_test_that_fails_without_a_fault_catches_nothing(self):
-        (self.root / "tests/planted/twice_test.cpp").write_text("int main() { return 1; }\n")
+        (self.root / "tests/planted/twice_test.cpp").write_text('#include "planted.hpp"\nint main() { return 1; }\n')
         with self.assertRaisesRegex(mutants.ListError, "without any fault"):
             self.run_all(entry("caught", "  return x + x;", "  return x - x;"))
 
@@ -85,6 +85,14 @@ class Runner(unittest.TestCase):
                          "twice: its text occurs 2 times")
         self.assertEqual(
             mutants.misfits(recipe, self.faults(entry("fine", "  return x;", "  return 1;"))), [])
+
+    def test_the_test_case_that_failed_is_read_whole(self):
+        rule = "-" * 79
+        for block, name in (("one\n  a section", "one"), ("one that goes\non", "one that goes on"),
+                            ("O: one that\n   goes on\n  a section", "O: one that goes on")):
+            self.assertEqual(
+                mutants.failed_case(f"Filters: x\n{rule}\n{block}\n{rule}\nf:1\n{'.' * 79}\n"), name)
+        self.assertEqual(mutants.failed_case("no such lines"), "")
 
     def test_lists_that_are_wrong_are_refused(self):
         for text, why in ((entry("a", "x", "y") * 2, "named twice"), (entry("a", "x", "x"), "two different"),
