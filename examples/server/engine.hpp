@@ -6,11 +6,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "kvfit/parallel/stop.hpp"
 #include "server/failure.hpp"
 
 namespace server {
@@ -78,7 +78,7 @@ class engine {
   /// Any thread, beside all other calls.
   virtual outcome<std::unique_ptr<small_cache>> fit(const cache_snapshot& of,
                                                     const compaction_request& how,
-                                                    std::stop_token stop) const = 0;
+                                                    const kvfit::stop_when& stop) const = 0;
   /// Whole or not at all. Nothing was read into the slot since the snapshot.
   virtual done apply(index_t slot, const small_cache& small) = 0;
 };

@@ -63,16 +63,17 @@ service::service(std::unique_ptr<engine> model, std::unique_ptr<state_store> sta
     }
   }
   publish();
-  fitter_ = std::thread([this] { fit_caches(stop_fits_.get_token()); });
+  fitter_ = std::thread([this] { fit_caches(); });
   server_ = std::thread([this] { serve(); });
 }
 
-service::~service() {
+void service::stop() {
+  if (!server_.joinable()) return;
   {
     const std::lock_guard lock(mutex_);
     is_stopping_ = true;
   }
-  stop_fits_.request_stop();
+  stop_fits_.request();
   wake_.notify_all();
   wake_fits_.notify_all();
   fitter_.join();
@@ -132,7 +133,7 @@ outcome<compaction_report> service::compact(index_t number, const compaction_ord
     return failure{fault::bad_request, "the ratio must be above 1"};
   }
   return ordered<compaction_report>([this, number, order](answer to) {
-    const slot& at = slots_[static_cast<std::size_t>(number)];
+    const served_slot& at = slots_[static_cast<std::size_t>(number)];
     if (at.active || at.is_compacting) return to(failure{fault::conflict, "the slot is in use"});
     compaction_request how = order.how;
     const index_t rows = engine_->rows(number);
@@ -153,7 +154,7 @@ done service::save(index_t number, std::string_view name) {
   if (!is_number(number)) return failure{fault::not_found, "no such slot"};
   const std::string file = name.empty() ? name_of(number) : std::string(name);
   return ordered<nothing>([this, number, file](const std::function<void(done)>& to) {
-    const slot& at = slots_[static_cast<std::size_t>(number)];
+    const served_slot& at = slots_[static_cast<std::size_t>(number)];
     if (at.active) return to(failure{fault::conflict, "the slot is in use"});
     if (at.tokens.empty()) return to(failure{fault::bad_request, "the slot is empty"});
     auto state = engine_->read_state(number);
@@ -177,7 +178,7 @@ done service::put_in_place(index_t number, std::string_view name) {
   }
   const done put = engine_->put_state(number, saved->state);
   if (!put) return put;
-  slot& at = slots_[static_cast<std::size_t>(number)];
+  served_slot& at = slots_[static_cast<std::size_t>(number)];
   at.tokens = std::move(saved->tokens);
   at.refused_at = 0;
   at.last_use = clock::now();
@@ -189,7 +190,7 @@ done service::restore(index_t number, std::string_view name) {
   if (!is_number(number)) return failure{fault::not_found, "no such slot"};
   const std::string file = name.empty() ? name_of(number) : std::string(name);
   return ordered<nothing>([this, number, file](const std::function<void(done)>& to) {
-    const slot& at = slots_[static_cast<std::size_t>(number)];
+    const served_slot& at = slots_[static_cast<std::size_t>(number)];
     if (at.active || at.is_compacting) return to(failure{fault::conflict, "the slot is in use"});
     to(put_in_place(number, file));
   });
@@ -218,7 +219,7 @@ std::string service::metrics_text() const {
 void service::publish() {
   std::vector<slot_view> now;
   for (std::size_t s = 0; s < slots_.size(); ++s) {
-    const slot& from = slots_[s];
+    const served_slot& from = slots_[s];
     const index_t rows = engine_->rows(static_cast<index_t>(s));
     now.push_back({.number = static_cast<index_t>(s),
                    .is_busy = from.active != nullptr,
@@ -244,7 +245,7 @@ void service::serve() {
       std::unique_lock lock(mutex_);
       const auto can_step = [&] {
         return std::any_of(slots_.begin(), slots_.end(),
-                           [](const slot& s) { return s.active && !s.is_compacting; });
+                           [](const served_slot& s) { return s.active && !s.is_compacting; });
       };
       if (!can_step() && !has_news_ && !is_stopping_ && orders_.empty() && fitted_.empty()) {
         // Whoever waits may be cancelled or time out: that is looked for ten times a second.
@@ -272,7 +273,7 @@ void service::serve() {
     lock.unlock();
     for (fitted& each : fits) end_compaction(std::move(each));
   }
-  for (slot& each : slots_) {
+  for (served_slot& each : slots_) {
     if (each.active) fail(each, why);
   }
   const std::lock_guard lock(mutex_);
@@ -283,13 +284,13 @@ void service::serve() {
 /// A slot whose conversation goes on in the prompt, else an empty one, else the one that has been
 /// idle for longest.
 std::optional<index_t> service::slot_for(const generation_request& asked) const {
-  const auto is_free = [](const slot& s) { return !s.active && !s.is_compacting; };
+  const auto is_free = [](const served_slot& s) { return !s.active && !s.is_compacting; };
   if (asked.slot) {
     if (!is_free(slots_[static_cast<std::size_t>(*asked.slot)])) return {};
     return asked.slot;
   }
   std::optional<index_t> best;
-  const auto rank = [&](const slot& s) -> std::pair<std::size_t, clock::duration> {
+  const auto rank = [&](const served_slot& s) -> std::pair<std::size_t, clock::duration> {
     const bool goes_on = !s.tokens.empty() && s.tokens.size() < asked.prompt.size() &&
                          begins_with(asked.prompt, s.tokens);
     if (goes_on) return {s.tokens.size() + 1, {}};
@@ -309,7 +310,7 @@ bool service::has_memory_for(index_t number, index_t rows) {
     index_t all = rows;
     std::optional<std::size_t> oldest;
     for (std::size_t s = 0; s < slots_.size(); ++s) {
-      const slot& each = slots_[s];
+      const served_slot& each = slots_[s];
       all += engine_->rows(static_cast<index_t>(s));
       if (each.active) {  // what it may still take
         const auto& asked = each.active->asked();
@@ -341,7 +342,7 @@ bool service::start(const std::shared_ptr<generation>& what) {
   }
   const auto number = slot_for(what->asked());
   if (!number) return false;
-  slot& at = slots_[static_cast<std::size_t>(*number)];
+  served_slot& at = slots_[static_cast<std::size_t>(*number)];
   const auto& prompt = what->asked().prompt;
   const bool goes_on = at.tokens.size() < prompt.size() && begins_with(prompt, at.tokens);
   if (!goes_on) {
@@ -378,18 +379,18 @@ void service::assign() {
   }
 }
 
-void service::finish(slot& of, ending how) {
+void service::finish(served_slot& of, ending how) {
   of.active->end(how);
   free(of);
 }
 
-void service::fail(slot& of, const failure& why) {
+void service::fail(served_slot& of, const failure& why) {
   of.active->fail(why);
   free(of);
 }
 
 /// Whoever waits for a slot may have it at once.
-void service::free(slot& of) {
+void service::free(served_slot& of) {
   of.active.reset();
   of.last_use = clock::now();
   const std::lock_guard lock(mutex_);
@@ -397,7 +398,7 @@ void service::free(slot& of) {
 }
 
 void service::step(index_t number) {
-  slot& at = slots_[static_cast<std::size_t>(number)];
+  served_slot& at = slots_[static_cast<std::size_t>(number)];
   if (!at.active) return;
   if (at.active->is_cancelled()) {
     metrics_.add(metrics::count::cancelled);
@@ -444,8 +445,8 @@ void service::step(index_t number) {
     return fail(at, chosen.why());
   }
   if (engine_->ends(*chosen)) return finish(at, ending::stop);
-  const bool is_fitting =
-      std::any_of(slots_.begin(), slots_.end(), [](const slot& s) { return s.is_compacting; });
+  const bool is_fitting = std::any_of(slots_.begin(), slots_.end(),
+                                      [](const served_slot& s) { return s.is_compacting; });
   if (at.said > 0) metrics_.token_seconds(seconds_since(at.last_token), is_fitting);
   at.last_token = clock::now();
   at.next = *chosen;
@@ -457,7 +458,7 @@ void service::step(index_t number) {
 
 void service::begin_compaction(index_t number, const compaction_request& how, bool is_dry_run,
                                answer to) {
-  slot& at = slots_[static_cast<std::size_t>(number)];
+  served_slot& at = slots_[static_cast<std::size_t>(number)];
   auto snapshot = engine_->snapshot(number);
   if (!snapshot) {
     metrics_.add(metrics::count::compactions_failed);
@@ -483,7 +484,8 @@ void service::begin_compaction(index_t number, const compaction_request& how, bo
   wake_fits_.notify_all();
 }
 
-void service::fit_caches(const std::stop_token& stop) {
+void service::fit_caches() {
+  const kvfit::stop_when stop{.cancel = &stop_fits_};
   for (;;) {
     std::unique_lock lock(mutex_);
     wake_fits_.wait(lock, [&] { return is_stopping_ || !fits_.empty(); });
@@ -494,7 +496,7 @@ void service::fit_caches(const std::stop_token& stop) {
     lock.unlock();
     const auto start = clock::now();
     auto made =
-        stop.stop_requested()
+        stop.is_due()
             ? outcome<std::unique_ptr<small_cache>>(failure{fault::cancelled, "the server stops"})
             : engine_->fit(*job.of, job.how, stop);
     const double seconds = seconds_since(start);
@@ -509,7 +511,7 @@ void service::fit_caches(const std::stop_token& stop) {
 
 void service::end_compaction(fitted what) {
   const index_t number = what.job.slot;
-  slot& at = slots_[static_cast<std::size_t>(number)];
+  served_slot& at = slots_[static_cast<std::size_t>(number)];
   at.is_compacting = false;
   metrics_.fit_seconds(what.seconds);
   const auto answered = [&](outcome<compaction_report> said) {

@@ -10,7 +10,6 @@
 #include <mutex>
 #include <optional>
 #include <random>
-#include <stop_token>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -60,8 +59,11 @@ class service {
           const service_options& options);
   service(const service&) = delete;
   service& operator=(const service&) = delete;
-  /// Ends what is being said with `cancelled`, and joins both threads.
-  ~service();
+  ~service() { stop(); }
+
+  /// Ends what is being said, fitted or waited for with `cancelled`, and joins both threads. What
+  /// is asked from then on is `cancelled`. By one thread, once or again.
+  void stop();
 
   /// `too_large`; `not_found` for a slot that there is not; `overloaded`; `cancelled` while the
   /// server stops.
@@ -82,7 +84,7 @@ class service {
   }
 
  private:
-  struct slot {
+  struct served_slot {
     std::vector<token> tokens;  ///< that the cache has read
     std::shared_ptr<generation> active;
     std::size_t read = 0;  ///< of the prompt
@@ -115,15 +117,15 @@ class service {
   template <class T>
   outcome<T> ordered(std::function<void(std::function<void(outcome<T>)>)> order);
   void serve();
-  void fit_caches(const std::stop_token& stop);
+  void fit_caches();
   void assign();
   bool start(const std::shared_ptr<generation>& what);
   std::optional<index_t> slot_for(const generation_request& asked) const;
   bool has_memory_for(index_t slot, index_t rows);
   void step(index_t number);
-  void finish(slot& of, ending how);
-  void free(slot& of);
-  void fail(slot& of, const failure& why);
+  void finish(served_slot& of, ending how);
+  void free(served_slot& of);
+  void fail(served_slot& of, const failure& why);
   void begin_compaction(index_t number, const compaction_request& how, bool is_dry_run, answer to);
   void end_compaction(fitted what);
   done put_in_place(index_t number, std::string_view name);
@@ -137,7 +139,7 @@ class service {
   const service_options options_;
   metrics metrics_;
   std::vector<std::string> restore_failures_;
-  std::vector<slot> slots_;  ///< of the serving thread alone
+  std::vector<served_slot> slots_;  ///< of the serving thread alone
 
   mutable std::mutex mutex_;  ///< of what follows
   std::condition_variable wake_;
@@ -150,7 +152,7 @@ class service {
   std::deque<fitted> fitted_;  ///< likewise
   index_t fitting_ = 0;
   std::vector<slot_view> views_;
-  std::stop_source stop_fits_;
+  kvfit::cancellation stop_fits_;
 
   std::thread fitter_;
   std::thread server_;

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <limits>
 #include <thread>
 #include <utility>
@@ -85,11 +86,11 @@ class fake_engine final : public server::engine {
   /// First and last rows.
   outcome<std::unique_ptr<server::small_cache>> fit(const server::cache_snapshot& from,
                                                     const server::compaction_request& how,
-                                                    std::stop_token stop) const override {
-    while (faults_->holds_fit && !stop.stop_requested()) {
+                                                    const kvfit::stop_when& stop) const override {
+    while (faults_->holds_fit && !stop.is_due()) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    if (stop.stop_requested()) return failure{fault::cancelled, "stopped"};
+    if (stop.is_due()) return failure{fault::cancelled, "stopped"};
     if (faults_->fails_fit) return failure{fault::engine, "fit"};
     const auto& rows = static_cast<const taken&>(from).rows;
     auto made = std::make_unique<fitted>();
