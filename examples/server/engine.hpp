@@ -26,7 +26,7 @@ struct compaction_request {
 };
 
 struct compaction_report {
-  std::string method;
+  std::string method = {};
   index_t rows_before = 0;
   index_t rows_after = 0;
   double held_out_error = 0;  ///< relative error of outputs on queries that no fit has seen

@@ -46,7 +46,7 @@ struct slot_view {
 };
 
 struct compaction_order {
-  compaction_request how;
+  compaction_request how = {};
   double ratio = 0;  ///< where not 0, `how.target` is the rows there are, divided by it
   bool is_dry_run = false;
 };
@@ -104,7 +104,7 @@ class service {
   struct fit_job {
     index_t slot = 0;
     std::unique_ptr<cache_snapshot> of;
-    compaction_request how;
+    compaction_request how = {};
     bool is_dry_run = false;
     answer to;  ///< empty: nobody waits
   };
