@@ -8,17 +8,26 @@ if(NOT MSVC)
   target_compile_options(kvfit_strict INTERFACE
     -Wall -Wextra -Wpedantic -Wconversion -Wno-sign-conversion -Wshadow
     $<$<BOOL:${KVFIT_WARNINGS_AS_ERRORS}>:-Werror>)
+  # g++ takes a std::variant that is moved for uninitialised memory of what it does not hold.
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(kvfit_strict INTERFACE -Wno-maybe-uninitialized)
+  endif()
   # g++ 12 takes its own AVX-512 intrinsics for uninitialised reads, and finds overlaps in
   # "literal" + std::string (GCC bug 105651), and dangling initializer lists in std::vector.
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     target_compile_options(kvfit_strict INTERFACE
-      -Wno-maybe-uninitialized -Wno-uninitialized -Wno-restrict -Wno-dangling-pointer)
+      -Wno-uninitialized -Wno-restrict -Wno-dangling-pointer)
   endif()
 endif()
 if(KVFIT_SANITIZE)
   target_compile_options(kvfit_strict INTERFACE
     -fsanitize=${KVFIT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(kvfit_strict INTERFACE -fsanitize=${KVFIT_SANITIZE})
+endif()
+
+if(KVFIT_COVERAGE)
+  target_compile_options(kvfit_strict INTERFACE -fprofile-instr-generate -fcoverage-mapping)
+  target_link_options(kvfit_strict INTERFACE -fprofile-instr-generate)
 endif()
 
 add_library(kvfit_native INTERFACE)

@@ -110,7 +110,7 @@ if(KVFIT_IO)
 endif()
 if(KVFIT_COMPILED)
   kvfit_pc(kvfit-compiled kvfit_compiled ${CMAKE_INSTALL_LIBDIR} lib "kvfit, compiled beforehand"
-    "kvfit = ${PROJECT_VERSION}" "-DKVFIT_COMPILED" "-L\${libdir} -lkvfit_compiled")
+    "kvfit = ${PROJECT_VERSION}" "-DKVFIT_COMPILED" "-L\${libdir} -lkvfit_compiled -pthread")
 endif()
 if(KVFIT_C)
   set(c_include ${CMAKE_INSTALL_INCLUDEDIR})

@@ -7,7 +7,9 @@ function(kvfit_link_metal target metal_cpp source)
     set_target_properties(kvfit_metal_cpp PROPERTIES POSITION_INDEPENDENT_CODE ON)
     target_compile_features(kvfit_metal_cpp PRIVATE cxx_std_20)
     target_include_directories(kvfit_metal_cpp SYSTEM PUBLIC ${metal_cpp})
-    target_link_libraries(kvfit_metal_cpp PUBLIC "-framework Foundation" "-framework Metal")
+    # Without Core Graphics macOS has no default device for a program of the command line.
+    target_link_libraries(kvfit_metal_cpp PUBLIC
+      "-framework CoreGraphics" "-framework Foundation" "-framework Metal")
   endif()
   target_compile_definitions(${target} INTERFACE KVFIT_METAL)
   target_link_libraries(${target} INTERFACE kvfit_metal_cpp)

@@ -7,7 +7,7 @@ set(CPACK_PACKAGE_CONTACT "kvfit authors <maintainers@kvfit.invalid>" CACHE STRI
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "")  # else put before the line of each .deb
 set(CPACK_RESOURCE_FILE_LICENSE ${PROJECT_SOURCE_DIR}/LICENSE)
 set(CPACK_STRIP_FILES ON)
-set(CPACK_SOURCE_IGNORE_FILES /\\.git/ "/build[^/]*/")
+set(CPACK_SOURCE_IGNORE_FILES "/[.]git/" "/build[^/]*/")
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS  # whatever the umask
   OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ WORLD_EXECUTE)
 
@@ -85,9 +85,13 @@ if(KVFIT_C)
   kvfit_deb(kvfit_c libkvfit-c${kvfit_soname} "fits a small KV cache to a big one (C library)"
     "${kvfit_text}\n.\nThis package has the shared library for C and for languages that call C.")
   set(CPACK_DEBIAN_KVFIT_C_PACKAGE_SECTION libs)
-  set(CPACK_DEBIAN_KVFIT_C_PACKAGE_SHLIBDEPS ON)
-  set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
-  set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS_POLICY ">=")
+  # Not by cpack, which would write scripts that call ldconfig.
+  set(CPACK_PRE_BUILD_SCRIPTS ${kvfit_debian}/shlibdeps.cmake)
+  set(kvfit_control ${CMAKE_CURRENT_BINARY_DIR}/debian/kvfit_c)
+  file(CONFIGURE OUTPUT ${kvfit_control}/triggers CONTENT "activate-noawait ldconfig\n")
+  file(CONFIGURE OUTPUT ${kvfit_control}/shlibs
+    CONTENT "libkvfit_c ${kvfit_soname} libkvfit-c${kvfit_soname} (>= ${PROJECT_VERSION})\n")
+  set(CPACK_DEBIAN_KVFIT_C_PACKAGE_CONTROL_EXTRA "${kvfit_control}/triggers;${kvfit_control}/shlibs")
   kvfit_deb(kvfit_c_dev libkvfit-c-dev "fits a small KV cache to a big one (C library, development)"
     "${kvfit_text}\n.\nThis package has what programs for the C library are compiled with. They need\n\
 neither C++20 nor Eigen.")

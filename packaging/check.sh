@@ -69,7 +69,7 @@ done
 
 if have vcpkg; then
   say "vcpkg"
-  vcpkg install "kvfit[core,c,io,compiled,tools]" --overlay-ports=packaging/vcpkg/ports \
+  vcpkg install "kvfit[core,c,io,compiled,tools]" --recurse --overlay-ports=packaging/vcpkg/ports \
     --binarysource=clear
 else
   say "vcpkg itself: SKIPPED: not on the PATH"

@@ -48,7 +48,7 @@ kvfit::result<call_setup> read_call(const kvfit_call* given, bool may_cancel, bo
   }
   if (read->deadline > 0) {
     constexpr double longest = 1e9;  // what the clock's numbers hold
-    const auto seconds = std::chrono::duration<double>(std::min(read->deadline, longest));
+    const auto seconds = std::chrono::duration<double>((std::min)(read->deadline, longest));
     setup.by.deadline = std::chrono::steady_clock::now() +
                         std::chrono::duration_cast<std::chrono::steady_clock::duration>(seconds);
   }

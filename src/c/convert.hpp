@@ -47,7 +47,7 @@ kvfit::result<Struct> read_struct(const Struct* given, const std::string& name) 
                         "a field that this library does not know is not zero"};
   }
   Struct read{};
-  std::memcpy(&read, given, std::min(size, sizeof(Struct)));
+  std::memcpy(&read, given, (std::min)(size, sizeof(Struct)));
   read.struct_size = sizeof(Struct);
   if constexpr (requires { read.reserved; }) {
     if (read.reserved != 0) {

@@ -11,7 +11,7 @@ namespace {
 // Cut to what `to` holds, at the beginning of a UTF-8 character.
 template <std::size_t Size>
 void copy_text(char (&to)[Size], std::string_view text) noexcept {  // NOLINT(*-avoid-c-arrays)
-  std::size_t length = std::min(text.size(), Size - 1);
+  std::size_t length = (std::min)(text.size(), Size - 1);
   if (length < text.size()) {
     while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0U) == 0x80U) --length;
   }
@@ -31,7 +31,7 @@ void fill(kvfit_error* to, int32_t code, int64_t actual, int64_t expected,
   copy_text(filled.argument, argument);
   copy_text(filled.message, message);
   // As much as the caller's struct holds.
-  const std::size_t size = std::min(to->struct_size, sizeof filled);
+  const std::size_t size = (std::min)(to->struct_size, sizeof filled);
   if (size <= sizeof to->struct_size) return;
   filled.struct_size = to->struct_size;
   std::memcpy(to, &filled, size);

@@ -296,6 +296,8 @@ const option<double> number_options[] = {
                selections::joint),
     KVFIT_C_OF("selection.attention_share", head.selection, "selection joint", attention_share,
                selections::joint),
+    KVFIT_C_OF("selection.candidates", head.selection, "selection joint", candidates,
+               selections::joint),
     KVFIT_C_OF("selection.sweep", head.selection, "selection joint", sweep, selections::joint),
     KVFIT_C_OF("selection.sketch", head.selection, "selection joint", sketch, selections::joint),
     KVFIT_C_OF("selection.keys_per_round", head.selection, "selection omp", keys_per_round,

@@ -111,7 +111,7 @@ int32_t kvfit_rolling_get(const kvfit_rolling* rolling, kvfit_rolling_state* sta
     now.rows = rolling->own.rows();
     now.is_due = rolling->own.is_due() ? 1 : 0;
     now.is_busy = rolling->own.is_busy() ? 1 : 0;
-    std::memcpy(state, &now, std::min(size, sizeof now));
+    std::memcpy(state, &now, (std::min)(size, sizeof now));
     return {};
   });
 }

@@ -101,10 +101,12 @@ void check_selection(option_checker& is, kvfit::any_selection& handle) {
             {"joint", "omp", "highest_attention", "expected_attention", "first", "last", "random"});
   is.choose("selection", "joint");
   {
-    auto& [mass_weight, attention_share, weighting, sweep, sketch, prior] = *handle.get_if<joint>();
+    auto& [mass_weight, attention_share, weighting, candidates, sweep, sketch, prior] =
+        *handle.get_if<joint>();
     is.number("selection.mass_weight", mass_weight);
     is.number("selection.attention_share", attention_share);
     is.word("selection.weighting", weighting, weightings);
+    is.number("selection.candidates", candidates);
     is.number("selection.sweep", sweep);
     is.number("selection.sketch", sketch);
     is.numbers("selection.prior", {1, 0.5, 0});

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compact/entry_point.hpp"
+#include "kvfit/compact.hpp"
 #include "kvfit/compact/memory_plan.hpp"
 #include "kvfit/parallel/thread_pool.hpp"
 #include "kvfit/presets.hpp"

@@ -19,6 +19,7 @@ foreach(line "kvfit::metal;INTERFACE_COMPILE_DEFINITIONS;KVFIT_METAL"
     "kvfit::metal;INTERFACE_LINK_LIBRARIES;kvfit_metal_cpp"
     "kvfit_metal_cpp;INTERFACE_LINK_LIBRARIES;-framework Metal"
     "kvfit_metal_cpp;INTERFACE_LINK_LIBRARIES;-framework Foundation"
+    "kvfit_metal_cpp;INTERFACE_LINK_LIBRARIES;-framework CoreGraphics"
     "kvfit_metal_cpp;INTERFACE_INCLUDE_DIRECTORIES;${METAL_CPP}")
   list(POP_FRONT line target property expected)
   get_target_property(values ${target} ${property})

@@ -2,6 +2,7 @@
 #include "kvfit/core/result.hpp"
 
 #include <memory>
+#include <new>
 
 #include "support/catch.hpp"
 
@@ -22,12 +23,26 @@ result<void> check_even(int x) {
   return {};
 }
 
+/// As a map of MSVC's library: moving it may allocate, and so throw.
+struct may_throw_when_moved {
+  explicit may_throw_when_moved(bool* when) : stops(when) {}
+  may_throw_when_moved(may_throw_when_moved&& other) noexcept(false) : stops(other.stops) {
+#if KVFIT_HAS_EXCEPTIONS
+    if (*stops) throw std::bad_alloc();
+#endif
+  }
+  may_throw_when_moved& operator=(may_throw_when_moved&&) = delete;
+
+  bool* stops;
+};
+
 }  // namespace
 
 static_assert(!std::is_default_constructible_v<result<int>>);
 static_assert(!std::is_convertible_v<result<int>, bool>);  // only explicitly
 static_assert(std::is_constructible_v<bool, result<int>>);
 static_assert(std::is_nothrow_move_constructible_v<result<std::unique_ptr<int>>>);
+static_assert(!std::is_nothrow_move_constructible_v<result<may_throw_when_moved>>);
 static_assert(!std::is_copy_constructible_v<result<std::unique_ptr<int>>>);
 static_assert(std::is_same_v<result<int>::value_type, int>);
 static_assert(std::is_same_v<result<int>::error_type, error>);
@@ -100,7 +115,35 @@ TEST_CASE("A step without value passes an error on", "[core][result]") {
   CHECK(odd.error().actual == 3);
 }
 
+TEST_CASE("A value whose move may throw is held and moved like any other", "[core][result]") {
+  bool stops = false;
+  result<may_throw_when_moved> from{may_throw_when_moved(&stops)};
+  result<may_throw_when_moved> to = std::move(from);
+  REQUIRE(to);
+  CHECK(to->stops == &stops);
+  to = error{errc::invalid_option, "x", 1};
+  REQUIRE_FALSE(to);
+  CHECK(to.error().actual == 1);
+  to = may_throw_when_moved(&stops);
+  REQUIRE(to);
+  CHECK(to->stops == &stops);
+}
+
 #if KVFIT_HAS_EXCEPTIONS
+TEST_CASE("A move that throws leaves an error in the result assigned to", "[core][result]") {
+  bool stops = false;
+  result<may_throw_when_moved> from{may_throw_when_moved(&stops)};
+  result<may_throw_when_moved> holds_value{may_throw_when_moved(&stops)};
+  result<may_throw_when_moved> holds_error = error{errc::invalid_option, "x", 1};
+  stops = true;
+  CHECK_THROWS_AS(holds_value = std::move(from), std::bad_alloc);
+  CHECK_FALSE(holds_value);
+  CHECK(holds_value.error().argument.empty());
+  CHECK_THROWS_AS(holds_error = std::move(from), std::bad_alloc);
+  CHECK_FALSE(holds_error);
+  CHECK(holds_error.error().argument.empty());
+}
+
 TEST_CASE("value() gives the value or throws the error's message", "[core][result]") {
   result<int> good = half_of(10);
   CHECK(good.value() == 5);

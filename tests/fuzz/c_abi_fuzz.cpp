@@ -235,7 +235,9 @@ class world {
     int64_t at = in_.below(16) == 0 ? in_.size() : 0;
     for (int64_t& one : each) {
       one = at;
-      at = in_.below(16) == 0 ? in_.size() : at + in_.below(3);
+      // May wrap.
+      at = in_.below(16) == 0 ? in_.size()
+                              : static_cast<int64_t>(static_cast<std::uint64_t>(at) + in_.below(3));
     }
     return each.data();
   }

@@ -42,6 +42,8 @@ TEST_CASE("same seed, same bytes, and another seed, another start", "[linalg][po
   const kvfit::matrix m = oracle::gaussian(30, 10, 3);
   CHECK(largest_singular_value(m, {.rounds = 3, .seed = 4}).sigma ==
         largest_singular_value(m, {.rounds = 3, .seed = 4}).sigma);
+  CHECK(largest_singular_value(m, {.rounds = 0, .seed = 4}).sigma !=
+        largest_singular_value(m, {.rounds = 0, .seed = 5}).sigma);
 }
 
 TEST_CASE("power iteration stops early on a zero matrix and on convergence", "[linalg][power]") {

@@ -191,6 +191,146 @@ TEST_CASE("Dispatches that may run at once must not share what one of them write
   CHECK(live_objects() == start.live);
 }
 
+/// What the emulator notes of calls on an encoder that may dispatch a sum of 100 numbers.
+template <class Calls>
+std::vector<std::string> misuses_of(const Calls& calls) {
+  activity() = {};
+  auto pool = NS::TransferPtr(NS::AutoreleasePool::alloc()->init());
+  const auto device = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
+  const auto queue = NS::TransferPtr(device->newCommandQueue());
+  const auto library = NS::TransferPtr(device->newLibrary(text("source"), nullptr, nullptr));
+  const auto function = NS::TransferPtr(library->newFunction(text("sum_tile_float")));
+  const auto pipeline = NS::TransferPtr(device->newComputePipelineState(function.get(), nullptr));
+  const auto memory = NS::TransferPtr(device->newBuffer(400, MTL::ResourceStorageModeShared));
+  const auto out = NS::TransferPtr(device->newBuffer(4, MTL::ResourceStorageModeShared));
+  MTL::CommandBuffer* commands = queue->commandBuffer();
+  MTL::ComputeCommandEncoder* encoder = commands->computeCommandEncoder();
+  encoder->setComputePipelineState(pipeline.get());
+  encoder->setBuffer(memory.get(), 0, 0);
+  encoder->setBuffer(out.get(), 0, 1);
+  const std::uint32_t n = 100;
+  encoder->setBytes(&n, sizeof(n), 2);
+  encoder->setThreadgroupMemoryLength(128, 0);
+  calls(*commands, *encoder, *memory.get());
+  if (!encoder->ended) encoder->endEncoding();
+  if (commands->status() == MTL::CommandBufferStatusNotEnqueued) commands->commit();
+  const bool is_done = commands->status() == MTL::CommandBufferStatusCompleted;
+  CHECK(is_done == activity().misuses.empty());
+  return activity().misuses;
+}
+
+TEST_CASE("What Metal's validation layer refuses is noted, and nothing runs after it", "[metal]") {
+  const fresh start;
+  using commands = MTL::CommandBuffer;
+  using encoder = MTL::ComputeCommandEncoder;
+  using memory = MTL::Buffer;
+  const MTL::Size one(1, 1, 1);
+  const MTL::Size threads(64, 1, 1);
+  CHECK(misuses_of([&](commands&, encoder& e, memory&) {
+          e.dispatchThreadgroups(one, threads);
+        }).empty());
+  const auto is_refused = [](const std::string& wanted, const auto& calls) {
+    const std::vector<std::string> noted = misuses_of(calls);
+    INFO(wanted << ": " << (noted.empty() ? "" : noted.front()));
+    REQUIRE(noted.size() == 1);
+    CHECK(noted.front().find(wanted) != std::string::npos);
+  };
+  is_refused("without buffer(0)", [&](commands&, encoder& e, memory&) {
+    e.setBuffer(nullptr, 0, 0);
+    e.dispatchThreadgroups(one, threads);
+  });
+  is_refused("is no multiple of 4",
+             [](commands&, encoder& e, memory& m) { e.setBuffer(&m, 2, 0); });
+  is_refused("begins beyond its end",
+             [](commands&, encoder& e, memory& m) { e.setBuffer(&m, 400, 0); });
+  is_refused("offset into no buffer",
+             [](commands&, encoder& e, memory&) { e.setBuffer(nullptr, 4, 0); });
+  is_refused("of at most 30", [](commands&, encoder& e, memory& m) { e.setBuffer(&m, 0, 31); });
+  is_refused("takes 1 to 4096", [](commands&, encoder& e, memory&) {
+    const std::vector<char> many(4097);
+    e.setBytes(many.data(), many.size(), 3);
+  });
+  is_refused("takes 1 to 4096", [](commands&, encoder& e, memory&) { e.setBytes("", 0, 3); });
+  is_refused("an empty dispatch", [&](commands&, encoder& e, memory&) {
+    e.dispatchThreadgroups(MTL::Size(1, 0, 1), threads);
+  });
+  is_refused("1025 threads", [&](commands&, encoder& e, memory&) {
+    e.dispatchThreadgroups(one, MTL::Size(1025, 1, 1));
+  });
+  is_refused("setBuffer after endEncoding", [](commands&, encoder& e, memory& m) {
+    e.endEncoding();
+    e.setBuffer(&m, 0, 0);
+  });
+  is_refused("commit before endEncoding", [](commands& c, encoder&, memory&) { c.commit(); });
+  is_refused("two open encoders",
+             [](commands& c, encoder&, memory&) { c.computeCommandEncoder()->endEncoding(); });
+  is_refused("was not committed", [](commands& c, encoder&, memory&) { c.waitUntilCompleted(); });
+  is_refused("pipeline that is null",
+             [](commands&, encoder& e, memory&) { e.setComputePipelineState(nullptr); });
+  activity() = {};
+  for (const auto& [wanted, call] :
+       {std::pair<const char*, void (*)(commands&)>{"commit of a committed",
+                                                    [](commands& c) { c.commit(); }},
+        {"encoder of a committed", [](commands& c) { c.computeCommandEncoder()->endEncoding(); }},
+        {"handler for a committed", [](commands& c) { c.addCompletedHandler([](auto*) {}); }}}) {
+    auto pool = NS::TransferPtr(NS::AutoreleasePool::alloc()->init());
+    const auto device = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
+    const auto queue = NS::TransferPtr(device->newCommandQueue());
+    commands* late = queue->commandBuffer();
+    late->commit();
+    call(*late);
+    REQUIRE(activity().misuses.size() == 1);
+    CHECK(activity().misuses.front().find(wanted) != std::string::npos);
+    activity() = {};
+  }
+  {  // never ended
+    auto pool = NS::TransferPtr(NS::AutoreleasePool::alloc()->init());
+    const auto device = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
+    const auto queue = NS::TransferPtr(device->newCommandQueue());
+    (void)queue->commandBuffer()->computeCommandEncoder();
+  }
+  REQUIRE(activity().misuses.size() == 1);
+  CHECK(activity().misuses.front() == "an encoder is released without endEncoding");
+  CHECK(live_objects() == start.live);
+  activity() = {};
+}
+
+TEST_CASE("A buffer that nothing is to read may be bound, and not be read", "[metal]") {
+  const fresh start;
+  CHECK(misuses_of([&](MTL::CommandBuffer& c, MTL::ComputeCommandEncoder& e, MTL::Buffer& m) {
+          m.setLabel(text(metal_emulator::untouched_label));
+          e.setBuffer(&m, 0, 0);
+          e.dispatchThreadgroups(MTL::Size(1, 1, 1), MTL::Size(64, 1, 1));
+          e.endEncoding();
+          c.commit();
+          CHECK(c.status() == MTL::CommandBufferStatusError);
+          CHECK(activity().last_fault.kind == metal_emulator::fault_kind::out_of_range);
+          activity().misuses.emplace_back("read");  // of what misuses_of says
+        }) == std::vector<std::string>{"read"});
+  CHECK(live_objects() == start.live);
+  activity() = {};
+}
+
+TEST_CASE("A command buffer that hangs does not begin before it is let", "[metal]") {
+  const fresh start;
+  {
+    auto pool = NS::TransferPtr(NS::AutoreleasePool::alloc()->init());
+    const auto device = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
+    const auto queue = NS::TransferPtr(device->newCommandQueue());
+    failures().hangs = true;
+    MTL::CommandBuffer* commands = queue->commandBuffer();
+    int completed = 0;
+    commands->addCompletedHandler([&](MTL::CommandBuffer*) { ++completed; });
+    commands->commit();
+    CHECK(completed == 0);
+    CHECK(commands->status() == MTL::CommandBufferStatusScheduled);
+    metal_emulator::release_commands();
+    CHECK(completed == 1);
+    CHECK(commands->status() == MTL::CommandBufferStatusCompleted);
+  }
+  CHECK(live_objects() == start.live);
+}
+
 TEST_CASE("Memory of the caller becomes a buffer only where pages allow it", "[metal]") {
   const fresh start;
   {

@@ -5,7 +5,8 @@
 Under that heading CMake blocks are written to the file that their first line names, and shell blocks are run one after
 the other, in a fresh folder that has the checkout as `kvfit`, README's first program as `quick.cpp` and
 `engine/engine.cpp`, and the C program of the quick start as `engine/engine.c`. EXPECTED must stand in what they print.
-Lines that install packages are left out: what a machine has is its owner's affair. Exit code 77: a program is missing.
+Lines that install packages are left out: what a machine has is its owner's affair. vcpkg and conan are acted out where
+they are not to be had (acted_out.py). Exit code 77: another program is missing.
 """
 
 import os
@@ -18,6 +19,7 @@ import sys
 sys.dont_write_bytecode = True
 import pages  # noqa: E402
 
+ACTED_OUT = ("conan", "vcpkg")
 INSTALLS = re.compile(r"^\s*(?:sudo )?(?:apt-get|brew) ")
 
 
@@ -39,6 +41,15 @@ def needed(text):
     return [name for name in ("vcpkg", "conan", "git", "pkg-config", "kvfit") if re.search(rf"(?:^|\$\(){name} ", text, re.M)]
 
 
+def stand_in(folder, program):
+    """A program of that name in the folder, which acts it out."""
+    folder.mkdir(exist_ok=True)
+    script = folder / program
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{pathlib.Path(__file__).resolve().parent}/acted_out.py" {program} "$@"\n')
+    script.chmod(0o755)
+    print(f"{program} is acted out: it is not on the PATH")
+
+
 def main(work, page, heading, expected):
     work = pathlib.Path(work).resolve()
     shutil.rmtree(work, ignore_errors=True)
@@ -55,6 +66,7 @@ def main(work, page, heading, expected):
     if not chosen:
         sys.exit(f'{page} has no blocks under "{heading}"')
     printed = ""
+    path = f"{work / 'stand_ins'}:{os.environ['PATH']}"
     for _, language, line, text in chosen:
         if "URL_OF_KVFIT" in text:
             if not shutil.which("git"):
@@ -71,11 +83,15 @@ def main(work, page, heading, expected):
         # Code that is run once need not be fast: optimising takes ten times the time of the rest.
         text = re.sub(r" -O[23]\b", " -O0", text).replace("CMAKE_BUILD_TYPE=Release", "CMAKE_BUILD_TYPE=Debug")
         for program in needed(text):
-            if not shutil.which(program):
+            if shutil.which(program):
+                continue
+            if program in ACTED_OUT:
+                stand_in(work / "stand_ins", program)
+            else:
                 print(f"SKIPPED: no {program}")
                 return 77
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], cwd=work, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, env=os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": "1"})
+                              stderr=subprocess.STDOUT, text=True, env=os.environ | {"CMAKE_BUILD_PARALLEL_LEVEL": "1", "PATH": path})
         print(done.stdout)
         printed += done.stdout
         if done.returncode:

@@ -27,7 +27,8 @@ explained explain(const kvfit::selection_problem& problem, std::span<const kvfit
   columns.squared_norms(out.left);
   kvfit::detail::picked_basis basis(static_cast<kvfit::index_t>(rows.size()), columns.rows());
   REQUIRE(kvfit::detail::span_columns(columns, rows, out.left, basis, {}));
-  REQUIRE(kvfit::detail::subtract_explained(columns, basis, {}, out.left));
+  kvfit::detail::candidate_columns all(columns);
+  REQUIRE(kvfit::detail::subtract_explained(all, basis, problem.threads, {}, out.left));
   out.spanned = basis.size();
   out.columns = columns.columns(kvfit_test::rows_up_to(columns.keys())).cast<double>();
   return out;

@@ -338,6 +338,60 @@ TEST_CASE("folded queries leave a choice nearly as good", "[selection][joint][sk
   CHECK(differ > 0);  // else nothing was folded
 }
 
+TEST_CASE("among many keys the search looks at some, and explains as much but for a hundredth",
+          "[selection][joint][candidates]") {
+  for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+    const double share = seed == 1 ? 0 : 0.25 * static_cast<double>(seed);
+    const head made =
+        make_head(seed, {.queries = 120, .keys = 4000, .depth = 8, .width = 5, .topics = 40});
+    const scored_head scored(made.cache(), made.queries);
+    const kvfit::selection_problem problem = scored.problem(30);
+    const auto look = [&](kvfit::index_t candidates) {
+      return run_joint({.attention_share = share, .candidates = candidates, .sketch = 0}, problem);
+    };
+    REQUIRE(kvfit::detail::search_candidates({.candidates = 12}, 4000, 30) == 2048);
+    const joint_equation equation =
+        make_joint_equation(made.cache(), made.queries, 0.2, {}, output_weighting::absolute);
+    const double nothing = equation.targets.squaredNorm();
+    const double all = equation.left_by(look(0).positions);
+    const double some = equation.left_by(look(12).positions);
+    CAPTURE(seed, nothing, all, some);
+    CHECK(all < 0.5 * nothing);
+    CHECK(some - all <= 0.01 * (nothing - all));
+  }
+}
+
+TEST_CASE("candidates are some for each row searched for, 2,048 at least, and all near all",
+          "[selection][joint][candidates]") {
+  using kvfit::detail::search_candidates;
+  // Half of 1,000 rows are searched for.
+  CHECK(search_candidates({.attention_share = 0.5, .candidates = 12}, 16384, 1000) == 6000);
+  CHECK(search_candidates({.attention_share = 0.5, .candidates = 12}, 16384, 100) == 2048);
+  CHECK(search_candidates({.attention_share = 0.5, .candidates = 12}, 8000, 1000) == 8000);
+  CHECK(search_candidates({.attention_share = 0.5, .candidates = 12}, 2731, 10) == 2048);
+  CHECK(search_candidates({.attention_share = 0.5, .candidates = 12}, 2730, 10) == 2730);
+  CHECK(search_candidates({.attention_share = 0, .candidates = 0}, 16384, 10) == 16384);
+  const auto most = std::numeric_limits<kvfit::index_t>::max();
+  CHECK(search_candidates({.attention_share = 0.5, .candidates = most}, 16384, 10) == 16384);
+}
+
+TEST_CASE("candidates are no hidden rows, and none whose prior is 0",
+          "[selection][joint][candidates][prior]") {
+  const head made = make_head(3, {.queries = 60, .keys = 3000, .depth = 8, .width = 5});
+  std::vector<float> bias(3000, 0);
+  std::vector<float> prior(3000, 1);
+  for (std::size_t j = 0; j < 3000; j += 2) bias[j] = hidden_key;
+  for (std::size_t j = 1; j < 3000; j += 4) prior[j] = 0;
+  kvfit::kv_block cache = made.cache();
+  cache.bias = bias;
+  const scored_head scored(cache, made.queries);
+  const selected_rows chosen =
+      run_joint({.attention_share = 0.25, .prior = prior}, scored.problem(40));
+  CHECK(chosen.positions.size() == 40);
+  CHECK(chosen.report.filled == 0);
+  for (const kvfit::index_t row : chosen.positions) CHECK(row % 4 == 3);
+}
+
 TEST_CASE("joint refuses settings and problems out of range", "[selection][joint][refuse]") {
   const head made = make_head(8, small_head);
   const scored_head scored(made.cache(), made.queries);
@@ -356,6 +410,7 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
   CHECK(field_of({.attention_share = nan}) == "joint.attention_share");
   CHECK(field_of({.sweep = 0}) == "joint.sweep");
   CHECK(field_of({.sweep = 257}) == "joint.sweep");
+  CHECK(field_of({.candidates = -1}) == "joint.candidates");
   CHECK(field_of({.sketch = -1}) == "joint.sketch");
   CHECK(field_of({.mass_weight = 0, .sweep = 1, .sketch = 0}).empty());
   CHECK(field_of({.mass_weight = 1e6, .sweep = 256}).empty());
@@ -503,11 +558,12 @@ TEST_CASE("joint selection on several threads chooses the same rows, folded, sto
   const head made = make_head(12, {.queries = 300, .keys = 9000, .depth = 4, .width = 3});
   const scored_head scored(made.cache(), made.queries);
   const double share = GENERATE(0.0, 0.75);
+  const auto candidates = GENERATE(kvfit::index_t{0}, kvfit::index_t{12});
   for (const kvfit::index_t memory : {kvfit::index_t{0}, kvfit::index_t{1} << 30}) {
     for (const kvfit::index_t sketch : {0, 64}) {
       kvfit::selection_problem problem = scored.problem(12);
       problem.memory_cap = memory;
-      const joint policy{.attention_share = share, .sketch = sketch};
+      const joint policy{.attention_share = share, .candidates = candidates, .sketch = sketch};
       const auto alone = select(policy, problem);
       REQUIRE(alone);
       for (const int threads : {2, 5}) {

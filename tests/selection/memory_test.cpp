@@ -19,8 +19,9 @@ namespace {
 /// much less. The smaller the `spread` of the keys, the more of them are alike and candidates of
 /// one round.
 template <class Policy>
-void check_memory(const Policy& policy, bool may_recompute, float spread = 1) {
-  head made = make_head(21, {.queries = 400, .keys = 2500, .depth = 8});
+void check_memory(const Policy& policy, bool may_recompute, float spread = 1,
+                  kvfit::index_t keys = 2500) {
+  head made = make_head(21, {.queries = 400, .keys = keys, .depth = 8});
   made.keys *= spread;
   kvfit::score_options wanted = wanted_scores(policy);
   wanted.keep_exponentials = 0;  // as after a score pass under a cap of its own
@@ -28,7 +29,7 @@ void check_memory(const Policy& policy, bool may_recompute, float spread = 1) {
   kvfit::selection_problem problem = scored.problem(24);
   const auto free = select(policy, problem);
   REQUIRE(free);
-  const kvfit::index_t all = 4 * 400 * 2500;
+  const kvfit::index_t all = 4 * 400 * keys;
   bool is_recomputed = false;
   double before = 1e30;
   for (const kvfit::index_t cap : {problem.memory_cap, all, all - 1, all / 4, kvfit::index_t{0}}) {
@@ -63,6 +64,9 @@ TEST_CASE("a selection holds no more than it lists, nor much less, whatever its 
   check_memory(kvfit::selection::joint{}, true);
   check_memory(kvfit::selection::joint{.attention_share = 0}, true);
   check_memory(kvfit::selection::joint{.attention_share = 0.75, .sketch = 0}, true);
+  // Among 4,000 keys the search looks at 2,048.
+  check_memory(kvfit::selection::joint{}, true, 1, 4000);
+  check_memory(kvfit::selection::joint{.attention_share = 0, .sketch = 0}, true, 1, 4000);
   check_memory(kvfit::selection::highest_attention{}, false);
   check_memory(kvfit::selection::random{3}, false);
 }

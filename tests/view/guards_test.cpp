@@ -320,6 +320,24 @@ TEST_CASE("O: dims beyond 61 bits are refused before a tail is added to them",
   }
 }
 
+TEST_CASE("O: rows and columns that leave 64 bits only together, or only in bytes, are refused",
+          "[view][layouts][guards]") {
+  const some_memory of;  // nothing is read
+  constexpr index_t half = largest_index / 2 + 1;
+  const row_memory together{.data = of.numbers.data(),
+                            .type = dtype::fp8_e4m3,
+                            .rows = 2,
+                            .cols = 2,
+                            .row_stride = half,
+                            .col_stride = half};
+  check_error(kvfit::make_view(together), errc::shape_mismatch, "memory");
+  row_memory apart = together;
+  apart.col_stride = 1;
+  CHECK(kvfit::make_view(apart));
+  apart.type = dtype::fp16;
+  check_error(kvfit::make_view(apart), errc::shape_mismatch, "memory");
+}
+
 TEST_CASE("O: rows by a list that is not there have no memory", "[view][check][guards]") {
   const some_memory of;
   const row_view view(row_memory{.data = of.numbers.data(),

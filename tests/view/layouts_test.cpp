@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "kvfit/view/layouts.hpp"
+#include "kvfit/view/load.hpp"
 
 #include <cstdint>
 #include <limits>

@@ -24,7 +24,7 @@ inline namespace KVFIT_ISA {
 /// Keys of the longest block.
 inline index_t longest_of(std::span<const kv_block> blocks) noexcept {
   index_t longest = 0;
-  for (const kv_block& cache : blocks) longest = std::max(longest, cache.keys.rows());
+  for (const kv_block& cache : blocks) longest = (std::max)(longest, cache.keys.rows());
   return longest;
 }
 
@@ -89,12 +89,13 @@ inline result<attend_options> attend_options_within(const query_set& queries,
   double least = attend_blocks_bytes(queries, blocks, now);
   if (least <= cap) return now;
   index_t longest = 0;
-  for (const query_block& block : queries.blocks()) longest = std::max(longest, block.rows.rows());
-  for (now.panel = std::min(longest, panel_rows(longest_of(blocks), options.panel)); now.panel > 0;
-       now.panel /= 2) {
+  for (const query_block& block : queries.blocks())
+    longest = (std::max)(longest, block.rows.rows());
+  for (now.panel = (std::min)(longest, panel_rows(longest_of(blocks), options.panel));
+       now.panel > 0; now.panel /= 2) {
     const double bytes = attend_blocks_bytes(queries, blocks, now);
     if (bytes <= cap) return now;
-    least = std::min(least, bytes);
+    least = (std::min)(least, bytes);
   }
   return error{errc::memory_cap_exceeded, "memory", whole_bytes(least), *options.memory,
                "one query at a time"};
@@ -214,7 +215,8 @@ inline result<void> attend_blocks(const query_set& queries, std::span<const kv_b
       const auto columns = static_cast<std::size_t>(width);
       attention_state state{.output = {out.output + (panel.offset + i) * width, columns}};
       for (attention_panel& part : parts) {
-        merge(state, {part.max(i), static_cast<float>(part.mass(i)), {part.output(i), columns}});
+        merge(state,
+              {part.largest(i), static_cast<float>(part.mass(i)), {part.output(i), columns}});
       }
       const bool has_sink = sink != -std::numeric_limits<float>::infinity();
       merge(state, {sink, has_sink ? 1.0F : 0.0F, nothing});

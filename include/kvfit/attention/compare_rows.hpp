@@ -51,9 +51,9 @@ inline fidelity compare_rows(const matrix& output, const vector& log_mass, const
     missing += difference;
     mass_sum += mass_error;
     cosine_sum += cosine;
-    f.output_error_max = std::max(f.output_error_max, output_error);
-    f.mass_error_max = std::max(f.mass_error_max, mass_error);
-    f.cosine_min = f.queries == 0 ? cosine : std::min(f.cosine_min, cosine);
+    f.output_error_max = (std::max)(f.output_error_max, output_error);
+    f.mass_error_max = (std::max)(f.mass_error_max, mass_error);
+    f.cosine_min = f.queries == 0 ? cosine : (std::min)(f.cosine_min, cosine);
     ++f.queries;
   }
   if (f.queries > 0) {

@@ -41,7 +41,7 @@ inline head_sizes sizes_of_head(const kv_block& cache, const query_set& queries)
                    .blocks = static_cast<index_t>(queries.blocks().size()),
                    .has_masks = !cache.masks.empty()};
   for (const query_block& block : queries.blocks()) {
-    sizes.largest_block = std::max(sizes.largest_block, block.rows.rows());
+    sizes.largest_block = (std::max)(sizes.largest_block, block.rows.rows());
   }
   return sizes;
 }

@@ -39,12 +39,12 @@ inline index_t panel_rows(index_t keys, index_t most = 0) noexcept {
   constexpr index_t panel_floats = index_t{4} << 20;
   const index_t rows = std::clamp<index_t>(panel_floats / std::max<index_t>(keys, 1), 8, 96);
   const index_t whole = rows < 16 ? rows : rows - rows % 16;
-  return most > 0 ? std::min(most, whole) : whole;
+  return most > 0 ? (std::min)(most, whole) : whole;
 }
 
 /// Rows of the largest panel that the queries of `sizes` are cut into for `keys` keys.
 inline index_t largest_panel(const head_sizes& sizes, index_t keys) noexcept {
-  return std::min(panel_rows(keys, sizes.panel), sizes.largest_block);
+  return (std::min)(panel_rows(keys, sizes.panel), sizes.largest_block);
 }
 
 /// All query blocks cut into panels; no panel spans two blocks.
@@ -66,7 +66,7 @@ inline std::vector<query_panel> cut_panels(const query_set& queries, index_t row
   for (std::size_t b = 0; b < blocks.size(); ++b) {
     const index_t total = blocks[b].rows.rows();
     for (index_t first = 0; first < total; first += rows) {
-      const index_t count = std::min(rows, total - first);
+      const index_t count = (std::min)(rows, total - first);
       list.panels.push_back({b, first, count, offset});
       offset += count;
     }
@@ -100,7 +100,7 @@ struct logit_buffers {
   std::vector<float> largest_keys;  ///< largest |k| of each tile; negative until it is seen
 
   void declare(workspace& space, const logit_sizes& of) {
-    const index_t tile = std::min(key_tile, of.keys);
+    const index_t tile = (std::min)(key_tile, of.keys);
     space.add_matrices(of.panel, of.depth, queries, packed_queries);
     space.add(query_positions, of.panel);
     space.add(keys, tile, of.depth);
@@ -112,7 +112,7 @@ struct logit_buffers {
 /// Bytes of a `logit_source`.
 inline void declare_logits(workspace& space, const logit_sizes& of) {
   logit_buffers().declare(space, of);
-  packed_factors().declare(space, of.precision, std::min(logit_buffers::key_tile, of.keys),
+  packed_factors().declare(space, of.precision, (std::min)(logit_buffers::key_tile, of.keys),
                            of.depth, of.panel);
 }
 
@@ -144,7 +144,7 @@ class logit_source {
     if (most <= reserved_) return;
     const bool has_mask = !cache_.masks.empty() && columns_.empty();
     allocate_buffers(buffers_, logit_sizes{keys(), cache_.keys.cols(), most, has_mask, precision_});
-    product_.reserve(std::min(key_tile, keys()), cache_.keys.cols(), most);
+    product_.reserve((std::min)(key_tile, keys()), cache_.keys.cols(), most);
     reserved_ = most;
   }
 
@@ -157,7 +157,7 @@ class logit_source {
     begin(panel);
     index_t overflow = panel.count;
     for (index_t first = 0; first < keys(); first += key_tile) {
-      overflow = std::min(overflow, fill_tile(panel, first, logits, stride));
+      overflow = (std::min)(overflow, fill_tile(panel, first, logits, stride));
     }
     return overflow;
   }
@@ -174,7 +174,7 @@ class logit_source {
   index_t fill_tile(const query_panel& panel, index_t first, float* logits, index_t stride,
                     const row_view* then = nullptr) {
     const index_t depth = cache_.keys.cols();
-    const index_t count = std::min(key_tile, keys() - first);
+    const index_t count = (std::min)(key_tile, keys() - first);
     const float_tile k =
         detail::load_visible_rows(cache_.keys, cache_.bias, first, count, buffers_.keys.data());
     const tile rows{logits + first * stride, stride, first, count};
@@ -184,7 +184,7 @@ class logit_source {
     if (largest_key < 0) {
       largest_key = 0;
       for (index_t j = 0; j < count; ++j) {
-        largest_key = std::max(largest_key, simd::largest_size(k.data + j * k.stride, depth));
+        largest_key = (std::max)(largest_key, simd::largest_size(k.data + j * k.stride, depth));
       }
     }
     const bool is_doubtful = may_overflow(largest_query_, largest_key);
@@ -213,7 +213,7 @@ class logit_source {
       for (index_t k = 0; k < depth; ++k) {
         const float x = q.data[i * q.stride + k];
         buffers_.packed_queries[static_cast<std::size_t>(k * panel.count + i)] = x;
-        largest = std::max(largest, std::abs(x));
+        largest = (std::max)(largest, std::abs(x));
       }
     }
     return largest;
@@ -222,10 +222,10 @@ class logit_source {
   /// Whether some partial sum of scale · q·k, multiplied in any order, may leave fp32. This bound
   /// is free and almost always enough; looking means to read every tile once more.
   [[nodiscard]] bool may_overflow(float largest_query, float largest_key) const noexcept {
-    const auto at_least_1 = [](float x) { return std::max(1.0, static_cast<double>(x)); };
+    const auto at_least_1 = [](float x) { return (std::max)(1.0, static_cast<double>(x)); };
     const double bound = static_cast<double>(cache_.keys.cols()) * at_least_1(std::abs(scale_)) *
                          at_least_1(largest_query) * at_least_1(largest_key);
-    return bound >= 0.5 * static_cast<double>(std::numeric_limits<float>::max());
+    return bound >= 0.5 * static_cast<double>((std::numeric_limits<float>::max)());
   }
 
   /// Products become logits. Returns the first query whose scaled product is not finite, where that
@@ -245,7 +245,7 @@ class logit_source {
       simd::scale_and_add(row, scale_, is_split ? 0.0F : bias, panel.count);
       if (is_split) {
         if (is_doubtful) {
-          overflow = std::min(overflow, detail::first_non_finite(row, panel.count));
+          overflow = (std::min)(overflow, detail::first_non_finite(row, panel.count));
         }
         if (is_capped) simd::soft_cap(row, rule_.soft_cap, panel.count);
         simd::scale_and_add(row, 1.0F, bias, panel.count);
@@ -291,7 +291,7 @@ class logit_source {
 
   /// Hides the key at `position` where the rule does, and takes off the ALiBi slope.
   void apply_position(float slope, index_t position, float* row, index_t queries) const {
-    constexpr index_t everywhere = std::numeric_limits<index_t>::max();
+    constexpr index_t everywhere = (std::numeric_limits<index_t>::max)();
     const index_t nearest = rule_.causal ? 0 : -everywhere;
     const index_t farthest = rule_.window > 0 ? rule_.window - 1 : everywhere;
     for (index_t i = 0; i < queries; ++i) {

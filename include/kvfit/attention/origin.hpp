@@ -61,7 +61,7 @@ inline std::vector<index_t> last_rows(std::span<const query_block> blocks,
         std::nth_element(rows.begin(), earliest, rows.end(), std::greater<>());
         for (std::size_t b = begin; b < end; ++b) {
           const index_t before = std::max<index_t>(*earliest - origins[b].first, 0);
-          counts[b] -= std::min(counts[b], (before + origins[b].step - 1) / origins[b].step);
+          counts[b] -= (std::min)(counts[b], (before + origins[b].step - 1) / origins[b].step);
         }
       }
     }
@@ -108,7 +108,7 @@ inline std::vector<char> latest_queries(std::span<const query_block> blocks,
         flags.push_back(0);
       }
     }
-    const auto most = std::min(static_cast<std::size_t>(window), head.size());
+    const auto most = (std::min)(static_cast<std::size_t>(window), head.size());
     const auto is_later = [](const placed& a, const placed& b) {
       return a.position != b.position ? a.position > b.position : a.row > b.row;
     };

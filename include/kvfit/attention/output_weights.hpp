@@ -33,8 +33,8 @@ inline std::vector<double> exact_inverse_lengths(const matrix& output, output_we
   const double rms = seen > 0 ? std::sqrt(squares / static_cast<double>(seen)) : 0;
   const double floor = weighting == output_weighting::absolute ? rms : 0.01 * rms;
   for (double& length : lengths) {
-    if (weighting == output_weighting::absolute) length = std::min(length, floor);
-    length = length > 0 ? 1 / std::max(length, floor) : 0;
+    if (weighting == output_weighting::absolute) length = (std::min)(length, floor);
+    length = length > 0 ? 1 / (std::max)(length, floor) : 0;
   }
   return lengths;
 }
@@ -47,11 +47,11 @@ inline std::vector<double> exact_inverse_lengths(const matrix& output, output_we
 /// its largest number.
 inline vector inverse_lengths(const matrix& output,
                               output_weighting weighting = output_weighting::relative) {
-  constexpr double largest = std::numeric_limits<float>::max();
+  constexpr double largest = (std::numeric_limits<float>::max)();
   vector out(output.rows());
   float* to = out.data();
   for (const double inverse : output_detail::exact_inverse_lengths(output, weighting)) {
-    *to++ = static_cast<float>(std::min(inverse, largest));
+    *to++ = static_cast<float>((std::min)(inverse, largest));
   }
   return out;
 }

@@ -45,7 +45,7 @@ struct panel_buffers {
     space.add_matrices(of.panel, width, output, tile_output);
     space.add_vectors(of.panel, max, shift, factors, sum);
     space.grow(raised, of.panel, of.keys / tile);
-    space.add(values, std::min(tile, of.keys), width);
+    space.add(values, (std::min)(tile, of.keys), width);
   }
 };
 
@@ -54,7 +54,7 @@ inline void declare_panel(workspace& space, const head_sizes& sizes, bool has_me
   const logit_sizes of = logit_sizes_of(sizes, sizes.keys);
   declare_logits(space, of);
   packed_factors().declare(space, sizes.precision, of.panel,
-                           std::min(logit_source::key_tile, sizes.keys), sizes.width);
+                           (std::min)(logit_source::key_tile, sizes.keys), sizes.width);
   panel_buffers().declare(space, of, sizes.width, has_memory);
 }
 
@@ -97,9 +97,9 @@ class attention_panel {
     logits_.begin(part);
     index_t overflow = part.count;
     for (index_t first = 0; first < logits_.keys(); first += logit_source::key_tile) {
-      overflow = std::min(overflow, logits_.fill_tile(part, first, memory, stride,
-                                                      has_outputs_ ? &cache_.values : nullptr));
-      take_tile(first, std::min(logit_source::key_tile, logits_.keys() - first), part.count);
+      overflow = (std::min)(overflow, logits_.fill_tile(part, first, memory, stride,
+                                                        has_outputs_ ? &cache_.values : nullptr));
+      take_tile(first, (std::min)(logit_source::key_tile, logits_.keys() - first), part.count);
     }
     if (overflow < part.count) {
       return error{errc::non_finite, "logits", part.offset + overflow, error::none,
@@ -113,8 +113,8 @@ class attention_panel {
   [[nodiscard]] const float* exponentials(index_t j) const noexcept {
     return exponentials_.data + j * exponentials_.stride;
   }
-  /// −∞ where every key is hidden.
-  [[nodiscard]] float max(index_t i) const noexcept { return own_.max[i]; }
+  /// max_i = max_j s_ij; −∞ where every key is hidden.
+  [[nodiscard]] float largest(index_t i) const noexcept { return own_.max[i]; }
   /// At most max_i and within 16 of it; −∞ where every key is hidden.
   [[nodiscard]] float shift(index_t i) const noexcept { return own_.shift[i]; }
   /// Σ_j exp(s_ij − shift_i), or 0 where every key is hidden.
@@ -127,8 +127,8 @@ class attention_panel {
   }
   /// Σ_j exp(s_ij − max_i): in [1, T], or 0 where every key is hidden.
   [[nodiscard]] double mass(index_t i) const noexcept {
-    if (shift(i) == max(i)) return sum(i);
-    return sum(i) * std::exp(static_cast<double>(shift(i)) - static_cast<double>(max(i)));
+    if (shift(i) == largest(i)) return sum(i);
+    return sum(i) * std::exp(static_cast<double>(shift(i)) - static_cast<double>(largest(i)));
   }
   /// Row i of the attention output, d_v numbers (none without outputs); 0 where every key is
   /// hidden. Writable, for merging states.
@@ -142,10 +142,10 @@ class attention_panel {
   void reserve(index_t most, bool has_memory) {
     if (most <= reserved_ && (has_memory || has_own_)) return;
     const index_t keys = cache_.keys.rows();
-    reserved_ = std::max(most, reserved_);
+    reserved_ = (std::max)(most, reserved_);
     has_own_ = has_own_ || !has_memory;
     allocate_buffers(own_, logit_sizes{.keys = keys, .panel = reserved_}, width(), !has_own_);
-    product_.reserve(reserved_, std::min(logit_source::key_tile, keys), width());
+    product_.reserve(reserved_, (std::min)(logit_source::key_tile, keys), width());
   }
 
   /// Logits of some keys become exponentials, masses and output.
@@ -170,10 +170,10 @@ class attention_panel {
   void raise_shifts(index_t first_key, index_t queries) {
     constexpr float lowest = -std::numeric_limits<float>::infinity();
     for (index_t i = 0; i < queries; ++i) {
-      if (!(max(i) > shift(i) + headroom)) continue;
-      const float old = std::exchange(own_.shift[i], max(i));
+      if (!(largest(i) > shift(i) + headroom)) continue;
+      const float old = std::exchange(own_.shift[i], largest(i));
       if (old == lowest) continue;  // nothing but zeros before
-      const float factor = std::exp(old - max(i));
+      const float factor = std::exp(old - largest(i));
       own_.raised.push_back({i, first_key, factor});
       own_.sum[static_cast<std::size_t>(i)] *= static_cast<double>(factor);
       scale_output(i, factor);
@@ -203,7 +203,7 @@ class attention_panel {
   result<void> finish(const query_panel& part) {
     for (index_t i = 0; i < part.count; ++i) {
       const bool is_finite = detail::is_finite(static_cast<float>(sum(i)));
-      if (max(i) == std::numeric_limits<float>::infinity() || !is_finite) {
+      if (largest(i) == std::numeric_limits<float>::infinity() || !is_finite) {
         return error{errc::non_finite, "logits", part.offset + i, error::none,
                      "product, bias and mask together overflow fp32; the row is the query's"};
       }

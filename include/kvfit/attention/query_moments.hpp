@@ -48,7 +48,7 @@ inline query_moments moments_of(std::span<const query_block> blocks) {
     std::vector<double> sum(static_cast<std::size_t>(depth), 0.0);
     for (const query_block& block : blocks) {
       for (index_t first = 0; first < block.rows.rows(); first += tile_rows) {
-        const index_t count = std::min(tile_rows, block.rows.rows() - first);
+        const index_t count = (std::min)(tile_rows, block.rows.rows() - first);
         const float_tile rows = load_rows(block.rows, first, count, buffer.data());
         double* to = tile.data();
         for (index_t i = 0; i < count; ++i, to += depth) {

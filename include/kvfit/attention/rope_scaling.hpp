@@ -147,8 +147,8 @@ inline std::vector<double> scaled_frequencies(const any_rope_scaling& scaling, d
       low = std::floor(low);
       high = std::ceil(high);
     }
-    low = std::max(low, 0.0);
-    high = std::min(high, dims - 1);
+    low = (std::max)(low, 0.0);
+    high = (std::min)(high, dims - 1);
     const double width = high == low ? 0.001 : high - low;
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
       const double ramp = std::clamp((static_cast<double>(i) - low) / width, 0.0, 1.0);

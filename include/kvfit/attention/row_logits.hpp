@@ -46,7 +46,7 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
   const auto all = static_cast<index_t>(panels.size());
   const index_t at_once = std::clamp<index_t>(threads.threads(), 1, std::max<index_t>(all, 1));
   index_t longest = 0;
-  for (const query_panel& panel : panels) longest = std::max(longest, panel.count);
+  for (const query_panel& panel : panels) longest = (std::max)(longest, panel.count);
   row_logit_buffers own;
   allocate_buffers(own, count, longest, at_once);
   for (const index_t row : rows) {
@@ -80,7 +80,7 @@ inline void declare_row_logits(workspace& space, const head_sizes& sizes, index_
   constexpr double bookkeeping = sizeof(logit_source) + 128.0;  // with the blocks it is made of
   const index_t panel = panel_rows(rows, sizes.panel);
   const index_t longest = largest_panel(sizes, rows);
-  const index_t sources = std::min(at_once, sizes.queries / panel + sizes.blocks);
+  const index_t sources = (std::min)(at_once, sizes.queries / panel + sizes.blocks);
   space.count(float_bytes(sizes.queries, rows));
   panel_list().declare(space, sizes.queries, sizes.blocks, panel);
   row_logit_buffers().declare(space, rows, longest, sources);

@@ -56,7 +56,7 @@ inline void declare_score_checked(workspace& space, const head_sizes& of,
   sizes.panel = options.panel;
   sizes.precision = options.precision;
   const index_t rows = panel_rows(sizes.keys, sizes.panel);
-  const index_t at_once = std::min(options.panels_at_once, sizes.queries / rows + sizes.blocks);
+  const index_t at_once = (std::min)(options.panels_at_once, sizes.queries / rows + sizes.blocks);
   declare_scores(space, sizes, options);
   if (!options.outputs) sizes.width = 0;  // of what a panel holds
   score_buffers().declare(space, sizes.keys, at_once, largest_panel(sizes, sizes.keys), options);
@@ -99,7 +99,7 @@ inline result<score_options> score_options_within(const head_sizes& sizes,
   for (now.panel = largest_panel(cut, sizes.keys); now.panel > 0; now.panel /= 2) {
     const double bytes = checked_scores_bytes(sizes, now);
     if (bytes <= cap) return now;
-    least = std::min(least, bytes);
+    least = (std::min)(least, bytes);
   }
   return error{errc::memory_cap_exceeded, "memory", whole_bytes(least), *options.memory,
                "one query at a time"};

@@ -40,7 +40,7 @@ inline void pool(float* scores, pooling_kind kind, index_t width, vector& raw) {
     float largest = raw[begin];
     float sum = 0;
     for (index_t k = begin; k <= end; ++k) {
-      largest = std::max(largest, raw[k]);
+      largest = (std::max)(largest, raw[k]);
       sum += raw[k];
     }
     scores[j] = kind == pooling_kind::max ? largest : sum / static_cast<float>(width);
@@ -82,7 +82,7 @@ inline void add_importance(const scored_panel& of, importance_kind kind, index_t
         sum += static_cast<double>(simd::square_sum32(row, scales, n));
         break;
       case importance_kind::max:
-        sum = std::max(sum, static_cast<double>(simd::largest_product(row, scales, n)));
+        sum = (std::max)(sum, static_cast<double>(simd::largest_product(row, scales, n)));
         break;
     }
   }
@@ -98,7 +98,7 @@ inline result<void> score_panel(scored_panel& at, const score_target& scores, in
   if (!ok) return ok;
   for (index_t i = 0; i < part.count; ++i) {
     const index_t row = part.offset + i;
-    scores.max[row] = at.panel.max(i);
+    scores.max[row] = at.panel.largest(i);
     scores.mass[row] = static_cast<float>(at.panel.mass(i));
     scores.log_mass[row] = static_cast<float>(at.panel.log_mass(i));
     if (scores.output != nullptr) {
@@ -129,9 +129,9 @@ inline result<void> score_into(const scores_owner& into, const kv_block& cache,
   const std::vector<query_panel> parts = cut_panels(queries, panel_rows(keys, options.panel));
   const auto all = static_cast<index_t>(parts.size());
   const index_t at_once =
-      std::min({options.panels_at_once, all, static_cast<index_t>(threads.threads())});
+      (std::min)({options.panels_at_once, all, static_cast<index_t>(threads.threads())});
   index_t longest = 0;
-  for (const query_panel& part : parts) longest = std::max(longest, part.count);
+  for (const query_panel& part : parts) longest = (std::max)(longest, part.count);
   score_buffers own;
   own.declare(space, keys, at_once, longest, options);
   std::vector<double>& importance = own.importance;
@@ -143,7 +143,7 @@ inline result<void> score_into(const scores_owner& into, const kv_block& cache,
   for (index_t begin = 0; begin < all; begin += static_cast<index_t>(group.size())) {
     if (const auto go_on = check_stop(stop, "score pass"); !go_on) return go_on.error();
     const std::span<scored_panel> now =
-        std::span(group).first(std::min(group.size(), static_cast<std::size_t>(all - begin)));
+        std::span(group).first((std::min)(group.size(), static_cast<std::size_t>(all - begin)));
     for (std::size_t k = 0; k < now.size(); ++k) {
       now[k].part = parts[static_cast<std::size_t>(begin) + k];
       const index_t block = now[k].part.block;

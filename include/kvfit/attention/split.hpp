@@ -56,8 +56,9 @@ inline block_cut cut_block(index_t rows, double fraction, double share = 1) {
   };
   const index_t thin = std::max<index_t>(1, static_cast<index_t>(1 / share));
   constexpr double most = 1e15;  // more than any block has rows, and llround can still hold it
-  const index_t stride =
-      fraction > 0 ? std::max<index_t>(2, std::llround(std::min(1 / fraction, most))) : index_t{0};
+  const index_t stride = fraction > 0
+                             ? std::max<index_t>(2, std::llround((std::min)(1 / fraction, most)))
+                             : index_t{0};
   if (stride == 0 || rows < stride) {
     cut.fit.push_back(run(0, rows, thin));
     return cut;
@@ -67,14 +68,14 @@ inline block_cut cut_block(index_t rows, double fraction, double share = 1) {
   // interleaved ones, or those between held-out rows.
   if (rows / stride >= stride - 1) {
     const auto lanes = static_cast<double>(stride - 1);
-    const auto kept = static_cast<index_t>(std::ceil(std::max(1.0, share * lanes - 1e-9)));
+    const auto kept = static_cast<index_t>(std::ceil((std::max)(1.0, share * lanes - 1e-9)));
     const auto rest = std::max<index_t>(1, static_cast<index_t>(1 / (share * lanes)));
     for (index_t k = 0; k < kept; ++k) {
       cut.fit.push_back(run(k * (stride - 1) / kept, rows, stride * rest));
     }
   } else {
     for (index_t first = 0; first < rows; first += stride) {
-      cut.fit.push_back(run(first, std::min(first + stride - 1, rows), thin));
+      cut.fit.push_back(run(first, (std::min)(first + stride - 1, rows), thin));
     }
   }
   return cut;

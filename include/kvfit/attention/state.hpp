@@ -54,7 +54,7 @@ inline void merge(attention_state& into, const attention_state& from) noexcept {
     into.mass = from.mass;
     return;
   }
-  const float max = std::max(into.max, from.max);
+  const float max = (std::max)(into.max, from.max);
   const float mass_into = into.mass * std::exp(into.max - max);
   const float mass_from = from.mass * std::exp(from.max - max);
   const float mass = mass_into + mass_from;

@@ -251,7 +251,8 @@ typedef struct kvfit_rope {
  *   budget, rule.scale, rule.soft_cap, rule.causal, rule.window, queries.held_out, queries.per_row,
  *   queries.at_least, protect.first, protect.last, memory.cap, memory.selection, replace_dead_keys,
  *   keep_better_values, tied_values_from (compact_options)
- *   selection.mass_weight, selection.attention_share, selection.sweep, selection.sketch (joint);
+ *   selection.mass_weight, selection.attention_share, selection.candidates, selection.sweep,
+ *   selection.sketch (joint);
  *   selection.keys_per_round, selection.refit_interval, selection.norm_power, selection.absolute,
  *   selection.lower, selection.upper, selection.drop_below, selection.drop_passes,
  *   selection.final_refit (omp); selection.pooling_width, selection.window (highest_attention);

@@ -109,7 +109,7 @@ inline std::vector<index_t> round_rows(std::span<const claim> claims, index_t to
     const auto open = static_cast<index_t>(std::count_if(order.begin(), order.end(), has_room));
     const index_t step = std::max<index_t>(1, left / open);
     for (const std::size_t h : order) {
-      const index_t given = std::min({step, bounds[h].most - rows[h], left});
+      const index_t given = (std::min)({step, bounds[h].most - rows[h], left});
       rows[h] += given;
       left -= given;
     }
@@ -120,7 +120,7 @@ inline std::vector<index_t> round_rows(std::span<const claim> claims, index_t to
     const auto open = static_cast<index_t>(std::count_if(order.begin(), order.end(), can_give));
     const index_t step = std::max<index_t>(1, -left / open);
     for (const std::size_t h : order) {
-      const index_t taken = std::min({step, rows[h] - bounds[h].least, -left});
+      const index_t taken = (std::min)({step, rows[h] - bounds[h].least, -left});
       rows[h] -= taken;
       left += taken;
     }
@@ -201,7 +201,7 @@ inline namespace KVFIT_ISA {
                    "the share at this place must be finite and not negative, is " +
                        detail::number_text(shares[h])};
     }
-    largest = std::max(largest, shares[h]);
+    largest = (std::max)(largest, shares[h]);
   }
   if (!(largest > 0)) {
     return error{errc::invalid_option, "shares", error::none, error::none, "all are 0"};

@@ -78,7 +78,7 @@ class piece_check {
     if (pieces_.empty()) return error{errc::empty_input, "pieces", 0, error::none, {}};
     const protection& protect = options_.head.protect;
     if (!protect.is_empty()) {
-      return error{errc::invalid_option, "protect", std::max(protect.first, protect.last), 0,
+      return error{errc::invalid_option, "protect", (std::max)(protect.first, protect.last), 0,
                    "of chunks: what is to stay lies outside them"};
     }
     if (const auto* rows = options_.head.selection.get_if<selection::joint>();

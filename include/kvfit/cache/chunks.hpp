@@ -114,7 +114,7 @@ inline result<chunk_plan> plan_checked(std::span<const chunk> chunks, index_t ro
   }
   const index_t left = budget - heads * plan.kept;
   // How many chunks can have their least; a short chunk's is all it has, so these are no fewer.
-  const auto least_of = [&](const chunk& one) { return heads * std::min(at_least, one.rows); };
+  const auto least_of = [&](const chunk& one) { return heads * (std::min)(at_least, one.rows); };
   const auto sum_of_least = [&] {
     index_t sum = 0;
     for (const chunk& one : plan.chunks) sum += least_of(one);
@@ -126,7 +126,7 @@ inline result<chunk_plan> plan_checked(std::span<const chunk> chunks, index_t ro
     if (possible < runs) {
       // Sizes as asked for may be far beyond any that are: a budget of all rows always does.
       const index_t needed = many_times(heads, plan.kept + many_times(runs, at_least));
-      return error{errc::budget_out_of_range, "budget", budget, std::min(heads * rows, needed),
+      return error{errc::budget_out_of_range, "budget", budget, (std::min)(heads * rows, needed),
                    "rows outside every chunk, and the least of each stretch between them"};
     }
     auto merged = merge_neighbours(chunks, possible);
@@ -158,14 +158,14 @@ inline namespace KVFIT_ISA {
 ///
 ///     auto chunks = kvfit::split_by_length({prefix, rows - prefix - suffix}, 4096);
 [[nodiscard]] inline result<std::vector<chunk>> split_by_length(const chunk& part, index_t length) {
-  constexpr index_t most = std::numeric_limits<index_t>::max();
+  constexpr index_t most = (std::numeric_limits<index_t>::max)();
   if (const auto ok = detail::check_part(part, most, "part"); !ok) return ok.error();
   if (length < 1) return error{errc::invalid_option, "length", length, 1, "must be at least 1"};
   return detail::catch_bad_alloc("split_by_length", [&]() -> result<std::vector<chunk>> {
     std::vector<chunk> chunks;
     chunks.reserve(static_cast<std::size_t>((part.rows - 1) / length + 1));
     for (index_t done = 0; done < part.rows; done += chunks.back().rows) {
-      chunks.push_back({part.first + done, std::min(length, part.rows - done)});
+      chunks.push_back({part.first + done, (std::min)(length, part.rows - done)});
     }
     return chunks;
   });
@@ -177,7 +177,7 @@ inline namespace KVFIT_ISA {
 /// Errors: `invalid_position` with the start at fault; those of `split_by_length`.
 [[nodiscard]] inline result<std::vector<chunk>> split_at(const chunk& part,
                                                          std::span<const index_t> starts) {
-  constexpr index_t most = std::numeric_limits<index_t>::max();
+  constexpr index_t most = (std::numeric_limits<index_t>::max)();
   if (const auto ok = detail::check_part(part, most, "part"); !ok) return ok.error();
   const index_t end = part.first + part.rows;
   index_t before = part.first - 1;
@@ -236,7 +236,7 @@ inline namespace KVFIT_ISA {
   }
   if (const auto ok = detail::check_chunks(chunks, rows); !ok) return ok.error();
   return detail::catch_bad_alloc("plan_chunks", [&] {
-    return detail::plan_checked(chunks, rows, heads, budget, std::min(at_least, rows));
+    return detail::plan_checked(chunks, rows, heads, budget, (std::min)(at_least, rows));
   });
 }
 

@@ -65,7 +65,7 @@ template <executor E>
   }
   if (const auto ok = detail::check_chunks(plan.chunks, *rows); !ok) return ok.error();
   return detail::catch_bad_alloc("compact_chunks", [&]() -> result<compacted_text> {
-    constexpr index_t all = std::numeric_limits<index_t>::max();
+    constexpr index_t all = (std::numeric_limits<index_t>::max)();
     std::vector<text_piece> pieces;
     index_t end = 0;
     const auto keep_up_to = [&](index_t first) {

@@ -68,21 +68,21 @@ inline std::vector<index_t> minimise_on_grid(std::span<const influence_curve> cu
   index_t first = 0;  // of the columns that the heads so far can take
   index_t last = 0;
   index_t to_come = 0;
-  for (const index_t most : grid.most) to_come += std::min(most, grid.steps);
+  for (const index_t most : grid.most) to_come += (std::min)(most, grid.steps);
   for (std::size_t h = 0; h < curves.size(); ++h) {
-    const index_t most = std::min(grid.most[h], grid.steps);
+    const index_t most = (std::min)(grid.most[h], grid.steps);
     to_come -= most;
     for (index_t k = 0; k <= most; ++k) {
       losses[static_cast<std::size_t>(k)] = loss_at(curves[h], bounds[h].least + k * grid.step);
     }
     // Columns from which the heads to come can't reach the end need not be known.
-    const index_t from = std::max(first, grid.steps - to_come);
-    const index_t to = std::min(grid.steps, last + most);
+    const index_t from = (std::max)(first, grid.steps - to_come);
+    const index_t to = (std::min)(grid.steps, last + most);
     for (index_t s = from; s <= to; ++s) {
       double least = std::numeric_limits<double>::infinity();
       index_t choice = 0;
       const index_t low = std::max<index_t>(0, s - last);
-      const index_t high = std::min(most, s - first);
+      const index_t high = (std::min)(most, s - first);
       for (index_t k = low; k <= high; ++k) {
         const double loss =
             best[static_cast<std::size_t>(s - k)] + losses[static_cast<std::size_t>(k)];
@@ -137,8 +137,8 @@ inline result<influence_plan> plan_on_grid(std::span<const influence_curve> curv
     reach += grid.most.back();
     left -= b.least;
   }
-  grid.steps = std::min(left / options.step, reach);
-  const index_t columns = std::min(grid.steps, std::numeric_limits<index_t>::max() - 1) + 1;
+  grid.steps = (std::min)(left / options.step, reach);
+  const index_t columns = (std::min)(grid.steps, (std::numeric_limits<index_t>::max)() - 1) + 1;
   workspace space;
   grid_tables().declare(space, static_cast<index_t>(curves.size()), columns);
   const index_t needed = whole_bytes(space.most());
@@ -146,7 +146,7 @@ inline result<influence_plan> plan_on_grid(std::span<const influence_curve> curv
     return error{errc::memory_cap_exceeded, "dynamic_programming", needed, options.memory,
                  "bytes; a larger step needs less"};
   }
-  if (grid.steps > std::numeric_limits<std::uint32_t>::max()) {
+  if (grid.steps > (std::numeric_limits<std::uint32_t>::max)()) {
     return error{errc::invalid_option, "dynamic_programming.step", options.step, error::none,
                  "more than 32 bits of steps"};
   }
@@ -158,7 +158,7 @@ inline result<influence_plan> plan_on_grid(std::span<const influence_curve> curv
   }
   place_rest(curves, bounds, left - grid.steps * options.step, plan.rows);
   plan.loss = total_loss(curves, plan.rows);
-  plan.lower_bound = std::min(filled.lower_bound, plan.loss);
+  plan.lower_bound = (std::min)(filled.lower_bound, plan.loss);
   // Its rows stand on no grid, so that a coarse one may lose against it.
   return filled.loss < plan.loss ? filled : plan;
 }

@@ -187,7 +187,7 @@ inline namespace KVFIT_ISA {
     if (const auto ok = detail::check_layout(layout, kv_heads); !ok) return ok.error();
     const auto rows = detail::round_up(layout.queries, layout.query_multiple, "query_multiple");
     if (!rows) return rows.error();
-    const auto columns = detail::round_up(std::max(layout.columns, detail::longest_head(layer)),
+    const auto columns = detail::round_up((std::max)(layout.columns, detail::longest_head(layer)),
                                           layout.column_multiple, "column_multiple");
     if (!columns) return columns.error();
     engine_bias out;
@@ -195,7 +195,7 @@ inline namespace KVFIT_ISA {
     out.heads = layout.query_heads == 0 ? kv_heads : layout.query_heads;
     out.rows = *rows;
     out.columns = *columns;
-    const index_t most = std::numeric_limits<index_t>::max() / index_t{sizeof(float)};
+    const index_t most = (std::numeric_limits<index_t>::max)() / index_t{sizeof(float)};
     if (out.columns > 0 && out.heads > most / out.rows / out.columns) {
       return error{errc::out_of_memory, "make_engine_bias", error::none, error::none,
                    "bytes of the tensor exceed 63 bits"};

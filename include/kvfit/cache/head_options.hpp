@@ -24,7 +24,7 @@ inline compact_options head_options(const cache_options& options, const cache_la
   if (layer.rule) own.rule = *layer.rule;
   if (layer.rotation) own.refine.rotation = layer.rotation;
   if (options.memory) {
-    own.memory.cap = std::min(*options.memory, own.memory.cap.value_or(*options.memory));
+    own.memory.cap = (std::min)(*options.memory, own.memory.cap.value_or(*options.memory));
   }
   return own;
 }

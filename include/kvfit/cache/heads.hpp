@@ -59,14 +59,15 @@ inline namespace KVFIT_ISA {
     ids.reserve(heads.size());
     index_t sum = 0;
     for (const head_rows& h : heads) {
-      const index_t least = std::min({h.id.layer, h.id.head, h.rows});
+      const index_t least = (std::min)({h.id.layer, h.id.head, h.rows});
       if (least < 0) {
         return error{errc::invalid_option, "heads", least, 0,
                      name(h.id) + ": layer, head and rows must not be negative"};
       }
-      if (h.rows > std::numeric_limits<index_t>::max() - sum) {
+      if (h.rows > (std::numeric_limits<index_t>::max)() - sum) {
         return error{errc::budget_out_of_range, "heads", h.rows,
-                     std::numeric_limits<index_t>::max() - sum, "rows of all heads exceed 63 bits"};
+                     (std::numeric_limits<index_t>::max)() - sum,
+                     "rows of all heads exceed 63 bits"};
       }
       sum += h.rows;
       ids.push_back(h.id);

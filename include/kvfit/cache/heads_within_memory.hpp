@@ -26,7 +26,7 @@ inline index_t lanes_of(index_t largest, const cache_options& options, index_t b
   if (!options.memory) return options.heads_at_once;
   const index_t left = std::max<index_t>(*options.memory - besides, 0);
   const index_t lanes = std::max<index_t>(1, left / std::max<index_t>(largest, 1));
-  return options.heads_at_once == 0 ? lanes : std::min(lanes, options.heads_at_once);
+  return options.heads_at_once == 0 ? lanes : (std::min)(lanes, options.heads_at_once);
 }
 
 /// The most that a head takes to be compacted, or to fall back to copies where it may.
@@ -49,11 +49,11 @@ inline result<index_t> largest_fit(const cache_view& cache, std::span<const head
     const compaction_sizes sizes = sizes_of(task.block, query_set(task.queries));
     const auto fitted = planned_memory(sizes, own);
     if (!fitted) return refuse(fitted.error(), h);
-    largest = std::max(largest, fitted->needed);
+    largest = (std::max)(largest, fitted->needed);
     if (options.fallback != head_fallback::copies) continue;
     const auto copied = planned_memory(sizes, copying(own));
     if (!copied) return refuse(copied.error(), h);
-    largest = std::max(largest, copied->needed);
+    largest = (std::max)(largest, copied->needed);
   }
   return largest;
 }
@@ -92,7 +92,7 @@ inline result<index_t> largest_ranking(std::span<const head_task> tasks,
       if (failed_at != nullptr) *failed_at = static_cast<index_t>(h);
       return in_head(own.error(), task.id);
     }
-    largest = std::max(
+    largest = (std::max)(
         largest, checked_scores_bytes(sizes_of_head(task.block, query_set(task.queries)), *own));
   }
   return whole_bytes(largest);
@@ -106,7 +106,7 @@ inline index_t checks_within_memory(std::span<const head_task> tasks,
   for (const head_task& task : tasks) {
     workspace space;
     declare_check(space, sizes_of_head(task.block, query_set(task.queries)));
-    largest = std::max(largest, whole_bytes(space.most()));
+    largest = (std::max)(largest, whole_bytes(space.most()));
   }
   return lanes_of(largest, options);
 }

@@ -119,7 +119,7 @@ inline namespace KVFIT_ISA {
     influence_curve smooth = curve;
     const auto last = static_cast<index_t>(curve.points.size()) - 1;
     for (index_t i = 0; i <= last; ++i) {
-      const index_t reach = std::min({width / 2, i, last - i});
+      const index_t reach = (std::min)({width / 2, i, last - i});
       double sum = 0;
       for (index_t k = i - reach; k <= i + reach; ++k) {
         sum += curve.points[static_cast<std::size_t>(k)].loss;

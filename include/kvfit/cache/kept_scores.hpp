@@ -49,8 +49,8 @@ inline double kept_bytes(const head_task& task) {
 inline void limit_kept(std::vector<char>& is_kept, std::span<const head_task> tasks,
                        index_t largest, int threads, const cache_options& options) {
   if (!options.memory) return;
-  const index_t under_way = std::min({lanes_of(largest, options), static_cast<index_t>(threads),
-                                      std::max<index_t>(static_cast<index_t>(tasks.size()), 1)});
+  const index_t under_way = (std::min)({lanes_of(largest, options), static_cast<index_t>(threads),
+                                        std::max<index_t>(static_cast<index_t>(tasks.size()), 1)});
   double left = static_cast<double>(*options.memory) -
                 static_cast<double>(under_way) * static_cast<double>(largest);
   for (std::size_t h = 0; h < tasks.size(); ++h) {

@@ -77,7 +77,7 @@ inline namespace KVFIT_ISA {
         const auto safe = static_cast<index_t>(std::floor(safeguard * static_cast<double>(even)));
         places.push_back(h);
         keys.push_back(std::move(importance[h]));
-        own.push_back({std::max(bounds[h].least, std::min(safe, even)), bounds[h].most});
+        own.push_back({(std::max)(bounds[h].least, (std::min)(safe, even)), bounds[h].most});
         of_layer += even;
         is_done[h] = 1;
       }

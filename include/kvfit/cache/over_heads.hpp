@@ -31,7 +31,7 @@ class first_failure {
   }
 
   /// The lowest place that failed; `nowhere` where none did.
-  static constexpr index_t nowhere = std::numeric_limits<index_t>::max();
+  static constexpr index_t nowhere = (std::numeric_limits<index_t>::max)();
   [[nodiscard]] index_t place() const noexcept { return lowest_; }
 
   void record(index_t place, error cause) noexcept {

@@ -57,7 +57,7 @@ inline namespace KVFIT_ISA {
 inline result<index_t> round_up(index_t rows, index_t step, const char* argument) {
   if (step < 1) return error{errc::invalid_option, argument, step, 1, "must be at least 1"};
   const index_t missing = (step - rows % step) % step;
-  if (rows > std::numeric_limits<index_t>::max() - missing) {
+  if (rows > (std::numeric_limits<index_t>::max)() - missing) {
     return error{errc::invalid_option, argument, step, error::none, "rows exceed 63 bits"};
   }
   return rows + missing;
@@ -65,7 +65,7 @@ inline result<index_t> round_up(index_t rows, index_t step, const char* argument
 
 inline index_t longest_head(const compacted_layer& layer) {
   index_t longest = 0;
-  for (std::size_t h = 0; h < layer.heads.size(); ++h) longest = std::max(longest, layer.rows(h));
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) longest = (std::max)(longest, layer.rows(h));
   return longest;
 }
 
@@ -117,8 +117,8 @@ inline namespace KVFIT_ISA {
     const auto length = detail::round_up(detail::longest_head(layer), multiple, "multiple");
     if (!length) return length.error();
     const auto heads = static_cast<index_t>(layer.heads.size());
-    const index_t width = std::max(layer.keys.cols(), layer.values.cols());
-    constexpr index_t most = std::numeric_limits<index_t>::max() / index_t{sizeof(index_t)};
+    const index_t width = (std::max)(layer.keys.cols(), layer.values.cols());
+    constexpr index_t most = (std::numeric_limits<index_t>::max)() / index_t{sizeof(index_t)};
     if (*length > most / heads / width) {
       return error{errc::out_of_memory, "pad", error::none, error::none,
                    "bytes of the rows exceed 63 bits"};
@@ -162,7 +162,7 @@ inline namespace KVFIT_ISA {
       return mismatch("lengths", static_cast<index_t>(padded.lengths.size()), heads, "one a head");
     }
     if (padded.length < 0 ||
-        (heads > 0 && padded.length > std::numeric_limits<index_t>::max() / heads)) {
+        (heads > 0 && padded.length > (std::numeric_limits<index_t>::max)() / heads)) {
       return error{errc::invalid_option, "length", padded.length, error::none,
                    "must not be negative, and rows of all heads within 63 bits"};
     }

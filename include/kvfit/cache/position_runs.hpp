@@ -57,7 +57,7 @@ inline void add_run(std::vector<position_run>& runs, const position_run& run) {
 /// The highest position of `runs`; −1 where there are none.
 inline index_t highest_position(std::span<const position_run> runs) noexcept {
   index_t highest = -1;
-  for (const position_run& run : runs) highest = std::max(highest, run.position(run.rows - 1));
+  for (const position_run& run : runs) highest = (std::max)(highest, run.position(run.rows - 1));
   return highest;
 }
 
@@ -117,7 +117,7 @@ inline result<void> check_runs(std::span<const position_run> runs, index_t rows,
       return error{errc::invalid_position, name, run.first, next_position,
                    which + ": must be at least 0 and not behind the next position"};
     }
-    sum += std::min(run.rows, largest_position - sum);
+    sum += (std::min)(run.rows, largest_position - sum);
   }
   if (sum == rows) return {};
   return error{errc::shape_mismatch, name, sum, rows, "rows; one position for each live row"};

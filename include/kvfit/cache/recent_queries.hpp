@@ -138,7 +138,7 @@ class recent_queries {
         if (!is_even) table = out.positions.emplace_back(std::move(positions));
         for (std::size_t h = 0; h < of.memory.size(); ++h) {
           matrix& rows = out.memory.emplace_back(of.rows, of.memory[h].cols());
-          const index_t straight = std::min(of.rows, capacity_ - of.start);
+          const index_t straight = (std::min)(of.rows, capacity_ - of.start);
           rows.topRows(straight) = of.memory[h].middleRows(of.start, straight);
           rows.bottomRows(of.rows - straight) = of.memory[h].topRows(of.rows - straight);
           query_block block = of.heads[h];

@@ -125,7 +125,7 @@ inline result<index_t> refits_within_memory(const cache_layer& layer,
     const auto planned = planned_memory(sizes_of(block, query_set(tasks[h].queries)),
                                         refit_options(layer, options, rows[h], *kept));
     if (!planned) return in_head(planned.error(), tasks[h].id);
-    largest = std::max(largest, planned->needed);
+    largest = (std::max)(largest, planned->needed);
   }
   return std::max<index_t>(1, *options.memory.cap / largest);
 }

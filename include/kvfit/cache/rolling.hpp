@@ -124,7 +124,7 @@ class rolling_cache {
   /// Errors, with nothing changed: `invalid_option` where `rows` is negative, or the text or its
   /// positions exceed 53 bits; `out_of_memory`.
   result<void> append(index_t rows) {
-    const index_t most = detail::largest_position - std::max(now_.length, now_.next_position);
+    const index_t most = detail::largest_position - (std::max)(now_.length, now_.next_position);
     if (rows < 0 || rows > most) {
       return error{errc::invalid_option, "rows", rows, most,
                    "must not be negative, and text and positions within 2^53"};
@@ -171,7 +171,7 @@ class rolling_cache {
       }
       std::vector<position_run>& runs = now_.live_positions;
       const std::size_t needed = runs.size() + added.size();
-      if (needed > runs.capacity()) runs.reserve(std::max(needed, 2 * runs.size()));
+      if (needed > runs.capacity()) runs.reserve((std::max)(needed, 2 * runs.size()));
       for (const position_run& run : added) detail::add_run(runs, run);  // there is space
       now_.length += rows;
       now_.next_position = next_position;
@@ -203,7 +203,7 @@ class rolling_cache {
     return detail::catch_bad_alloc("truncate", [&]() -> result<void> {
       auto runs = now_.live_positions;
       detail::keep_first_rows(runs, length - now_.live_first, 0);
-      const index_t highest = std::max(detail::highest_position(runs), highest_of_block());
+      const index_t highest = (std::max)(detail::highest_position(runs), highest_of_block());
       if (next_position < highest || next_position < 0) {
         return error{errc::invalid_position, "next_position", next_position,
                      std::max<index_t>(highest, 0), "rows that stay stand behind it"};
@@ -300,7 +300,7 @@ class rolling_cache {
     const index_t next =
         detail::keep_first_rows(now_.live_positions, length - now_.live_first, now_.next_position);
     now_.next_position =
-        std::max({next, detail::highest_position(now_.live_positions), highest_of_block()});
+        (std::max)({next, detail::highest_position(now_.live_positions), highest_of_block()});
     now_.length = length;
     if (is_busy() && length < end_of(under_way_->taken)) abandon();
   }
@@ -309,7 +309,7 @@ class rolling_cache {
     index_t highest = -1;
     if (!now_.block) return highest;
     for (const compacted_layer& layer : now_.block->layers) {
-      for (const index_t position : layer.key_positions) highest = std::max(highest, position);
+      for (const index_t position : layer.key_positions) highest = (std::max)(highest, position);
     }
     return highest;
   }

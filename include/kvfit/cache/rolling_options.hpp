@@ -54,7 +54,7 @@ inline namespace KVFIT_ISA {
   }
   const auto& head = options.cache.head;
   if (!head.protect.is_empty()) {
-    return refuse("cache.head.protect", std::max(head.protect.first, head.protect.last), 0,
+    return refuse("cache.head.protect", (std::max)(head.protect.first, head.protect.last), 0,
                   "must be empty: sinks and recent rows set it");
   }
   if (const auto* rows = head.selection.get_if<selection::joint>();

@@ -58,7 +58,7 @@ inline namespace KVFIT_ISA {
     std::vector<row_bounds> bounds;
     bounds.reserve(heads.size());
     for (const head_rows& h : heads) {
-      const index_t least = std::min(limits.at_least, h.rows);
+      const index_t least = (std::min)(limits.at_least, h.rows);
       // At a ratio of 1 a length beyond 53 bits must not be rounded on its way through a double.
       const index_t cap =
           limits.max_ratio < 1
@@ -84,9 +84,9 @@ inline namespace KVFIT_ISA {
       return error{errc::invalid_option, "bounds", low, high,
                    "of head number " + std::to_string(h) + ": need 0 <= least <= most"};
     }
-    if (high > std::numeric_limits<index_t>::max() - most) {
+    if (high > (std::numeric_limits<index_t>::max)() - most) {
       return error{errc::budget_out_of_range, "bounds", high,
-                   std::numeric_limits<index_t>::max() - most, "their sum exceeds 63 bits"};
+                   (std::numeric_limits<index_t>::max)() - most, "their sum exceeds 63 bits"};
     }
     least += low;
     most += high;

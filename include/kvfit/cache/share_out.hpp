@@ -36,10 +36,10 @@ inline index_t total_length(std::span<const head_rows> heads) {
 /// be among its first and last ones.
 inline protected_count count_protected(const protection& asked, index_t visible) noexcept {
   if (asked.first < 0 || asked.last < 0) return {};  // refused with the heads
-  const index_t first = std::min(asked.first, visible);
-  const index_t ends = first + std::min(asked.last, visible - first);
-  const index_t named = std::min(static_cast<index_t>(asked.rows.size()), visible);
-  return {std::max(ends, named), ends + std::min(named, visible - ends)};
+  const index_t first = (std::min)(asked.first, visible);
+  const index_t ends = first + (std::min)(asked.last, visible - first);
+  const index_t named = (std::min)(static_cast<index_t>(asked.rows.size()), visible);
+  return {(std::max)(ends, named), ends + (std::min)(named, visible - ends)};
 }
 
 /// The limits of the options, and space in every head for as many rows as may be protected and one
@@ -52,8 +52,8 @@ inline result<std::vector<row_bounds>> bounds_of_tasks(std::span<const head_rows
     const index_t kept = count_protected(options.head.protect, heads[h].rows).most;
     if (kept == 0) continue;
     row_bounds& own = (*bounds)[h];
-    own.least = std::max(own.least, std::min(kept + 1, heads[h].rows));
-    own.most = std::max(own.most, own.least);
+    own.least = (std::max)(own.least, (std::min)(kept + 1, heads[h].rows));
+    own.most = (std::max)(own.most, own.least);
   }
   return bounds;
 }
@@ -70,8 +70,8 @@ inline result<std::vector<index_t>> given_rows(const std::vector<index_t>& each,
   for (std::size_t h = 0; h < rows.size(); ++h) {
     const index_t kept = count_protected(options.head.protect, heads[h].rows).least;
     const index_t least = kept > 0 ? kept + 1 : 0;
-    rows[h] = std::min(rows[h], heads[h].rows);
-    if (rows[h] < std::min(least, heads[h].rows)) {
+    rows[h] = (std::min)(rows[h], heads[h].rows);
+    if (rows[h] < (std::min)(least, heads[h].rows)) {
       return error{errc::budget_out_of_range, name(heads[h].id), rows[h], least,
                    "must exceed the protected rows, and not be negative"};
     }

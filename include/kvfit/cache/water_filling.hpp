@@ -50,7 +50,7 @@ inline influence_plan fill_envelopes(std::span<const influence_curve> curves,
     for (; end < pieces.size() && pieces[end].slope == pieces[first].slope; ++end) {
       length += pieces[end].rows;
     }
-    const index_t taken = std::min(left, length);
+    const index_t taken = (std::min)(left, length);
     plan.lower_bound += pieces[first].slope * static_cast<double>(taken);
     if (taken == length) {
       for (std::size_t i = first; i < end; ++i) plan.rows[pieces[i].head] += pieces[i].rows;
@@ -71,7 +71,7 @@ inline influence_plan fill_envelopes(std::span<const influence_curve> curves,
     first = end;
   }
   plan.loss = total_loss(curves, plan.rows);
-  plan.lower_bound = std::min(plan.lower_bound, plan.loss);  // they differ by rounding alone
+  plan.lower_bound = (std::min)(plan.lower_bound, plan.loss);  // they differ by rounding alone
   return plan;
 }
 

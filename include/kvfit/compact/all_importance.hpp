@@ -43,7 +43,7 @@ class importance_sums {
     for (index_t j = 0; j < importance.size(); ++j) {
       double& sum = sums_[static_cast<std::size_t>(j)];
       const auto one = static_cast<double>(importance[j]);
-      sum = wanted_.importance == importance_kind::max    ? std::max(sum, one)
+      sum = wanted_.importance == importance_kind::max    ? (std::max)(sum, one)
             : wanted_.importance == importance_kind::mean ? sum + n * one
                                                           : sum + n * one * one;
     }
@@ -82,7 +82,7 @@ inline result<void> add_importance_of(const stages::problem& of, const kv_block&
   for (std::size_t b = 0; b < blocks.size(); before += blocks[b++].rows.rows()) {
     const index_t rows = blocks[b].rows.rows();
     for (index_t first = 0; first < rows; first += ranked_at_once) {
-      const index_t count = std::min(ranked_at_once, rows - first);
+      const index_t count = (std::min)(ranked_at_once, rows - first);
       query_block some = blocks[b];
       some.rows = some.rows.middle_rows(first, count);
       some.first_position += first * some.position_step;
@@ -131,7 +131,7 @@ inline result<void> rank_by_all(const stages::problem& of, stages::scored& full)
 inline void declare_ranking(workspace& space, head_sizes sizes, index_t largest,
                             const score_options& wanted, const score_runner& runner) {
   const workspace::phase ranking(space);
-  sizes.queries = sizes.largest_block = std::min(largest, ranked_at_once);
+  sizes.queries = sizes.largest_block = (std::min)(largest, ranked_at_once);
   sizes.blocks = 1;
   sizes.has_exponentials = false;
   space.count(double_bytes(sizes.keys) + float_bytes(3, sizes.keys));

@@ -34,7 +34,7 @@ inline matrix weighted_values(const matrix& weights, const matrix& values,
     if (t == 0) out.middleRows(first, count).setZero();
     for (index_t k = 0; k < t; k += depth) {
       simd::multiply({weights.data() + first * t + k, t, 1}, {values.data() + k * d, d},
-                     {out.data() + first * d, d}, count, d, std::min(depth, t - k),
+                     {out.data() + first * d, d}, count, d, (std::min)(depth, t - k),
                      k == 0 ? simd::product_mode::assign : simd::product_mode::add);
     }
   });

@@ -15,7 +15,7 @@ inline namespace KVFIT_ISA {
 /// What the selection wants, within the memory and at the precision of the composition.
 inline score_options fit_scores(const compact_options& options, index_t panels_at_once = 1) {
   score_options wanted = wanted_scores(options.selection);
-  wanted.keep_exponentials = std::min(wanted.keep_exponentials, options.memory.selection);
+  wanted.keep_exponentials = (std::min)(wanted.keep_exponentials, options.memory.selection);
   wanted.outputs = true;  // fits need them, whoever selects
   wanted.panels_at_once = panels_at_once;
   wanted.precision = options.precision;

@@ -141,7 +141,7 @@ class head_memory {
       compare(space);
     }
     declare_sets(space, moves, fit_);
-    const index_t sets = std::min(moves.sets, moves.sets_at_once);
+    const index_t sets = (std::min)(moves.sets, moves.sets_at_once);
     fit_values_to(space, is_tied ? fit_.queries : many_times(1 + sets, fit_.queries),
                   is_tied ? 0 : sets);
     judge(space);

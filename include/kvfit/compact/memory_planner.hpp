@@ -37,7 +37,7 @@ class memory_planner {
     keeps_all_ = options.budget >= visible;
     protected_ = count_protected(options.protect, sizes.order, sizes.keys);
     open_ = open_stretch(options.protect, sizes.order, sizes.keys).count;
-    kept_ = std::min(options.budget, visible);
+    kept_ = (std::min)(options.budget, visible);
   }
 
   result<memory_plan> run() {
@@ -161,8 +161,8 @@ class memory_planner {
     // Enough for the exponentials and no more; a byte too little for them, but perhaps enough for
     // folded columns, or for all of them in bf16; nothing.
     const double all = float_bytes(fitted(now), open_);
-    for (const double bytes : {all, std::max(all - 1, 0.0), 0.0}) {
-      now.memory.selection = std::min(given_.memory.selection, whole_bytes(bytes));
+    for (const double bytes : {all, (std::max)(all - 1, 0.0), 0.0}) {
+      now.memory.selection = (std::min)(given_.memory.selection, whole_bytes(bytes));
       if (fits()) return true;
     }
     return false;
@@ -172,10 +172,10 @@ class memory_planner {
   bool take_refinement(compact_options& now, Fits fits) const {
     if (!now.gradient.holds<no_gradient>()) return false;
     refinement& moves = now.refine;
-    if (const int most = std::min(moves.sets, moves.sets_at_once); most > 0) {
+    if (const int most = (std::min)(moves.sets, moves.sets_at_once); most > 0) {
       const auto fits_with = [&](int sets) {
         moves.sets = sets > 0 ? given_.refine.sets : 0;
-        moves.sets_at_once = std::max(sets, 1);
+        moves.sets_at_once = (std::max)(sets, 1);
         return fits();
       };
       if (fits_with(0)) {  // the most sets that fit, by bisection
@@ -187,9 +187,9 @@ class memory_planner {
         return fits_with(few);
       }
     }
-    moves.batch = std::min(moves.batch, std::max(fitted(now), least_batch));
+    moves.batch = (std::min)(moves.batch, (std::max)(fitted(now), least_batch));
     while (moves.batch > least_batch) {
-      moves.batch = std::max(moves.batch / 2, least_batch);
+      moves.batch = (std::max)(moves.batch / 2, least_batch);
       if (fits()) return true;
     }
     return false;
@@ -198,17 +198,17 @@ class memory_planner {
   template <class Fits>
   bool take_queries(compact_options& now, Fits fits) const {
     const index_t kept = open_budget();
-    const index_t least = std::max(2 * kept, least_queries);
+    const index_t least = (std::max)(2 * kept, least_queries);
     index_t wanted = queries_;
     if (now.queries.per_row > 0) {
-      wanted = std::max(many_times(now.queries.per_row, kept), now.queries.at_least);
-      wanted = std::min(wanted, queries_);
+      wanted = (std::max)(many_times(now.queries.per_row, kept), now.queries.at_least);
+      wanted = (std::min)(wanted, queries_);
     }
     now.queries.per_row = 1;  // fewer than `least` asks for
     now.queries.at_least = wanted;
     if (hides() && fits()) return true;  // not to begin again on all was enough
     while (wanted > least) {
-      wanted = std::max(wanted - wanted / 4, least);
+      wanted = (std::max)(wanted - wanted / 4, least);
       now.queries.at_least = wanted;
       if (fits()) return true;
     }
@@ -236,7 +236,7 @@ class memory_planner {
     out.lowers_queries = limits(now);
     out.selection_memory = now.memory.selection;
     out.refine_batch = now.refine.batch;
-    out.refine_sets_at_once = std::min(now.refine.sets, now.refine.sets_at_once);
+    out.refine_sets_at_once = (std::min)(now.refine.sets, now.refine.sets_at_once);
     out.fitted_queries = keeps_all_ ? 0 : fitted(now);
     return out;
   }

@@ -46,7 +46,7 @@ class progression {
     }
     index_t largest = 0;
     for (const index_t budget : budgets_) {
-      if (budget < visible_) largest = std::max(largest, budget);
+      if (budget < visible_) largest = (std::max)(largest, budget);
     }
     const progressive_memory memory(sizes, budgets_, largest, options_.memory.cap);
     if (const auto ok = plan(memory, largest); !ok) return ok.error();
@@ -138,7 +138,7 @@ class progression {
 
   result<compacted> fit(const progressive_memory& memory, index_t budget) const {
     const index_t open =
-        std::min(budget - protected_, static_cast<index_t>(order_.positions.size()));
+        (std::min)(budget - protected_, static_cast<index_t>(order_.positions.size()));
     const bool is_ordered = budget < visible_ && open > 0;
     const auto options = memory.for_fit(
         is_ordered ? asked(open + protected_, first_rows(open)) : asked(budget), budget);

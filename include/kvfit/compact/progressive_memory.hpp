@@ -59,7 +59,7 @@ class progressive_memory {
 
   [[nodiscard]] double result_of(index_t budget) const {
     workspace space;
-    declare_compacted(space, std::min(budget, sizes_.keys), sizes_.depth, sizes_.width);
+    declare_compacted(space, (std::min)(budget, sizes_.keys), sizes_.depth, sizes_.width);
     return space.most();
   }
 

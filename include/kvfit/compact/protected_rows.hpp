@@ -58,11 +58,11 @@ struct protected_count {
 inline protected_count count_protected(const protection& asked, const row_order& order,
                                        index_t rows) noexcept {
   const index_t visible = rows - order.hidden();
-  const index_t first = std::min(asked.first, visible);
-  const index_t ends = first + std::min(asked.last, visible - first);
+  const index_t first = (std::min)(asked.first, visible);
+  const index_t ends = first + (std::min)(asked.last, visible - first);
   const auto named = static_cast<index_t>(asked.rows.size());
   if (!order.is_plain()) {
-    return {std::max(ends, std::min(named, visible)), ends + std::min(named, visible - ends)};
+    return {(std::max)(ends, (std::min)(named, visible)), ends + (std::min)(named, visible - ends)};
   }
   const index_t open = order.hidden_first + first;  // the first row that is none of the ends
   const index_t more = std::count_if(asked.rows.begin(), asked.rows.end(), [&](index_t row) {
@@ -93,8 +93,8 @@ inline std::vector<index_t> visible_rows_of(const kv_block& cache, const row_ord
 inline std::vector<index_t> protected_rows(const kv_block& cache, const row_order& order,
                                            const protection& asked) {
   const index_t visible = cache.keys.rows() - order.hidden();
-  const index_t first = std::min(asked.first, visible);
-  const index_t last = std::min(asked.last, visible - first);
+  const index_t first = (std::min)(asked.first, visible);
+  const index_t last = (std::min)(asked.last, visible - first);
   std::vector<index_t> rows;
   rows.reserve(static_cast<std::size_t>(first + last) + asked.rows.size());
   if (order.is_ascending) {
@@ -127,7 +127,7 @@ inline std::vector<index_t> protected_rows(const kv_block& cache, const row_orde
 /// What `protected_rows` of `rows` rows holds, its result included.
 inline void declare_protected_rows(workspace& space, const row_order& order, index_t rows,
                                    const protection& asked) {
-  const index_t ends = std::min(asked.first, rows) + std::min(asked.last, rows);
+  const index_t ends = (std::min)(asked.first, rows) + (std::min)(asked.last, rows);
   space.count(double_bytes(ends + static_cast<index_t>(asked.rows.size())));
   if (!order.is_ascending) space.count(double_bytes(rows));
 }
@@ -146,8 +146,8 @@ inline open_rows open_stretch(const protection& asked, const row_order& order,
                               index_t rows) noexcept {
   open_rows open{order.hidden_first, rows - order.hidden_first - order.hidden_last};
   if (!order.is_plain() || !asked.rows.empty()) return open;
-  const index_t first = std::min(asked.first, open.count);
-  const index_t last = std::min(asked.last, open.count - first);
+  const index_t first = (std::min)(asked.first, open.count);
+  const index_t last = (std::min)(asked.last, open.count - first);
   return {open.first + first, open.count - first - last};
 }
 

@@ -55,10 +55,10 @@ inline namespace KVFIT_ISA {
 inline double fitted_share(const compact_options& options, index_t queries, index_t budget) {
   if (options.queries.per_row == 0) return 1;
   const double wanted =
-      std::max(static_cast<double>(options.queries.per_row) * static_cast<double>(budget),
-               static_cast<double>(options.queries.at_least));
+      (std::max)(static_cast<double>(options.queries.per_row) * static_cast<double>(budget),
+                 static_cast<double>(options.queries.at_least));
   const double given = static_cast<double>(queries) * (1 - options.queries.held_out);
-  return std::min(1.0, wanted / std::max(given, 1.0));
+  return (std::min)(1.0, wanted / (std::max)(given, 1.0));
 }
 
 /// Both parts of a split.
@@ -76,14 +76,14 @@ inline split_sizes part_sizes(const head_sizes& head, std::span<const index_t> q
   split_sizes parts{head, head, 0, 0, 0};
   for (const index_t rows : query_rows) {
     parts.given += rows;
-    parts.given_block = std::max(parts.given_block, rows);
+    parts.given_block = (std::max)(parts.given_block, rows);
   }
   parts.fit.queries = parts.fit.blocks = parts.fit.largest_block = 0;
   parts.judge.queries = parts.judge.blocks = parts.judge.largest_block = 0;
   const auto take = [](head_sizes& part, const row_run& run) {
     part.queries += run.count;
     ++part.blocks;
-    part.largest_block = std::max(part.largest_block, run.count);
+    part.largest_block = (std::max)(part.largest_block, run.count);
   };
   for (const index_t rows : query_rows) {
     const block_cut cut = cut_block(rows, fraction, share);

@@ -57,7 +57,7 @@ inline result<void> check_tied_rows(const kv_block& cache, index_t first) {
   std::vector<float> of_keys(static_cast<std::size_t>(tile_rows * width));
   std::vector<float> of_values(of_keys.size());
   for (index_t row = 0; row < own.rows(); row += tile_rows) {
-    const index_t count = std::min(tile_rows, own.rows() - row);
+    const index_t count = (std::min)(tile_rows, own.rows() - row);
     const float_tile keys = load_visible_rows(own, cache.bias, row, count, of_keys.data());
     const float_tile values =
         load_visible_rows(cache.values, cache.bias, row, count, of_values.data());

@@ -118,7 +118,7 @@ class weight_fit {
                     // little, or by more than exp can take where logits are huge.
                     float* const row = columns.data() + i * columns.cols();
                     const float most = scores_.max[i] + 60.0F;
-                    for (index_t j = 0; j < columns.cols(); ++j) row[j] = std::min(row[j], most);
+                    for (index_t j = 0; j < columns.cols(); ++j) row[j] = (std::min)(row[j], most);
                     simd::exp_shifted_sum(row, columns.cols(), scores_.max[i]);
                   }
                 });
@@ -182,7 +182,7 @@ class weight_fit {
       // A hidden row has no mass, and agrees with nothing.
       if (is_free && correlation[row] > 0) candidates.push_back(row);
     }
-    const std::size_t count = std::min(candidates.size(), dead.size());
+    const std::size_t count = (std::min)(candidates.size(), dead.size());
     std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count),
                       candidates.end(), [&](index_t a, index_t b) {
                         return correlation[a] != correlation[b] ? correlation[a] > correlation[b]

@@ -35,7 +35,7 @@ inline constexpr double small_bytes = 32768;
 
 /// So many bytes as a whole number: the largest there is, nearly, where they are more.
 constexpr index_t whole_bytes(double bytes) noexcept {
-  return static_cast<index_t>(std::min(bytes, 9e18));
+  return static_cast<index_t>((std::min)(bytes, 9e18));
 }
 
 /// a · b for two counts ≥ 0, or as good as infinite: what sizes that never were may not overflow.

@@ -38,7 +38,7 @@ enum class errc : std::uint8_t {
   no_device,       ///< the system offers no GPU that kvfit can use
   shader_failed,   ///< a shader does not compile, or the GPU can't run it; `detail` says why
   device_fault,    ///< the GPU ended work with a fault: the system's own code is `actual`
-  device_timeout,  ///< the system ended work of the GPU because it took too long
+  device_timeout,  ///< work of the GPU took longer than the system, or the caller, waits for
 };
 
 /// The code's name, as written above; "unknown" for a number that is none.
@@ -120,7 +120,7 @@ namespace kvfit {
 /// One error, compared by code: `fitted.error().code == kvfit::errc::non_finite`.
 struct error {
   /// Marks a size that does not apply.
-  static constexpr std::int64_t none = std::numeric_limits<std::int64_t>::min();
+  static constexpr std::int64_t none = (std::numeric_limits<std::int64_t>::min)();
 
   errc code = errc::invalid_option;
   /// Which argument, tensor or file.

@@ -70,7 +70,7 @@ inline float inverse(float scale) noexcept {
 
 inline float largest_magnitude(std::span<const float> x) noexcept {
   float largest = 0;
-  for (const float value : x) largest = std::max(largest, std::abs(value));
+  for (const float value : x) largest = (std::max)(largest, std::abs(value));
   return largest;
 }
 
@@ -106,7 +106,7 @@ inline q4_0_block to_q4_0(std::span<const float, 32> x) noexcept {
     // The sum is rounded to fp32 once, as in the reference; in fp32 throughout, a compiler may fuse
     // product and sum.
     const auto sum = static_cast<float>(static_cast<double>(value * inverse) + 8.5);
-    return static_cast<unsigned>(std::min(15, static_cast<int>(sum)));
+    return static_cast<unsigned>((std::min)(15, static_cast<int>(sum)));
   };
   q4_0_block block{.scale = to_fp16(scale)};
   for (std::size_t j = 0; j < 16; ++j) {
@@ -125,7 +125,7 @@ inline float scale_of(dtype type, dtype scale_type, float largest_magnitude) noe
   const float scale = largest_magnitude / largest_stored(type);
   if (scale >= normal || !(largest_magnitude > 0)) return scale;
   if (type != dtype::int8) return normal;
-  return is_half ? std::ceil(scale * 0x1p24F) * 0x1p-24F : std::max(scale, 0x1p-149F);
+  return is_half ? std::ceil(scale * 0x1p24F) * 0x1p-24F : (std::max)(scale, 0x1p-149F);
 }
 
 /// x / scale in fp32; 0 where both, or the scale as it is stored, are 0.

@@ -33,9 +33,13 @@ class bad_result : public std::runtime_error {
 #endif
 
 /// Either a `T` or an `error`. `*r` and `r->` require a value (asserted); `r.error()` requires
-/// none.
+/// none. Moving it throws what moving a `T` throws, as a `std::map` does with MSVC's library; the
+/// result that was assigned to has an error then.
 template <class T>
 class [[nodiscard]] result {
+ private:
+  static constexpr bool moves_safely = std::is_nothrow_move_constructible_v<T>;
+
  public:
   using value_type = T;
   using error_type = kvfit::error;
@@ -58,12 +62,21 @@ class [[nodiscard]] result {
     return *this = result(other);
   }
   // clang-format on
-  result(result&& other) noexcept : has_value_(other.has_value_) { take(std::move(other)); }
-  result& operator=(result&& other) noexcept {
+  result(result&& other) noexcept(moves_safely) : has_value_(other.has_value_) {
+    take(std::move(other));
+  }
+  result& operator=(result&& other) noexcept(moves_safely) {
     if (this == &other) return *this;
     destroy();
-    has_value_ = other.has_value_;
-    take(std::move(other));
+    if constexpr (moves_safely) {
+      has_value_ = other.has_value_;
+      take(std::move(other));
+    } else {
+      error_unless_done guard{this};
+      has_value_ = other.has_value_;
+      take(std::move(other));
+      guard.unfinished = nullptr;
+    }
     return *this;
   }
   ~result() { destroy(); }
@@ -99,7 +112,15 @@ class [[nodiscard]] result {
 #endif
 
  private:
-  static_assert(std::is_nothrow_move_constructible_v<T>, "what fails must not leave half a result");
+  /// What a move that throws leaves behind: an error, not half a value.
+  struct error_unless_done {
+    result* unfinished;
+    ~error_unless_done() {
+      if (unfinished == nullptr) return;
+      ::new (static_cast<void*>(&unfinished->cause_)) kvfit::error();
+      unfinished->has_value_ = false;
+    }
+  };
 
   T* get() noexcept {
     assert(has_value());
@@ -111,7 +132,7 @@ class [[nodiscard]] result {
   }
 
   /// Constructs what `other` has, `has_value_` being that of `other`.
-  void take(result&& other) noexcept {
+  void take(result&& other) noexcept(moves_safely) {
     if (has_value_) {
       ::new (static_cast<void*>(&value_)) T(std::move(other.value_));
     } else {

@@ -89,7 +89,7 @@ class workspace {
   /// Bytes that others allocate: what a function called returns.
   void count(double bytes) noexcept {
     held_ += bytes;
-    most_ = std::max(most_, held_);
+    most_ = (std::max)(most_, held_);
   }
 
   /// Bytes held at most so far.

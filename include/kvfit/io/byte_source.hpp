@@ -41,7 +41,8 @@ class stream_source {
  public:
   explicit stream_source(std::ifstream& stream) : stream_(stream) {}
   bool read(void* to, std::size_t count) {
-    if (count > static_cast<std::size_t>(std::numeric_limits<std::streamsize>::max())) return false;
+    if (count > static_cast<std::size_t>((std::numeric_limits<std::streamsize>::max)()))
+      return false;
     if (count == 0) return true;
     stream_.read(static_cast<char*>(to), static_cast<std::streamsize>(count));
     return stream_.good() && static_cast<std::size_t>(stream_.gcount()) == count;

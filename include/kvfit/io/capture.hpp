@@ -182,11 +182,11 @@ inline index_t position_behind(const std::vector<capture_layer>& layers) {
   index_t next = 0;
   for (const capture_layer& layer : layers) {
     const auto positions = layer.key_positions();
-    next = std::max(next, positions.empty()
-                              ? layer.rows()
-                              : *std::max_element(positions.begin(), positions.end()) + 1);
+    next = (std::max)(next, positions.empty()
+                                ? layer.rows()
+                                : *std::max_element(positions.begin(), positions.end()) + 1);
   }
-  return std::min(next, index_t{1} << 53U);
+  return (std::min)(next, index_t{1} << 53U);
 }
 
 inline result<capture> read_capture(result<safetensors_file> read) {

@@ -58,7 +58,7 @@ result<void> encode_rows(const row_view& view, dtype storage, const std::string&
   std::vector<float> numbers(static_cast<std::size_t>(rows_at_once * cols));
   std::vector<std::byte> bytes(static_cast<std::size_t>(rows_at_once) * row_bytes);
   for (index_t first = 0; first < view.rows(); first += rows_at_once) {
-    const index_t count = std::min(rows_at_once, view.rows() - first);
+    const index_t count = (std::min)(rows_at_once, view.rows() - first);
     const auto loaded = load_rows(view, first, count, numbers.data());
     for (index_t i = 0; i < count; ++i) {
       const auto ok = encode_row(loaded.data + i * loaded.stride, cols, storage, first + i,

@@ -52,7 +52,7 @@ inline namespace KVFIT_ISA {
 
 namespace io_detail {
 
-inline constexpr index_t max_i32 = std::numeric_limits<std::int32_t>::max();
+inline constexpr index_t max_i32 = (std::numeric_limits<std::int32_t>::max)();
 
 /// Exponent all ones. By bits, so that it survives a consumer's -ffast-math.
 constexpr bool is_infinite_or_nan(float x) noexcept {

@@ -72,7 +72,7 @@ struct said_of_layer {
 
 /// Numbers that went through other types or another order of operations are the same.
 inline bool is_same(double a, double b) noexcept {
-  const double largest = std::max(std::abs(a), std::abs(b));
+  const double largest = (std::max)(std::abs(a), std::abs(b));
   return a == b || (std::isfinite(largest) && std::abs(a - b) <= 1e-6 * largest);
 }
 

@@ -51,8 +51,8 @@ inline std::optional<double> parse_number(std::string_view text) {
 /// The same where it is positive in fp32, finite and no subnormal.
 inline std::optional<float> parse_positive_float(std::string_view text) {
   const auto number = parse_number(text);
-  if (!number || !(*number >= static_cast<double>(std::numeric_limits<float>::min())) ||
-      !(*number <= static_cast<double>(std::numeric_limits<float>::max()))) {
+  if (!number || !(*number >= static_cast<double>((std::numeric_limits<float>::min)())) ||
+      !(*number <= static_cast<double>((std::numeric_limits<float>::max)()))) {
     return std::nullopt;
   }
   return static_cast<float>(*number);

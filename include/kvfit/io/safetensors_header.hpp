@@ -72,7 +72,7 @@ class header_handler {
 
   bool number_unsigned(std::uint64_t number) {
     if (place_ == place::shape) {
-      if (number > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max())) {
+      if (number > static_cast<std::uint64_t>((std::numeric_limits<index_t>::max)())) {
         return refuse("a dimension of " + std::to_string(number) + " is too large");
       }
       entry_.shape.push_back(static_cast<index_t>(number));
@@ -239,7 +239,7 @@ inline std::optional<std::uint64_t> byte_size(tensor_type type, const std::vecto
       empty = true;
       continue;
     }
-    const auto limit = static_cast<std::uint64_t>(std::numeric_limits<index_t>::max());
+    const auto limit = static_cast<std::uint64_t>((std::numeric_limits<index_t>::max)());
     if (size > limit / static_cast<std::uint64_t>(dimension)) return std::nullopt;
     size *= static_cast<std::uint64_t>(dimension);
   }

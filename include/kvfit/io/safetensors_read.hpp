@@ -94,7 +94,7 @@ result<safetensors_file> load_safetensors(Source source, std::uint64_t size,
     needed = align_up(needed, size_of(entry.type)) + (entry.end - entry.begin);
   }
   safetensors_file file;
-  const bool fits = needed < std::numeric_limits<std::size_t>::max();
+  const bool fits = needed < (std::numeric_limits<std::size_t>::max)();
   if (fits) {
     const auto bytes = static_cast<std::size_t>(needed == 0 ? 1 : needed);
     file.memory.reset(

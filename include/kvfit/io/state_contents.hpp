@@ -43,7 +43,7 @@ inline result<void> check_state_layer(const compacted_layer& layer) {
       return error{errc::invalid_option, part_of(layer, "heads"),
                    static_cast<index_t>(head.outcome), error::none, name(id) + ": is no outcome"};
     }
-    constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
+    constexpr std::size_t most = (std::numeric_limits<std::uint32_t>::max)();
     if (head.cause && !is_errc(static_cast<std::uint8_t>(head.cause->code))) {
       return error{errc::invalid_option, part_of(layer, "heads"),
                    static_cast<index_t>(head.cause->code), error::none,
@@ -128,7 +128,7 @@ inline result<void> check_state(const compacted_cache& cache, const state_info& 
     }
     rows += layer.keys.rows();
     for (const head_report& head : layer.heads) {
-      if (head.rows_before > std::numeric_limits<index_t>::max() - rows_before) {
+      if (head.rows_before > (std::numeric_limits<index_t>::max)() - rows_before) {
         return error{errc::invalid_option, "rows_before", error::none, error::none,
                      "exceed 63 bits"};
       }

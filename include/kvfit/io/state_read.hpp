@@ -70,7 +70,7 @@ class state_reader {
       if (auto ok = take_layer(layer, state.info); !ok) return ok.error();
       cache.rows += layer.keys.rows();
       for (const head_report& head : layer.heads) {
-        if (head.rows_before > std::numeric_limits<index_t>::max() - cache.rows_before) {
+        if (head.rows_before > (std::numeric_limits<index_t>::max)() - cache.rows_before) {
           return from_.refuse("rows before compaction exceed 63 bits");
         }
         cache.rows_before += head.rows_before;

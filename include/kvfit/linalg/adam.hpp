@@ -23,7 +23,7 @@ struct adam_options {
   double epsilon = 1e-8;         ///< ε > 0
   /// A run ends after this many values in a row that were not below the mark by more than
   /// `improvement`, ≥ 1. The mark is the last value that was.
-  int patience = std::numeric_limits<int>::max();
+  int patience = (std::numeric_limits<int>::max)();
   double improvement = 0;  ///< ≥ 0
 };
 

@@ -39,7 +39,7 @@ inline namespace KVFIT_ISA {
                                          double scale) noexcept {
   double worst = 0;
   for (index_t j = 0; j < weights.size(); ++j) {
-    worst = std::max(worst, kkt_violation(weights[j], gradient[j], bounds));
+    worst = (std::max)(worst, kkt_violation(weights[j], gradient[j], bounds));
   }
   return scale > 0 ? worst / scale : worst;
 }
@@ -49,8 +49,8 @@ inline namespace KVFIT_ISA {
                                       const Eigen::VectorXd& gram_row_sums, const box& bounds) {
   const double from_target = simd::largest_size(moment.data(), moment.size());
   if (!std::isfinite(bounds.lower) || bounds.lower == 0) return from_target;
-  return std::max(from_target, std::abs(bounds.lower) *
-                                   simd::largest_size(gram_row_sums.data(), gram_row_sums.size()));
+  return (std::max)(from_target, std::abs(bounds.lower) * simd::largest_size(gram_row_sums.data(),
+                                                                             gram_row_sums.size()));
 }
 
 /// Counts the weights on either bound into the report.

@@ -88,12 +88,12 @@ struct bounded_nnls_options {
     optimal = best.residual(bounded) <= options.tolerance;
     if (end == detail::pivoting_end::cycling) {
       if (proximity > 1e6) break;  // the term is all there is: nothing left to tame
-      proximity = std::max(1e-4, 10 * proximity);
+      proximity = (std::max)(1e-4, 10 * proximity);
       free = best.free_set(bounded);
     } else if (proximity == least && !(best.objective < center.objective)) {
       break;  // as good as the arithmetic gets
     } else if (report.iterations - before <= 3) {
-      proximity = std::max(least, 0.2 * proximity);
+      proximity = (std::max)(least, 0.2 * proximity);
     }
   }
 

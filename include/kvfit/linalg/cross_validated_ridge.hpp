@@ -135,7 +135,7 @@ struct distinct_rows {
   if (!detail::diagonalise(square, values, along)) return 0;
   const auto n = static_cast<double>(count);
   double largest = 0;
-  for (index_t k = 0; k < size; ++k) largest = std::max(largest, values[k]);
+  for (index_t k = 0; k < size; ++k) largest = (std::max)(largest, values[k]);
   // ‖uᵀ D Y‖² for each, and what lies outside of them.
   Eigen::VectorXd squares(size);
   double outside = total;
@@ -144,7 +144,7 @@ struct distinct_rows {
     if (is_tall) squares[k] = values[k] > 1e-14 * largest ? squares[k] / values[k] : 0;
     outside -= squares[k];
   }
-  outside = is_tall ? std::max(0.0, outside) : 0;
+  outside = is_tall ? (std::max)(0.0, outside) : 0;
   double best = 0;
   double least_error = std::numeric_limits<double>::infinity();
   constexpr int lowest = -20;
@@ -153,7 +153,7 @@ struct distinct_rows {
     double missing = outside;
     double freedom = n - static_cast<double>(size);
     for (index_t k = 0; k < size; ++k) {
-      const double left = lambda / (std::max(values[k], 0.0) + lambda);
+      const double left = lambda / ((std::max)(values[k], 0.0) + lambda);
       missing += left * left * squares[k];
       freedom += left;
     }
@@ -168,12 +168,12 @@ struct distinct_rows {
 
 /// What `cross_validated_ridge` of n × t and n × d holds.
 inline void declare_cross_validated_ridge(workspace& space, index_t n, index_t t, index_t d) {
-  const index_t m = std::min(n, t);
+  const index_t m = (std::min)(n, t);
   detail::distinct_rows().declare(space, n, t, d);
   space.count(double_bytes(n, d));  // along
   {
     const workspace::phase forming(space);
-    detail::gram_buffers().declare(space, std::max(n, t), m);
+    detail::gram_buffers().declare(space, (std::max)(n, t), m);
   }
   space.count(double_bytes(m, m));
   {

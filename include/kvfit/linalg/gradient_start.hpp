@@ -140,7 +140,7 @@ inline void declare_gradient_start(workspace& space, index_t n, index_t t) {
     space.count(double_bytes(t, t) + double_bytes(48, t));  // sixteen sums, and vectors
     {
       const workspace::phase forming(space);
-      detail::strips<float>().declare(space, std::min(n, detail::strip_rows), t);
+      detail::strips<float>().declare(space, (std::min)(n, detail::strip_rows), t);
     }
     detail::shifted_factor<float>().declare(space, t);
     detail::declare_triangular(space, t, 1);

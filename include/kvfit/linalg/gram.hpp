@@ -36,7 +36,7 @@ struct gram_buffers {
   /// Of the t columns of n × t numbers.
   void declare(workspace& space, index_t n, index_t t) {
     space.add(gram, t, t);
-    rows.declare(space, std::min(n, strip_rows), t);
+    rows.declare(space, (std::min)(n, strip_rows), t);
   }
 };
 
@@ -47,7 +47,7 @@ struct moment_buffers {
 
   void declare(workspace& space, index_t n, index_t t, index_t d) {
     space.add(moment, t, d);
-    rows.declare(space, std::min(n, strip_rows), t);
+    rows.declare(space, (std::min)(n, strip_rows), t);
   }
 };
 
@@ -58,8 +58,8 @@ inline void mirror_lower(Eigen::MatrixXd& square) noexcept {
   double* numbers = square.data();
   for (index_t left = 0; left < t; left += block) {
     for (index_t top = left; top < t; top += block) {
-      for (index_t j = left; j < std::min(left + block, t); ++j) {
-        for (index_t i = std::max(top, j + 1); i < std::min(top + block, t); ++i) {
+      for (index_t j = left; j < (std::min)(left + block, t); ++j) {
+        for (index_t i = (std::max)(top, j + 1); i < (std::min)(top + block, t); ++i) {
           numbers[i * t + j] = numbers[j * t + i];
         }
       }
@@ -101,10 +101,10 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   out.resize(cols, cols);
   if (cols == 0) return;
   if (rows == 0) out.setZero();
-  const executor_ref threads = executor.for_work(gram_work(std::min(rows, strip_rows), cols));
-  strips<float> block(std::min(rows, strip_rows), cols);
+  const executor_ref threads = executor.for_work(gram_work((std::min)(rows, strip_rows), cols));
+  strips<float> block((std::min)(rows, strip_rows), cols);
   for (index_t top = 0; top < rows; top += strip_rows) {
-    const index_t count = std::min(strip_rows, rows - top);
+    const index_t count = (std::min)(strip_rows, rows - top);
     block.fill(
         count,
         [&](index_t i, index_t column, index_t width, float* to) {
@@ -121,7 +121,7 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
       for (index_t k = 0; k < count; k += strip_depth) {
         simd::multiply({block.strip(i) + k * strip_width, 1, strip_width},
                        {block.strip(j) + k * strip_width, strip_width}, {sums.data(), strip_width},
-                       high, wide, std::min(strip_depth, count - k));
+                       high, wide, (std::min)(strip_depth, count - k));
         for (index_t a = 0; a < high; ++a) {
           add_widened(sums.data() + a * strip_width, wide, out.data() + (i + a) * cols + j);
         }
@@ -146,11 +146,11 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   Eigen::MatrixXd& out = own.gram;
   out.setZero();
   if (n == 0 || t == 0) return std::move(out);
-  const index_t most = std::min(n, detail::strip_rows);
+  const index_t most = (std::min)(n, detail::strip_rows);
   const executor_ref threads = executor.for_work(detail::gram_work(most, t));
   detail::strips<double>& rows = own.rows;
   for (index_t first = 0; first < n; first += most) {
-    const index_t count = std::min(most, n - first);
+    const index_t count = (std::min)(most, n - first);
     detail::fill_rows(m, scale, first, count, threads, rows);
     // The upper triangle by rows is the lower one by columns.
     detail::multiply_strips<double>(rows, rows, count, {out.data(), t}, simd::product_mode::add,
@@ -174,11 +174,11 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   Eigen::MatrixXd& out = own.gram;
   out.setZero();
   if (n == 0 || t == 0) return std::move(out);
-  const index_t most = std::min(t, detail::strip_rows);
+  const index_t most = (std::min)(t, detail::strip_rows);
   const executor_ref threads = executor.for_work(detail::gram_work(most, n));
   detail::strips<double>& columns = own.rows;
   for (index_t first = 0; first < t; first += most) {
-    const index_t count = std::min(most, t - first);
+    const index_t count = (std::min)(most, t - first);
     const float* from = m.data() + first;
     columns.fill(
         count,
@@ -209,18 +209,18 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   double_matrix& out = own.moment;
   out.setZero();
   if (n == 0 || t == 0 || d == 0) return std::move(out);
-  const index_t most = std::min(n, detail::strip_rows);
+  const index_t most = (std::min)(n, detail::strip_rows);
   const executor_ref threads = executor.for_work(2.0 * static_cast<double>(most) *
                                                  static_cast<double>(t) * static_cast<double>(d));
   detail::strips<double>& rows = own.rows;
   for (index_t first = 0; first < n; first += most) {
-    const index_t count = std::min(most, n - first);
+    const index_t count = (std::min)(most, n - first);
     detail::fill_rows(m, {}, first, count, threads, rows);
     over_pieces(threads, t, detail::strip_width, [&](index_t j, index_t wide) noexcept {
       for (index_t k = 0; k < count; k += detail::strip_depth) {
         simd::multiply({rows.strip(j) + k * detail::strip_width, 1, detail::strip_width},
                        {y.data() + (first + k) * d, d}, {out.data() + j * d, d}, wide, d,
-                       std::min(detail::strip_depth, count - k), simd::product_mode::add);
+                       (std::min)(detail::strip_depth, count - k), simd::product_mode::add);
       }
     });
   }

@@ -59,7 +59,7 @@ class growing_cholesky {
   growing_cholesky() = default;
 
   void declare(workspace& space, index_t rows, index_t capacity) {
-    const index_t most = std::min(rows, capacity);
+    const index_t most = (std::min)(rows, capacity);
     space.reserve(place_, most);
     space.add(columns_, capacity, rows);
     space.add(factor_, many_times(most, most + 1) / 2);
@@ -179,7 +179,7 @@ class growing_cholesky {
   /// Counts the `count` columns that lie from `size_` on in.
   void factor_in(index_t count) {
     for (index_t done = 0; done < count; done += block) {
-      const index_t many = std::min(block, count - done);
+      const index_t many = (std::min)(block, count - done);
       multiply_by_others(many);
       for (index_t c = 0; c < many; ++c) count_in(c);
     }
@@ -233,7 +233,7 @@ class growing_cholesky {
       return;
     }
     const index_t k = rank();
-    if (k == std::min(rows(), capacity())) return;  // they span everything
+    if (k == (std::min)(rows(), capacity())) return;  // they span everything
     double* onto = factor_.data() + packed(k);
     for (index_t i = 0; i < k; ++i) onto[i] = products_with(c)[at(i)] / (norms_[at(i)] * norm);
     solve_lower(onto, k);

@@ -42,7 +42,7 @@ struct lbfgs_buffers {
   /// The same with the pairs that at most `steps` steps leave.
   void declare(workspace& space, index_t size, int memory, int steps) {
     declare(space, size);
-    space.count(double_bytes(2 * (std::min(memory, steps) + 1), size));
+    space.count(double_bytes(2 * ((std::min)(memory, steps) + 1), size));
   }
 };
 

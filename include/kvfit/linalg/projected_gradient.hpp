@@ -89,7 +89,7 @@ struct projected_gradient_options {
   double sigma = options.sigma.value_or(0.0);
   if (options.iterations > 0 && !options.sigma)
     sigma = largest_singular_value(m, options.power).sigma;
-  const double step = 1.0 / std::max(sigma * sigma, 1e-6);
+  const double step = 1.0 / (std::max)(sigma * sigma, 1e-6);
   Eigen::VectorXd current = out.weights;
   Eigen::VectorXd best_gradient = gradient;
   for (; report.iterations < options.iterations; ++report.iterations) {

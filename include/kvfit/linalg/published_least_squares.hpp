@@ -31,7 +31,7 @@ inline double_matrix solve_unpivoted(const const_matrix_ref& x, const const_matr
     if (simd::all_finite(out.data(), out.rows() * out.cols())) {
       report.tier = least_squares_tier::qr_unpivoted;
       report.condition = qr.condition();
-      report.rank = lambda > 0 ? x.cols() : std::min(x.rows(), x.cols());
+      report.rank = lambda > 0 ? x.cols() : (std::min)(x.rows(), x.cols());
       return out;
     }
   }

@@ -36,8 +36,8 @@ template <class Scalar>
   for (index_t j = 0; j < t; ++j) {
     const double pivot = std::abs(static_cast<double>(r(j, j))) * scale[j];
     if (!std::isfinite(pivot) || !(pivot > 0)) return infinity;
-    largest_pivot = std::max(largest_pivot, pivot);
-    smallest_pivot = std::min(smallest_pivot, pivot);
+    largest_pivot = (std::max)(largest_pivot, pivot);
+    smallest_pivot = (std::min)(smallest_pivot, pivot);
   }
   const power_options options{.rounds = rounds};
   // Scaled so that no entry and no image leaves the scalar's range.
@@ -52,7 +52,7 @@ template <class Scalar>
   };
   auto inverse_square = [&](const double* u, double* out) {
     double norm = 0;
-    for (index_t j = 0; j < t; ++j) norm = std::max(norm, std::abs(u[j] / scale[j]));
+    for (index_t j = 0; j < t; ++j) norm = (std::max)(norm, std::abs(u[j] / scale[j]));
     for (index_t j = 0; j < t; ++j) given[j] = static_cast<Scalar>(u[j] / scale[j] / norm);
     detail::solve_transposed(r.data(), t, t, given.data());
     detail::solve_upper(r.data(), t, t, given.data());
@@ -61,7 +61,7 @@ template <class Scalar>
   const power_estimate largest = detail::power_iterate(t, options, square);
   const power_estimate inverse = detail::power_iterate(t, options, inverse_square);
   if (!largest.finite || !inverse.finite) return infinity;
-  return std::max(largest.sigma * inverse.sigma, largest_pivot / smallest_pivot);
+  return (std::max)(largest.sigma * inverse.sigma, largest_pivot / smallest_pivot);
 }
 
 }  // namespace KVFIT_ISA

@@ -55,19 +55,19 @@ struct attention_results {
   }
 };
 
-/// The dispatches of `attention` over blocks of keys, then of `merge_states`: two steps, with a
-/// barrier of the batch between and after.
+/// The dispatches of `attention` over blocks of keys, or of `score_pass` where no outputs are
+/// wanted, then of `merge_states`: two steps, with a barrier of the batch between and after.
 class attention_pass {
  public:
   /// `heads`: the blocks, all of the same width; `sinks`: `sinks_of`, or empty. All must outlive
-  /// the run.
+  /// the run. Without `has_outputs` values are not read, and need not be placed.
   static result<attention_pass> make(device& on, const placed_queries& queries,
                                      std::span<const placed_head> heads,
-                                     std::span<const float> sinks) {
-    attention_pass out(queries, heads);
+                                     std::span<const float> sinks, bool has_outputs = true) {
+    attention_pass out(queries, heads, has_outputs);
     const index_t n = queries.count;
-    const index_t width = heads[0].values.width;
-    const index_t slices = tiles(width, kernels::value_tile);
+    const index_t width = has_outputs ? index_t{heads[0].values.width} : 0;
+    const index_t slices = has_outputs ? tiles(width, kernels::value_tile) : 1;
     const index_t others = tiles(n, kernels::query_tile) * slices;
     for (const placed_head& head : heads) {
       out.cuts_.push_back(cut_parts(head.logits.keys, kernels::key_tile, others));
@@ -86,6 +86,7 @@ class attention_pass {
           wanted{&out.part_outputs_, n * out.parts_ * width * number}, wanted{&to.max, n * number},
           wanted{&to.mass, n * number}, wanted{&to.log_mass, n * number},
           wanted{&to.faults, n * number}, wanted{&to.outputs, n * width * number}}) {
+      if (one.bytes == 0) continue;  // of outputs that are not wanted
       auto made = allocate(on, one.bytes);
       if (!made) return made.error();
       *one.to = std::move(*made);
@@ -106,6 +107,12 @@ class attention_pass {
     for (std::size_t b = 0; b < heads_.size(); ++b) {
       const placed_head& head = heads_[b];
       const index_t n = queries_->count;
+      if (b > 0) to.next();
+      if (!has_outputs_) {
+        if (const auto ok = score(on, to, b, part * n); !ok) return ok;
+        part += cuts_[b].parts;
+        continue;
+      }
       const index_t width = results_.width;
       const index_t slices = tiles(width, kernels::value_tile);
       const kernels::attention_arguments arguments = {head.logits,
@@ -118,7 +125,6 @@ class attention_pass {
       bound.push_back({kernels::attention_buffer_values, &head.value_rows.memory});
       bound.push_back({kernels::attention_buffer_states, &states_});
       bound.push_back({kernels::attention_buffer_part_outputs, &part_outputs_});
-      if (b > 0) to.next();
       const auto ok = to.add(head.kernel(on, "attention"), arguments, kernels::buffer_arguments,
                              std::span<const binding>(bound),
                              {tiles(n, kernels::query_tile), cuts_[b].parts * slices, 1});
@@ -137,14 +143,17 @@ class attention_pass {
     arguments.parts = static_cast<std::int32_t>(parts_);
     arguments.output_parts = arguments.parts;
     arguments.width = static_cast<std::int32_t>(results_.width);
-    arguments.flags = kernels::merge_outputs | (has_sinks_ ? kernels::merge_sinks : 0U);
+    arguments.flags =
+        (has_outputs_ ? kernels::merge_outputs : 0U) | (has_sinks_ ? kernels::merge_sinks : 0U);
     std::vector<binding> bound = {{kernels::merge_buffer_states, &states_},
-                                  {kernels::merge_buffer_part_outputs, &part_outputs_},
                                   {kernels::merge_buffer_max, &results_.max},
                                   {kernels::merge_buffer_mass, &results_.mass},
                                   {kernels::merge_buffer_log_mass, &results_.log_mass},
-                                  {kernels::merge_buffer_faults, &results_.faults},
-                                  {kernels::merge_buffer_outputs, &results_.outputs}};
+                                  {kernels::merge_buffer_faults, &results_.faults}};
+    if (has_outputs_) {
+      bound.push_back({kernels::merge_buffer_part_outputs, &part_outputs_});
+      bound.push_back({kernels::merge_buffer_outputs, &results_.outputs});
+    }
     if (has_sinks_) bound.push_back({kernels::merge_buffer_sinks, &sinks_});
     return to.add({"merge_states", "merge_states"}, arguments, kernels::merge_buffer_arguments,
                   std::span<const binding>(bound), {queries_->count, 1, 1});
@@ -153,11 +162,25 @@ class attention_pass {
   [[nodiscard]] const attention_results& results() const noexcept { return results_; }
 
  private:
-  attention_pass(const placed_queries& queries, std::span<const placed_head> heads)
-      : queries_(&queries), heads_(heads) {}
+  attention_pass(const placed_queries& queries, std::span<const placed_head> heads,
+                 bool has_outputs)
+      : queries_(&queries), heads_(heads), has_outputs_(has_outputs) {}
+
+  /// Maxima and masses of one block alone.
+  result<void> score(device& on, batch& to, std::size_t block, index_t state_offset) const {
+    const placed_head& head = heads_[block];
+    const kernels::score_arguments arguments = {head.logits, state_offset,
+                                                static_cast<std::int32_t>(cuts_[block].each), 0};
+    std::vector<binding> bound = head.bindings(*queries_);
+    bound.push_back({kernels::score_buffer_states, &states_});
+    return to.add(head.kernel(on, "score_pass"), arguments, kernels::buffer_arguments,
+                  std::span<const binding>(bound),
+                  {tiles(queries_->count, kernels::query_tile), cuts_[block].parts, 1});
+  }
 
   const placed_queries* queries_;
   std::span<const placed_head> heads_;
+  bool has_outputs_;
   std::vector<part_sizes> cuts_;
   index_t parts_ = 0;
   bool has_sinks_ = false;

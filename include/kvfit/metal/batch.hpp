@@ -4,9 +4,14 @@
 
 #include <Metal/Metal.hpp>
 #include <array>
+#include <chrono>
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,8 +49,10 @@ class batch {
     if (encoder_ != nullptr) encoder_->endEncoding();  // Metal wants it of encoders left alone
   }
 
-  /// Adds a dispatch; `arguments` is what the kernel reads at `arguments_index`. Buffers of the
-  /// kernel that are not named are unbound: it must not read them.
+  /// Adds a dispatch; `arguments` is what the kernel reads at `arguments_index`. Buffers are bound
+  /// from their first byte on, whatever their own `first_byte`: kernels take offsets of elements,
+  /// and Metal wants more of its offsets than an element's alignment. Buffers that are not named
+  /// are `device::nothing`: the kernel must not read them.
   template <class Arguments>
   result<void> add(const kernel_name& kernel, const Arguments& arguments, int arguments_index,
                    std::initializer_list<binding> buffers, const group_grid& groups) {
@@ -67,16 +74,14 @@ class batch {
     if (number_index_ >= 0) name_index(number_index_);
     encoder_->setBytes(&arguments, sizeof(Arguments), static_cast<NS::UInteger>(arguments_index));
     for (const binding& one : buffers) {
-      encoder_->setBuffer(one.memory->memory.get(),
-                          static_cast<NS::UInteger>(one.memory->first_byte),
-                          static_cast<NS::UInteger>(one.index));
+      encoder_->setBuffer(one.memory->memory.get(), 0, static_cast<NS::UInteger>(one.index));
       held_.push_back(one.memory->memory);
       name_index(one.index);
     }
     // Nothing of an earlier dispatch stays bound.
     for (std::size_t i = 0; i < largest_index; ++i) {
       if (!is_named[i] && is_bound_[i])
-        encoder_->setBuffer(nullptr, 0, static_cast<NS::UInteger>(i));
+        encoder_->setBuffer(on_.nothing(), 0, static_cast<NS::UInteger>(i));
     }
     is_bound_ = is_named;
     const auto size = [](index_t count) { return static_cast<NS::UInteger>(count); };
@@ -99,14 +104,17 @@ class batch {
   }
 
   /// Runs all dispatches and waits for them. `device_timeout` where the system ended them for
-  /// taking too long, `out_of_memory`, `device_fault` with the system's code for other faults: then
-  /// what the buffers hold means nothing.
+  /// taking too long, or they were not done within `device_options::longest_wait`; `out_of_memory`,
+  /// `device_fault` with the system's code for other faults: then what the buffers hold means
+  /// nothing.
   result<void> run() {
     if (encoder_ == nullptr) return {};
     encoder_->endEncoding();
     encoder_ = nullptr;
-    commands_->commit();
-    commands_->waitUntilCompleted();
+    if (!commit_and_wait()) {
+      on_.set_late(commands_);
+      return timed_out("not done within the longest wait");
+    }
     held_.clear();
     if (commands_->status() == MTL::CommandBufferStatusCompleted) return {};
     const NS::Error* cause = commands_->error();
@@ -120,8 +128,39 @@ class batch {
  private:
   static constexpr std::size_t largest_index = 16;  // of the buffers of any kernel
 
+  struct signal {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool is_done = false;
+  };
+
+  static error timed_out(const char* why) {
+    return error{errc::device_timeout, "metal command buffer", error::none, error::none, why};
+  }
+
+  /// False where the wait was given up.
+  bool commit_and_wait() {
+    const std::optional<double>& longest = on_.options().longest_wait;
+    if (!longest) {
+      commands_->commit();
+      commands_->waitUntilCompleted();
+      return true;
+    }
+    const auto done = std::make_shared<signal>();  // the handler may come after this call
+    commands_->addCompletedHandler([done](MTL::CommandBuffer*) {
+      const std::lock_guard<std::mutex> guard(done->mutex);
+      done->is_done = true;
+      done->changed.notify_all();
+    });
+    commands_->commit();
+    std::unique_lock<std::mutex> guard(done->mutex);
+    return done->changed.wait_for(guard, std::chrono::duration<double>(*longest),
+                                  [&] { return done->is_done; });
+  }
+
   result<void> begin() {
     if (encoder_ != nullptr) return {};
+    if (on_.is_late()) return timed_out("earlier work has not ended");
     is_bound_.fill(true);
     number_index_ = -1;
     commands_ = NS::RetainPtr(on_.queue().commandBuffer());

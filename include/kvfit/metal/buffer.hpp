@@ -3,6 +3,8 @@
 #pragma once
 
 #include <Metal/Metal.hpp>
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -61,10 +63,10 @@ result<buffer> copy_of(device& on, std::span<const T> of) {
 }
 
 /// The caller's memory itself, by the whole pages around it; no buffer where it is less than
-/// `device_options::share_from` or Metal refuses its pages (they must be of one mapping). The GPU
-/// is then to touch nothing but these bytes.
+/// `device_options::share_from`, a wait may be given up (`longest_wait`), or Metal refuses its
+/// pages (they must be of one mapping). The GPU is then to touch nothing but these bytes.
 inline buffer share(device& on, const void* begin, index_t bytes) {
-  if (bytes <= 0 || bytes < on.options().share_from) return {};
+  if (bytes <= 0 || bytes < on.options().share_from || on.options().longest_wait) return {};
   const auto first = reinterpret_cast<std::uintptr_t>(begin);
   const auto page = static_cast<std::uintptr_t>(page_bytes);
   const std::uintptr_t low = first / page * page;

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +28,10 @@ struct device_options {
   index_t share_from = index_t{1} << 20;
   /// Multiply tiles by simdgroup matrices where the device has them (Apple7 and later).
   bool uses_simdgroup_matrices = true;
+  /// Seconds > 0 that a call waits for a command buffer at most. None: until the system ends what
+  /// takes too long. A command buffer that was begun can't be taken back, so with a limit nothing
+  /// of the caller's becomes a buffer: all is copied.
+  std::optional<double> longest_wait = std::nullopt;
 };
 
 /// A kernel: the shader file that it stands in, and its name there.
@@ -68,7 +72,8 @@ inline std::string text_of(const NS::Error* cause) {
 /// a pipeline is made once. Neither thread-safe nor copyable: `executor` guards it.
 class device {
  public:
-  /// `no_device` where the system offers no GPU, or one without unified memory, or no queue of it.
+  /// `no_device` where the system offers no GPU, or one without unified memory, or no queue of it;
+  /// `out_of_memory`.
   static result<std::unique_ptr<device>> open(const device_options& options) {
     const autorelease_scope scope;
     auto gpu = NS::TransferPtr(MTL::CreateSystemDefaultDevice());
@@ -79,7 +84,13 @@ class device {
     }
     auto queue = NS::TransferPtr(gpu->newCommandQueue());
     if (!queue) return error{errc::no_device, "metal", error::none, error::none, "no queue"};
-    return std::unique_ptr<device>(new device(options, std::move(gpu), std::move(queue)));
+    // More than any one element that a kernel reads, as Metal's validation wants of a binding.
+    constexpr NS::UInteger bytes = 256;
+    auto nothing = NS::TransferPtr(gpu->newBuffer(bytes, MTL::ResourceStorageModeShared));
+    if (!nothing) return error{errc::out_of_memory, "metal buffer", bytes};
+    nothing->setLabel(ns_string("kvfit: not read"));
+    return std::unique_ptr<device>(
+        new device(options, std::move(gpu), std::move(queue), std::move(nothing)));
   }
 
   device(const device&) = delete;
@@ -89,6 +100,22 @@ class device {
   [[nodiscard]] const device_options& options() const noexcept { return options_; }
   [[nodiscard]] MTL::Device& gpu() noexcept { return *gpu_.get(); }
   [[nodiscard]] MTL::CommandQueue& queue() noexcept { return *queue_.get(); }
+  /// What stands for a buffer that a kernel is not to read: Metal's validation wants every argument
+  /// bound.
+  [[nodiscard]] MTL::Buffer* nothing() const noexcept { return nothing_.get(); }
+
+  /// Keeps a command buffer that was given up on.
+  void set_late(NS::SharedPtr<MTL::CommandBuffer> commands) { late_ = std::move(commands); }
+  /// Whether one that was given up on still runs. Then nothing that is committed begins.
+  [[nodiscard]] bool is_late() {
+    if (!late_) return false;
+    const auto status = late_->status();
+    if (status != MTL::CommandBufferStatusCompleted && status != MTL::CommandBufferStatusError) {
+      return true;
+    }
+    late_.reset();
+    return false;
+  }
 
   /// NAME for simdgroup matrices, NAME_plain without them.
   [[nodiscard]] std::string tiled(std::string name) const {
@@ -117,10 +144,11 @@ class device {
 
  private:
   device(const device_options& options, NS::SharedPtr<MTL::Device> gpu,
-         NS::SharedPtr<MTL::CommandQueue> queue)
+         NS::SharedPtr<MTL::CommandQueue> queue, NS::SharedPtr<MTL::Buffer> nothing)
       : options_(options),
         gpu_(std::move(gpu)),
         queue_(std::move(queue)),
+        nothing_(std::move(nothing)),
         has_matrices_(options.uses_simdgroup_matrices &&
                       gpu_->supportsFamily(MTL::GPUFamilyApple7)) {}
 
@@ -151,6 +179,8 @@ class device {
   device_options options_;
   NS::SharedPtr<MTL::Device> gpu_;
   NS::SharedPtr<MTL::CommandQueue> queue_;
+  NS::SharedPtr<MTL::Buffer> nothing_;
+  NS::SharedPtr<MTL::CommandBuffer> late_;
   bool has_matrices_;
   std::map<std::string_view, NS::SharedPtr<MTL::Library>> libraries_;
   std::map<std::string, NS::SharedPtr<MTL::ComputePipelineState>, std::less<>> pipelines_;

@@ -33,7 +33,8 @@ inline namespace KVFIT_ISA {
 class executor {
  public:
   /// `no_device` where the system offers none; see `device::open`. `invalid_option` for a placement
-  /// that is NaN or negative. No shader is compiled yet: that is done at its first use.
+  /// that is NaN or negative, or a wait that is not a positive number of seconds, at most a day's.
+  /// No shader is compiled yet: that is done at its first use.
   static result<executor> make(const executor_options& options = {}) {
     return detail::catch_bad_alloc("metal", [&]() -> result<executor> {
       for (const double from : {options.from.score_from, options.from.attend_from,
@@ -46,6 +47,11 @@ class executor {
       if (options.device.share_from < 0) {
         return error{errc::invalid_option, "share_from", options.device.share_from, 0,
                      "must not be negative"};
+      }
+      constexpr double day = 86400;
+      if (const auto& wait = options.device.longest_wait; wait && !(*wait > 0 && *wait <= day)) {
+        return error{errc::invalid_option, "longest_wait", error::none, error::none,
+                     "must be above 0 and at most a day"};
       }
       auto gpu = device::open(options.device);
       if (!gpu) return gpu.error();

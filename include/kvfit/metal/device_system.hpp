@@ -54,7 +54,7 @@ class device_system {
     constexpr index_t block = 32;
     for (index_t top = 0; top < n; top += block) {
       for (index_t j = 0; j < t; ++j) {
-        for (index_t i = top; i < std::min(top + block, n); ++i) {
+        for (index_t i = top; i < (std::min)(top + block, n); ++i) {
           columns[j * n + i] = x.data()[i * t + j];
         }
       }
@@ -92,7 +92,7 @@ class device_system {
     double least = 1;
     for (index_t j = 0; j < t_; ++j) {
       const auto pivot = static_cast<double>(factor_.as<float>()[j * t_ + j]);
-      least = std::min(least, pivot * pivot / static_cast<double>(gram()[j * t_ + j]));
+      least = (std::min)(least, pivot * pivot / static_cast<double>(gram()[j * t_ + j]));
     }
     return least;
   }

@@ -60,8 +60,8 @@ struct kept_request {
     to.max = numbers.data();
     to.mass = to.max + n;
     to.log_mass = to.mass + n;
-    to.output = to.log_mass + n;
-    if (options.importance != importance_kind::none) to.importance = to.output + n * width;
+    if (options.outputs) to.output = to.log_mass + n;
+    if (options.importance != importance_kind::none) to.importance = to.log_mass + n * (1 + width);
     return {cache, queries, rule, options, origins, {}, to};
   }
 
@@ -75,7 +75,7 @@ struct kept_request {
       std::copy_n(from, n, out);
       from += n;
     }
-    if (to.output != nullptr) std::copy_n(from, n * width, to.output);
+    if (to.output != nullptr && options.outputs) std::copy_n(from, n * width, to.output);
     if (to.importance != nullptr) {
       std::copy_n(from + n * width, static_cast<std::size_t>(cache.keys.rows()), to.importance);
     }
@@ -139,7 +139,7 @@ class group_scores {
     is_scored_[group] = true;
     std::vector<kept_request*> wanted;
     std::vector<score_request> requests;
-    const std::size_t end = std::min((group + 1) * group_size, slots_.size());
+    const std::size_t end = (std::min)((group + 1) * group_size, slots_.size());
     for (std::size_t i = group * group_size; i < end; ++i) {
       slot_of_head& slot = slots_[i];
       record_(i, score_runner{this, &keep});

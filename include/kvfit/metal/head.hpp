@@ -98,8 +98,9 @@ inline placed_rows share_rows(device& on, const row_view& rows) {
   const index_t low = std::min<index_t>(down, 0) + std::min<index_t>(across, 0);
   const index_t high = std::max<index_t>(down, 0) + std::max<index_t>(across, 0);
   const auto* begin = static_cast<const std::byte*>(rows.data()) + low * size;
-  return {share(on, begin, (high - low + 1) * size), rows.type(), -low, rows.row_stride(),
-          rows.col_stride()};
+  buffer memory = share(on, begin, (high - low + 1) * size);
+  const index_t first = memory.first_byte / size - low;  // pages and rows are aligned to elements
+  return {std::move(memory), rows.type(), first, rows.row_stride(), rows.col_stride()};
 }
 
 /// A copy of the rows as fp32; zeros for those that `bias` hides, which are not read.
@@ -110,7 +111,7 @@ inline result<placed_rows> copy_rows(device& on, const row_view& rows,
   if (!memory) return memory.error();
   constexpr index_t piece = 32;
   for (index_t first = 0; first < rows.rows(); first += piece) {
-    const index_t count = std::min(piece, rows.rows() - first);
+    const index_t count = (std::min)(piece, rows.rows() - first);
     float* const to = memory->template as<float>() + first * cols;
     const float_tile tile = detail::load_visible_rows(rows, bias, first, count, to);
     for (index_t i = 0; tile.data != to && i < count; ++i) {

@@ -36,12 +36,12 @@ inline double attention_device_bytes(const query_set& queries, const kv_block& c
   const auto depth = static_cast<double>(cache.keys.cols());
   const auto width = static_cast<double>(cache.values.cols());
   // Parts of keys, and of queries for importance (`cut_parts`).
-  const double parts = std::min(128.0, keys / 64 + 1);
+  const double parts = (std::min)(128.0, keys / 64 + 1);
   const double masks = cache.masks.empty() ? 0 : 4 * n * keys;
   const double pages = 2 * 16384;
   return n * (4 * depth + 12 + 4) + keys * (4 * (depth + width) + 12) + masks +
          n * parts * (16 + 4 * width) + n * (16 + 4 * width) +
-         keys * 4 * std::min(128.0, n / 32 + 2) + pages;
+         keys * 4 * (std::min)(128.0, n / 32 + 2) + pages;
 }
 
 }  // namespace kvfit::metal

@@ -43,7 +43,7 @@ class device_columns {
 
   result<std::span<const index_t>> best(const vector& residual, std::span<const char> open,
                                         index_t count) {
-    count = std::min(count, keys_);
+    count = (std::min)(count, keys_);
     rows_.clear();
     if (count <= 0) return std::span<const index_t>(rows_);
     const std::lock_guard<std::mutex> guard(on_->mutex);

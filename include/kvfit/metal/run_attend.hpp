@@ -30,7 +30,7 @@ inline bool takes_attention(const placement& from, std::span<const checked_atten
     }
     if (head.request->queries.rows() >= largest_count) return false;
     if (bytes > static_cast<double>(
-                    head.request->options.memory.value_or(std::numeric_limits<index_t>::max()))) {
+                    head.request->options.memory.value_or((std::numeric_limits<index_t>::max)()))) {
       return false;
     }
   }

@@ -2,13 +2,13 @@
 /// `metal::compact()`. Include kvfit/metal/executor.hpp.
 #pragma once
 
-#include <mutex>
-#include <span>
-#include <utility>
+#include <algorithm>
 
 #include "kvfit/compact.hpp"
 #include "kvfit/compact/check.hpp"
+#include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/memory_plan.hpp"
+#include "kvfit/core/bytes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/metal/device_executor.hpp"
@@ -41,6 +41,15 @@ inline compact_options placed_options(guarded_device& on, const compact_options&
   return out;
 }
 
+/// Bytes of the device that the score passes of a compaction take at most: those of attention, and
+/// a copy of the exponentials where they are kept, for their memory may be such as can't be shared.
+inline double score_device_bytes(const query_set& queries, const kv_block& cache,
+                                 const compact_options& options) {
+  const double kept = float_bytes(queries.rows(), cache.keys.rows());
+  const auto most = static_cast<double>(kvfit::detail::fit_scores(options).keep_exponentials);
+  return attention_device_bytes(queries, cache) + (kept <= most ? kept : 0);
+}
+
 /// Whether a head's compaction by `placed` and `device` bytes of the GPU keep to the cap without
 /// giving anything up. Inputs were checked.
 inline bool fits_cap(const kv_block& cache, const query_set& queries, compact_options placed,
@@ -70,7 +79,7 @@ inline bool fits_cap(const kv_block& cache, const query_set& queries, compact_op
   if (const auto ok = kvfit::detail::check_compaction(cache, queries, options); !ok) {
     return ok.error();
   }
-  const double device = attention_device_bytes(queries, cache);
+  const double device = score_device_bytes(queries, cache, placed);
   if (!fits_cap(cache, queries, placed, device, *options.memory.cap, threads)) {
     return kvfit::compact(cache, queries, options, stop, threads);
   }

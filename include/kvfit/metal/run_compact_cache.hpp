@@ -25,15 +25,6 @@
 namespace kvfit::metal {
 inline namespace KVFIT_ISA {
 
-/// Bytes of the device that the score pass of any one head takes at most.
-inline double largest_head_bytes(std::span<const head_task> tasks) {
-  double most = 0;
-  for (const head_task& task : tasks) {
-    most = std::max(most, attention_device_bytes(query_set(task.queries), task.block));
-  }
-  return most;
-}
-
 /// The options of one head, with the stages that the GPU is to run.
 inline compact_options placed_head_options(guarded_device& on, const cache_view& cache,
                                            const cache_options& options, const head_task& task,
@@ -42,13 +33,25 @@ inline compact_options placed_head_options(guarded_device& on, const cache_view&
   return placed_options(on, own, query_set(task.queries).rows(), task.block.keys.rows());
 }
 
+/// Bytes of the device that the score pass of any one head takes at most.
+inline double largest_head_bytes(guarded_device& on, const cache_view& cache,
+                                 const cache_plan& plan, const cache_options& options) {
+  double most = 0;
+  for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
+    const head_task& task = plan.tasks[i];
+    const auto own = placed_head_options(on, cache, options, task, plan.rows[i]);
+    most = (std::max)(most, score_device_bytes(query_set(task.queries), task.block, own));
+  }
+  return most;
+}
+
 /// Whether the caps of `options` hold every head by itself, the device's memory included.
 inline bool fits_cap_alone(guarded_device& on, const cache_view& cache, const cache_plan& plan,
                            const cache_options& options) {
-  constexpr index_t none = std::numeric_limits<index_t>::max();
+  constexpr index_t none = (std::numeric_limits<index_t>::max)();
   const index_t cap =
-      std::min(options.memory.value_or(none), options.head.memory.cap.value_or(none));
-  const double device = largest_head_bytes(plan.tasks);
+      (std::min)(options.memory.value_or(none), options.head.memory.cap.value_or(none));
+  const double device = largest_head_bytes(on, cache, plan, options);
   for (std::size_t i = 0; i < plan.tasks.size(); ++i) {
     const head_task& task = plan.tasks[i];
     if (plan.rows[i] == 0) continue;
@@ -117,7 +120,8 @@ template <kvfit::executor E>
       if (!fits_cap_alone(gpu.state(), cache, *plan, placed)) {
         return kvfit::compact_cache(cache, queries, options, how, by);
       }
-      const auto device = static_cast<index_t>(largest_head_bytes(plan->tasks));
+      const auto device =
+          static_cast<index_t>(largest_head_bytes(gpu.state(), cache, *plan, placed));
       if (placed.memory) *placed.memory -= device;
       if (placed.head.memory.cap) *placed.head.memory.cap -= device;
       placed.heads_at_once = 1;

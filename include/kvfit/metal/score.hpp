@@ -31,10 +31,12 @@ class score_job {
     auto queries = place_queries(on, request.queries, request.rule);
     if (!queries) return queries.error();
     out->queries_ = std::move(*queries);
-    auto head = place_head(on, request.cache, request.queries, out->queries_, request.rule, true);
+    const bool has_outputs = request.to.output != nullptr;
+    auto head =
+        place_head(on, request.cache, request.queries, out->queries_, request.rule, has_outputs);
     if (!head) return head.error();
     out->head_ = std::move(*head);
-    auto pass = attention_pass::make(on, out->queries_, std::span(&out->head_, 1), {});
+    auto pass = attention_pass::make(on, out->queries_, std::span(&out->head_, 1), {}, has_outputs);
     if (!pass) return pass.error();
     out->pass_.emplace(std::move(*pass));
     if (const auto ok = out->place_importance(on); !ok) return ok.error();
@@ -128,7 +130,8 @@ class score_job {
   result<void> add_exponentials(device& on, batch& to) const {
     if (!columns_) return {};
     const index_t keys = request_.cache.keys.rows();
-    const kernels::gather_arguments arguments = {head_.logits, 0, 0, queries_.count};
+    const kernels::gather_arguments arguments = {
+        head_.logits, 0, columns_.first_byte / index_t{sizeof(float)}, queries_.count};
     std::vector<binding> bound = head_.bindings(queries_);
     bound.push_back({kernels::gather_buffer_shifts, &pass_->results().max});
     bound.push_back({kernels::gather_buffer_factors, &factors_});

@@ -12,7 +12,8 @@
 namespace kvfit {
 
 /// Refers to an executor that outlives it, or to none: then items run one after the other, on the
-/// calling thread. Two pointers and a number, so that it crosses entry points that are no templates.
+/// calling thread. Two pointers and a number, so that it crosses entry points that are no
+/// templates.
 ///
 ///     kvfit::thread_pool pool(4);
 ///     auto fitted = kvfit::compact(cache, queries, options, {}, pool);
@@ -31,9 +32,9 @@ class executor_ref {
     if constexpr (requires {
                     { how.threads() } -> std::convertible_to<int>;
                   }) {
-      threads_ = std::max(1, static_cast<int>(how.threads()));
+      threads_ = (std::max)(1, static_cast<int>(how.threads()));
     } else {
-      threads_ = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+      threads_ = (std::max)(1, static_cast<int>(std::thread::hardware_concurrency()));
     }
   }
 
@@ -44,7 +45,7 @@ class executor_ref {
   /// The same executor, its items taking memory for no more than `count` ≥ 1 at once.
   [[nodiscard, gnu::always_inline]] executor_ref at_most(index_t count) const noexcept {
     executor_ref out = *this;
-    out.threads_ = static_cast<int>(std::min(count, static_cast<index_t>(threads_)));
+    out.threads_ = static_cast<int>((std::min)(count, static_cast<index_t>(threads_)));
     return out;
   }
 
@@ -92,7 +93,7 @@ requires std::is_nothrow_invocable_v<Body&, index_t, index_t>
 void over_pieces(const executor_ref& how, index_t count, index_t most, Body&& body) {
   how.run((count + most - 1) / most, [&](index_t piece) noexcept {
     const index_t first = piece * most;
-    body(first, std::min(most, count - first));
+    body(first, (std::min)(most, count - first));
   });
 }
 

@@ -56,7 +56,7 @@ inline namespace KVFIT_ISA {
 class mpi_ranks {
  public:
   /// Longest message in bytes: MPI counts in `int`.
-  static constexpr index_t most_message = std::numeric_limits<int>::max();
+  static constexpr index_t most_message = (std::numeric_limits<int>::max)();
 
   /// A communicator of its own with the ranks of `of`, which stays the caller's. (While it is made,
   /// errors go to the handler of `of`; MPI's own default ends the program.)
@@ -110,8 +110,8 @@ class mpi_ranks {
   /// place: where among all ranks' items this rank failed, ≥ 0; not used on success. Cost: one
   /// reduction of 8 bytes; two more messages where somebody failed.
   [[nodiscard]] result<void> agree(const result<void>& own, index_t place = 0) {
-    constexpr index_t nowhere = std::numeric_limits<index_t>::max();
-    const index_t mine = own ? nowhere : std::min(place, nowhere - 1);
+    constexpr index_t nowhere = (std::numeric_limits<index_t>::max)();
+    const index_t mine = own ? nowhere : (std::min)(place, nowhere - 1);
     index_t lowest = mine;
     auto ok = reduce_to_least(&lowest, MPI_INT64_T);
     if (!ok || lowest == nowhere) return ok;
@@ -143,7 +143,7 @@ class mpi_ranks {
     const auto bytes = std::as_writable_bytes(numbers);
     const auto longest = static_cast<std::size_t>(message_bytes_);
     for (std::size_t at = 0; at < bytes.size(); at += longest) {
-      const std::size_t count = std::min(longest, bytes.size() - at);
+      const std::size_t count = (std::min)(longest, bytes.size() - at);
       const auto ok = called(
           "MPI_Bcast", MPI_Bcast(bytes.data() + at, static_cast<int>(count), MPI_BYTE, from, own_));
       if (!ok) return ok;

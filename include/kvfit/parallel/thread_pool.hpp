@@ -33,7 +33,7 @@ class thread_pool {
  public:
   /// As many threads as the machine has; at least 1.
   static int hardware_threads() noexcept {
-    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    return (std::max)(1, static_cast<int>(std::thread::hardware_concurrency()));
   }
 
   /// `wanted` threads with the calling one, so `wanted - 1` are started, at most 1023; 0 or less:
@@ -42,7 +42,7 @@ class thread_pool {
   /// program, as std::thread then does.)
   explicit thread_pool(int wanted = 0) {
     constexpr int most = 1024;  // a mistaken number must not use up the system's threads
-    const int count = std::min(wanted > 0 ? wanted : hardware_threads(), most);
+    const int count = (std::min)(wanted > 0 ? wanted : hardware_threads(), most);
 #if KVFIT_HAS_EXCEPTIONS
     try {
       start(count - 1);

@@ -24,7 +24,7 @@ struct sent_text {
 
   sent_text() = default;
   explicit sent_text(std::string_view text) noexcept {
-    std::size_t end = std::min(text.size(), Bytes);
+    std::size_t end = (std::min)(text.size(), Bytes);
     if (end < text.size()) {
       const auto is_within = [](char c) {
         return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U;

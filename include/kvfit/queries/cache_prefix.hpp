@@ -63,7 +63,7 @@ inline index_t first_row_from(const kv_block& block, index_t position) noexcept 
 
 /// The largest position of a visible key; less than any that may be, where there is none.
 inline index_t last_position(const kv_block& block) noexcept {
-  constexpr index_t none = std::numeric_limits<index_t>::min();
+  constexpr index_t none = (std::numeric_limits<index_t>::min)();
   const index_t rows = block.keys.rows();
   const bool may_hide = static_cast<index_t>(block.bias.size()) == rows;
   if (!may_hide && block.positions.empty()) return block.first_position + rows - 1;
@@ -71,7 +71,7 @@ inline index_t last_position(const kv_block& block) noexcept {
   const index_t places = block.positions.empty() ? rows : std::ssize(block.positions);
   for (index_t row = 0; row < places; ++row) {
     if (may_hide && row < rows && block.is_hidden(row)) continue;
-    last = std::max(last, block.position(row));
+    last = (std::max)(last, block.position(row));
   }
   return last;
 }
@@ -98,7 +98,7 @@ inline result<void> append_outside(const kv_block& block, index_t first, index_t
     return error{errc::invalid_position, "positions", error::none, error::none, "must ascend"};
   }
   const index_t before = first_row_from(block, first);
-  const index_t after = std::max(before, first_row_from(block, end));
+  const index_t after = (std::max)(before, first_row_from(block, end));
   if (before > 0) kept.push_back(block_rows(block, 0, before));
   if (after < block.keys.rows()) {
     kept.push_back(block_rows(block, after, block.keys.rows() - after));

@@ -154,7 +154,7 @@ class layerwise {
     const index_t tokens = text.hidden.rows();
     text.chunks.clear();
     for (index_t from = 0; from < tokens; from += read_.options().chunk) {
-      const index_t count = std::min(read_.options().chunk, tokens - from);
+      const index_t count = (std::min)(read_.options().chunk, tokens - from);
       const matrix part = text.hidden.middleRows(from, count);
       auto rows = read_.project(layer, part, text.reading->position + from);
       if (!rows) return rows.error();

@@ -92,7 +92,7 @@ class gathering {
     index_t bytes = static_cast<index_t>(sizeof(index_t));
     for (const index_t l : layers_) {
       const layer_shape& shape = read_.shape(l);
-      group = std::max(group, shape.query_heads / shape.kv_heads);
+      group = (std::max)(group, shape.query_heads / shape.kv_heads);
       bytes += shape.query_heads * shape.key_size * static_cast<index_t>(sizeof(float));
     }
     bytes_ = bytes;

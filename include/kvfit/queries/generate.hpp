@@ -73,7 +73,7 @@ template <engine E, executor X>
   }
   return detail::catch_bad_alloc("generate", [&]() -> result<std::vector<token>> {
     const index_t left = read.model().positions() - live.first_position() - live.rows(0);
-    const index_t most = std::min(limits.tokens, left);
+    const index_t most = (std::min)(limits.tokens, left);
     std::vector<token> text;
     while (static_cast<index_t>(text.size()) < most) {
       const auto columns = static_cast<std::size_t>(logits.cols());

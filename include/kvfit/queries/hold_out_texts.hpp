@@ -95,11 +95,11 @@ inline namespace KVFIT_ISA {
         const query_reading& reading = queries.readings[texts[static_cast<std::size_t>(which)]];
         const auto length = static_cast<index_t>(reading.tokens.size());
         const index_t first = std::max<index_t>(0, (length - how.stretch) / 2);
-        let_judge(reading, first, std::min(length, first + how.stretch));
+        let_judge(reading, first, (std::min)(length, first + how.stretch));
       }
     };
-    take(long_ones, std::min(how.most, static_cast<index_t>(long_ones.size())));
-    take(short_ones, std::min(how.most, static_cast<index_t>(short_ones.size()) / how.every));
+    take(long_ones, (std::min)(how.most, static_cast<index_t>(long_ones.size())));
+    take(short_ones, (std::min)(how.most, static_cast<index_t>(short_ones.size()) / how.every));
     for (const std::size_t r : how.named) {
       let_judge(queries.readings[r], 0, static_cast<index_t>(queries.readings[r].tokens.size()));
     }

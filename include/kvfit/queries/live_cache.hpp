@@ -101,7 +101,7 @@ class live_cache {
     assert(more.cols() == memory.cols());
     const index_t needed = rows + more.rows();
     if (memory.rows() < needed) {
-      memory.conservativeResize(std::max(needed, 2 * memory.rows()), memory.cols());
+      memory.conservativeResize((std::max)(needed, 2 * memory.rows()), memory.cols());
     }
     memory.middleRows(rows, more.rows()) = more;
   }

@@ -84,7 +84,7 @@ inline namespace KVFIT_ISA {
 [[nodiscard]] inline std::vector<index_t> rows_there(std::span<const index_t> asked,
                                                      std::span<const index_t> obtained) {
   std::vector<index_t> kept;
-  for (std::size_t i = 0; i < asked.size(); ++i) kept.push_back(std::min(asked[i], obtained[i]));
+  for (std::size_t i = 0; i < asked.size(); ++i) kept.push_back((std::min)(asked[i], obtained[i]));
   return kept;
 }
 

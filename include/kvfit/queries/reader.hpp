@@ -207,7 +207,7 @@ class reader {
     const index_t chunks = (tokens + options_.chunk - 1) / options_.chunk;
     index_t done = 0;
     for (index_t from = 0; from < tokens; from += options_.chunk) {
-      const index_t count = std::min(options_.chunk, tokens - from);
+      const index_t count = (std::min)(options_.chunk, tokens - from);
       matrix part = hidden.middleRows(from, count);
       const index_t position = live.first_position() + live.rows(first);
       for (index_t l = first; l < end; ++l) {
@@ -260,7 +260,7 @@ template <engine E, executor X>
                      here + ": a recurrent layer has no keys"};
       }
       const index_t least =
-          std::min({shape.query_heads, shape.kv_heads, shape.key_size, shape.value_size});
+          (std::min)({shape.query_heads, shape.kv_heads, shape.key_size, shape.value_size});
       if (least < 1) {
         return error{errc::invalid_option, "shape", least, 1,
                      here + ": heads and sizes must be at least 1"};

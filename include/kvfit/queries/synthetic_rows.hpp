@@ -49,13 +49,13 @@ inline index_t key_count(std::span<const kv_block> blocks) noexcept {
 /// heads.
 inline index_t fewest_keys(const cache_prefix& cache, std::span<const index_t> layers,
                            std::span<const layer_shape> shapes) {
-  index_t fewest = std::numeric_limits<index_t>::max();
+  index_t fewest = (std::numeric_limits<index_t>::max)();
   for (const index_t l : layers) {
     const auto layer = static_cast<std::size_t>(l);
     const index_t group = shapes[layer].query_heads / shapes[layer].kv_heads;
     if (layer >= cache.blocks.size() || cache.blocks[layer].empty()) return 0;
     for (const auto& head : cache.blocks[layer]) {
-      fewest = std::min(fewest, key_count(head) / group);
+      fewest = (std::min)(fewest, key_count(head) / group);
     }
   }
   return fewest;

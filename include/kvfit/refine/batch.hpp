@@ -62,7 +62,7 @@ inline bool adds_to_logits(const query_part& part, const logit_rule& rule) {
 inline void across(const matrix& from, matrix& to) {
   const std::vector<float> ones(static_cast<std::size_t>(from.cols()), 1.0F);
   for (index_t first = 0; first < from.rows(); first += refine_panel) {
-    const index_t count = std::min(refine_panel, from.rows() - first);
+    const index_t count = (std::min)(refine_panel, from.rows() - first);
     float* const start = to.data() + first * from.cols();
     simd::transpose_scaled(from.data() + first * from.cols(), from.cols(), ones.data(), from.cols(),
                            count, start, count);
@@ -152,7 +152,7 @@ inline refine_batch make_batch(std::span<const scored_part> parts, const every& 
 inline void declare_batch(workspace& space, const head_sizes& sizes, index_t taken, bool adds) {
   refine_batch().declare(space, taken, sizes.depth, sizes.width, adds ? sizes.budget : 0);
   const workspace::phase making(space);
-  space.count(float_bytes(std::max(sizes.depth, sizes.width)) + float_bytes(taken) +
+  space.count(float_bytes((std::max)(sizes.depth, sizes.width)) + float_bytes(taken) +
               double_bytes(taken));
   if (!adds) return;
   space.count(float_bytes(sizes.budget, sizes.depth));

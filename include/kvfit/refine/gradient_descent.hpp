@@ -32,11 +32,11 @@ template <class Loss>
 gradient_report descend_lbfgs(const gradient_keys& settings, const Loss& loss, Eigen::VectorXd& x) {
   const double length = std::sqrt(simd::squared_norm(x.data(), x.size()));
   linalg::lbfgs descent(
-      {.memory = lbfgs_memory(settings), .first_step = std::max(0.02 * length, 1e-6)});
+      {.memory = lbfgs_memory(settings), .first_step = (std::max)(0.02 * length, 1e-6)});
   gradient_report report;
   do {
     const int left = settings.steps - report.steps;
-    const linalg::lbfgs_report run = descent.minimise(loss, x, std::min(settings.patience, left));
+    const linalg::lbfgs_report run = descent.minimise(loss, x, (std::min)(settings.patience, left));
     if (report.evaluations == 0) report.start_loss = run.start;
     report.loss = run.end;
     report.steps += run.steps;

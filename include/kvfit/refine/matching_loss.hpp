@@ -112,7 +112,7 @@ class matching_loss : private matching_buffers {
     double output = 0;
     const index_t n = batch_.log_mass.size();
     for (index_t first = 0; first < n; first += refine_panel) {
-      const index_t count = std::min(refine_panel, n - first);
+      const index_t count = (std::min)(refine_panel, n - first);
       mass += attend(first, count);
       if (has_output_) {
         output += compare_output(first, count, gradient);
@@ -130,7 +130,7 @@ class matching_loss : private matching_buffers {
   static double count_seen(const refine_batch& batch) noexcept {
     double seen = 0;
     for (index_t i = 0; i < batch.sees.size(); ++i) seen += static_cast<double>(batch.sees[i]);
-    return std::max(1.0, seen);
+    return (std::max)(1.0, seen);
   }
 
   [[nodiscard]] const float* keys() const noexcept { return rounded_.data(); }

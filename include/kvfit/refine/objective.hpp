@@ -145,7 +145,7 @@ class attention_objective : private objective_buffers {
   /// Queries of the batch, and those of the panel that starts with number `first`.
   [[nodiscard]] index_t queries() const noexcept { return batch_->log_mass.size(); }
   [[nodiscard]] index_t panel(index_t first) const noexcept {
-    return std::min(refine_panel, queries() - first);
+    return (std::min)(refine_panel, queries() - first);
   }
 
   [[nodiscard]] index_t rows() const noexcept { return original_.rows(); }
@@ -222,7 +222,7 @@ class attention_objective : private objective_buffers {
     if (!std::isfinite(ridge)) return false;
     // Sums in fp32 may leave a singular matrix slightly indefinite.
     for (double share = 1e-6; share < 1; share *= 100) {
-      const double lambda = share * ridge + std::numeric_limits<double>::min();
+      const double lambda = share * ridge + (std::numeric_limits<double>::min)();
       system_ = moments_;
       const index_t columns = system_.cols();
       for (index_t l = 0; l < t; ++l) {
@@ -297,7 +297,7 @@ class attention_objective : private objective_buffers {
     std::fill_n(bias_gradient.data(), rows(), 0.0F);
     double seen = 0;
     for (index_t i = 0; i < queries(); ++i) seen += static_cast<double>(batch_->sees[i]);
-    seen = std::max(1.0, seen);
+    seen = (std::max)(1.0, seen);
     objective_value value;
     for (index_t first = 0; first < queries(); first += refine_panel) {
       differentiate_panel(first, panel(first), seen, value, keys_gradient, bias_gradient);

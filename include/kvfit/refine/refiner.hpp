@@ -118,11 +118,11 @@ class refiner : private refiner_buffers {
     if (const auto ok = next_batch(); !ok) return ok;
     if (!descent_) measure_metric();
     objective_.use(batch_);
-    const int left = std::min(wanted_steps() - report_.steps, std::max(steps_within_work(), 1));
+    const int left = (std::min)(wanted_steps() - report_.steps, (std::max)(steps_within_work(), 1));
     // Tied values are moved, not fitted, and may leave queries held out behind long before the
     // last step: they are judged on the way where there is one batch, too.
     const bool takes_all = is_one_batch() && !tied_from_;
-    const int steps = takes_all ? left : std::min(settings_.steps_a_batch, left);
+    const int steps = takes_all ? left : (std::min)(settings_.steps_a_batch, left);
     const auto value_at = [this](const Eigen::VectorXd& x, Eigen::VectorXd& gradient) {
       return evaluate(x, gradient);
     };
@@ -157,17 +157,17 @@ class refiner : private refiner_buffers {
     if (settings_.output_weight > 0) {
       evaluation += kept * (3 * width + (tied_from_ ? 0 : kept / 2));
     }
-    const double sets = 1 + std::min(settings_.sets, settings_.sets_at_once);
+    const double sets = 1 + (std::min)(settings_.sets, settings_.sets_at_once);
     const double affordable =
         settings_.work * pass * static_cast<double>(stride()) / (evaluation * sets);
-    return static_cast<int>(std::min(affordable, 1e6)) - report_.evaluations - 1;
+    return static_cast<int>((std::min)(affordable, 1e6)) - report_.evaluations - 1;
   }
 
   result<void> next_batch() {
     if (is_one_batch() && batch_.queries.size() > 0) return {};
     sets_.clear();
     batch_ = {};  // before the next one is made beside it
-    const int count = std::min(settings_.sets_at_once, settings_.sets);
+    const int count = (std::min)(settings_.sets_at_once, settings_.sets);
     sets_.reserve(static_cast<std::size_t>(count));
     for (int k = 0; k < count; ++k) {
       scored_set made{.queries = make_query_set(fit_, settings_, next_set_), .scores = {}};
@@ -193,7 +193,7 @@ class refiner : private refiner_buffers {
     double_matrix square = square_of_queries();
     double trace = 0;
     for (index_t k = 0; k < depth; ++k) trace += square(k, k);
-    const double mean = std::max(trace / static_cast<double>(depth), 1e-30);
+    const double mean = (std::max)(trace / static_cast<double>(depth), 1e-30);
     const double values = tied_from_ ? value_metric() : 0;
     for (index_t k = 0; k < depth; ++k) {
       const bool is_value =
@@ -221,7 +221,7 @@ class refiner : private refiner_buffers {
     const double size =
         std::sqrt(length + simd::squared_norm(start_bias_.data(), start_bias_.size()));
     descent_.emplace(
-        linalg::lbfgs_options{.memory = lbfgs_memory, .first_step = std::max(0.02 * size, 1e-6)});
+        linalg::lbfgs_options{.memory = lbfgs_memory, .first_step = (std::max)(0.02 * size, 1e-6)});
   }
 
   /// Qᵀ Q / n.
@@ -235,7 +235,7 @@ class refiner : private refiner_buffers {
     for (index_t first = 0; first < n; first += block) {
       const float* const rows = batch_.queries.data() + first * depth;
       simd::multiply({rows, 1, depth}, {rows, depth}, {part.data(), depth}, depth, depth,
-                     std::min(block, n - first));
+                     (std::min)(block, n - first));
       linalg::detail::add_widened(part.data(), part.size(), square.data());
     }
     const double share = 1 / static_cast<double>(std::max<index_t>(n, 1));
@@ -261,7 +261,7 @@ class refiner : private refiner_buffers {
         squares += value * value;
       }
       length += squares / rows;
-      spread += std::max(0.0, squares / rows - sum / rows * (sum / rows));
+      spread += (std::max)(0.0, squares / rows - sum / rows * (sum / rows));
     }
     double output = 0;  // mean ‖o_i‖² of queries that have one
     index_t seen = 0;
@@ -274,7 +274,7 @@ class refiner : private refiner_buffers {
     output /= static_cast<double>(std::max<index_t>(seen, 1));
     const double logit = spread + settings_.mass_weight * output /
                                       (2 * settings_.output_weight * settings_.mass_softness);
-    return 1 / std::max(logit, 1e-6 * length + std::numeric_limits<double>::min());
+    return 1 / (std::max)(logit, 1e-6 * length + (std::numeric_limits<double>::min)());
   }
 
   /// The point that variables stand for.
@@ -337,7 +337,7 @@ inline void declare_sets(workspace& space, const refinement& settings, const hea
   workspace one;
   declare_query_set(one, sizes);
   declare_scores(one, sizes, {.importance = importance_kind::none});
-  space.count(std::min(settings.sets, settings.sets_at_once) * one.most());
+  space.count((std::min)(settings.sets, settings.sets_at_once) * one.most());
 }
 
 /// What a `refiner` holds for the sizes of the queries fitted on, between steps and within one.
@@ -347,7 +347,7 @@ inline void declare_refiner(workspace& space, const refinement& settings, const 
   const index_t t = sizes.budget;
   const index_t depth = sizes.depth;
   const index_t stride = batch_stride(sizes.queries, settings.batch);
-  const index_t sets = std::min(settings.sets, settings.sets_at_once);
+  const index_t sets = (std::min)(settings.sets, settings.sets_at_once);
   const index_t taken = many_times(1 + sets, every{0, stride}.count(sizes.queries));
   declare_sets(space, settings, sizes);
   refiner_buffers().declare(space, t, depth, settings.fits_bias);
@@ -366,7 +366,7 @@ inline void declare_refiner(workspace& space, const refinement& settings, const 
     linalg::detail::declare_triangular(space, depth, depth);
   }
   const workspace::phase solving(space);
-  if (!is_tied) linalg::detail::declare_triangular(space, t, std::max(t, sizes.width));
+  if (!is_tied) linalg::detail::declare_triangular(space, t, (std::max)(t, sizes.width));
 }
 
 }  // namespace KVFIT_ISA

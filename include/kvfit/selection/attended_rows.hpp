@@ -13,6 +13,7 @@
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"
+#include "kvfit/selection/candidate_columns.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/picked_basis.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
@@ -40,7 +41,7 @@ inline result<void> span_columns(const sketched_columns& columns, std::span<cons
   constexpr auto together = static_cast<std::size_t>(spanned_at_once);
   for (std::size_t first = 0; first < rows.size(); first += together) {
     if (const auto ok = check_stop(stop, "selection"); !ok) return ok;
-    const auto some = rows.subspan(first, std::min(together, rows.size() - first));
+    const auto some = rows.subspan(first, (std::min)(together, rows.size() - first));
     matrix added = columns.columns(some);
     basis.project_out(added, columns.threads());
     const index_t length = added.cols();
@@ -68,7 +69,7 @@ inline result<void> span_columns(const sketched_columns& columns, std::span<cons
 /// `sizes` are folded or not.
 inline void declare_span(workspace& space, const head_sizes& sizes, bool folds, index_t length,
                          index_t count) {
-  const index_t many = std::min(spanned_at_once, count);
+  const index_t many = (std::min)(spanned_at_once, count);
   const workspace::phase spanning(space);
   space.count(float_bytes(3, many, length) + float_bytes(many, sizes.budget));
   if (!folds) mass_columns::declare_columns(space, sizes, many);
@@ -77,16 +78,18 @@ inline void declare_span(workspace& space, const head_sizes& sizes, bool folds, 
 /// Products with the basis that are made together.
 inline constexpr index_t explained_at_once = 48;
 
-/// out_j −= what the basis explains of ‖a_j‖², for all T keys. `cancelled` where `stop` is due.
-/// Cost n · T · size of the basis, in products wide enough to read the columns seldom.
-inline result<void> subtract_explained(sketched_columns& columns, const picked_basis& basis,
-                                       const stop_when& stop, vector& out) {
+/// out_j −= what the basis explains of ‖a_j‖², for all columns. `cancelled` where `stop` is due.
+/// Cost: columns · their length · size of the basis, in products wide enough to read columns
+/// seldom.
+inline result<void> subtract_explained(candidate_columns& columns, const picked_basis& basis,
+                                       const executor_ref& threads, const stop_when& stop,
+                                       vector& out) {
   matrix products;
   for (index_t first = 0; first < basis.size(); first += explained_at_once) {
     if (const auto ok = check_stop(stop, "selection"); !ok) return ok;
-    const index_t many = std::min(explained_at_once, basis.size() - first);
+    const index_t many = (std::min)(explained_at_once, basis.size() - first);
     columns.correlate(transposed(basis.rows(first, many)), products);
-    over_pieces(columns.threads(), columns.keys(), mass_columns::piece,
+    over_pieces(threads, columns.keys(), mass_columns::piece,
                 [&](index_t from, index_t count) noexcept {
                   for (index_t j = from; j < from + count; ++j) {
                     const float* const row = row_of(products, j);
@@ -99,7 +102,7 @@ inline result<void> subtract_explained(sketched_columns& columns, const picked_b
 
 /// What `subtract_explained` holds for `keys` keys of `length` rows and a basis of `count`.
 inline void declare_explained(workspace& space, index_t keys, index_t length, index_t count) {
-  const index_t many = std::min(explained_at_once, count);
+  const index_t many = (std::min)(explained_at_once, count);
   const workspace::phase subtracting(space);
   space.count(float_bytes(many, keys) + float_bytes(2, many, length) + float_bytes(length));
 }

@@ -62,11 +62,11 @@ class correlation_bounds {
       const auto at = static_cast<std::size_t>(e);
       const double product = simd::dot(residuals_.data() + e * queries, now_.data(), queries);
       const double before = lengths_sq_[at];
-      const double alpha = before > 0 ? std::max(0.0, product / before) : 0.0;
+      const double alpha = before > 0 ? (std::max)(0.0, product / before) : 0.0;
       const double distance_sq = length_sq - 2 * alpha * product + alpha * alpha * before;
       carried[at] = static_cast<float>(alpha);
       // The difference loses digits where little has moved: some 1e-7 of ‖r‖.
-      moved[at] = static_cast<float>(std::sqrt(std::max(distance_sq, 0.0)) * (1 + 1e-6) +
+      moved[at] = static_cast<float>(std::sqrt((std::max)(distance_sq, 0.0)) * (1 + 1e-6) +
                                      1e-7 * std::sqrt(length_sq)) +
                   slack;
     }

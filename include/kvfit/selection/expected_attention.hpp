@@ -29,12 +29,12 @@ inline namespace KVFIT_ISA {
 
 /// The smallest and the largest position of some visible keys or queries.
 struct position_range {
-  index_t first = std::numeric_limits<index_t>::max();
-  index_t last = std::numeric_limits<index_t>::min();
+  index_t first = (std::numeric_limits<index_t>::max)();
+  index_t last = (std::numeric_limits<index_t>::min)();
 
   void take(index_t position) noexcept {
-    first = std::min(first, position);
-    last = std::max(last, position);
+    first = (std::min)(first, position);
+    last = (std::max)(last, position);
   }
 };
 
@@ -59,9 +59,9 @@ inline position_range positions_of(const query_block& block) {
 
 /// ln(exp(a) + exp(b)).
 inline double add_logarithms(double a, double b) noexcept {
-  const double larger = std::max(a, b);
+  const double larger = (std::max)(a, b);
   if (std::isinf(larger)) return larger;
-  return larger + std::log1p(std::exp(std::min(a, b) - larger));
+  return larger + std::log1p(std::exp((std::min)(a, b) - larger));
 }
 
 /// What the Gaussian can't say.
@@ -117,7 +117,7 @@ inline Eigen::VectorXd expected_logits(const selection_problem& problem,
   auto& [logits, buffer, keys, sight] = own;
   const index_t visible = next_row(cache.bias, 0, cache.bias.empty() ? 0 : logits.size(), false);
   for (index_t first = 0; first < logits.size(); first += tile_rows) {
-    const index_t count = std::min(tile_rows, logits.size() - first);
+    const index_t count = (std::min)(tile_rows, logits.size() - first);
     const float_tile rows = load_visible_rows(cache.keys, cache.bias, first, count, buffer.data());
     for (index_t j = 0; j < count; ++j) {
       const float* key = rows.data + j * rows.stride;

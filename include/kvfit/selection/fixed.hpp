@@ -38,7 +38,7 @@ inline std::vector<index_t> keepable_rows_as_they_stand(const selection_problem&
 }
 
 inline std::size_t count_kept(const std::vector<index_t>& rows, const selection_problem& problem) {
-  return std::min(rows.size(), static_cast<std::size_t>(problem.budget));
+  return (std::min)(rows.size(), static_cast<std::size_t>(problem.budget));
 }
 
 }  // namespace KVFIT_ISA

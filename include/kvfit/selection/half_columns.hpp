@@ -49,7 +49,7 @@ class half_columns {
     norms.resize(keys);
     std::fill_n(norms.data(), keys, 0.0F);
     std::fill_n(lost_.data(), keys, 0.0F);
-    const index_t tail = std::min(words_.cols(), simd::lanes);  // what no number may fill
+    const index_t tail = (std::min)(words_.cols(), simd::lanes);  // what no number may fill
     for (index_t p = 0; p < columns.parts(); ++p) {
       const column_part part = columns.part(p);
       const float* factors = columns.factors().data() + part.first;

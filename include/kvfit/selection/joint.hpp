@@ -25,7 +25,7 @@ inline namespace KVFIT_ISA {
 
 /// Rows that the queries are folded onto, where they are more; 0: they are not.
 inline index_t folded_rows(const selection::joint& policy, index_t budget) noexcept {
-  return policy.sketch > 0 ? std::max(policy.sketch, 5 * budget) : 0;
+  return policy.sketch > 0 ? (std::max)(policy.sketch, 5 * budget) : 0;
 }
 
 /// The prior must have a factor for each row of the problem.
@@ -46,7 +46,7 @@ inline score_options wanted_scores(const selection::joint& policy) {
   // Where attention alone chooses, no search needs them.
   const bool searches = policy.attention_share < 1;
   return {.importance = policy.attention_share > 0 ? importance_kind::rms : importance_kind::none,
-          .keep_exponentials = searches ? std::numeric_limits<index_t>::max() : 0};
+          .keep_exponentials = searches ? (std::numeric_limits<index_t>::max)() : 0};
 }
 
 inline result<void> check_settings(const selection::joint& policy) {
@@ -69,6 +69,10 @@ inline result<void> check_settings(const selection::joint& policy) {
                  "the one at this place must be finite and not negative, is " +
                      kvfit::detail::number_text(factor)};
   }
+  if (policy.candidates < 0) {
+    return error{errc::invalid_option, "joint.candidates", policy.candidates, 0,
+                 "must not be negative"};
+  }
   if (policy.sketch < 0) {
     return error{errc::invalid_option, "joint.sketch", policy.sketch, 0, "must not be negative"};
   }
@@ -76,10 +80,11 @@ inline result<void> check_settings(const selection::joint& policy) {
 }
 
 /// Keeps rows by attention and searches for the others. Weights are left to the bias fit. Cost: n ·
-/// T · (1 + d_v) multiply-adds to begin with, T · (6 sweep + 1 + d_v) a pick, and n · T a key
-/// examined (two to four a pick), n counted after folding; n · T a row by attention, of which 48
-/// share a reading of the columns. Memory: the exponentials as for `omp`, T · (1 + d_v + 8 sweep +
-/// max(sketch, 5 t)) + r · (t + 7 sweep) + n · (1 + d_v) floats beside, r the rows after folding.
+/// T · (2 + d_v) multiply-adds to begin with, n · r · (2 r + c) for r rows by attention and c
+/// candidates, c · (6 sweep + 1 + d_v) a pick, and n · c a key examined (two to four a pick), n
+/// counted after folding. Memory: the exponentials as for `omp`; T · (1 + d_v), while the
+/// candidates are chosen; c · (n + 1 + d_v + 8 sweep) and n · (t + 7 sweep + 1 + d_v) floats, and
+/// T · max(sketch, 5 t) where queries are folded.
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
@@ -102,42 +107,57 @@ inline void declare(workspace& space, const selection::joint& policy, const head
   const index_t keys = sizes.keys;
   if (policy.attention_share == 1) {
     space.count(float_bytes(keys));  // scores times the prior
-    selection::highest_rows_buffers().declare(space, std::min(sizes.budget, keys));
+    selection::highest_rows_buffers().declare(space, (std::min)(sizes.budget, keys));
     return;
   }
   const index_t targets = 1 + sizes.width;
-  const index_t sweep = std::min(policy.sweep, keys);
+  const index_t sweep = (std::min)(policy.sweep, keys);
   const index_t folded = detail::folded_rows(policy, sizes.budget);
   const bool folds = folds_columns(folded, sizes.queries, keys, sizes.memory_cap);
   const index_t rows = folds ? folded : sizes.queries;
+  const index_t attended = detail::rows_by_attention(policy, sizes.budget);
+  const index_t candidates = detail::search_candidates(policy, keys, sizes.budget);
   target_columns().declare(space, sizes.queries, sizes.width);
   mass_columns::declare(space, sizes);
   space.count(float_bytes(sizes.queries));
   if (folds) sketch_buffers().declare(space, sizes.queries, keys, rows);
   space.count(static_cast<double>(keys));  // which keys are open
-  detail::joint_buffers().declare(space, keys, rows, targets, sweep);
-  space.count(float_bytes(keys));  // scores times the prior
+  space.count(2 * float_bytes(keys));      // norms, scores times the prior
   detail::picked_basis().declare(space, sizes.budget, rows);
   space.count(grown_bytes(double_bytes(sizes.budget)));
-  const index_t attended = detail::rows_by_attention(policy, sizes.budget);
   if (attended > 0) {
     const workspace::phase taking(space);
     selection::highest_rows_buffers().declare(space, attended);
     detail::declare_span(space, sizes, folds, rows, attended);
   }
   {
-    const workspace::phase starting(space);  // targets, across, and what is left of them
-    space.count(float_bytes(attended > 0 ? 3 : 2, rows, targets) + float_bytes(attended, targets) +
-                float_bytes(rows));
+    const workspace::phase starting(space);  // of all keys
+    space.count(float_bytes(keys, targets));
+    {
+      // Targets, across, and what is left of them.
+      const workspace::phase correlating(space);
+      space.count(float_bytes(attended > 0 ? 3 : 2, rows, targets) +
+                  float_bytes(attended, targets) + float_bytes(rows));
+    }
+    if (candidates < keys) {
+      selection::best_rows().declare(space, candidates);
+      space.count(static_cast<double>(keys) + float_bytes(candidates, targets));
+      detail::candidate_columns::declare(space, sizes, folds, rows, candidates);
+    }
   }
-  detail::declare_explained(space, keys, rows, attended);
+  space.count(float_bytes(candidates, targets));
+  if (candidates < keys) {
+    detail::candidate_columns::declare(space, sizes, folds, rows, candidates);
+  }
+  detail::joint_buffers().declare(space, candidates, rows, targets, sweep);
+  detail::declare_explained(space, candidates, rows, attended);
   {
     const workspace::phase examining(space);
-    space.count(static_cast<double>(keys) + grown_bytes(double_bytes(2, sweep)));
+    space.count(static_cast<double>(candidates) + grown_bytes(double_bytes(2, sweep)));
     selection::best_rows().declare(space, sweep);
     selection::best_rows().declare(space, sweep);
     space.count(float_bytes(3, sweep, rows) + float_bytes(sweep, sizes.budget));
-    if (!folds) mass_columns::declare_columns(space, sizes, sweep);
+    if (!folds && candidates == keys) mass_columns::declare_columns(space, sizes, sweep);
     space.count(float_bytes(2 * sweep, targets));
   }
   fill_buffers().declare(space, keys, sizes.budget);

@@ -14,6 +14,7 @@
 #include "kvfit/core/workspace.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/selection/attended_rows.hpp"
+#include "kvfit/selection/candidate_columns.hpp"
 #include "kvfit/selection/fill.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/picked_basis.hpp"
@@ -47,14 +48,27 @@ inline vector times_prior(const vector& scores, const selection::joint& policy, 
   return out;
 }
 
-/// What a `joint_search` keeps for all keys.
+/// The search looks among as many keys at least: among fewer it takes little time.
+inline constexpr index_t least_candidates = 2048;
+
+/// How many keys the search looks among; all of them where that saves little.
+inline index_t search_candidates(const selection::joint& policy, index_t keys,
+                                 index_t budget) noexcept {
+  const index_t searched = budget - rows_by_attention(policy, budget);
+  const double wanted =
+      (std::max)(static_cast<double>(policy.candidates) * static_cast<double>(searched),
+                 static_cast<double>(least_candidates));
+  const bool narrows = policy.candidates > 0 && wanted < 0.75 * static_cast<double>(keys);
+  return narrows ? static_cast<index_t>(wanted) : keys;
+}
+
+/// What a `joint_search` keeps for the keys that it looks among.
 class joint_buffers {
  public:
-  /// `rows`: the length of a column; `targets`: 1 + d_v.
+  /// `rows`: the length of a column; `targets`: 1 + d_v. The correlation is made elsewhere.
   void declare(workspace& space, index_t keys, index_t rows, index_t targets, index_t sweep) {
     const index_t slots = 2 * sweep;  // a sweep's own, and what earlier ones have left
-    space.add_vectors(keys, norms_, residual_norm_sq_, score_);
-    space.add(correlation_, keys, targets);
+    space.add_vectors(keys, residual_norm_sq_, score_);
     space.add(slots_, slots, 1, index_t{-1});
     space.add_vectors(slots, along_, change_);
     space.add(orthogonal_, slots, rows);
@@ -67,17 +81,15 @@ class joint_buffers {
   }
 
  protected:
-  vector norms_;                // ‖a_j‖²
   vector residual_norm_sq_;     // ‖P⊥a_j‖²
-  matrix correlation_;          // T × (1 + d_v): G as of the last sweep
   vector score_;                // ‖G_j‖² as of now
   std::vector<index_t> slots_;  // keys whose products are at hand, −1 for none
   matrix orthogonal_;           // slots × n: P⊥a
   matrix correlation_of_;       // slots × (1 + d_v): their rows of G
-  matrix products_;             // T × slots: AᵀP⊥a
-  matrix shared_;               // T × slots: H
-  matrix fresh_;                // T × newcomers
-  matrix along_pending_;        // T × pending picks: their z
+  matrix products_;             // keys × slots: AᵀP⊥a
+  matrix shared_;               // keys × slots: H
+  matrix fresh_;                // keys × newcomers
+  matrix along_pending_;        // keys × pending picks: their z
   matrix explained_;            // pending picks × (1 + d_v): their g
   std::vector<float> along_;    // slots: z of each slot's key
   std::vector<float> change_;   // slots: of a slot's H for each z_j
@@ -85,12 +97,12 @@ class joint_buffers {
 
 /// One run of simultaneous orthogonal least squares; see `selection::joint`.
 ///
-/// G is the residuals' products with every column, T × (1 + d_v). For a pick with column a,
+/// G is the residuals' products with every column, keys × (1 + d_v). For a pick with column a,
 /// q = P⊥a / ‖P⊥a‖ (P⊥ projects the picks before out), z = Aᵀq and g = qᵀR,
 ///
 ///     G ← G − z gᵀ,   ‖P⊥a_j‖² ← ‖P⊥a_j‖² − z_j²,   score_j = ‖G_j‖² / ‖P⊥a_j‖²
 ///
-/// z takes a sweep over n × T numbers; so each sweep makes those of the `sweep` most promising
+/// z takes a sweep over all columns; so each sweep makes those of the `sweep` most promising
 /// keys, which are then kept up to date and serve as long as the best key is among them. So long,
 /// no more is needed of G than its products H = G G_cᵀ with the rows of those keys:
 ///
@@ -106,13 +118,14 @@ class joint_search : private joint_buffers {
         policy_(policy),
         targets_(problem, policy.mass_weight, policy.weighting),
         full_(problem, mass_weighting::relative, &targets_.row_weights()),
-        columns_(full_, folded, problem.memory_cap),
-        sweep_(std::min(policy.sweep, columns_.keys())),
-        is_open_(static_cast<std::size_t>(columns_.keys()), 1) {
-    for (index_t j = 0; j < columns_.keys(); ++j) {
-      if (!problem.may_keep(j)) is_open_[static_cast<std::size_t>(j)] = 0;
+        all_(full_, folded, problem.memory_cap),
+        columns_(all_),
+        sweep_((std::min)(policy.sweep, all_.keys())),
+        is_open_(static_cast<std::size_t>(all_.keys()), 1) {
+    for (index_t row = 0; row < all_.keys(); ++row) {
+      if (!problem.may_keep(row)) is_open_[static_cast<std::size_t>(row)] = 0;
     }
-    out_.report.recomputed = !full_.is_stored() && !columns_.is_folded();
+    out_.report.recomputed = !full_.is_stored() && !all_.is_folded();
   }
 
   result<selected_rows> run() {
@@ -150,14 +163,8 @@ class joint_search : private joint_buffers {
   [[nodiscard]] index_t slots() const noexcept { return static_cast<index_t>(slots_.size()); }
 
   void start() {
-    allocate_buffers(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.rows(),
-                     targets_.columns().cols(), sweep_);
-    for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &along_pending_, &explained_}) {
-      std::fill_n(one->data(), one->size(), 0.0F);
-    }
-    columns_.squared_norms(norms_);
-    residual_norm_sq_ = norms_;
-    basis_ = picked_basis(problem_.budget, columns_.rows());
+    all_.squared_norms(norms_);
+    basis_ = picked_basis(problem_.budget, all_.rows());
   }
 
   /// The rows of most attention.
@@ -171,19 +178,72 @@ class joint_search : private joint_buffers {
     out_.positions.reserve(static_cast<std::size_t>(problem_.budget));
     for (const index_t row : out_.positions) is_open_[static_cast<std::size_t>(row)] = 0;
     out_.report.by_attention = size();
-    return span_columns(columns_, out_.positions, norms_, basis_, problem_.stop);
+    return span_columns(all_, out_.positions, norms_, basis_, problem_.stop);
   }
 
-  /// What the keys explain beside the rows of most attention.
+  /// What the keys explain beside the rows of most attention, and which of them to look among.
   result<void> begin_search() {
-    columns_.correlate(left_targets(), correlation_);
+    all_.correlate(left_targets(), correlation_);
+    const index_t many = search_candidates(policy_, all_.keys(), problem_.budget);
+    if (many < all_.keys()) narrow(many);
+    allocate_buffers(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.length(),
+                     targets(), sweep_);
+    for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &along_pending_, &explained_}) {
+      std::fill_n(one->data(), one->size(), 0.0F);
+    }
+    for (index_t k = 0; k < columns_.keys(); ++k) residual_norm_sq_[k] = norms_[columns_.row(k)];
     measure_correlation();
-    return subtract_explained(columns_, basis_, problem_.stop, residual_norm_sq_);
+    return subtract_explained(columns_, basis_, problem_.threads, problem_.stop, residual_norm_sq_);
+  }
+
+  /// Goes on with `many` keys: a third of them those that would explain most if all of their column
+  /// were new (a lower bound of what they do explain), the others those of the largest columns,
+  /// which few queries may ask for.
+  void narrow(index_t many) {
+    selection::best_rows best(many / 3);
+    for (index_t row = 0; row < all_.keys(); ++row) {
+      if (is_open_[static_cast<std::size_t>(row)] == 0 || !(norms_[row] > 0)) continue;
+      const float* const of = row_of(correlation_, row);
+      const float gained = simd::dot32(of, of, targets()) / norms_[row] * prior_of(row);
+      best.offer(row, static_cast<double>(gained));
+    }
+    std::vector<char> is_candidate(is_open_.size(), 0);
+    std::vector<index_t> rows;
+    rows.reserve(static_cast<std::size_t>(many));
+    const auto take = [&] {
+      for (const selection::ranked_row& one : best.sorted()) {
+        is_candidate[static_cast<std::size_t>(one.row)] = 1;
+        rows.push_back(one.row);
+      }
+    };
+    take();
+    best.restart(many - static_cast<index_t>(rows.size()));
+    for (index_t row = 0; row < all_.keys(); ++row) {
+      const auto at = static_cast<std::size_t>(row);
+      if (is_open_[at] == 0 || is_candidate[at] != 0 || !(norms_[row] > 0)) continue;
+      best.offer(row, static_cast<double>(norms_[row] * prior_of(row)));
+    }
+    take();
+    std::sort(rows.begin(), rows.end());
+    matrix some(static_cast<index_t>(rows.size()), targets());
+    for (index_t k = 0; k < some.rows(); ++k) {
+      std::copy_n(row_of(correlation_, rows[static_cast<std::size_t>(k)]), targets(),
+                  row_of(some, k));
+    }
+    correlation_ = std::move(some);
+    columns_.narrow(std::move(rows));
+  }
+
+  /// What the caller knows of a row.
+  [[nodiscard]] float prior_of(index_t row) const {
+    return policy_.prior.empty()
+               ? 1.0F
+               : policy_.prior[static_cast<std::size_t>(problem_.first_row + row)];
   }
 
   /// What the basis leaves of the targets.
   [[nodiscard]] matrix left_targets() const {
-    matrix left = columns_.fold(targets_.columns());
+    matrix left = all_.fold(targets_.columns());
     if (basis_.size() == 0) return left;
     matrix across = transposed(left);
     left = {};
@@ -211,13 +271,12 @@ class joint_search : private joint_buffers {
 
   /// What a key would explain: ‖G_j‖² / ‖P⊥a_j‖².
   [[nodiscard]] float gain(index_t j) const {
-    if (is_open_[static_cast<std::size_t>(j)] == 0 ||
-        !(residual_norm_sq_[j] > dependent_share * norms_[j]))
+    const index_t row = columns_.row(j);
+    if (is_open_[static_cast<std::size_t>(row)] == 0 ||
+        !(residual_norm_sq_[j] > dependent_share * norms_[row]))
       return 0;
     const float gained = score_[j] / residual_norm_sq_[j];
-    return policy_.prior.empty()
-               ? gained
-               : gained * policy_.prior[static_cast<std::size_t>(problem_.first_row + j)];
+    return policy_.prior.empty() ? gained : gained * prior_of(row);
   }
 
   /// Ties go to the earlier row; −1 where no key explains anything.
@@ -254,7 +313,7 @@ class joint_search : private joint_buffers {
   /// Examines the `sweep` keys that explain most now and have no slot; they take the slots of those
   /// that explain least.
   void examine_most_promising() {
-    std::vector<char> has_slot(is_open_.size(), 0);
+    std::vector<char> has_slot(static_cast<std::size_t>(columns_.keys()), 0);
     for (const index_t key : slots_) {
       if (key >= 0) has_slot[static_cast<std::size_t>(key)] = 1;
     }
@@ -313,7 +372,7 @@ class joint_search : private joint_buffers {
   }
 
   void pick(index_t slot) {
-    const index_t row = slots_[static_cast<std::size_t>(slot)];
+    const index_t row = columns_.row(slots_[static_cast<std::size_t>(slot)]);
     slots_[static_cast<std::size_t>(slot)] = -1;
     const float* column = row_of(orthogonal_, slot);
     const double length_sq = simd::squared_norm(column, orthogonal_.cols());
@@ -354,7 +413,7 @@ class joint_search : private joint_buffers {
                     row_of(along_pending_, j)[pending_] = z;
                     // Fused by name, or each compiled copy of this might round as it likes.
                     const float lost = std::fma(z, squares, -2 * overlap);
-                    score_[j] = std::max(0.0F, std::fma(z, lost, score_[j]));
+                    score_[j] = (std::max)(0.0F, std::fma(z, lost, score_[j]));
                     residual_norm_sq_[j] = std::fma(-z, z, residual_norm_sq_[j]);
                     simd::subtract_scaled(products, z, along_.data(), slots());
                     simd::subtract_scaled(shared, z, change_.data(), slots());
@@ -373,9 +432,12 @@ class joint_search : private joint_buffers {
   const selection::joint& policy_;
   target_columns targets_;
   mass_columns full_;
-  sketched_columns columns_;
+  sketched_columns all_;
+  candidate_columns columns_;
   index_t sweep_;
-  std::vector<char> is_open_;
+  std::vector<char> is_open_;  // by rows of the problem
+  vector norms_;               // ‖a_j‖², by rows of the problem
+  matrix correlation_;         // keys × (1 + d_v): G as of the last sweep
   picked_basis basis_;
   index_t pending_ = 0;  // picks since the last sweep
   selected_rows out_;

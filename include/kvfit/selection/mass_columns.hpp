@@ -181,7 +181,7 @@ class mass_columns {
         for (index_t j = first; j < first + count; ++j) {
           for (index_t i = 0; i < now.count;) {
             const index_t at = (now.first + i) % rows;
-            const index_t run = std::min(now.count - i, rows - at);
+            const index_t run = (std::min)(now.count - i, rows - at);
             simd::add_products(out.data() + j * rows + at, now.row(j) + i,
                                factors.data() + now.first + i, run);
             i += run;
@@ -213,7 +213,7 @@ class mass_columns {
       return;
     }
     for (index_t first = 0; first < out.size(); first += made_at_once) {
-      const index_t many = std::min(made_at_once, out.size() - first);
+      const index_t many = (std::min)(made_at_once, out.size() - first);
       const matrix made = exponentials(
           rows.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(many)));
       for (index_t k = 0; k < many; ++k) {

@@ -39,7 +39,7 @@ inline index_t rounds_of(const selection::omp& policy, index_t budget) noexcept 
   index_t rounds = 0;
   index_t size = 0;
   const auto grow_to = [&](index_t limit, index_t keys_per_round) {
-    const index_t missing = std::min(limit, budget) - size;
+    const index_t missing = (std::min)(limit, budget) - size;
     if (missing <= 0) return;
     const index_t keys = std::clamp<index_t>(keys_per_round, 1, missing);
     const index_t more = missing / keys + (missing % keys != 0 ? 1 : 0);
@@ -162,7 +162,7 @@ class omp_search : private omp_buffers {
         residual_float_[i] = static_cast<float>(residual_[i]);
       }
       const auto rows = columns_.best(residual_float_, is_open_,
-                                      std::min(now.keys_per_round, problem_.budget - size()));
+                                      (std::min)(now.keys_per_round, problem_.budget - size()));
       if (!rows) return rows.error();
       if (rows->empty()) break;
       if (const auto ok = add(*rows); !ok) return ok;
@@ -253,7 +253,7 @@ inline namespace KVFIT_ISA {
 
 inline score_options wanted_scores(const selection::omp&) {
   return {.importance = importance_kind::rms,
-          .keep_exponentials = std::numeric_limits<index_t>::max()};
+          .keep_exponentials = (std::numeric_limits<index_t>::max)()};
 }
 
 inline result<void> check_settings(const selection::omp& policy) {
@@ -313,9 +313,9 @@ inline result<selected_rows> select(const selection::omp& policy,
 inline void declare(workspace& space, const selection::omp& policy, const head_sizes& sizes) {
   index_t most = policy.keys_per_round;
   for (const selection::omp_step& step : policy.schedule) {
-    most = std::max(most, step.keys_per_round);
+    most = (std::max)(most, step.keys_per_round);
   }
-  most = std::min(most, sizes.budget);
+  most = (std::min)(most, sizes.budget);
   mass_columns::declare(space, sizes);
   residual_ranking::declare(space, sizes, most, detail::rounds_of(policy, sizes.budget));
   linalg::growing_cholesky().declare(space, sizes.queries, sizes.budget);

@@ -29,6 +29,11 @@ struct joint {
   double attention_share = 0.85;
   /// f_i ∝ 1/‖o_i‖ (errors count relative to the outputs), or 1.
   output_weighting weighting = output_weighting::absolute;
+  /// Keys that the search looks among, for each row it chooses, ≥ 0: a third of them those that
+  /// would explain most beside the rows by attention if nothing of their columns were explained
+  /// yet, the others those of the largest columns. 2,048 at least; all where these come near all,
+  /// and for 0.
+  index_t candidates = 12;
   /// Keys whose columns are examined in one sweep, 1 … 256. Picks do not depend on it but for
   /// rounding; speed does.
   index_t sweep = 16;
@@ -45,7 +50,7 @@ struct joint {
 
 /// While fewer than `limit` rows are chosen: this many a round, refit every so many rounds.
 struct omp_step {
-  index_t limit = std::numeric_limits<index_t>::max();
+  index_t limit = (std::numeric_limits<index_t>::max)();
   index_t keys_per_round = 1;
   index_t refit_interval = 1;
 };
@@ -79,7 +84,7 @@ struct omp {
 
   /// The paper's progressive schedule.
   static std::vector<omp_step> progressive() {
-    return {{300, 1, 1}, {1500, 2, 2}, {std::numeric_limits<index_t>::max(), 4, 2}};
+    return {{300, 1, 1}, {1500, 2, 2}, {(std::numeric_limits<index_t>::max)(), 4, 2}};
   }
 };
 

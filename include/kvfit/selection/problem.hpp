@@ -28,7 +28,7 @@ struct selection_problem {
   index_t budget = 0;                        ///< 1 … T
   /// Bytes a selection may spend on storing n × T numbers, those of the score pass among them;
   /// where they do not fit, it recomputes them.
-  index_t memory_cap = std::numeric_limits<index_t>::max();
+  index_t memory_cap = (std::numeric_limits<index_t>::max)();
   /// Row 0 of `cache` is this row of the caller's: not 0 where rows before it are protected or
   /// hidden.
   index_t first_row = 0;

@@ -96,8 +96,8 @@ std::vector<index_t> highest_rows(const selection_problem& problem, const Number
                                   index_t count) {
   const index_t keys = problem.cache.keys.rows();
   highest_rows_buffers own;
-  own.best.restart(std::min(count, keys));
-  allocate_buffers(own, std::min(count, keys));
+  own.best.restart((std::min)(count, keys));
+  allocate_buffers(own, (std::min)(count, keys));
   for (index_t row = 0; row < keys; ++row) {
     if (problem.may_keep(row)) own.best.offer(row, static_cast<double>(scores[row]));
   }

@@ -39,13 +39,13 @@ struct ranking_buffers {
   void declare(workspace& space, index_t keys, bool has_norms, index_t count) {
     if (has_norms) space.add(norms, keys);
     space.add_vectors(keys, divisors, correlation, is_seen);
-    best.declare(space, std::min(count, keys));
+    best.declare(space, (std::min)(count, keys));
     leading.declare(space, most_leading(count, keys));
     space.grow(score_bounds, keys);
     space.grow(rows, keys);
   }
   static index_t most_leading(index_t count, index_t keys) noexcept {
-    return std::min(many_times(5, count) + 32, keys);
+    return (std::min)(many_times(5, count) + 32, keys);
   }
 };
 
@@ -98,7 +98,8 @@ class residual_ranking {
     ranking_buffers().declare(space, sizes.keys, true, count);
     const workspace::phase making(space);
     if (!has_floats) {
-      mass_columns::declare_columns(space, sizes, std::min(sizes.keys, mass_columns::made_at_once));
+      mass_columns::declare_columns(space, sizes,
+                                    (std::min)(sizes.keys, mass_columns::made_at_once));
     }
   }
 
@@ -106,7 +107,7 @@ class residual_ranking {
   /// that were closed may be opened again; `residual` is finite. Cost a dot product of n numbers
   /// for each row examined.
   std::span<const index_t> best(const vector& residual, std::span<const char> open, index_t count) {
-    const index_t most = std::min(count, columns_.keys());
+    const index_t most = (std::min)(count, columns_.keys());
     own_.best.restart(most);
     if (most > 0 && is_at_hand_) {
       rank_by_bounds(residual, open, most);
@@ -181,7 +182,7 @@ class residual_ranking {
     const float* divisors = own_.divisors.data();
     own_.rows.clear();
     for (index_t first = 0; first < columns_.keys(); first += piece) {
-      const index_t end = std::min(first + piece, columns_.keys());
+      const index_t end = (std::min)(first + piece, columns_.keys());
       int reaching = 0;  // most often nowhere: no branch for each key
       for (index_t j = first; j < end; ++j) reaching |= bounds[j] >= floor * divisors[j] ? 1 : 0;
       if (reaching == 0) continue;

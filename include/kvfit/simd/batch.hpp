@@ -14,10 +14,19 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <xsimd/xsimd.hpp>
 
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/matrix.hpp"
+
+// xsimd calls functions named min and max. windows.h defines macros of these names, unless NOMINMAX
+// is defined: they are put aside meanwhile. kvfit itself writes (std::min) and (std::max).
+#pragma push_macro("min")
+#pragma push_macro("max")
+#undef min
+#undef max
+#include <xsimd/xsimd.hpp>
+#pragma pop_macro("max")
+#pragma pop_macro("min")
 
 namespace kvfit::simd {
 inline namespace KVFIT_ISA {

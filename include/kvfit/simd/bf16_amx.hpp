@@ -121,7 +121,7 @@ class amx_product {
   static void fence() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }
 
   [[nodiscard]] index_t steps(index_t first) const noexcept {
-    return std::min(amx_deep, (pairs_ - first + amx_side - 1) / amx_side);
+    return (std::min)(amx_deep, (pairs_ - first + amx_side - 1) / amx_side);
   }
 
   /// Finds or makes the left tiles of rows i … and words first ….
@@ -175,8 +175,8 @@ class amx_product {
   [[nodiscard]] patch patch_of(index_t i, index_t j) const noexcept {
     const index_t row = i + Tile / 2 * amx_side;
     const index_t col = j + Tile % 2 * amx_side;
-    return {c_.data + row * c_.stride + col, std::min(amx_side, rows_ - row),
-            std::min(amx_side, cols_ - col)};
+    return {c_.data + row * c_.stride + col, (std::min)(amx_side, rows_ - row),
+            (std::min)(amx_side, cols_ - col)};
   }
 
   template <int Tile>

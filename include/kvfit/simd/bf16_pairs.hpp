@@ -163,7 +163,7 @@ inline void pack_rows(const float* x, index_t stride, index_t rows, index_t cols
   const index_t pairs = pairs_of(cols);
   for (index_t i = 0; i < rows; ++i) {
     for (index_t k = 0; k < cols; k += detail::pack_step) {
-      detail::pack_step_row(x + i * stride + k, std::min(detail::pack_step, cols - k),
+      detail::pack_step_row(x + i * stride + k, (std::min)(detail::pack_step, cols - k),
                             words + i * pairs + k / 2,
                             rests == nullptr ? nullptr : rests + i * pairs + k / 2);
     }
@@ -179,7 +179,7 @@ inline void pack_row_pairs(const float* x, index_t stride, index_t rows, index_t
     const float* odd = 2 * p + 1 < rows ? even + stride : nullptr;
     for (index_t j = 0; j < cols; j += detail::pack_step) {
       detail::pack_step_pairs(even + j, odd == nullptr ? nullptr : odd + j,
-                              std::min(detail::pack_step, cols - j), words + p * cols + j,
+                              (std::min)(detail::pack_step, cols - j), words + p * cols + j,
                               rests == nullptr ? nullptr : rests + p * cols + j);
     }
   }

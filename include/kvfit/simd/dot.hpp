@@ -78,7 +78,7 @@ batch sum_lanes(const float* x, const float* y, index_t n, Step step) noexcept {
   constexpr index_t block = 64 * lanes;
   double total = 0.0;
   for (index_t i = 0; i < n; i += block) {
-    total += static_cast<double>(dot32(x + i, y + i, std::min(block, n - i)));
+    total += static_cast<double>(dot32(x + i, y + i, (std::min)(block, n - i)));
   }
   return total;
 }

@@ -22,7 +22,7 @@ inline namespace KVFIT_ISA {
     b = multiply_add(load(x + i + lanes64), load(y + i + lanes64), b);
   }
   for (; i < n; i += lanes64) {
-    const index_t count = std::min(lanes64, n - i);
+    const index_t count = (std::min)(lanes64, n - i);
     a = multiply_add(load_first(x + i, count, 0.0), load_first(y + i, count, 0.0), a);
   }
   return sum(a + b);

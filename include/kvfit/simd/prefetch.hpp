@@ -32,11 +32,11 @@ class fetcher {
   fetcher(const prefetch_range& next, index_t steps, const void* elsewhere) noexcept
       : at_(static_cast<const std::byte*>(next.bytes > 0 ? next.data : elsewhere)),
         left_(std::max<index_t>(next.bytes, 0)),
-        step_(std::min(line, left_ / std::max<index_t>(steps, 1) + 1)) {}
+        step_((std::min)(line, left_ / std::max<index_t>(steps, 1) + 1)) {}
 
   void step() noexcept {
     __builtin_prefetch(at_, 0, 2);
-    const index_t on = std::min(step_, left_);
+    const index_t on = (std::min)(step_, left_);
     at_ += on;
     left_ -= on;
   }

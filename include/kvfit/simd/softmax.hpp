@@ -50,7 +50,7 @@ inline double exp_shifted_sum(float* x, index_t n, float shift) noexcept {
   double total = 0.0;
   index_t i = 0;
   while (i + lanes <= n) {
-    const index_t block_end = std::min(i + block, n);
+    const index_t block_end = (std::min)(i + block, n);
     batch partial(0.0f);
     for (; i + lanes <= block_end; i += lanes) {
       const batch weights = simd::exp(load(x + i) - shifts);
@@ -79,14 +79,14 @@ inline void exp_shifted_columns(float* x, index_t stride, index_t rows, index_t 
   constexpr float lowest = -std::numeric_limits<float>::infinity();
   constexpr index_t block = 16;
   for (index_t i = 0; i < cols; i += lanes) {
-    const index_t width = std::min(lanes, cols - i);
+    const index_t width = (std::min)(lanes, cols - i);
     const bool is_whole = width == lanes;
     const batch given = is_whole ? load(shifts + i) : load_first(shifts + i, width, 0.0f);
     const batch shift = zero_where(given, lowest);
     std::array<float, batch::size> partial{};
     for (index_t first = 0; first < rows; first += block) {
       batch sum_of_block(0.0f);
-      for (index_t j = first; j < std::min(first + block, rows); ++j) {
+      for (index_t j = first; j < (std::min)(first + block, rows); ++j) {
         float* at = x + j * stride + i;
         const batch weights =
             simd::exp((is_whole ? load(at) : load_first(at, width, lowest)) - shift);

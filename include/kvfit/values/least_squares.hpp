@@ -54,7 +54,7 @@ inline void subtract_product(matrix& y, const matrix& x, const matrix& c) {
   constexpr index_t depth = 128;  // as many rows of c stay near
   for (index_t k = 0; k < x.cols(); k += depth) {
     simd::multiply({x.data() + k, x.cols(), 1}, {c.data() + k * c.cols(), c.cols()},
-                   {y.data(), y.cols()}, y.rows(), y.cols(), std::min(depth, x.cols() - k),
+                   {y.data(), y.cols()}, y.rows(), y.cols(), (std::min)(depth, x.cols() - k),
                    simd::product_mode::subtract);
   }
 }
@@ -84,7 +84,7 @@ inline bool reweight(const vector& given, const matrix& y, const matrix& missing
   for (index_t i = 0; i < n; ++i) {
     double& error = errors[static_cast<std::size_t>(i)];
     const double weight = static_cast<double>(given[i]);
-    error = weight / std::sqrt(std::max(error, floor));  // the new factor
+    error = weight / std::sqrt((std::max)(error, floor));  // the new factor
     squares += error * error;
     given_squares += weight * weight;
   }
@@ -100,7 +100,7 @@ inline bool reweight(const vector& given, const matrix& y, const matrix& missing
 inline bool cross_validates(const values::least_squares& policy, index_t n, index_t t) noexcept {
   const double many = policy.cross_validate_below * static_cast<double>(t);
   return policy.ridge_scaling == linalg::ridge_mode::none && static_cast<double>(n) < many &&
-         std::min(n, t) <= cross_validated_at_most;
+         (std::min)(n, t) <= cross_validated_at_most;
 }
 
 /// Rank loss is regularised and reported, never an error; the report's λ is the one used. Cost and

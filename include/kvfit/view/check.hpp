@@ -37,7 +37,7 @@ inline result<void> check_rows_loaded(const row_view& view, std::string_view arg
   const index_t tile_rows = checked_rows(view.cols());
   std::vector<float> buffer(static_cast<std::size_t>(tile_rows * view.cols()));
   for (index_t first = 0; first < view.rows(); first += tile_rows) {
-    const index_t count = std::min(tile_rows, view.rows() - first);
+    const index_t count = (std::min)(tile_rows, view.rows() - first);
     const float_tile tile = load(view, context, first, count, buffer.data());
     for (index_t i = 0; i < count; ++i) {
       const index_t at = detail::first_non_finite(tile.data + i * tile.stride, view.cols());

@@ -49,7 +49,7 @@ inline void decode_run(const row_memory& memory, index_t offset, index_t count, 
   constexpr index_t piece = 256;
   std::array<float, piece> buffer;  // NOLINT(*-init)
   for (index_t first = 0; first < count; first += piece) {
-    const index_t n = std::min(piece, count - first);
+    const index_t n = (std::min)(piece, count - first);
     widen(offset + first, n, buffer.data());
     for (index_t k = 0; k < n; ++k) out[(first + k) * gap] = buffer[static_cast<std::size_t>(k)];
   }
@@ -70,7 +70,7 @@ class column_scales {
     index_t left = left_;  // columns of the group from here on
     for (index_t l = 0; l < cols_.count;) {
       const index_t fitting = cols_.step == 1 ? left : (left - 1) / cols_.step + 1;
-      const index_t count = std::min(fitting, cols_.count - l);
+      const index_t count = (std::min)(fitting, cols_.count - l);
       use(l, count, memory_.scale_at(of_row + group * memory_.scales.group_stride));
       l += count;
       group = cols_.step == 1 ? group + 1 : group_of(l);

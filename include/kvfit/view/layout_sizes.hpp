@@ -90,7 +90,7 @@ inline result<void> check_room(dtype type, index_t total, index_t run, std::size
     return refuse_memory("dim", run, block_length, "must be a multiple of the block");
   }
   const index_t units = is_block(type) ? total / block_length : total;
-  constexpr index_t most = std::numeric_limits<index_t>::max();
+  constexpr index_t most = (std::numeric_limits<index_t>::max)();
   if (units > most / static_cast<index_t>(size_of(type))) {
     return refuse_memory("memory", error::none, error::none, "exceeds 64 bits");
   }

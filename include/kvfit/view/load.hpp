@@ -99,7 +99,7 @@ struct float_tile {
 /// fetched one by one. No allocation.
 inline simd::prefetch_range memory_of_rows(const row_view& view, index_t first,
                                            index_t count) noexcept {
-  count = std::min(count, view.rows() - first);
+  count = (std::min)(count, view.rows() - first);
   if (count <= 0 || view.empty() || !view.is_plain() || view.col_stride() != 1) return {};
   const index_t stride = view.row_stride();
   if (stride < view.cols() || stride > 2 * view.cols()) return {};

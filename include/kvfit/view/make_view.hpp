@@ -39,8 +39,8 @@ class extent {
 
  private:
   void add_product(index_t a, index_t b) noexcept {  // a ≥ 0
-    constexpr index_t most = std::numeric_limits<index_t>::max();
-    if (b == std::numeric_limits<index_t>::min()) {
+    constexpr index_t most = (std::numeric_limits<index_t>::max)();
+    if (b == (std::numeric_limits<index_t>::min)()) {
       fits_ = fits_ && a == 0;
       return;
     }

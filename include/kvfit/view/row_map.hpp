@@ -58,7 +58,7 @@ class row_map {
   /// Of rows i … i + most − 1, how many from the first on lie in consecutive slots; most ≥ 1.
   [[nodiscard]] index_t run(index_t i, index_t most) const noexcept {
     if (is_strided()) return most;
-    if (is_paged()) return std::min(most, page_size_ - i % page_size_);
+    if (is_paged()) return (std::min)(most, page_size_ - i % page_size_);
     index_t count = 1;
     while (count < most && slot(i + count) == slot(i) + count) ++count;
     return count;

@@ -63,7 +63,7 @@ class row_store : private store_target {
   using band_step = result<void> (row_store::*)(index_t first, index_t count);
   result<void> for_bands(index_t band, band_step step) {
     for (index_t first = 0; first < rows_.count; first += band) {
-      const index_t count = std::min(band, rows_.count - first);
+      const index_t count = (std::min)(band, rows_.count - first);
       if (const auto ok = (this->*step)(first, count); !ok) return ok;
     }
     return {};
@@ -205,7 +205,7 @@ class row_store : private store_target {
       if (!tile) return tile.error();
       for (index_t g = 0; g < groups; ++g) {
         float& largest = largest_[static_cast<std::size_t>(g)];
-        largest = std::max(largest, largest_magnitude(of_group(*tile, g)));
+        largest = (std::max)(largest, largest_magnitude(of_group(*tile, g)));
         if (!writes_ && !is_finite(most * scale_for(largest))) {
           index_t col = g * scales.group;
           while (std::abs(tile->data[col]) < largest) ++col;
@@ -235,7 +235,7 @@ class row_store : private store_target {
 
   [[nodiscard]] std::span<const float> of_group(const float_tile& row, index_t g) const noexcept {
     const index_t start = g * memory_.scales.group;
-    const index_t count = std::min(memory_.scales.group, cols_.count - start);
+    const index_t count = (std::min)(memory_.scales.group, cols_.count - start);
     return {row.data + start, static_cast<std::size_t>(count)};
   }
 

@@ -239,7 +239,7 @@ template <std::ranges::contiguous_range Range>
 result<row_view> make_view(Range&& elements, index_t rows, index_t cols) {
   // clang-format on
   const auto length = static_cast<index_t>(std::ranges::size(elements));
-  constexpr index_t most = std::numeric_limits<index_t>::max();
+  constexpr index_t most = (std::numeric_limits<index_t>::max)();
   const bool is_product = rows >= 0 && cols >= 0 && (cols == 0 || rows <= most / cols);
   if (!is_product || rows * cols != length) {
     return error{errc::shape_mismatch, "elements", length, is_product ? rows * cols : error::none,

@@ -90,7 +90,7 @@ inline std::optional<row_pair> shared_elements(const element_rows& of) {
     const start& b = starts[k];
     if (residue(a.offset) != residue(b.offset)) continue;
     if ((b.offset - a.offset) / step >= of.count) continue;
-    const row_pair pair{std::min(a.row, b.row), std::max(a.row, b.row)};
+    const row_pair pair{(std::min)(a.row, b.row), (std::max)(a.row, b.row)};
     if (!found || pair.second < found->second) found = pair;
   }
   return found;

@@ -126,9 +126,8 @@ class call {
   template <class T>
   call& constant(unsigned index, const T& value) {
     static_assert(std::is_trivially_copyable_v<T>);
-    auto& bytes = launch_.constants[index];
-    bytes.resize(sizeof(T));
-    std::memcpy(bytes.data(), &value, sizeof(T));
+    const auto* first = reinterpret_cast<const std::byte*>(&value);
+    launch_.constants[index].assign(first, first + sizeof(T));
     return *this;
   }
   /// A dispatch that makes more accesses than this is at fault; against endless loops.

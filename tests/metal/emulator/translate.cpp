@@ -192,7 +192,12 @@ class translator {
       out_ += t.text;
       return;
     }
-    // `# 12 "file" flags` becomes `#line 12 "file"`; pragmas have no meaning here.
+    // What loops ask of the optimiser is checked as C++ for OpenCL.
+    if (target_ == language::opencl && t.text.rfind("#pragma clang loop", 0) == 0) {
+      out_ += t.text;
+      return;
+    }
+    // `# 12 "file" flags` becomes `#line 12 "file"`; other pragmas have no meaning here.
     std::istringstream line(t.text.substr(1));
     std::string number;
     line >> number;

@@ -170,3 +170,30 @@ TEST_CASE("A cap counts the GPU's memory: without space for it all runs on the C
   CHECK(gpu.counts().score_passes == 1);
   CHECK(gpu.counts().fits == 2);
 }
+
+TEST_CASE("A cap counts a copy of the exponentials, which the system may not let be shared",
+          "[metal][host]") {
+  const fresh start;
+  const captured_heads capture;
+  const captured_head head = capture.at(0, 0, 256, 16);
+  kvfit::compact_options options = kvfit::presets::find("omp_fast")->make(16);
+  options.rule = head.rule;
+  const kvfit::metal::executor gpu =
+      gpu_with({.from = {.score_from = 0,
+                         .select_from = kvfit::metal::placement::never,
+                         .fit_from = kvfit::metal::placement::never},
+                .device = {.share_from = 0, .longest_wait = 60}});
+  const auto plan = kvfit::planned_memory(kvfit::sizes_of(head.cache, head.set()), options);
+  REQUIRE(plan);
+  const double attention = kvfit::metal::attention_device_bytes(head.set(), head.cache);
+  const double kept = 4.0 * static_cast<double>(head.set().rows() * head.cache.keys.rows());
+  REQUIRE(kvfit::metal::score_device_bytes(head.set(), head.cache, options) == attention + kept);
+  const auto passes_under = [&](double beside) {
+    const auto before = gpu.counts().score_passes;
+    options.memory.cap = plan->needed + static_cast<kvfit::index_t>(beside);
+    REQUIRE(kvfit::metal::compact(gpu, head.cache, head.set(), options));
+    return gpu.counts().score_passes - before;
+  };
+  CHECK(passes_under(attention + kept / 2) == 0);
+  CHECK(passes_under(attention + kept + 1) >= 1);
+}

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Everything that can fail on a device: a typed error, and nothing of the caller's touched.
+#include <chrono>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -70,6 +72,11 @@ TEST_CASE("Sizes that are no sizes are refused when an executor is made", "[meta
   auto options = all_on_gpu();
   options.from.fit_from = -1;
   CHECK(kvfit::metal::executor::make(options).error().code == kvfit::errc::invalid_option);
+  for (const double wait : {0.0, -1.0, 1e6, std::numeric_limits<double>::quiet_NaN()}) {
+    options = all_on_gpu();
+    options.device.longest_wait = wait;
+    CHECK(kvfit::metal::executor::make(options).error().code == kvfit::errc::invalid_option);
+  }
   options = all_on_gpu();
   options.device.share_from = -1;
   CHECK(kvfit::metal::executor::make(options).error().code == kvfit::errc::invalid_option);
@@ -153,6 +160,58 @@ TEST_CASE("A command buffer's fault, time-out or want of memory is its own error
   CHECK(problem.keys == same.keys);
   CHECK(problem.values == same.values);
   CHECK(problem.queries == same.queries);
+}
+
+TEST_CASE("A call gives up on a GPU that hangs, and the executor works again once it has ended",
+          "[metal][host][errors]") {
+  const fresh start;
+  auto options = all_on_gpu();
+  options.device.longest_wait = 0.05;
+  const kvfit::metal::executor gpu = gpu_with(options);
+  const auto attend = [&](const small_problem& p) {
+    return kvfit::metal::attend(gpu, p.queries, {{.keys = p.keys, .values = p.values}});
+  };
+  const auto compact = [&](const small_problem& p, const char* method) {
+    return kvfit::metal::compact(gpu, p.keys, p.values, p.queries,
+                                 kvfit::presets::find(method)->make(8));
+  };
+  const small_problem same;
+  const auto wanted = attend(same);
+  REQUIRE(wanted);
+  for (const char* method : {"highest_attention", "omp"}) REQUIRE(compact(same, method));
+  const std::int64_t idle = live_objects();  // with all pipelines made
+  for (const char* method : {"", "highest_attention", "omp"}) {
+    INFO(method);
+    failures().hangs = true;
+    {
+      // The inputs end before the GPU begins, and so does all that the call made.
+      const small_problem problem;
+      const auto begin = std::chrono::steady_clock::now();
+      const kvfit::errc code =
+          *method == 0 ? attend(problem).error().code : compact(problem, method).error().code;
+      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+      CHECK(code == kvfit::errc::device_timeout);
+      CHECK(taken.count() >= 0.05);
+      CHECK(taken.count() < 30);
+      CHECK(problem.keys == same.keys);
+      CHECK(problem.values == same.values);
+      CHECK(problem.queries == same.queries);
+      // What hangs is not waited for again: nothing more is committed behind it.
+      const auto committed = activity().command_buffers;
+      const auto next = attend(problem);
+      REQUIRE(!next);
+      CHECK(next.error().code == kvfit::errc::device_timeout);
+      CHECK(next.error().message().find("earlier work") != std::string::npos);
+      CHECK(activity().command_buffers == committed);
+    }
+    metal_emulator::release_commands();
+    const auto again = attend(same);
+    REQUIRE(again);
+    CHECK(again->output == wanted->output);
+    CHECK(live_objects() == idle);
+  }
+  // With a limit nothing of the caller's may be what the GPU still works on.
+  CHECK(!kvfit::metal::share(*gpu.state().gpu, same.keys.data(), same.keys.size() * 4));
 }
 
 TEST_CASE("Bad inputs of compact on the GPU are refused as the CPU refuses them",

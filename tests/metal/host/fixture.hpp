@@ -42,7 +42,8 @@ using metal_emulator::activity;
 using metal_emulator::failures;
 using metal_emulator::live_objects;
 
-/// Every test begins with a device that works, and ends with as many objects as it began with.
+/// Every test begins with a device that works, and ends with as many objects as it began with and
+/// without a call that Metal's validation layer refuses.
 struct fresh {
   fresh() : live(live_objects()) {
     failures() = {};
@@ -53,6 +54,7 @@ struct fresh {
   ~fresh() {
     failures() = {};
     CHECK(live_objects() == live);
+    CHECK(activity().misuses == std::vector<std::string>{});
   }
   std::int64_t live;
 };

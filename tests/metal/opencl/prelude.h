@@ -122,7 +122,7 @@ struct is_same<A, A> {
   static constexpr __constant bool value = true;
 };
 template <typename A, typename B>
-inline constexpr __constant bool is_same_v = is_same<A, B>::value;
+constexpr __constant bool is_same_v = is_same<A, B>::value;
 template <bool C, typename A, typename B>
 struct conditional {
   using type = A;

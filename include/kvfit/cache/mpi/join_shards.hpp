@@ -65,7 +65,7 @@ inline result<void> check_part(joined_layer& to, bool is_first, index_t heads,
   std::vector<index_t> groups;
   for (const index_t count : asked) groups.push_back(count / heads);
   if (is_first) to.groups = groups;
-  groups.resize(std::max(groups.size(), to.groups.size()));
+  groups.resize((std::max)(groups.size(), to.groups.size()));
   to.groups.resize(groups.size());
   for (std::size_t e = 0; e < groups.size(); ++e) {
     if (groups[e] == to.groups[e]) continue;

@@ -39,12 +39,12 @@ struct bounded_problem {
       const double length_sq = data.gram(j, j);
       if (!(length_sq > 0)) continue;
       const double from_floor = has_floor ? std::abs(bounds.lower * row_sums[j]) : 0.0;
-      scaled =
-          std::max(scaled, std::max(std::abs(data.moment[j]), from_floor) / std::sqrt(length_sq));
+      scaled = (std::max)(scaled,
+                          (std::max)(std::abs(data.moment[j]), from_floor) / std::sqrt(length_sq));
     }
     for (index_t j = 0; j < slack.size(); ++j) {
-      const double length = std::sqrt(std::max(data.gram(j, j), 0.0));
-      slack[j] = 0.1 * tolerance * std::min(scale, scaled * length);
+      const double length = std::sqrt((std::max)(data.gram(j, j), 0.0));
+      slack[j] = 0.1 * tolerance * (std::min)(scale, scaled * length);
     }
   }
 
@@ -70,9 +70,9 @@ struct bounded_point {
     multiply_symmetric(data.gram.data(), t, t, weights.data(), gradient.data());
     // In this order: where it is NaN it stays NaN, and is no better than any other.
     objective =
-        std::max(0.5 * simd::dot(weights.data(), gradient.data(), t) -
-                     simd::dot(data.moment.data(), weights.data(), t) + 0.5 * data.target_sq,
-                 0.0);
+        (std::max)(0.5 * simd::dot(weights.data(), gradient.data(), t) -
+                       simd::dot(data.moment.data(), weights.data(), t) + 0.5 * data.target_sq,
+                   0.0);
     for (index_t j = 0; j < t; ++j) gradient[j] -= data.moment[j];
   }
 

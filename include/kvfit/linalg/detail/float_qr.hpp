@@ -27,8 +27,8 @@ class float_qr {
   /// What one holds for X n × t while it solves for d right-hand sides, the answer in fp32
   /// included.
   static void declare(workspace& space, index_t n, index_t t, index_t d, bool may_have_ridge) {
-    const index_t rows = std::max(n, t) + (may_have_ridge ? t : 0);
-    const index_t cols = may_have_ridge ? t : std::min(n, t);
+    const index_t rows = (std::max)(n, t) + (may_have_ridge ? t : 0);
+    const index_t cols = may_have_ridge ? t : (std::min)(n, t);
     strip_qr().declare(space, rows, cols);
     space.count(double_bytes(8, cols));  // lengths, and what estimates of conditions take
     space.count(float_bytes(rows, d));
@@ -65,7 +65,7 @@ class float_qr {
           if (is_wide_) {
             for (index_t j = first; j < first + width; ++j) {
               for (index_t i = 0; i < qr_.rows(); ++i) {
-                largest[j] = std::max(largest[j], std::abs(x.data()[j * stride + i]));
+                largest[j] = (std::max)(largest[j], std::abs(x.data()[j * stride + i]));
               }
             }
           } else {
@@ -127,8 +127,8 @@ class float_qr {
     for (index_t i = 0; i < equations_; ++i) {
       double longest = 0;
       const auto* row = b.data() + i * b.outerStride();
-      for (index_t j = 0; j < d; ++j) longest = std::max(longest, std::abs(double{row[j]}));
-      largest = std::max(largest, longest / unit_of(i));
+      for (index_t j = 0; j < d; ++j) longest = (std::max)(longest, std::abs(double{row[j]}));
+      largest = (std::max)(largest, longest / unit_of(i));
     }
     const double scale = power_of_two(largest);
     kvfit::matrix x(rows, d);

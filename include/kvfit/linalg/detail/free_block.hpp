@@ -106,7 +106,7 @@ class free_block {
   [[nodiscard]] double smallest_pivot_sq(index_t size) const {
     if (size == 0) return 1;
     double pivot = own_.factor(0, 0);
-    for (index_t j = 1; j < size; ++j) pivot = std::min(pivot, own_.factor(j, j));
+    for (index_t j = 1; j < size; ++j) pivot = (std::min)(pivot, own_.factor(j, j));
     return pivot * pivot;
   }
 

@@ -19,7 +19,7 @@ struct least_squares_sizes {
   index_t d;
 
   /// Equations of the smaller side.
-  [[nodiscard]] constexpr index_t small() const noexcept { return std::min(n, t); }
+  [[nodiscard]] constexpr index_t small() const noexcept { return (std::min)(n, t); }
 
   /// What `solve_toward` holds beside a solver: fp32 answer, right-hand side, C₀ and the solution.
   void declare(workspace& space) const {
@@ -44,7 +44,7 @@ struct least_squares_sizes {
       space.count(double_bytes(t, d));
     }
     shifted_factor<double>().declare(space, m);
-    declare_triangular(space, m, std::max(m, d));
+    declare_triangular(space, m, (std::max)(m, d));
     space.count(double_bytes(4, m, d));
   }
 

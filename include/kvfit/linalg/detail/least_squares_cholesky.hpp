@@ -99,7 +99,7 @@ class shifted_factor {
   }
   [[nodiscard]] double largest_pivot() const {
     double out = 0;
-    for (index_t j = 0; j < factor_.rows(); ++j) out = std::max(out, pivot(j));
+    for (index_t j = 0; j < factor_.rows(); ++j) out = (std::max)(out, pivot(j));
     return out;
   }
 
@@ -171,8 +171,8 @@ inline double_matrix solve_with_ridge(const Eigen::MatrixXd& gram, double lambda
       largest_singular_value_of_gram(gram, {.rounds = 20, .tolerance = 1e-2, .from_ones = true})
           .sigma;
   double longest_sq = 0;
-  for (index_t j = 0; j < gram.rows(); ++j) longest_sq = std::max(longest_sq, gram(j, j));
-  const double sigma = std::max(estimate, std::sqrt(longest_sq));
+  for (index_t j = 0; j < gram.rows(); ++j) longest_sq = (std::max)(longest_sq, gram(j, j));
+  const double sigma = (std::max)(estimate, std::sqrt(longest_sq));
   shifted_factor<double> factor(threads);
   // The rank shows with a shift just above rounding: what depends on earlier columns keeps a
   // squared pivot of about the shift.
@@ -181,7 +181,7 @@ inline double_matrix solve_with_ridge(const Eigen::MatrixXd& gram, double lambda
     report.rank = factor.pivots_above(std::sqrt(10 * probe));
   }
   // A zero matrix has no scale: any λ will do.
-  lambda = std::max(10 * lambda, sigma > 0 ? tolerance * sigma * sigma : 1.0);
+  lambda = (std::max)(10 * lambda, sigma > 0 ? tolerance * sigma * sigma : 1.0);
   for (int attempt = 0; attempt < 20; ++attempt, lambda *= 10) {
     if (factor.compute(gram, lambda)) break;
   }
@@ -203,7 +203,7 @@ inline double largest_entry(const const_matrix_ref& x, const executor_ref& execu
     }
   });
   float out = 0;
-  for (index_t j = 0; j < t; ++j) out = std::max(out, largest[j]);
+  for (index_t j = 0; j < t; ++j) out = (std::max)(out, largest[j]);
   return static_cast<double>(out);
 }
 
@@ -236,12 +236,12 @@ inline double_matrix float_moment(const const_matrix_ref& x, const double_matrix
   const double x_unit = float_unit(largest_entry(x, executor));
   const double b_unit = power_of_two(simd::largest_size(b.data(), n * d));
   const auto x_inverse = static_cast<float>(1 / x_unit);
-  const index_t most = std::min(strip_depth, n);
+  const index_t most = (std::min)(strip_depth, n);
   kvfit::matrix left(most, t);
   kvfit::matrix right(most, d);
   kvfit::matrix sums(t, d);
   for (index_t top = 0; top < n; top += most) {
-    const index_t count = std::min(most, n - top);
+    const index_t count = (std::min)(most, n - top);
     for (index_t i = 0; i < count; ++i) {
       const float* from = x.data() + (top + i) * x.outerStride();
       float* to = left.data() + i * t;

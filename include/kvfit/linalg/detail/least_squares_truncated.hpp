@@ -45,21 +45,21 @@ constexpr bool may_truncate(index_t size, bool has_ridge) noexcept {
   Eigen::VectorXd squares;
   if (!diagonalise(square, squares, vectors)) return false;
   double largest = 0;
-  for (index_t k = 0; k < size; ++k) largest = std::max(largest, squares[k]);
+  for (index_t k = 0; k < size; ++k) largest = (std::max)(largest, squares[k]);
   largest += lambda;
   // What rounding adds to an eigenvalue is no direction, whatever the tolerance.
   const double noise = 0x1p-48 * static_cast<double>(size);
-  const double least = largest * std::max(tolerance * tolerance, noise);
+  const double least = largest * (std::max)(tolerance * tolerance, noise);
   double_matrix along = product(vectors, false, right);
   report.tier = least_squares_tier::truncated;
   report.rank = 0;
   double smallest = largest;
   for (index_t k = 0; k < size; ++k) {
-    const double kept = std::max(squares[k], 0.0) + lambda;
+    const double kept = (std::max)(squares[k], 0.0) + lambda;
     const bool is_kept = kept > least && kept > 0;
     if (is_kept) {
       ++report.rank;
-      smallest = std::min(smallest, kept);
+      smallest = (std::min)(smallest, kept);
     }
     for (index_t j = 0; j < d; ++j) along(k, j) = is_kept ? along(k, j) / kept : 0;
   }

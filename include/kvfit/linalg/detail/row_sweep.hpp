@@ -176,7 +176,7 @@ inline void keep_largest(const float* x, index_t size, float* largest) noexcept 
   for (; j + simd::lanes <= size; j += simd::lanes) {
     simd::store(largest + j, taken(simd::load(x + j), simd::load(largest + j)));
   }
-  for (; j < size; ++j) largest[j] = std::max(largest[j], std::abs(x[j]));
+  for (; j < size; ++j) largest[j] = (std::max)(largest[j], std::abs(x[j]));
 }
 
 /// y_j = x_j · factors_j.

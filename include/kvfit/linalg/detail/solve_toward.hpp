@@ -71,7 +71,7 @@ inline void subtract_image(const const_matrix_ref& x, const double_matrix& c, do
   over_pieces(threads, x.rows(), high, [&](index_t top, index_t count) noexcept {
     std::array<double, static_cast<std::size_t>(high * strip_depth)> rows;
     for (index_t k = 0; k < t; k += strip_depth) {
-      const index_t depth = std::min(strip_depth, t - k);
+      const index_t depth = (std::min)(strip_depth, t - k);
       for (index_t i = 0; i < count; ++i) {
         const float* from = x.data() + (top + i) * x.outerStride() + k;
         std::copy_n(from, depth, rows.data() + i * strip_depth);
@@ -92,7 +92,7 @@ inline double_matrix right_side(const const_matrix_ref& x, const const_matrix_re
 
 /// fp32 of `exact`, clamped to what fp32 holds; false where something had to be.
 inline bool round_to_float(const double_matrix& exact, kvfit::matrix& out) {
-  constexpr double largest = std::numeric_limits<float>::max();
+  constexpr double largest = (std::numeric_limits<float>::max)();
   bool fits = true;
   const index_t count = exact.rows() * exact.cols();
   out.resize(exact.rows(), exact.cols());
@@ -142,13 +142,13 @@ inline least_squares_fit solve_toward(const const_matrix_ref& x, const const_mat
   const double tolerance = options.rank_tolerance > 0
                                ? options.rank_tolerance
                                : static_cast<double>(std::numeric_limits<float>::epsilon()) *
-                                     std::sqrt(static_cast<double>(std::max(n, t)));
+                                     std::sqrt(static_cast<double>((std::max)(n, t)));
   report.lambda = ridge_lambda(x, options.mode, options.ridge);
   const bool has_ridge = report.lambda > 0;
   double_matrix solution =
       solve(x, y, toward == nullptr ? nullptr : &start, report.lambda, tolerance, report, threads);
   const bool is_unique = has_ridge || n >= t;
-  if (!is_unique || report.rank < std::min(n, t) || report.escalated ||
+  if (!is_unique || report.rank < (std::min)(n, t) || report.escalated ||
       report.condition * tolerance > 1) {
     report.status = least_squares_status::rank_deficient;
   }

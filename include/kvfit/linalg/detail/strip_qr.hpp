@@ -80,7 +80,7 @@ class strip_qr {
   void apply_transposed(float* b, index_t stride, index_t cols) const noexcept {
     for (index_t at = 0; at < cols; at += group) {
       for (index_t first = 0; first < columns_.cols(); first += strip_width) {
-        reflect(whole(first), b + first * stride + at, stride, std::min(group, cols - at), true);
+        reflect(whole(first), b + first * stride + at, stride, (std::min)(group, cols - at), true);
       }
     }
   }
@@ -90,7 +90,7 @@ class strip_qr {
     const index_t last = (columns_.cols() - 1) / strip_width * strip_width;
     for (index_t at = 0; at < cols; at += group) {
       for (index_t first = last; first >= 0; first -= strip_width) {
-        reflect(whole(first), b + first * stride + at, stride, std::min(group, cols - at), false);
+        reflect(whole(first), b + first * stride + at, stride, (std::min)(group, cols - at), false);
       }
     }
   }
@@ -128,7 +128,7 @@ class strip_qr {
     for (index_t top = 0; top < by.rows; top += sum_rows) {
       group_sums& to = top == 0 ? out : part;
       simd::multiply({by.v + top * strip_width, 1, strip_width}, {c + top * stride, stride},
-                     {to.row(0), group}, by.width, cols, std::min(sum_rows, by.rows - top));
+                     {to.row(0), group}, by.width, cols, (std::min)(sum_rows, by.rows - top));
       if (top == 0) continue;
       for (index_t i = 0; i < by.width; ++i) {
         float* sum = out.row(i);
@@ -182,7 +182,7 @@ class strip_qr {
     float* strip = columns_.strip(first);
     float* t = t_.data() + first * strip_width;
     for (index_t done = 0; done < width; done += panel_width) {
-      const index_t count = std::min(panel_width, width - done);
+      const index_t count = (std::min)(panel_width, width - done);
       const index_t top = first + done;
       float* v = strip + top * strip_width + done;
       factor_panel(v, rows_ - top, count, tau.data() + done);
@@ -283,7 +283,7 @@ class strip_qr {
       const std::array<float, panel_width>& taken) noexcept {
     panel_row minus = load_row(taken.data());
     for (auto& part : minus) part = -part;
-    const index_t next = std::min(j + 1, panel_width - 1);
+    const index_t next = (std::min)(j + 1, panel_width - 1);
     const auto update = [&](index_t i) {
       float* at = p + i * panel_width;
       const float v = at[j] * inverse;
@@ -313,7 +313,7 @@ class strip_qr {
     panel_row total;
     total.fill(simd::batch(0.0F));
     for (index_t top = first; top < last; top += sum_rows) {
-      const index_t end = std::min(top + sum_rows, last);
+      const index_t end = (std::min)(top + sum_rows, last);
       panel_row even = total;
       panel_row odd = total;
       even.fill(simd::batch(0.0F));

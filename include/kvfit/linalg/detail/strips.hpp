@@ -43,7 +43,7 @@ class strips {
 
   [[nodiscard]] index_t cols() const noexcept { return cols_; }
   [[nodiscard]] index_t width(index_t first) const noexcept {
-    return std::min(strip_width, cols_ - first);
+    return (std::min)(strip_width, cols_ - first);
   }
   /// The strip that begins with column `first` = 0, 48, 96, …; its rows are 48 apart.
   [[nodiscard]] Scalar* strip(index_t first) noexcept { return data_.data() + first * capacity_; }
@@ -118,7 +118,7 @@ void multiply_strips(const strips<Scalar>& a, const strips<Scalar>& b, index_t c
         simd::multiply({a.strip(i) + k * strip_width + top, 1, strip_width},
                        {b.strip(j) + k * strip_width + left, strip_width},
                        {c.data + (i + top) * c.stride + j + left, c.stride}, height,
-                       b.width(j) - left, std::min(strip_depth, count - k), mode);
+                       b.width(j) - left, (std::min)(strip_depth, count - k), mode);
       }
     };
     if (wanted == part::upper && i == j && b.width(j) > half) {

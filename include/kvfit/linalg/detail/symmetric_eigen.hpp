@@ -63,7 +63,7 @@ inline void rotate_rows(double_matrix& b, index_t top, index_t count,
     simd::store(row + 3 * step, y3);
   }
   for (; first < cols; first += step) {
-    const index_t some = std::min(step, cols - first);
+    const index_t some = (std::min)(step, cols - first);
     double* row = last + first;
     auto y = simd::load_first(row, some, 0.0);
     for (index_t k = count - 1; k >= 0; --k, row -= cols) {
@@ -94,7 +94,7 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
     double* v = a.data() + k * size + k + 1;
     const double outside = simd::squared_norm(v + 1, rest - 1);
     beside[k] = v[0];
-    if (!(outside > std::numeric_limits<double>::min())) continue;  // else 2 / ‖v‖² may overflow
+    if (!(outside > (std::numeric_limits<double>::min)())) continue;  // else 2 / ‖v‖² may overflow
     const double length = std::sqrt(v[0] * v[0] + outside);
     beside[k] = v[0] > 0 ? -length : length;
     v[0] -= beside[k];
@@ -146,7 +146,7 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
   for (index_t k = 0; k < size; ++k) {
     const double* column = a.data() + k * size + k;
     if (!simd::all_finite(column, size - k)) return false;
-    largest = std::max(largest, simd::largest_size(column, size - k));
+    largest = (std::max)(largest, simd::largest_size(column, size - k));
   }
   const int exponent = largest > 0 ? std::clamp(std::ilogb(largest), -1000, 1000) : 0;
   for (index_t k = 0; k < size; ++k) {
@@ -158,7 +158,7 @@ inline void tridiagonalise(Eigen::MatrixXd& a, double_matrix& b, Eigen::VectorXd
   double* e = beside.data();  // e_k beside d_k and d_{k+1}
   double scale = 0;
   for (index_t k = 0; k < size; ++k) {
-    scale = std::max(scale, std::abs(d[k]) + (k + 1 < size ? std::abs(e[k]) : 0.0));
+    scale = (std::max)(scale, std::abs(d[k]) + (k + 1 < size ? std::abs(e[k]) : 0.0));
   }
   std::vector<row_rotation> rotations(static_cast<std::size_t>(size));
   for (index_t first = 0; first < size; ++first) {

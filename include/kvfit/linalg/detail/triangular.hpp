@@ -31,7 +31,7 @@ inline index_t columns_at_once(index_t cols, const executor_ref& threads) noexce
   constexpr index_t most = 96;
   constexpr index_t step = 32;
   const index_t pieces =
-      std::max((cols + most - 1) / most, static_cast<index_t>(threads.threads()));
+      (std::max)((cols + most - 1) / most, static_cast<index_t>(threads.threads()));
   const index_t even = (cols + pieces - 1) / std::max<index_t>(pieces, 1);
   return std::clamp((even + step - 1) / step * step, step, most);
 }
@@ -54,11 +54,11 @@ void subtract_product(const simd::basic_row_factor<Scalar>& a,
   };
   const executor_ref threads = executor.for_work(
       2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(depth));
-  const index_t capacity = std::min(depth, strip_rows);
+  const index_t capacity = (std::min)(depth, strip_rows);
   strips<Scalar> left(capacity, rows);
   if (wanted == part::upper) {
     for (index_t top = 0; top < depth; top += strip_rows) {
-      const index_t count = std::min(strip_rows, depth - top);
+      const index_t count = (std::min)(strip_rows, depth - top);
       left.fill(count, from(a, top), threads);
       multiply_strips(left, left, count, c, subtract, part::upper, threads);
     }
@@ -66,7 +66,7 @@ void subtract_product(const simd::basic_row_factor<Scalar>& a,
   }
   strips<Scalar> right(capacity, cols);
   for (index_t top = 0; top < depth; top += strip_rows) {
-    const index_t count = std::min(strip_rows, depth - top);
+    const index_t count = (std::min)(strip_rows, depth - top);
     left.fill(count, from(a, top), threads);
     right.fill(count, from(b, top), threads);
     multiply_strips(left, right, count, c, subtract, part::all, threads);
@@ -115,7 +115,7 @@ void solve_base(const Scalar* u, index_t stride, index_t size, Scalar* x, index_
         });
   }
   for (; first < cols; first += step) {
-    const index_t width = std::min(step, cols - first);
+    const index_t width = (std::min)(step, cols - first);
     solve(
         first,
         [&](const Scalar* at) {
@@ -151,7 +151,7 @@ void solve_upper(const Scalar* u, index_t stride, index_t size, Scalar* x, index
   solve_upper(u + half * stride + half, stride, size - half, lower, x_stride, cols);
   for (index_t k = half; k < size; k += strip_rows) {
     simd::multiply({u + k, stride, 1}, {x + k * x_stride, x_stride}, {x, x_stride}, half, cols,
-                   std::min(strip_rows, size - k), simd::product_mode::subtract);
+                   (std::min)(strip_rows, size - k), simd::product_mode::subtract);
   }
   solve_upper(u, stride, half, x, x_stride, cols);
 }
@@ -204,8 +204,8 @@ template <class Scalar>
 inline void declare_triangular(workspace& space, index_t size, index_t cols) {
   if (size <= triangle_base) return;
   const index_t half = halved(size);
-  const index_t capacity = std::min(half, strip_rows);
-  strips<double>().declare(space, capacity, std::max(half, size - half));
+  const index_t capacity = (std::min)(half, strip_rows);
+  strips<double>().declare(space, capacity, (std::max)(half, size - half));
   strips<double>().declare(space, capacity, cols);
 }
 

@@ -73,7 +73,7 @@ inline void multiply_symmetric(const double* u, index_t stride, index_t size, co
   constexpr index_t high = 4;  // rows at a time: y is read and written once for all of them
   for (index_t k = 0; k < size; ++k) y[k] = 0;
   for (index_t top = 0; top < size; top += high) {
-    const index_t right = std::min(top + high, size);
+    const index_t right = (std::min)(top + high, size);
     for (index_t a = top; a < right; ++a) {  // the corner on the diagonal
       y[a] += u[a * stride + a] * x[a];
       for (index_t b = a + 1; b < right; ++b) {

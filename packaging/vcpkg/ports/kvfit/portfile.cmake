@@ -35,12 +35,18 @@ vcpkg_cmake_configure(
 
 vcpkg_cmake_install()
 vcpkg_cmake_config_fixup(CONFIG_PATH share/cmake/${PORT})
-if("compiled" IN_LIST FEATURES)
-    vcpkg_cmake_config_fixup(PACKAGE_NAME kvfit_compiled CONFIG_PATH lib/cmake/kvfit_compiled)
-endif()
-if("c" IN_LIST FEATURES)
-    vcpkg_cmake_config_fixup(PACKAGE_NAME kvfit_c CONFIG_PATH lib/cmake/kvfit_c)
-endif()
+# Two packages lie in lib/cmake.
+foreach(feature IN ITEMS compiled c)
+    if(feature IN_LIST FEATURES)
+        vcpkg_cmake_config_fixup(
+            PACKAGE_NAME kvfit_${feature}
+            CONFIG_PATH lib/cmake/kvfit_${feature}
+            DO_NOT_DELETE_PARENT_CONFIG_PATH
+        )
+    endif()
+endforeach()
+# Files for pkg-config in share/ must not link anything; Cflags has -pthread, too.
+vcpkg_replace_string("${CURRENT_PACKAGES_DIR}/share/pkgconfig/kvfit.pc" "Libs: -pthread" "Libs:")
 vcpkg_fixup_pkgconfig()
 if("tools" IN_LIST FEATURES)
     vcpkg_copy_tools(TOOL_NAMES kvfit AUTO_CLEAN)
@@ -48,7 +54,9 @@ endif()
 
 file(REMOVE_RECURSE
     "${CURRENT_PACKAGES_DIR}/debug/include"
+    "${CURRENT_PACKAGES_DIR}/debug/lib/cmake"
     "${CURRENT_PACKAGES_DIR}/debug/share"
+    "${CURRENT_PACKAGES_DIR}/lib/cmake"
     "${CURRENT_PACKAGES_DIR}/share/doc"
 )
 if(NOT "compiled" IN_LIST FEATURES AND NOT "c" IN_LIST FEATURES)

@@ -4,7 +4,8 @@
 /// made from a source finds them by name, and the source itself is not compiled.
 ///
 /// Like metal-cpp's, objects are counted: who calls alloc, new… or Create… releases. `failures()`
-/// makes calls fail on purpose; `live_objects()` tells what was not released.
+/// makes calls fail on purpose; `live_objects()` tells what was not released. What Metal's
+/// validation layer refuses is noted (`device_log::misuses`), and no command buffer runs after it.
 #pragma once
 
 #include <algorithm>
@@ -40,6 +41,8 @@ struct failure_plan {
   bool unified_memory = true;
   std::uint32_t threads_per_group = 1024;  ///< that pipelines allow at most
   bool shared_pages = true;                ///< memory of the caller can become a buffer
+  /// Command buffers do not begin before release_commands(): a GPU that hangs.
+  bool hangs = false;
 };
 
 /// What has happened since reset().
@@ -48,6 +51,7 @@ struct device_log {
   std::map<std::string, counts> cost;  ///< by kernel, summed over dispatches
   fault last_fault;                    ///< of a kernel
   order how;                           ///< in which order threads run from now on
+  std::vector<std::string> misuses;    ///< calls that Metal's validation layer refuses
 };
 
 [[nodiscard]] inline failure_plan& failures() {
@@ -66,6 +70,17 @@ struct device_log {
 [[nodiscard]] inline std::int64_t live_objects() {
   return object_count();
 }
+
+/// Notes a call that Metal's validation layer refuses.
+inline void misuse(const std::string& what) {
+  activity().misuses.push_back(what);
+}
+
+/// A buffer of this label is to stand where a kernel reads nothing: any access of it is a fault.
+inline constexpr const char* untouched_label = "kvfit: not read";
+
+/// Ends the command buffers that hang, and with them `failure_plan::hangs`.
+inline void release_commands();
 
 }  // namespace metal_emulator
 
@@ -262,13 +277,26 @@ class Buffer : public NS::Referencing<Buffer> {
             metal_emulator::space::device, "a buffer", static_cast<std::byte*>(memory), bytes,
             true)) {}
   [[nodiscard]] void* contents() { return contents_; }
-  [[nodiscard]] NS::UInteger length() const { return memory()->size(); }
+  [[nodiscard]] NS::UInteger length() const {
+    return owned_ != nullptr ? owned_->size_bytes() : borrowed_->size();
+  }
   void didModifyRange(...) = delete;  // of managed memory, which Apple silicon has not
+  void setLabel(const NS::String* label) {
+    if (label == nullptr ||
+        std::strcmp(label->utf8String(), metal_emulator::untouched_label) != 0) {
+      return;
+    }
+    untouched_ = std::make_unique<metal_emulator::allocation>(
+        metal_emulator::space::device, "a buffer that nothing reads",
+        static_cast<std::byte*>(contents_), 0, true);
+  }
   [[nodiscard]] metal_emulator::allocation* memory() const {
+    if (untouched_ != nullptr) return untouched_.get();
     return owned_ != nullptr ? owned_->memory() : borrowed_.get();
   }
 
  private:
+  std::unique_ptr<metal_emulator::allocation> untouched_;
   std::unique_ptr<metal_emulator::buffer> owned_;
   void* contents_;
   std::unique_ptr<metal_emulator::allocation> borrowed_;
@@ -280,9 +308,8 @@ class FunctionConstantValues : public NS::Referencing<FunctionConstantValues> {
   FunctionConstantValues* init() { return this; }
   void setConstantValue(const void* value, DataType type, NS::UInteger index) {
     const std::size_t size = type == DataTypeBool ? 1 : 4;
-    auto& bytes = values[static_cast<unsigned>(index)];
-    bytes.resize(size);
-    std::memcpy(bytes.data(), value, size);
+    const auto* first = static_cast<const std::byte*>(value);
+    values[static_cast<unsigned>(index)].assign(first, first + size);
   }
   std::map<unsigned, std::vector<std::byte>> values;
 };
@@ -341,16 +368,40 @@ class ComputePipelineState : public NS::Referencing<ComputePipelineState> {
 /// Records commands; they run when their buffer is committed.
 class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
  public:
+  static constexpr NS::UInteger largest_index = 30;  // of buffers and threadgroup memory
+
   ComputeCommandEncoder(CommandBuffer* owner, DispatchType type)
       : owner_(owner), is_concurrent_(type == DispatchTypeConcurrent) {}
-  void setComputePipelineState(const ComputePipelineState* state) { pipeline_ = state; }
+  void setComputePipelineState(const ComputePipelineState* state) {
+    check_open("setComputePipelineState");
+    if (state == nullptr) metal_emulator::misuse("a pipeline that is null");
+    pipeline_ = state;
+  }
   void setBuffer(const Buffer* b, NS::UInteger offset, NS::UInteger index) {
+    check_open("setBuffer");
+    check_index(index);
+    if (b == nullptr && offset != 0) metal_emulator::misuse("an offset into no buffer");
+    if (b != nullptr && offset >= b->length()) {
+      metal_emulator::misuse("buffer(" + std::to_string(index) + ") begins beyond its end");
+    }
+    // Constant memory wants 4 bytes on Apple's GPUs; so does the layer of all memory.
+    if (offset % 4 != 0) {
+      metal_emulator::misuse("offset " + std::to_string(offset) + " of buffer(" +
+                             std::to_string(index) + ") is no multiple of 4");
+    }
     const auto i = static_cast<unsigned>(index);
     bytes_.erase(i);
+    bound_[i] = NS::RetainPtr(const_cast<Buffer*>(b));
     next_.buffers[i] = b == nullptr ? nullptr : b->memory();
     next_.offsets[i] = static_cast<std::int64_t>(offset);
   }
   void setBytes(const void* data, NS::UInteger length, NS::UInteger index) {
+    check_open("setBytes");
+    check_index(index);
+    if (data == nullptr || length == 0 || length > 4096) {
+      metal_emulator::misuse(std::to_string(length) + " bytes by setBytes, which takes 1 to 4096");
+      return;
+    }
     const auto i = static_cast<unsigned>(index);
     auto held = std::make_shared<passed>(length);
     std::memcpy(held->words.data(), data, length);
@@ -359,6 +410,8 @@ class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
     next_.offsets[i] = 0;
   }
   void setThreadgroupMemoryLength(NS::UInteger length, NS::UInteger index) {
+    check_open("setThreadgroupMemoryLength");
+    check_index(index);
     next_.threadgroup_sizes[static_cast<unsigned>(index)] = length;
   }
   void dispatchThreadgroups(Size groups, Size threads) {
@@ -369,8 +422,14 @@ class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
   void dispatchThreads(Size grid, Size threads) { record(grid, threads); }
   /// Dispatches run one after the other in any case; those of a concurrent encoder between two
   /// barriers must not depend on each other.
-  void memoryBarrier(BarrierScope) { ++interval_; }
-  void endEncoding() { ended = true; }
+  void memoryBarrier(BarrierScope) {
+    check_open("memoryBarrier");
+    ++interval_;
+  }
+  void endEncoding() {
+    check_open("endEncoding");
+    ended = true;
+  }
   bool ended = false;
 
  private:
@@ -386,6 +445,17 @@ class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
     return {static_cast<std::uint32_t>(s.width), static_cast<std::uint32_t>(s.height),
             static_cast<std::uint32_t>(s.depth)};
   }
+  ~ComputeCommandEncoder() override {
+    if (!ended) metal_emulator::misuse("an encoder is released without endEncoding");
+  }
+  void check_open(const std::string& call) const {
+    if (ended) metal_emulator::misuse(call + " after endEncoding");
+  }
+  static void check_index(NS::UInteger index) {
+    if (index > largest_index) {
+      metal_emulator::misuse("index " + std::to_string(index) + ", of at most 30");
+    }
+  }
   void record(Size grid, Size threads);
 
   CommandBuffer* owner_;
@@ -394,6 +464,7 @@ class ComputeCommandEncoder : public NS::Referencing<ComputeCommandEncoder> {
   const ComputePipelineState* pipeline_ = nullptr;
   metal_emulator::launch next_;
   std::map<unsigned, std::shared_ptr<passed>> bytes_;
+  std::map<unsigned, NS::SharedPtr<Buffer>> bound_;
 };
 
 using HandlerFunction = std::function<void(CommandBuffer*)>;
@@ -404,16 +475,55 @@ class CommandBuffer : public NS::Referencing<CommandBuffer> {
     return computeCommandEncoder(DispatchTypeSerial);
   }
   ComputeCommandEncoder* computeCommandEncoder(DispatchType type) {
-    return (new ComputeCommandEncoder(this, type))->autorelease();
+    if (is_committed()) metal_emulator::misuse("an encoder of a committed command buffer");
+    if (encoder_ && !encoder_->ended) metal_emulator::misuse("two open encoders");
+    auto* made = new ComputeCommandEncoder(this, type);
+    encoder_ = NS::RetainPtr(made);
+    return made->autorelease();
   }
-  void addCompletedHandler(const HandlerFunction& f) { handlers_.push_back(f); }
+  void addCompletedHandler(const HandlerFunction& f) {
+    if (is_committed()) metal_emulator::misuse("a handler for a committed command buffer");
+    handlers_.push_back(f);
+  }
   /// Runs all that was encoded.
   void commit() {
+    if (is_committed()) {
+      metal_emulator::misuse("commit of a committed command buffer");
+      return;
+    }
+    if (encoder_ && !encoder_->ended) metal_emulator::misuse("commit before endEncoding");
+    encoder_.reset();
+    status_ = CommandBufferStatusScheduled;
+    metal_emulator::failures().hangs ? hanging().push_back(NS::RetainPtr(this)) : run();
+  }
+  /// Metal waits for as long as it takes; here a test that would hang ends.
+  void waitUntilCompleted() {
+    ++metal_emulator::activity().waits;
+    if (status_ == CommandBufferStatusCompleted || status_ == CommandBufferStatusError) return;
+    metal_emulator::misuse(is_committed() ? "a wait for a command buffer that hangs"
+                                          : "a wait for a command buffer that was not committed");
+  }
+  [[nodiscard]] CommandBufferStatus status() const { return status_; }
+  [[nodiscard]] NS::Error* error() const { return error_.get(); }
+  [[nodiscard]] double GPUStartTime() const { return 0; }
+  [[nodiscard]] double GPUEndTime() const { return 0; }
+
+ private:
+  friend class ComputeCommandEncoder;
+  friend void metal_emulator::release_commands();
+  static std::vector<NS::SharedPtr<CommandBuffer>>& hanging() {
+    static std::vector<NS::SharedPtr<CommandBuffer>> all;
+    return all;
+  }
+  [[nodiscard]] bool is_committed() const { return status_ != CommandBufferStatusNotEnqueued; }
+  void run() {
     auto& plan = metal_emulator::failures();
     auto& done = metal_emulator::activity();
     const bool fails = done.command_buffers++ >= plan.command_buffers;
     status_ = CommandBufferStatusCompleted;
-    if (fails) {
+    if (!done.misuses.empty()) {
+      fail(CommandBufferErrorInternal, done.misuses.back());
+    } else if (fails) {
       fail(plan.command_buffer_code, "a fault that was asked for");
     } else {
       used_memory used;
@@ -438,19 +548,13 @@ class CommandBuffer : public NS::Referencing<CommandBuffer> {
       }
     }
     commands_.clear();
-    for (const HandlerFunction& f : handlers_) f(this);
+    for (const HandlerFunction& f : std::exchange(handlers_, {})) f(this);
   }
-  void waitUntilCompleted() { ++metal_emulator::activity().waits; }
-  [[nodiscard]] CommandBufferStatus status() const { return status_; }
-  [[nodiscard]] NS::Error* error() const { return error_.get(); }
-  [[nodiscard]] double GPUStartTime() const { return 0; }
-  [[nodiscard]] double GPUEndTime() const { return 0; }
 
- private:
-  friend class ComputeCommandEncoder;
   struct recorded {
     metal_emulator::launch what;
-    std::map<unsigned, std::shared_ptr<void>> bytes;  // alive until the command has run
+    std::map<unsigned, std::shared_ptr<void>> bytes;  // alive until the command has run,
+    std::map<unsigned, NS::SharedPtr<Buffer>> bound;  // as Metal keeps them
     std::uint64_t interval = 0;
     bool is_concurrent = false;
   };
@@ -509,21 +613,40 @@ class CommandBuffer : public NS::Referencing<CommandBuffer> {
   }
 
   CommandBufferStatus status_ = CommandBufferStatusNotEnqueued;
+  NS::SharedPtr<ComputeCommandEncoder> encoder_;
   NS::SharedPtr<NS::Error> error_;
   std::vector<recorded> commands_;
   std::vector<HandlerFunction> handlers_;
 };
 
 inline void ComputeCommandEncoder::record(Size grid, Size threads) {
+  check_open("a dispatch");
+  if (pipeline_ == nullptr) {
+    metal_emulator::misuse("a dispatch without a pipeline");
+    return;
+  }
   metal_emulator::launch what = next_;
-  if (pipeline_ != nullptr) {
-    what.which = pipeline_->which;
-    what.name = pipeline_->which->name;
-    what.constants = pipeline_->constants;
+  what.which = pipeline_->which;
+  what.name = pipeline_->which->name;
+  what.constants = pipeline_->constants;
+  if (grid.width == 0 || grid.height == 0 || grid.depth == 0) {
+    metal_emulator::misuse("an empty dispatch of " + what.name);
+  }
+  const NS::UInteger together = threads.width * threads.height * threads.depth;
+  if (together == 0 || together > pipeline_->maxTotalThreadsPerThreadgroup()) {
+    metal_emulator::misuse(std::to_string(together) + " threads in a threadgroup of " + what.name);
+  }
+  // Whether a kernel would read an argument or not: it must be bound.
+  for (const metal_emulator::parameter& p : what.which->parameters) {
+    if (p.what != metal_emulator::parameter::kind::buffer) continue;
+    const auto found = what.buffers.find(p.index);
+    if (found == what.buffers.end() || found->second == nullptr) {
+      metal_emulator::misuse(what.name + " without buffer(" + std::to_string(p.index) + ")");
+    }
   }
   what.grid = extent_of(grid);
   what.threads = extent_of(threads);
-  CommandBuffer::recorded r{std::move(what), {}, interval_, is_concurrent_};
+  CommandBuffer::recorded r{std::move(what), {}, bound_, interval_, is_concurrent_};
   for (const auto& [index, held] : bytes_) r.bytes[index] = held;
   owner_->commands_.push_back(std::move(r));
 }
@@ -595,3 +718,12 @@ inline Device* CreateSystemDefaultDevice() {
 }
 
 }  // namespace MTL
+
+namespace metal_emulator {
+
+inline void release_commands() {
+  failures().hangs = false;
+  for (const auto& one : std::exchange(MTL::CommandBuffer::hanging(), {})) one->run();
+}
+
+}  // namespace metal_emulator
