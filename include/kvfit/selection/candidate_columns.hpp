@@ -25,22 +25,32 @@ class candidate_columns {
   /// `all` must outlive this.
   explicit candidate_columns(sketched_columns& all) : all_(all) {}
 
-  /// Goes on with the keys of `rows` alone, in their order; their columns are copied.
+  /// Goes on with the keys of `rows` alone, in their order; their columns are copied, few at a
+  /// time, for making those that are not stored takes memory of its own.
   void narrow(std::vector<index_t> rows) {
-    columns_ = all_.columns(rows);
+    columns_.resize(static_cast<index_t>(rows.size()), length());
+    for (std::size_t first = 0; first < rows.size(); first += copied_at_once) {
+      const std::size_t many = (std::min)(copied_at_once, rows.size() - first);
+      const matrix some = all_.columns(std::span<const index_t>(rows).subspan(first, many));
+      std::copy_n(some.data(), some.size(),
+                  columns_.data() + static_cast<index_t>(first) * length());
+    }
     rows_ = std::move(rows);
     is_narrow_ = true;
   }
 
   /// What `narrow` to `many` keys holds, where columns have `length` rows and those of `sizes` are
-  /// folded or not. What making them takes besides is a phase of its own.
+  /// folded or not.
   static void declare(workspace& space, const head_sizes& sizes, bool folds, index_t length,
                       index_t many) {
-    {
-      const workspace::phase making(space);
-      if (!folds) mass_columns::declare_columns(space, sizes, many);
-    }
     space.count(float_bytes(many, length) + grown_bytes(double_bytes(many)));
+    const workspace::phase copying(space);
+    const index_t some = (std::min)(static_cast<index_t>(copied_at_once), many);
+    if (folds) {
+      space.count(float_bytes(some, length));
+    } else {
+      mass_columns::declare_columns(space, sizes, some);
+    }
   }
 
   [[nodiscard]] index_t keys() const noexcept {
@@ -80,6 +90,8 @@ class candidate_columns {
   }
 
  private:
+  static constexpr std::size_t copied_at_once = 64;
+
   sketched_columns& all_;
   bool is_narrow_ = false;
   std::vector<index_t> rows_;
