@@ -130,9 +130,7 @@ class service {
   void end_compaction(fitted what);
   done put_in_place(index_t number, std::string_view name);
   void publish();
-  [[nodiscard]] bool is_number(index_t slot) const {
-    return slot >= 0 && slot < static_cast<index_t>(views_.size());
-  }
+  [[nodiscard]] bool is_number(index_t slot) const { return slot >= 0 && slot < engine_->slots(); }
 
   std::unique_ptr<engine> engine_;
   std::unique_ptr<state_store> states_;
