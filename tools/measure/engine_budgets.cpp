@@ -25,7 +25,7 @@ using kvfit::error;
 using kvfit::index_t;
 
 /// Shares of its rows that a head is compacted to: a head's loss is steep where few rows are left.
-const std::vector<double> measured_shares = {1.0 / 128, 1.0 / 32, 1.0 / 8, 1.0 / 2, 1};
+const std::vector<double> measured_shares = {1.0 / 512, 1.0 / 128, 1.0 / 32, 1.0 / 8, 1.0 / 2, 1};
 
 /// How heads are compacted for it: by the default method at a fraction of its price. Curves say
 /// which head needs rows, for which a rough fit will do.
@@ -132,7 +132,7 @@ kvfit::result<measured_document> measure_one(const llama::model& engine, const d
     if (rows > (grid.empty() ? 0 : grid.back()) && rows < length) grid.push_back(rows);
   }
   if (grid.size() + 1 != measured_shares.size()) {
-    return error{errc::invalid_option, "prefix", length, 128, "too short to measure budgets on"};
+    return error{errc::invalid_option, "prefix", length, 512, "too short to measure budgets on"};
   }
   const kvfit::cache_view full = prefix->cache.view();
   auto curves = kvfit::measure_model_influence(
