@@ -126,13 +126,14 @@ kvfit::result<measured_document> measure_one(const llama::model& engine, const d
   const auto parts = part_queries(*queries, text, judged);
   if (!parts) return parts.error();
   const auto length = static_cast<index_t>(of.prefix.size());
-  std::vector<index_t> grid;
-  for (const double share : measured_shares) {
-    const auto rows = static_cast<index_t>(std::floor(static_cast<double>(length) * share));
-    if (rows > (grid.empty() ? 0 : grid.back()) && rows < length) grid.push_back(rows);
+  std::vector<index_t> grid;  // of few rows one more each, so that none stands twice
+  const auto least = static_cast<index_t>(2 * (measured_shares.size() - 1));
+  if (length < least) {
+    return error{errc::invalid_option, "prefix", length, least, "too short to measure budgets on"};
   }
-  if (grid.size() + 1 != measured_shares.size()) {
-    return error{errc::invalid_option, "prefix", length, 512, "too short to measure budgets on"};
+  for (std::size_t i = 0; i + 1 < measured_shares.size(); ++i) {
+    const double rows = static_cast<double>(length) * measured_shares[i];
+    grid.push_back((std::max)(static_cast<index_t>(std::floor(rows)), static_cast<index_t>(i + 1)));
   }
   const kvfit::cache_view full = prefix->cache.view();
   auto curves = kvfit::measure_model_influence(
