@@ -83,7 +83,7 @@ TEST_CASE("no name leads out of the state folder", "[state_store]") {
   CHECK(store->load("link").why().what == fault::bad_state);
 }
 
-TEST_CASE("every flipped byte and every cut of a state is found", "[state_store]") {
+TEST_CASE("flipped bytes and cuts of a state are found wherever they are tried", "[state_store]") {
   const temporary_folder folder;
   const auto store = store_in(folder.path());
   REQUIRE(store->save("s", slot_of(3)));
