@@ -237,7 +237,7 @@ TEST_CASE("HTTP: a slot is compacted, saved and restored, within the state folde
   CHECK(std::distance(std::filesystem::directory_iterator(server.folder.path()), {}) == 1);
 }
 
-TEST_CASE("HTTP: a token guards all but health and the empty page; none is needed on loopback",
+TEST_CASE("HTTP: a token guards all but health and the empty page, none is needed on loopback",
           "[http]") {
   server::http_options options;
   options.token = "secret";
