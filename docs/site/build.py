@@ -24,7 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAVIGATION = [
     ("Start", ["docs/quickstart.md", "docs/concepts.md", "docs/choosing.md", "docs/installing.md", "docs/faq.md"]),
     ("Guides", ["docs/engines.md", "docs/queries.md", "docs/layouts.md", "docs/extending.md", "docs/tool.md", "docs/metal.md",
-                "examples/llama_cpp/README.md"]),
+                "examples/llama_cpp/README.md", "examples/server/README.md"]),
     ("Facts", ["docs/results.md", "docs/performance.md", "bench/README.md", "docs/algorithm.md", "docs/formats.md",
                "docs/architecture.md", "docs/requirements.md"]),
     ("Reference", [("C++: types", "annotated.html"), ("C++: functions", "namespacemembers_func.html"),

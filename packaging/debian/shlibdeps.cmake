@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 # Run by cpack before it packs: what libkvfit_c depends on, by dpkg-shlibdeps. cpack would run that
 # itself, but then writes maintainer scripts that call ldconfig, for which Debian has a trigger.
+if(NOT "kvfit_c" IN_LIST CPACK_COMPONENTS_ALL)
+  return()
+endif()
 file(GLOB_RECURSE kvfit_library "${CPACK_TEMPORARY_DIRECTORY}/kvfit_c/*/libkvfit_c.so.*.*.*")
 find_program(SHLIBDEPS_EXECUTABLE dpkg-shlibdeps)
 if(NOT kvfit_library)
