@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Run by cpack before it packs: what libkvfit_c depends on, by dpkg-shlibdeps. cpack would run that
 # itself, but then writes maintainer scripts that call ldconfig, for which Debian has a trigger.
-if(NOT "kvfit_c" IN_LIST CPACK_COMPONENTS_ALL)
+if(NOT ";${CPACK_COMPONENTS_ALL};" MATCHES ";kvfit_c;")
   return()
 endif()
 file(GLOB_RECURSE kvfit_library "${CPACK_TEMPORARY_DIRECTORY}/kvfit_c/*/libkvfit_c.so.*.*.*")
