@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -390,6 +391,22 @@ TEST_CASE("candidates are no hidden rows, and none whose prior is 0",
   CHECK(chosen.positions.size() == 40);
   CHECK(chosen.report.filled == 0);
   for (const kvfit::index_t row : chosen.positions) CHECK(row % 4 == 3);
+}
+
+TEST_CASE("where one key has all attention, none is left to look among, and the budget is filled",
+          "[selection][joint][candidates][fill]") {
+  head made = make_head(5, {.queries = 40, .keys = 3000, .depth = 8, .width = 5});
+  made.queries.setConstant(1);
+  made.keys.row(1234).setConstant(400);  // every other exponential is 0
+  const scored_head scored(made.cache(), made.queries);
+  for (const double share : {0.0, 0.5}) {
+    const selected_rows chosen = run_joint({.attention_share = share}, scored.problem(10));
+    CAPTURE(share);
+    CHECK(chosen.positions.size() == 10);
+    CHECK(std::count(chosen.positions.begin(), chosen.positions.end(), 1234) == 1);
+    CHECK(std::set<kvfit::index_t>(chosen.positions.begin(), chosen.positions.end()).size() == 10);
+    CHECK(chosen.report.filled == (share == 0 ? 9 : 5));
+  }
 }
 
 TEST_CASE("joint refuses settings and problems out of range", "[selection][joint][refuse]") {
