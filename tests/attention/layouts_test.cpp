@@ -50,8 +50,8 @@ TEST_CASE(
     CHECK(same_scores(*from_stored, *from_plain));
 
     const std::vector<index_t> rows = {3, 150, 77};
-    CHECK(same_bytes(kvfit::row_logits(stored, queries, {}, rows),
-                     kvfit::row_logits(plain, queries, {}, rows)));
+    CHECK(same_bytes(kvfit_test::row_logits(stored, queries, {}, rows),
+                     kvfit_test::row_logits(plain, queries, {}, rows)));
   }
 }
 
@@ -78,8 +78,9 @@ TEST_CASE(
       REQUIRE(plain);
       CHECK(same_scores(*stored, *plain));
       const std::vector<index_t> rows = {90, 0, 41};
-      CHECK(same_bytes(kvfit::row_logits(part.beside(cache), part.set(), {}, rows),
-                       kvfit::row_logits(plain_part.beside(cache), plain_part.set(), {}, rows)));
+      CHECK(
+          same_bytes(kvfit_test::row_logits(part.beside(cache), part.set(), {}, rows),
+                     kvfit_test::row_logits(plain_part.beside(cache), plain_part.set(), {}, rows)));
     }
   }
 }

@@ -83,7 +83,7 @@ TEST_CASE("Logits of chosen rows are the columns of all logits", "[attention][ro
       {0}, {299}, {0, 1, 2, 17, 150, 255, 256, 299}, {5, 3, 200, 3}, {}};
   for (const std::vector<index_t>& rows : choices) {
     CAPTURE(has_positions, rows.size());
-    const kvfit::matrix some = kvfit::row_logits(cache, queries, rule, rows);
+    const kvfit::matrix some = kvfit_test::row_logits(cache, queries, rule, rows);
     REQUIRE(some.rows() == 100);
     REQUIRE(some.cols() == static_cast<index_t>(rows.size()));
     worst_case worst;
@@ -100,6 +100,24 @@ TEST_CASE("Logits of chosen rows are the columns of all logits", "[attention][ro
     }
     INFO("logits: " << worst.text());
     CHECK(worst.ratio <= 1);
+  }
+}
+
+TEST_CASE("Logits by key are those by query, turned over", "[attention][row_logits]") {
+  const sample head(110, 300, 16, 8);
+  const std::vector<float> bias = random_numbers(300, 40);
+  const kvfit::matrix first = head.queries.topRows(70);
+  const kvfit::matrix second = head.queries.bottomRows(40);
+  const query_block blocks[] = {{first, 0, 0.25F}, {second, 20}};
+  const kvfit::query_set queries(blocks);
+  const kv_block cache{.keys = head.keys, .values = head.values, .bias = bias};
+  const kvfit::logit_rule rule{.soft_cap = 20, .causal = true};
+  for (const std::vector<index_t>& rows :
+       {std::vector<index_t>{7}, std::vector<index_t>{299, 0, 3, 3, 150}}) {
+    const kvfit::matrix by_query = row_logits(cache, queries, rule, rows);
+    kvfit::matrix by_key(static_cast<index_t>(rows.size()), 110);
+    kvfit::logits_by_key(cache, queries, rule, rows, by_key.data());
+    CHECK(by_key == by_query.transpose());
   }
 }
 

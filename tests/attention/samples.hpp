@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kvfit/attention/attend.hpp"
+#include "kvfit/attention/row_logits.hpp"
 #include "kvfit/attention/score_pass.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/catch.hpp"
@@ -167,6 +168,15 @@ inline void check_close(const kvfit::attention_output& a, const kvfit::attention
   INFO("output: " << out.text());
   CHECK(mass.ratio <= 1);
   CHECK(out.ratio <= 1);
+}
+
+/// Logits of all queries against some of the cache's rows.
+inline kvfit::matrix row_logits(const kvfit::kv_block& cache, const kvfit::query_set& queries,
+                                const kvfit::logit_rule& rule, std::span<const index_t> rows) {
+  const kvfit::matrix keys = kvfit::gather_rows(cache.keys, rows);
+  kvfit::matrix logits;
+  kvfit::row_logits_into(cache, queries, rule, rows, keys, logits);
+  return logits;
 }
 
 }  // namespace kvfit_test

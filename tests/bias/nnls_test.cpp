@@ -253,6 +253,34 @@ TEST_CASE("relative weighting lowers the mean relative mass error on diffuse and
   CHECK(relative < 0.9 * absolute);
 }
 
+TEST_CASE("a fit repeated after some columns changed is the fit made anew", "[bias][nnls]") {
+  const kvfit_test::head head = kvfit_test::make_head(3);
+  const kvfit_test::scored_head scored(head.cache(), head.queries);
+  const auto equation =
+      kvfit_test::make_mass_equation(head.cache(), head.queries, {}, mass_weighting::absolute);
+  std::vector<kvfit::index_t> rows = spread_rows(20);
+  kvfit::matrix columns = oracle::to_float(equation.columns_of(rows));
+  kvfit::repeated_bias_fit again;
+  kvfit::bias_problem problem{&columns, &scored.scores()};
+  problem.again = &again;
+  const settings policy{.lower = 1e-3};
+  REQUIRE(fit_by(policy, problem));
+  const std::vector<kvfit::index_t> changed = {1, 7, 19};
+  for (const kvfit::index_t column : changed) rows[static_cast<std::size_t>(column)] += 1;
+  columns = oracle::to_float(equation.columns_of(rows));
+  again.changed = changed;
+  const auto repeated = fit_by(policy, problem);
+  const auto anew = fit_by(policy, {&columns, &scored.scores()});
+  REQUIRE(repeated);
+  REQUIRE(anew);
+  CHECK(repeated->report.status == kvfit::linalg::bounded_status::optimal);
+  CHECK(repeated->report.objective == Approx(anew->report.objective).epsilon(1e-9));
+  for (std::size_t j = 0; j < rows.size(); ++j) {
+    CHECK(repeated->weights[j] == Approx(anew->weights[j]).epsilon(1e-4).margin(1e-6));
+  }
+  CHECK(again.weights == repeated->weights);
+}
+
 TEST_CASE("a query that sees nothing has no say in the weights", "[bias][nnls]") {
   const auto solver = GENERATE(nnls_solver::exact, nnls_solver::projected_gradient);
   const kvfit_test::head head = kvfit_test::make_head(5);

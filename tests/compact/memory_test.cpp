@@ -394,6 +394,8 @@ TEST_CASE("recomputing under a cap chooses the rows that storing chooses", "[com
   const memory_call call({"recomputed", {.queries = 300, .keys = 3000, .depth = 8}, 24});
   for (const std::string_view name : {"omp", "joint"}) {
     compact_options options = kvfit::presets::find(name)->make(24);
+    // Among some keys the search makes its columns anew, once, whatever the cap.
+    if (name == "joint") options.selection = kvfit::selection::joint{.candidates = 0};
     const auto stored = try_compact(call.cache, call.queries(), options);
     const kvfit::index_t all = 4 * 300 * 3000;
     // Neither all columns nor a copy in bf16 find place.
@@ -481,4 +483,19 @@ TEST_CASE("what can't be planned is refused as compact() refuses it", "[compact]
   }
   huge.query_rows.push_back(1);
   CHECK(refusal(huge, {.budget = 10}).argument == "query_rows");
+}
+
+TEST_CASE("where joint selection looks among some keys, no n x T numbers are held",
+          "[compact][memory]") {
+  const kvfit::compaction_sizes sizes{
+      .keys = 65536, .depth = 128, .width = 128, .query_rows = {4096}};
+  const auto planned = kvfit::planned_memory(sizes, kvfit::presets::joint(1024));
+  auto options = kvfit::presets::joint(1024);
+  options.selection = kvfit::selection::joint{.candidates = 0};
+  const auto among_all = kvfit::planned_memory(sizes, options);
+  REQUIRE(planned);
+  REQUIRE(among_all);
+  const double all = 4.0 * 65536 * 4096;
+  CHECK(static_cast<double>(planned->needed) < 0.4 * all);
+  CHECK(static_cast<double>(among_all->needed) > all);
 }

@@ -48,6 +48,24 @@ TEST_CASE("row factors act as if the rows had been scaled beforehand", "[linalg]
   CHECK(by_factor.target_sq == beforehand.target_sq);
 }
 
+TEST_CASE("a Gram matrix brought up to date is the one made anew", "[linalg][gram]") {
+  const kvfit::index_t n = GENERATE(1, 40, 700);
+  const std::vector<kvfit::index_t> changed =
+      GENERATE(std::vector<kvfit::index_t>{}, std::vector<kvfit::index_t>{3},
+               std::vector<kvfit::index_t>{0, 5, 6, 89}, std::vector<kvfit::index_t>{2, 4, 17, 50});
+  CAPTURE(n, changed.size());
+  kvfit::matrix m = oracle::gaussian(n, 90, 8);
+  std::vector<double> scale(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < scale.size(); ++i) scale[i] = 0.1 + static_cast<double>(i % 7);
+  Eigen::MatrixXd updated = gram(m, scale);
+  const kvfit::matrix other = oracle::gaussian(n, 90, 9);
+  for (const kvfit::index_t column : changed) m.col(column) = other.col(column);
+  update_gram(m, scale, changed, updated.data());
+  const Eigen::MatrixXd anew = gram(m, scale);
+  CHECK((updated - anew).norm() <= 1e-14 * anew.norm());
+  CHECK(updated == updated.transpose());
+}
+
 TEST_CASE("the normal equations give the loss of any weights", "[linalg][gram]") {
   const kvfit::matrix m = oracle::gaussian(50, 6, 5);
   const kvfit::vector y = oracle::gaussian(50, 1, 6);

@@ -26,7 +26,7 @@ explained explain(const kvfit::selection_problem& problem, std::span<const kvfit
   explained out;
   columns.squared_norms(out.left);
   kvfit::detail::picked_basis basis(static_cast<kvfit::index_t>(rows.size()), columns.rows());
-  REQUIRE(kvfit::detail::span_columns(columns, rows, out.left, basis, {}));
+  REQUIRE(kvfit::detail::span_columns(columns, rows, basis, {}));
   kvfit::detail::candidate_columns all(columns);
   REQUIRE(kvfit::detail::subtract_explained(all, basis, problem.threads, {}, out.left));
   out.spanned = basis.size();

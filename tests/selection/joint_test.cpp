@@ -437,11 +437,17 @@ TEST_CASE("joint refuses settings and problems out of range", "[selection][joint
   CHECK(none.error().code == errc::budget_out_of_range);
   CHECK_FALSE(select(joint{}, scored.problem(25)));
   const scored_head unranked(made.cache(), made.queries,
-                             wanted_scores(joint{.attention_share = 0}));
+                             wanted_scores(joint{.attention_share = 0, .candidates = 0}));
   CHECK(select(joint{.attention_share = 0}, unranked.problem(4)));
   const auto no_ranks = select(joint{.attention_share = 0.5}, unranked.problem(4));
   REQUIRE_FALSE(no_ranks);
   CHECK(no_ranks.error().argument == "importance");
+  // Among many keys candidates are ranked, too.
+  const head large = make_head(2, {.queries = 20, .keys = 3000, .depth = 8, .width = 5});
+  const scored_head bare(large.cache(), large.queries,
+                         {.importance = kvfit::importance_kind::none});
+  CHECK_FALSE(select(joint{.attention_share = 0}, bare.problem(4)));
+  CHECK(select(joint{.attention_share = 0, .candidates = 0}, bare.problem(4)));
 }
 
 TEST_CASE("a share of the rows is chosen by attention, the rest explain most beside them",

@@ -150,3 +150,25 @@ TEST_CASE("nothing is folded where that saves nothing or does not fit, and all g
   CHECK(share_off(products,
                   oracle::transposed_product(equation.columns, oracle::to_double(targets))) < 1e-5);
 }
+
+TEST_CASE("products with what is unfolded are those with the folded columns",
+          "[selection][sketch]") {
+  const kvfit_test::head made =
+      kvfit_test::make_head(2, {.queries = 90, .keys = 40, .depth = 8, .width = 4});
+  const kvfit_test::scored_head scored(made.cache(), made.queries);
+  kvfit::mass_columns full(scored.problem(10), kvfit::mass_weighting::relative);
+  kvfit::sketched_columns sketched(full, 30, no_cap);
+  const kvfit::matrix of = kvfit_test::random_matrix(30, 3, 4);
+  const kvfit::matrix unfolded = sketched.unfold(of);
+  REQUIRE(unfolded.rows() == 90);
+  // (S Φ)ᵀ R = Φᵀ (Sᵀ R): the same products, whichever of the two is folded.
+  kvfit::matrix folded_products;
+  kvfit::matrix products;
+  sketched.correlate(of, folded_products);
+  full.correlate(unfolded, products);
+  CHECK((products - folded_products).norm() <= 1e-5F * products.norm());
+
+  kvfit::sketched_columns plain(full, 0, no_cap);
+  const kvfit::matrix own = kvfit_test::random_matrix(90, 3, 4);
+  CHECK(plain.unfold(own) == own);
+}

@@ -15,16 +15,34 @@
 namespace kvfit {
 inline namespace KVFIT_ISA {
 
-/// What `row_logits_into` works in, beside its sources of logits.
-struct row_logit_buffers {
+/// Biases and positions of some rows of a cache.
+struct row_subset {
   std::vector<float> bias;
   std::vector<index_t> positions;
+
+  void declare(workspace& space, index_t rows) {
+    space.reserve(bias, rows);
+    space.reserve(positions, rows);
+  }
+
+  /// A cache of these rows with `keys`; both must outlive it.
+  [[nodiscard]] kv_block take(const kv_block& cache, std::span<const index_t> rows,
+                              const row_view& keys) {
+    allocate_buffers(*this, static_cast<index_t>(rows.size()));
+    for (const index_t row : rows) {
+      if (!cache.bias.empty()) bias.push_back(cache.bias[static_cast<std::size_t>(row)]);
+      positions.push_back(cache.position(row));
+    }
+    return {.keys = keys, .values = {}, .bias = bias, .positions = positions, .masks = cache.masks};
+  }
+};
+
+/// What `row_logits_into` works in, beside its sources of logits.
+struct row_logit_buffers {
   matrix parts;  ///< the panels at work, one below the other
   std::vector<float> ones;
 
   void declare(workspace& space, index_t rows, index_t panel, index_t at_once) {
-    space.reserve(bias, rows);
-    space.reserve(positions, rows);
     space.add(parts, many_times(at_once, rows), panel);
     space.add(ones, panel, 1, 1.0F);
   }
@@ -49,15 +67,8 @@ inline void row_logits_into(const kv_block& cache, const query_set& queries, con
   for (const query_panel& panel : panels) longest = (std::max)(longest, panel.count);
   row_logit_buffers own;
   allocate_buffers(own, count, longest, at_once);
-  for (const index_t row : rows) {
-    if (!cache.bias.empty()) own.bias.push_back(cache.bias[static_cast<std::size_t>(row)]);
-    own.positions.push_back(cache.position(row));
-  }
-  const kv_block subset{.keys = keys,
-                        .values = {},
-                        .bias = own.bias,
-                        .positions = own.positions,
-                        .masks = cache.masks};
+  row_subset some;
+  const kv_block subset = some.take(cache, rows, keys);
   std::vector<logit_source> sources(static_cast<std::size_t>(at_once),
                                     logit_source(subset, queries, rule, rows));
   for (logit_source& source : sources) source.reserve(longest);
@@ -83,19 +94,34 @@ inline void declare_row_logits(workspace& space, const head_sizes& sizes, index_
   const index_t sources = (std::min)(at_once, sizes.queries / panel + sizes.blocks);
   space.count(float_bytes(sizes.queries, rows));
   panel_list().declare(space, sizes.queries, sizes.blocks, panel);
+  row_subset().declare(space, rows);
   row_logit_buffers().declare(space, rows, longest, sources);
   workspace source;
   declare_logits(source, {.keys = rows, .depth = sizes.depth, .panel = longest});
   space.count(static_cast<double>(sources) * (source.most() + bookkeeping));
 }
 
-/// The same for the cache's own keys, as a new matrix.
-inline matrix row_logits(const kv_block& cache, const query_set& queries, const logit_rule& rule,
-                         std::span<const index_t> rows) {
+/// The same of the cache's own keys, a key a row: |rows| × n, row k at `logits` + k · n. One panel
+/// after the other; allocates a tile of keys and a panel of queries.
+inline void logits_by_key(const kv_block& cache, const query_set& queries, const logit_rule& rule,
+                          std::span<const index_t> rows, float* logits) {
   const matrix keys = gather_rows(cache.keys, rows);
-  matrix logits;
-  row_logits_into(cache, queries, rule, rows, keys, logits);
-  return logits;
+  row_subset some;
+  const kv_block subset = some.take(cache, rows, keys);
+  logit_source source(subset, queries, rule, rows);
+  const auto count = static_cast<index_t>(rows.size());
+  for (const query_panel& panel : cut_panels(queries, panel_rows(count))) {
+    source.fill(panel, logits + panel.offset, queries.rows());
+  }
+}
+
+/// What `logits_by_key` holds for `rows` rows, the logits not included.
+inline void declare_logits_by_key(workspace& space, const head_sizes& sizes, index_t rows) {
+  const workspace::phase making(space);
+  space.count(float_bytes(rows, sizes.depth));
+  row_subset().declare(space, rows);
+  panel_list().declare(space, sizes.queries, sizes.blocks, panel_rows(rows, sizes.panel));
+  declare_logits(space, {.keys = rows, .depth = sizes.depth, .panel = largest_panel(sizes, rows)});
 }
 
 }  // namespace KVFIT_ISA

@@ -14,11 +14,20 @@
 
 namespace kvfit {
 
+/// What a policy may keep from one fit to the next, where columns change one here and there.
+struct repeated_bias_fit {
+  std::span<const index_t> changed = {};  ///< columns that are not the last fit's, ascending
+  std::vector<double> weights = {};       ///< the last fit's, or empty
+  std::vector<double> gram = {};          ///< t × t: the policy's own, or empty
+};
+
 /// The mass equation Σ_j columns_ij w_j = exp(log_mass_i − max_i) over the kept rows.
 struct bias_problem {
   const matrix* columns = nullptr;  ///< n × t: exp(s_ij − max_i), 0 where query i sees nothing
   const attention_scores* scores = nullptr;        ///< full attention of the n queries
   std::span<const double> selection_weights = {};  ///< t weights fitted by the selection, or empty
+  /// Where fits are repeated: what the last one has left, and where this one may leave its own.
+  repeated_bias_fit* again = nullptr;
   /// Who runs what can be done at the same time; what comes out does not depend on it.
   executor_ref threads = {};
 };

@@ -25,7 +25,8 @@ inline namespace KVFIT_ISA {
 inline bool repeats_pass(const head_task& task, const compact_options& own,
                          const score_options& made) {
   const head_sizes sizes = sizes_of_head(task.block, query_set(task.queries));
-  const score_options wanted = fit_scores(own);
+  // A budget of all rows wants all that any budget does.
+  const score_options wanted = fit_scores(own, sizes.keys, sizes.keys);
   const bool ranks = wanted.importance != importance_kind::none;
   const bool pools = ranks && wanted.pooling != pooling_kind::none;
   const query_use& use = own.queries;

@@ -108,7 +108,8 @@ inline result<void> add_importance_of(const stages::problem& of, const kv_block&
 /// Where importance is that of a window nothing is changed. Cost: n T d_k for the n queries
 /// held out where all others are fitted on and nothing is pooled, else for all.
 inline result<void> rank_by_all(const stages::problem& of, stages::scored& full) {
-  const score_options wanted = fit_scores(of.options, of.threads.threads());
+  const score_options wanted =
+      fit_scores(of.options, of.cache.keys.rows(), of.options.budget, of.threads.threads());
   const index_t fitted = full.fitted.max.size();
   if (wanted.importance == importance_kind::none || wanted.window > 0) return {};
   if (fitted == of.queries.rows()) return {};

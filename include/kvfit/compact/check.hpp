@@ -40,7 +40,8 @@ inline result<void> check_options(const compact_options& options, index_t rows, 
                    "one factor for each row of the cache"};
     }
   }
-  if (const auto ok = check_score_options(fit_scores(options)); !ok) return ok;
+  if (const auto ok = check_score_options(fit_scores(options, rows, options.budget)); !ok)
+    return ok;
   if (const auto ok = check_settings(options.bias); !ok) return ok;
   if (const auto ok = check_settings(options.values); !ok) return ok;
   if (const auto ok = check_refinement(options.refine, depth); !ok) return ok;

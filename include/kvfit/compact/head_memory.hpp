@@ -9,12 +9,13 @@
 #include "kvfit/compact/fit_scores.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/policy_functions.hpp"
+#include "kvfit/compact/replacement_rows.hpp"
 #include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/core/config.hpp"
 #include "kvfit/core/workspace.hpp"
+#include "kvfit/linalg/gram.hpp"
 #include "kvfit/refine/batch.hpp"
 #include "kvfit/refine/refiner.hpp"
-#include "kvfit/selection/mass_columns.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
@@ -49,7 +50,7 @@ class head_memory {
         adds_(adds),
         t_(fit_.budget),
         at_once_(panels_at_once),
-        wanted_(fit_scores(options, panels_at_once)),
+        wanted_(fit_scores(options, fit_.keys, fit_.budget, panels_at_once)),
         views_(parts.views) {
     fit_.memory_cap = options.memory.selection;
     fit_.has_exponentials = keeps_exponentials(fit_, wanted_);
@@ -105,11 +106,12 @@ class head_memory {
     space.count(kept_weights(fit_.queries));
     declare_policy(space, options_.bias, fit_);
     if (!options_.replace_dead_keys || !may_replace(options_.selection)) return;
-    head_sizes streamed = fit_;
-    streamed.memory_cap = 0;
-    mass_columns::declare(space, streamed);
-    space.count(float_bytes(fit_.keys + fit_.queries) + 2 * static_cast<double>(fit_.keys) +
+    // Columns made anew, the slots they are for, and what one fit leaves for the next.
+    space.count(2 * kept_weights(fit_.queries) + double_bytes(4, t_) + double_bytes(t_, t_ + 1));
+    linalg::declare_update(space, fit_.queries, t_, t_);
+    space.count(float_bytes(fit_.queries) + 2 * static_cast<double>(fit_.keys) +
                 grown_bytes(double_bytes(fit_.keys)));
+    replacement_rows::declare(space, fit_, options_.selection.get_if<selection::joint>());
   }
 
   /// Everything after the weights: the exponentials are gone.

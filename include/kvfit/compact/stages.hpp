@@ -95,7 +95,8 @@ inline namespace KVFIT_ISA {
     } else {
       auto scores = detail::score_by(
           options.score_by, part.beside(of.cache), part.set(), options.rule,
-          detail::fit_scores(options, of.threads.threads()), part.origins, of.stop, of.threads);
+          detail::fit_scores(options, of.cache.keys.rows(), options.budget, of.threads.threads()),
+          part.origins, of.stop, of.threads);
       if (!scores) return scores.error();
       out.fitted = std::move(*scores);
     }
@@ -159,7 +160,7 @@ inline namespace KVFIT_ISA {
 /// holds n × t numbers besides.
 [[nodiscard]] inline result<compacted> weigh(const problem& of, const scored& full,
                                              selected_rows chosen) {
-  detail::sort_by_position(chosen);
+  detail::sort_by_position(chosen.positions, chosen.weights);
   auto fit = detail::weight_fit(of, full).run(std::move(chosen));
   if (!fit) return fit.error();
   compacted rows;

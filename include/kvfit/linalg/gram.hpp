@@ -9,6 +9,7 @@
 #include <array>
 #include <cassert>
 #include <cstddef>
+#include <span>
 #include <utility>
 
 #include "kvfit/linalg/detail/row_sweep.hpp"
@@ -243,17 +244,12 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   return out;
 }
 
-/// G, Mᵀy and yᵀy of ½‖D(M w − y)‖², for the solvers that need M no more.
-///
-/// `m` n × t fp32; `y` n; `scale` empty or n factors. Cost n·t² + 2·n·t flops; allocates the t × t
-/// answer, min(n, 512) × t doubles and n more.
-[[nodiscard]] inline normal_equations form_normal_equations(const const_matrix_ref& m,
-                                                            const kvfit::vector& y,
-                                                            row_scale scale = {},
-                                                            const executor_ref& threads = {}) {
+/// MᵀD²y and yᵀD²y, without G. Cost 2·n·t flops.
+[[nodiscard]] inline normal_equations target_of(const const_matrix_ref& m, const kvfit::vector& y,
+                                                row_scale scale = {},
+                                                const executor_ref& threads = {}) {
   assert(y.size() == m.rows());
   normal_equations out;
-  out.gram = gram(m, scale, threads);
   Eigen::VectorXd squared(y.size());  // D² y
   for (index_t i = 0; i < y.size(); ++i) {
     const double s = detail::factor_of(scale, i);
@@ -263,6 +259,54 @@ inline void float_gram_into(const const_matrix_ref& m, float s, Eigen::MatrixXd&
   }
   out.moment = moment(m, squared.data(), threads);
   return out;
+}
+
+/// G, Mᵀy and yᵀy of ½‖D(M w − y)‖², for the solvers that need M no more.
+///
+/// `m` n × t fp32; `y` n; `scale` empty or n factors. Cost n·t² + 2·n·t flops; allocates the t × t
+/// answer, min(n, 512) × t doubles and n more.
+[[nodiscard]] inline normal_equations form_normal_equations(const const_matrix_ref& m,
+                                                            const kvfit::vector& y,
+                                                            row_scale scale = {},
+                                                            const executor_ref& threads = {}) {
+  normal_equations out = target_of(m, y, scale, threads);
+  out.gram = gram(m, scale, threads);
+  return out;
+}
+
+/// Brings G = MᵀD²M (t × t, row-major) up to date where the columns `changed` of M did change:
+/// their rows and columns of G, as `gram` makes them but for rounding. Cost 2·n·t·|changed| flops;
+/// allocates min(n, 512) × t + (n + t) × |changed| doubles.
+inline void update_gram(const const_matrix_ref& m, row_scale scale,
+                        std::span<const index_t> changed, double* gram,
+                        const executor_ref& threads = {}) {
+  const index_t n = m.rows();
+  const index_t t = m.cols();
+  const auto many = static_cast<index_t>(changed.size());
+  double_matrix scaled(n, many);  // D² of the columns changed
+  for (index_t i = 0; i < n; ++i) {
+    const double factor = detail::factor_of(scale, i);
+    for (index_t c = 0; c < many; ++c) {
+      const float x = m.data()[i * m.outerStride() + changed[static_cast<std::size_t>(c)]];
+      scaled.data()[i * many + c] = factor * factor * static_cast<double>(x);
+    }
+  }
+  const double_matrix products = moment(m, scaled, threads);
+  for (index_t c = 0; c < many; ++c) {
+    const index_t column = changed[static_cast<std::size_t>(c)];
+    for (index_t j = 0; j < t; ++j) {
+      const double product = products.data()[j * many + c];
+      gram[j * t + column] = product;
+      gram[column * t + j] = product;
+    }
+  }
+}
+
+/// What `update_gram` holds for `many` columns changed.
+inline void declare_update(workspace& space, index_t n, index_t t, index_t many) {
+  const workspace::phase updating(space);
+  detail::moment_buffers().declare(space, n, t, many);
+  space.count(double_bytes(n, many));
 }
 
 /// What `form_normal_equations` of n × t holds, the answer included.

@@ -46,7 +46,10 @@ inline compact_options placed_options(guarded_device& on, const compact_options&
 inline double score_device_bytes(const query_set& queries, const kv_block& cache,
                                  const compact_options& options) {
   const double kept = float_bytes(queries.rows(), cache.keys.rows());
-  const auto most = static_cast<double>(kvfit::detail::fit_scores(options).keep_exponentials);
+  // Beside protected rows other numbers decide whether they are kept: then as if they were.
+  const index_t keys = options.protect.is_empty() ? cache.keys.rows() : 0;
+  const auto most = static_cast<double>(
+      kvfit::detail::fit_scores(options, keys, options.budget).keep_exponentials);
   return attention_device_bytes(queries, cache) + (kept <= most ? kept : 0);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <span>
@@ -31,23 +32,36 @@ inline constexpr float dependent_share = 1e-5F;
 /// and raise the least memory that a call gets by with.
 inline constexpr index_t spanned_at_once = 16;
 
+/// Columns that are made together.
+inline constexpr index_t made_together = 4 * spanned_at_once;
+
 /// Appends to `basis` what the columns of `rows` span beside it, in their order; columns that are
-/// what others are already add nothing. `norm_sq`: T squared norms of all columns. `cancelled`
-/// where `stop` is due. Cost n · |rows| · (4 size + 4 `spanned_at_once`) multiply-adds, n the
-/// length of a column and size what the basis has come to.
+/// what others are already add nothing. `cancelled` where `stop` is due. Cost n · |rows| · (4 size
+/// + 4 `spanned_at_once`) multiply-adds, n the length of a column and size what the basis has come
+/// to.
 inline result<void> span_columns(const sketched_columns& columns, std::span<const index_t> rows,
-                                 const vector& norm_sq, picked_basis& basis,
-                                 const stop_when& stop) {
+                                 picked_basis& basis, const stop_when& stop) {
   constexpr auto together = static_cast<std::size_t>(spanned_at_once);
+  matrix made;
+  std::array<double, together> norm_sq{};
   for (std::size_t first = 0; first < rows.size(); first += together) {
     if (const auto ok = check_stop(stop, "selection"); !ok) return ok;
-    const auto some = rows.subspan(first, (std::min)(together, rows.size() - first));
-    matrix added = columns.columns(some);
+    const std::size_t of_made = first % static_cast<std::size_t>(made_together);
+    if (of_made == 0) {
+      const auto left = rows.size() - first;
+      made = columns.columns(
+          rows.subspan(first, (std::min)(static_cast<std::size_t>(made_together), left)));
+    }
+    const index_t length = made.cols();
+    matrix added(static_cast<index_t>((std::min)(together, rows.size() - first)), length);
+    std::copy_n(row_of(made, static_cast<index_t>(of_made)), added.size(), added.data());
+    for (index_t k = 0; k < added.rows(); ++k) {
+      norm_sq[static_cast<std::size_t>(k)] = simd::squared_norm(row_of(added, k), length);
+    }
     basis.project_out(added, columns.threads());
-    const index_t length = added.cols();
     index_t many = 0;  // of the rows that are not what others are already
-    for (std::size_t k = 0; k < some.size(); ++k) {
-      float* const column = row_of(added, static_cast<index_t>(k));
+    for (index_t k = 0; k < added.rows(); ++k) {
+      float* const column = row_of(added, k);
       for (int pass = 0; pass < 2; ++pass) {
         for (index_t before = 0; before < many; ++before) {
           const float* const other = row_of(added, before);
@@ -55,7 +69,7 @@ inline result<void> span_columns(const sketched_columns& columns, std::span<cons
         }
       }
       const double left = simd::squared_norm(column, length);
-      if (!(left > static_cast<double>(dependent_share) * static_cast<double>(norm_sq[some[k]]))) {
+      if (!(left > static_cast<double>(dependent_share) * norm_sq[static_cast<std::size_t>(k)])) {
         continue;
       }
       basis.append(column, static_cast<float>(1 / std::sqrt(left)));
@@ -66,13 +80,18 @@ inline result<void> span_columns(const sketched_columns& columns, std::span<cons
 }
 
 /// What `span_columns` holds for `count` rows, where columns have `length` rows and those of
-/// `sizes` are folded or not.
-inline void declare_span(workspace& space, const head_sizes& sizes, bool folds, index_t length,
-                         index_t count) {
+/// `sizes` are folded or not, all beforehand or some as they are asked for.
+inline void declare_span(workspace& space, const head_sizes& sizes, bool folds, column_use use,
+                         index_t length, index_t count) {
+  const index_t made = (std::min)(made_together, count);
   const index_t many = (std::min)(spanned_at_once, count);
   const workspace::phase spanning(space);
+  space.count(float_bytes(made, length));
+  {
+    const workspace::phase making(space);
+    if (!folds || use == column_use::some) mass_columns::declare_columns(space, sizes, made, use);
+  }
   space.count(float_bytes(3, many, length) + float_bytes(many, sizes.budget));
-  if (!folds) mass_columns::declare_columns(space, sizes, many);
 }
 
 /// Products with the basis that are made together.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// The columns that a search goes on with: those of all keys, or copies of those of some.
+/// The columns that a search looks among: those of all keys, or copies of those of some.
 #pragma once
 
 #include <algorithm>
@@ -14,19 +14,20 @@
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/selection/mass_columns.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
+#include "kvfit/simd/dot.hpp"
 #include "kvfit/simd/product.hpp"
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
 
-/// Columns of keys numbered 0 … keys() − 1. Until `narrow` these are all rows of the problem.
+/// Columns of keys numbered 0 … keys() − 1. Without `narrow` these are all rows of the problem.
 class candidate_columns {
  public:
   /// `all` must outlive this.
   explicit candidate_columns(sketched_columns& all) : all_(all) {}
 
-  /// Goes on with the keys of `rows` alone, in their order; their columns are copied, few at a
-  /// time, for making those that are not stored takes memory of its own.
+  /// Takes the keys of `rows` alone, in their order. Their columns are copied, some at a time, for
+  /// making those that are not stored takes memory of its own.
   void narrow(std::vector<index_t> rows) {
     columns_.resize(static_cast<index_t>(rows.size()), length());
     for (std::size_t first = 0; first < rows.size(); first += copied_at_once) {
@@ -40,17 +41,14 @@ class candidate_columns {
   }
 
   /// What `narrow` to `many` keys holds, where columns have `length` rows and those of `sizes` are
-  /// folded or not.
+  /// folded or not; they are made by `column_use::some`.
   static void declare(workspace& space, const head_sizes& sizes, bool folds, index_t length,
                       index_t many) {
     space.count(float_bytes(many, length) + grown_bytes(double_bytes(many)));
     const workspace::phase copying(space);
     const index_t some = (std::min)(static_cast<index_t>(copied_at_once), many);
-    if (folds) {
-      space.count(float_bytes(some, length));
-    } else {
-      mass_columns::declare_columns(space, sizes, some);
-    }
+    mass_columns::declare_columns(space, sizes, some, column_use::some);
+    if (folds) space.count(float_bytes(some, length));
   }
 
   [[nodiscard]] index_t keys() const noexcept {
@@ -61,6 +59,19 @@ class candidate_columns {
   /// The row of the problem that key k is.
   [[nodiscard]] index_t row(index_t k) const noexcept {
     return is_narrow_ ? rows_[static_cast<std::size_t>(k)] : k;
+  }
+
+  /// out_k = squared norm of column k.
+  void squared_norms(vector& out) {
+    if (!is_narrow_) {
+      all_.squared_norms(out);
+      return;
+    }
+    out.resize(keys());
+    for (index_t k = 0; k < keys(); ++k) {
+      const float* const column = columns_.data() + k * length();
+      out[k] = simd::dot32(column, column, length());
+    }
   }
 
   /// Products of every column with the columns of `of` (length() × m): keys() × m.
@@ -90,7 +101,7 @@ class candidate_columns {
   }
 
  private:
-  static constexpr std::size_t copied_at_once = 64;
+  static constexpr std::size_t copied_at_once = 256;
 
   sketched_columns& all_;
   bool is_narrow_ = false;

@@ -17,6 +17,8 @@
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
+#include "kvfit/selection/sampled_products.hpp"
+#include "kvfit/selection/searched_keys.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
 
@@ -45,7 +47,8 @@ inline namespace KVFIT_ISA {
 inline score_options wanted_scores(const selection::joint& policy) {
   // Where attention alone chooses, no search needs them.
   const bool searches = policy.attention_share < 1;
-  return {.importance = policy.attention_share > 0 ? importance_kind::rms : importance_kind::none,
+  const bool ranks = policy.attention_share > 0 || policy.candidates > 0;
+  return {.importance = ranks ? importance_kind::rms : importance_kind::none,
           .keep_exponentials = searches ? (std::numeric_limits<index_t>::max)() : 0};
 }
 
@@ -88,8 +91,10 @@ inline result<void> check_settings(const selection::joint& policy) {
 inline result<selected_rows> select(const selection::joint& policy,
                                     const selection_problem& problem) {
   if (const auto ok = check_settings(policy); !ok) return ok.error();
-  const auto ok =
-      policy.attention_share > 0 ? check_ranked_problem(problem) : check_problem(problem);
+  const index_t keys = problem.cache.keys.rows();
+  const bool is_ranked =
+      policy.attention_share > 0 || detail::search_candidates(policy, keys, problem.budget) < keys;
+  const auto ok = is_ranked ? check_ranked_problem(problem) : check_problem(problem);
   if (!ok) return ok.error();
   if (const auto sized = detail::check_prior(policy, problem); !sized) return sized.error();
   if (policy.attention_share == 1) {
@@ -113,14 +118,16 @@ inline void declare(workspace& space, const selection::joint& policy, const head
   const index_t targets = 1 + sizes.width;
   const index_t sweep = (std::min)(policy.sweep, keys);
   const index_t folded = detail::folded_rows(policy, sizes.budget);
-  const bool folds = folds_columns(folded, sizes.queries, keys, sizes.memory_cap);
-  const index_t rows = folds ? folded : sizes.queries;
   const index_t attended = detail::rows_by_attention(policy, sizes.budget);
   const index_t candidates = detail::search_candidates(policy, keys, sizes.budget);
+  const bool narrows = candidates < keys;
+  const column_use use = narrows ? column_use::some : column_use::all;
+  const bool folds = folds_columns(folded, sizes.queries, narrows ? 0 : keys, sizes.memory_cap);
+  const index_t rows = folds ? folded : sizes.queries;
   target_columns().declare(space, sizes.queries, sizes.width);
-  mass_columns::declare(space, sizes);
+  mass_columns::declare(space, sizes, use);
   space.count(float_bytes(sizes.queries));
-  if (folds) sketch_buffers().declare(space, sizes.queries, keys, rows);
+  if (folds) sketch_buffers().declare(space, sizes.queries, keys, rows, use);
   space.count(static_cast<double>(keys));  // which keys are open
   space.count(2 * float_bytes(keys));      // norms, scores times the prior
   detail::picked_basis().declare(space, sizes.budget, rows);
@@ -128,27 +135,32 @@ inline void declare(workspace& space, const selection::joint& policy, const head
   if (attended > 0) {
     const workspace::phase taking(space);
     selection::highest_rows_buffers().declare(space, attended);
-    detail::declare_span(space, sizes, folds, rows, attended);
+    detail::declare_span(space, sizes, folds, use, rows, attended);
   }
   {
-    const workspace::phase starting(space);  // of all keys
-    space.count(float_bytes(keys, targets));
+    const workspace::phase starting(space);
     {
       // Targets, across, and what is left of them.
-      const workspace::phase correlating(space);
+      const workspace::phase explaining(space);
       space.count(float_bytes(attended > 0 ? 3 : 2, rows, targets) +
                   float_bytes(attended, targets) + float_bytes(rows));
     }
-    if (candidates < keys) {
-      selection::best_rows().declare(space, candidates);
-      space.count(static_cast<double>(keys) + float_bytes(candidates, targets));
+    space.count(float_bytes(rows, targets));
+    if (narrows) {
+      {
+        const workspace::phase sampling(space);
+        selection::best_rows().declare(space, candidates);
+        space.count(static_cast<double>(keys) + double_bytes(candidates));
+        space.count(float_bytes(sizes.queries, targets));
+        detail::declare_sampled(space, sizes, targets);
+      }
       detail::candidate_columns::declare(space, sizes, folds, rows, candidates);
     }
+    // Products with columns in fp32, and the targets they are made of weighted by them.
+    space.count(float_bytes(candidates, targets) + float_bytes(rows, targets));
   }
   space.count(float_bytes(candidates, targets));
-  if (candidates < keys) {
-    detail::candidate_columns::declare(space, sizes, folds, rows, candidates);
-  }
+  if (narrows) detail::candidate_columns::declare(space, sizes, folds, rows, candidates);
   detail::joint_buffers().declare(space, candidates, rows, targets, sweep);
   detail::declare_explained(space, candidates, rows, attended);
   {
@@ -157,7 +169,7 @@ inline void declare(workspace& space, const selection::joint& policy, const head
     selection::best_rows().declare(space, sweep);
     selection::best_rows().declare(space, sweep);
     space.count(float_bytes(3, sweep, rows) + float_bytes(sweep, sizes.budget));
-    if (!folds && candidates == keys) mass_columns::declare_columns(space, sizes, sweep);
+    if (!folds && !narrows) mass_columns::declare_columns(space, sizes, sweep);
     space.count(float_bytes(2 * sweep, targets));
   }
   fill_buffers().declare(space, keys, sizes.budget);

@@ -21,6 +21,8 @@
 #include "kvfit/selection/policies.hpp"
 #include "kvfit/selection/problem.hpp"
 #include "kvfit/selection/ranking.hpp"
+#include "kvfit/selection/sampled_products.hpp"
+#include "kvfit/selection/searched_keys.hpp"
 #include "kvfit/selection/sketched_columns.hpp"
 #include "kvfit/selection/target_columns.hpp"
 #include "kvfit/simd/accumulate.hpp"
@@ -30,11 +32,6 @@
 
 namespace kvfit::detail {
 inline namespace KVFIT_ISA {
-
-/// How many rows are chosen by attention alone.
-inline index_t rows_by_attention(const selection::joint& policy, index_t budget) noexcept {
-  return static_cast<index_t>(std::floor(policy.attention_share * static_cast<double>(budget)));
-}
 
 /// `scores` of the rows of a problem times their prior; −∞ where that is 0, behind every row that
 /// no query sees.
@@ -46,20 +43,6 @@ inline vector times_prior(const vector& scores, const selection::joint& policy, 
     out[row] = factors[row] > 0 ? out[row] * factors[row] : -std::numeric_limits<float>::infinity();
   }
   return out;
-}
-
-/// The search looks among as many keys at least: among fewer it takes little time.
-inline constexpr index_t least_candidates = 2048;
-
-/// How many keys the search looks among; all of them where that saves little.
-inline index_t search_candidates(const selection::joint& policy, index_t keys,
-                                 index_t budget) noexcept {
-  const index_t searched = budget - rows_by_attention(policy, budget);
-  const double wanted =
-      (std::max)(static_cast<double>(policy.candidates) * static_cast<double>(searched),
-                 static_cast<double>(least_candidates));
-  const bool narrows = policy.candidates > 0 && wanted < 0.75 * static_cast<double>(keys);
-  return narrows ? static_cast<index_t>(wanted) : keys;
 }
 
 /// What a `joint_search` keeps for the keys that it looks among.
@@ -116,20 +99,21 @@ class joint_search : private joint_buffers {
   joint_search(const selection_problem& problem, const selection::joint& policy, index_t folded)
       : problem_(problem),
         policy_(policy),
+        among_(search_candidates(policy, problem.cache.keys.rows(), problem.budget)),
         targets_(problem, policy.mass_weight, policy.weighting),
-        full_(problem, mass_weighting::relative, &targets_.row_weights()),
-        all_(full_, folded, problem.memory_cap),
+        full_(problem, mass_weighting::relative, &targets_.row_weights(), use()),
+        all_(full_, folded, problem.memory_cap, use()),
         columns_(all_),
         sweep_((std::min)(policy.sweep, all_.keys())),
         is_open_(static_cast<std::size_t>(all_.keys()), 1) {
     for (index_t row = 0; row < all_.keys(); ++row) {
       if (!problem.may_keep(row)) is_open_[static_cast<std::size_t>(row)] = 0;
     }
-    out_.report.recomputed = !full_.is_stored() && !all_.is_folded();
+    out_.report.recomputed = !narrows() && !full_.is_stored() && !all_.is_folded();
   }
 
   result<selected_rows> run() {
-    start();
+    basis_ = picked_basis(problem_.budget, all_.rows());
     if (const auto ok = take_most_attended(); !ok) return ok.error();
     if (const auto ok = begin_search(); !ok) return ok.error();
     while (size() < problem_.budget) {
@@ -149,8 +133,11 @@ class joint_search : private joint_buffers {
       }
     }
     if (size() < problem_.budget) {
+      const vector& attention = problem_.scores->importance;
+      const bool is_ranked = attention.size() == problem_.cache.keys.rows();
+      const vector& ranks = is_ranked ? attention : norms_;
       out_.report.filled = selection::fill_by_importance(
-          problem_, times_prior(norms_, policy_, problem_.first_row), is_open_, out_.positions);
+          problem_, times_prior(ranks, policy_, problem_.first_row), is_open_, out_.positions);
     }
     return std::move(out_);
   }
@@ -162,9 +149,10 @@ class joint_search : private joint_buffers {
 
   [[nodiscard]] index_t slots() const noexcept { return static_cast<index_t>(slots_.size()); }
 
-  void start() {
-    all_.squared_norms(norms_);
-    basis_ = picked_basis(problem_.budget, all_.rows());
+  /// Whether the search looks among some keys alone.
+  [[nodiscard]] bool narrows() const noexcept { return among_ < problem_.cache.keys.rows(); }
+  [[nodiscard]] column_use use() const noexcept {
+    return narrows() ? column_use::some : column_use::all;
   }
 
   /// The rows of most attention.
@@ -178,38 +166,44 @@ class joint_search : private joint_buffers {
     out_.positions.reserve(static_cast<std::size_t>(problem_.budget));
     for (const index_t row : out_.positions) is_open_[static_cast<std::size_t>(row)] = 0;
     out_.report.by_attention = size();
-    return span_columns(all_, out_.positions, norms_, basis_, problem_.stop);
+    return span_columns(all_, out_.positions, basis_, problem_.stop);
   }
 
-  /// What the keys explain beside the rows of most attention, and which of them to look among.
+  /// What the keys explain beside the rows of most attention.
   result<void> begin_search() {
-    all_.correlate(left_targets(), correlation_);
-    const index_t many = search_candidates(policy_, all_.keys(), problem_.budget);
-    if (many < all_.keys()) narrow(many);
+    const matrix left = left_targets();
+    if (narrows()) columns_.narrow(promising_keys(left));
+    columns_.squared_norms(norms_);
+    columns_.correlate(left, correlation_);
     allocate_buffers(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.length(),
                      targets(), sweep_);
     for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &along_pending_, &explained_}) {
       std::fill_n(one->data(), one->size(), 0.0F);
     }
-    for (index_t k = 0; k < columns_.keys(); ++k) residual_norm_sq_[k] = norms_[columns_.row(k)];
+    std::copy_n(norms_.data(), norms_.size(), residual_norm_sq_.data());
     measure_correlation();
     return subtract_explained(columns_, basis_, problem_.threads, problem_.stop, residual_norm_sq_);
   }
 
-  /// Goes on with `many` keys: a third of them those that would explain most if all of their column
-  /// were new (a lower bound of what they do explain), the others those of the largest columns,
-  /// which few queries may ask for.
-  void narrow(index_t many) {
-    selection::best_rows best(many / 3);
-    for (index_t row = 0; row < all_.keys(); ++row) {
-      if (is_open_[static_cast<std::size_t>(row)] == 0 || !(norms_[row] > 0)) continue;
-      const float* const of = row_of(correlation_, row);
-      const float gained = simd::dot32(of, of, targets()) / norms_[row] * prior_of(row);
-      best.offer(row, static_cast<double>(gained));
+  /// The keys to look among: half of them those that would explain most of `left` if all of their
+  /// column were new (a lower bound of what they do explain), estimated from some of the queries;
+  /// the others those of the highest attention, which few queries may ask for.
+  [[nodiscard]] std::vector<index_t> promising_keys(const matrix& left) const {
+    const index_t keys = problem_.cache.keys.rows();
+    selection::best_rows best(among_ / 2);
+    {
+      const sampled_products found =
+          multiply_sampled(problem_, &targets_.row_weights(), all_.unfold(left), true);
+      for (index_t row = 0; row < keys; ++row) {
+        if (is_open_[static_cast<std::size_t>(row)] == 0 || !(found.norm_sq[row] > 0)) continue;
+        const float* const of = row_of(found.products, row);
+        const float gained = simd::dot32(of, of, left.cols()) / found.norm_sq[row] * prior_of(row);
+        best.offer(row, static_cast<double>(gained));
+      }
     }
     std::vector<char> is_candidate(is_open_.size(), 0);
     std::vector<index_t> rows;
-    rows.reserve(static_cast<std::size_t>(many));
+    rows.reserve(static_cast<std::size_t>(among_));
     const auto take = [&] {
       for (const selection::ranked_row& one : best.sorted()) {
         is_candidate[static_cast<std::size_t>(one.row)] = 1;
@@ -217,21 +211,16 @@ class joint_search : private joint_buffers {
       }
     };
     take();
-    best.restart(many - static_cast<index_t>(rows.size()));
-    for (index_t row = 0; row < all_.keys(); ++row) {
+    best.restart(among_ - static_cast<index_t>(rows.size()));
+    for (index_t row = 0; row < keys; ++row) {
       const auto at = static_cast<std::size_t>(row);
-      if (is_open_[at] == 0 || is_candidate[at] != 0 || !(norms_[row] > 0)) continue;
-      best.offer(row, static_cast<double>(norms_[row] * prior_of(row)));
+      const float attention = problem_.scores->importance[row];
+      if (is_open_[at] == 0 || is_candidate[at] != 0 || !(attention > 0)) continue;
+      best.offer(row, static_cast<double>(attention * prior_of(row)));
     }
     take();
     std::sort(rows.begin(), rows.end());
-    matrix some(static_cast<index_t>(rows.size()), targets());
-    for (index_t k = 0; k < some.rows(); ++k) {
-      std::copy_n(row_of(correlation_, rows[static_cast<std::size_t>(k)]), targets(),
-                  row_of(some, k));
-    }
-    correlation_ = std::move(some);
-    columns_.narrow(std::move(rows));
+    return rows;
   }
 
   /// What the caller knows of a row.
@@ -273,7 +262,7 @@ class joint_search : private joint_buffers {
   [[nodiscard]] float gain(index_t j) const {
     const index_t row = columns_.row(j);
     if (is_open_[static_cast<std::size_t>(row)] == 0 ||
-        !(residual_norm_sq_[j] > dependent_share * norms_[row]))
+        !(residual_norm_sq_[j] > dependent_share * norms_[j]))
       return 0;
     const float gained = score_[j] / residual_norm_sq_[j];
     return policy_.prior.empty() ? gained : gained * prior_of(row);
@@ -372,13 +361,14 @@ class joint_search : private joint_buffers {
   }
 
   void pick(index_t slot) {
-    const index_t row = columns_.row(slots_[static_cast<std::size_t>(slot)]);
+    const index_t key = slots_[static_cast<std::size_t>(slot)];
+    const index_t row = columns_.row(key);
     slots_[static_cast<std::size_t>(slot)] = -1;
     const float* column = row_of(orthogonal_, slot);
     const double length_sq = simd::squared_norm(column, orthogonal_.cols());
     const auto length = static_cast<float>(std::sqrt(length_sq));
     is_open_[static_cast<std::size_t>(row)] = 0;
-    if (!(length * length > dependent_share * norms_[row]))
+    if (!(length * length > dependent_share * norms_[key]))
       return;  // what is left of it is rounding
     const float scale = 1 / length;
     basis_.append(column, scale);
@@ -430,13 +420,14 @@ class joint_search : private joint_buffers {
 
   selection_problem problem_;
   const selection::joint& policy_;
+  index_t among_;  // keys that the search looks among
   target_columns targets_;
   mass_columns full_;
   sketched_columns all_;
   candidate_columns columns_;
   index_t sweep_;
   std::vector<char> is_open_;  // by rows of the problem
-  vector norms_;               // ‖a_j‖², by rows of the problem
+  vector norms_;               // ‖a_j‖²
   matrix correlation_;         // keys × (1 + d_v): G as of the last sweep
   picked_basis basis_;
   index_t pending_ = 0;  // picks since the last sweep

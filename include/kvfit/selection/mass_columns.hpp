@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -29,10 +30,16 @@ struct column_part {
   [[nodiscard]] const float* row(index_t key) const noexcept { return data + key * count; }
 };
 
+/// Which columns a user of `mass_columns` asks for: those of all keys again and again, or those of
+/// some keys by their numbers. For some, none are stored but for those of the score pass.
+enum class column_use : std::uint8_t { all, some };
+
 /// Whether `mass_columns` of these sizes has all columns at hand.
-inline bool stores_mass_columns(const head_sizes& sizes) noexcept {
+inline bool stores_mass_columns(const head_sizes& sizes,
+                                column_use use = column_use::all) noexcept {
   return sizes.has_exponentials ||
-         float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(sizes.memory_cap);
+         (use == column_use::all &&
+          float_bytes(sizes.queries, sizes.keys) <= static_cast<double>(sizes.memory_cap));
 }
 
 /// What `mass_columns` works in.
@@ -42,9 +49,9 @@ struct mass_column_buffers {
   vector weights;  ///< of a residual
   matrix columns;  ///< what is stored here, or a panel: keys × queries
 
-  void declare(workspace& space, const head_sizes& sizes) {
+  void declare(workspace& space, const head_sizes& sizes, column_use use) {
     space.add_vectors(sizes.queries, factor, target, weights);
-    if (sizes.has_exponentials) return;
+    if (sizes.has_exponentials || use == column_use::some) return;
     const bool stores = stores_mass_columns(sizes);
     space.add(columns, sizes.keys, stores ? sizes.queries : largest_panel(sizes, sizes.keys));
   }
@@ -58,14 +65,15 @@ struct mass_column_buffers {
 /// a row; f enters every product from the queries' side.
 class mass_columns {
  public:
-  /// `row_weights`: n factors on top of f, or null.
+  /// `row_weights`: n factors on top of f, or null. For `column_use::some`, only what is said of
+  /// some keys may be called where columns are not stored.
   mass_columns(const selection_problem& problem, mass_weighting weighting,
-               const vector* row_weights = nullptr)
+               const vector* row_weights = nullptr, column_use use = column_use::all)
       : problem_(problem),
         source_(problem.cache, problem.queries, problem.rule),
         panels_(cut_panels(problem.queries, panel_rows(problem.cache.keys.rows()))) {
     const head_sizes sizes = sizes_of_problem(problem);
-    allocate_buffers(own_, sizes);
+    allocate_buffers(own_, sizes, use);
     const index_t n = sizes.queries;
     for (index_t i = 0; i < n; ++i) {
       const mass_row row = weighted_mass_row(*problem.scores, i, weighting);
@@ -81,14 +89,15 @@ class mass_columns {
       }
       return;
     }
-    if (!stores_mass_columns(sizes)) return;
+    if (!stores_mass_columns(sizes, use)) return;
     for (const query_panel& part : panels_) fill(part, own_.columns.data() + part.offset, n);
     stored_ = own_.columns.data();
   }
 
   /// All but what `correlate` of a matrix and `columns` hold besides.
-  static void declare(workspace& space, const head_sizes& sizes) {
-    mass_column_buffers().declare(space, sizes);
+  static void declare(workspace& space, const head_sizes& sizes, column_use use = column_use::all) {
+    mass_column_buffers().declare(space, sizes, use);
+    if (use == column_use::some) return;
     logit_sizes logits = logit_sizes_of(sizes, sizes.keys);
     logits.precision = precision_kind::fp32;
     declare_logits(space, logits);
@@ -96,11 +105,12 @@ class mass_columns {
     space.count(double_bytes(logits.panel) + float_bytes(sizes.queries));  // sums; signs times f
   }
   /// What `columns` of `many` rows holds besides, its result included.
-  static void declare_columns(workspace& space, const head_sizes& sizes, index_t many) {
+  static void declare_columns(workspace& space, const head_sizes& sizes, index_t many,
+                              column_use use = column_use::all) {
     space.count(float_bytes(many, sizes.queries));
-    if (stores_mass_columns(sizes)) return;
-    declare_row_logits(space, sizes, many);
-    space.count(float_bytes(many, sizes.depth) + double_bytes(sizes.queries));
+    if (stores_mass_columns(sizes, use)) return;
+    declare_logits_by_key(space, sizes, many);
+    space.count(double_bytes(sizes.queries));
   }
 
   [[nodiscard]] bool is_stored() const noexcept { return stored_ != nullptr; }
@@ -259,10 +269,7 @@ class mass_columns {
       }
       return out;
     }
-    const matrix logits = row_logits(problem_.cache, problem_.queries, problem_.rule, rows);
-    for (index_t i = 0; i < n; ++i) {
-      for (index_t k = 0; k < count; ++k) out(k, i) = logits(i, k);
-    }
+    logits_by_key(problem_.cache, problem_.queries, problem_.rule, rows, out.data());
     exponentiate(0, n, out.data(), n, count);
     return out;
   }

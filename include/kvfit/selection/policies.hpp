@@ -29,10 +29,10 @@ struct joint {
   double attention_share = 0.85;
   /// f_i ∝ 1/‖o_i‖ (errors count relative to the outputs), or 1.
   output_weighting weighting = output_weighting::absolute;
-  /// Keys that the search looks among, for each row it chooses, ≥ 0: a third of them those that
+  /// Keys that the search looks among, for each row it chooses, ≥ 0: half of them those that
   /// would explain most beside the rows by attention if nothing of their columns were explained
-  /// yet, the others those of the largest columns. 2,048 at least; all where these come near all,
-  /// and for 0.
+  /// yet, by a quarter of the queries; the others those of the highest attention. 2,048 at least;
+  /// all where these come near all, and for 0. Among some, no n × T numbers are ever held.
   index_t candidates = 12;
   /// Keys whose columns are examined in one sweep, 1 … 256. Picks do not depend on it but for
   /// rounding; speed does.

@@ -26,9 +26,9 @@ struct sketch_buffers {
   vector signs;
   matrix folded;  ///< T × rows
 
-  void declare(workspace& space, index_t queries, index_t keys, index_t rows) {
+  void declare(workspace& space, index_t queries, index_t keys, index_t rows, column_use use) {
     space.add(signs, queries);
-    space.add(folded, keys, rows);
+    if (use == column_use::all) space.add(folded, keys, rows);
   }
 };
 
@@ -38,16 +38,20 @@ struct sketch_buffers {
 /// 2004). What is chosen by inner products can be chosen on the sketch at n / rows of the cost.
 ///
 /// With `rows` of 0, n or more, or where T · `rows` floats exceed the cap, nothing is folded and
-/// every use goes to `full`, which must outlive this.
+/// every use goes to `full`, which must outlive this. For `column_use::some` columns are folded as
+/// they are asked for, whatever the cap, and only `columns` may be called.
 class sketched_columns {
  public:
-  sketched_columns(mass_columns& full, index_t rows, index_t memory_cap) : full_(full) {
-    if (!folds_columns(rows, full.queries(), full.keys(), memory_cap)) return;
+  sketched_columns(mass_columns& full, index_t rows, index_t memory_cap,
+                   column_use use = column_use::all)
+      : full_(full), use_(use) {
+    const index_t kept = use == column_use::all ? full.keys() : 0;
+    if (!folds_columns(rows, full.queries(), kept, memory_cap)) return;
     rows_ = rows;
-    allocate_buffers(own_, full.queries(), full.keys(), rows);
+    allocate_buffers(own_, full.queries(), full.keys(), rows, use);
     random_source random(0);  // what is drawn matters as little as in a hash
     for (float& sign : own_.signs) sign = (random.next() >> 63U) != 0 ? 1.0F : -1.0F;
-    full.fold(own_.signs, rows_, own_.folded);
+    if (use == column_use::all) full.fold(own_.signs, rows_, own_.folded);
   }
 
   [[nodiscard]] bool is_folded() const noexcept { return rows_ > 0; }
@@ -65,6 +69,20 @@ class sketched_columns {
     for (index_t i = 0; i < targets.rows(); ++i) {
       simd::subtract_scaled(out.data() + (i % rows_) * many, -own_.signs[i],
                             targets.data() + i * many, many);
+    }
+    return out;
+  }
+
+  /// Sᵀ of what is folded (rows() × m): n × m, whose products with columns that are not folded are
+  /// those of `of` with the folded ones.
+  [[nodiscard]] matrix unfold(const matrix& of) const {
+    if (!is_folded()) return of;
+    const index_t many = of.cols();
+    matrix out(full_.queries(), many);
+    for (index_t i = 0; i < out.rows(); ++i) {
+      const float* const from = of.data() + (i % rows_) * many;
+      float* const to = out.data() + i * many;
+      for (index_t c = 0; c < many; ++c) to[c] = own_.signs[i] * from[c];
     }
     return out;
   }
@@ -101,6 +119,7 @@ class sketched_columns {
   /// The columns of the keys numbered `which`, a row each.
   [[nodiscard]] matrix columns(std::span<const index_t> which) const {
     if (!is_folded()) return full_.columns(which);
+    if (use_ == column_use::some) return folded(full_.columns(which));
     matrix out(static_cast<index_t>(which.size()), rows_);
     for (std::size_t k = 0; k < which.size(); ++k) {
       std::copy_n(own_.folded.data() + which[k] * rows_, rows_,
@@ -110,7 +129,21 @@ class sketched_columns {
   }
 
  private:
+  /// Columns of `of`, a row each, folded in the order in which `mass_columns::fold` does.
+  [[nodiscard]] matrix folded(const matrix& of) const {
+    matrix out(of.rows(), rows_);
+    std::fill_n(out.data(), out.size(), 0.0F);
+    for (index_t k = 0; k < of.rows(); ++k) {
+      for (index_t i = 0; i < of.cols(); i += rows_) {
+        simd::add_products(out.data() + k * rows_, of.data() + k * of.cols() + i,
+                           own_.signs.data() + i, (std::min)(rows_, of.cols() - i));
+      }
+    }
+    return out;
+  }
+
   mass_columns& full_;
+  column_use use_;
   index_t rows_ = 0;  // 0: not folded
   sketch_buffers own_;
 };
