@@ -13,39 +13,6 @@ namespace {
 using kvfit::errc;
 using kvfit::error;
 
-/// Of the layers that are compacted; those that see a window alone stay as they are.
-kvfit::cache_queries queries_of(const prepared_document& document, const graph_tap& tap,
-                                const kvfit::cache_view& cache) {
-  kvfit::cache_queries all;
-  for (const layer_capture& capture : document.queries) {
-    const bool is_compacted =
-        std::any_of(cache.layers.begin(), cache.layers.end(),
-                    [&](const kvfit::cache_layer& l) { return l.number == capture.layer; });
-    if (!is_compacted) continue;
-    const layer_attention& seen = tap.layers()[static_cast<std::size_t>(capture.layer)];
-    kvfit::layer_queries& layer = all.emplace_back();
-    layer.layer = capture.layer;
-    for (std::size_t h = 0; h < capture.heads.size(); ++h) {
-      kvfit::query_block block(capture.heads[h], document.query_position,
-                               seen.slope(static_cast<index_t>(h)));
-      block.position_step = document.query_step;
-      if (!document.positions.empty()) block.positions = document.positions;
-      if (!seen.sinks.empty()) block.sink_logit = seen.sinks[h];
-      layer.heads.push_back(block);
-    }
-  }
-  return all;
-}
-
-/// Rows are rounded to the cache's type while they are fitted, where keys and values have one and
-/// each number stands alone. Others are rounded when they are written: rows kept as they are keep
-/// their bytes.
-kvfit::dtype storage_of(const session_options& options) {
-  if (options.keys != options.values) return kvfit::dtype::fp32;
-  if (options.keys == GGML_TYPE_F16) return kvfit::dtype::fp16;
-  return options.keys == GGML_TYPE_BF16 ? kvfit::dtype::bf16 : kvfit::dtype::fp32;
-}
-
 index_t rows_at(index_t rows, double ratio) {
   return static_cast<index_t>(static_cast<double>(rows) / ratio);
 }
@@ -165,7 +132,9 @@ result<kvfit::compacted_cache> compact(session& model, const prepared_document& 
   if (!plan.with_bias) asked.head = kvfit::presets::without_bias(asked.head);
   asked.head.storage.rows = storage_of(model.options());
   if (plan.copies_failed) asked.fallback = kvfit::head_fallback::copies;
-  const auto queries = queries_of(document, model.tap(), cache->view);
+  const auto queries =
+      queries_of(document.queries, model.tap().layers(), cache->view,
+                 {document.query_position, document.query_step, document.positions});
   return kvfit::compact_cache(cache->view, queries, asked, pool);
 }
 

@@ -572,4 +572,27 @@ bool graph_tap::on_node(ggml_tensor* node, bool is_asked, void* tap) {
   return !self.cause_;
 }
 
+kvfit::cache_queries queries_of(const layer_captures& captures,
+                                const std::vector<layer_attention>& layers,
+                                const kvfit::cache_view& cache, const capture_positions& where) {
+  kvfit::cache_queries all;
+  for (const layer_capture& capture : captures) {
+    const bool is_compacted =
+        std::any_of(cache.layers.begin(), cache.layers.end(),
+                    [&](const kvfit::cache_layer& l) { return l.number == capture.layer; });
+    if (!is_compacted) continue;
+    const layer_attention& seen = layers[static_cast<std::size_t>(capture.layer)];
+    kvfit::layer_queries& layer = all.emplace_back();
+    layer.layer = capture.layer;
+    for (std::size_t h = 0; h < capture.heads.size(); ++h) {
+      kvfit::query_block block(capture.heads[h], where.first, seen.slope(static_cast<index_t>(h)));
+      block.position_step = where.step;
+      block.positions = where.positions;
+      if (!seen.sinks.empty()) block.sink_logit = seen.sinks[h];
+      layer.heads.push_back(block);
+    }
+  }
+  return all;
+}
+
 }  // namespace llama_cpp

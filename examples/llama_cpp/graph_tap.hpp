@@ -8,10 +8,12 @@
 #include <cstddef>
 #include <map>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kvfit/attention/inputs.hpp"
 #include "kvfit/attention/rope.hpp"
+#include "kvfit/cache/cache_view.hpp"
 #include "kvfit/cache/engine_bias.hpp"
 #include "kvfit/core/index.hpp"
 #include "kvfit/core/matrix.hpp"
@@ -71,6 +73,19 @@ struct layer_capture {
   std::vector<matrix> heads;
 };
 using layer_captures = std::vector<layer_capture>;
+
+/// Where captured queries stand: row i at first + i · step, or at positions[i] where there are any.
+struct capture_positions {
+  index_t first = 0;
+  index_t step = 1;
+  std::span<const index_t> positions = {};
+};
+
+/// Captured queries of the layers that `cache` has; those of others, which see a window alone, are
+/// left out. `layers` as the tap has seen them. All must outlive it.
+kvfit::cache_queries queries_of(const layer_captures& captures,
+                                const std::vector<layer_attention>& layers,
+                                const kvfit::cache_view& cache, const capture_positions& where);
 
 /// An evaluation callback (`cb_eval` of llama_context_params) that finds attention by what it
 /// reads: the product whose first factor is a view of "cache_k_l<layer>", and the softmax or the

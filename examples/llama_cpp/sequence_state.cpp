@@ -253,7 +253,8 @@ void put(std::vector<std::byte>& to, Number value) {
 
 /// The last `cells` cells by position, as they are written: for what reads on, all of them are
 /// before it.
-void put_cells(std::vector<std::byte>& to, const sequence_state& like, index_t cells) {
+void put_cells(std::vector<std::byte>& to, const sequence_state& like, index_t cells,
+               index_t moved_back) {
   const state_cache& cache = like.global;
   std::vector<std::size_t> order(cache.positions.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -267,6 +268,8 @@ void put_cells(std::vector<std::byte>& to, const sequence_state& like, index_t c
     const auto first =
         like.bytes.begin() + static_cast<std::ptrdiff_t>(cache.records + cell * size);
     to.insert(to.end(), first, first + static_cast<std::ptrdiff_t>(size));
+    const auto position = static_cast<std::int32_t>(cache.positions[cell] - moved_back);
+    std::memcpy(to.data() + to.size() - size, &position, sizeof position);
   }
 }
 
@@ -299,7 +302,7 @@ void put_layers(std::vector<std::byte>& to, const state_cache& like, index_t cel
 
 /// Metadata as `like` has them, for fewer cells; keys and values 0. What stands behind the global
 /// layers' cache is copied.
-std::vector<std::byte> blank_like(const sequence_state& like, index_t cells) {
+std::vector<std::byte> blank_like(const sequence_state& like, index_t cells, index_t moved_back) {
   std::vector<std::byte> bytes(like.bytes.begin(),
                                like.bytes.begin() + static_cast<std::ptrdiff_t>(header_size));
   put(bytes, static_cast<std::uint32_t>(like.global.streams));
@@ -307,7 +310,7 @@ std::vector<std::byte> blank_like(const sequence_state& like, index_t cells) {
     const bool is_here = s == like.global.stream;
     put(bytes, static_cast<std::uint32_t>(is_here ? cells : 0));
     if (!is_here) continue;
-    put_cells(bytes, like, cells);
+    put_cells(bytes, like, cells, moved_back);
     put_layers(bytes, like.global, cells);
   }
   bytes.insert(bytes.end(), like.bytes.begin() + static_cast<std::ptrdiff_t>(like.global.end),
@@ -440,7 +443,7 @@ result<state_rows> rows_of(const sequence_state& state, const state_cache& cache
 }
 
 result<sequence_state> compact_state(const sequence_state& full,
-                                     const kvfit::compacted_cache& compact) {
+                                     const kvfit::compacted_cache& compact, index_t moved_back) {
   if (compact.layers.size() != full.global.layers.size()) {
     return error{errc::shape_mismatch, "layers", static_cast<index_t>(compact.layers.size()),
                  static_cast<index_t>(full.global.layers.size()), "all layers share their cells"};
@@ -452,7 +455,10 @@ result<sequence_state> compact_state(const sequence_state& full,
   if (cells > full.cells()) {
     return error{errc::shape_mismatch, "cells", cells, full.cells(), "more than there were"};
   }
-  auto state = read_state(blank_like(full, cells), full.form);
+  if (moved_back < 0 || moved_back > full.end_position() - cells) {
+    return error{errc::invalid_position, "moved_back", moved_back, full.end_position() - cells};
+  }
+  auto state = read_state(blank_like(full, cells, moved_back), full.form);
   if (!state) return state;
   for (std::size_t l = 0; l < compact.layers.size(); ++l) {
     const kvfit::compacted_layer& layer = compact.layers[l];

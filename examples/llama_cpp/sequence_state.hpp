@@ -121,12 +121,13 @@ result<state_rows> rows_of(const sequence_state& state, const state_cache& cache
 /// ones, too; others are quantised as ggml does. Cells are said to stand where the last ones of
 /// `full` did, so that what is read next stands where it always would have and sees all of them:
 /// llama.cpp uses a cell's position for causality and for ALiBi, which `session::put_back` makes up
-/// for.
+/// for. `moved_back`: they stand so many positions before that, where what is read next will, too.
 ///
-/// Errors: `shape_mismatch` where layers, heads or widths differ; `storage_overflow` for a number
-/// that the cache's type can't hold; those of `read_state`.
+/// Errors: `invalid_position` where that would be before 0; `shape_mismatch` where layers, heads or
+/// widths differ; `storage_overflow` for a number that the cache's type can't hold; those of
+/// `read_state`.
 result<sequence_state> compact_state(const sequence_state& full,
-                                     const kvfit::compacted_cache& compact);
+                                     const kvfit::compacted_cache& compact, index_t moved_back = 0);
 
 /// The keys of cells 0 … cells − 1 as bytes, [cells, bytes a cell].
 std::vector<std::byte> key_bytes(const sequence_state& state, const state_cache& cache,

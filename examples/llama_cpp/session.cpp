@@ -60,26 +60,7 @@ void add_alibi(const kvfit::compacted_layer& layer, const layer_attention& seen,
   }
 }
 
-result<void> check_without_bias(const kvfit::compacted_layer& layer, const layer_attention& seen,
-                                index_t cells) {
-  if (seen.alibi != 0) {
-    return error{errc::invalid_option, "bias", layer.number, error::none,
-                 "ALiBi: cells do not stand where their keys do, and biases make up for it"};
-  }
-  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
-    if (layer.rows(h) == cells) continue;
-    return error{errc::invalid_option, "rows", layer.rows(h), cells,
-                 "heads of different lengths need a bias to hide what they do not fill"};
-  }
-  if (layer.bias.isZero(0)) return {};
-  return error{errc::invalid_option, "bias", layer.number, error::none,
-               "a fitted bias can't be left out: fit without one"};
-}
-
-}  // namespace
-
-result<std::unique_ptr<session>> session::open(const std::filesystem::path& path,
-                                               const session_options& options) {
+result<void> check_session(const session_options& options) {
   if (!is_cache_type(options.keys) || !is_cache_type(options.values)) {
     return error{errc::invalid_option, "keys, values", error::none, error::none,
                  "must be f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1 or iq4_nl"};
@@ -101,20 +82,62 @@ result<std::unique_ptr<session>> session::open(const std::filesystem::path& path
     return error{errc::invalid_option, "sequences", options.sequences, most_sequences};
   }
   if (options.threads < 1) return error{errc::invalid_option, "threads", options.threads, 1};
+  return {};
+}
 
+result<void> check_without_bias(const kvfit::compacted_layer& layer, const layer_attention& seen,
+                                index_t cells) {
+  if (seen.alibi != 0) {
+    return error{errc::invalid_option, "bias", layer.number, error::none,
+                 "ALiBi: cells do not stand where their keys do, and biases make up for it"};
+  }
+  for (std::size_t h = 0; h < layer.heads.size(); ++h) {
+    if (layer.rows(h) == cells) continue;
+    return error{errc::invalid_option, "rows", layer.rows(h), cells,
+                 "heads of different lengths need a bias to hide what they do not fill"};
+  }
+  if (layer.bias.isZero(0)) return {};
+  return error{errc::invalid_option, "bias", layer.number, error::none,
+               "a fitted bias can't be left out: fit without one"};
+}
+
+}  // namespace
+
+result<shared_model> load_model(const std::filesystem::path& path) {
   llama_log_set(only_errors, nullptr);
   ggml_backend_load_all();
   llama_backend_init();
-  std::unique_ptr<session> made(new session);
-  made->options_ = options;
-  llama_model_params model_params = llama_model_default_params();
-  model_params.n_gpu_layers = 0;
-  made->model_.reset(llama_model_load_from_file(path.string().c_str(), model_params));
-  if (!made->model_) {
+  llama_model_params params = llama_model_default_params();
+  params.n_gpu_layers = 0;
+  shared_model made(llama_model_load_from_file(path.string().c_str(), params),
+                    [](llama_model* model) { llama_model_free(model); });
+  if (!made) {
     return error{errc::file_unreadable, path.string(), error::none, error::none,
                  "llama.cpp does not load it"};
   }
-  if (const auto ok = check_architecture(made->model_.get()); !ok) return ok.error();
+  if (const auto ok = check_architecture(made.get()); !ok) return ok.error();
+  return made;
+}
+
+kvfit::dtype storage_of(const session_options& options) {
+  if (options.keys != options.values) return kvfit::dtype::fp32;
+  if (options.keys == GGML_TYPE_F16) return kvfit::dtype::fp16;
+  return options.keys == GGML_TYPE_BF16 ? kvfit::dtype::bf16 : kvfit::dtype::fp32;
+}
+
+result<std::unique_ptr<session>> session::open(const std::filesystem::path& path,
+                                               const session_options& options) {
+  if (const auto ok = check_session(options); !ok) return ok.error();
+  auto model = load_model(path);
+  if (!model) return model.error();
+  return open(std::move(*model), options);
+}
+
+result<std::unique_ptr<session>> session::open(shared_model model, const session_options& options) {
+  if (const auto ok = check_session(options); !ok) return ok.error();
+  std::unique_ptr<session> made(new session);
+  made->options_ = options;
+  made->model_ = std::move(model);
   llama_context_params params = llama_context_default_params();
   const index_t streams = options.is_unified ? 1 : options.sequences;
   params.n_ctx = static_cast<std::uint32_t>(options.cells * streams);
@@ -133,8 +156,8 @@ result<std::unique_ptr<session>> session::open(const std::filesystem::path& path
   params.no_perf = true;
   made->context_.reset(llama_init_from_model(made->model_.get(), params));
   if (!made->context_) {
-    return error{errc::out_of_memory, path.string(), options.cells, error::none,
-                 "llama.cpp makes no context of so many cells"};
+    return error{errc::out_of_memory, "cells", options.cells, error::none,
+                 "llama.cpp makes no context of so many"};
   }
   return made;
 }
@@ -155,6 +178,16 @@ result<std::vector<token>> session::tokens_of(std::string_view text, bool is_sta
   if (count < 0) return error{errc::invalid_option, "text", -count, space, "tokens"};
   tokens.resize(first + static_cast<std::size_t>(count));
   return tokens;
+}
+
+std::string session::piece_of(token each) const {
+  std::string text(32, '\0');
+  for (;;) {
+    const auto space = static_cast<std::int32_t>(text.size());
+    const auto size = llama_token_to_piece(vocab(), each, text.data(), space, 0, false);
+    text.resize(static_cast<std::size_t>(size < 0 ? -size : size));
+    if (size >= 0) return text;
+  }
 }
 
 std::string session::text_of(std::span<const token> tokens) const {
@@ -341,20 +374,21 @@ result<void> session::rewind(index_t sequence) {
   return set_state(placed->second, sequence);
 }
 
-result<void> session::put_back(const sequence_state& full, const kvfit::compacted_cache& compact,
-                               bool with_bias, index_t sequence) {
-  const auto small = compact_state(full, compact);
+result<placed_cache> place_cache(const sequence_state& full, const kvfit::compacted_cache& compact,
+                                 const std::vector<layer_attention>& layers, bool with_bias,
+                                 index_t moved_back) {
+  auto small = compact_state(full, compact, moved_back);
   if (!small) return small.error();
   sequence_bias biases{.stream = small->global.stream, .layers = {}};
   for (std::size_t l = 0; l < compact.layers.size(); ++l) {
     const kvfit::compacted_layer& layer = compact.layers[l];
-    if (layer.number >= static_cast<index_t>(tap_.layers().size())) {
+    if (layer.number >= static_cast<index_t>(layers.size())) {
       return error{errc::shape_mismatch, "layers", layer.number,
-                   static_cast<index_t>(tap_.layers().size()), "seen in the graph so far"};
+                   static_cast<index_t>(layers.size()), "seen in the graph so far"};
     }
-    const layer_attention& seen = tap_.layers()[static_cast<std::size_t>(layer.number)];
+    const layer_attention& seen = layers[static_cast<std::size_t>(layer.number)];
     if (!with_bias) {
-      if (const auto ok = check_without_bias(layer, seen, small->cells()); !ok) return ok;
+      if (const auto ok = check_without_bias(layer, seen, small->cells()); !ok) return ok.error();
       continue;
     }
     auto bias = kvfit::make_engine_bias(
@@ -366,9 +400,20 @@ result<void> session::put_back(const sequence_state& full, const kvfit::compacte
                              .bias = std::move(*bias),
                              .keys = key_bytes(*small, small->global, l)});
   }
-  if (const auto ok = load(*small, sequence); !ok) return ok;
-  if (with_bias) tap_.set_biases(sequence, std::move(biases));
+  return placed_cache{std::move(*small), std::move(biases)};
+}
+
+result<void> session::put(const placed_cache& placed, index_t sequence) {
+  if (const auto ok = load(placed.state, sequence); !ok) return ok;
+  if (!placed.biases.layers.empty()) tap_.set_biases(sequence, placed.biases);
   return {};
+}
+
+result<void> session::put_back(const sequence_state& full, const kvfit::compacted_cache& compact,
+                               bool with_bias, index_t sequence) {
+  const auto placed = place_cache(full, compact, tap_.layers(), with_bias);
+  if (!placed) return placed.error();
+  return put(*placed, sequence);
 }
 
 }  // namespace llama_cpp

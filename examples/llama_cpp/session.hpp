@@ -31,10 +31,39 @@ struct session_options {
   bool is_unified = false;           ///< sequences share their cells; else each has a stream
 };
 
-/// A model loaded from a GGUF file and a context of it. Runs on the CPU.
+/// A model that several sessions read.
+using shared_model = std::shared_ptr<llama_model>;
+
+/// Loads a GGUF file, no layer of it on a GPU. Errors: `file_unreadable`; `check_architecture`'s.
+result<shared_model> load_model(const std::filesystem::path& path);
+
+/// A compact cache as it is put in place: a sequence, and what is added to its logits.
+struct placed_cache {
+  sequence_state state;
+  sequence_bias biases;
+};
+
+/// A compact cache in place of `full`, the state that it was made of, for `session::put`. `layers`
+/// as the tap has seen them. Its cells stand `moved_back` positions before the last ones of `full`.
+/// Under ALiBi each bias makes up for its cell's position, which is not its key's. Without biases
+/// (`with_bias` false) heads must be of one length, biases all 0, and there must be no ALiBi.
+///
+/// Errors: those of `compact_state` and `make_engine_bias`; `shape_mismatch` for a layer that was
+/// not seen; `invalid_option` where a bias would be needed.
+result<placed_cache> place_cache(const sequence_state& full, const kvfit::compacted_cache& compact,
+                                 const std::vector<layer_attention>& layers, bool with_bias,
+                                 index_t moved_back = 0);
+
+/// Numbers of the type that kvfit rounds rows to while it fits them, where keys and values have one
+/// type and each number stands alone; else fp32: others are rounded when they are written.
+kvfit::dtype storage_of(const session_options& options);
+
+/// A model and a context of it. Runs on the CPU.
 class session {
  public:
-  /// Errors: `file_unreadable`; `invalid_option`; `check_architecture`'s.
+  /// Errors: `invalid_option`; `out_of_memory` where llama.cpp makes no context.
+  static result<std::unique_ptr<session>> open(shared_model model, const session_options& options);
+  /// The same of a model of its own, with the errors of `load_model`.
   static result<std::unique_ptr<session>> open(const std::filesystem::path& path,
                                                const session_options& options);
 
@@ -49,6 +78,9 @@ class session {
   /// Tokens of a text; `is_start` puts the model's BOS before it, where it has one. Text that looks
   /// like a control token is text.
   [[nodiscard]] result<std::vector<token>> tokens_of(std::string_view text, bool is_start) const;
+  /// The text of one token within a text: with the space that it begins with; none of a control
+  /// token. May end within a character of several bytes.
+  [[nodiscard]] std::string piece_of(token each) const;
   /// The text of tokens, control tokens left out.
   [[nodiscard]] std::string text_of(std::span<const token> tokens) const;
   [[nodiscard]] bool ends(token each) const { return llama_vocab_is_eog(vocab(), each); }
@@ -81,20 +113,20 @@ class session {
   /// since is forgotten, by recurrent layers and windows, too. `invalid_option` where nothing was.
   result<void> rewind(index_t sequence = 0);
 
-  /// Puts a compact cache in place of `full`, the state that it was made of, and adds its biases to
-  /// what the sequence reads from now on, until `load`. Under ALiBi each bias makes up for its
-  /// cell's position, which is not its key's. Without them (`with_bias` false) heads must be of one
-  /// length, biases all 0, and there must be no ALiBi.
-  ///
-  /// Errors: those of `compact_state`, `make_engine_bias` and `load`; `invalid_option` where a bias
-  /// would be needed.
+  /// `load`, and adds biases to what the sequence reads from now on, until `load`.
+  result<void> put(const placed_cache& placed, index_t sequence = 0);
+
+  /// `put` of `place_cache`, with the errors of both.
   result<void> put_back(const sequence_state& full, const kvfit::compacted_cache& compact,
                         bool with_bias, index_t sequence = 0);
 
+  /// What the bytes of this model's sequences are made of, once something was read.
+  [[nodiscard]] state_form form_of(index_t sequence = 0) const;
+  /// Says which layer of the model each layer of a state is, by the cache's own tensors, which must
+  /// hold its keys.
+  result<void> number_layers(sequence_state& state);
+
  private:
-  struct free_model {
-    void operator()(llama_model* model) const { llama_model_free(model); }
-  };
   struct free_context {
     void operator()(llama_context* context) const { llama_free(context); }
   };
@@ -103,12 +135,10 @@ class session {
   [[nodiscard]] const llama_vocab* vocab() const { return llama_model_get_vocab(model_.get()); }
   result<void> decode(std::span<const token> tokens, index_t position, index_t first_row,
                       index_t sequence, matrix& to, index_t& row);
-  [[nodiscard]] state_form form_of(index_t sequence) const;
-  result<void> number_layers(sequence_state& state);
   result<void> set_state(const sequence_state& state, index_t sequence);
 
   session_options options_;
-  std::unique_ptr<llama_model, free_model> model_;
+  shared_model model_;
   graph_tap tap_;  ///< the context calls it, so it must outlive the context
   std::unique_ptr<llama_context, free_context> context_;
   std::map<index_t, sequence_state> placed_;  ///< what `rewind` goes back to

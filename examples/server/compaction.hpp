@@ -44,7 +44,7 @@ struct compaction_policy {
 
 /// Judges by queries that no fit has seen.
 struct quality_gate {
-  double most_error = 0.3;  ///< relative
+  double most_error = 0.5;  ///< rms, relative, a mean of heads
 
   /// Why a compact cache is refused, or nothing.
   [[nodiscard]] std::optional<std::string> refuses(const compaction_report& report) const {

@@ -68,6 +68,8 @@ class engine {
                                              index_t position) = 0;
   /// Rows that the slot's cache has.
   [[nodiscard]] virtual index_t rows(index_t slot) const = 0;
+  /// Tokens that the slot can still read as it is: its cells and the model's positions may end.
+  [[nodiscard]] virtual index_t space(index_t slot) const = 0;
   virtual void clear(index_t slot) = 0;
 
   virtual outcome<std::vector<std::byte>> read_state(index_t slot) = 0;

@@ -422,6 +422,12 @@ void service::step(index_t number) {
     const auto left = static_cast<index_t>(asked.prompt.end() - first);
     next.assign(first, first + std::min(left, options_.step));
   }
+  if (static_cast<index_t>(next.size()) > engine_->space(number)) {
+    // What was read and said stays; a compaction may make space.
+    if (at.has_next) return finish(at, ending::length);
+    return fail(at, {fault::too_large, "the slot takes " + std::to_string(engine_->space(number)) +
+                                           " more tokens of the prompt"});
+  }
   auto logits = engine_->decode(number, next, static_cast<index_t>(at.tokens.size()));
   if (!logits) {
     // How much of them was read is not known: the conversation is read anew by its next prompt.

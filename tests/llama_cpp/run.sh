@@ -12,7 +12,8 @@ set -Eeuo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 folder=${1:-$project/build/llama_cpp}
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-packages="g++ ccache cmake ninja-build catch2 libeigen3-dev libxsimd-dev nlohmann-json3-dev libllama-dev"
+packages="g++ ccache cmake ninja-build catch2 libeigen3-dev libxsimd-dev nlohmann-json3-dev libllama-dev
+  libcpp-httplib-dev libcli11-dev pkgconf"
 jobs=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 say() { printf '\n==> %s\n' "$*"; }
@@ -56,7 +57,8 @@ in_root cmake -S /kvfit -B /build -G Ninja -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_CXX_FLAGS_RELEASE="-O1 -DNDEBUG" -DKVFIT_NATIVE=ON -DKVFIT_MPI=OFF \
   -DKVFIT_BUILD_TOOLS=OFF -DKVFIT_BUILD_BENCH=OFF -DKVFIT_TEST_MODULES=llama_cpp \
   -DKVFIT_COMPILED_ISAS=own -DKVFIT_WARNINGS_AS_ERRORS=ON -DCMAKE_CXX_COMPILER_LAUNCHER=ccache
-in_root cmake --build /build --parallel "$jobs" --target kvfit_llama kvfit_tests_llama_cpp
+in_root cmake --build /build --parallel "$jobs" --target kvfit_llama kvfit_server \
+  kvfit_tests_llama_cpp
 
 say "checks"
 in_root /build/tests/llama_cpp/kvfit_tests_llama_cpp

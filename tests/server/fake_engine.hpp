@@ -3,6 +3,7 @@
 /// it says shows whether a cache is what it was. What goes wrong is set by the test.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -30,6 +31,7 @@ struct fake_faults {
   std::atomic<bool> holds_fit = false;  ///< until it is false again, or the server stops
   std::atomic<double> error = 0.01;     ///< of a fit, held out
   std::atomic<int> decode_ms = 0;
+  std::atomic<server::index_t> most_rows = server::index_t{1} << 40;  ///< of a slot
 };
 
 class fake_engine final : public server::engine {
@@ -64,6 +66,9 @@ class fake_engine final : public server::engine {
   }
   index_t rows(index_t slot) const override {
     return static_cast<index_t>(rows_[static_cast<std::size_t>(slot)].size());
+  }
+  index_t space(index_t slot) const override {
+    return std::max<index_t>(0, faults_->most_rows - rows(slot));
   }
   void clear(index_t slot) override { of(slot).clear(); }
   outcome<std::vector<std::byte>> read_state(index_t slot) override {
