@@ -382,9 +382,12 @@ struct http_api::parts {
   [[nodiscard]] std::optional<failure> stranger(const Request& request) const {
     if (request.path == "/health") return {};
     if (!options.token.empty()) {
-      // The page itself holds nothing; what it asks for needs the token.
-      if (request.path == "/" && request.method == "GET") return {};
-      if (is_same(request.get_header_value("Authorization"), "Bearer " + options.token)) return {};
+      const std::string given = request.get_header_value("Authorization");
+      if (is_same(given, "Bearer " + options.token)) return {};
+      // A browser asks its user, and sends what he said whichever page makes it: to be read with,
+      // and no more.
+      const auto by_name = httplib::make_basic_authentication_header("kvfit", options.token);
+      if (request.method == "GET" && is_same(given, by_name.second)) return {};
       return failure{fault::unauthorised, "the token is missing or wrong"};
     }
     if (is_loopback(host_of(request.get_header_value("Host")))) return {};
@@ -396,6 +399,9 @@ struct http_api::parts {
       const auto why = stranger(request);
       if (!why) return httplib::Server::HandlerResponse::Unhandled;
       answer(to, *why);
+      if (!options.token.empty() && request.method == "GET") {
+        to.set_header("WWW-Authenticate", "Basic realm=\"kvfit\"");
+      }
       return httplib::Server::HandlerResponse::Handled;
     });
     http.set_error_handler([](const Request&, Response& to) {

@@ -12,8 +12,10 @@ namespace server {
 
 struct http_options {
   std::string host = "127.0.0.1";
-  int port = 8080;         ///< 0: any that is free
-  std::string token = {};  ///< needed of clients, but for /health; must be given beyond loopback
+  int port = 8080;  ///< 0: any that is free
+  /// Needed of clients for everything but /health; must be given beyond loopback. As a bearer
+  /// token, or, to read with a browser, as the password of the user "kvfit".
+  std::string token = {};
   std::size_t body_bytes = std::size_t{1} << 20U;
   std::chrono::milliseconds longest = std::chrono::minutes(5);  ///< of a request
   std::chrono::milliseconds read_timeout = std::chrono::seconds(10);

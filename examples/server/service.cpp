@@ -124,6 +124,11 @@ outcome<T> service::ordered(std::function<void(std::function<void(outcome<T>)>)>
     });
   }
   wake_.notify_all();
+  // A fit ends with its own patience first; what is saved or restored goes on, and nobody hears.
+  if (answered.wait_for(options_.patience + std::chrono::seconds(1)) != std::future_status::ready) {
+    metrics_.add(metrics::count::timed_out);
+    return failure{fault::timed_out, "the server did not come to it in time"};
+  }
   return answered.get();
 }
 
@@ -491,7 +496,6 @@ void service::begin_compaction(index_t number, const compaction_request& how, bo
 }
 
 void service::fit_caches() {
-  const kvfit::stop_when stop{.cancel = &stop_fits_};
   for (;;) {
     std::unique_lock lock(mutex_);
     wake_fits_.wait(lock, [&] { return is_stopping_ || !fits_.empty(); });
@@ -501,11 +505,15 @@ void service::fit_caches() {
     ++fitting_;
     lock.unlock();
     const auto start = clock::now();
+    const kvfit::stop_when stop{.cancel = &stop_fits_, .deadline = start + options_.patience};
     auto made =
         stop.is_due()
             ? outcome<std::unique_ptr<small_cache>>(failure{fault::cancelled, "the server stops"})
             : engine_->fit(*job.of, job.how, stop);
     const double seconds = seconds_since(start);
+    if (!made && made.why().what == fault::cancelled && clock::now() >= *stop.deadline) {
+      made = failure{fault::timed_out, "the fit took longer than the server's patience"};
+    }
     job.of.reset();
     lock.lock();
     fitted_.push_back({.job = std::move(job), .made = std::move(made), .seconds = seconds});

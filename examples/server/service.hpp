@@ -3,6 +3,7 @@
 /// engine and gives every slot a step in turn, another fits smaller caches in the meantime.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -28,6 +29,8 @@ struct service_options {
   index_t longest = index_t{1} << 20;     ///< tokens of a conversation in all
   index_t memory_cap = index_t{1} << 33;  ///< bytes of all caches
   index_t step = 128;                     ///< tokens of a prompt read at a time
+  /// Of a compaction, a save or a restore that somebody waits for, and of every fit.
+  std::chrono::milliseconds patience = std::chrono::minutes(5);
   compaction_policy automatic = {};
   quality_gate gate = {};
 };
@@ -68,7 +71,8 @@ class service {
   /// `too_large`; `not_found` for a slot that there is not; `overloaded`; `cancelled` while the
   /// server stops.
   outcome<std::shared_ptr<generation>> submit(generation_request asked);
-  /// Waits for the fit. `conflict` where the slot is in use, `refused` by the gate.
+  /// Waits for the fit, which is given up when patience ends: `timed_out`. `conflict` where the
+  /// slot is in use, `refused` by the gate.
   outcome<compaction_report> compact(index_t slot, const compaction_order& order);
   done save(index_t slot, std::string_view name);
   /// The slot keeps what it had where that fails.

@@ -78,6 +78,33 @@ bool comes(const service& of, Wanted wanted) {
 
 }  // namespace
 
+TEST_CASE("a slot that can read no more ends what it says, and refuses what it can't read whole",
+          "[server]") {
+  running server(1);
+  server.faults->most_rows = 20;
+  const heard said = say(*server.of, asked("0123456789", 64));
+  CHECK(said.last.how == ending::length);
+  CHECK(said.text.size() == 11);  // the last one was said and not read
+  const heard longer = say(*server.of, asked("01234567890123456789xyz", 4));
+  CHECK(longer.last.how == ending::failed);
+  CHECK(longer.last.why.what == fault::too_large);
+  server.faults->most_rows = 1000;
+  CHECK(say(*server.of, asked("0123456789", 4)).last.how == ending::length);
+}
+
+TEST_CASE("a fit that takes longer than the server's patience is given up", "[server]") {
+  service_options options;
+  options.patience = 50ms;
+  running server(1, options);
+  say(*server.of, asked("0123456789012345678901234567890123456789", 1));
+  server.faults->holds_fit = true;
+  const auto late = server.of->compact(0, {.how = {.target = 20}});
+  REQUIRE_FALSE(late);
+  CHECK(late.why().what == fault::timed_out);
+  server.faults->holds_fit = false;
+  CHECK(server.of->compact(0, {.how = {.target = 20}}));
+}
+
 TEST_CASE("a conversation goes on where it was, whichever slot it is in", "[service]") {
   running server(3);
   const auto first = say(*server.of, asked("Once", 5));
@@ -180,7 +207,7 @@ TEST_CASE("what the gate refuses leaves the conversation as it was, and says why
   options.automatic = {.trigger = 60, .target = 20, .protect_first = 0, .protect_recent = 0};
   running plain(1);
   const auto right = say(*plain.of, asked(std::string(50, 'a'), 100)).text;
-  for (const double error : {0.5, std::numeric_limits<double>::quiet_NaN(), -1.0}) {
+  for (const double error : {0.6, std::numeric_limits<double>::quiet_NaN(), -1.0}) {
     CAPTURE(error);
     running server(1, options);
     server.faults->error = error;
