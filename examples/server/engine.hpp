@@ -57,8 +57,9 @@ class engine {
   [[nodiscard]] virtual index_t slots() const = 0;      ///< any thread
   [[nodiscard]] virtual index_t row_bytes() const = 0;  ///< any thread; of one token's cache
 
-  /// Any thread.
-  [[nodiscard]] virtual outcome<std::vector<token>> tokens_of(std::string_view text) const = 0;
+  /// Any thread. `is_start`: of a conversation, which may begin with a token of its own.
+  [[nodiscard]] virtual outcome<std::vector<token>> tokens_of(std::string_view text,
+                                                              bool is_start) const = 0;
   /// Any thread. May end within a character of several bytes.
   [[nodiscard]] virtual std::string text_of(token each) const = 0;
   [[nodiscard]] virtual bool ends(token each) const = 0;  ///< any thread

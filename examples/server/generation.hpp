@@ -20,6 +20,8 @@ using clock = std::chrono::steady_clock;
 
 struct generation_request {
   std::vector<token> prompt;
+  /// The prompt is what comes next in the conversation that `slot` has, not all of it.
+  bool goes_on = false;
   index_t most = 128;      ///< tokens to be said
   double temperature = 0;  ///< 0: the likeliest token
   std::uint64_t seed = 0;

@@ -237,8 +237,9 @@ struct http_api::parts {
   parts(service& served, http_options given) : of(served), options(std::move(given)) {}
 
   void say(const Request& request, Response& to, bool is_chat) {
-    auto body = fields::of(request.body, {"model", "prompt", "messages", "max_tokens",
-                                          "temperature", "seed", "stream", "slot", "n", "user"});
+    auto body =
+        fields::of(request.body, {"model", "prompt", "messages", "max_tokens", "temperature",
+                                  "seed", "stream", "slot", "goes_on", "n", "user"});
     if (!body) return answer(to, body.why());
     generation_request asked;
     asked.most = body->whole("max_tokens", 128, of.options().longest);
@@ -250,6 +251,8 @@ struct http_api::parts {
     }
     if (body->whole("n", 1, 1) != 1) body->wrong("n", "must be 1");
     const bool is_stream = body->flag("stream");
+    asked.goes_on = body->flag("goes_on");
+    if (asked.goes_on && !asked.slot) body->wrong("goes_on", "needs a slot");
     body->text("model", "");
     body->text("user", "");
     std::string prompt;
@@ -267,7 +270,7 @@ struct http_api::parts {
       prompt = body->text("prompt", "");
     }
     if (body->mistake()) return answer(to, *body->mistake());
-    auto tokens = of.model().tokens_of(prompt);
+    auto tokens = of.model().tokens_of(prompt, !asked.goes_on);
     if (!tokens) return answer(to, tokens.why());
     asked.prompt = std::move(*tokens);
     const auto read = static_cast<index_t>(asked.prompt.size());

@@ -211,8 +211,8 @@ done llama_engine::learn() {
   return nothing{};
 }
 
-outcome<std::vector<token>> llama_engine::tokens_of(std::string_view text) const {
-  auto tokens = slots_.front().of->tokens_of(text, true);
+outcome<std::vector<token>> llama_engine::tokens_of(std::string_view text, bool is_start) const {
+  auto tokens = slots_.front().of->tokens_of(text, is_start);
   if (!tokens) return failure{fault::bad_request, tokens.error().message()};
   return std::move(*tokens);
 }

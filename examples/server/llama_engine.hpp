@@ -63,7 +63,8 @@ class llama_engine final : public engine {
   [[nodiscard]] std::string rule() const override { return rule_; }
   [[nodiscard]] index_t slots() const override { return static_cast<index_t>(slots_.size()); }
   [[nodiscard]] index_t row_bytes() const override { return row_bytes_; }
-  [[nodiscard]] outcome<std::vector<token>> tokens_of(std::string_view text) const override;
+  [[nodiscard]] outcome<std::vector<token>> tokens_of(std::string_view text,
+                                                      bool is_start) const override;
   [[nodiscard]] std::string text_of(token each) const override;
   [[nodiscard]] bool ends(token each) const override;
 

@@ -92,6 +92,9 @@ outcome<std::shared_ptr<generation>> service::submit(generation_request asked) {
                                          std::to_string(options_.longest)};
   }
   if (asked.slot && !is_number(*asked.slot)) return failure{fault::not_found, "no such slot"};
+  if (asked.goes_on && !asked.slot) {
+    return failure{fault::bad_request, "what goes on needs the slot of its conversation"};
+  }
   auto made = std::make_shared<generation>(std::move(asked));
   {
     const std::lock_guard lock(mutex_);
@@ -185,6 +188,7 @@ done service::put_in_place(index_t number, std::string_view name) {
   if (!put) return put;
   served_slot& at = slots_[static_cast<std::size_t>(number)];
   at.tokens = std::move(saved->tokens);
+  at.unread.reset();
   at.refused_at = 0;
   at.last_use = clock::now();
   metrics_.add(metrics::count::restores);
@@ -349,20 +353,33 @@ bool service::start(const std::shared_ptr<generation>& what) {
   if (!number) return false;
   served_slot& at = slots_[static_cast<std::size_t>(*number)];
   const auto& prompt = what->asked().prompt;
-  const bool goes_on = at.tokens.size() < prompt.size() && begins_with(prompt, at.tokens);
-  if (!goes_on) {
-    engine_->clear(*number);
-    at.tokens.clear();
-    at.refused_at = 0;
+  if (what->asked().goes_on) {
+    const auto length = static_cast<index_t>(at.tokens.size() + prompt.size());
+    if (at.tokens.empty()) {
+      what->fail({fault::not_found, "the slot has no conversation"});
+      return true;
+    }
+    if (length > options_.longest - what->asked().most) {
+      what->fail({fault::too_large, "the conversation would be longer than allowed"});
+      return true;
+    }
+    at.to_read.clear();
+    if (at.unread) at.to_read.push_back(*at.unread);
+    at.to_read.insert(at.to_read.end(), prompt.begin(), prompt.end());
+  } else {
+    const bool is_known = at.tokens.size() < prompt.size() && begins_with(prompt, at.tokens);
+    if (!is_known) forget(*number);
+    at.to_read.assign(prompt.begin() + static_cast<std::ptrdiff_t>(at.tokens.size()), prompt.end());
   }
-  const auto rows = static_cast<index_t>(prompt.size() - at.tokens.size()) + what->asked().most;
+  const auto rows = static_cast<index_t>(at.to_read.size()) + what->asked().most;
   if (!has_memory_for(*number, rows)) {
     metrics_.add(metrics::count::overloaded);
     what->fail({fault::overloaded, "the memory cap leaves no space for the request"});
     return true;
   }
   at.active = what;
-  at.read = at.tokens.size();
+  at.unread.reset();
+  at.read = 0;
   at.said = 0;
   at.has_next = false;
   at.random.seed(what->asked().seed);
@@ -382,6 +399,15 @@ void service::assign() {
     const std::lock_guard lock(mutex_);
     waiting_.erase(std::find(waiting_.begin(), waiting_.end(), each));
   }
+}
+
+/// The slot's conversation ends; the next prompt is read anew.
+void service::forget(index_t number) {
+  served_slot& at = slots_[static_cast<std::size_t>(number)];
+  engine_->clear(number);
+  at.tokens.clear();
+  at.unread.reset();
+  at.refused_at = 0;
 }
 
 void service::finish(served_slot& of, ending how) {
@@ -423,13 +449,16 @@ void service::step(index_t number) {
   if (at.has_next) {
     next = {at.next};
   } else {
-    const auto first = asked.prompt.begin() + static_cast<std::ptrdiff_t>(at.read);
-    const auto left = static_cast<index_t>(asked.prompt.end() - first);
+    const auto first = at.to_read.begin() + static_cast<std::ptrdiff_t>(at.read);
+    const auto left = static_cast<index_t>(at.to_read.end() - first);
     next.assign(first, first + std::min(left, options_.step));
   }
   if (static_cast<index_t>(next.size()) > engine_->space(number)) {
     // What was read and said stays; a compaction may make space.
-    if (at.has_next) return finish(at, ending::length);
+    if (at.has_next) {
+      at.unread = at.next;
+      return finish(at, ending::length);
+    }
     return fail(at, {fault::too_large, "the slot takes " + std::to_string(engine_->space(number)) +
                                            " more tokens of the prompt"});
   }
@@ -437,22 +466,20 @@ void service::step(index_t number) {
   if (!logits) {
     // How much of them was read is not known: the conversation is read anew by its next prompt.
     metrics_.add(metrics::count::engine_failures);
-    engine_->clear(number);
-    at.tokens.clear();
+    forget(number);
     return fail(at, logits.why());
   }
   metrics_.add(metrics::count::tokens_read, next.size());
   at.tokens.insert(at.tokens.end(), next.begin(), next.end());
   if (!at.has_next) {
     at.read += next.size();
-    if (at.read < asked.prompt.size()) return;
+    if (at.read < at.to_read.size()) return;
   }
   if (at.said == asked.most) return finish(at, ending::length);
   const auto chosen = choose(*logits, asked.temperature, at.random);
   if (!chosen) {
     metrics_.add(metrics::count::engine_failures);
-    engine_->clear(number);
-    at.tokens.clear();
+    forget(number);
     return fail(at, chosen.why());
   }
   if (engine_->ends(*chosen)) return finish(at, ending::stop);

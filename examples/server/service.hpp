@@ -68,8 +68,8 @@ class service {
   /// is asked from then on is `cancelled`. By one thread, once or again.
   void stop();
 
-  /// `too_large`; `not_found` for a slot that there is not; `overloaded`; `cancelled` while the
-  /// server stops.
+  /// `bad_request` for one that goes on in no slot; `too_large`; `not_found` for a slot that there
+  /// is not; `overloaded`; `cancelled` while the server stops.
   outcome<std::shared_ptr<generation>> submit(generation_request asked);
   /// Waits for the fit, which is given up when patience ends: `timed_out`. `conflict` where the
   /// slot is in use, `refused` by the gate.
@@ -91,8 +91,10 @@ class service {
   struct served_slot {
     std::vector<token> tokens;  ///< that the cache has read
     std::shared_ptr<generation> active;
-    std::size_t read = 0;  ///< of the prompt
-    token next = 0;        ///< said, but not read yet
+    std::vector<token> to_read;        ///< of the prompt
+    std::size_t read = 0;              ///< of these
+    std::optional<token> unread = {};  ///< the last token said, where the slot could not read it
+    token next = 0;                    ///< said, but not read yet
     bool has_next = false;
     index_t said = 0;
     std::mt19937_64 random;
@@ -127,6 +129,7 @@ class service {
   std::optional<index_t> slot_for(const generation_request& asked) const;
   bool has_memory_for(index_t slot, index_t rows);
   void step(index_t number);
+  void forget(index_t number);
   void finish(served_slot& of, ending how);
   void free(served_slot& of);
   void fail(served_slot& of, const failure& why);

@@ -35,7 +35,7 @@ std::vector<token> text_tokens(const llama_engine& of, int book) {
   std::ifstream file(std::filesystem::path(KVFIT_TEST_DATA_DIR) / "tinybooks" /
                      ("held-" + std::to_string(book) + ".txt"));
   const std::string text(std::istreambuf_iterator<char>(file), {});
-  auto tokens = of.tokens_of(text);
+  auto tokens = of.tokens_of(text, true);
   REQUIRE(tokens);
   return std::move(*tokens);
 }

@@ -43,7 +43,7 @@ class fake_engine final : public server::engine {
   std::string rule() const override { return "scale 1"; }
   index_t slots() const override { return static_cast<index_t>(rows_.size()); }
   index_t row_bytes() const override { return 4; }
-  outcome<std::vector<token>> tokens_of(std::string_view text) const override {
+  outcome<std::vector<token>> tokens_of(std::string_view text, bool) const override {
     std::vector<token> made;
     for (const char c : text) made.push_back(static_cast<unsigned char>(c));
     return made;

@@ -78,6 +78,37 @@ bool comes(const service& of, Wanted wanted) {
 
 }  // namespace
 
+TEST_CASE("what goes on is read behind the slot's conversation, compact or not", "[server]") {
+  running server(1);
+  const heard first = say(*server.of, asked("0123456789", 6, 0));
+  const heard whole = say(*server.of, asked("0123456789" + first.text + "and", 8, 0));
+  running again(1);
+  CHECK(say(*again.of, asked("0123456789", 6, 0)).text == first.text);
+  generation_request next = asked("and", 8, 0);
+  next.goes_on = true;
+  CHECK(say(*again.of, next).text == whole.text);
+  const auto has_all = [](const auto& slots) { return slots[0].tokens == 10 + 6 + 3 + 8; };
+  CHECK(comes(*server.of, has_all));
+  CHECK(comes(*again.of, has_all));
+  // A compact cache has no prompt that could be read anew.
+  REQUIRE(again.of->compact(0, {.how = {.target = 9}}));
+  CHECK(say(*again.of, next).last.how == ending::length);
+  CHECK(comes(*again.of, [](const auto& slots) { return slots[0].rows == 9 + 3 + 8; }));
+
+  next.slot = {};
+  const auto nowhere = again.of->submit(next);
+  REQUIRE_FALSE(nowhere);
+  CHECK(nowhere.why().what == fault::bad_request);
+  running empty(1);
+  next.slot = 0;
+  CHECK(say(*empty.of, next).last.why.what == fault::not_found);
+  service_options options;
+  options.longest = 20;
+  running shorter(1, options);
+  say(*shorter.of, asked("0123456789", 6, 0));
+  CHECK(say(*shorter.of, next).last.why.what == fault::too_large);
+}
+
 TEST_CASE("a slot that can read no more ends what it says, and refuses what it can't read whole",
           "[server]") {
   running server(1);
