@@ -118,7 +118,7 @@ int main(int count, char** words) {
     asked.http.token = first_line(asked.token_file);
     if (asked.http.token.empty()) return stop_with(2, asked.token_file + ": no token in it");
   }
-  asked.http.longest =
+  asked.http.longest = asked.service.patience =
       std::chrono::milliseconds(static_cast<std::int64_t>(asked.deadline_seconds * 1000));
 
   auto engine = server::llama_engine::open(asked.model, asked.engine);
@@ -141,6 +141,7 @@ int main(int count, char** words) {
   sigaddset(&ends, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &ends, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a file beyond its limit is an error of its write
 
   server::service service(std::move(*engine), std::move(*states), asked.service);
   for (const std::string& why : service.restore_failures()) {

@@ -40,14 +40,15 @@ std::uint64_t metrics::of(count what) const {
   return counted_[static_cast<std::size_t>(what)];
 }
 
-void metrics::token_seconds(double seconds, bool is_compacting) {
+void metrics::token_seconds(double seconds, meanwhile what) {
   const std::lock_guard lock(mutex_);
-  histogram& to = tokens_[is_compacting ? 1 : 0];
+  histogram& to = tokens_[static_cast<std::size_t>(what)];
   const auto at = std::lower_bound(bounds.begin(), bounds.end(), seconds) - bounds.begin();
   ++to.buckets[static_cast<std::size_t>(at)];
   to.sum += seconds;
   ++to.all;
-  if (is_compacting) longest_stall_ = std::max(longest_stall_, seconds);
+  if (what == meanwhile::another_was_compacted) longest_stall_ = std::max(longest_stall_, seconds);
+  if (what == meanwhile::was_compacted) longest_wait_ = std::max(longest_wait_, seconds);
 }
 
 void metrics::fit_seconds(double seconds) {
@@ -74,11 +75,13 @@ std::string metrics::text(const gauges& now) const {
   gauge(text, "cache_rows", std::to_string(now.rows));
   gauge(text, "cache_bytes", std::to_string(now.cache_bytes));
   gauge(text, "longest_stall_seconds", number(longest_stall_));
+  gauge(text, "longest_wait_seconds", number(longest_wait_));
   text += "# TYPE kvfit_fit_seconds_total counter\n";
   line(text, "fit_seconds_total", number(fits_));
   text += "# TYPE kvfit_token_seconds histogram\n";
   for (std::size_t which = 0; which < tokens_.size(); ++which) {
-    const std::string label = std::string("compacting=\"") + (which == 1 ? "yes" : "no") + "\"";
+    constexpr std::array of = {"none", "another", "own"};
+    const std::string label = std::string("compacting=\"") + of[which] + "\"";
     std::uint64_t below = 0;
     for (std::size_t b = 0; b <= bounds.size(); ++b) {
       below += tokens_[which].buckets[b];

@@ -37,10 +37,12 @@ class metrics {
 
   void add(count what, std::uint64_t by = 1);
   [[nodiscard]] std::uint64_t of(count what) const;
-  /// The time from one token of a generation to its next; a stall where a fit was under way.
-  void token_seconds(double seconds, bool is_compacting);
+  /// What was going on between two tokens of a generation.
+  enum class meanwhile : std::uint8_t { nothing, another_was_compacted, was_compacted };
+  /// The time from one token to the next.
+  void token_seconds(double seconds, meanwhile what);
   void fit_seconds(double seconds);
-  /// Longest time between two tokens while a cache was compacted.
+  /// Longest time between two tokens while the cache of another slot was compacted.
   [[nodiscard]] double longest_stall() const;
 
   [[nodiscard]] std::string text(const gauges& now) const;
@@ -56,9 +58,10 @@ class metrics {
 
   mutable std::mutex mutex_;
   std::array<std::uint64_t, counts> counted_ = {};
-  std::array<histogram, 2> tokens_;  ///< without and with a compaction under way
+  std::array<histogram, 3> tokens_;  ///< by `meanwhile`
   double fits_ = 0;
   double longest_stall_ = 0;
+  double longest_wait_ = 0;  ///< the same of a slot that was compacted itself
 };
 
 }  // namespace server

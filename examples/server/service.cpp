@@ -441,7 +441,8 @@ void service::step(index_t number) {
     return fail(at, {fault::timed_out, "the deadline passed"});
   }
   if (at.is_compacting) return;
-  if (const auto how = options_.automatic.wants(engine_->rows(number), at.refused_at)) {
+  const auto how = options_.automatic.wants(engine_->rows(number), at.refused_at);
+  if (how && !is_postponed(number)) {
     begin_compaction(number, *how, false, {});
     if (at.is_compacting) return;
   }
@@ -485,13 +486,27 @@ void service::step(index_t number) {
   if (engine_->ends(*chosen)) return finish(at, ending::stop);
   const bool is_fitting = std::any_of(slots_.begin(), slots_.end(),
                                       [](const served_slot& s) { return s.is_compacting; });
-  if (at.said > 0) metrics_.token_seconds(seconds_since(at.last_token), is_fitting);
+  const auto meanwhile = at.has_waited ? metrics::meanwhile::was_compacted
+                         : is_fitting  ? metrics::meanwhile::another_was_compacted
+                                       : metrics::meanwhile::nothing;
+  if (at.said > 0) metrics_.token_seconds(seconds_since(at.last_token), meanwhile);
+  at.has_waited = false;
   at.last_token = clock::now();
   at.next = *chosen;
   at.has_next = true;
   ++at.said;
   metrics_.add(metrics::count::tokens_said);
   at.active->say(engine_->text_of(*chosen));
+}
+
+/// Fits are made one after the other. A slot whose turn has not come goes on, as long as it has
+/// space, instead of waiting for those before it.
+bool service::is_postponed(index_t number) const {
+  const bool is_another = std::any_of(slots_.begin(), slots_.end(),
+                                      [](const served_slot& s) { return s.is_compacting; });
+  const index_t rows = engine_->rows(number);
+  return is_another && engine_->space(number) > 2 * options_.step &&
+         rows < options_.automatic.trigger + options_.automatic.trigger / 2;
 }
 
 void service::begin_compaction(index_t number, const compaction_request& how, bool is_dry_run,
@@ -512,7 +527,7 @@ void service::begin_compaction(index_t number, const compaction_request& how, bo
       if (to) to(failure{fault::cancelled, "the server stops"});
       return;
     }
-    at.is_compacting = true;
+    at.is_compacting = at.has_waited = true;
     fits_.push_back({.slot = number,
                      .of = std::move(*snapshot),
                      .how = how,

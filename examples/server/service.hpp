@@ -101,6 +101,7 @@ class service {
     clock::time_point last_token;
     clock::time_point last_use;
     bool is_compacting = false;
+    bool has_waited = false;  ///< for a fit of its own, since the last token
     index_t refused_at = 0;
     index_t compactions = 0;
     std::optional<compaction_report> last;
@@ -135,6 +136,7 @@ class service {
   void fail(served_slot& of, const failure& why);
   void begin_compaction(index_t number, const compaction_request& how, bool is_dry_run, answer to);
   void end_compaction(fitted what);
+  [[nodiscard]] bool is_postponed(index_t number) const;
   done put_in_place(index_t number, std::string_view name);
   void publish();
   [[nodiscard]] bool is_number(index_t slot) const { return slot >= 0 && slot < engine_->slots(); }

@@ -341,7 +341,7 @@ TEST_CASE("metrics count tokens and times in Prometheus' form", "[service]") {
   say(*server.of, asked("abc", 4));
   const auto text = server.of->metrics_text();
   CHECK(text.find("kvfit_tokens_said_total 4\n") != std::string::npos);
-  CHECK(text.find("kvfit_token_seconds_count{compacting=\"no\"} 3\n") != std::string::npos);
+  CHECK(text.find("kvfit_token_seconds_count{compacting=\"none\"} 3\n") != std::string::npos);
   CHECK(text.find("le=\"+Inf\"} 3\n") != std::string::npos);
   CHECK(text.find("# TYPE kvfit_longest_stall_seconds gauge\n") != std::string::npos);
 }
