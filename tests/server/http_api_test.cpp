@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -283,6 +284,30 @@ TEST_CASE("HTTP: a server that stops answers who waits", "[http]") {
   server->of->stop();
   waits.join();
   CHECK(status == 503);
+}
+
+TEST_CASE("HTTP: the status page shows in a browser what the slots are", "[http][browser]") {
+#ifndef KVFIT_TEST_BROWSER
+  WARN("SKIPPED: Chromium is not installed");
+#else
+  const http_server server;
+  REQUIRE(server.post("/v1/completions", R"({"prompt": "0123456789", "max_tokens": 7, "slot": 1})")
+              ->status == 200);
+  const std::string command = std::string(KVFIT_TEST_BROWSER) +
+                              " --headless --no-sandbox --disable-gpu --virtual-time-budget=4000" +
+                              " --user-data-dir=" + (server.folder.path() / "browser").string() +
+                              " --dump-dom http://127.0.0.1:" + std::to_string(server.api->port()) +
+                              "/ 2>/dev/null";
+  std::string page;
+  std::FILE* const from = ::popen(command.c_str(), "r");
+  REQUIRE(from != nullptr);
+  for (int c = std::fgetc(from); c != EOF; c = std::fgetc(from)) page += static_cast<char>(c);
+  REQUIRE(::pclose(from) == 0);
+  INFO(page);
+  CHECK(page.find("Serving.") != std::string::npos);
+  CHECK(page.find("<td>0</td><td>idle</td><td>0</td>") != std::string::npos);
+  CHECK(page.find("<td>1</td><td>idle</td><td>17</td><td>17</td><td>68</td>") != std::string::npos);
+#endif
 }
 
 #endif
