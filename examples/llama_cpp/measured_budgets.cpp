@@ -13,7 +13,7 @@ using kvfit::errc;
 using kvfit::error;
 
 /// A head's loss is steep where few rows are left.
-constexpr double measured_shares[] = {1.0 / 128, 1.0 / 32, 1.0 / 8, 1.0 / 2};
+constexpr double measured_shares[] = {1.0 / 512, 1.0 / 128, 1.0 / 32, 1.0 / 8, 1.0 / 2};
 
 /// One head of `small`, all others of `whole`.
 kvfit::compacted_layer with_head(const kvfit::compacted_layer& whole,
@@ -61,7 +61,7 @@ result<std::vector<std::vector<double>>> losses_on(session& model, const prepare
   for (const double share : measured_shares) {
     const double ratio = 1 / share;
     if (static_cast<double>(rows) * share < 1) {
-      return error{errc::budget_out_of_range, "prefix", rows, 128, "too short to measure budgets"};
+      return error{errc::budget_out_of_range, "prefix", rows, 512, "too short to measure budgets"};
     }
     const auto small = compact(model, ready, method, ratio, even, pool);
     if (!small) return small.error();

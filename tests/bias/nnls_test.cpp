@@ -376,4 +376,9 @@ TEST_CASE("the selection's weights are handed on as they are, and missing ones a
   CHECK(none.error().code == errc::invalid_option);
   CHECK(none.error().actual == 0);
   CHECK(none.error().expected == 3);
+  const std::vector<double> fewer = {0.5, 2};
+  problem.selection_weights = fewer;
+  const auto of_another = fit_bias(kvfit::bias::from_selection{}, problem);
+  REQUIRE_FALSE(of_another);
+  CHECK(of_another.error().actual == 2);
 }

@@ -372,6 +372,22 @@ TEST_CASE("all keys equal, and queries that see nothing, stay finite",
   CHECK(chosen.weights[0] == Approx(20).epsilon(1e-5));
 }
 
+TEST_CASE("a hidden key is not chosen where all others agree with too much mass",
+          "[selection][omp][hidden]") {
+  head made = make_head(12, {.queries = 8, .keys = 6, .depth = 8});
+  for (kvfit::index_t j = 1; j < 6; ++j) made.keys.row(j) = made.keys.row(0);
+  std::vector<float> bias(6, 0);
+  bias[1] = bias[4] = kvfit_test::hidden_key;
+  kvfit::kv_block cache = made.cache();
+  cache.bias = bias;
+  const scored_head scored(cache, made.queries);
+  // One weight of at least 9 is more than the mass of four keys: residuals are negative from then
+  // on, and a hidden key's agreement, 0, is the largest.
+  const auto chosen = select(omp{.lower = 9}, scored.problem(4));
+  REQUIRE(chosen);
+  for (const kvfit::index_t row : chosen->positions) CHECK((row != 1 && row != 4));
+}
+
 TEST_CASE("where no other rows are left, dropped ones fill the budget", "[selection][omp][drop]") {
   // Three pairs of equal keys: the second of each pair is worth nothing beside the first.
   head made = make_head(14, {.queries = 40, .keys = 6});

@@ -41,10 +41,14 @@ class replacement_rows {
       mass_columns(streamed, mass_weighting::relative).correlate(missing, out);
     } else {
       out.setZero(keys);
-      for (std::size_t k = 0; k < rows_.size(); ++k) {
-        const float* const column = columns_.data() + static_cast<index_t>(k) * columns_.cols();
-        out[rows_[k]] = simd::dot32(column, missing.data(), missing.size());
-      }
+      over_pieces(problem_.threads, columns_.rows(), mass_columns::piece,
+                  [&](index_t first, index_t count) noexcept {
+                    for (index_t k = first; k < first + count; ++k) {
+                      const float* const column = columns_.data() + k * columns_.cols();
+                      out[rows_[static_cast<std::size_t>(k)]] =
+                          simd::dot32(column, missing.data(), missing.size());
+                    }
+                  });
     }
     if (joint_ == nullptr) return out;
     if (!joint_->prior.empty()) {
