@@ -178,13 +178,10 @@ done llama_engine::learn() {
         return failure{fault::bad_request, read.error().message()};
       }
       const auto state = slot.of->save();
-      // Two layers may hold the same key of a single token: only the size is wanted of it.
-      if (!state && state.error().code != kvfit::errc::shape_mismatch) {
-        return failure{fault::bad_request, state.error().message()};
-      }
-      if (state) bytes[k] = state->bytes.size();
+      if (!state) return failure{fault::bad_request, state.error().message()};
+      bytes[k] = state->bytes.size();
     }
-    if (bytes[1] <= bytes[0] || bytes[0] == 0) {
+    if (bytes[1] <= bytes[0]) {
       return failure{fault::bad_request, "the model's states do not grow with what is read"};
     }
     row_bytes_ = static_cast<index_t>(bytes[1] - bytes[0]);

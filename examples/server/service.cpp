@@ -532,6 +532,7 @@ void service::begin_compaction(index_t number, const compaction_request& how, bo
                      .of = std::move(*snapshot),
                      .how = how,
                      .is_dry_run = is_dry_run,
+                     .deadline = clock::now() + options_.patience,
                      .to = std::move(to)});
   }
   wake_fits_.notify_all();
@@ -547,10 +548,10 @@ void service::fit_caches() {
     ++fitting_;
     lock.unlock();
     const auto start = clock::now();
-    const kvfit::stop_when stop{.cancel = &stop_fits_, .deadline = start + options_.patience};
+    const kvfit::stop_when stop{.cancel = &stop_fits_, .deadline = job.deadline};
     auto made =
         stop.is_due()
-            ? outcome<std::unique_ptr<small_cache>>(failure{fault::cancelled, "the server stops"})
+            ? outcome<std::unique_ptr<small_cache>>(failure{fault::cancelled, "given up"})
             : engine_->fit(*job.of, job.how, stop);
     const double seconds = seconds_since(start);
     if (!made && made.why().what == fault::cancelled && clock::now() >= *stop.deadline) {

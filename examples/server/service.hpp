@@ -113,6 +113,7 @@ class service {
     std::unique_ptr<cache_snapshot> of;
     compaction_request how = {};
     bool is_dry_run = false;
+    clock::time_point deadline;
     answer to;  ///< empty: nobody waits
   };
   struct fitted {
