@@ -55,7 +55,7 @@ struct quality_gate {
     if (!std::isfinite(report.held_out_error) || report.held_out_error < 0) {
       return "its held-out error is no number";
     }
-    if (report.held_out_error > most_error) {
+    if (!(report.held_out_error <= most_error)) {
       return "held-out error " + std::to_string(report.held_out_error) + ", allowed " +
              std::to_string(most_error);
     }

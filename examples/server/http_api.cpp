@@ -4,10 +4,14 @@
 #include <httplib.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <initializer_list>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
 #include <utility>
 
 #include "server/page.hpp"
@@ -233,6 +237,9 @@ struct http_api::parts {
   http_options options;
   httplib::Server http;
   int port = 0;
+  std::atomic<bool> has_begun = false;  ///< `run`
+  std::atomic<bool> has_ended = false;
+  std::atomic<bool> is_stopped = false;
 
   parts(service& served, http_options given) : of(served), options(std::move(given)) {}
 
@@ -315,6 +322,10 @@ struct http_api::parts {
           if (!sink.is_writable()) return false;
           const std::string text = listens->whole(*next);
           if (next->how == ending::failed) {
+            if (!text.empty() &&
+                !send(text_of(listens->object(listens->choice(text, json(), true), true)))) {
+              return false;
+            }
             if (!send(text_of(json_of(next->why)))) return false;
             sink.done();
             return true;
@@ -397,10 +408,34 @@ struct http_api::parts {
     return failure{fault::unauthorised, "the Host header names no loopback host"};
   }
 
+  /// What no path takes. JSON alone is taken, said to be so: a page of another site can't send that
+  /// without being asked first, which nothing here answers.
+  [[nodiscard]] static std::optional<failure> malformed(const Request& request) {
+    if (!request.params.empty()) {
+      return failure{fault::bad_request, "parameters belong into the body, not into the path"};
+    }
+    const std::string coding = request.get_header_value("Content-Encoding");
+    if (!coding.empty() && coding != "identity") {
+      return failure{fault::bad_request, "a body must not be compressed"};
+    }
+    if (request.method != "POST") return {};
+    const std::string type = request.get_header_value("Content-Type");
+    const std::string wanted = "application/json";
+    if (type.compare(0, wanted.size(), wanted) == 0 &&
+        (type.size() == wanted.size() || type[wanted.size()] == ';')) {
+      return {};
+    }
+    return failure{fault::bad_request, "the Content-Type must be application/json"};
+  }
+
   void route() {
     http.set_pre_routing_handler([this](const Request& request, Response& to) {
       const auto why = stranger(request);
-      if (!why) return httplib::Server::HandlerResponse::Unhandled;
+      if (!why && !malformed(request)) return httplib::Server::HandlerResponse::Unhandled;
+      if (!why) {
+        answer(to, *malformed(request));
+        return httplib::Server::HandlerResponse::Handled;
+      }
       answer(to, *why);
       if (!options.token.empty() && request.method == "GET") {
         to.set_header("WWW-Authenticate", "Basic realm=\"kvfit\"");
@@ -446,7 +481,9 @@ outcome<std::unique_ptr<http_api>> http_api::bind(service& of, const http_option
   made->http.set_payload_max_length(options.body_bytes);
   made->http.set_read_timeout(options.read_timeout);
   made->http.set_write_timeout(options.write_timeout);
-  made->http.set_keep_alive_timeout(5);
+  // A connection ends with its answer: what is refused before its body was read leaves none behind
+  // that could pass for the next request.
+  made->http.set_keep_alive_max_count(1);
   // One thread a connection: all that may wait or be served, orders, and some that look.
   const std::size_t threads = 2 * of.options().queue + of.slots().size() + 8;
   made->http.new_task_queue = [threads] { return new httplib::ThreadPool(threads); };
@@ -467,9 +504,16 @@ int http_api::port() const noexcept {
   return parts_->port;
 }
 void http_api::run() {
-  parts_->http.listen_after_bind();
+  parts_->has_begun = true;
+  if (!parts_->is_stopped) parts_->http.listen_after_bind();
+  parts_->has_ended = true;
 }
 void http_api::stop() {
+  parts_->is_stopped = true;
+  // The library takes a stop only while it runs.
+  while (parts_->has_begun && !parts_->has_ended && !parts_->http.is_running()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   parts_->http.stop();
 }
 

@@ -113,7 +113,7 @@ int main(int count, char** words) {
   }
   auto& session = asked.engine.session;
   session.keys = session.values = type_of(asked.cache_type);
-  if (const auto wrong = asked.service.automatic.fault_of()) return stop_with(2, *wrong);
+  if (const auto wrong = asked.service.fault_of()) return stop_with(2, *wrong);
   if (!asked.token_file.empty()) {
     asked.http.token = first_line(asked.token_file);
     if (asked.http.token.empty()) return stop_with(2, asked.token_file + ": no token in it");
@@ -131,7 +131,10 @@ int main(int count, char** words) {
   std::printf(
       "model: %s\nconversations: %s\n", (*engine)->model().c_str(),
       goes_on ? "go on beyond the trained length" : "end where the cells or the trained length do");
-  auto states = server::state_store::open(asked.states, (*engine)->model(), (*engine)->rule());
+  // A state is no larger than the caches that are allowed, but for its tokens and biases.
+  const auto largest = static_cast<std::uint64_t>(asked.service.memory_cap) * 2 + (1U << 20U);
+  auto states = server::state_store::open(asked.states, (*engine)->model(), (*engine)->rule(),
+                                          {.file_bytes = largest});
   if (!states) return stop_with(3, states.why().message);
 
   // All threads that are started from here on leave these to `sigwait`.

@@ -57,7 +57,7 @@ service::service(std::unique_ptr<engine> model, std::unique_ptr<state_store> sta
       slots_(static_cast<std::size_t>(engine_->slots())),
       views_(slots_.size()) {
   for (index_t s = 0; s < engine_->slots(); ++s) {
-    const done back = put_in_place(s, name_of(s));
+    const done back = put_in_place(s, name_of(s), false);
     if (!back && back.why().what != fault::not_found) {
       restore_failures_.push_back(back.why().message);
     }
@@ -173,7 +173,7 @@ done service::save(index_t number, std::string_view name) {
   });
 }
 
-done service::put_in_place(index_t number, std::string_view name) {
+done service::put_in_place(index_t number, std::string_view name, bool may_evict) {
   auto saved = states_->load(name);
   if (!saved) return saved.why();
   if (static_cast<index_t>(saved->tokens.size()) > options_.longest) {
@@ -181,15 +181,15 @@ done service::put_in_place(index_t number, std::string_view name) {
   }
   const auto rows =
       static_cast<index_t>(saved->state.size()) / std::max<index_t>(1, engine_->row_bytes());
-  if (!has_memory_for(number, rows)) {
-    return failure{fault::overloaded, "the memory cap leaves no space for the state"};
-  }
+  if (const done space = make_space(number, rows, may_evict); !space) return space.why();
   const done put = engine_->put_state(number, saved->state);
   if (!put) return put;
   served_slot& at = slots_[static_cast<std::size_t>(number)];
   at.tokens = std::move(saved->tokens);
   at.unread.reset();
-  at.refused_at = 0;
+  at.refused_at = at.compactions = 0;
+  at.last.reset();
+  at.refusal.clear();
   at.last_use = clock::now();
   metrics_.add(metrics::count::restores);
   return nothing{};
@@ -201,7 +201,7 @@ done service::restore(index_t number, std::string_view name) {
   return ordered<nothing>([this, number, file](const std::function<void(done)>& to) {
     const served_slot& at = slots_[static_cast<std::size_t>(number)];
     if (at.active || at.is_compacting) return to(failure{fault::conflict, "the slot is in use"});
-    to(put_in_place(number, file));
+    to(put_in_place(number, file, true));
   });
 }
 
@@ -313,28 +313,44 @@ std::optional<index_t> service::slot_for(const generation_request& asked) const 
   return best;
 }
 
-/// Idle conversations give way, the oldest first: their prompts bring them back.
-bool service::has_memory_for(index_t number, index_t rows) {
-  for (;;) {
-    index_t all = rows;
-    std::optional<std::size_t> oldest;
-    for (std::size_t s = 0; s < slots_.size(); ++s) {
-      const served_slot& each = slots_[s];
-      all += engine_->rows(static_cast<index_t>(s));
-      if (each.active) {  // what it may still take
-        const auto& asked = each.active->asked();
-        all += static_cast<index_t>(asked.prompt.size() - each.read) + asked.most - each.said;
-      }
-      const bool is_idle = !each.active && !each.is_compacting && !each.tokens.empty() &&
-                           static_cast<index_t>(s) != number;
-      if (is_idle && (!oldest || each.last_use < slots_[*oldest].last_use)) oldest = s;
-    }
-    if (all <= options_.memory_cap / std::max<index_t>(1, engine_->row_bytes())) return true;
-    if (!oldest) return false;
-    engine_->clear(static_cast<index_t>(*oldest));
-    slots_[*oldest].tokens.clear();
-    slots_[*oldest].refused_at = 0;
+/// Makes space for `rows` rows in a slot, in place of those that it has. Idle conversations give
+/// way, the oldest first (their prompts bring them back), but none where all of them would not be
+/// enough.
+done service::make_space(index_t number, index_t rows, bool may_evict) {
+  const index_t allowed = options_.memory_cap / std::max<index_t>(1, engine_->row_bytes());
+  if (rows > allowed) {
+    return failure{fault::too_large, std::to_string(rows) +
+                                         " rows are more than the memory cap of " +
+                                         std::to_string(allowed) + " ever allows"};
   }
+  index_t used = 0;
+  std::vector<std::size_t> idle;
+  index_t could_go = 0;
+  for (std::size_t s = 0; s < slots_.size(); ++s) {
+    if (static_cast<index_t>(s) == number) continue;
+    const served_slot& each = slots_[s];
+    const index_t own = engine_->rows(static_cast<index_t>(s));
+    used += own;
+    if (each.active) {  // what it may still take
+      used += static_cast<index_t>(each.to_read.size() - each.read) + each.active->asked().most -
+              each.said;
+    } else if (!each.is_compacting && !each.tokens.empty()) {
+      idle.push_back(s);
+      could_go += own;
+    }
+  }
+  if (used + rows <= allowed) return nothing{};
+  if (!may_evict || used - could_go + rows > allowed) {
+    return failure{fault::overloaded, "the memory cap leaves no space"};
+  }
+  std::sort(idle.begin(), idle.end(),
+            [&](std::size_t a, std::size_t b) { return slots_[a].last_use < slots_[b].last_use; });
+  for (const std::size_t s : idle) {
+    if (used + rows <= allowed) break;
+    used -= engine_->rows(static_cast<index_t>(s));
+    forget(static_cast<index_t>(s));
+  }
+  return nothing{};
 }
 
 /// False where it has to wait on.
@@ -353,6 +369,7 @@ bool service::start(const std::shared_ptr<generation>& what) {
   if (!number) return false;
   served_slot& at = slots_[static_cast<std::size_t>(*number)];
   const auto& prompt = what->asked().prompt;
+  bool starts_anew = false;
   if (what->asked().goes_on) {
     const auto length = static_cast<index_t>(at.tokens.size() + prompt.size());
     if (at.tokens.empty()) {
@@ -368,15 +385,18 @@ bool service::start(const std::shared_ptr<generation>& what) {
     at.to_read.insert(at.to_read.end(), prompt.begin(), prompt.end());
   } else {
     const bool is_known = at.tokens.size() < prompt.size() && begins_with(prompt, at.tokens);
-    if (!is_known) forget(*number);
-    at.to_read.assign(prompt.begin() + static_cast<std::ptrdiff_t>(at.tokens.size()), prompt.end());
+    const std::size_t known = is_known ? at.tokens.size() : 0;
+    at.to_read.assign(prompt.begin() + static_cast<std::ptrdiff_t>(known), prompt.end());
+    starts_anew = !is_known;
   }
+  const index_t kept = starts_anew ? 0 : engine_->rows(*number);
   const auto rows = static_cast<index_t>(at.to_read.size()) + what->asked().most;
-  if (!has_memory_for(*number, rows)) {
-    metrics_.add(metrics::count::overloaded);
-    what->fail({fault::overloaded, "the memory cap leaves no space for the request"});
+  if (const done space = make_space(*number, kept + rows, true); !space) {
+    if (space.why().what == fault::overloaded) metrics_.add(metrics::count::overloaded);
+    what->fail(space.why());
     return true;
   }
+  if (starts_anew) forget(*number);
   at.active = what;
   at.unread.reset();
   at.read = 0;
@@ -407,7 +427,9 @@ void service::forget(index_t number) {
   engine_->clear(number);
   at.tokens.clear();
   at.unread.reset();
-  at.refused_at = 0;
+  at.refused_at = at.compactions = 0;
+  at.last.reset();
+  at.refusal.clear();
 }
 
 void service::finish(served_slot& of, ending how) {
@@ -486,11 +508,11 @@ void service::step(index_t number) {
   if (engine_->ends(*chosen)) return finish(at, ending::stop);
   const bool is_fitting = std::any_of(slots_.begin(), slots_.end(),
                                       [](const served_slot& s) { return s.is_compacting; });
-  const auto meanwhile = at.has_waited ? metrics::meanwhile::was_compacted
-                         : is_fitting  ? metrics::meanwhile::another_was_compacted
-                                       : metrics::meanwhile::nothing;
+  const auto meanwhile = at.has_waited                  ? metrics::meanwhile::was_compacted
+                         : is_fitting || at.saw_another ? metrics::meanwhile::another_was_compacted
+                                                        : metrics::meanwhile::nothing;
   if (at.said > 0) metrics_.token_seconds(seconds_since(at.last_token), meanwhile);
-  at.has_waited = false;
+  at.has_waited = at.saw_another = false;
   at.last_token = clock::now();
   at.next = *chosen;
   at.has_next = true;
@@ -549,10 +571,9 @@ void service::fit_caches() {
     lock.unlock();
     const auto start = clock::now();
     const kvfit::stop_when stop{.cancel = &stop_fits_, .deadline = job.deadline};
-    auto made =
-        stop.is_due()
-            ? outcome<std::unique_ptr<small_cache>>(failure{fault::cancelled, "given up"})
-            : engine_->fit(*job.of, job.how, stop);
+    auto made = stop.is_due()
+                    ? outcome<std::unique_ptr<small_cache>>(failure{fault::cancelled, "given up"})
+                    : engine_->fit(*job.of, job.how, stop);
     const double seconds = seconds_since(start);
     if (!made && made.why().what == fault::cancelled && clock::now() >= *stop.deadline) {
       made = failure{fault::timed_out, "the fit took longer than the server's patience"};
@@ -570,6 +591,7 @@ void service::end_compaction(fitted what) {
   const index_t number = what.job.slot;
   served_slot& at = slots_[static_cast<std::size_t>(number)];
   at.is_compacting = false;
+  for (served_slot& each : slots_) each.saw_another = true;  // putting it in place takes time, too
   metrics_.fit_seconds(what.seconds);
   const auto answered = [&](outcome<compaction_report> said) {
     publish();

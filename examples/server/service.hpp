@@ -25,14 +25,25 @@
 namespace server {
 
 struct service_options {
-  std::size_t queue = 64;                 ///< requests and orders that wait, each
-  index_t longest = index_t{1} << 20;     ///< tokens of a conversation in all
-  index_t memory_cap = index_t{1} << 33;  ///< bytes of all caches
-  index_t step = 128;                     ///< tokens of a prompt read at a time
+  std::size_t queue = 64;              ///< requests and orders that wait, each
+  index_t longest = index_t{1} << 20;  ///< tokens of a conversation in all
+  index_t memory_cap =
+      index_t{1} << 33;  ///< bytes of all caches; copies that are fitted come beside
+  index_t step = 128;    ///< tokens of a prompt read at a time
   /// Of a compaction, a save or a restore that somebody waits for, and of every fit.
   std::chrono::milliseconds patience = std::chrono::minutes(5);
   compaction_policy automatic = {};
   quality_gate gate = {};
+
+  /// The sentence that says what is wrong, or nothing: a service needs sound ones.
+  [[nodiscard]] std::optional<std::string> fault_of() const {
+    if (queue < 1) return "the queue must hold a request";
+    if (longest < 1 || step < 1) return "lengths must be at least 1";
+    if (memory_cap < 0) return "the memory cap can't be negative";
+    if (patience.count() < 1) return "patience must be a millisecond at least";
+    if (!(gate.most_error >= 0)) return "the gate's limit must be a number, and not negative";
+    return automatic.fault_of();
+  }
 };
 
 /// A slot as it stands, for whoever asks.
@@ -56,8 +67,8 @@ struct compaction_order {
 
 class service {
  public:
-  /// Puts back every state named "slot-<number>". A state that can't be is kept, and said by
-  /// `restore_failures`.
+  /// `options` must have no fault. Puts back every state named "slot-<number>". A state that can't
+  /// be is kept, and said by `restore_failures`.
   service(std::unique_ptr<engine> model, std::unique_ptr<state_store> states,
           const service_options& options);
   service(const service&) = delete;
@@ -101,7 +112,8 @@ class service {
     clock::time_point last_token;
     clock::time_point last_use;
     bool is_compacting = false;
-    bool has_waited = false;  ///< for a fit of its own, since the last token
+    bool has_waited = false;   ///< for a fit of its own, since the last token
+    bool saw_another = false;  ///< put in place, since the last token
     index_t refused_at = 0;
     index_t compactions = 0;
     std::optional<compaction_report> last;
@@ -129,7 +141,7 @@ class service {
   void assign();
   bool start(const std::shared_ptr<generation>& what);
   std::optional<index_t> slot_for(const generation_request& asked) const;
-  bool has_memory_for(index_t slot, index_t rows);
+  done make_space(index_t slot, index_t rows, bool may_evict);
   void step(index_t number);
   void forget(index_t number);
   void finish(served_slot& of, ending how);
@@ -138,7 +150,7 @@ class service {
   void begin_compaction(index_t number, const compaction_request& how, bool is_dry_run, answer to);
   void end_compaction(fitted what);
   [[nodiscard]] bool is_postponed(index_t number) const;
-  done put_in_place(index_t number, std::string_view name);
+  done put_in_place(index_t number, std::string_view name, bool may_evict);
   void publish();
   [[nodiscard]] bool is_number(index_t slot) const { return slot >= 0 && slot < engine_->slots(); }
 

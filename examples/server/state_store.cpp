@@ -73,8 +73,17 @@ outcome<std::unique_ptr<state_store>> state_store::open(const fs::path& folder, 
     return failure{fault::storage, "state folder: " + why};
   };
   std::error_code failed;
+  std::vector<fs::path> made_in;  // folders that get a new entry, which must last as well
+  for (fs::path at = fs::absolute(folder, failed).lexically_normal();
+       !failed && !fs::exists(at, failed) && at.has_parent_path() && at != at.parent_path();
+       at = at.parent_path()) {
+    made_in.push_back(at.parent_path());
+  }
   fs::create_directories(folder, failed);
   if (failed) return fails(failed.message());
+  for (const fs::path& each : made_in) {
+    if (!sync_folder(each)) return fails("its parent can't be synced");
+  }
   std::unique_ptr<state_store> made(new state_store);
   made->folder_ = fs::canonical(folder, failed);
   if (failed) return fails(failed.message());

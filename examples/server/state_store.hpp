@@ -45,7 +45,8 @@ class state_store {
   ~state_store();
 
   /// `bad_request` for a name that is not 1 to 64 of A–Z, a–z, 0–9, "-" and "_"; `storage` where
-  /// the limits or the device take no more: an older state of the name stays then.
+  /// the limits or the device take no more: an older state of the name stays then (or, where the
+  /// folder alone can't be synced, the new one, which may not last).
   done save(std::string_view name, const saved_slot& slot);
   /// `not_found`; `bad_state` for a file that is damaged or of another version, model or rule.
   [[nodiscard]] outcome<saved_slot> load(std::string_view name) const;

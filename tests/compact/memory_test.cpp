@@ -499,3 +499,38 @@ TEST_CASE("where joint selection looks among some keys, no n x T numbers are hel
   CHECK(static_cast<double>(planned->needed) < 0.4 * all);
   CHECK(static_cast<double>(among_all->needed) > all);
 }
+
+TEST_CASE("a cap is kept among candidates: many rows, wide values, dead keys that give way",
+          "[compact][memory]") {
+  if (!can_count) return;
+  struct sizes {
+    kvfit::index_t queries, keys, depth, width, budget;
+  };
+  const sizes all[] = {{40, 2731, 8, 8, 500}, {257, 5000, 4, 1, 500}, {1100, 3000, 8, 256, 24}};
+  for (const sizes& of : all) {
+    const kvfit::matrix keys = random_matrix(of.keys, of.depth, 1);
+    const kvfit::matrix values = random_matrix(of.keys, of.width, 2);
+    const kvfit::matrix queries = 3 * random_matrix(of.queries, of.depth, 3);
+    for (const double share : {0.0, 0.85}) {
+      compact_options options{.budget = of.budget};
+      options.selection = kvfit::selection::joint{.attention_share = share};
+      options.refine.steps = 0;
+      REQUIRE(kvfit::detail::search_candidates(*options.selection.get_if<kvfit::selection::joint>(),
+                                               of.keys, of.budget) < of.keys);
+      options.memory.cap = 1;
+      const auto refused = kvfit::compact(keys, values, queries, options);
+      REQUIRE_FALSE(refused);
+      for (const double times : {1.0, 1.5, 10.0}) {
+        options.memory.cap =
+            static_cast<kvfit::index_t>(times * static_cast<double>(refused.error().actual));
+        kvfit::result<kvfit::compacted> fitted = kvfit::error{};
+        const auto peak = count_allocations([&] {
+                            fitted = kvfit::compact(keys, values, queries, options);
+                          }).peak_bytes;
+        CAPTURE(of.queries, of.keys, of.width, of.budget, share, times);
+        REQUIRE(fitted);
+        CHECK(peak <= *options.memory.cap);
+      }
+    }
+  }
+}

@@ -159,7 +159,8 @@ TEST_CASE("HTTP: malformed, unknown and oversized requests are errors in JSON", 
 TEST_CASE("HTTP: slow clients and those that hang up leave the slot to others", "[http]") {
   const http_server server;
   server.faults->decode_ms = 5;
-  const std::string head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n";
+  const std::string head =
+      "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n";
   // The body never comes: the server does not wait for ever.
   static_cast<void>(server.raw(head + "Content-Length: 100\r\n\r\n{"));
   const std::string body = R"({"prompt": "a", "max_tokens": 1900, "stream": true, "slot": 0})";
@@ -266,6 +267,56 @@ TEST_CASE("HTTP: a token guards all but health, none is needed on loopback", "[h
   const auto beyond = server::http_api::bind(*open.of, {.host = "0.0.0.0", .port = 0});
   REQUIRE_FALSE(beyond);
   CHECK(beyond.why().what == server::fault::bad_request);
+}
+
+TEST_CASE("HTTP: nothing is done by what is said outside of a JSON body", "[http]") {
+  const http_server server;
+  REQUIRE(server
+              .post("/v1/completions",
+                    json{{"prompt", std::string(50, 'x')}, {"max_tokens", 20}, {"slot", 1}}.dump())
+              ->status == 200);
+  while (server.slot(1)["rows"] != 70) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  auto client = server.client();
+  const auto refused = [&](const httplib::Result& answer) {
+    REQUIRE(answer);
+    CHECK(answer->status == 400);
+    CHECK(server.slot(1)["rows"] == 70);
+  };
+  const char* const json_type = "application/json";
+  refused(client.Post("/slots/1/compact?ratio=1.5&dry_run=true", "", json_type));
+  refused(client.Post("/slots/1/compact", "ratio=1.5", "application/x-www-form-urlencoded"));
+  refused(client.Post("/slots/1/compact", "", "text/plain"));  // as any page can send it
+  refused(client.Post("/slots/1/save", R"({"name": "x"})", "text/plain"));
+  refused(client.Post("/slots/1/compact", "--x--\r\n", "multipart/form-data; boundary=x"));
+  refused(client.Post("/slots/1/compact", httplib::Headers{{"Content-Encoding", "gzip"}},
+                      std::string("\x1f\x8b"), json_type));
+  CHECK(client.Post("/slots/1/save", "{}", "application/json; charset=utf-8")->status == 200);
+}
+
+TEST_CASE("HTTP: what follows a refused request on its connection is not read", "[http]") {
+  const http_server server;
+  REQUIRE(server.post("/v1/completions", R"({"prompt": "0123456789", "max_tokens": 2, "slot": 0})")
+              ->status == 200);
+  const std::string inner =
+      "POST /slots/0/save HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+      "Content-Length: 18\r\n\r\n{\"name\": \"inside\"}";
+  for (const std::size_t padding : {std::size_t{0}, std::size_t{100}, std::size_t{4017}}) {
+    const std::string body = std::string(padding, 'x') + inner;
+    (void)server.raw(
+        "POST /slots/0/save HTTP/1.1\r\nHost: rebound.example\r\nContent-Type: "
+        "application/json\r\nContent-Length: " +
+        std::to_string(body.size()) + "\r\n\r\n" + body);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  CHECK(server.post("/slots/0/restore", R"({"name": "inside"})")->status == 404);
+}
+
+TEST_CASE("HTTP: a stop before the run is not lost", "[http]") {
+  const http_server other;  // whose service serves both
+  auto bound = server::http_api::bind(*other.of, {.port = 0});
+  REQUIRE(bound);
+  (*bound)->stop();
+  (*bound)->run();  // returns
 }
 
 TEST_CASE("HTTP: a server that stops answers who waits", "[http]") {

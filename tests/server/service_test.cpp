@@ -109,6 +109,70 @@ TEST_CASE("what goes on is read behind the slot's conversation, compact or not",
   CHECK(say(*shorter.of, next).last.why.what == fault::too_large);
 }
 
+TEST_CASE("a request that can't fit wipes no conversation, and is told whether it ever could",
+          "[server][memory]") {
+  service_options options;
+  options.memory_cap = 4 * 1000;  // rows of four bytes
+  running server(2, options);
+  say(*server.of, asked(std::string(300, 'a'), 50, 0));
+  say(*server.of, asked(std::string(300, 'b'), 50, 1));
+  const heard never = say(*server.of, asked("z", 5000, 0));
+  CHECK(never.last.how == ending::failed);
+  CHECK(never.last.why.what == fault::too_large);
+  CHECK(comes(*server.of, [](const auto& s) { return s[0].tokens == 350 && s[1].tokens == 350; }));
+  // Of the other conversation no more is taken than is needed, and it is where it helps.
+  CHECK(say(*server.of, asked("zz", 600, 0)).last.how == ending::length);
+  CHECK(comes(*server.of, [](const auto& slots) { return slots[1].tokens == 350; }));
+  CHECK(say(*server.of, asked("yy", 800, 0)).last.how == ending::length);
+  CHECK(comes(*server.of, [](const auto& slots) { return slots[1].tokens == 0; }));
+}
+
+TEST_CASE("what goes on counts once against the memory cap", "[server][memory]") {
+  service_options options;
+  options.memory_cap = 4 * 1000;
+  running server(2, options);
+  say(*server.of, asked(std::string(500, 'a'), 100, 0));
+  server.faults->decode_ms = 2;
+  generation_request next = asked("b", 100, 0);
+  next.goes_on = true;
+  const auto long_one = server.of->submit(next);  // 701 rows at most
+  REQUIRE(long_one);
+  CHECK(say(*server.of, asked("0123456789", 14, 1)).last.how == ending::length);
+  CHECK(hear(**long_one).last.how == ending::length);
+}
+
+TEST_CASE("a server that starts puts back no more than fits, and says what it left out",
+          "[server][memory][states]") {
+  running server(2);
+  say(*server.of, asked(std::string(60, 'a'), 10, 0));
+  say(*server.of, asked(std::string(60, 'b'), 10, 1));
+  REQUIRE(server.of->save(0, ""));
+  REQUIRE(server.of->save(1, ""));
+  service_options options;
+  options.memory_cap = 4 * 100;
+  server.start(2, options);
+  CHECK(server.of->slots()[0].rows == 70);
+  CHECK(server.of->slots()[1].rows == 0);
+  CHECK(server.of->restore_failures().size() == 1);
+  // In place of what the slot has, the same rows fit.
+  CHECK(server.of->restore(0, "slot-0"));
+  CHECK(comes(*server.of, [](const auto& slots) { return slots[0].rows == 70; }));
+}
+
+TEST_CASE("options that can't be served are told", "[server]") {
+  CHECK_FALSE(service_options{}.fault_of());
+  service_options options;
+  options.step = 0;
+  CHECK(options.fault_of());
+  options = {};
+  options.gate.most_error = std::numeric_limits<double>::quiet_NaN();
+  CHECK(options.fault_of());
+  CHECK(options.gate.refuses({.rows_before = 10, .rows_after = 5, .held_out_error = 5}));
+  options = {};
+  options.automatic = {.trigger = 10, .target = 20};
+  CHECK(options.fault_of());
+}
+
 TEST_CASE("a slot that can read no more ends what it says, and refuses what it can't read whole",
           "[server]") {
   running server(1);
@@ -207,7 +271,7 @@ TEST_CASE("the memory cap takes idle conversations away, and refuses what can't 
   REQUIRE(comes(*server.of, [](const auto& s) { return s[2].rows == 45; }));
   CHECK(server.of->slots()[0].rows == 0);  // the oldest
   CHECK(server.of->slots()[1].rows == 45);
-  CHECK(say(*server.of, asked(std::string(99, 'd'), 5)).last.why.what == fault::overloaded);
+  CHECK(say(*server.of, asked(std::string(99, 'd'), 5)).last.why.what == fault::too_large);
 }
 
 TEST_CASE("automatic compaction keeps a conversation within its target, others go on",

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "kvfit/compact/compacted.hpp"
-#include "kvfit/core/compiled_entry_points.hpp"
 #include "kvfit/compact/options.hpp"
 #include "kvfit/compact/split_sizes.hpp"
 #include "kvfit/core/catch_bad_alloc.hpp"
+#include "kvfit/core/compiled_entry_points.hpp"
 #include "kvfit/core/result.hpp"
 #include "kvfit/parallel/executor_ref.hpp"
 #include "kvfit/parallel/stop.hpp"

@@ -104,14 +104,24 @@ class head_memory {
       declare_row_logits(space, fit_, t_, at_once_);
     }
     space.count(kept_weights(fit_.queries));
+    const bool replaces = options_.replace_dead_keys && may_replace(options_.selection);
+    if (replaces) {
+      // What one fit leaves for the next, rows that were dead, and the columns of others: beside
+      // all later fits.
+      space.count(double_bytes(t_, t_ + 1) + double_bytes(4, t_) + float_bytes(fit_.queries));
+      space.count(2 * static_cast<double>(fit_.keys) + grown_bytes(double_bytes(fit_.keys)));
+      replacement_rows::declare(space, fit_, options_.selection.get_if<selection::joint>());
+    }
     declare_policy(space, options_.bias, fit_);
-    if (!options_.replace_dead_keys || !may_replace(options_.selection)) return;
-    // Columns made anew, the slots they are for, and what one fit leaves for the next.
-    space.count(2 * kept_weights(fit_.queries) + double_bytes(4, t_) + double_bytes(t_, t_ + 1));
-    linalg::declare_update(space, fit_.queries, t_, t_);
-    space.count(float_bytes(fit_.queries) + 2 * static_cast<double>(fit_.keys) +
-                grown_bytes(double_bytes(fit_.keys)));
-    replacement_rows::declare(space, fit_, options_.selection.get_if<selection::joint>());
+    if (!replaces) return;
+    {
+      const workspace::phase updating(space);
+      space.count(float_bytes(fit_.queries) + double_bytes(fit_.queries));  // what is fitted to
+      linalg::declare_update(space, fit_.queries, t_, t_);
+    }
+    const workspace::phase renewing(space);  // columns made anew
+    space.count(kept_weights(fit_.queries) + float_bytes(t_, fit_.depth));
+    declare_row_logits(space, fit_, t_, at_once_);
   }
 
   /// Everything after the weights: the exponentials are gone.

@@ -59,26 +59,32 @@ class replacement_rows {
     return out;
   }
 
-  /// What this holds for the sizes of the selection's problem.
+  /// What this holds for the sizes of the selection's problem: what `agreement` takes, and what it
+  /// keeps from then on.
   static void declare(workspace& space, const head_sizes& sizes, const selection::joint* joint) {
-    space.count(2 * float_bytes(sizes.keys));  // agreement
     head_sizes streamed = sizes;
     streamed.memory_cap = 0;
     const index_t looked_at =
         joint == nullptr ? sizes.keys : search_candidates(*joint, sizes.keys, sizes.budget);
-    if (looked_at == sizes.keys) {
-      mass_columns::declare(space, streamed);
-      return;
-    }
+    const bool keeps = looked_at < sizes.keys;
     {
-      const workspace::phase choosing(space);
-      mass_columns::declare(space, streamed);
-      selection::best_rows().declare(space, looked_at);
+      const workspace::phase agreeing(space);
+      space.count(float_bytes(2, sizes.keys));
+      {
+        const workspace::phase reading(space);
+        mass_columns::declare(space, streamed);
+      }
+      if (keeps) {
+        space.count(grown_bytes(double_bytes(looked_at)));
+        selection::best_rows().declare(space, looked_at);
+        mass_columns::declare(space, streamed, column_use::some);
+        mass_columns::declare_columns(space, streamed, looked_at, column_use::some);
+      }
     }
-    space.count(double_bytes(looked_at));
-    const workspace::phase making(space);
-    mass_columns::declare(space, streamed, column_use::some);
-    mass_columns::declare_columns(space, streamed, looked_at, column_use::some);
+    if (!keeps) return;
+    space.count(grown_bytes(double_bytes(looked_at)) + float_bytes(looked_at, sizes.queries));
+    const workspace::phase agreeing_again(space);
+    space.count(float_bytes(2, sizes.keys));
   }
 
  private:

@@ -171,10 +171,12 @@ class joint_search : private joint_buffers {
 
   /// What the keys explain beside the rows of most attention.
   result<void> begin_search() {
-    const matrix left = left_targets();
-    if (narrows()) columns_.narrow(promising_keys(left));
-    columns_.squared_norms(norms_);
-    columns_.correlate(left, correlation_);
+    {
+      const matrix left = left_targets();
+      if (narrows()) columns_.narrow(promising_keys(left));
+      columns_.squared_norms(norms_);
+      columns_.correlate(left, correlation_);
+    }
     allocate_buffers(static_cast<joint_buffers&>(*this), columns_.keys(), columns_.length(),
                      targets(), sweep_);
     for (matrix* one : {&orthogonal_, &products_, &correlation_of_, &along_pending_, &explained_}) {
@@ -198,7 +200,7 @@ class joint_search : private joint_buffers {
         if (is_open_[static_cast<std::size_t>(row)] == 0 || !(found.norm_sq[row] > 0)) continue;
         const float* const of = row_of(found.products, row);
         const float gained = simd::dot32(of, of, left.cols()) / found.norm_sq[row] * prior_of(row);
-        best.offer(row, static_cast<double>(gained));
+        if (gained > 0) best.offer(row, static_cast<double>(gained));
       }
     }
     std::vector<char> is_candidate(is_open_.size(), 0);
@@ -214,9 +216,9 @@ class joint_search : private joint_buffers {
     best.restart(among_ - static_cast<index_t>(rows.size()));
     for (index_t row = 0; row < keys; ++row) {
       const auto at = static_cast<std::size_t>(row);
-      const float attention = problem_.scores->importance[row];
+      const float attention = problem_.scores->importance[row] * prior_of(row);
       if (is_open_[at] == 0 || is_candidate[at] != 0 || !(attention > 0)) continue;
-      best.offer(row, static_cast<double>(attention * prior_of(row)));
+      best.offer(row, static_cast<double>(attention));
     }
     take();
     std::sort(rows.begin(), rows.end());
