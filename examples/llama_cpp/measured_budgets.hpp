@@ -16,7 +16,7 @@ namespace llama_cpp {
 /// counting alike. All else stays as it is, so that the curve is the head's own.
 ///
 /// Documents should not be those that are judged later. Errors: `empty_input` for no documents;
-/// those of `prepare`, `compact_cache` and `session::put_back`. Cost: heads · 4 times a compaction
+/// those of `prepare`, `compact_cache` and `session::put_back`. Cost: heads · 5 times a compaction
 /// of one head and a reading of the document's passages.
 result<share_curves> measure_budgets(session& model, const std::vector<document>& on,
                                      const evaluation_plan& plan, kvfit::thread_pool& pool,

@@ -42,7 +42,7 @@ struct compaction_policy {
   }
 };
 
-/// Judges by queries that no fit has seen.
+/// Judges by queries that nothing is fitted to.
 struct quality_gate {
   double most_error = 0.5;  ///< rms, relative, a mean of heads
 

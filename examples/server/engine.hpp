@@ -29,7 +29,9 @@ struct compaction_report {
   std::string method = {};
   index_t rows_before = 0;
   index_t rows_after = 0;
-  double held_out_error = 0;  ///< relative error of outputs on queries that no fit has seen
+  /// Relative rms error of outputs on queries that nothing is fitted to, a mean of heads. Methods
+  /// may choose rows by these queries, too.
+  double held_out_error = 0;
   double seconds = 0;
 };
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <fstream>
@@ -331,6 +332,11 @@ done llama_engine::put_whole(served& to, std::span<const std::byte> bytes) const
       head.positions.resize(t);
       in.raw(head.bias.data(), t * sizeof(float));
       in.raw(head.positions.data(), t * sizeof(index_t));
+      const bool is_sound = std::all_of(head.bias.begin(), head.bias.end(),
+                                        [](float b) { return std::isfinite(b); }) &&
+                            std::all_of(head.positions.begin(), head.positions.end(),
+                                        [&](index_t at) { return at >= 0 && at < next; });
+      if (!is_sound) return bad("biases or positions that no cache has");
     }
   }
   const index_t size = in.number(many);
@@ -425,6 +431,7 @@ outcome<std::unique_ptr<small_cache>> llama_engine::fit(const cache_snapshot& fr
   kvfit::cache_options asked{.budget = heads * how.target};
   asked.head = method->make(how.target);
   asked.head.storage.rows = llama_cpp::storage_of(options_.session);
+  asked.head.queries.held_out = 0.0625;  // for the gate, whatever the method holds out itself
   // By number: what has moved back may stand where the first rows do.
   for (index_t row = 0; row < how.protect_first; ++row) asked.head.protect.rows.push_back(row);
   for (index_t row = cells - how.protect_recent; row < cells; ++row) {
@@ -444,8 +451,8 @@ outcome<std::unique_ptr<small_cache>> llama_engine::fit(const cache_snapshot& fr
   double error_sum = 0;
   for (const kvfit::compacted_layer& layer : small->layers) {
     for (const kvfit::head_report& head : layer.heads) {
-      const auto& judged = head.report.held_out ? *head.report.held_out : head.report.train;
-      error_sum += judged.rms_output_error;
+      if (!head.report.held_out) return failure{fault::engine, "a head was not judged"};
+      error_sum += head.report.held_out->rms_output_error;
       if (head.rows == how.target) continue;
       return failure{fault::engine, "a head kept " + std::to_string(head.rows) + " rows of " +
                                         std::to_string(how.target)};

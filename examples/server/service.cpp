@@ -165,12 +165,28 @@ done service::save(index_t number, std::string_view name) {
     const served_slot& at = slots_[static_cast<std::size_t>(number)];
     if (at.active) return to(failure{fault::conflict, "the slot is in use"});
     if (at.tokens.empty()) return to(failure{fault::bad_request, "the slot is empty"});
+    if (const done settled = settle(number); !settled) return to(settled.why());
     auto state = engine_->read_state(number);
     if (!state) return to(state.why());
     const done saved = states_->save(file, {.tokens = at.tokens, .state = std::move(*state)});
     if (saved) metrics_.add(metrics::count::saves);
     to(saved);
   });
+}
+
+/// Reads what was said last and not read, for its request ended early.
+done service::settle(index_t number) {
+  served_slot& at = slots_[static_cast<std::size_t>(number)];
+  if (!at.unread) return nothing{};
+  const auto read =
+      engine_->decode(number, {&*at.unread, 1}, static_cast<index_t>(at.tokens.size()));
+  if (!read) {
+    forget(number);
+    return read.why();
+  }
+  at.tokens.push_back(*at.unread);
+  at.unread.reset();
+  return nothing{};
 }
 
 done service::put_in_place(index_t number, std::string_view name, bool may_evict) {
@@ -187,6 +203,7 @@ done service::put_in_place(index_t number, std::string_view name, bool may_evict
   served_slot& at = slots_[static_cast<std::size_t>(number)];
   at.tokens = std::move(saved->tokens);
   at.unread.reset();
+  at.is_partial = false;
   at.refused_at = at.compactions = 0;
   at.last.reset();
   at.refusal.clear();
@@ -376,6 +393,10 @@ bool service::start(const std::shared_ptr<generation>& what) {
       what->fail({fault::not_found, "the slot has no conversation"});
       return true;
     }
+    if (at.is_partial) {
+      what->fail({fault::conflict, "the slot's last prompt was not read whole: say all of it"});
+      return true;
+    }
     if (length > options_.longest - what->asked().most) {
       what->fail({fault::too_large, "the conversation would be longer than allowed"});
       return true;
@@ -399,6 +420,7 @@ bool service::start(const std::shared_ptr<generation>& what) {
   if (starts_anew) forget(*number);
   at.active = what;
   at.unread.reset();
+  at.is_partial = false;
   at.read = 0;
   at.said = 0;
   at.has_next = false;
@@ -427,6 +449,7 @@ void service::forget(index_t number) {
   engine_->clear(number);
   at.tokens.clear();
   at.unread.reset();
+  at.is_partial = false;
   at.refused_at = at.compactions = 0;
   at.last.reset();
   at.refusal.clear();
@@ -438,6 +461,8 @@ void service::finish(served_slot& of, ending how) {
 }
 
 void service::fail(served_slot& of, const failure& why) {
+  of.is_partial = !of.has_next && of.read < of.to_read.size();
+  if (of.has_next && !of.tokens.empty()) of.unread = of.next;
   of.active->fail(why);
   free(of);
 }
@@ -463,7 +488,7 @@ void service::step(index_t number) {
     return fail(at, {fault::timed_out, "the deadline passed"});
   }
   if (at.is_compacting) return;
-  const auto how = options_.automatic.wants(engine_->rows(number), at.refused_at);
+  const auto how = wanted_compaction(number);
   if (how && !is_postponed(number)) {
     begin_compaction(number, *how, false, {});
     if (at.is_compacting) return;
@@ -477,11 +502,7 @@ void service::step(index_t number) {
     next.assign(first, first + std::min(left, options_.step));
   }
   if (static_cast<index_t>(next.size()) > engine_->space(number)) {
-    // What was read and said stays; a compaction may make space.
-    if (at.has_next) {
-      at.unread = at.next;
-      return finish(at, ending::length);
-    }
+    // What was read stays; a compaction may make space.
     return fail(at, {fault::too_large, "the slot takes " + std::to_string(engine_->space(number)) +
                                            " more tokens of the prompt"});
   }
@@ -498,7 +519,8 @@ void service::step(index_t number) {
     at.read += next.size();
     if (at.read < at.to_read.size()) return;
   }
-  if (at.said == asked.most) return finish(at, ending::length);
+  // What is said can be read: nobody hears a token that the slot then lacks.
+  if (at.said == asked.most || engine_->space(number) == 0) return finish(at, ending::length);
   const auto chosen = choose(*logits, asked.temperature, at.random);
   if (!chosen) {
     metrics_.add(metrics::count::engine_failures);
@@ -519,6 +541,16 @@ void service::step(index_t number) {
   ++at.said;
   metrics_.add(metrics::count::tokens_said);
   at.active->say(engine_->text_of(*chosen));
+}
+
+/// What the policy wants; where space runs short, sooner than it tries again what failed: the less
+/// is left, the sooner.
+std::optional<compaction_request> service::wanted_compaction(index_t number) const {
+  const served_slot& at = slots_[static_cast<std::size_t>(number)];
+  const index_t rows = engine_->rows(number);
+  const index_t space = engine_->space(number);
+  const bool is_short = space <= 2 * options_.step && rows - at.refused_at > space / 2;
+  return options_.automatic.wants(rows, is_short ? 0 : at.refused_at);
 }
 
 /// Fits are made one after the other. A slot whose turn has not come goes on, as long as it has

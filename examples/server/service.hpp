@@ -104,7 +104,8 @@ class service {
     std::shared_ptr<generation> active;
     std::vector<token> to_read;        ///< of the prompt
     std::size_t read = 0;              ///< of these
-    std::optional<token> unread = {};  ///< the last token said, where the slot could not read it
+    std::optional<token> unread = {};  ///< said last by a request that ended before it was read
+    bool is_partial = false;           ///< the last prompt was not read whole
     token next = 0;                    ///< said, but not read yet
     bool has_next = false;
     index_t said = 0;
@@ -151,6 +152,8 @@ class service {
   void end_compaction(fitted what);
   [[nodiscard]] bool is_postponed(index_t number) const;
   done put_in_place(index_t number, std::string_view name, bool may_evict);
+  done settle(index_t number);
+  [[nodiscard]] std::optional<compaction_request> wanted_compaction(index_t number) const;
   void publish();
   [[nodiscard]] bool is_number(index_t slot) const { return slot >= 0 && slot < engine_->slots(); }
 

@@ -179,12 +179,61 @@ TEST_CASE("a slot that can read no more ends what it says, and refuses what it c
   server.faults->most_rows = 20;
   const heard said = say(*server.of, asked("0123456789", 64));
   CHECK(said.last.how == ending::length);
-  CHECK(said.text.size() == 11);  // the last one was said and not read
+  CHECK(said.text.size() == 10);
+  CHECK(comes(*server.of, [](const auto& slots) { return slots[0].rows == 20; }));
   const heard longer = say(*server.of, asked("01234567890123456789xyz", 4));
   CHECK(longer.last.how == ending::failed);
   CHECK(longer.last.why.what == fault::too_large);
   server.faults->most_rows = 1000;
   CHECK(say(*server.of, asked("0123456789", 4)).last.how == ending::length);
+}
+
+TEST_CASE(
+    "what a client heard before it went away is not lost, and half a prompt is not gone on with",
+    "[server]") {
+  running server(1);
+  const heard whole = say(*server.of, asked("0123456789", 40, 0));
+  running other(1);
+  other.faults->decode_ms = 3;
+  const auto left = other.of->submit(asked("0123456789", 40, 0));
+  REQUIRE(left);
+  std::string text;
+  while (text.size() < 5) text += (*left)->next(50ms).text;
+  (*left)->cancel();
+  text += hear(**left).text;
+  REQUIRE(text.size() < 40);
+  REQUIRE(whole.text.substr(0, text.size()) == text);
+  REQUIRE(other.of->save(0, ""));  // with all that was said
+  other.start(1, {});
+  generation_request next = asked("and", 4, 0);
+  next.goes_on = true;
+  const heard again = say(*other.of, next);
+  running third(1);
+  CHECK(say(*third.of, asked("0123456789" + text + "and", 4, 0)).text == again.text);
+
+  other.faults->decode_ms = 20;
+  const auto half = other.of->submit(asked(std::string(1000, 'x'), 4, 0));
+  REQUIRE(half);
+  REQUIRE(comes(*other.of, [](const auto& slots) { return slots[0].rows >= 128; }));
+  (*half)->cancel();
+  CHECK(hear(**half).last.how == ending::failed);
+  CHECK(say(*other.of, next).last.why.what == fault::conflict);
+}
+
+TEST_CASE("where space runs short a compaction is tried again before there is none", "[server]") {
+  service_options options;
+  options.automatic = {.trigger = 896, .target = 300};
+  running server(1, options);
+  server.faults->most_rows = 1024;
+  server.faults->decode_ms = 5;
+  server.faults->fails_fit = true;
+  const auto asked_for = server.of->submit(asked(std::string(950, 'a'), 400, 0));
+  REQUIRE(asked_for);
+  REQUIRE(comes(*server.of, [](const auto& slots) { return !slots[0].refusal.empty(); }));
+  server.faults->fails_fit = false;
+  const heard said = hear(**asked_for);
+  CHECK(said.text.size() == 400);
+  CHECK(comes(*server.of, [](const auto& slots) { return slots[0].compactions == 1; }));
 }
 
 TEST_CASE("a fit that takes longer than the server's patience is given up", "[server]") {
